@@ -1,0 +1,123 @@
+"""
+A priority queue in the reactor, with workers of any kind behind it.
+
+Calls are queued, run by whichever qualified worker is ready first, and answered by
+Deferreds. On all cores::
+
+    from twisted.internet.task import react
+
+    from asynqueue import ProcessQueue
+
+
+    async def main(reactor):
+        q = ProcessQueue(ProcessQueue.cores())
+        try:
+            print(await q.call(pow, 3, 100_000, 1_000_007, niceness=5))
+        finally:
+            await q.shutdown()
+
+
+    if __name__ == "__main__":
+        react(main)
+
+In the reactor itself, where each call may return a Deferred, one at a time::
+
+    from asynqueue import AsyncWorker, TaskQueue
+
+    q = TaskQueue(AsyncWorker())
+    d = q.call(fetch, "https://example.org", series="pages", timeout=30)
+    d.addCallback(store)
+
+Importing the package imports nothing else, not even Twisted: each name is looked up in
+its own module when it's first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from ._asyncworker import AsyncWorker
+    from ._delay import deferToDelay
+    from ._sync import DeferredLock, DeferredTracker
+    from .base import TaskQueue
+    from .info import Info, showResult
+    from .process import ProcessBase, ProcessQueue, ProcessWorker
+
+__all__ = [
+    "AsyncWorker",
+    "DeferredLock",
+    "DeferredTracker",
+    "Info",
+    "ProcessBase",
+    "ProcessQueue",
+    "ProcessWorker",
+    "TaskQueue",
+    "__version__",
+    "deferToDelay",
+    "showResult",
+]
+
+#: The module that each public name is defined in.
+_HOMES = {
+    "AsyncWorker": "_asyncworker",
+    "DeferredLock": "_sync",
+    "DeferredTracker": "_sync",
+    "Info": "info",
+    "ProcessBase": "process",
+    "ProcessQueue": "process",
+    "ProcessWorker": "process",
+    "TaskQueue": "base",
+    "deferToDelay": "_delay",
+    "showResult": "info",
+}
+
+#: Public modules, which are there as attributes without having been imported.
+_MODULES = frozenset(
+    {
+        "base",
+        "errors",
+        "info",
+        "interfaces",
+        "iteration",
+        "null",
+        "process",
+        "tasks",
+        "testing",
+        "util",
+        "workers",
+    }
+)
+
+if not TYPE_CHECKING:  # so that a misspelt name is found by type checkers
+
+    def __getattr__(name: str) -> object:
+        """
+        Import a public name, or a public module, when it's first used.
+
+        @param name: The name.
+
+        @return: What it stands for, which is kept as an attribute.
+
+        @raise AttributeError: If there's no such public name.
+        """
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    """
+    List the attributes, also those that haven't been used yet.
+
+    @return: Their names.
+    """
+    return sorted({*globals(), *_HOMES, *_MODULES})

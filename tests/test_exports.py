@@ -1,0 +1,228 @@
+"""
+Tests that the public names are where users look for them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import asynqueue
+
+ROOT = Path(asynqueue.__file__).parent.parent
+
+#: For each public module, its names, each with the module that defines it where that
+#: is another one.
+PUBLIC = {
+    "interfaces": "IWorker",
+    "errors": """
+        AsynQueueError AuthenticationError ImplementationError InvariantError
+        NotReadyError ProcessError QueueFull QueueRunError QueueStopped RemoteTraceback
+        SerializationError ThreadError TimeoutError WorkerError WorkerLost
+        WorkerStartError
+    """,
+    "tasks": """
+        Assignment=_assignment AssignmentFactory=_assignment Task=_task
+        TaskFactory=_task TaskHandler
+    """,
+    "base": """
+        LoadInfoProducer=_load Priority=_priority Queue=_queue TaskQueue
+    """,
+    "workers": """
+        AsyncWorker=_asyncworker IWorker=interfaces ProcessWorker=_process.worker
+    """,
+    "null": "NullQueue",
+    "process": """
+        ProcessBase=_process.shared ProcessQueue ProcessWorker=_process.worker
+    """,
+    "iteration": """
+        Deferator Delay=_delay IterationProducer ListConsumer Prefetcherator
+        deferToDelay=_delay isIterator=_calls iteratorToProducer
+    """,
+    "util": """
+        CallRunner=_calls DeferredLock=_sync DeferredTracker=_sync
+        callAfterDeferred=_sync killProcess=_kill o2p=_calls p2o=_calls
+    """,
+    "info": "Converter Info hashIt showResult whichThread",
+}
+
+#: The names that the root package has too, each with the public module it's from.
+STARRED = {
+    "AsyncWorker": "workers",
+    "DeferredLock": "util",
+    "DeferredTracker": "util",
+    "Info": "info",
+    "ProcessBase": "process",
+    "ProcessQueue": "process",
+    "ProcessWorker": "process",
+    "TaskQueue": "base",
+    "deferToDelay": "iteration",
+    "showResult": "info",
+}
+
+#: Prints what a fresh interpreter has after it has done as it's told.
+REPORT = """
+import sys, threading
+print("twisted" in sys.modules, "twisted.internet.reactor" in sys.modules,
+      threading.active_count())
+"""
+
+
+def fresh(program: str) -> str:
+    """
+    Run a program in an interpreter of its own.
+
+    @param program: The text of the program.
+
+    @return: What it has printed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+class PublicNameTests(SynchronousTestCase):
+    """
+    Tests of the public names' places.
+    """
+
+    def test_places(self) -> None:
+        """
+        Each public name can be had from its public module, and is the very object of
+        the module that defines it.
+        """
+        for module, names in PUBLIC.items():
+            place = import_module(f"asynqueue.{module}")
+            for entry in names.split():
+                name, _, home = entry.partition("=")
+                with self.subTest(module=module, name=name):
+                    origin = import_module(f"asynqueue.{home or module}")
+                    self.assertIs(getattr(place, name), getattr(origin, name))
+                    self.assertIn(name, place.__all__)
+
+    def test_defined(self) -> None:
+        """
+        The module that a class or function is listed for is the one that defines it.
+        """
+        for module, names in PUBLIC.items():
+            for entry in names.split():
+                name, _, home = entry.partition("=")
+                with self.subTest(name=name):
+                    value = getattr(import_module(f"asynqueue.{module}"), name)
+                    origin = f"asynqueue.{home or module}"
+                    self.assertEqual(value.__module__, origin)
+
+    def test_all(self) -> None:
+        """
+        What a public module lists in C{__all__} exists.
+        """
+        for module in PUBLIC:
+            place = import_module(f"asynqueue.{module}")
+            with self.subTest(module=module):
+                self.assertEqual(
+                    [n for n in place.__all__ if not hasattr(place, n)], []
+                )
+
+
+class RootTests(SynchronousTestCase):
+    """
+    Tests of the root package.
+    """
+
+    def test_names(self) -> None:
+        """
+        The most used names can be had from the root package, as the same objects.
+        """
+        for name, module in STARRED.items():
+            with self.subTest(name=name):
+                place = import_module(f"asynqueue.{module}")
+                self.assertIs(getattr(asynqueue, name), getattr(place, name))
+
+    def test_noOthers(self) -> None:
+        """
+        It lists those names and its version, and no others.
+        """
+        self.assertEqual(sorted(asynqueue.__all__), sorted({*STARRED, "__version__"}))
+
+    def test_star(self) -> None:
+        """
+        A star import brings exactly the listed names.
+        """
+        names: dict[str, object] = {}
+        exec("from asynqueue import *", names)
+        self.assertEqual(sorted(names.keys() - {"__builtins__"}), asynqueue.__all__)
+
+    def test_dir(self) -> None:
+        """
+        C{dir} shows the names and the public modules, whether used before or not.
+        """
+        shown = fresh("import asynqueue; print(*dir(asynqueue))").split()
+        self.assertEqual({*asynqueue.__all__, *PUBLIC} - {*shown}, set())
+
+    def test_modules(self) -> None:
+        """
+        The public modules are attributes without having been imported.
+        """
+        program = "import asynqueue; print(asynqueue.base.TaskQueue.__name__)"
+        self.assertEqual(fresh(program), "TaskQueue")
+
+    def test_unknown(self) -> None:
+        """
+        A name that isn't there is an C{AttributeError}, as in any module.
+        """
+        with self.assertRaisesRegex(AttributeError, "'asynqueue'.*'TaskQeue'"):
+            asynqueue.TaskQeue  # type: ignore[attr-defined]  # noqa: B018
+
+    def test_version(self) -> None:
+        """
+        The version is that of the installed distribution.
+        """
+        try:
+            installed = version("asynqueue")
+        except PackageNotFoundError:
+            self.skipTest("The package isn't installed.")
+        self.assertEqual(asynqueue.__version__, installed)
+
+
+class ImportTests(SynchronousTestCase):
+    """
+    Tests of what importing does, and doesn't do, in an interpreter of its own.
+    """
+
+    def test_root(self) -> None:
+        """
+        Importing the root package imports no Twisted, and starts no thread.
+        """
+        self.assertEqual(fresh(f"import asynqueue\n{REPORT}"), "False False 1")
+
+    def test_names(self) -> None:
+        """
+        Importing all names of the root package installs no reactor, and starts no
+        thread.
+        """
+        self.assertEqual(fresh(f"from asynqueue import *\n{REPORT}"), "True False 1")
+
+    def test_publicModules(self) -> None:
+        """
+        Nor does importing all public modules.
+        """
+        modules = ", ".join(f"asynqueue.{module}" for module in PUBLIC)
+        self.assertEqual(fresh(f"import {modules}\n{REPORT}"), "True False 1")
+
+    def test_childModules(self) -> None:
+        """
+        What children import at their start imports no Twisted.
+        """
+        modules = "import asynqueue._calls, asynqueue._status, asynqueue.info"
+        self.assertEqual(fresh(f"{modules}\n{REPORT}"), "False False 1")

@@ -1,0 +1,238 @@
+"""
+Tests of how the modules of the package may import one another.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+import asynqueue
+
+PACKAGE = Path(asynqueue.__file__).parent
+
+#: A layer a line, lowest first. Modules import from lower lines only, and their
+#: packages' C{__init__} counts as a module. The root package is above all.
+LAYERS = """
+_version errors _status _process _process.shared
+_reactor _log interfaces _process.framing _process.payloads _process.memory
+_delay _kill _process.exceptions _process.output
+_sync _process.transport
+info _calls
+_process.universe iteration
+_process.child _process.iteration
+_task _load _priority
+_backlog _policy
+_assignment _callopts
+tasks
+_queue
+base
+_asyncworker _process.worker
+null process
+util workers
+testing
+"""
+
+#: Modules that only re-export, for users.
+FACADES = {"util", "workers", "wire"}
+
+#: Modules that are run, and would exist twice if they were imported as well.
+RUNNABLE = {"_process.child"}
+
+#: The kinds of workers. Each has modules of its own, named so or C{_}so.
+KINDS = {"asyncworker", "dask", "executor", "process", "threads", "wire"}
+
+#: Modules that children import when they start, so nothing but the standard library
+#: and each other.
+LIGHT = {
+    "",
+    "_calls",
+    "_process",
+    "_process.child",
+    "_process.framing",
+    "_process.payloads",
+    "_process.shared",
+    "_process.universe",
+    "_status",
+    "_version",
+    "info",
+}
+
+#: A module that children import only if they are to have a reactor.
+REACTOR_CHILD = "_process.reactorchild"
+
+
+def layers() -> dict[str, int]:
+    """
+    Read the table.
+
+    @return: The number of its layer for each module.
+    """
+    lines = LAYERS.split("\n")
+    return {name: i for i, line in enumerate(lines) for name in line.split()}
+
+
+def nameOf(path: Path) -> str:
+    """
+    Name a module as it's named in the table.
+
+    @param path: The module's file.
+
+    @return: Its dotted name without that of the root package, which itself is C{""}.
+    """
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(package: tuple[str, ...], source: str) -> Iterator[str]:
+    """
+    Find all that a module imports, wherever in it the imports stand: also in
+    functions, and under C{TYPE_CHECKING}.
+
+    @param package: The names of the package that the module is in, without the root.
+
+    @param source: The module's text.
+
+    @return: Absolute names, those of the root package as C{asynqueue.…}. For C{from m
+        import n} it's C{m.n}, which may be a module or a name in one.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ("asynqueue", *package)[: len(package) + 2 - node.level]
+            base = above if node.level else ()
+            names = (*base, *((node.module,) if node.module else ()))
+            yield from (".".join((*names, alias.name)) for alias in node.names)
+
+
+def kindOf(module: str) -> str | None:
+    """
+    Tell which kind of worker a module belongs to.
+
+    @param module: The module's name.
+
+    @return: The kind, or C{None}.
+    """
+    top = module.partition(".")[0].lstrip("_")
+    return top if top in KINDS else None
+
+
+class ImportedTests(SynchronousTestCase):
+    """
+    Tests of L{imported}, on which the others rely.
+    """
+
+    def test_relative(self) -> None:
+        """
+        Relative imports are resolved from the package that the module is in.
+        """
+        source = "from .framing import f\nfrom .. import base\nfrom ..tasks import Task"
+        self.assertEqual(
+            list(imported(("_process",), source)),
+            ["asynqueue._process.framing.f", "asynqueue.base", "asynqueue.tasks.Task"],
+        )
+
+    def test_anywhere(self) -> None:
+        """
+        Imports are found in functions and in guarded blocks, absolute ones too.
+        """
+        source = (
+            "if TYPE_CHECKING:\n    import asynqueue.base\n"
+            "def f():\n    from asynqueue import errors\n"
+        )
+        self.assertEqual(
+            list(imported((), source)),
+            ["asynqueue.base", "asynqueue.errors"],
+        )
+
+
+class LayerTests(SynchronousTestCase):
+    """
+    Tests of the package as it is.
+    """
+
+    def setUp(self) -> None:
+        """
+        Find all modules, and which of one another they import.
+        """
+        paths = {nameOf(path): path for path in PACKAGE.rglob("*.py")}
+        self.modules = set(paths)
+        self.edges: list[tuple[str, str]] = []
+        self.outside: list[tuple[str, str]] = []
+        for module, path in sorted(paths.items()):
+            package = path.relative_to(PACKAGE).parent.parts
+            for name in imported(package, path.read_text(encoding="utf-8")):
+                top, _, rest = name.partition(".")
+                if top != "asynqueue":
+                    self.outside.append((module, top))
+                    continue
+                while rest not in self.modules:
+                    rest = rest.rpartition(".")[0]
+                self.edges.append((module, rest))
+
+    def test_complete(self) -> None:
+        """
+        The table has each module of the package once, and no other.
+        """
+        names = LAYERS.split()
+        self.assertEqual(sorted(names), sorted(self.modules - {""}))
+
+    def test_downwards(self) -> None:
+        """
+        A module imports only from layers below its own.
+        """
+        rank = layers()
+        rank[""] = len(rank)
+        wrong = [(m, t) for m, t in self.edges if t and rank[t] >= rank[m]]
+        self.assertEqual(wrong, [])
+
+    def test_root(self) -> None:
+        """
+        No module imports from the root package, which is above all others.
+        """
+        self.assertEqual([m for m, t in self.edges if m and not t], [])
+
+    def test_facades(self) -> None:
+        """
+        The facades are for users: no module imports one, save the root package.
+        """
+        self.assertEqual([e for e in self.edges if e[0] and e[1] in FACADES], [])
+
+    def test_runnable(self) -> None:
+        """
+        No module imports one that is run.
+        """
+        self.assertEqual([e for e in self.edges if e[1] in RUNNABLE], [])
+
+    def test_kinds(self) -> None:
+        """
+        No module of one kind of worker imports one of another kind.
+        """
+
+        wrong = [
+            (m, t)
+            for m, t in self.edges
+            if m not in FACADES and kindOf(t) not in (None, kindOf(m)) and kindOf(m)
+        ]
+        self.assertEqual(wrong, [])
+
+    def test_light(self) -> None:
+        """
+        What children import at their start imports neither Twisted nor anything else
+        that takes its time.
+        """
+        heavy = {"attr", "attrs", "twisted", "zope", "numpy"}
+        light = LIGHT & self.modules
+        self.assertEqual(
+            [e for e in self.outside if e[0] in light and e[1] in heavy], []
+        )
+        wrong = [
+            (m, t)
+            for m, t in self.edges
+            if m in light - {""} and t not in (*light, REACTOR_CHILD)
+        ]
+        self.assertEqual(wrong, [])
