@@ -1,0 +1,389 @@
+"""
+The meeting of tasks and workers: requests and assignments, one queue per series.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from ._backlog import Backlog
+from ._log import log
+from ._reactor import orGlobalReactor
+from ._task import Task
+from .interfaces import ITaskCanceller, IWorker
+
+__all__ = ["Assignment", "AssignmentFactory"]
+
+#: Seconds that tasks are handed out at a stretch before the reactor gets its turn.
+_STRETCH = 0.004
+
+#: After so many tasks the time is looked at.
+_GLANCE = 32
+
+
+class Assignment:
+    """
+    A task on its way to a worker.
+
+    @ivar task: The task.
+
+    @ivar d: A Deferred that fires with the worker when one accepts.
+    """
+
+    __slots__ = ("d", "task")
+
+    def __init__(self, task: Task) -> None:
+        """
+        Make an assignment.
+
+        @param task: The task.
+        """
+        self.task = task
+        self.d: Deferred[Any] = Deferred()
+
+    def accept(self, worker: Any) -> Deferred[object]:
+        """
+        Have a worker accept the task: start the task's clock, and run it.
+
+        @param worker: The worker, which provides L{IWorker}.
+
+        @return: A Deferred that fires when the worker is ready for another task.
+        """
+        task = self.task
+        task.accepted = True
+        task.assignment = None
+        task.startTimer()
+        if not self.d.called:
+            self.d.callback(worker)
+        ready: Deferred[object] = worker.run(task)
+        return ready
+
+
+class _Post:
+    """
+    What is known of a worker while tasks are handed to it.
+
+    @ivar worker: The worker.
+
+    @ivar canceller: The worker, if it can cancel tasks, else C{None}.
+
+    @ivar series: The series it asks for tasks of, in the order of asking.
+
+    @ivar running: The number of tasks that it isn't ready after.
+
+    @ivar listed: Whether it's in line to be looked at.
+
+    @ivar open: Whether it's to get tasks at all.
+    """
+
+    __slots__ = ("canceller", "listed", "open", "running", "series", "worker")
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+        self.canceller = worker if ITaskCanceller.providedBy(worker) else None
+        self.series: list[Hashable] = []
+        self.running = 0
+        self.listed = False
+        self.open = True
+
+    @property
+    def free(self) -> bool:
+        """
+        Whether the worker can be given another task.
+        """
+        return self.open and self.running < getattr(self.worker, "capacity", 1)
+
+
+class AssignmentFactory:
+    """
+    Hands tasks to workers.
+
+    Guarantees:
+
+      - A task waits for workers of its own series only.
+      - A worker that becomes ready gets the task that is first among all waiting
+        tasks of all its series, at that moment and not before. If none waits, its
+        requests are entered, one for each series; they are withdrawn while the worker
+        has as many tasks as its capacity.
+      - Whatever completes at once is handed out from one loop, never from within the
+        callbacks of the last task, and the reactor has its turn every few
+        milliseconds.
+
+    @ivar backlog: The waiting tasks.
+
+    @ivar requests: For each series, the outstanding requests, oldest first.
+    """
+
+    def __init__(self, *, reactor: IReactorTime | None = None) -> None:
+        """
+        Make a factory.
+
+        @param reactor: Gives the time, and the turns. By default, the global reactor.
+        """
+        self.backlog = Backlog()
+        self.requests: dict[Hashable, dict[Deferred[Assignment], _Post]] = {}
+        self._posts: dict[int, _Post] = {}
+        self._line: deque[_Post] = deque()
+        self._busy = False
+        self._resumption: IDelayedCall | None = None
+        self._reactor = reactor
+
+    def request(self, worker: IWorker, series: Hashable) -> None:
+        """
+        Have a worker ask for tasks of a series, from now on: whenever it's ready, and
+        hired.
+
+        @param worker: The worker.
+
+        @param series: The series.
+        """
+        self.requestAll(worker, [series])
+
+    def requestAll(self, worker: IWorker, seriesList: list[Hashable]) -> None:
+        """
+        Have a worker ask for tasks of several series.
+
+        @param worker: The worker.
+
+        @param seriesList: The series.
+        """
+        post = self._post(worker)
+        post.open = True
+        post.series += [series for series in seriesList if series not in post.series]
+        self._withdraw(post)
+        self._enlist(post)
+        self._handOut()
+
+    def new(self, task: Task) -> Deferred[Any]:
+        """
+        Add a task.
+
+        @param task: The task.
+
+        @return: A Deferred that fires with the worker that has accepted the task.
+        """
+        assignment = task.assignment = Assignment(task)
+        self.add(task)
+        return assignment.d
+
+    def add(self, task: Task) -> None:
+        """
+        Add a task without anybody waiting to hear that it's accepted.
+
+        @param task: The task.
+        """
+        self.backlog.put(task)
+        requests = self.requests.get(task.series)
+        if requests:
+            self._enlist(next(iter(requests.values())))
+            self._handOut()
+
+    def cancelRequests(self, worker: IWorker) -> None:
+        """
+        Withdraw all outstanding requests of a worker, and hand it no more tasks until
+        it makes a request again.
+
+        @param worker: The worker.
+        """
+        post = self._posts.pop(id(worker), None)
+        if post is not None:
+            post.open = False
+            self._withdraw(post)
+
+    def runDirectly(self, worker: Any, task: Task) -> None:
+        """
+        Have a certain worker run a task now, whatever else it's doing.
+
+        @param worker: The worker.
+
+        @param task: The task.
+        """
+        post = self._post(worker)
+        self._start(post, Assignment(task))
+
+    def withdrawTasks(self, selected: Any) -> list[Task]:
+        """
+        Take waiting tasks out.
+
+        @param selected: Called with each task; true to take it out.
+
+        @return: The tasks, which nobody has now, in their order.
+        """
+        return self.backlog.remove(selected)
+
+    def stop(self) -> None:
+        """
+        Leave nothing behind in the reactor.
+        """
+        resumption, self._resumption = self._resumption, None
+        if resumption is not None and resumption.active():
+            resumption.cancel()
+
+    def _post(self, worker: Any) -> _Post:
+        """
+        Find or make what is known of a worker.
+
+        @param worker: The worker.
+
+        @return: Its post.
+        """
+        post = self._posts.get(id(worker))
+        if post is None:
+            post = self._posts[id(worker)] = _Post(worker)
+            if getattr(worker, "assignments", None) is None:
+                worker.assignments = {}
+        return post
+
+    def _enlist(self, post: _Post) -> None:
+        """
+        Put a worker in line to be looked at, once.
+
+        @param post: The worker's post.
+        """
+        if not post.listed:
+            post.listed = True
+            self._line.append(post)
+
+    def _handOut(self) -> None:
+        """
+        Hand tasks to the workers in line.
+        """
+        if self._busy or self._resumption is not None:
+            return
+        self._busy = True
+        try:
+            if not self._handOutSome():
+                self._resumption = orGlobalReactor(self._reactor).callLater(
+                    0, self._resume
+                )
+        finally:
+            self._busy = False
+
+    def _resume(self) -> None:
+        """
+        Go on after the reactor has had its turn.
+        """
+        self._resumption = None
+        self._handOut()
+
+    def _handOutSome(self) -> bool:
+        """
+        Hand tasks to workers until none can be handed out, or it has taken long.
+
+        @return: Whether all is done.
+        """
+        line = self._line
+        pop = self.backlog.pop
+        number, end = 0, 0.0
+        while line:
+            post = line.popleft()
+            post.listed = False
+            if not post.free:
+                continue
+            task = pop(post.series)
+            if task is None:
+                self._enter(post)
+                continue
+            if self.requests:
+                self._fill(post, task)
+            else:
+                self._start(post, task.assignment or Assignment(task))
+            if post.free:
+                self._enlist(post)
+            number += 1
+            if number % _GLANCE == 0:
+                now = orGlobalReactor(self._reactor).seconds()
+                if not end:
+                    end = now + _STRETCH
+                elif now >= end:
+                    return not line
+        return True
+
+    def _enter(self, post: _Post) -> None:
+        """
+        Enter the worker's requests, one for each of its series.
+
+        @param post: The worker's post.
+        """
+        for series in post.series:
+            mine = post.worker.assignments.setdefault(series, [])
+            if not mine:
+                d: Deferred[Assignment] = Deferred()
+                mine.append(d)
+                self.requests.setdefault(series, {})[d] = post
+
+    def _withdraw(self, post: _Post) -> None:
+        """
+        Withdraw the worker's requests.
+
+        @param post: The worker's post.
+        """
+        assignments = post.worker.assignments
+        for series, mine in assignments.items():
+            requests = self.requests.get(series)
+            if requests:
+                for d in mine:
+                    requests.pop(d, None)
+                if not requests:
+                    del self.requests[series]
+        assignments.clear()
+
+    def _fill(self, post: _Post, task: Task) -> None:
+        """
+        Start a task on a worker that may have requests outstanding, and fire the one
+        that the task meets.
+
+        @param post: The worker's post.
+
+        @param task: The task.
+        """
+        mine = post.worker.assignments.get(task.series)
+        request = mine[0] if mine else None
+        self._withdraw(post)
+        assignment = task.assignment or Assignment(task)
+        self._start(post, assignment)
+        if request is not None:
+            request.callback(assignment)
+
+    def _start(self, post: _Post, assignment: Assignment) -> None:
+        """
+        Have a worker accept an assignment.
+
+        @param post: The worker's post.
+
+        @param assignment: The assignment.
+        """
+        post.running += 1
+        task = assignment.task
+        task.holder = post.canceller
+        try:
+            d = assignment.accept(post.worker)
+        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
+            task.errback(Failure())
+            self._ready(None, post)
+        else:
+            d.addBoth(self._ready, post)
+
+    def _ready(self, result: object, post: _Post) -> None:
+        """
+        Note that a worker is ready after a task.
+
+        @param result: What the worker's Deferred fired with; a failure is logged.
+
+        @param post: The worker's post.
+        """
+        post.running -= 1
+        if isinstance(result, Failure):
+            log.failure("{worker} failed to run a task", result, worker=post.worker)
+        if post.open and post.series:
+            if not post.listed:
+                post.listed = True
+                self._line.append(post)
+            if not self._busy:
+                self._handOut()

@@ -1,0 +1,221 @@
+"""
+The worker in the reactor's own thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ._calls import isIterator
+from ._status import ErrorText, Status
+from .info import Info
+from .interfaces import ITask, ITaskCanceller, IWorker
+from .iteration import Deferator, IterationProducer
+
+__all__ = ["AsyncWorker"]
+
+
+@implementer(IWorker, ITaskCanceller)
+class AsyncWorker:
+    """
+    Runs one task at a time in the reactor's thread. The callable may return a
+    Deferred.
+
+    @ivar cQualified: The series C{'async'} and C{'local'}.
+
+    @ivar iQualified: Further series.
+
+    @ivar raw: Whether iterators come back as they are.
+    """
+
+    cQualified: list[Hashable] = ["async", "local"]  # noqa: RUF012 - IWorker has it so
+
+    def __init__(self, series: Iterable[Hashable] = (), raw: bool = False) -> None:
+        """
+        Make a worker.
+
+        @param series: Series that it's qualified for besides those of its class.
+
+        @param raw: C{True} for iterators to come back as they are.
+        """
+        self.iQualified: list[Hashable] = list(series)
+        self.raw = raw
+        self.ID: int | None = None
+        self.hired = False
+        self.assignments: dict[Hashable, list[Deferred[Any]]] = {}
+        self.info = Info()
+        self._task: ITask | None = None
+        # Its result isn't wanted any longer.
+        self._dropped: ITask | None = None
+        self._running: Deferred[Any] | None = None
+        self._line: deque[tuple[ITask, Deferred[None]]] = deque()
+        self._idle: list[Deferred[None]] = []
+
+    def setResignator(self, callableObject: Any) -> None:
+        """
+        Implement L{IWorker.setResignator}. There's nothing that it would resign for.
+
+        @param callableObject: The callable.
+        """
+
+    def run(self, task: ITask) -> Deferred[None]:
+        """
+        Implement L{IWorker.run}. A task that comes while another runs waits for it.
+
+        @param task: The task.
+
+        @return: A Deferred that fires with C{None} when it has been run.
+        """
+        done: Deferred[None] = Deferred()
+        if self._task is None:
+            self._start(task, done)
+        else:
+            self._line.append((task, done))
+        return done
+
+    def stop(self) -> Deferred[None]:
+        """
+        Implement L{IWorker.stop}.
+
+        @return: A Deferred that fires with C{None} when all tasks have been run.
+        """
+        if self._task is None:
+            return succeed(None)
+        d: Deferred[None] = Deferred()
+        self._idle.append(d)
+        return d
+
+    def crash(self) -> list[ITask]:
+        """
+        Implement L{IWorker.crash}.
+
+        @return: The tasks that have no result.
+        """
+        tasks = [task for task, _ in self._line]
+        self._line.clear()
+        task, running = self._task, self._running
+        if task is not None:
+            tasks.insert(0, task)
+        self._task = self._running = None
+        self._dropped = task
+        if running is not None:
+            running.cancel()
+        return tasks
+
+    def cancelTask(self, task: ITask) -> None:
+        """
+        Implement L{ITaskCanceller.cancelTask}: cancel the Deferred that the callable
+        has returned.
+
+        @param task: The task.
+        """
+        if task is self._task:
+            self._dropped = task
+            if self._running is not None:
+                self._running.cancel()
+            return
+        for entry in self._line:
+            if entry[0] is task:
+                self._line.remove(entry)
+                entry[1].callback(None)
+                return
+
+    def _start(self, task: ITask, done: Deferred[None]) -> None:
+        """
+        Run a task.
+
+        @param task: The task.
+
+        @param done: Fires when it has been run.
+        """
+        self._task = task
+        f, args, kw = task.callTuple
+        raw, consumer = self.raw, None
+        if kw and ("raw" in kw or "consumer" in kw):
+            kw = dict(kw)
+            raw = kw.pop("raw", raw)
+            consumer = kw.pop("consumer", None)
+        d = maybeDeferred(f, *args, **kw)
+        self._running = d
+        d.addCallbacks(
+            self._ran,
+            self._raised,
+            callbackArgs=(task, raw, consumer),
+            errbackArgs=(task,),
+        )
+        d.addErrback(self._handBackFailed, task)
+        d.addBoth(self._next, task, done)
+
+    def _ran(self, result: Any, task: ITask, raw: bool, consumer: Any) -> None:
+        """
+        Hand back what the callable has returned.
+
+        @param result: It.
+
+        @param task: The task.
+
+        @param raw: Whether iterators are handed back as they are.
+
+        @param consumer: The consumer of iterations, or C{None}.
+        """
+        if task is self._dropped:
+            return
+        if raw or not isIterator(result):
+            task.callback((Status.RAN, result))
+            return
+        deferator = Deferator(result)
+        if consumer is not None:
+            task.callback((Status.ITERATOR, IterationProducer(deferator, consumer)))
+        elif deferator.moreLeft:
+            task.callback((Status.ITERATOR, deferator))
+        else:
+            task.callback((Status.ITERATOR, []))
+
+    def _raised(self, failure: Failure, task: ITask) -> None:
+        """
+        Hand back the failure of the callable.
+
+        @param failure: The failure.
+
+        @param task: The task.
+        """
+        if task is self._dropped:
+            return
+        text = self.info.setCall(*task.callTuple).aboutFailure(failure)
+        task.callback((Status.ERROR, ErrorText(text, failure.value, failure)))
+
+    def _handBackFailed(self, failure: Failure, task: ITask) -> None:
+        """
+        Fail a task whose result could not be handed back.
+
+        @param failure: Why.
+
+        @param task: The task.
+        """
+        task.errback(failure)
+
+    def _next(self, _: object, task: ITask, done: Deferred[None]) -> None:
+        """
+        Run the next task, if there is one.
+
+        @param _: Nothing.
+
+        @param task: The task that has been run.
+
+        @param done: Fires to tell so.
+        """
+        if self._task is task:
+            self._task = self._running = None
+            if self._line:
+                self._start(*self._line.popleft())
+            else:
+                idle, self._idle = self._idle, []
+                for d in idle:
+                    d.callback(None)
+        done.callback(None)

@@ -1,0 +1,157 @@
+"""
+The parent's side of an iteration that goes on in a child.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.python.failure import Failure
+
+from .._status import Status
+from ..errors import SerializationError, WorkerError
+from ..interfaces import ITask
+from ..iteration import BufferedSource, Deferator, IterationProducer
+from .exceptions import rebuild
+from .framing import Kind
+from .payloads import loadsMany
+
+__all__ = ["Iteration"]
+
+
+class Iteration:
+    """
+    An iteration in a child, from which items are taken here.
+
+    Its task has its result when the first word of it has come, because an empty
+    iterator comes as an empty list; with a consumer, at once.
+
+    @ivar task: The task.
+    """
+
+    def __init__(
+        self,
+        task: ITask,
+        consumer: Any,
+        taken: Callable[[int], object],
+        close: Callable[[], object],
+    ) -> None:
+        """
+        Begin.
+
+        @param task: The task.
+
+        @param consumer: The consumer, or C{None}.
+
+        @param taken: Called with a number of items when they have been taken.
+
+        @param close: Called when nobody wants the iteration to go on.
+        """
+        self.task = task
+        self._close = close
+        self._begun = False
+        self._source = BufferedSource(onTaken=taken, onStop=close)
+        if consumer is not None:
+            self._begun = True
+            task.callback(
+                (
+                    Status.ITERATOR,
+                    IterationProducer(Deferator(self._source), consumer),
+                )
+            )
+
+    def received(self, kind: int, payload: memoryview) -> bool:
+        """
+        Take what the child has sent of it.
+
+        @param kind: The kind of the frame.
+
+        @param payload: The payload.
+
+        @return: Whether the iteration has come to its end.
+        """
+        if kind == Kind.END and not self._begun:
+            self._begun = True
+            self.task.callback((Status.ITERATOR, []))
+            return True
+        self._begin()
+        if kind == Kind.ITEMS:
+            return not self._push(payload)
+        if kind == Kind.END:
+            self._source.end()
+        else:
+            text = rebuild(payload)
+            self._source.fail(Failure(text.exception or WorkerError(str(text))))
+        return True
+
+    def fail(self, failure: Failure) -> None:
+        """
+        Have the iteration fail after the items that have come.
+
+        @param failure: How.
+        """
+        if self._begun:
+            self._source.fail(failure)
+        else:
+            self._begun = True
+            self.task.errback(failure)
+
+    def drop(self, task: ITask) -> bool:
+        """
+        Forget the task if it's this one's and has no result yet.
+
+        @param task: A task.
+
+        @return: Whether it was so.
+        """
+        if self._begun or task is not self.task:
+            return False
+        self._begun = True
+        return True
+
+    def release(self) -> ITask | None:
+        """
+        Let go of the task if it has no result yet.
+
+        @return: The task, C{None} if it has a result.
+        """
+        if self._begun:
+            return None
+        self._begun = True
+        return self.task
+
+    def _begin(self) -> None:
+        """
+        Give the task its result, if it hasn't got it.
+        """
+        if not self._begun:
+            self._begun = True
+            self.task.callback((Status.ITERATOR, Deferator(self._source)))
+
+    def _push(self, payload: memoryview) -> bool:
+        """
+        Take items.
+
+        @param payload: Pickles of them.
+
+        @return: Whether all could be unpickled. If not, the iteration fails after
+            those before.
+        """
+        items: list[Any] = []
+        try:
+            items.extend(loadsMany(payload))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - runs code of users
+            failure = Failure(
+                SerializationError(
+                    f"An item of the iteration of {self.task!r} can't be unpickled"
+                    f" here: {type(error).__name__}: {error}"
+                )
+            )
+        else:
+            self._source.push(items)
+            return True
+        self._source.push(items)
+        self._source.fail(failure)
+        self._close()
+        return False

@@ -1,0 +1,232 @@
+"""
+The child's side of the conversation where a reactor runs in the child: callables may
+return Deferreds, and iterators may yield them.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime, IReadDescriptor
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .._calls import CallRunner
+from .._reactor import globalReactor
+from .framing import Kind
+from .payloads import dumps
+from .universe import Stream, Universe
+
+__all__ = ["ReactorUniverse", "run"]
+
+
+class ReactorUniverse(Universe):
+    """
+    What goes on in a child with a reactor.
+    """
+
+    def __init__(
+        self, send: Callable[[int, int, bytes], None], reactor: IReactorTime
+    ) -> None:
+        """
+        Make a universe in which nothing goes on yet.
+
+        @param send: Sends a frame: kind, number of the call, payload.
+
+        @param reactor: The reactor.
+        """
+        super().__init__(send)
+        self.runners = {raw: CallRunner(raw, reactor=reactor) for raw in (False, True)}
+        self._reactor = reactor
+        self._scheduled = False
+
+    def ran(self, number: int, outcome: Any, start: float) -> None:
+        """
+        Take what the runner has made of a call, when it's there.
+
+        @param number: The number of the call.
+
+        @param outcome: A status and what goes with it, or a Deferred of them.
+
+        @param start: When the call began.
+        """
+        if isinstance(outcome, Deferred):
+            outcome.addCallback(
+                lambda pair: super(ReactorUniverse, self).ran(number, pair, start)
+            )
+        else:
+            super().ran(number, outcome, start)
+
+    def answer(self, number: int, status: Any, result: Any, seconds: float) -> None:
+        """
+        Send what a call has come to, and see to it that an iteration goes on.
+
+        @param number: The number of the call.
+
+        @param status: The status.
+
+        @param result: What goes with it.
+
+        @param seconds: How long it took.
+        """
+        super().answer(number, status, result, seconds)
+        self.schedule()
+
+    def schedule(self) -> None:
+        """
+        Have iterations advanced when the reactor has had its turn.
+        """
+        if not self._scheduled and not self.idle:
+            self._scheduled = True
+            self._reactor.callLater(0, self._advance)
+
+    def step(self, stream: Stream) -> bool:
+        """
+        Advance an iteration by one item, which may be a Deferred.
+
+        @param stream: The iteration.
+
+        @return: Whether it can go on right away.
+        """
+        try:
+            item = self.next(stream)
+            if not isinstance(item, Deferred):
+                stream.add(dumps(item))
+                return True
+        except StopIteration:
+            self.endStream(stream, Kind.END, b"")
+            return False
+        except BaseException as error:  # noqa: BLE001 - the iterator is the user's
+            self.failStream(stream, error)
+            return False
+        stream.waiting = True
+        stream.flush()
+        item.addCallback(self._arrived, stream)
+        item.addErrback(self._failed, stream)
+        return not stream.waiting and stream.number in self.streams
+
+    def _advance(self) -> None:
+        """
+        Advance an iteration, and come back if there is more to do.
+        """
+        self._scheduled = False
+        if not self.idle:
+            self.advance()
+        self.schedule()
+
+    def _arrived(self, item: Any, stream: Stream) -> None:
+        """
+        Send an item that has been waited for.
+
+        @param item: The item.
+
+        @param stream: The iteration.
+        """
+        stream.waiting = False
+        if stream.number in self.streams:
+            stream.add(dumps(item))
+            stream.flush()
+            self.schedule()
+
+    def _failed(self, failure: Failure, stream: Stream) -> None:
+        """
+        Tell that the Deferred of an item has failed.
+
+        @param failure: How.
+
+        @param stream: The iteration.
+        """
+        stream.waiting = False
+        if stream.number in self.streams:
+            self.failStream(stream, failure.value or RuntimeError(str(failure)))
+            stream.close()
+
+
+@implementer(IReadDescriptor)
+class _Listener:
+    """
+    The pipe from the parent, in the reactor.
+    """
+
+    def __init__(self, fd: int, receive: Callable[[], None]) -> None:
+        """
+        Make it.
+
+        @param fd: The descriptor.
+
+        @param receive: Called when there is something to be read.
+        """
+        self._fd = fd
+        self._receive = receive
+
+    def fileno(self) -> int:
+        """
+        Implement C{IReadDescriptor.fileno}.
+        """
+        return self._fd
+
+    def logPrefix(self) -> str:
+        """
+        Implement C{ILoggingContext.logPrefix}.
+        """
+        return "asynqueue"
+
+    def doRead(self) -> None:
+        """
+        Implement C{IReadDescriptor.doRead}.
+        """
+        self._receive()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        Implement C{IReadDescriptor.connectionLost}.
+
+        @param reason: Why.
+        """
+        self._receive()
+
+
+def run(pipes: Any, fd: int, setUp: Callable[[memoryview], None]) -> None:
+    """
+    Do what the parent says until it says no more.
+
+    @param pipes: The pipes to and from the parent.
+
+    @param fd: The descriptor of the one from it.
+
+    @param setUp: Makes this interpreter like the parent's.
+    """
+    reactor = globalReactor()
+    universe: ReactorUniverse | None = None
+
+    def receive() -> None:
+        nonlocal universe
+        frames = pipes.receive(True)
+        if frames is None:
+            reactor.removeReader(listener)
+            reactor.stop()
+            return
+        for frame in frames:
+            if frame[0] == Kind.SETUP:
+                setUp(frame[2])
+                universe = ReactorUniverse(pipes.send, reactor)
+                pipes.send(Kind.HELLO, 0, b"")
+            elif universe is not None:
+                universe.handle(frame)
+                universe.schedule()
+
+    def keepSignals() -> None:
+        # The reactor's own handlers would have Ctrl-C stop the child, which is the
+        # parent's decision, and a task go on after the signal that is to end it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    listener = _Listener(fd, receive)
+    reactor.addReader(listener)
+    reactor.callWhenRunning(keepSignals)
+    reactor.run()
+    if universe is not None:
+        universe.close()

@@ -1,0 +1,379 @@
+"""
+The child's side of the conversation: calls are run in order, and iterations are
+advanced in between.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from time import perf_counter
+from typing import Any
+
+from .._calls import CallRunner
+from .._status import Status
+from .framing import COUNT, SECONDS, Frame, Kind
+from .payloads import NotPicklable, dumps, dumpsException, loads
+
+__all__ = ["Stream", "Universe"]
+
+#: An iteration may be so many items ahead of its consumer,
+_WINDOW_ITEMS = 16
+
+#: and not after it's ahead so many bytes.
+_WINDOW_BYTES = 1 << 20
+
+#: An iteration is advanced for so many seconds before other calls have their turn, and
+#: what it has yielded is sent.
+_TURN_SECONDS = 0.001
+
+#: What has been yielded is sent when it has so many bytes.
+_BATCH_BYTES = 65_536
+
+#: What has been yielded is sent after so many seconds while the next item still takes
+#: its time.
+_FLUSH_SECONDS = 0.005
+
+
+class Stream:
+    """
+    An iteration whose items are sent within a window: so many, and so many bytes, that
+    the consumer has not taken yet.
+
+    Each item is pickled when it's yielded, so that it doesn't matter if the iterator
+    changes it afterwards.
+
+    @ivar number: The number of the call.
+
+    @ivar iterator: The iterator.
+
+    @ivar waiting: Whether an item is awaited that the iterator has yielded already.
+    """
+
+    def __init__(
+        self, number: int, iterator: Iterator[Any], send: Callable[..., None]
+    ) -> None:
+        """
+        Begin an iteration.
+
+        @param number: The number of the call.
+
+        @param iterator: The iterator.
+
+        @param send: Sends a frame.
+        """
+        self.number = number
+        self.iterator = iterator
+        self.waiting = False
+        self._send = send
+        self._ahead: deque[int] = deque()
+        self._bytesAhead = 0
+        self._pending: list[bytes] = []
+        self._size = 0
+        # The flusher sends what is pending, too.
+        self._lock = threading.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """
+        Whether another item may be sent.
+        """
+        return (
+            not self.waiting
+            and len(self._ahead) < _WINDOW_ITEMS
+            and self._bytesAhead < _WINDOW_BYTES
+        )
+
+    def taken(self, count: int) -> None:
+        """
+        Note that the consumer has taken items.
+
+        @param count: How many.
+        """
+        for _ in range(count):
+            self._bytesAhead -= self._ahead.popleft()
+
+    def add(self, item: bytes) -> None:
+        """
+        Have an item sent, soon.
+
+        @param item: The item, pickled.
+        """
+        with self._lock:
+            self._pending.append(item)
+            self._size += len(item)
+            self._ahead.append(len(item))
+            self._bytesAhead += len(item)
+            if self._size < _BATCH_BYTES:
+                return
+        self.flush()
+
+    def flush(self) -> None:
+        """
+        Send what is pending.
+        """
+        with self._lock:
+            if self._pending:
+                data = b"".join(self._pending)
+                self._pending.clear()
+                self._size = 0
+                self._send(Kind.ITEMS, self.number, data)
+
+    @property
+    def pending(self) -> bool:
+        """
+        Whether an item waits to be sent.
+        """
+        return bool(self._pending)
+
+    def close(self) -> None:
+        """
+        End the iteration where it stands. What its end raises goes to stderr.
+        """
+        close = getattr(self.iterator, "close", None)
+        if close is not None:
+            try:
+                close()
+            except BaseException:  # noqa: BLE001 - the iterator is the user's
+                sys.excepthook(*sys.exc_info())
+
+
+class Universe:
+    """
+    What goes on in the child.
+
+    @ivar streams: The iterations that go on, by number of the call.
+    """
+
+    def __init__(self, send: Callable[[int, int, bytes], None]) -> None:
+        """
+        Make a universe in which nothing goes on yet.
+
+        @param send: Sends a frame: kind, number of the call, payload.
+        """
+        self.streams: dict[int, Stream] = {}
+        self.runners = {raw: CallRunner(raw) for raw in (False, True)}
+        self._send = send
+        self._flusher: _Flusher | None = None
+        self._turn = 0
+
+    def handle(self, frame: Frame) -> None:
+        """
+        Do what the parent asks for.
+
+        @param frame: A frame from it.
+        """
+        kind, number, payload = frame
+        if kind == Kind.CALL:
+            self.call(number, payload)
+        elif kind == Kind.TAKEN:
+            stream = self.streams.get(number)
+            if stream is not None:
+                stream.taken(*COUNT.unpack(payload))
+        elif kind == Kind.CLOSE:
+            stream = self.streams.pop(number, None)
+            if stream is not None:
+                stream.close()
+
+    def call(self, number: int, payload: memoryview) -> None:
+        """
+        Run a call, and send what it comes to.
+
+        @param number: The number of the call.
+
+        @param payload: The call, pickled.
+        """
+        try:
+            f, args, kw, raw = loads(payload)
+        except BaseException as error:  # noqa: BLE001 - runs code of users
+            told = NotPicklable(f"{type(error).__name__}: {error}")
+            told.__cause__ = error
+            self.fail(number, told, "The call can't be unpickled in the child", 0.0)
+            return
+        start = perf_counter()
+        self.ran(number, self.runners[raw]((f, args, kw)), start)
+
+    def ran(self, number: int, outcome: Any, start: float) -> None:
+        """
+        Take what the runner has made of a call.
+
+        @param number: The number of the call.
+
+        @param outcome: A status and what goes with it.
+
+        @param start: When the call began.
+        """
+        status, result = outcome
+        self.answer(number, status, result, perf_counter() - start)
+
+    def answer(self, number: int, status: bytes, result: Any, seconds: float) -> None:
+        """
+        Send what a call has come to.
+
+        @param number: The number of the call.
+
+        @param status: The status.
+
+        @param result: What goes with it.
+
+        @param seconds: How long it took.
+        """
+        if status == Status.RAN:
+            try:
+                pickled = dumps(result)
+            except NotPicklable as error:
+                self.fail(number, error, "The result can't be pickled", seconds)
+            else:
+                self._send(Kind.RESULT, number, SECONDS.pack(seconds) + pickled)
+        elif status == Status.ITERATOR:
+            self.streams[number] = Stream(number, result, self._send)
+            self._send(Kind.ITERATOR, number, SECONDS.pack(seconds))
+        else:
+            self.fail(number, result.exception, str(result), seconds)
+
+    def fail(
+        self, number: int, error: BaseException, text: str, seconds: float
+    ) -> None:
+        """
+        Send that a call has failed.
+
+        @param number: The number of the call.
+
+        @param error: The exception.
+
+        @param text: Text about it.
+
+        @param seconds: How long it took.
+        """
+        if isinstance(error, NotPicklable):
+            text = f"{text}: {error}"
+        self._send(
+            Kind.ERROR, number, SECONDS.pack(seconds) + dumpsException(error, text)
+        )
+
+    @property
+    def idle(self) -> bool:
+        """
+        Whether there's nothing to do before the next frame comes.
+        """
+        return not any(stream.ready for stream in self.streams.values())
+
+    def advance(self) -> None:
+        """
+        Advance one of the iterations that are ready, for a moment.
+        """
+        ready = [stream for stream in self.streams.values() if stream.ready]
+        self._turn += 1
+        stream = ready[self._turn % len(ready)]
+        end = perf_counter() + _TURN_SECONDS
+        while stream.ready:
+            if not self.step(stream):
+                return
+            if perf_counter() >= end:
+                break
+        stream.flush()
+
+    def step(self, stream: Stream) -> bool:
+        """
+        Advance an iteration by one item.
+
+        @param stream: The iteration.
+
+        @return: Whether it can go on right away.
+        """
+        try:
+            item = self.next(stream)
+            stream.add(dumps(item))
+        except StopIteration:
+            self.endStream(stream, Kind.END, b"")
+        except BaseException as error:  # noqa: BLE001 - the iterator is the user's
+            self.failStream(stream, error)
+        else:
+            return True
+        return False
+
+    def failStream(self, stream: Stream, error: BaseException) -> None:
+        """
+        Tell that an iteration has failed.
+
+        @param stream: The iteration.
+
+        @param error: The exception.
+        """
+        text = f"The iteration has failed: {type(error).__name__}: {error}"
+        self.endStream(stream, Kind.FAILED, dumpsException(error, text))
+        if isinstance(error, NotPicklable):
+            stream.close()
+
+    def close(self) -> None:
+        """
+        End all iterations.
+        """
+        while self.streams:
+            self.streams.popitem()[1].close()
+
+    def next(self, stream: Stream) -> Any:
+        """
+        Get the next item of an iteration. What is pending is sent in the meantime if
+        it takes long.
+
+        @param stream: The iteration.
+
+        @return: The item.
+        """
+        if stream.pending:
+            if self._flusher is None:
+                self._flusher = _Flusher(self.streams)
+            self._flusher.wake()
+        return next(stream.iterator)
+
+    def endStream(self, stream: Stream, kind: int, payload: bytes) -> None:
+        """
+        Tell of the end of an iteration.
+
+        @param stream: The iteration.
+
+        @param kind: The kind of frame that tells it.
+
+        @param payload: What goes with it.
+        """
+        self.streams.pop(stream.number, None)
+        stream.flush()
+        self._send(kind, stream.number, payload)
+
+
+class _Flusher:
+    """
+    A thread that sends what is pending while an iterator takes its time.
+    """
+
+    def __init__(self, streams: dict[int, Stream]) -> None:
+        """
+        Start the thread.
+
+        @param streams: The iterations.
+        """
+        self._streams = streams
+        self._event = threading.Event()
+        threading.Thread(target=self._loop, name="flusher", daemon=True).start()
+
+    def wake(self) -> None:
+        """
+        Have what is pending sent in a moment.
+        """
+        if not self._event.is_set():
+            self._event.set()
+
+    def _loop(self) -> None:
+        """
+        Wait to be woken, then for a moment, then send.
+        """
+        while True:
+            self._event.wait()
+            time.sleep(_FLUSH_SECONDS)
+            self._event.clear()
+            for stream in list(self._streams.values()):
+                stream.flush()

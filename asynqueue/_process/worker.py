@@ -1,0 +1,609 @@
+"""
+The worker in a child process.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from enum import Enum, auto
+from time import perf_counter
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .._log import log
+from .._reactor import orGlobalReactor
+from .._status import Status
+from ..errors import SerializationError, WorkerLost, WorkerStartError
+from ..interfaces import IReplaceable, ITask, ITaskCanceller, IWorker
+from .exceptions import rebuild
+from .framing import COUNT, SECONDS, Frame, Kind
+from .iteration import Iteration
+from .memory import residentSize
+from .payloads import NotPicklable, dumps, dumpsCall, loads, setup
+from .transport import Child, Ended, IReactorChild
+
+__all__ = ["ChildHandle", "ProcessWorker", "State"]
+
+#: Children that fail to start in a row until no other is started.
+_MOST_FAILURES = 3
+
+#: Seconds to wait before another is started, doubled each time.
+_BACK_OFF = 0.1
+
+
+class State(Enum):
+    """
+    The life of a worker, in order.
+    """
+
+    #: There's no word from the child yet. What is sent to it, it hasn't run.
+    STARTING = auto()
+
+    #: The child is there.
+    READY = auto()
+
+    #: The worker has been told to stop, and will when it has done what it has accepted.
+    STOPPING = auto()
+
+    #: The worker is of no use any longer, but its child has not ended yet.
+    DYING = auto()
+
+    #: Nothing is left.
+    DEAD = auto()
+
+
+@define(eq=False)
+class _Job:
+    """
+    A task that the worker has accepted.
+
+    @ivar number: The number of the call.
+
+    @ivar task: The task.
+
+    @ivar payload: The call, pickled, until it is sent.
+
+    @ivar consumer: The consumer of an iteration, or C{None}.
+
+    @ivar done: Fires when the worker is ready for another task.
+
+    @ivar sent: When it was sent.
+    """
+
+    number: int
+    task: ITask
+    payload: bytes
+    consumer: Any
+    done: Deferred[None]
+    sent: float = 0.0
+
+
+class ChildHandle:
+    """
+    The child process as users see it.
+    """
+
+    def __init__(self, child: Callable[[], Child | None]) -> None:
+        """
+        Make a handle.
+
+        @param child: Gets the child, if there's one.
+        """
+        self._child = child
+
+    @property
+    def pid(self) -> int | None:
+        """
+        The process ID, C{None} if it isn't running.
+        """
+        child = self._child()
+        return None if child is None else child.pid
+
+    def is_alive(self) -> bool:
+        """
+        Tell whether the process is running.
+
+        @return: Whether it is.
+        """
+        return self.pid is not None
+
+
+@implementer(IWorker, ITaskCanceller, IReplaceable)
+class ProcessWorker:
+    """
+    Runs one task at a time in a child process of its own.
+
+    Functions, arguments and results are pickled. Functions of the program's
+    C{__main__} can be called if it has the usual C{if __name__ == "__main__"}.
+
+    When the child is lost, the task that it may have been running fails with
+    L{WorkerLost}, the worker resigns, and tasks that it hasn't started go to others.
+
+    @ivar cQualified: The series C{'process'} and C{'local'}.
+
+    @ivar iQualified: Further series.
+
+    @ivar raw: Whether iterators come back as they are.
+
+    @ivar process: The child process, with C{pid} and C{is_alive()}.
+
+    @ivar state: A L{State}.
+
+    @ivar callTimes: Pairs of seconds as seen here and seconds in the child, if they
+        are noted.
+    """
+
+    cQualified: list[Hashable] = ["process", "local"]  # noqa: RUF012 - IWorker has it so
+
+    def __init__(
+        self,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        callStats: bool = False,
+        useReactor: bool = False,
+        *,
+        env: Mapping[str, str] | None = None,
+        reactor: IReactorChild | None = None,
+        _failures: int = 0,
+    ) -> None:
+        """
+        Start the child process.
+
+        @param series: Series that the worker is qualified for besides those of its
+            class.
+
+        @param raw: C{True} for iterators to come back as they are, which the few that
+            can be pickled do.
+
+        @param callStats: C{True} to note how long each call takes, see L{stats}.
+
+        @param useReactor: C{True} for a reactor to run in the child, so that callables
+            may return Deferreds there, and iterators may yield them.
+
+        @param env: The environment of the child, C{None} for that of this process.
+
+        @param reactor: The reactor. By default, the global one.
+
+        @param _failures: How many children in whose place this one comes have failed
+            to start in a row.
+
+        @raise WorkerStartError: If the child can't be started.
+        """
+        self.iQualified: list[Hashable] = list(series)
+        self.raw = raw
+        self.callStats = callStats
+        self.useReactor = useReactor
+        self.callTimes: list[tuple[float, float]] = []
+        self.ID: int | None = None
+        self.hired = False
+        self.assignments: dict[Hashable, list[Deferred[Any]]] = {}
+        self.state = State.STARTING
+        self.process = ChildHandle(lambda: self._child)
+        self._env = env
+        self._reactor: IReactorChild = orGlobalReactor(reactor)
+        self._failures = _failures
+        self._greeted = False
+        self._delayed: IDelayedCall | None = None
+        self._ended: Ended | None = None
+        self._resign: Callable[[], object] | None = None
+        self._numbers = 0
+        self._jobs: deque[_Job] = deque()
+        self._iterations: dict[int, Iteration] = {}
+        self._stopWaiters: list[Deferred[None]] = []
+        self._goneWaiters: list[Deferred[None]] = []
+        self._child: Child | None = None
+        if _failures:
+            delay = _BACK_OFF * 2 ** (_failures - 1)
+            self._delayed = self._reactor.callLater(delay, self._startLater)
+            return
+        try:
+            self._start()
+        except OSError as error:
+            raise WorkerStartError(
+                f"A child process can't be started: {error}"
+            ) from error
+
+    def __repr__(self) -> str:
+        """
+        Name the worker by ID and process.
+        """
+        return (
+            f"<ProcessWorker {self.ID}, pid {self.process.pid},"
+            f" {self.state.name.lower()}>"
+        )
+
+    def setResignator(self, callableObject: Callable[[], object]) -> None:
+        """
+        Implement L{IWorker.setResignator}. It is called when the child is lost.
+
+        @param callableObject: The callable.
+        """
+        self._resign = callableObject
+        child = self._child
+        if child is not None:
+            for output in (child.stdout, child.stderr):
+                output.who = f"Worker {self.ID}, pid {child.pid}"
+        if self.state in (State.DYING, State.DEAD):
+            self._reactor.callLater(0, callableObject)
+
+    def run(self, task: ITask) -> Deferred[None]:
+        """
+        Implement L{IWorker.run}.
+
+        @param task: The task. It fails with L{SerializationError} if it can't be
+            pickled.
+
+        @return: A Deferred that fires with C{None} when the worker is ready for another
+            task.
+        """
+        if self.state in (State.DYING, State.DEAD):
+            task.callback((Status.DISCONNECTED, None))
+            return succeed(None)
+        f, args, kw = task.callTuple
+        raw, consumer = self.raw, None
+        if kw and ("raw" in kw or "consumer" in kw):
+            kw = dict(kw)
+            raw = kw.pop("raw", raw)
+            consumer = kw.pop("consumer", None)
+        try:
+            payload = dumpsCall(f, args, kw, raw)
+        except NotPicklable as error:
+            task.errback(Failure(_unsent(task, error)))
+            return succeed(None)
+        self._numbers = self._numbers % 0xFFFFFFFF + 1
+        job = _Job(self._numbers, task, payload, consumer, Deferred())
+        self._jobs.append(job)
+        if len(self._jobs) == 1:
+            self._send(job)
+        return job.done
+
+    def stop(self) -> Deferred[None]:
+        """
+        Implement L{IWorker.stop}. Iterations that go on are waited for, too.
+
+        @return: A Deferred that fires with C{None} when the child has ended.
+        """
+        if self.state is State.DEAD:
+            return succeed(None)
+        d: Deferred[None] = Deferred()
+        self._stopWaiters.append(d)
+        if self.state in (State.STARTING, State.READY):
+            self.state = State.STOPPING
+            self._maybeStop()
+        return d
+
+    def crash(self) -> list[ITask]:
+        """
+        Implement L{IWorker.crash}: kill the child.
+
+        @return: The tasks that have no result.
+        """
+        begun = [iteration.release() for iteration in self._iterations.values()]
+        tasks = [task for task in begun if task is not None]
+        tasks += [job.task for job in self._jobs]
+        self._jobs.clear()
+        self._die(rudely=True)
+        return tasks
+
+    def deferUntilGone(self) -> Deferred[None]:
+        """
+        Implement L{IReplaceable.deferUntilGone}.
+
+        @return: A Deferred that fires with C{None} when the child has ended.
+        """
+        if self.state is State.DEAD:
+            return succeed(None)
+        d: Deferred[None] = Deferred()
+        self._goneWaiters.append(d)
+        return d
+
+    def replacement(self) -> ProcessWorker:
+        """
+        Implement L{IReplaceable.replacement}.
+
+        @return: A worker like this one, whose child is started after a while if this
+            one's has failed to start.
+
+        @raise WorkerStartError: If that has been so for several children in a row.
+        """
+        failures = 0 if self._greeted else self._failures + 1
+        if failures >= _MOST_FAILURES:
+            ended = self._ended
+            output = f", having said: {ended.output}" if ended and ended.output else ""
+            raise WorkerStartError(
+                f"{failures} child processes in a row could not be started. {ended}"
+                f"{output}"
+            )
+        return self.__class__(
+            self.iQualified,
+            self.raw,
+            self.callStats,
+            self.useReactor,
+            env=self._env,
+            reactor=self._reactor,
+            _failures=failures,
+        )
+
+    def cancelTask(self, task: ITask) -> None:
+        """
+        Implement L{ITaskCanceller.cancelTask}. If the task has been sent to the child,
+        the child is ended, and the worker resigns.
+
+        @param task: The task.
+        """
+        job = next((job for job in self._jobs if job.task is task), None)
+        if job is not None and job is not self._jobs[0]:
+            self._jobs.remove(job)
+            job.done.callback(None)
+            return
+        if job is not None:
+            self._jobs.remove(job)
+        elif not any(iteration.drop(task) for iteration in self._iterations.values()):
+            return
+        self._die(rudely=False)
+        self._doResign()
+
+    def stats(self) -> Deferred[list[tuple[float, float]]]:
+        """
+        Get how long calls took.
+
+        @return: A Deferred that fires with a list of pairs: seconds as seen here, and
+            seconds in the child. Empty unless C{callStats=True}.
+        """
+        return succeed(list(self.callTimes))
+
+    def memUsage(self) -> int | None:
+        """
+        Measure the memory that the child has in use.
+
+        @return: Its resident size in kB (1,024 bytes), C{None} if it isn't running.
+        """
+        pid = self.process.pid
+        return None if pid is None else residentSize(pid)
+
+    def _start(self) -> None:
+        """
+        Start the child.
+
+        @raise OSError: If it can't be.
+        """
+        self._child = Child(
+            self._received,
+            self._childEnded,
+            options=("--reactor",) if self.useReactor else (),
+            env=self._env,
+            reactor=self._reactor,
+        )
+        self._child.send(Kind.SETUP, 0, dumps(setup()))
+        if self._jobs:
+            self._send(self._jobs[0])
+
+    def _startLater(self) -> None:
+        """
+        Start the child after others have failed to start.
+        """
+        self._delayed = None
+        try:
+            self._start()
+        except OSError as error:
+            self._childEnded(Ended(None, None, None, str(error)))
+
+    def _send(self, job: _Job) -> None:
+        """
+        Send a job to the child.
+
+        @param job: The job.
+        """
+        if self._child is not None:
+            payload, job.payload = job.payload, b""
+            job.sent = perf_counter()
+            self._child.send(Kind.CALL, job.number, payload)
+
+    def _received(self, frames: list[Frame]) -> None:
+        """
+        Take what the child has sent.
+
+        @param frames: The frames.
+        """
+        for kind, number, payload in frames:
+            if kind == Kind.HELLO:
+                self._greeted = True
+                if self.state is State.STARTING:
+                    self.state = State.READY
+            elif kind in (Kind.RESULT, Kind.ERROR, Kind.ITERATOR):
+                if self._jobs and self._jobs[0].number == number:
+                    self._answered(kind, payload)
+            elif number in self._iterations:
+                iteration = self._iterations[number]
+                if iteration.received(kind, payload):
+                    del self._iterations[number]
+                    self._maybeStop()
+
+    def _answered(self, kind: int, payload: memoryview) -> None:
+        """
+        Hand back what the first job has come to.
+
+        @param kind: The kind of the frame that tells it.
+
+        @param payload: What it tells.
+        """
+        job = self._jobs.popleft()
+        if self._jobs:
+            self._send(self._jobs[0])
+        if self.callStats:
+            [seconds] = SECONDS.unpack_from(payload)
+            self.callTimes.append((perf_counter() - job.sent, seconds))
+        payload = payload[SECONDS.size :]
+        if kind == Kind.RESULT:
+            _giveResult(job.task, payload)
+        elif kind == Kind.ERROR:
+            _giveError(job.task, payload)
+        else:
+            self._iterations[job.number] = Iteration(
+                job.task,
+                job.consumer,
+                lambda count: self._tell(Kind.TAKEN, job.number, count),
+                lambda: self._closeIteration(job.number),
+            )
+        job.done.callback(None)
+        if self.state is State.STOPPING:
+            self._maybeStop()
+
+    def _tell(self, kind: Kind, number: int, count: int = 0) -> None:
+        """
+        Tell the child something about an iteration.
+
+        @param kind: What.
+
+        @param number: The number of the call.
+
+        @param count: A number that goes with it.
+        """
+        if self._child is not None:
+            self._child.send(kind, number, COUNT.pack(count))
+
+    def _closeIteration(self, number: int) -> None:
+        """
+        End an iteration that nobody wants to go on.
+
+        @param number: The number of the call.
+        """
+        if self._iterations.pop(number, None) is not None:
+            self._tell(Kind.CLOSE, number)
+            self._maybeStop()
+
+    def _maybeStop(self) -> None:
+        """
+        Have the child end if it's told to, and there's nothing left to do.
+        """
+        if self.state is State.STOPPING and not self._jobs and not self._iterations:
+            if self._child is not None:
+                self._child.close()
+            else:
+                self._die(rudely=True)
+
+    def _die(self, *, rudely: bool) -> None:
+        """
+        End the child, whatever it's doing.
+
+        @param rudely: C{True} not to let it handle the signal.
+        """
+        if self.state is State.DEAD:
+            return
+        self.state = State.DYING
+        if self._child is not None:
+            self._child.end(rudely=rudely)
+        else:
+            # It hasn't been started yet.
+            delayed, self._delayed = self._delayed, None
+            if delayed is not None:
+                delayed.cancel()
+            self._childEnded(Ended(None, None, None, ""))
+
+    def _childEnded(self, ended: Ended) -> None:
+        """
+        Note that the child has ended, or could not be started.
+
+        @param ended: How.
+        """
+        state, self.state = self.state, State.DEAD
+        self._ended = ended
+        self._child = None
+        if self._greeted and self._jobs:
+            job = self._jobs.popleft()
+            job.task.errback(Failure(self._lost(ended, job.task)))
+        iterations = list(self._iterations.values())
+        self._iterations.clear()
+        for iteration in iterations:
+            iteration.fail(Failure(self._lost(ended, iteration.task)))
+        if state is not State.DYING and (state is not State.STOPPING or self._jobs):
+            log.warn("Worker {ID} is lost. {ended}", ID=self.ID, ended=ended)
+            self._doResign()
+        waiters = self._stopWaiters + self._goneWaiters
+        self._stopWaiters, self._goneWaiters = [], []
+        for d in waiters:
+            d.callback(None)
+
+    def _doResign(self) -> None:
+        """
+        Resign, if there's somebody to resign to.
+        """
+        if self._resign is not None:
+            self._resign()
+
+    def _lost(self, ended: Ended, task: ITask) -> WorkerLost:
+        """
+        Make the error of a task whose worker was lost.
+
+        @param ended: How its child has ended.
+
+        @param task: The task.
+
+        @return: The error.
+        """
+        return WorkerLost(
+            f"Worker {self.ID} was lost while it may have been running {task!r}."
+            f" {ended}",
+            workerID=self.ID,
+            pid=ended.pid,
+            exitCode=ended.exitCode,
+            signal=ended.signal,
+            task=task,
+        )
+
+
+def _giveResult(task: ITask, payload: memoryview) -> None:
+    """
+    Give a task its result.
+
+    @param task: The task.
+
+    @param payload: The result, pickled.
+    """
+    try:
+        result = loads(payload)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - runs code of users
+        wrapped = SerializationError(
+            f"The result of {task!r} can't be unpickled here:"
+            f" {type(error).__name__}: {error}"
+        )
+        wrapped.__cause__ = error
+        task.errback(Failure(wrapped))
+    else:
+        task.callback((Status.RAN, result))
+
+
+def _giveError(task: ITask, payload: memoryview) -> None:
+    """
+    Give a task its failure.
+
+    @param task: The task.
+
+    @param payload: The exception, pickled.
+    """
+    text = rebuild(payload)
+    if isinstance(text.exception, SerializationError):
+        task.errback(Failure(text.exception))
+    else:
+        task.callback((Status.ERROR, text))
+
+
+def _unsent(task: ITask, error: NotPicklable) -> SerializationError:
+    """
+    Make the error of a task that can't be sent to the child.
+
+    @param task: The task.
+
+    @param error: Why.
+
+    @return: The error.
+    """
+    unsent = SerializationError(f"{task!r} can't be sent to a child process: {error}")
+    unsent.__cause__ = error.__cause__
+    return unsent

@@ -1,0 +1,81 @@
+"""
+What a worker hands back for a task: a status byte, and with C{b'e'} a text that
+carries the exception.
+
+Used in child processes too, so it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, TypeAlias
+
+__all__ = ["ErrorText", "Status", "StatusResult"]
+
+
+class Status(bytes, Enum):
+    """
+    The first member of a status/result pair. Equal to the plain byte.
+    """
+
+    #: The task ran, and the result is what it returned.
+    RAN = b"r"
+
+    #: The task ran and returned C{None} (remote workers).
+    NONE = b"n"
+
+    #: The task ran and returned an iterator.
+    ITERATOR = b"i"
+
+    #: The task ran, and its result comes in chunks (remote workers).
+    CHUNKS = b"c"
+
+    #: The task raised an exception; the result is text about it.
+    ERROR = b"e"
+
+    #: The task took longer than its time limit.
+    TIMEOUT = b"t"
+
+    #: The task wasn't run, because its worker went away.
+    DISCONNECTED = b"d"
+
+
+#: A status (plain bytes will do) and the result that goes with it.
+StatusResult: TypeAlias = tuple[bytes, Any]
+
+
+class ErrorText(str):
+    """
+    Text about an exception that carries the exception along.
+
+    Workers hand it back with L{Status.ERROR}. Who knows only the text, as the API
+    has it, sees a C{str}.
+
+    @ivar exception: The exception itself, or C{None} when only text is known.
+
+    @ivar failure: The exception as a L{Failure<twisted.python.failure.Failure>} that
+        knows its frames, or C{None} when there's none.
+    """
+
+    exception: BaseException | None
+    failure: Any
+
+    def __new__(
+        cls,
+        text: str,
+        exception: BaseException | None = None,
+        failure: Any = None,
+    ) -> ErrorText:
+        """
+        Make a text.
+
+        @param text: What to say about the exception.
+
+        @param exception: The exception, if it's at hand.
+
+        @param failure: The same as a failure, if there is one.
+        """
+        self = super().__new__(cls, text)
+        self.exception = exception
+        self.failure = failure
+        return self

@@ -1,0 +1,483 @@
+"""
+The task: one call, its place in the order, and the Deferred of its result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from itertools import count
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ._reactor import orGlobalReactor
+from ._status import Status, StatusResult
+from .interfaces import ITask
+
+__all__ = ["Holder", "Task", "TaskFactory"]
+
+#: Numbers all tasks in the order of their making, to break ties of priority.
+_orders = count(1)
+
+#: A factory remembers the serial numbers of so many series.
+_MOST_SERIES = 10_000
+
+
+class Holder(Protocol):
+    """
+    Who has a task at the moment: the backlog, or the worker that runs it.
+    """
+
+    def cancelTask(self, task: Any) -> None:
+        """
+        Drop the task, stopping the work on it where possible.
+
+        @param task: The task.
+        """
+
+
+@implementer(ITask)
+class Task:
+    """
+    A call that waits to be run, or is being run, by a worker.
+
+    Tasks are ordered by priority, lower first, then by age. Equality and hash are
+    identity.
+
+    @ivar callTuple: The callable, its positional arguments, and its keywords.
+
+    @ivar priority: A number; the lower it is, the sooner the task is run.
+
+    @ivar order: A serial number that breaks ties of priority.
+
+    @ivar series: The series that the task belongs to.
+
+    @ivar timeout: Seconds that the task may run, or C{None}.
+
+    @ivar d: A Deferred that fires with the status/result pair, and then with
+        whatever its callbacks make of it.
+
+    @ivar holder: Who has the task now, or C{None}.
+
+    @ivar accepted: Whether a worker has accepted the task.
+
+    @ivar assignment: The assignment of the task until it is accepted, if somebody
+        waits to hear of that.
+
+    @ivar attempt: How many times the call was queued before this task of it.
+
+    @ivar options: Whatever who made the task wants to know when its result comes.
+    """
+
+    __slots__ = (
+        "_callbacks",
+        "_reactor",
+        "_timer",
+        "accepted",
+        "assignment",
+        "attempt",
+        "callTuple",
+        "d",
+        "holder",
+        "options",
+        "order",
+        "priority",
+        "series",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        f: Any,
+        args: tuple[Any, ...] | list[Any],
+        kw: dict[str, Any],
+        priority: float,
+        series: Hashable,
+        timeout: float | None = None,
+        *,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        """
+        Make a task.
+
+        @param f: The callable, or for remote workers the name of a method.
+
+        @param args: Positional arguments.
+
+        @param kw: Keywords. The task keeps the dict itself and never changes it.
+
+        @param priority: The priority; lower is sooner.
+
+        @param series: The series, any hashable.
+
+        @param timeout: Seconds that the task may run once a worker has accepted it,
+            C{None} for no limit.
+
+        @param reactor: What keeps the time for the timeout. By default, the global
+            reactor.
+
+        @raise TypeError: If C{args} isn't a tuple or list, or C{kw} not a dict.
+        """
+        if args.__class__ is not tuple:
+            if not isinstance(args, (tuple, list)):
+                raise TypeError(f"args must be a tuple or a list, not {args!r}")
+            args = tuple(args)
+        if not isinstance(kw, dict):
+            raise TypeError(f"kw must be a dict, not {kw!r}")
+        self.callTuple: tuple[Any, tuple[Any, ...], dict[str, Any]] = (f, args, kw)
+        self.priority = priority
+        self.order = next(_orders)
+        self.series = series
+        self.timeout = timeout
+        self.holder: Holder | None = None
+        self.accepted = False
+        self.assignment: Any = None
+        self.attempt = 0
+        self.options: Any = None
+        self._callbacks: list[tuple[Any, Any, Any]] | None = None
+        self._timer: IDelayedCall | None = None
+        self._reactor = reactor
+        self.d: Deferred[Any] = Deferred(self._cancel)
+
+    def __lt__(self, other: Task | None) -> bool:
+        """
+        Compare by priority, then by age. Any task is less than C{None}.
+
+        @param other: Another task, or C{None} as the sentinel of shutdown.
+        """
+        if other is None:
+            return True
+        if not isinstance(other, Task):
+            return NotImplemented
+        return (self.priority, self.order) < (other.priority, other.order)
+
+    def __gt__(self, other: Task | None) -> bool:
+        """
+        Compare the other way round, so that C{None < task} is C{False}.
+
+        @param other: Another task, or C{None}.
+        """
+        if other is None:
+            return False
+        if not isinstance(other, Task):
+            return NotImplemented
+        return other < self
+
+    def __repr__(self) -> str:
+        """
+        Name the call.
+        """
+        f, args, kw = self.callTuple
+        name = f if isinstance(f, str) else getattr(f, "__qualname__", None)
+        parts = [_short(value) for value in args]
+        parts += [f"{key}={_short(value)}" for key, value in kw.items()]
+        return f"<Task {name or _short(f)}({', '.join(parts)})>"
+
+    def copy(self) -> Task:
+        """
+        Make a task of the same call, with the same callbacks but a Deferred and a
+        dict of keywords of its own.
+
+        @return: The new task.
+        """
+        f, args, kw = self.callTuple
+        task = self.__class__(
+            f,
+            args,
+            dict(kw),
+            self.priority,
+            self.series,
+            self.timeout,
+            reactor=self._reactor,
+        )
+        for callback, cbArgs, cbKw in self._callbacks or ():
+            task.addCallback(callback, *cbArgs, **cbKw)
+        return task
+
+    def again(self) -> Task:
+        """
+        Make the task of the next attempt at the same call, which keeps the place in
+        the order but has no callbacks.
+
+        A task of its own is safe from what the last attempt may still hand back.
+
+        @return: The new task.
+        """
+        f, args, kw = self.callTuple
+        task = self.__class__(
+            f,
+            args,
+            kw,
+            self.priority,
+            self.series,
+            self.timeout,
+            reactor=self._reactor,
+        )
+        task.order = self.order
+        task.attempt = self.attempt + 1
+        task.options = self.options
+        return task
+
+    def addCallback(self, f: Callable[..., Any], *args: Any, **kw: Any) -> None:
+        """
+        Add a callback to L{d}, and remember it for copies.
+
+        @param f: The callback.
+
+        @param args: Further arguments for it.
+
+        @param kw: Keywords for it.
+        """
+        if self._callbacks is None:
+            self._callbacks = []
+        self._callbacks.append((f, args, kw))
+        self.d.addCallback(f, *args, **kw)
+
+    def startTimer(self) -> None:
+        """
+        Start the clock of the timeout, if there is one. A worker has accepted the
+        task.
+        """
+        if self.timeout is None or self.d.called:
+            return
+        self.stopTimer()
+        self._timer = orGlobalReactor(self._reactor).callLater(
+            self.timeout, self._timedOut
+        )
+
+    def stopTimer(self) -> None:
+        """
+        Stop the clock of the timeout, if it runs.
+        """
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def callback(self, statusResult: StatusResult) -> None:
+        """
+        Implement L{ITask.callback}.
+
+        @param statusResult: The status and the result.
+        """
+        if not self.d.called:
+            self.holder = None
+            if self._timer is not None:
+                self.stopTimer()
+            self.d.callback(statusResult)
+
+    def errback(self, failure: Failure | BaseException) -> None:
+        """
+        Implement L{ITask.errback}.
+
+        @param failure: The failure, or the exception.
+        """
+        if not self.d.called:
+            self.holder = None
+            self.stopTimer()
+            self.d.errback(failure)
+
+    def reset(self) -> Deferred[Any]:
+        """
+        Give the task a new Deferred, so that it can have a result again.
+
+        @return: The new Deferred.
+        """
+        self.stopTimer()
+        self.accepted = False
+        self.d = Deferred(self._cancel)
+        return self.d
+
+    def rush(self) -> None:
+        """
+        Put the task before everything else, after others so rushed before.
+        """
+        self.priority = -math.inf
+
+    def relax(self) -> None:
+        """
+        Put the task after everything else, after others so relaxed before.
+        """
+        self.priority = math.inf
+
+    def release(self) -> None:
+        """
+        Have whoever holds the task drop it, and stop its clock.
+        """
+        self.stopTimer()
+        holder, self.holder = self.holder, None
+        if holder is not None:
+            holder.cancelTask(self)
+
+    def _timedOut(self) -> None:
+        """
+        Stop the work, then give the task its result.
+        """
+        self._timer = None
+        self.release()
+        self.callback(
+            (Status.TIMEOUT, f"{self!r} took longer than {self.timeout} seconds")
+        )
+
+    def _cancel(self, d: Deferred[Any]) -> None:
+        """
+        Stop the work: the Deferred has been cancelled, and fails after this.
+
+        @param d: The Deferred.
+        """
+        if d is self.d:
+            self.release()
+
+
+def _short(value: Any) -> str:
+    """
+    Describe an argument in a few characters, whatever it is.
+
+    @param value: The argument.
+
+    @return: Its C{repr}, cut.
+    """
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - any repr may raise anything
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+class TaskFactory:
+    """
+    Makes tasks, and gives each its priority.
+
+    Each series counts its tasks on its own, and a new series starts at the largest
+    number in use. With C{k} the number of a task in its series and C{n} its
+    niceness, its priority is C{k * (1 + ((n + 20) / 10)**2)}. So two series
+    interleave though each was queued in one batch, tasks of niceness C{n + 10} run at
+    about half the rate of those of C{n}, and a task that waits comes up at last,
+    because C{k} grows for all.
+    """
+
+    def __init__(
+        self,
+        TaskClass: type[Task] = Task,
+        *,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        """
+        Make a factory.
+
+        @param TaskClass: The class of the tasks.
+
+        @param reactor: What keeps the time for them.
+        """
+        self.TaskClass = TaskClass
+        self.seriesNumbers: dict[Hashable, float] = {}
+        self._largest = 0.0
+        self._reactor = reactor
+
+    def _serial(self, series: Hashable) -> float:
+        """
+        Count one more task of a series.
+
+        @param series: The series.
+
+        @return: Its serial number.
+
+        @raise TypeError: If the series isn't hashable.
+        """
+        try:
+            number = self.seriesNumbers.get(series)
+        except TypeError as error:
+            raise TypeError(
+                f"A series must be hashable, and {series!r} isn't: use a string, a"
+                " number, or a tuple of such"
+            ) from error
+        if number is None:
+            number = self._largest
+            if len(self.seriesNumbers) >= _MOST_SERIES:
+                self._forgetSeries()
+        number += 1.0
+        self.seriesNumbers[series] = number
+        if number > self._largest:
+            self._largest = number
+        return number
+
+    def _forgetSeries(self) -> None:
+        """
+        Forget the half of the series that have the lowest numbers. Should one of them
+        be used again, it starts at the largest number, as a new one does.
+        """
+        numbers = sorted(self.seriesNumbers.items(), key=lambda item: item[1])
+        self.seriesNumbers = dict(numbers[len(numbers) // 2 :])
+
+    def new(
+        self,
+        func: Any,
+        args: tuple[Any, ...] | list[Any],
+        kw: dict[str, Any],
+        niceness: Any,
+        series: Hashable = None,
+        timeout: float | None = None,
+    ) -> Task:
+        """
+        Make a task.
+
+        @param func: The callable.
+
+        @param args: Positional arguments.
+
+        @param kw: Keywords.
+
+        @param niceness: An integer from -20 (first) to 20 (last), as in Unix.
+
+        @param series: The series, any hashable.
+
+        @param timeout: Seconds that the task may run, C{None} for no limit.
+
+        @return: The task.
+
+        @raise ValueError: If the niceness isn't an integer from -20 to 20, or the
+            timeout not a positive number.
+
+        @raise TypeError: If the series isn't hashable.
+        """
+        if (
+            not isinstance(niceness, int)
+            or isinstance(niceness, bool)
+            or not -20 <= niceness <= 20
+        ):
+            raise ValueError(
+                f"niceness must be an integer from -20 to 20, not {niceness!r}"
+            )
+        if timeout is not None:
+            checkSeconds("timeout", timeout)
+        priority = self._serial(series) * (1.0 + ((niceness + 20) / 10.0) ** 2)
+        return self.TaskClass(
+            func, args, kw, priority, series, timeout, reactor=self._reactor
+        )
+
+
+def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:
+    """
+    Check that something is a number of seconds.
+
+    @param name: What it's called.
+
+    @param value: The number.
+
+    @param zero: Whether it may be zero.
+
+    @raise ValueError: If it isn't.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (value >= 0 if zero else value > 0)
+        or value == math.inf
+    ):
+        raise ValueError(
+            f"{name} must be a {'' if zero else 'positive '}number of seconds,"
+            f" not {value!r}"
+        )

@@ -1,0 +1,925 @@
+"""
+The task queue: calls go in, their results come out as Deferreds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from types import TracebackType
+from typing import Any
+
+from attrs import evolve
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from ._callopts import OWN_KEYWORDS, CallOptions, RetryDelay, checkCount, checkDelay
+from ._load import LoadInfoProducer
+from ._log import log
+from ._policy import ErrorPolicy, failureOf
+from ._priority import Priority
+from ._queue import Queue
+from ._reactor import orGlobalReactor
+from ._status import Status
+from ._task import Task, TaskFactory, checkSeconds
+from .errors import (
+    ImplementationError,
+    QueueFull,
+    QueueRunError,
+    QueueStopped,
+    TimeoutError,
+    WorkerError,
+    WorkerLost,
+)
+from .info import Info
+from .interfaces import IReplaceable, IWorker
+from .iteration import IterationProducer
+from .tasks import TaskHandler
+
+__all__ = ["LoadInfoProducer", "Priority", "Queue", "TaskQueue"]
+
+#: A task goes to so many workers that go away before they run it, and no more.
+_MOST_MOVES = 10
+
+_UNSET: Any = object()
+
+
+class TaskQueue:
+    """
+    Queues calls, has workers run them in the order of their priorities, and gives the
+    result of each as a Deferred.
+
+    A queue is true while it's running with at least one worker, and its length is the
+    number of its workers. As an asynchronous context manager, it is shut down at the
+    end of the block, after what is queued has been run, or without that if the block
+    raises.
+
+    @ivar timeout: Seconds after which, at shutdown or detaching, a worker that hasn't
+        stopped is crashed. C{None} for never.
+
+    @ivar q: The L{Queue}.
+
+    @ivar th: The L{TaskHandler}.
+
+    @ivar taskFactory: What makes the tasks.
+
+    @ivar maxQueued: How many calls may wait, or C{None}.
+    """
+
+    def __init__(
+        self,
+        *workers: IWorker,
+        timeout: float | None = None,
+        warn: bool = False,
+        verbose: bool = False,
+        spew: bool = False,
+        returnFailure: bool | None = None,
+        maxQueued: int | None = None,
+        retries: int | None = None,
+        retryDelay: RetryDelay = 0.0,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        """
+        Make a queue.
+
+        @param workers: Workers to begin with.
+
+        @param timeout: Seconds after which, at shutdown or detaching, a worker that
+            hasn't stopped is crashed. C{None} to wait as long as it takes.
+
+        @param warn: C{True} for errors of tasks to be logged (standard logger
+            C{asynqueue}, level ERROR) and the Deferred of the call to fire with the
+            text.
+
+        @param verbose: C{True} to log which call it was that failed.
+
+        @param spew: C{True} to log every call with its result (level INFO). Implies
+            C{verbose}.
+
+        @param returnFailure: C{True} for the Deferreds of failed calls to fail with
+            L{WorkerError}, the task's own exception chained as its cause. C{False},
+            said outright and without C{warn}, for the text to be printed to stderr and
+            the reactor to stop a second later. By default, Deferreds fail with the
+            task's own exception.
+
+        @param maxQueued: How many calls may wait for a worker before L{call} raises
+            L{QueueFull}. C{None} for any number.
+
+        @param retries: How many further attempts a call has when its worker is lost
+            or its time is up. By default none, or 1 for calls with a C{timeout}.
+
+        @param retryDelay: Seconds before each further attempt, or a callable that is
+            given its number, from 1, and returns the seconds.
+
+        @param reactor: What keeps the time. By default, the global reactor.
+
+        @raise ValueError: If a number is out of range.
+        """
+        if timeout is not None:
+            checkSeconds("timeout", timeout, zero=True)
+        if maxQueued is not None:
+            checkCount("maxQueued", maxQueued, 1)
+        if retries is not None:
+            checkCount("retries", retries, 0)
+        checkDelay(retryDelay)
+        self.timeout = timeout
+        self.warn = warn
+        self.spew = spew
+        self.verbose = verbose or spew
+        self.maxQueued = maxQueued
+        self.retries = retries
+        self.retryDelay = retryDelay
+        self.returnFailure = returnFailure
+        self.info = Info()
+        self._policy = self._policyOf(returnFailure)
+        self._reactor = reactor
+        self._running = True
+        self._stopping: list[Deferred[list[Task]]] | None = None
+        self._unfinished: list[Task] | None = None
+        self._draining: Deferred[None] | None = None
+        self._drainTimer: IDelayedCall | None = None
+        self._waiters: deque[Deferred[None]] = deque()
+        self._delayed: dict[Task, IDelayedCall] = {}
+        self._outstanding = 0
+        self.taskFactory = TaskFactory(reactor=reactor)
+        self.th = TaskHandler(reactor=reactor)
+        self.th.onGone = self._workerGone
+        self.q = Queue(self.th, timeout)
+        for worker in workers:
+            self.attachWorker(worker)
+
+    def __len__(self) -> int:
+        """
+        The number of workers.
+        """
+        return len(self.th.workers)
+
+    def __bool__(self) -> bool:
+        """
+        Whether the queue is running with at least one worker.
+        """
+        return self._running and bool(self.th.workers)
+
+    async def __aenter__(self) -> TaskQueue:
+        """
+        Begin a block at whose end the queue is shut down.
+        """
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        Shut the queue down, after running what is queued unless the block has raised.
+        """
+        await self.shutdown(drain=error is None)
+
+    def isRunning(self) -> bool:
+        """
+        Tell whether the queue takes calls.
+
+        @return: C{False} once it is being shut down.
+        """
+        return self._running
+
+    def attachWorker(self, worker: IWorker) -> Deferred[int]:
+        """
+        Employ a worker.
+
+        @param worker: The worker.
+
+        @return: A Deferred that fires with its ID when it's ready for tasks.
+
+        @raise ImplementationError: If it doesn't provide L{IWorker}.
+
+        @raise InvariantError: If its lists of qualifications aren't lists.
+
+        @raise QueueRunError: If the queue has been shut down.
+        """
+        if not self._running:
+            raise QueueRunError(
+                f"{worker!r} can't be attached to a queue that has been shut down"
+            )
+        return self.th.hire(worker)
+
+    def detachWorker(
+        self, workerOrID: Any, reassign: bool = False, crash: bool = False
+    ) -> Deferred[list[Task]]:
+        """
+        Let a worker go, by default when it has run what it has accepted.
+
+        @param workerOrID: The worker, or its ID. Nothing happens if it isn't attached.
+
+        @param reassign: C{True} to give tasks that it leaves unfinished to others.
+
+        @param crash: C{True} to crash it at once.
+
+        @return: A Deferred that fires when it has gone, with a list of the tasks left
+            unfinished and not reassigned. The Deferreds of their calls fail with
+            L{WorkerLost}.
+        """
+        workerID = getattr(workerOrID, "ID", workerOrID)
+        d = self.th.terminate(workerID, self.timeout, crash, reassign)
+        return d.addCallback(self._fail)
+
+    def qualifyWorker(self, worker: Any, series: Hashable) -> None:
+        """
+        Have a worker run tasks of one more series.
+
+        @param worker: The worker.
+
+        @param series: The series.
+
+        @raise TypeError: If it isn't hashable.
+        """
+        self.th.qualify(worker, series)
+
+    def workers(self, ID: int | None = None) -> Any:
+        """
+        Look up workers.
+
+        @param ID: The ID of one, C{None} for all.
+
+        @return: A list of all; or the one, C{None} if there's none of that ID.
+        """
+        if ID is None:
+            return list(self.th.workers.values())
+        return self.th.workers.get(ID)
+
+    def call(self, f: Callable[..., Any] | str, *args: Any, **kw: Any) -> Deferred[Any]:
+        """
+        Queue a call.
+
+        These keywords are the queue's own, and never reach the callable:
+
+          - C{niceness}: an C{int} from -20 (first) to 20 (last), 0 by default;
+          - C{series}: the series, any hashable. Only workers qualified for it run the
+            call. All are for C{None}, the default;
+          - C{doNext}, C{doLast}: C{True} to run it before, or after, everything else;
+          - C{timeout}: seconds that it may run, from when a worker starts it. The work
+            is then stopped, and run once more unless C{retries} says otherwise;
+          - C{retries}: how many further attempts there are when its time is up or its
+            worker is lost;
+          - C{retryDelay}: seconds before each, or a callable that is given its number,
+            from 1;
+          - C{consumer}: an C{IConsumer} for the items of an iterator that the call
+            returns;
+          - C{raw}: C{True} for an iterator to come back as it is;
+          - C{returnFailure}: as for the queue. C{None} for the Deferred to fail with
+            the task's own exception.
+
+        @param f: The callable, or for remote workers the name of a method.
+
+        @param args: Positional arguments.
+
+        @param kw: Keywords.
+
+        @return: A Deferred that fires with what the call returns: a
+            L{Deferator<asynqueue.iteration.Deferator>} for an iterator, or with the
+            consumer once it has all the items. It can be cancelled.
+
+            Whatever happens, it fires exactly once. It fails with
+            L{TimeoutError<asynqueue.errors.TimeoutError>} when its
+            time is up, L{WorkerLost} when its worker has gone while it may have been
+            running, L{QueueStopped} when the queue is shut down before it has run,
+            C{CancelledError} when it's cancelled,
+            L{SerializationError<asynqueue.errors.SerializationError>} when it can't
+            be sent to where it's to be run.
+
+        @raise QueueRunError: If the queue isn't running.
+
+        @raise QueueFull: If C{maxQueued} calls are waiting. See L{ready}.
+
+        @raise TypeError: If the callable isn't callable, or the series not hashable.
+
+        @raise ValueError: If a number is out of range.
+
+        @raise ImplementationError: If the consumer doesn't provide C{IConsumer}.
+        """
+        if not self._running:
+            raise QueueRunError(
+                f"The queue has been shut down and can't take the call of {f!r}"
+            )
+        if not callable(f) and not isinstance(f, str):
+            raise TypeError(f"A callable is needed to queue a call of, not {f!r}")
+        if self.maxQueued is not None and self.th.waiting >= self.maxQueued:
+            raise QueueFull(
+                f"{self.th.waiting} calls are queued, and maxQueued={self.maxQueued}:"
+                " wait for the Deferred of ready() before the next call"
+            )
+        if kw:
+            task = self._taskOf(f, args, kw)
+        else:
+            task = self.taskFactory.new(f, args, kw, 0)
+        return self._put(task)
+
+    def ready(self) -> Deferred[None]:
+        """
+        Wait until the queue has room for a call.
+
+        @return: A Deferred that fires when fewer calls are waiting than C{maxQueued}
+            allows, at once if so many aren't. It fails with L{QueueStopped} if the
+            queue is shut down before that.
+
+        @raise QueueRunError: If the queue isn't running.
+        """
+        if not self._running:
+            raise QueueRunError("The queue has been shut down and takes no more calls")
+        if self.maxQueued is None or self.th.waiting < self.maxQueued:
+            return succeed(None)
+        d: Deferred[None] = Deferred(self._waiters.remove)
+        self._waiters.append(d)
+        self.th.assignmentFactory.backlog.onShrink = self._admit
+        return d
+
+    def update(
+        self,
+        f: Callable[..., Any] | str,
+        *args: Any,
+        ephemeral: bool = False,
+        sequential: bool = False,
+        **kw: Any,
+    ) -> Deferred[list[Any]]:
+        """
+        Run a call on each worker that is qualified for its series, and first of all on
+        each that is attached later.
+
+        @param f: The callable.
+
+        @param args: Positional arguments.
+
+        @param ephemeral: C{True} not to keep it for workers that come later.
+
+        @param sequential: C{True} to run it on one worker after the other.
+
+        @param kw: Keywords. C{series}, C{timeout} and C{raw} are as for L{call}.
+
+        @return: A Deferred that fires with a list of the results, one for each worker
+            there is now. Where it failed, the result is text about the failure.
+
+        @raise ValueError: If there is a keyword C{consumer}.
+
+        @raise QueueRunError: If the queue isn't running.
+
+        @raise TypeError: If the callable isn't callable, or the series not hashable.
+        """
+        if "consumer" in kw:
+            raise ValueError("An update can't have a consumer: it runs on every worker")
+        if not self._running:
+            raise QueueRunError(
+                f"The queue has been shut down and can't take the update {f!r}"
+            )
+        if not callable(f) and not isinstance(f, str):
+            raise TypeError(f"A callable is needed for an update, not {f!r}")
+        kw = dict(kw)
+        series = kw.pop("series", None)
+        timeout = kw.pop("timeout", None)
+        task = self.taskFactory.new(f, args, kw, 0, series, timeout)
+        task.addCallback(_resultOfUpdate)
+        return self.th.update(task, ephemeral, sequential)
+
+    def subscribe(self, consumer: IConsumer) -> None:
+        """
+        Write the load to a consumer whenever it changes: the number of calls that are
+        queued or running, and have no result yet.
+
+        @param consumer: The consumer; it is written C{int}s.
+
+        @raise ImplementationError: If it doesn't provide C{IConsumer}.
+        """
+        self.q.subscribe(consumer)
+
+    def cancelSeries(self, series: Hashable) -> list[Task]:
+        """
+        Take out all waiting calls of a series. Their Deferreds fail with
+        C{CancelledError}.
+
+        @param series: The series.
+
+        @return: The tasks.
+        """
+        return self.q.cancelSeries(series)
+
+    def cancelAll(self) -> list[Task]:
+        """
+        Take out all waiting calls. Their Deferreds fail with C{CancelledError}.
+
+        @return: The tasks.
+        """
+        return self.q.cancelAll()
+
+    def shutdown(
+        self, drain: bool = False, timeout: float | None = None
+    ) -> Deferred[list[Task]]:
+        """
+        Take no more calls, and let all workers go once they have run what they have
+        accepted. Must be done before the reactor stops.
+
+        @param drain: C{True} to run all that is queued first, as far as there are
+            workers for it. Else, the Deferreds of calls that no worker has accepted
+            fail with L{QueueStopped}.
+
+        @param timeout: Seconds for all that, after which workers are crashed. The
+            Deferreds of calls that they were running fail with L{WorkerLost}. By
+            default as it was given to the queue.
+
+        @return: A Deferred that fires when all workers have gone, with a list of the
+            tasks left unfinished. Calling again gives the same.
+        """
+        if timeout is not None:
+            checkSeconds("timeout", timeout, zero=True)
+        if self._unfinished is not None:
+            return succeed(list(self._unfinished))
+        d: Deferred[list[Task]] = Deferred()
+        if self._stopping is not None:
+            self._stopping.append(d)
+            if not drain:
+                self._stopDraining()
+            return d
+        self._running = False
+        self._stopping = [d]
+        timeout = self.timeout if timeout is None else timeout
+        self._refuseWaiters()
+        if drain and self._canDrain():
+            self._draining = Deferred()
+            if timeout is not None:
+                self._drainTimer = orGlobalReactor(self._reactor).callLater(
+                    timeout, self._stopDraining
+                )
+            self._draining.addCallback(lambda _: self._shutDown(timeout))
+        else:
+            self._shutDown(timeout)
+        return d
+
+    def _policyOf(self, returnFailure: Any) -> ErrorPolicy:
+        """
+        Find the policy for errors.
+
+        @param returnFailure: What was said of it.
+
+        @return: The policy.
+        """
+        if returnFailure is None:
+            return ErrorPolicy.WARN if self.warn else ErrorPolicy.RAISE
+        if returnFailure:
+            return ErrorPolicy.WRAP
+        return ErrorPolicy.WARN if self.warn else ErrorPolicy.STOP
+
+    def _taskOf(
+        self, f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[str, Any]
+    ) -> Task:
+        """
+        Make a task of a call with keywords.
+
+        @param f: The callable.
+
+        @param args: Its arguments.
+
+        @param kw: Keywords, those of the queue among them.
+
+        @return: The task.
+        """
+        consumer = kw.get("consumer", _UNSET)
+        if consumer is None:
+            del kw["consumer"]
+        elif consumer is not _UNSET and not IConsumer.providedBy(consumer):
+            raise ImplementationError(
+                f"The consumer {consumer!r} doesn't provide IConsumer: is its class"
+                " marked with @implementer(IConsumer)?"
+            )
+        if OWN_KEYWORDS.isdisjoint(kw):
+            return self.taskFactory.new(f, args, kw, 0)
+        own = {name: kw.pop(name) for name in OWN_KEYWORDS.intersection(kw)}
+        timeout = own.get("timeout")
+        options = self._optionsOf(own, timeout)
+        task = self.taskFactory.new(
+            f, args, kw, own.get("niceness", 0), own.get("series"), timeout
+        )
+        task.options = options
+        if own.get("doNext"):
+            task.rush()
+        elif own.get("doLast"):
+            task.relax()
+        return task
+
+    def _optionsOf(
+        self, own: dict[str, Any], timeout: float | None
+    ) -> CallOptions | None:
+        """
+        Gather what was said of a call.
+
+        @param own: The queue's own keywords.
+
+        @param timeout: The time limit.
+
+        @return: The options, C{None} if all are as usual.
+        """
+        if timeout is None and own.keys().isdisjoint(
+            ("retries", "retryDelay", "returnFailure")
+        ):
+            return None
+        retries = own.get("retries", self.retries)
+        if retries is None:
+            retries = 0 if timeout is None else 1
+        checkCount("retries", retries, 0)
+        delay = own.get("retryDelay", self.retryDelay)
+        checkDelay(delay)
+        policy = self._policy
+        if "returnFailure" in own:
+            said = own["returnFailure"]
+            policy = ErrorPolicy.RAISE if said is None else self._policyOf(said)
+        return CallOptions(policy, retries, delay)
+
+    def _optionsOfTask(self, task: Task) -> CallOptions:
+        """
+        Find out what was said of a task.
+
+        @param task: The task.
+
+        @return: The options.
+        """
+        options: CallOptions | None = task.options
+        return options or CallOptions(self._policy, self.retries or 0, self.retryDelay)
+
+    def _put(self, task: Task) -> Deferred[Any]:
+        """
+        Queue a task, the first of its call.
+
+        @param task: The task.
+
+        @return: A Deferred that fires with what its result comes to.
+        """
+        self._outstanding += 1
+        d = task.d
+        self.q.put(task)
+        return d.addCallbacks(
+            self._hasResult, self._hasFailed, callbackArgs=(task,), errbackArgs=(task,)
+        )
+
+    def _hasResult(self, statusResult: Any, task: Task) -> Any:
+        """
+        Make something of what a worker handed back.
+
+        @param statusResult: A status and a result.
+
+        @param task: The task.
+
+        @return: What the Deferred fires with.
+        """
+        try:
+            status, result = statusResult
+        except (TypeError, ValueError):
+            status, result = None, None
+        if status == Status.RAN:
+            if self.spew:
+                self._spew(task, result)
+            self._finished()
+            return result
+        if status == Status.DISCONNECTED:
+            return self._move(task)
+        if status == Status.TIMEOUT:
+            return self._giveUpOrRetry(
+                task, Failure(TimeoutError(str(result))), str(result)
+            )
+        if status == Status.ITERATOR and isinstance(result, IterationProducer):
+            return result.run().addBoth(self._iterated, task)
+        self._finished()
+        if status == Status.ERROR:
+            return self._settle(task, failureOf(result), str(result))
+        if status == Status.NONE:
+            result = None
+        elif status not in (Status.ITERATOR, Status.CHUNKS):
+            error = WorkerError(
+                f"A worker handed back {statusResult!r} for {task!r}, which is no"
+                " status and result"
+            )
+            return self._settle(task, Failure(error), str(error))
+        if self.spew:
+            self._spew(task, result)
+        return result
+
+    def _hasFailed(self, failure: Failure, task: Task) -> Any:
+        """
+        Make something of the failure of a task to be run.
+
+        @param failure: The failure.
+
+        @param task: The task.
+
+        @return: What the Deferred fires with.
+        """
+        if failure.check(WorkerLost):
+            return self._giveUpOrRetry(task, failure, failure.getErrorMessage())
+        self._finished()
+        if failure.check(CancelledError, QueueStopped):
+            return failure
+        return self._settle(task, failure, failure.getErrorMessage())
+
+    def _settle(self, task: Task, failure: Failure, text: str) -> Any:
+        """
+        Make of a failure what the policy says.
+
+        @param task: The task.
+
+        @param failure: The failure.
+
+        @param text: Text about it.
+
+        @return: What the Deferred fires with.
+        """
+        if self.verbose:
+            log.error("{call} failed: {text}", call=self._about(task), text=text)
+        options: CallOptions | None = task.options
+        policy = self._policy if options is None else options.policy
+        if policy is ErrorPolicy.WARN and self.verbose:
+            return text  # It has just been logged.
+        return policy.settle(failure, text, orGlobalReactor(self._reactor))
+
+    def _about(self, task: Task) -> str:
+        """
+        Describe the call of a task.
+
+        @param task: The task.
+
+        @return: Text like C{f(1, x=2)}.
+        """
+        return str(self.info.setCall(*task.callTuple).aboutCall())
+
+    def _spew(self, task: Task, result: Any) -> None:
+        """
+        Log a call with its result.
+
+        @param task: The task.
+
+        @param result: Its result.
+        """
+        log.info("{call} -> {result!r}", call=self._about(task), result=result)
+
+    def _iterated(self, result: Any, task: Task) -> Any:
+        """
+        Note that a consumer has all items, or that there has been a failure on the
+        way.
+
+        @param result: The consumer, or the failure.
+
+        @param task: The task.
+
+        @return: What the Deferred fires with.
+        """
+        self._finished()
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            return self._settle(task, result, result.getErrorMessage())
+        return result
+
+    def _giveUpOrRetry(self, task: Task, failure: Failure, text: str) -> Any:
+        """
+        Put a task whose worker was lost, or whose time was up, in the queue again,
+        if it has an attempt left.
+
+        @param task: The task.
+
+        @param failure: The failure to give up with.
+
+        @param text: Text about it.
+
+        @return: What the Deferred fires with.
+        """
+        options = self._optionsOfTask(task)
+        if task.attempt >= options.retries or not self._accepts():
+            self._finished()
+            return self._settle(task, failure, text)
+        again = task.again()
+        delay = options.retryDelay
+        try:
+            seconds = delay(again.attempt) if callable(delay) else delay
+            checkSeconds("retryDelay", seconds, zero=True)
+        except Exception:  # noqa: BLE001 - the callable is the user's
+            self._finished()
+            return self._settle(task, Failure(), "retryDelay failed")
+        return self._putAgain(again, seconds)
+
+    def _move(self, task: Task) -> Any:
+        """
+        Put a task whose worker went away before it ran in the queue again.
+
+        @param task: The task.
+
+        @return: What the Deferred fires with.
+        """
+        options = self._optionsOfTask(task)
+        if not self._accepts():
+            failure = Failure(self._stopped(task))
+        elif options.moves >= _MOST_MOVES:
+            failure = Failure(
+                WorkerError(f"{_MOST_MOVES} workers went away without running {task!r}")
+            )
+        else:
+            again = task.again()
+            again.attempt = task.attempt
+            again.options = evolve(options, moves=options.moves + 1)
+            return self._putAgain(again, 0)
+        self._finished()
+        if failure.check(QueueStopped):
+            return failure
+        return self._settle(task, failure, failure.getErrorMessage())
+
+    def _putAgain(self, task: Task, delay: float) -> Deferred[Any]:
+        """
+        Queue another task of a call.
+
+        @param task: The task.
+
+        @param delay: After so many seconds.
+
+        @return: A Deferred that fires with what its result comes to.
+        """
+        d = task.d.addCallbacks(
+            self._hasResult, self._hasFailed, callbackArgs=(task,), errbackArgs=(task,)
+        )
+        if delay:
+            self._delayed[task] = orGlobalReactor(self._reactor).callLater(
+                delay, self._delayOver, task
+            )
+            task.holder = self
+        else:
+            self.q.put(task)
+        return d
+
+    def cancelTask(self, task: Task) -> None:
+        """
+        Drop a task that waits for its next attempt.
+
+        @param task: The task.
+        """
+        delayed = self._delayed.pop(task, None)
+        if delayed is not None:
+            delayed.cancel()
+
+    def _delayOver(self, task: Task) -> None:
+        """
+        Queue a task that has waited for its next attempt.
+
+        @param task: The task.
+        """
+        del self._delayed[task]
+        self.q.put(task)
+
+    def _accepts(self) -> bool:
+        """
+        Tell whether a task may still be put in the queue again.
+
+        @return: Whether it may.
+        """
+        return self._running or self._draining is not None
+
+    def _stopped(self, task: Task) -> QueueStopped:
+        """
+        Make the error of a task that hasn't run before the shutdown.
+
+        @param task: The task.
+
+        @return: The error.
+        """
+        return QueueStopped(f"The queue was shut down before {task!r} was run")
+
+    def _fail(self, tasks: list[Task]) -> list[Task]:
+        """
+        Fail the Deferreds of tasks that were left unfinished.
+
+        @param tasks: The tasks.
+
+        @return: The same.
+        """
+        for task in tasks:
+            if task.accepted:
+                task.errback(
+                    WorkerLost(
+                        f"The worker of {task!r} was let go before it was done",
+                        task=task,
+                    )
+                )
+            else:
+                task.errback(self._stopped(task))
+        return tasks
+
+    def _workerGone(self, worker: Any) -> None:
+        """
+        Hire a worker in place of one that has resigned, if it names one.
+
+        @param worker: The one that has gone.
+        """
+        if not self._accepts() or not IReplaceable.providedBy(worker):
+            return
+        try:
+            replacement = worker.replacement()
+        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
+            failure = Failure()
+            log.failure("{worker} is lost and isn't replaced", failure, worker=worker)
+            for task in self.th.withdraw(self._unserved):
+                task.errback(failure)
+        else:
+            self.th.hire(replacement)
+
+    def _unserved(self, task: Task) -> bool:
+        """
+        Tell whether there's no worker for a task.
+
+        @param task: The task.
+
+        @return: Whether there's none.
+        """
+        return not self.th.roster(task.series)
+
+    def _admit(self) -> None:
+        """
+        Tell those who wait for room that there is some, one after the other.
+        """
+        while self._waiters and (
+            self.maxQueued is None or self.th.waiting < self.maxQueued
+        ):
+            self._waiters.popleft().callback(None)
+        if not self._waiters:
+            self.th.assignmentFactory.backlog.onShrink = None
+
+    def _refuseWaiters(self) -> None:
+        """
+        Tell those who wait for room that there will be none.
+        """
+        while self._waiters:
+            self._waiters.popleft().errback(
+                QueueStopped("The queue was shut down before it had room for a call")
+            )
+
+    def _finished(self) -> None:
+        """
+        Count a call that has come to something.
+        """
+        self._outstanding -= 1
+        if self._draining is not None and not self._canDrain():
+            self._stopDraining()
+
+    def _canDrain(self) -> bool:
+        """
+        Tell whether any call is running, or waits and can be run.
+
+        @return: Whether one does.
+        """
+        waiting = self.th.waiting
+        if self._outstanding > waiting:
+            return True
+        sizes = self.th.assignmentFactory.backlog.sizes() if waiting else {}
+        return any(self.th.roster(series) for series in sizes)
+
+    def _stopDraining(self) -> None:
+        """
+        Go on to let the workers go.
+        """
+        draining, self._draining = self._draining, None
+        timer, self._drainTimer = self._drainTimer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+        if draining is not None:
+            draining.callback(None)
+
+    def _shutDown(self, timeout: float | None) -> None:
+        """
+        Let the workers go.
+
+        @param timeout: Seconds for that.
+        """
+        waiting = self.th.withdraw(lambda task: True)
+        for task, delayed in list(self._delayed.items()):
+            delayed.cancel()
+            waiting.append(task)
+        self._delayed.clear()
+        self._fail(waiting)
+        self.q.shutdown(timeout).addCallback(self._hasShutDown, waiting)
+
+    def _hasShutDown(self, unfinished: list[Task], waiting: list[Task]) -> None:
+        """
+        Tell all who wait for the shutdown.
+
+        @param unfinished: Tasks that workers left unfinished.
+
+        @param waiting: Tasks that no worker had accepted.
+        """
+        self._unfinished = waiting + self._fail(unfinished)
+        stopping, self._stopping = self._stopping or [], None
+        for d in stopping:
+            d.callback(list(self._unfinished))
+
+
+def _resultOfUpdate(statusResult: Any) -> Any:
+    """
+    Make of what a worker handed back for an update what the caller gets.
+
+    @param statusResult: A status and a result.
+
+    @return: The result.
+    """
+    status, result = statusResult
+    return None if status == Status.NONE else result

@@ -1,0 +1,166 @@
+"""
+The interfaces by which workers of any kind are plugged in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface, invariant
+
+from .errors import InvariantError
+
+__all__ = ["IReplaceable", "ITask", "ITaskCanceller", "IWorker"]
+
+
+class ITask(Interface):
+    """
+    What a worker needs to know of a task. L{Task<asynqueue.tasks.Task>} provides it.
+    """
+
+    callTuple: tuple[Any, tuple[Any, ...], dict[str, Any]] = Attribute(
+        "The callable, its positional arguments and its keywords. They belong to the"
+        " task, so a worker must not change them."
+    )
+    series: Hashable = Attribute("The series the task was queued in.")
+    timeout: float | None = Attribute("Seconds that the task may run, or C{None}.")
+
+    def callback(statusResult: tuple[bytes, Any]) -> None:
+        """
+        Give the task its result. All but the first are ignored.
+
+        @param statusResult: A status byte (L{Status<asynqueue._status.Status>} or
+            plain C{bytes}) and the result that goes with it.
+        """
+
+    def errback(failure: Any) -> None:
+        """
+        Give the task a failure as its result, for what is no fault of the callable.
+
+        @param failure: A L{Failure<twisted.python.failure.Failure>} or an exception.
+        """
+
+
+def _qualificationsAreLists(worker: Any) -> None:
+    """
+    Check that both lists of qualifications exist and are lists.
+
+    @param worker: A worker.
+
+    @raise InvariantError: If they aren't.
+    """
+    for name in ("cQualified", "iQualified"):
+        value = getattr(worker, name, None)
+        if not isinstance(value, list):
+            raise InvariantError(
+                f"{name} of {worker!r} must be a list of series, not {value!r}"
+            )
+
+
+class IWorker(Interface):
+    """
+    A worker: it takes one task after the other and runs each, somewhere.
+
+    A worker that can run several tasks at once has an attribute C{capacity} besides:
+    the number of tasks that it wants to be given before the first of them is done.
+    Without it, or as long as it is 1, C{run} isn't called for a queued task again
+    before its last Deferred has fired. Updates may come at any time.
+
+    While a worker is hired, the C{TaskHandler} keeps three attributes of its own on
+    it: C{ID}, an C{int}; C{hired}, a C{bool}; and C{assignments}, a C{dict} with a
+    list of Deferreds, its outstanding requests, for each series.
+    """
+
+    cQualified: list[Hashable] = Attribute(
+        "List of the series that all instances of the class are qualified for,"
+        " besides C{None}."
+    )
+    iQualified: list[Hashable] = Attribute(
+        "List of the series that this instance is qualified for besides those."
+    )
+
+    invariant(_qualificationsAreLists)
+
+    def setResignator(callableObject: Callable[[], object]) -> None:
+        """
+        Take the callable by which the worker can resign.
+
+        The worker calls it, without arguments, when it can't work any longer: its
+        connection is lost, its child process has ended. It is then crashed, and the
+        tasks that its C{crash} returns are given to others.
+
+        @param callableObject: The callable.
+        """
+
+    def run(task: ITask) -> Deferred[Any]:
+        """
+        Run a task, and give it its result with C{task.callback((status, result))}.
+
+        The result may come before or after the Deferred fires, and the Deferred must
+        not wait for consumers of the result. Iterators become a
+        L{Deferator<asynqueue.iteration.Deferator>} unless the worker, or the call
+        with C{raw=True} among its keywords, says that they are wanted as they are.
+        With an C{IConsumer} as the keyword C{consumer}, they become an
+        L{IterationProducer<asynqueue.iteration.IterationProducer>}.
+
+        @param task: The task.
+
+        @return: A Deferred that fires when the worker is ready for another task.
+        """
+
+    def stop() -> Deferred[Any]:
+        """
+        Stop gracefully.
+
+        @return: A Deferred that fires once every task that was accepted has its
+            result, and all resources are gone. At once if the worker has stopped.
+        """
+
+    def crash() -> list[ITask]:
+        """
+        Give up at once and synchronously, whatever is being done.
+
+        @return: The tasks that were accepted and have no result.
+        """
+
+
+class ITaskCanceller(Interface):
+    """
+    A worker that can also stop a task that it has accepted.
+    """
+
+    def cancelTask(task: ITask) -> None:
+        """
+        Stop the work on a task, or at least forget it.
+
+        The task has been cancelled or has timed out: whatever result comes for it is
+        ignored. Does nothing if the worker doesn't have the task.
+
+        @param task: A task that was given to C{run}.
+        """
+
+
+class IReplaceable(Interface):
+    """
+    A worker that stands for something that can be lost and made again, as a child
+    process.
+    """
+
+    def replacement() -> Any:
+        """
+        Make a worker like this one, which has resigned.
+
+        @return: The new worker, to be hired in place of this one.
+
+        @raise Exception: If there's no use in trying. The queue has lost a worker, and
+            tasks that no other worker is qualified for fail with the exception.
+        """
+
+    def deferUntilGone() -> Deferred[None]:
+        """
+        Wait until all resources of the worker are gone, after C{stop} or C{crash}.
+
+        @return: A Deferred that fires with C{None} then.
+        """

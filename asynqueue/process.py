@@ -1,0 +1,120 @@
+"""
+Workers in child processes, and the queue that has a number of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from ._process.shared import ProcessBase
+from ._process.worker import ProcessWorker
+from .base import TaskQueue
+from .tasks import Task
+
+__all__ = ["ProcessBase", "ProcessQueue", "ProcessWorker"]
+
+
+class ProcessQueue(TaskQueue):
+    """
+    A task queue with a number of child processes. One that's lost is replaced.
+    """
+
+    def __init__(
+        self,
+        N: Any = None,
+        *,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        callStats: bool = False,
+        useReactor: bool = False,
+        env: Mapping[str, str] | None = None,
+        **kw: Any,
+    ) -> None:
+        """
+        Start the children.
+
+        @param N: How many, one for each core by default.
+
+        @param series: Series that they're qualified for besides C{'process'} and
+            C{'local'}.
+
+        @param raw: C{True} for iterators to come back as they are, which the few that
+            can be pickled do.
+
+        @param callStats: C{True} to note how long each call takes, see L{stats}.
+
+        @param useReactor: C{True} for a reactor to run in the children, so that
+            callables may return Deferreds there.
+
+        @param env: The environment of the children, C{None} for that of this process.
+
+        @param kw: Keywords of L{TaskQueue}.
+
+        @raise TypeError: If the number isn't an integer.
+
+        @raise ValueError: If it isn't positive.
+
+        @raise WorkerStartError: If a child can't be started.
+        """
+        if N is None:
+            N = self.cores()
+        if not isinstance(N, int) or isinstance(N, bool):
+            raise TypeError(
+                f"The number of processes must be an integer, such as"
+                f" {self.cores()}, not {N!r}"
+            )
+        if N < 1:
+            raise ValueError(f"The number of processes must be 1 at least, not {N}")
+        self.N = N
+        self.callStats = callStats
+        super().__init__(**kw)
+        series = list(series)
+        for _ in range(N):
+            self.attachWorker(
+                ProcessWorker(
+                    series,
+                    raw,
+                    callStats,
+                    useReactor,
+                    env=env,
+                    reactor=kw.get("reactor"),
+                )
+            )
+
+    @staticmethod
+    def cores() -> int:
+        """
+        Count the cores that this process may use.
+
+        @return: The number.
+        """
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+    def stats(self) -> Deferred[list[tuple[float, float]]]:
+        """
+        Get how long calls took.
+
+        @return: A Deferred that fires with a list of pairs: seconds as seen here, and
+            seconds in the child. Empty unless C{callStats=True}.
+        """
+        return DeferredList([worker.stats() for worker in self.workers()]).addCallback(
+            lambda results: [pair for _, pairs in results for pair in pairs]
+        )
+
+    def crashWorkers(self) -> Deferred[list[Task]]:
+        """
+        Kill all children, whatever they're doing. The queue has no workers then.
+
+        @return: A Deferred that fires when they're gone, with a list of the tasks that
+            they left unfinished. The Deferreds of those calls fail with
+            L{WorkerLost<asynqueue.errors.WorkerLost>}.
+        """
+        return DeferredList(
+            [self.detachWorker(worker, crash=True) for worker in self.workers()]
+        ).addCallback(lambda results: [task for _, tasks in results for task in tasks])

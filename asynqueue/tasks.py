@@ -1,0 +1,577 @@
+"""
+Tasks, and the employer of the workers that run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from itertools import count
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from ._assignment import Assignment, AssignmentFactory
+from ._log import log
+from ._reactor import orGlobalReactor
+from ._status import Status
+from ._task import Task, TaskFactory, checkSeconds
+from .errors import ImplementationError, WorkerLost
+from .interfaces import IReplaceable, IWorker
+
+__all__ = [
+    "Assignment",
+    "AssignmentFactory",
+    "Task",
+    "TaskFactory",
+    "TaskHandler",
+]
+
+
+_T = TypeVar("_T")
+
+
+class _Departure:
+    """
+    A worker that is being let go.
+
+    @ivar worker: The worker.
+
+    @ivar reassign: Whether its unfinished tasks are given to others.
+
+    @ivar crashed: Whether it has been crashed, and is only waited for.
+
+    @ivar d: Fires with the unfinished tasks once the worker has gone.
+
+    @ivar timer: What crashes it if it takes too long, or C{None}.
+    """
+
+    __slots__ = ("crashed", "d", "reassign", "timer", "worker")
+
+    def __init__(self, worker: Any, reassign: bool) -> None:
+        self.crashed = False
+        self.worker = worker
+        self.reassign = reassign
+        self.d: Deferred[list[Task]] = Deferred()
+        self.timer: IDelayedCall | None = None
+
+
+class TaskHandler:
+    """
+    The handler of a queue of tasks, and the employer of workers.
+
+    A worker that is hired requests tasks of each series that it's qualified for; when
+    a task meets a request, the worker accepts it, runs it, and is in line again when
+    it's ready. Whatever is accepted from a worker that goes away is either finished,
+    given to another, or in the list of those left unfinished.
+
+    @ivar workers: A dict of the workers that are employed now, by unique integer ID.
+        IDs count up from 1 and are never used again.
+
+    @ivar isRunning: C{False} once the handler has been shut down.
+
+    @ivar assignmentFactory: Where tasks and requests meet.
+
+    @ivar onGone: Called with a worker that has resigned, after it has been crashed
+        and its tasks have been given to others. C{None} for nobody.
+    """
+
+    def __init__(self, *, reactor: IReactorTime | None = None) -> None:
+        """
+        Make a handler without workers.
+
+        @param reactor: What keeps the time. By default, the global reactor.
+        """
+        self.workers: dict[int, Any] = {}
+        self.isRunning = True
+        self.assignmentFactory = AssignmentFactory(reactor=reactor)
+        self.onGone: Callable[[Any], object] | None = None
+        self._updates: list[Task] = []
+        self._updating: set[Task] = set()
+        self._departures: dict[int, _Departure] = {}
+        self._dying: set[Deferred[None]] = set()
+        self._numbers = count(1)
+        self._reactor = reactor
+
+    def __call__(self, task: Task) -> Deferred[Any]:
+        """
+        Give a task to whichever qualified worker is ready first.
+
+        @param task: The task.
+
+        @return: A Deferred that fires with the worker once it has accepted the task.
+        """
+        return self.assignmentFactory.new(task)
+
+    def hire(self, worker: IWorker) -> Deferred[int]:
+        """
+        Employ a worker.
+
+        The stored updates that it's qualified for are run on it first; then it
+        requests tasks of each of its series: C{None}, those of its class, its own.
+
+        @param worker: The worker.
+
+        @return: A Deferred that fires with the worker's ID when it is ready for
+            assignments. The same number is the worker's attribute C{ID}.
+
+        @raise ImplementationError: If it doesn't provide L{IWorker}, or is employed
+            already.
+
+        @raise InvariantError: If it lacks its lists of qualifications.
+
+        @raise TypeError: If one of the series isn't hashable.
+        """
+        self._inspect(worker)
+        employee: Any = worker
+        employee.ID = next(self._numbers)
+        employee.hired = True
+        employee.assignments = {}
+        self.workers[employee.ID] = employee
+        employee.setResignator(lambda: self._resigned(employee))
+        updates = [
+            self._runUpdate(employee, task)
+            for task in self._updates
+            if task.series in self._qualifications(employee)
+        ]
+        if not updates:
+            return succeed(self._installed(None, employee))
+        return DeferredList(updates).addCallback(self._installed, employee)
+
+    def terminate(
+        self,
+        workerID: int,
+        timeout: float | None = None,
+        crash: bool = False,
+        reassign: bool = False,
+    ) -> Deferred[list[Task]]:
+        """
+        Let a worker go. Its requests are withdrawn at once, and it's told to stop.
+
+        @param workerID: The worker's ID. Nothing happens if there's no such worker.
+
+        @param timeout: Seconds after which the worker is crashed if it hasn't
+            stopped. C{None} to wait as long as it takes.
+
+        @param crash: C{True} to crash it right away.
+
+        @param reassign: C{True} to give the tasks that it leaves unfinished to other
+            workers, present or future.
+
+        @return: A Deferred that fires when the worker has gone, with a list of the
+            tasks left unfinished and not reassigned.
+        """
+        if timeout is not None:
+            checkSeconds("timeout", timeout, zero=True)
+        worker = self.workers.pop(workerID, None)
+        if worker is None:
+            return succeed([])
+        self._dismiss(worker)
+        departure = self._departures[workerID] = _Departure(worker, reassign)
+        if crash:
+            self._crash(workerID)
+            return departure.d
+        if timeout is not None:
+            departure.timer = orGlobalReactor(self._reactor).callLater(
+                timeout, self._crash, workerID
+            )
+        try:
+            d = worker.stop()
+        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
+            log.failure("{worker} failed to stop, and is crashed", worker=worker)
+            self._crash(workerID)
+        else:
+            d.addCallbacks(
+                self._stopped,
+                self._failedToStop,
+                callbackArgs=(workerID,),
+                errbackArgs=(workerID,),
+            )
+        return departure.d
+
+    def roster(self, series: Hashable = None) -> list[Any]:
+        """
+        List the workers who are qualified for a series.
+
+        @param series: The series. All workers are qualified for C{None}.
+
+        @return: The workers, in the order in which they were hired.
+        """
+        return [
+            worker
+            for worker in self.workers.values()
+            if series is None or series in self._qualifications(worker)
+        ]
+
+    def qualify(self, worker: Any, series: Hashable) -> None:
+        """
+        Have an employed worker run tasks of one more series.
+
+        @param worker: The worker.
+
+        @param series: The series.
+
+        @raise TypeError: If it isn't hashable.
+        """
+        _checkHashable(series)
+        if series not in self._qualifications(worker):
+            worker.iQualified = [*worker.iQualified, series]
+        if getattr(worker, "hired", False):
+            self.assignmentFactory.request(worker, series)
+
+    def update(
+        self, task: Task, ephemeral: bool = False, sequential: bool = False
+    ) -> Deferred[list[Any]]:
+        """
+        Run a copy of a task directly on each worker who is qualified for it.
+
+        @param task: The task.
+
+        @param ephemeral: C{True} not to save it for those who are hired later.
+
+        @param sequential: C{True} to run it on one worker after the other, not on all
+            at once.
+
+        @return: A Deferred that fires when all have run it, with a list of the
+            results in the order of the L{roster}. Where it failed, the result is text
+            about the failure.
+        """
+        if not ephemeral:
+            self._updates.append(task)
+        workers = self.roster(task.series)
+        if sequential:
+            return Deferred.fromCoroutine(self._updateInTurn(workers, task))
+        results = [self._runUpdate(worker, task) for worker in workers]
+        return DeferredList(results).addCallback(
+            lambda pairs: [result for _, result in pairs]
+        )
+
+    def shutdown(self, timeout: float | None = None) -> Deferred[list[Task]]:
+        """
+        Let all workers go, and take no more.
+
+        @param timeout: Seconds after which a worker that hasn't stopped is crashed.
+            C{None} to wait as long as it takes.
+
+        @return: A Deferred that fires when all have gone, with a list of the tasks
+            left unfinished: those that no worker had accepted yet, and those that
+            crashed workers had accepted.
+        """
+        self.isRunning = False
+        self._updates.clear()
+        unfinished = self.assignmentFactory.withdrawTasks(lambda task: True)
+        for workerID in list(self.workers):
+            self.terminate(workerID, timeout)
+        departures = [departure.d for departure in self._departures.values()]
+        watched = [_watch(d) for d in departures]
+        return Deferred.fromCoroutine(self._seeOff(watched, unfinished))
+
+    def enqueue(self, task: Task) -> None:
+        """
+        Take a task, without telling anybody when it's accepted.
+
+        @param task: The task.
+        """
+        self.assignmentFactory.add(task)
+
+    def withdraw(self, selector: Callable[[Task], bool]) -> list[Task]:
+        """
+        Take out waiting tasks that no worker has accepted.
+
+        @param selector: Called with each waiting task; true to take it out.
+
+        @return: The tasks, in their order.
+        """
+        return self.assignmentFactory.withdrawTasks(selector)
+
+    @property
+    def waiting(self) -> int:
+        """
+        The number of tasks that no worker has accepted.
+        """
+        return len(self.assignmentFactory.backlog)
+
+    def _inspect(self, worker: Any) -> None:
+        """
+        Check that a worker can be employed.
+
+        @param worker: The worker.
+        """
+        if not IWorker.providedBy(worker):
+            raise ImplementationError(
+                f"{worker!r} doesn't provide IWorker: is its class marked with"
+                " @implementer(IWorker)?"
+            )
+        IWorker.validateInvariants(worker)
+        for series in (*worker.cQualified, *worker.iQualified):
+            _checkHashable(series)
+        if any(worker is other for other in self.workers.values()):
+            raise ImplementationError(f"{worker!r} is employed already")
+
+    def _qualifications(self, worker: Any) -> list[Hashable]:
+        """
+        List the series that a worker is qualified for.
+
+        @param worker: The worker.
+
+        @return: The series.
+        """
+        return [None, *worker.cQualified, *worker.iQualified]
+
+    def _installed(self, _: object, worker: Any) -> int:
+        """
+        Enter the requests of a worker that has been brought up to date.
+
+        @param worker: The worker.
+
+        @return: Its ID.
+        """
+        if worker.hired:
+            self.assignmentFactory.requestAll(worker, self._qualifications(worker))
+        ID: int = worker.ID
+        return ID
+
+    def _runUpdate(self, worker: Any, task: Task) -> Deferred[Any]:
+        """
+        Run a copy of an update on a worker.
+
+        @param worker: The worker.
+
+        @param task: The update.
+
+        @return: A Deferred that fires with the result, or text about the failure.
+        """
+        copy = task.copy()
+        self._updating.add(copy)
+        d = copy.d.addBoth(self._updated, copy)
+        d.addCallbacks(_updateResult, _updateFailure)
+        self.assignmentFactory.runDirectly(worker, copy)
+        return d
+
+    def _updated(self, result: Any, copy: Task) -> Any:
+        """
+        Note that an update has been run, or has failed.
+
+        @param result: Its result.
+
+        @param copy: The task.
+
+        @return: The result.
+        """
+        self._updating.discard(copy)
+        return result
+
+    async def _updateInTurn(self, workers: list[Any], task: Task) -> list[Any]:
+        """
+        Run copies of an update on one worker after the other.
+
+        @param workers: The workers.
+
+        @param task: The update.
+
+        @return: The results, of those workers that were still employed.
+        """
+        return [
+            await self._runUpdate(worker, task) for worker in workers if worker.hired
+        ]
+
+    def _dismiss(self, worker: Any) -> None:
+        """
+        Have a worker get no more tasks.
+
+        @param worker: The worker.
+        """
+        worker.hired = False
+        self.assignmentFactory.cancelRequests(worker)
+
+    def _resigned(self, worker: Any) -> None:
+        """
+        Let go of a worker that says that it can't work any longer.
+
+        @param worker: The worker.
+        """
+        if worker.ID in self._departures:
+            self._crash(worker.ID)
+            return
+        if self.workers.pop(worker.ID, None) is None:
+            return
+        self._dismiss(worker)
+        tasks = worker.crash() or ()
+        self._mourn(worker)
+        for task in tasks:
+            self._reassign(task)
+        if self.onGone is not None:
+            self.onGone(worker)
+
+    def _stopped(self, _: object, workerID: int) -> None:
+        """
+        Note that a worker has stopped, unless it has been crashed in the meantime.
+
+        @param _: Nothing.
+
+        @param workerID: The worker's ID.
+        """
+        departure = self._departures.get(workerID)
+        if departure is not None and not departure.crashed:
+            self._departed(workerID, [])
+
+    def _failedToStop(self, failure: Failure, workerID: int) -> None:
+        """
+        Crash a worker whose C{stop} failed.
+
+        @param failure: How it failed.
+
+        @param workerID: The worker's ID.
+        """
+        log.failure("A worker failed to stop, and is crashed", failure)
+        self._crash(workerID)
+
+    def _crash(self, workerID: int) -> None:
+        """
+        Crash a worker that is being let go.
+
+        @param workerID: The worker's ID.
+        """
+        departure = self._departures.get(workerID)
+        if departure is None or departure.crashed:
+            return
+        departure.crashed = True
+        worker = departure.worker
+        tasks = list(worker.crash() or ())
+        if IReplaceable.providedBy(worker):
+            worker.deferUntilGone().addCallback(
+                lambda _: self._departed(workerID, tasks)
+            )
+        else:
+            self._departed(workerID, tasks)
+
+    def _departed(self, workerID: int, tasks: list[Task]) -> None:
+        """
+        Note that a worker has gone.
+
+        @param workerID: The worker's ID.
+
+        @param tasks: The tasks that it left unfinished.
+        """
+        departure = self._departures.pop(workerID, None)
+        if departure is None:
+            return
+        if departure.timer is not None and departure.timer.active():
+            departure.timer.cancel()
+        if departure.reassign and self.isRunning:
+            for task in tasks:
+                self._reassign(task)
+            tasks = []
+        departure.d.callback(tasks)
+
+    def _reassign(self, task: Task) -> None:
+        """
+        Give a task that a worker has left unfinished to another.
+
+        @param task: The task.
+        """
+        task.stopTimer()
+        task.accepted = False
+        if task.d.called:
+            return
+        if task in self._updating:
+            # It was meant for that worker alone.
+            task.errback(WorkerLost("The worker was lost before the update", task=task))
+        elif self.isRunning:
+            self.enqueue(task)
+        else:
+            task.callback((Status.DISCONNECTED, None))
+
+    def _mourn(self, worker: Any) -> None:
+        """
+        Have the shutdown wait until nothing is left of a worker that has been crashed.
+
+        @param worker: The worker.
+        """
+        if IReplaceable.providedBy(worker):
+            d = worker.deferUntilGone()
+            if not d.called:
+                self._dying.add(d)
+                d.addCallback(lambda _: self._dying.discard(d))
+
+    async def _seeOff(
+        self, departures: list[Deferred[list[Task]]], unfinished: list[Task]
+    ) -> list[Task]:
+        """
+        Wait until all workers have gone.
+
+        @param departures: Deferreds that fire when each has, with the tasks that it
+            leaves unfinished.
+
+        @param unfinished: The tasks that no worker had accepted.
+
+        @return: All unfinished tasks.
+        """
+        for departure in departures:
+            unfinished += await departure
+        for dying in list(self._dying):
+            await _watch(dying)
+        self.assignmentFactory.stop()
+        unfinished += self.assignmentFactory.withdrawTasks(lambda task: True)
+        return unfinished
+
+
+def _checkHashable(series: Any) -> None:
+    """
+    Check that a series can be one.
+
+    @param series: The series.
+
+    @raise TypeError: If it isn't hashable.
+    """
+    try:
+        hash(series)
+    except TypeError as error:
+        raise TypeError(
+            f"A series must be hashable, and {series!r} isn't: use a string, a number,"
+            " or a tuple of such"
+        ) from error
+
+
+def _watch(d: Deferred[_T]) -> Deferred[_T]:
+    """
+    Make a Deferred that fires with what another one fires with, and leaves it alone.
+
+    @param d: The other one, which doesn't fail.
+
+    @return: The new one.
+    """
+    watcher: Deferred[_T] = Deferred()
+
+    def passOn(result: _T) -> _T:
+        watcher.callback(result)
+        return result
+
+    d.addCallback(passOn)
+    return watcher
+
+
+def _updateResult(result: Any) -> Any:
+    """
+    Get the result of an update out of a status/result pair, unless a callback of the
+    task has done so.
+
+    @param result: The pair, or what a callback made of it.
+
+    @return: The result.
+    """
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], bytes):
+        return result[1]
+    return result
+
+
+def _updateFailure(failure: Failure) -> str:
+    """
+    Describe the failure of an update.
+
+    @param failure: The failure.
+
+    @return: Text.
+    """
+    return failure.getErrorMessage() or type(failure.value).__name__
