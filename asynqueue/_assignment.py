@@ -206,6 +206,9 @@ class AssignmentFactory:
         """
         post = self._post(worker)
         self._start(post, Assignment(task))
+        if not post.free:
+            # A request of a worker that is busy would keep a task from another one.
+            self._withdraw(post)
 
     def withdrawTasks(self, selected: Any) -> list[Task]:
         """
