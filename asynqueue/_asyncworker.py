@@ -4,11 +4,12 @@ The worker in the reactor's own thread.
 
 from __future__ import annotations
 
+from inspect import iscoroutine
 from collections import deque
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -141,16 +142,25 @@ class AsyncWorker:
             kw = dict(kw)
             raw = kw.pop("raw", raw)
             consumer = kw.pop("consumer", None)
-        d = maybeDeferred(f, *args, **kw)
-        self._running = d
-        d.addCallbacks(
-            self._ran,
-            self._raised,
-            callbackArgs=(task, raw, consumer),
-            errbackArgs=(task,),
-        )
-        d.addErrback(self._handBackFailed, task)
-        d.addBoth(self._next, task, done)
+        try:
+            result = f(*args, **kw)
+        except BaseException:  # noqa: BLE001 - the callable is the user's
+            self._raised(Failure(), task)
+        else:
+            if iscoroutine(result):
+                result = Deferred.fromCoroutine(result)
+            if isinstance(result, Deferred):
+                self._running = result
+                result.addCallbacks(
+                    self._ran,
+                    self._raised,
+                    callbackArgs=(task, raw, consumer),
+                    errbackArgs=(task,),
+                )
+                result.addBoth(self._next, task, done)
+                return
+            self._ran(result, task, raw, consumer)
+        self._next(None, task, done)
 
     def _ran(self, result: Any, task: ITask, raw: bool, consumer: Any) -> None:
         """
@@ -172,10 +182,21 @@ class AsyncWorker:
         deferator = Deferator(result)
         if consumer is not None:
             task.callback((Status.ITERATOR, IterationProducer(deferator, consumer)))
-        elif deferator.moreLeft:
-            task.callback((Status.ITERATOR, deferator))
         else:
-            task.callback((Status.ITERATOR, []))
+            deferator.peek().addBoth(self._peeked, task, deferator)
+
+    def _peeked(self, more: object, task: ITask, deferator: Deferator) -> None:
+        """
+        Hand back an iteration, of which it's known now whether it's an empty one.
+
+        @param more: Whether there's an item, or that the iterator has failed, which
+            whoever iterates will hear.
+
+        @param task: The task.
+
+        @param deferator: The iteration.
+        """
+        task.callback((Status.ITERATOR, deferator if more else []))
 
     def _raised(self, failure: Failure, task: ITask) -> None:
         """
@@ -189,16 +210,6 @@ class AsyncWorker:
             return
         text = self.info.setCall(*task.callTuple).aboutFailure(failure)
         task.callback((Status.ERROR, ErrorText(text, failure.value, failure)))
-
-    def _handBackFailed(self, failure: Failure, task: ITask) -> None:
-        """
-        Fail a task whose result could not be handed back.
-
-        @param failure: Why.
-
-        @param task: The task.
-        """
-        task.errback(failure)
 
     def _next(self, _: object, task: ITask, done: Deferred[None]) -> None:
         """

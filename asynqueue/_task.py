@@ -237,6 +237,14 @@ class Task:
         self._callbacks.append((f, args, kw))
         self.d.addCallback(f, *args, **kw)
 
+    def accept(self) -> None:
+        """
+        Note that a worker has accepted the task, and start its clock.
+        """
+        self.accepted = True
+        if self.timeout is not None:
+            self.startTimer()
+
     def startTimer(self) -> None:
         """
         Start the clock of the timeout, if there is one. A worker has accepted the

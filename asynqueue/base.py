@@ -141,7 +141,6 @@ class TaskQueue:
         self._drainTimer: IDelayedCall | None = None
         self._waiters: deque[Deferred[None]] = deque()
         self._delayed: dict[Task, IDelayedCall] = {}
-        self._outstanding = 0
         self.taskFactory = TaskFactory(reactor=reactor)
         self.th = TaskHandler(reactor=reactor)
         self.th.onGone = self._workerGone
@@ -553,12 +552,12 @@ class TaskQueue:
 
         @return: A Deferred that fires with what its result comes to.
         """
-        self._outstanding += 1
-        d = task.d
-        self.q.put(task)
-        return d.addCallbacks(
+        self.q.loadInfoProducer.oneMore()
+        d = task.d.addCallbacks(
             self._hasResult, self._hasFailed, callbackArgs=(task,), errbackArgs=(task,)
         )
+        self.th.enqueue(task)
+        return d
 
     def _hasResult(self, statusResult: Any, task: Task) -> Any:
         """
@@ -746,7 +745,7 @@ class TaskQueue:
             )
             task.holder = self
         else:
-            self.q.put(task)
+            self.th.enqueue(task)
         return d
 
     def cancelTask(self, task: Task) -> None:
@@ -766,7 +765,7 @@ class TaskQueue:
         @param task: The task.
         """
         del self._delayed[task]
-        self.q.put(task)
+        self.th.enqueue(task)
 
     def _accepts(self) -> bool:
         """
@@ -858,7 +857,7 @@ class TaskQueue:
         """
         Count a call that has come to something.
         """
-        self._outstanding -= 1
+        self.q.loadInfoProducer.oneLess()
         if self._draining is not None and not self._canDrain():
             self._stopDraining()
 
@@ -869,7 +868,7 @@ class TaskQueue:
         @return: Whether one does.
         """
         waiting = self.th.waiting
-        if self._outstanding > waiting:
+        if self.q.loadInfoProducer.load > waiting:
             return True
         sizes = self.th.assignmentFactory.backlog.sizes() if waiting else {}
         return any(self.th.roster(series) for series in sizes)
