@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
+from ._calls import isIterator
 from ._log import log
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "ItemSource",
     "IteratorSource",
     "PromptSource",
+    "asIterator",
+    "sourceOf",
 ]
 
 #: An item as sources tell of it: its value, whether there is one at all, and whether
@@ -32,6 +35,9 @@ Item: TypeAlias = tuple[Any, bool, bool]
 
 #: What a source that has no more items tells.
 END: Item = (None, False, False)
+
+#: Things that Python can iterate over, but users don't mean to.
+_NOT_ITERABLE = (str, bytes, bytearray, memoryview, Deferred)
 
 
 @runtime_checkable
@@ -103,6 +109,8 @@ class IteratorSource:
 
         @return: The item, or L{END}, or C{None} if the iterator has raised something.
         """
+        if self._failure is not None:
+            return None
         try:
             value = next(self._iterator)
         except StopIteration:
@@ -120,7 +128,7 @@ class IteratorSource:
 
         @return: A Deferred that has fired.
         """
-        item = self.fetchNow() if self._failure is None else None
+        item = self.fetchNow()
         if item is not None:
             return succeed(item)
         failure, self._failure = self._failure, None
@@ -356,3 +364,57 @@ class BufferedSource:
         count, self._taken = self._taken, 0
         if self._onTaken is not None:
             self._onTaken(count)
+
+
+def asIterator(obj: object) -> Iterator[Any]:
+    """
+    Get something to iterate over.
+
+    @param obj: An iterator, or an iterable object that isn't text.
+
+    @return: An iterator.
+
+    @raise TypeError: If it's neither.
+    """
+    if isIterator(obj):
+        return cast(Iterator[Any], obj)
+    if isinstance(obj, Iterable) and not isinstance(obj, _NOT_ITERABLE):
+        return iter(obj)
+    if isinstance(obj, Deferred):
+        raise TypeError(
+            f"{obj!r} can't be iterated over: wait for it, and give what it fires with"
+        )
+    raise TypeError(
+        f"{obj!r} can't be iterated over: give an iterator, or text and a function"
+        " that returns a Deferred to (value, isValid, moreLeft)"
+    )
+
+
+def sourceOf(
+    objOrRep: object,
+    f: Callable[..., Any] | None,
+    args: tuple[Any, ...],
+    kw: dict[str, Any],
+) -> ItemSource:
+    """
+    Find the source of what a L{Deferator<asynqueue.iteration.Deferator>} is made of.
+
+    @param objOrRep: Something that has items, or text.
+
+    @param f: A function that gives one item after the other, or C{None}.
+
+    @param args: Its arguments.
+
+    @param kw: Its keywords.
+
+    @return: The source.
+
+    @raise TypeError: If there's none.
+    """
+    if f is not None:
+        if not callable(f):
+            raise TypeError(f"{f!r} can't be called for the next item")
+        return FunctionSource(objOrRep, f, *args, **kw)
+    if isinstance(objOrRep, ItemSource):
+        return objOrRep
+    return IteratorSource(asIterator(objOrRep))
