@@ -4,9 +4,9 @@ The worker in the reactor's own thread.
 
 from __future__ import annotations
 
-from inspect import iscoroutine
 from collections import deque
 from collections.abc import Hashable, Iterable
+from inspect import iscoroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed

@@ -10,9 +10,15 @@ from typing import Any, TypeAlias
 from attrs import frozen
 
 from ._policy import ErrorPolicy
-from ._task import checkSeconds
+from ._task import Task, checkSeconds
 
-__all__ = ["OWN_KEYWORDS", "CallOptions", "RetryDelay", "checkCount", "checkDelay"]
+__all__ = [
+    "OWN_KEYWORDS",
+    "CallDefaults",
+    "CallOptions",
+    "RetryDelay",
+    "checkCount",
+]
 
 #: The keywords of a call that are the queue's own, besides C{consumer} and C{raw},
 #: which workers see.
@@ -53,6 +59,103 @@ class CallOptions:
     moves: int = 0
 
 
+class CallDefaults:
+    """
+    What holds for a call of which nothing else is said.
+
+    @ivar warn: Whether errors are logged, and Deferreds fire with the text.
+
+    @ivar policy: What the Deferred of a failed call comes to.
+
+    @ivar retries: How many further attempts a call has, C{None} for none, or one for
+        calls with a time limit.
+
+    @ivar retryDelay: Seconds before each.
+    """
+
+    def __init__(
+        self,
+        warn: bool,
+        returnFailure: bool | None,
+        retries: int | None,
+        retryDelay: RetryDelay,
+    ) -> None:
+        """
+        Say what holds.
+
+        @param warn: See L{TaskQueue<asynqueue.base.TaskQueue>}, as for the others.
+
+        @param returnFailure: See there.
+
+        @param retries: See there.
+
+        @param retryDelay: See there.
+
+        @raise ValueError: If a number is out of range.
+        """
+        if retries is not None:
+            checkCount("retries", retries, 0)
+        _checkDelay(retryDelay)
+        self.warn = warn
+        self.retries = retries
+        self.retryDelay = retryDelay
+        self.policy = self.policyOf(returnFailure)
+        self._options = CallOptions(self.policy, retries or 0, retryDelay)
+
+    def policyOf(self, returnFailure: Any) -> ErrorPolicy:
+        """
+        Find the policy for errors.
+
+        @param returnFailure: What was said of it.
+
+        @return: The policy.
+        """
+        if returnFailure is None:
+            return ErrorPolicy.WARN if self.warn else ErrorPolicy.RAISE
+        if returnFailure:
+            return ErrorPolicy.WRAP
+        return ErrorPolicy.WARN if self.warn else ErrorPolicy.STOP
+
+    def optionsOf(
+        self, own: dict[str, Any], timeout: float | None
+    ) -> CallOptions | None:
+        """
+        Gather what was said of a call.
+
+        @param own: The queue's own keywords.
+
+        @param timeout: The time limit.
+
+        @return: The options, C{None} if all are as usual.
+        """
+        if timeout is None and own.keys().isdisjoint(
+            ("retries", "retryDelay", "returnFailure")
+        ):
+            return None
+        retries = own.get("retries", self.retries)
+        if retries is None:
+            retries = 0 if timeout is None else 1
+        checkCount("retries", retries, 0)
+        delay = own.get("retryDelay", self.retryDelay)
+        _checkDelay(delay)
+        policy = self.policy
+        if "returnFailure" in own:
+            said = own["returnFailure"]
+            policy = ErrorPolicy.RAISE if said is None else self.policyOf(said)
+        return CallOptions(policy, retries, delay)
+
+    def optionsOfTask(self, task: Task) -> CallOptions:
+        """
+        Find out what holds for a task.
+
+        @param task: The task.
+
+        @return: The options.
+        """
+        options: CallOptions | None = task.options
+        return options or self._options
+
+
 def checkCount(name: str, value: Any, least: int) -> None:
     """
     Check that something is a number of things.
@@ -69,7 +172,7 @@ def checkCount(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
 
 
-def checkDelay(value: Any) -> None:
+def _checkDelay(value: Any) -> None:
     """
     Check that something is a delay before further attempts.
 

@@ -9,15 +9,14 @@ from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any
 
-from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from ._callopts import OWN_KEYWORDS, CallOptions, RetryDelay, checkCount, checkDelay
+from ._callopts import OWN_KEYWORDS, CallDefaults, RetryDelay, checkCount
 from ._load import LoadInfoProducer
 from ._log import log
-from ._policy import ErrorPolicy, failureOf
+from ._outcome import Outcomes, notRun
 from ._priority import Priority
 from ._queue import Queue
 from ._reactor import orGlobalReactor
@@ -28,19 +27,13 @@ from .errors import (
     QueueFull,
     QueueRunError,
     QueueStopped,
-    TimeoutError,
-    WorkerError,
     WorkerLost,
 )
 from .info import Info
 from .interfaces import IReplaceable, IWorker
-from .iteration import IterationProducer
 from .tasks import TaskHandler
 
 __all__ = ["LoadInfoProducer", "Priority", "Queue", "TaskQueue"]
-
-#: A task goes to so many workers that go away before they run it, and no more.
-_MOST_MOVES = 10
 
 _UNSET: Any = object()
 
@@ -120,19 +113,10 @@ class TaskQueue:
             checkSeconds("timeout", timeout, zero=True)
         if maxQueued is not None:
             checkCount("maxQueued", maxQueued, 1)
-        if retries is not None:
-            checkCount("retries", retries, 0)
-        checkDelay(retryDelay)
         self.timeout = timeout
-        self.warn = warn
-        self.spew = spew
-        self.verbose = verbose or spew
         self.maxQueued = maxQueued
-        self.retries = retries
-        self.retryDelay = retryDelay
-        self.returnFailure = returnFailure
         self.info = Info()
-        self._policy = self._policyOf(returnFailure)
+        self._defaults = CallDefaults(warn, returnFailure, retries, retryDelay)
         self._reactor = reactor
         self._running = True
         self._stopping: list[Deferred[list[Task]]] | None = None
@@ -140,11 +124,18 @@ class TaskQueue:
         self._draining: Deferred[None] | None = None
         self._drainTimer: IDelayedCall | None = None
         self._waiters: deque[Deferred[None]] = deque()
-        self._delayed: dict[Task, IDelayedCall] = {}
         self.taskFactory = TaskFactory(reactor=reactor)
         self.th = TaskHandler(reactor=reactor)
         self.th.onGone = self._workerGone
         self.q = Queue(self.th, timeout)
+        self._outcomes = Outcomes(
+            self.th,
+            self.q.loadInfoProducer,
+            self._defaults,
+            verbose=verbose or spew,
+            spew=spew,
+            reactor=reactor,
+        )
         for worker in workers:
             self.attachWorker(worker)
 
@@ -310,11 +301,8 @@ class TaskQueue:
                 f"{self.th.waiting} calls are queued, and maxQueued={self.maxQueued}:"
                 " wait for the Deferred of ready() before the next call"
             )
-        if kw:
-            task = self._taskOf(f, args, kw)
-        else:
-            task = self.taskFactory.new(f, args, kw, 0)
-        return self._put(task)
+        task = self._taskOf(f, args, kw) if kw else self.taskFactory.new(f, args, kw, 0)
+        return self._outcomes.put(task)
 
     def ready(self) -> Deferred[None]:
         """
@@ -445,6 +433,7 @@ class TaskQueue:
         self._refuseWaiters()
         if drain and self._canDrain():
             self._draining = Deferred()
+            self._outcomes.onFinished = self._checkDrained
             if timeout is not None:
                 self._drainTimer = orGlobalReactor(self._reactor).callLater(
                     timeout, self._stopDraining
@@ -453,20 +442,6 @@ class TaskQueue:
         else:
             self._shutDown(timeout)
         return d
-
-    def _policyOf(self, returnFailure: Any) -> ErrorPolicy:
-        """
-        Find the policy for errors.
-
-        @param returnFailure: What was said of it.
-
-        @return: The policy.
-        """
-        if returnFailure is None:
-            return ErrorPolicy.WARN if self.warn else ErrorPolicy.RAISE
-        if returnFailure:
-            return ErrorPolicy.WRAP
-        return ErrorPolicy.WARN if self.warn else ErrorPolicy.STOP
 
     def _taskOf(
         self, f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[str, Any]
@@ -494,7 +469,7 @@ class TaskQueue:
             return self.taskFactory.new(f, args, kw, 0)
         own = {name: kw.pop(name) for name in OWN_KEYWORDS.intersection(kw)}
         timeout = own.get("timeout")
-        options = self._optionsOf(own, timeout)
+        options = self._defaults.optionsOf(own, timeout)
         task = self.taskFactory.new(
             f, args, kw, own.get("niceness", 0), own.get("series"), timeout
         )
@@ -504,286 +479,6 @@ class TaskQueue:
         elif own.get("doLast"):
             task.relax()
         return task
-
-    def _optionsOf(
-        self, own: dict[str, Any], timeout: float | None
-    ) -> CallOptions | None:
-        """
-        Gather what was said of a call.
-
-        @param own: The queue's own keywords.
-
-        @param timeout: The time limit.
-
-        @return: The options, C{None} if all are as usual.
-        """
-        if timeout is None and own.keys().isdisjoint(
-            ("retries", "retryDelay", "returnFailure")
-        ):
-            return None
-        retries = own.get("retries", self.retries)
-        if retries is None:
-            retries = 0 if timeout is None else 1
-        checkCount("retries", retries, 0)
-        delay = own.get("retryDelay", self.retryDelay)
-        checkDelay(delay)
-        policy = self._policy
-        if "returnFailure" in own:
-            said = own["returnFailure"]
-            policy = ErrorPolicy.RAISE if said is None else self._policyOf(said)
-        return CallOptions(policy, retries, delay)
-
-    def _optionsOfTask(self, task: Task) -> CallOptions:
-        """
-        Find out what was said of a task.
-
-        @param task: The task.
-
-        @return: The options.
-        """
-        options: CallOptions | None = task.options
-        return options or CallOptions(self._policy, self.retries or 0, self.retryDelay)
-
-    def _put(self, task: Task) -> Deferred[Any]:
-        """
-        Queue a task, the first of its call.
-
-        @param task: The task.
-
-        @return: A Deferred that fires with what its result comes to.
-        """
-        self.q.loadInfoProducer.oneMore()
-        d = task.d.addCallbacks(
-            self._hasResult, self._hasFailed, callbackArgs=(task,), errbackArgs=(task,)
-        )
-        self.th.enqueue(task)
-        return d
-
-    def _hasResult(self, statusResult: Any, task: Task) -> Any:
-        """
-        Make something of what a worker handed back.
-
-        @param statusResult: A status and a result.
-
-        @param task: The task.
-
-        @return: What the Deferred fires with.
-        """
-        try:
-            status, result = statusResult
-        except (TypeError, ValueError):
-            status, result = None, None
-        if status == Status.RAN:
-            if self.spew:
-                self._spew(task, result)
-            self._finished()
-            return result
-        if status == Status.DISCONNECTED:
-            return self._move(task)
-        if status == Status.TIMEOUT:
-            return self._giveUpOrRetry(
-                task, Failure(TimeoutError(str(result))), str(result)
-            )
-        if status == Status.ITERATOR and isinstance(result, IterationProducer):
-            return result.run().addBoth(self._iterated, task)
-        self._finished()
-        if status == Status.ERROR:
-            return self._settle(task, failureOf(result), str(result))
-        if status == Status.NONE:
-            result = None
-        elif status not in (Status.ITERATOR, Status.CHUNKS):
-            error = WorkerError(
-                f"A worker handed back {statusResult!r} for {task!r}, which is no"
-                " status and result"
-            )
-            return self._settle(task, Failure(error), str(error))
-        if self.spew:
-            self._spew(task, result)
-        return result
-
-    def _hasFailed(self, failure: Failure, task: Task) -> Any:
-        """
-        Make something of the failure of a task to be run.
-
-        @param failure: The failure.
-
-        @param task: The task.
-
-        @return: What the Deferred fires with.
-        """
-        if failure.check(WorkerLost):
-            return self._giveUpOrRetry(task, failure, failure.getErrorMessage())
-        self._finished()
-        if failure.check(CancelledError, QueueStopped):
-            return failure
-        return self._settle(task, failure, failure.getErrorMessage())
-
-    def _settle(self, task: Task, failure: Failure, text: str) -> Any:
-        """
-        Make of a failure what the policy says.
-
-        @param task: The task.
-
-        @param failure: The failure.
-
-        @param text: Text about it.
-
-        @return: What the Deferred fires with.
-        """
-        if self.verbose:
-            log.error("{call} failed: {text}", call=self._about(task), text=text)
-        options: CallOptions | None = task.options
-        policy = self._policy if options is None else options.policy
-        if policy is ErrorPolicy.WARN and self.verbose:
-            return text  # It has just been logged.
-        return policy.settle(failure, text, orGlobalReactor(self._reactor))
-
-    def _about(self, task: Task) -> str:
-        """
-        Describe the call of a task.
-
-        @param task: The task.
-
-        @return: Text like C{f(1, x=2)}.
-        """
-        return str(self.info.setCall(*task.callTuple).aboutCall())
-
-    def _spew(self, task: Task, result: Any) -> None:
-        """
-        Log a call with its result.
-
-        @param task: The task.
-
-        @param result: Its result.
-        """
-        log.info("{call} -> {result!r}", call=self._about(task), result=result)
-
-    def _iterated(self, result: Any, task: Task) -> Any:
-        """
-        Note that a consumer has all items, or that there has been a failure on the
-        way.
-
-        @param result: The consumer, or the failure.
-
-        @param task: The task.
-
-        @return: What the Deferred fires with.
-        """
-        self._finished()
-        if isinstance(result, Failure) and not result.check(CancelledError):
-            return self._settle(task, result, result.getErrorMessage())
-        return result
-
-    def _giveUpOrRetry(self, task: Task, failure: Failure, text: str) -> Any:
-        """
-        Put a task whose worker was lost, or whose time was up, in the queue again,
-        if it has an attempt left.
-
-        @param task: The task.
-
-        @param failure: The failure to give up with.
-
-        @param text: Text about it.
-
-        @return: What the Deferred fires with.
-        """
-        options = self._optionsOfTask(task)
-        if task.attempt >= options.retries or not self._accepts():
-            self._finished()
-            return self._settle(task, failure, text)
-        again = task.again()
-        delay = options.retryDelay
-        try:
-            seconds = delay(again.attempt) if callable(delay) else delay
-            checkSeconds("retryDelay", seconds, zero=True)
-        except Exception:  # noqa: BLE001 - the callable is the user's
-            self._finished()
-            return self._settle(task, Failure(), "retryDelay failed")
-        return self._putAgain(again, seconds)
-
-    def _move(self, task: Task) -> Any:
-        """
-        Put a task whose worker went away before it ran in the queue again.
-
-        @param task: The task.
-
-        @return: What the Deferred fires with.
-        """
-        options = self._optionsOfTask(task)
-        if not self._accepts():
-            failure = Failure(self._stopped(task))
-        elif options.moves >= _MOST_MOVES:
-            failure = Failure(
-                WorkerError(f"{_MOST_MOVES} workers went away without running {task!r}")
-            )
-        else:
-            again = task.again()
-            again.attempt = task.attempt
-            again.options = evolve(options, moves=options.moves + 1)
-            return self._putAgain(again, 0)
-        self._finished()
-        if failure.check(QueueStopped):
-            return failure
-        return self._settle(task, failure, failure.getErrorMessage())
-
-    def _putAgain(self, task: Task, delay: float) -> Deferred[Any]:
-        """
-        Queue another task of a call.
-
-        @param task: The task.
-
-        @param delay: After so many seconds.
-
-        @return: A Deferred that fires with what its result comes to.
-        """
-        d = task.d.addCallbacks(
-            self._hasResult, self._hasFailed, callbackArgs=(task,), errbackArgs=(task,)
-        )
-        if delay:
-            self._delayed[task] = orGlobalReactor(self._reactor).callLater(
-                delay, self._delayOver, task
-            )
-            task.holder = self
-        else:
-            self.th.enqueue(task)
-        return d
-
-    def cancelTask(self, task: Task) -> None:
-        """
-        Drop a task that waits for its next attempt.
-
-        @param task: The task.
-        """
-        delayed = self._delayed.pop(task, None)
-        if delayed is not None:
-            delayed.cancel()
-
-    def _delayOver(self, task: Task) -> None:
-        """
-        Queue a task that has waited for its next attempt.
-
-        @param task: The task.
-        """
-        del self._delayed[task]
-        self.th.enqueue(task)
-
-    def _accepts(self) -> bool:
-        """
-        Tell whether a task may still be put in the queue again.
-
-        @return: Whether it may.
-        """
-        return self._running or self._draining is not None
-
-    def _stopped(self, task: Task) -> QueueStopped:
-        """
-        Make the error of a task that hasn't run before the shutdown.
-
-        @param task: The task.
-
-        @return: The error.
-        """
-        return QueueStopped(f"The queue was shut down before {task!r} was run")
 
     def _fail(self, tasks: list[Task]) -> list[Task]:
         """
@@ -802,7 +497,7 @@ class TaskQueue:
                     )
                 )
             else:
-                task.errback(self._stopped(task))
+                task.errback(notRun(task))
         return tasks
 
     def _workerGone(self, worker: Any) -> None:
@@ -811,7 +506,7 @@ class TaskQueue:
 
         @param worker: The one that has gone.
         """
-        if not self._accepts() or not IReplaceable.providedBy(worker):
+        if not self._outcomes.accepting or not IReplaceable.providedBy(worker):
             return
         try:
             replacement = worker.replacement()
@@ -853,11 +548,10 @@ class TaskQueue:
                 QueueStopped("The queue was shut down before it had room for a call")
             )
 
-    def _finished(self) -> None:
+    def _checkDrained(self) -> None:
         """
-        Count a call that has come to something.
+        Go on with the shutdown when no call is left that could be run.
         """
-        self.q.loadInfoProducer.oneLess()
         if self._draining is not None and not self._canDrain():
             self._stopDraining()
 
@@ -890,11 +584,8 @@ class TaskQueue:
 
         @param timeout: Seconds for that.
         """
-        waiting = self.th.withdraw(lambda task: True)
-        for task, delayed in list(self._delayed.items()):
-            delayed.cancel()
-            waiting.append(task)
-        self._delayed.clear()
+        self._outcomes.accepting = False
+        waiting = self.th.withdraw(lambda task: True) + self._outcomes.cancelDelayed()
         self._fail(waiting)
         self.q.shutdown(timeout).addCallback(self._hasShutDown, waiting)
 
