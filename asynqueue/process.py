@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, DeferredList
 
 from ._process.shared import ProcessBase
+from ._process.starts import Starts
 from ._process.worker import ProcessWorker
 from .base import TaskQueue
 from .tasks import Task
@@ -73,6 +74,7 @@ class ProcessQueue(TaskQueue):
         self.callStats = callStats
         super().__init__(**kw)
         series = list(series)
+        starts = Starts()
         for _ in range(N):
             self.attachWorker(
                 ProcessWorker(
@@ -82,6 +84,7 @@ class ProcessQueue(TaskQueue):
                     useReactor,
                     env=env,
                     reactor=kw.get("reactor"),
+                    _starts=starts,
                 )
             )
 

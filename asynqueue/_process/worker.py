@@ -26,15 +26,10 @@ from .framing import COUNT, SECONDS, Frame, Kind
 from .iteration import Iteration
 from .memory import residentSize
 from .payloads import NotPicklable, dumps, dumpsCall, loads, setup
+from .starts import Starts
 from .transport import Child, Ended, IReactorChild
 
 __all__ = ["ChildHandle", "ProcessWorker", "State"]
-
-#: Children that fail to start in a row until no other is started.
-_MOST_FAILURES = 3
-
-#: Seconds to wait before another is started, doubled each time.
-_BACK_OFF = 0.1
 
 
 class State(Enum):
@@ -150,7 +145,7 @@ class ProcessWorker:
         *,
         env: Mapping[str, str] | None = None,
         reactor: IReactorChild | None = None,
-        _failures: int = 0,
+        _starts: Starts | None = None,
     ) -> None:
         """
         Start the child process.
@@ -170,8 +165,7 @@ class ProcessWorker:
 
         @param reactor: The reactor. By default, the global one.
 
-        @param _failures: How many children in whose place this one comes have failed
-            to start in a row.
+        @param _starts: How the starting of children goes that have this in common.
 
         @raise WorkerStartError: If the child can't be started.
         """
@@ -187,7 +181,7 @@ class ProcessWorker:
         self.process = ChildHandle(lambda: self._child)
         self._env = env
         self._reactor: IReactorChild = orGlobalReactor(reactor)
-        self._failures = _failures
+        self._starts = _starts or Starts()
         self._greeted = False
         self._delayed: IDelayedCall | None = None
         self._ended: Ended | None = None
@@ -198,9 +192,10 @@ class ProcessWorker:
         self._stopWaiters: list[Deferred[None]] = []
         self._goneWaiters: list[Deferred[None]] = []
         self._child: Child | None = None
-        if _failures:
-            delay = _BACK_OFF * 2 ** (_failures - 1)
-            self._delayed = self._reactor.callLater(delay, self._startLater)
+        if self._starts.delay:
+            self._delayed = self._reactor.callLater(
+                self._starts.delay, self._startLater
+            )
             return
         try:
             self._start()
@@ -312,12 +307,12 @@ class ProcessWorker:
 
         @raise WorkerStartError: If that has been so for several children in a row.
         """
-        failures = 0 if self._greeted else self._failures + 1
-        if failures >= _MOST_FAILURES:
+        if self._starts.hopeless:
             ended = self._ended
             output = f", having said: {ended.output}" if ended and ended.output else ""
             raise WorkerStartError(
-                f"{failures} child processes in a row could not be started. {ended}"
+                "Several child processes in a row could not be started. The last:"
+                f" {ended}"
                 f"{output}"
             )
         return self.__class__(
@@ -327,7 +322,7 @@ class ProcessWorker:
             self.useReactor,
             env=self._env,
             reactor=self._reactor,
-            _failures=failures,
+            _starts=self._starts,
         )
 
     def cancelTask(self, task: ITask) -> None:
@@ -414,6 +409,7 @@ class ProcessWorker:
         for kind, number, payload in frames:
             if kind == Kind.HELLO:
                 self._greeted = True
+                self._starts.succeeded()
                 if self.state is State.STARTING:
                     self.state = State.READY
             elif kind in (Kind.RESULT, Kind.ERROR, Kind.ITERATOR):
@@ -515,6 +511,8 @@ class ProcessWorker:
         state, self.state = self.state, State.DEAD
         self._ended = ended
         self._child = None
+        if not self._greeted and state is not State.DYING:
+            self._starts.failed(ended.signal)
         if self._greeted and self._jobs:
             job = self._jobs.popleft()
             job.task.errback(Failure(self._lost(ended, job.task)))
