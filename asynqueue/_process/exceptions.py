@@ -9,8 +9,18 @@ from typing import Any
 from .._status import ErrorText
 from ..errors import RemoteTraceback, SerializationError, WorkerError
 from .payloads import NotPicklable, loads
+from .raised import TakenApart, putTogether
 
 __all__ = ["rebuild"]
+
+#: What these are raised for here would be an iteration that has nothing to do with
+#: them. (C{SystemExit} and its like, which would end the program, are no
+#: C{Exception}s.)
+_ENDS = (StopAsyncIteration, StopIteration)
+
+# An exception's class may have ideas of its own about its attributes.
+_CAUSE: Any = vars(BaseException)["__cause__"]
+_CONTEXT: Any = vars(BaseException)["__context__"]
 
 
 def rebuild(pickled: memoryview | bytes) -> ErrorText:
@@ -25,23 +35,18 @@ def rebuild(pickled: memoryview | bytes) -> ErrorText:
     """
     text, lines, chain = loads(pickled)
     links = [(relation, _load(blob)) for relation, blob in chain]
-    relation, error = links[0]
     trace = RemoteTraceback(lines.rstrip())
-    if not isinstance(error, Exception) or isinstance(error, StopIteration):
-        # Not to be raised in the reactor: SystemExit would end the program, and
-        # StopIteration an iteration that it has nothing to do with.
-        error = WorkerError(text)
-    elif isinstance(error, NotPicklable):
+    error = links[0][1]
+    if isinstance(error, NotPicklable):
         error = SerializationError(text)
-    error.__cause__ = trace
+    elif not isinstance(error, Exception) or isinstance(error, _ENDS):
+        error = WorkerError(text)
+    _CAUSE.__set__(error, trace)
     link: BaseException = trace
     for relation, origin in links[1:]:
         if origin is None:
             break
-        if relation == "cause":
-            link.__cause__ = origin
-        else:
-            link.__context__ = origin
+        (_CAUSE if relation == "cause" else _CONTEXT).__set__(link, origin)
         link = origin
     return ErrorText(text, error)
 
@@ -58,6 +63,8 @@ def _load(blob: bytes | None) -> BaseException | None:
         return None
     try:
         error: Any = loads(blob)
-    except (Exception, SystemExit):  # noqa: BLE001 - runs code of the exception
+        if isinstance(error, TakenApart):
+            error = putTogether(error)
+    except BaseException:  # noqa: BLE001 - runs code of the exception
         return None
     return error if isinstance(error, BaseException) else None

@@ -84,6 +84,9 @@ class Kind(IntEnum):
     FAILED = 22
 
 
+_KINDS = frozenset(int(kind) for kind in Kind)
+
+
 class FrameError(ValueError):
     """
     What came isn't a frame.
@@ -143,8 +146,11 @@ class Decoder:
         start, need = 0, HEADER.size
         while size - start >= HEADER.size:
             length, kind, number = HEADER.unpack_from(data, start)
-            if length > LARGEST:
-                raise FrameError(f"A frame of {length} bytes is announced")
+            if length > LARGEST or kind not in _KINDS:
+                raise FrameError(
+                    f"No frame is of kind {kind} and has {length} bytes: something"
+                    " else has been written to the pipe"
+                )
             need = HEADER.size + length
             if size - start < need:
                 break

@@ -15,7 +15,7 @@ from ..interfaces import ITask
 from ..iteration import BufferedSource, Deferator, IterationProducer
 from .exceptions import rebuild
 from .framing import Kind
-from .payloads import loadsMany
+from .payloads import loadsMany, told
 
 __all__ = ["Iteration"]
 
@@ -141,11 +141,11 @@ class Iteration:
         items: list[Any] = []
         try:
             items.extend(loadsMany(payload))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - runs code of users
+        except BaseException as error:  # noqa: BLE001 - runs code of users
             failure = Failure(
                 SerializationError(
                     f"An item of the iteration of {self.task!r} can't be unpickled"
-                    f" here: {type(error).__name__}: {error}"
+                    f" here: {told(error)}"
                 )
             )
         else:

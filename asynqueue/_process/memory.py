@@ -23,7 +23,7 @@ def residentSize(pid: int) -> int | None:
             for line in file:
                 if line.startswith("VmRSS:"):
                     return int(line.split()[1])
-    except FileNotFoundError:
+    except OSError:
         # It's gone, or the system has no such files.
         pass
     with suppress(OSError, ValueError):

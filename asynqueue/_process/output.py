@@ -57,8 +57,11 @@ class OutputLog:
         """
         Take what was written.
 
-        @param data: The bytes.
+        @param data: The bytes, empty at the end.
         """
+        if not data:
+            self._close()
+            return
         self._tail = (self._tail + data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
         *lines, partial = (self._partial + data).split(b"\n")
         for line in lines:
@@ -68,7 +71,7 @@ class OutputLog:
             partial = partial[_LINE_BYTES:]
         self._partial = partial
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """
         Log what is left.
         """

@@ -1,38 +1,34 @@
 """
-What goes through the pipes, pickled: calls and results, exceptions, set-up.
+What goes through the pipes, pickled: calls and results, set-up.
 
-Used on both sides, so it imports nothing but the standard library.
+Used on both sides, so it imports nothing but the standard library. What calls code of
+objects to be pickled or described catches whatever that raises: only the one call may
+fail.
 """
 
 from __future__ import annotations
 
 import pickle
 import sys
-import traceback
 from collections.abc import Iterator
 from typing import Any
+
+from .._about import describe, message
 
 __all__ = [
     "PROTOCOL",
     "NotPicklable",
+    "cut",
     "dumps",
     "dumpsCall",
-    "dumpsException",
     "loads",
     "loadsMany",
+    "setup",
+    "told",
 ]
 
 #: The protocol of pickle that all frames are in.
 PROTOCOL = 5
-
-#: So much of a traceback, in characters, is brought over.
-_MOST_TEXT = 65_536
-
-#: So much of an exception, in bytes, is brought over.
-_MOST_EXCEPTION = 1 << 20
-
-#: So many exceptions of a chain are brought over.
-_MOST_CAUSES = 20
 
 loads = pickle.loads
 
@@ -55,18 +51,18 @@ def dumps(value: Any) -> bytes:
     """
     try:
         return pickle.dumps(value, PROTOCOL)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - runs __reduce__ of users
+    except BaseException as error:  # noqa: BLE001 - see the module's docstring
         try:
             import cloudpickle  # type: ignore[import-untyped, unused-ignore]
         except ImportError:
             raise NotPicklable(
-                f"{_told(error)}. Lambdas, closures and local functions can be"
+                f"{told(error)}. Lambdas, closures and local functions can be"
                 " pickled where the extra asynqueue[cloudpickle] is installed"
             ) from error
         try:
             pickled: bytes = cloudpickle.dumps(value, PROTOCOL)
-        except (Exception, SystemExit) as worse:  # noqa: BLE001 - as above
-            raise NotPicklable(f"{_told(worse)}, not even by cloudpickle") from worse
+        except BaseException as worse:
+            raise NotPicklable(f"{told(worse)}, not even by cloudpickle") from worse
         return pickled
 
 
@@ -95,10 +91,9 @@ def dumpsCall(f: Any, args: tuple[Any, ...], kw: dict[str, Any], raw: bool) -> b
         for what, value in parts:
             try:
                 dumps(value)
-            except NotPicklable as guilty:
+            except NotPicklable as guilty:  # noqa: PERF203 - a call isn't that long
                 raise NotPicklable(
-                    f"{what} ({_cut(_told(value, repr), 200)}) can't be pickled:"
-                    f" {guilty}"
+                    f"{what} ({describe(value)}) can't be pickled: {guilty}"
                 ) from guilty.__cause__
         raise NotPicklable(f"the call can't be pickled: {error}") from error.__cause__
 
@@ -119,95 +114,18 @@ def loadsMany(data: memoryview) -> Iterator[Any]:
         yield pickle.load(file)
 
 
-def dumpsException(error: BaseException, text: str) -> bytes:
+def told(error: BaseException) -> str:
     """
-    Pickle an exception with its traceback and its causes, whatever it's like.
+    Tell what an exception is.
 
     @param error: The exception.
 
-    @param text: Text about it.
-
-    @return: A pickle of nothing but text and bytes: the text, the traceback, and a
-        list of relation and pickle for the exception (the relation is empty) and
-        whatever it has come from (C{'cause'} or C{'context'}). A pickle that can't be
-        had is C{None}.
+    @return: Its type and its message.
     """
-    try:
-        lines = "".join(traceback.format_exception(type(error), error, _trace(error)))
-    except Exception:  # noqa: BLE001 - formatting calls code of the exception
-        lines = f"{type(error).__name__}, whose traceback can't be shown\n"
-    chain: list[tuple[str, bytes | None]] = []
-    link: BaseException | None = error
-    relation = ""
-    seen: set[int] = set()
-    while link is not None and id(link) not in seen and len(chain) < _MOST_CAUSES:
-        seen.add(id(link))
-        chain.append((relation, _dumpsOne(link)))
-        if link.__cause__ is not None:
-            relation, link = "cause", link.__cause__
-        elif link.__suppress_context__:
-            link = None
-        else:
-            relation, link = "context", link.__context__
-    return pickle.dumps(
-        (_cut(text, _MOST_TEXT), _cut(lines, _MOST_TEXT), chain), PROTOCOL
-    )
+    return f"{type(error).__name__}: {message(error)}"
 
 
-def _trace(error: BaseException) -> Any:
-    """
-    Get the traceback of an exception without the frames of this package at its top.
-
-    @param error: The exception.
-
-    @return: The traceback.
-    """
-    trace = error.__traceback__
-    here = __name__.partition(".")[0]
-    while (
-        trace is not None
-        and trace.tb_next is not None
-        and str(trace.tb_frame.f_globals.get("__name__")).startswith(f"{here}.")
-    ):
-        trace = trace.tb_next
-    return trace
-
-
-def _dumpsOne(error: BaseException) -> bytes | None:
-    """
-    Pickle an exception on its own.
-
-    @param error: The exception.
-
-    @return: The pickle, C{None} if it can't be had or is very large.
-    """
-    try:
-        pickled = dumps(error)
-    except NotPicklable:
-        return None
-    return pickled if len(pickled) <= _MOST_EXCEPTION else None
-
-
-def _told(value: Any, tell: Any = str) -> str:
-    """
-    Describe something that may not want to be described.
-
-    @param value: The thing; for an exception, its type is told too.
-
-    @param tell: C{str} or C{repr}.
-
-    @return: Text.
-    """
-    try:
-        text = str(tell(value))
-    except Exception:  # noqa: BLE001 - calls code of users
-        text = f"<{type(value).__name__}>"
-    if isinstance(value, BaseException) and tell is str:
-        return f"{type(value).__name__}: {_cut(text, 500)}"
-    return text
-
-
-def _cut(text: str, most: int) -> str:
+def cut(text: str, most: int) -> str:
     """
     Cut a text in the middle if it's long.
 
@@ -237,5 +155,7 @@ def setup() -> dict[str, Any]:
     data = get_preparation_data("asynqueue")
     for name in ("authkey", "log_level", "log_to_stderr", "start_method", "name"):
         data.pop(name, None)
+    # The child starts where the parent is, and may go elsewhere.
+    data.pop("dir", None)
     data.setdefault("sys_path", list(sys.path))
     return data

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorTime, IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -54,9 +56,8 @@ class ReactorUniverse(Universe):
         @param start: When the call began.
         """
         if isinstance(outcome, Deferred):
-            outcome.addCallback(
-                lambda pair: super(ReactorUniverse, self).ran(number, pair, start)
-            )
+            ran = super().ran
+            outcome.addCallback(lambda pair: ran(number, pair, start))
         else:
             super().ran(number, outcome, start)
 
@@ -151,13 +152,14 @@ class _Listener:
     The pipe from the parent, in the reactor.
     """
 
-    def __init__(self, fd: int, receive: Callable[[], None]) -> None:
+    def __init__(self, fd: int, receive: Callable[[bool], None]) -> None:
         """
         Make it.
 
         @param fd: The descriptor.
 
-        @param receive: Called when there is something to be read.
+        @param receive: Called, with whether to wait for it, when there is something
+            to be read.
         """
         self._fd = fd
         self._receive = receive
@@ -165,12 +167,16 @@ class _Listener:
     def fileno(self) -> int:
         """
         Implement C{IReadDescriptor.fileno}.
+
+        @return: The descriptor.
         """
         return self._fd
 
     def logPrefix(self) -> str:
         """
         Implement C{ILoggingContext.logPrefix}.
+
+        @return: The prefix.
         """
         return "asynqueue"
 
@@ -178,43 +184,41 @@ class _Listener:
         """
         Implement C{IReadDescriptor.doRead}.
         """
-        self._receive()
+        self._receive(True)
 
     def connectionLost(self, reason: Failure) -> None:
         """
-        Implement C{IReadDescriptor.connectionLost}.
+        Implement C{IReadDescriptor.connectionLost}. The pipe has come to its end,
+        unless it's only the reactor that has.
 
         @param reason: Why.
         """
-        self._receive()
+        self._receive(False)
 
 
-def run(pipes: Any, fd: int, setUp: Callable[[memoryview], None]) -> None:
+def run(pipes: Any, setUp: Callable[[memoryview], None]) -> None:
     """
     Do what the parent says until it says no more.
 
     @param pipes: The pipes to and from the parent.
 
-    @param fd: The descriptor of the one from it.
-
     @param setUp: Makes this interpreter like the parent's.
     """
     reactor = globalReactor()
-    universe: ReactorUniverse | None = None
+    universe = ReactorUniverse(pipes.send, reactor)
 
-    def receive() -> None:
-        nonlocal universe
-        frames = pipes.receive(True)
+    def receive(wait: bool) -> None:
+        frames = pipes.receive(wait)
         if frames is None:
             reactor.removeReader(listener)
-            reactor.stop()
+            with suppress(ReactorNotRunning):
+                reactor.stop()
             return
         for frame in frames:
             if frame[0] == Kind.SETUP:
                 setUp(frame[2])
-                universe = ReactorUniverse(pipes.send, reactor)
                 pipes.send(Kind.HELLO, 0, b"")
-            elif universe is not None:
+            else:
                 universe.handle(frame)
                 universe.schedule()
 
@@ -224,9 +228,8 @@ def run(pipes: Any, fd: int, setUp: Callable[[memoryview], None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    listener = _Listener(fd, receive)
+    listener = _Listener(pipes.fileno(), receive)
     reactor.addReader(listener)
     reactor.callWhenRunning(keepSignals)
     reactor.run()
-    if universe is not None:
-        universe.close()
+    universe.close()

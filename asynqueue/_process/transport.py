@@ -36,6 +36,9 @@ __all__ = ["Child", "Ended", "IReactorChild"]
 #: So much is read at a time. Larger reads take longer than two of these.
 _READ_BYTES = 65_536
 
+#: So much is read from a pipe after its child has ended, and no more.
+_MOST_LEFT = 1 << 22
+
 #: Seconds that a child has to end after a signal that it may handle, or after its
 #: pipe has been closed for it.
 _GRACE = 0.5
@@ -94,26 +97,38 @@ class _Reader:
     which saves a third of the time that a call takes.
     """
 
-    def __init__(self, fd: int, received: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, fd: int, received: Callable[[bytes], object], reactor: IReactorFDSet
+    ) -> None:
         """
-        Make it.
+        Start reading.
 
         @param fd: The descriptor.
 
         @param received: Called with what has come, empty bytes at the end.
+
+        @param reactor: The reactor.
         """
         self._fd = fd
         self._received = received
+        self._reactor = reactor
+        self._open = True
+        os.set_blocking(fd, False)
+        reactor.addReader(self)
 
     def fileno(self) -> int:
         """
         Implement C{IReadDescriptor.fileno}.
+
+        @return: The descriptor.
         """
         return self._fd
 
     def logPrefix(self) -> str:
         """
         Implement C{ILoggingContext.logPrefix}.
+
+        @return: The prefix.
         """
         return "asynqueue"
 
@@ -121,13 +136,7 @@ class _Reader:
         """
         Implement C{IReadDescriptor.doRead}.
         """
-        try:
-            data = os.read(self._fd, _READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        self._received(data)
+        self._read()
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -135,13 +144,57 @@ class _Reader:
 
         @param reason: Why.
         """
-        self._received(b"")
+        self.close()
+
+    def finish(self) -> None:
+        """
+        Read what is left in the pipe, and close it. Who wrote to it has ended.
+        """
+        for _ in range(_MOST_LEFT // _READ_BYTES):
+            if not self._read():
+                break
+        # Whoever else has its other end isn't waited for.
+        self.close()
+
+    def close(self) -> None:
+        """
+        Close the pipe, and tell that it's at its end.
+        """
+        if self._open:
+            self._open = False
+            self._reactor.removeReader(self)
+            os.close(self._fd)
+            self._received(b"")
+
+    def _read(self) -> bool:
+        """
+        Read what there is, once.
+
+        @return: Whether there may be more.
+        """
+        if not self._open:
+            return False
+        try:
+            data = os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if data:
+            self._received(data)
+        else:
+            self.close()
+        return self._open
 
 
 @implementer(IWriteDescriptor)
 class _Writer:
     """
     The end of a pipe that is written.
+
+    @ivar accepted: How many bytes it was given.
+
+    @ivar delivered: How many of them the pipe has taken.
     """
 
     def __init__(self, fd: int, reactor: IReactorFDSet) -> None:
@@ -152,20 +205,27 @@ class _Writer:
 
         @param reactor: The reactor, which is asked only when the pipe is full.
         """
+        self.accepted = 0
+        self.delivered = 0
         self._fd = fd
         self._reactor = reactor
         self._pending: deque[memoryview] = deque()
         self._open = True
+        os.set_blocking(fd, False)
 
     def fileno(self) -> int:
         """
         Implement C{IWriteDescriptor.fileno}.
+
+        @return: The descriptor.
         """
         return self._fd
 
     def logPrefix(self) -> str:
         """
         Implement C{ILoggingContext.logPrefix}.
+
+        @return: The prefix.
         """
         return "asynqueue"
 
@@ -175,6 +235,7 @@ class _Writer:
 
         @param data: The bytes.
         """
+        self.accepted += len(data)
         if not self._open or not data:
             return
         waiting = bool(self._pending)
@@ -218,6 +279,7 @@ class _Writer:
         try:
             while pending:
                 written = os.write(self._fd, pending[0])
+                self.delivered += written
                 if written < len(pending[0]):
                     pending[0] = pending[0][written:]
                 else:
@@ -241,22 +303,6 @@ class _Protocol(ProcessProtocol):
         @param child: Who wants to know.
         """
         self._child = child
-
-    def outReceived(self, data: bytes) -> None:
-        """
-        Take what was written to stdout.
-
-        @param data: It.
-        """
-        self._child.stdout.write(data)
-
-    def errReceived(self, data: bytes) -> None:
-        """
-        Take what was written to stderr.
-
-        @param data: It.
-        """
-        self._child.stderr.write(data)
 
     def processExited(self, reason: Failure) -> None:
         """
@@ -306,53 +352,34 @@ class Child:
         self._ended = ended
         self._reactor = reactor
         self._decoder = Decoder()
-        self._reading = True
+        self._deaf = False
         self._how: Ended | None = None
         self._timer: IDelayedCall | None = None
         self.stdout = OutputLog("stdout", reactor=reactor)
         self.stderr = OutputLog("stderr", reactor=reactor)
         self.pid: int | None = None
-        theirs: list[int] = []
-        ours: list[int] = []
-        try:
-            for mine in (1, 0):
-                ends = os.pipe()
-                ours.append(ends[mine])
-                theirs.append(ends[1 - mine])
-            null = os.open(os.devnull, os.O_RDONLY)
-            theirs.append(null)
-            self._process: Any = reactor.spawnProcess(
-                _Protocol(self),
-                sys.executable,
-                [
-                    sys.executable,
-                    *_args_from_interpreter_flags(),
-                    _PROGRAM,
-                    *options,
-                ],
-                env=None if env is None else dict(env),
-                childFDs={0: null, 1: "r", 2: "r", 3: theirs[0], 4: theirs[1]},
-            )
-        except BaseException:
-            for fd in ours:
-                os.close(fd)
-            raise
-        finally:
-            for fd in theirs:
-                os.close(fd)
+        self._process, fds = self._spawn(options, env)
         self.pid = self._process.pid
-        for fd in ours:
-            os.set_blocking(fd, False)
-        self._writer = _Writer(ours[0], reactor)
-        self._reader = _Reader(ours[1], self._dataReceived)
-        reactor.addReader(self._reader)
+        self._writer = _Writer(fds[3], reactor)
+        self._readers = [
+            _Reader(fds[1], self.stdout.write, reactor),
+            _Reader(fds[2], self.stderr.write, reactor),
+            _Reader(fds[4], self._dataReceived, reactor),
+        ]
 
     @property
-    def alive(self) -> bool:
+    def accepted(self) -> int:
         """
-        Whether the process hasn't ended yet.
+        How many bytes of frames were given to it.
         """
-        return self._how is None
+        return self._writer.accepted
+
+    @property
+    def delivered(self) -> int:
+        """
+        How many of these bytes have gone where the child can read them.
+        """
+        return self._writer.delivered
 
     def send(self, kind: int, number: int, payload: bytes) -> None:
         """
@@ -400,16 +427,53 @@ class Child:
         self._cancelTimer()
         value: Any = reason.value
         code = 0 if reason.check(ProcessDone) else value.exitCode
-        self._how = Ended(pid, code, getattr(value, "signal", None), "")
-        # What it has sent is still in the pipe.
-        while self._reading:
-            try:
-                data = os.read(self._reader.fileno(), _READ_BYTES)
-            except OSError:
-                # Somebody else has its end of the pipe, and nothing is in it.
-                data = b""
-            self._dataReceived(data)
-        self._finish()
+        number = getattr(value, "signal", None)
+        self._writer.close()
+        self._how = Ended(pid, code, number, "")
+        for reader in self._readers:
+            reader.finish()
+        self._ended(evolve(self._how, output=self.stderr.tail))
+
+    def _spawn(
+        self, options: tuple[str, ...], env: Mapping[str, str] | None
+    ) -> tuple[Any, dict[int, int]]:
+        """
+        Start the process.
+
+        @param options: Options of its program.
+
+        @param env: Its environment.
+
+        @return: The process, and our ends of the pipes by the descriptor that the
+            child has the other end as.
+        """
+        ours: dict[int, int] = {}
+        theirs: dict[int, int] = {}
+        try:
+            theirs[0] = os.open(os.devnull, os.O_RDONLY)
+            for fd in (1, 2, 4):
+                ours[fd], theirs[fd] = os.pipe()
+            theirs[3], ours[3] = os.pipe()
+            process: Any = self._reactor.spawnProcess(
+                _Protocol(self),
+                sys.executable,
+                [
+                    sys.executable,
+                    *_args_from_interpreter_flags(),
+                    _PROGRAM,
+                    *options,
+                ],
+                env=None if env is None else dict(env),
+                childFDs=theirs,
+            )
+        except BaseException:
+            for fd in ours.values():
+                os.close(fd)
+            raise
+        finally:
+            for fd in theirs.values():
+                os.close(fd)
+        return process, ours
 
     def _dataReceived(self, data: bytes) -> None:
         """
@@ -417,68 +481,48 @@ class Child:
 
         @param data: It, empty at the end.
         """
+        if self._deaf:
+            return
         if data:
             try:
                 frames = self._decoder.feed(data)
-            except FrameError:
-                # A task has written to a descriptor that isn't its own.
+            except FrameError as error:
+                # Nor can anything be made of what comes after it.
+                self._deaf = True
+                self.stderr.write(f"{error}\n".encode())
                 self._kill()
-                self._closeReader()
             else:
                 if frames:
                     self._received(frames)
-        else:
-            self._closeReader()
-        if not self._reading and self._how is None and self._timer is None:
+        elif self._how is None and self._timer is None:
             # A process without its pipe is of no use any longer.
             self._after(_LOOK, self._look)
 
-    def _closeReader(self) -> None:
-        """
-        Close the pipe from the child.
-        """
-        if self._reading:
-            self._reading = False
-            self._reactor.removeReader(self._reader)
-            os.close(self._reader.fileno())
-
-    def _finish(self) -> None:
-        """
-        Let go of all that is left, and tell that the process has ended.
-        """
-        self._writer.close()
-        self._process.loseConnection()
-        for output in (self.stdout, self.stderr):
-            output.close()
-        assert self._how is not None  # It's called when that is known.
-        self._ended(evolve(self._how, output=self.stderr.tail))
-
     def _look(self) -> None:
         """
-        Look whether the process that has closed its pipe has ended, and end it.
+        Look whether a process that should have ended has, and kill it.
         """
         self._timer = None
         reapAllProcesses()
-        if self._how is None:
-            self._kill()
-            self._after(_LOOK, self._look)
+        self._kill()
 
     def _kill(self) -> None:
         """
-        Kill the process.
+        Kill the process, and see to it that this is noticed.
         """
-        self._signal("KILL")
+        if self._how is None:
+            self._signal("KILL")
+            self._after(_LOOK, self._look)
 
     def _signal(self, name: str) -> None:
         """
-        Send a signal to the process, if it hasn't ended.
+        Send a signal to the process.
 
         @param name: The signal's name.
         """
-        if self._how is None:
-            # Unless it's ending right now.
-            with suppress(ProcessExitedAlready, OSError):
-                self._process.signalProcess(name)
+        # Unless it's ending right now.
+        with suppress(ProcessExitedAlready, OSError):
+            self._process.signalProcess(name)
 
     def _after(self, seconds: float, f: Callable[[], None]) -> None:
         """

@@ -10,13 +10,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
 from .._calls import CallRunner
 from .._status import Status
 from .framing import COUNT, SECONDS, Frame, Kind
-from .payloads import NotPicklable, dumps, dumpsException, loads
+from .payloads import NotPicklable, dumps, loads, told
+from .raised import dumpsException
 
 __all__ = ["Stream", "Universe"]
 
@@ -138,7 +140,8 @@ class Stream:
             try:
                 close()
             except BaseException:  # noqa: BLE001 - the iterator is the user's
-                sys.excepthook(*sys.exc_info())
+                with suppress(BaseException):
+                    sys.excepthook(*sys.exc_info())
 
 
 class Universe:
@@ -189,9 +192,9 @@ class Universe:
         try:
             f, args, kw, raw = loads(payload)
         except BaseException as error:  # noqa: BLE001 - runs code of users
-            told = NotPicklable(f"{type(error).__name__}: {error}")
-            told.__cause__ = error
-            self.fail(number, told, "The call can't be unpickled in the child", 0.0)
+            reason = NotPicklable(told(error))
+            reason.__cause__ = error
+            self.fail(number, reason, "The call can't be unpickled in the child", 0.0)
             return
         start = perf_counter()
         self.ran(number, self.runners[raw]((f, args, kw)), start)
@@ -303,7 +306,7 @@ class Universe:
 
         @param error: The exception.
         """
-        text = f"The iteration has failed: {type(error).__name__}: {error}"
+        text = f"The iteration has failed: {told(error)}"
         self.endStream(stream, Kind.FAILED, dumpsException(error, text))
         if isinstance(error, NotPicklable):
             stream.close()

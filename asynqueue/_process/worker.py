@@ -25,7 +25,7 @@ from .exceptions import rebuild
 from .framing import COUNT, SECONDS, Frame, Kind
 from .iteration import Iteration
 from .memory import residentSize
-from .payloads import NotPicklable, dumps, dumpsCall, loads, setup
+from .payloads import NotPicklable, dumps, dumpsCall, loads, setup, told
 from .starts import Starts
 from .transport import Child, Ended, IReactorChild
 
@@ -69,6 +69,8 @@ class _Job:
     @ivar done: Fires when the worker is ready for another task.
 
     @ivar sent: When it was sent.
+
+    @ivar end: Where it ends in what the child was sent.
     """
 
     number: int
@@ -77,6 +79,7 @@ class _Job:
     consumer: Any
     done: Deferred[None]
     sent: float = 0.0
+    end: int = 0
 
 
 class ChildHandle:
@@ -220,10 +223,7 @@ class ProcessWorker:
         @param callableObject: The callable.
         """
         self._resign = callableObject
-        child = self._child
-        if child is not None:
-            for output in (child.stdout, child.stderr):
-                output.who = f"Worker {self.ID}, pid {child.pid}"
+        self._nameOutput()
         if self.state in (State.DYING, State.DEAD):
             self._reactor.callLater(0, callableObject)
 
@@ -283,7 +283,9 @@ class ProcessWorker:
         tasks = [task for task in begun if task is not None]
         tasks += [job.task for job in self._jobs]
         self._jobs.clear()
-        self._die(rudely=True)
+        if self.state is not State.DYING:
+            # Else, it has been given a moment to do so by itself.
+            self._die(rudely=True)
         return tasks
 
     def deferUntilGone(self) -> Deferred[None]:
@@ -375,9 +377,19 @@ class ProcessWorker:
             env=self._env,
             reactor=self._reactor,
         )
+        self._nameOutput()
         self._child.send(Kind.SETUP, 0, dumps(setup()))
         if self._jobs:
             self._send(self._jobs[0])
+
+    def _nameOutput(self) -> None:
+        """
+        Have the log say whose output the child's is.
+        """
+        child = self._child
+        if child is not None and self.ID is not None:
+            for output in (child.stdout, child.stderr):
+                output.who = f"Worker {self.ID}, pid {child.pid}"
 
     def _startLater(self) -> None:
         """
@@ -399,6 +411,7 @@ class ProcessWorker:
             payload, job.payload = job.payload, b""
             job.sent = perf_counter()
             self._child.send(Kind.CALL, job.number, payload)
+            job.end = self._child.accepted
 
     def _received(self, frames: list[Frame]) -> None:
         """
@@ -528,6 +541,18 @@ class ProcessWorker:
         for d in waiters:
             d.callback(None)
 
+    def _mayHaveStarted(self, job: _Job, child: Child | None) -> bool:
+        """
+        Tell whether the child may have begun to run a job before its end.
+
+        @param job: The first job.
+
+        @param child: The child.
+
+        @return: C{False} if it certainly hasn't.
+        """
+        return self._greeted and child is not None and child.delivered >= job.end
+
     def _doResign(self) -> None:
         """
         Resign, if there's somebody to resign to.
@@ -566,10 +591,9 @@ def _giveResult(task: ITask, payload: memoryview) -> None:
     """
     try:
         result = loads(payload)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - runs code of users
+    except BaseException as error:  # noqa: BLE001 - runs code of users
         wrapped = SerializationError(
-            f"The result of {task!r} can't be unpickled here:"
-            f" {type(error).__name__}: {error}"
+            f"The result of {task!r} can't be unpickled here: {told(error)}"
         )
         wrapped.__cause__ = error
         task.errback(Failure(wrapped))

@@ -1,0 +1,248 @@
+"""
+The child's loop: what the parent has said is read, and done, until it says no more.
+
+The pipe from the parent is descriptor 3, the one to it is 4, so that the standard
+streams are free for what runs here. The child ends when its pipe does, so it never
+outlives the parent by more than the task it's running.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import sys
+import threading
+from contextlib import suppress
+from types import ModuleType
+from typing import Any, NoReturn
+
+from .framing import Decoder, Frame, Kind, header
+from .payloads import loads
+from .universe import Universe
+
+__all__ = ["Pipes", "end", "run", "setUp"]
+
+#: Descriptors of the pipes.
+_IN, _OUT = 3, 4
+
+#: So much is read at a time.
+_READ_BYTES = 65_536
+
+
+class _Main(ModuleType):
+    """
+    Stands for the parent's main module until something of it is needed.
+
+    Functions of it are looked up in C{__main__} when they're unpickled. Only then is
+    the main module imported, in the way of C{multiprocessing}, so that what it imports
+    delays no child that needs nothing of it.
+    """
+
+    def __init__(self, preparation: dict[str, Any]) -> None:
+        """
+        Stand for it.
+
+        @param preparation: What C{multiprocessing} tells its children.
+        """
+        super().__init__("__main__")
+        # Names that are nobody else's.
+        self.__preparation: dict[str, Any] | None = preparation
+        self.__error: BaseException | None = None
+
+    def __repr__(self) -> str:
+        """
+        Say what is wrong with it. This is part of the message when a function isn't
+        found.
+        """
+        return "the main program, which has no file of that name to be imported from"
+
+    def __getattr__(self, name: str) -> Any:
+        """
+        Look something up in the parent's main module.
+
+        @param name: Its name.
+
+        @return: It.
+
+        @raise AttributeError: If there's no main module that could be imported, or
+            nothing of that name in it.
+        """
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if self.__error is not None:
+            raise self.__error
+        preparation, self.__preparation = self.__preparation, None
+        if preparation is not None:
+            try:
+                _importMain(preparation)
+            except BaseException as error:
+                self.__error = error
+                raise
+        main = sys.modules["__main__"]
+        if main is self:
+            raise AttributeError(name)
+        return getattr(main, name)
+
+
+def _importMain(preparation: dict[str, Any]) -> None:
+    """
+    Import the parent's main module.
+
+    @param preparation: What C{multiprocessing} tells its children.
+    """
+    from multiprocessing.process import current_process
+    from multiprocessing.spawn import prepare
+
+    # Has children refused, with a message that many know, to a program that starts
+    # some without being asked whether it's C{__main__}.
+    process: Any = current_process()
+    process._inheriting = True
+    try:
+        prepare(preparation)
+    finally:
+        del process._inheriting
+
+
+def setUp(payload: memoryview) -> None:
+    """
+    Be like the parent's interpreter.
+
+    @param payload: What the parent has said of it, pickled.
+    """
+    preparation = loads(payload)
+    sys.path[:] = preparation["sys_path"]
+    sys.argv[:] = preparation.get("sys_argv", sys.argv)
+    sys.modules["__main__"] = _Main(preparation)
+
+
+class Pipes:
+    """
+    The pipes to and from the parent.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = Decoder()
+        # Iterations send from a thread, too.
+        self._lock = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(_IN, select.POLLIN)
+
+    def fileno(self) -> int:
+        """
+        Tell the descriptor of the pipe from the parent.
+
+        @return: The descriptor.
+        """
+        return _IN
+
+    def send(self, kind: int, number: int, payload: bytes) -> None:
+        """
+        Send a frame, waiting until the parent takes it.
+
+        @param kind: The kind.
+
+        @param number: The number of the call.
+
+        @param payload: The payload.
+        """
+        head = header(kind, number, len(payload))
+        with self._lock:
+            try:
+                if len(payload) < _READ_BYTES:
+                    self._write(memoryview(head + payload))
+                else:
+                    self._write(memoryview(head))
+                    self._write(memoryview(payload))
+            except OSError:
+                # The parent has gone, and nobody is there to hear of it.
+                end()
+
+    def receive(self, wait: bool) -> list[Frame] | None:
+        """
+        Get what the parent has sent.
+
+        @param wait: Whether to wait for it.
+
+        @return: The frames that are whole, C{None} if no more will come.
+        """
+        if not wait and not self._poll.poll(0):
+            return []
+        try:
+            data = os.read(_IN, _READ_BYTES)
+        except OSError:
+            return None
+        return self._decoder.feed(data) if data else None
+
+    def _write(self, data: memoryview) -> None:
+        """
+        Write bytes.
+
+        @param data: The bytes.
+        """
+        while data:
+            data = data[os.write(_OUT, data) :]
+
+
+def end() -> NoReturn:
+    """
+    End this process, with the functions that are to be run at its exit, but without
+    waiting for threads that somebody has left running.
+    """
+    with suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):
+            stream.flush()
+    os._exit(0)
+
+
+def run() -> NoReturn:
+    """
+    Do what the parent says until it says no more, then end this process.
+    """
+    for descriptor in (_IN, _OUT):
+        os.set_inheritable(descriptor, False)
+    for stream in (sys.stdout, sys.stderr):
+        # Each line is logged when it's written. The log takes it as UTF-8.
+        stream.reconfigure(  # type: ignore[union-attr]
+            encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+    pipes = Pipes()
+    if "--reactor" in sys.argv:
+        from .reactorchild import run as runReactor
+
+        runReactor(pipes, setUp)
+    else:
+        universe = Universe(pipes.send)
+        while _turn(pipes, universe):
+            pass
+        universe.close()
+    end()
+
+
+def _turn(pipes: Pipes, universe: Universe) -> bool:
+    """
+    Do what there is to do, waiting for it if need be.
+
+    @param pipes: The pipes.
+
+    @param universe: What goes on here.
+
+    @return: Whether more may come.
+    """
+    frames = pipes.receive(universe.idle)
+    if frames is None:
+        return False
+    frames.reverse()
+    while frames:
+        # Not to be kept in mind while the next are waited for: they may be large.
+        frame = frames.pop()
+        if frame[0] == Kind.SETUP:
+            setUp(frame[2])
+            pipes.send(Kind.HELLO, 0, b"")
+        else:
+            universe.handle(frame)
+    if not universe.idle:
+        universe.advance()
+    return True
