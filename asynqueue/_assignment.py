@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -16,15 +16,13 @@ from ._backlog import Backlog
 from ._log import log
 from ._reactor import orGlobalReactor
 from ._task import Task
+from .errors import ImplementationError
 from .interfaces import ITaskCanceller, IWorker
 
 __all__ = ["Assignment", "AssignmentFactory"]
 
 #: Seconds that tasks are handed out at a stretch before the reactor gets its turn.
 _STRETCH = 0.004
-
-#: After so many tasks the time is looked at.
-_GLANCE = 32
 
 
 class Assignment:
@@ -60,8 +58,30 @@ class Assignment:
         task.accept()
         if not self.d.called:
             self.d.callback(worker)
-        ready: Deferred[object] = worker.run(task)
+            if task.d.called:
+                # Who heard that it's accepted has cancelled it.
+                return succeed(None)
+        return _run(worker, task)
+
+
+def _run(worker: Any, task: Task) -> Deferred[object]:
+    """
+    Have a worker run a task.
+
+    @param worker: The worker.
+
+    @param task: The task.
+
+    @return: A Deferred that fires when the worker is ready for another.
+
+    @raise ImplementationError: If the worker gives something else.
+    """
+    ready: object = worker.run(task)
+    if isinstance(ready, Deferred):
         return ready
+    raise ImplementationError(
+        f"The method run of {worker!r} must return a Deferred, not {ready!r}"
+    )
 
 
 class _Post:
@@ -280,15 +300,17 @@ class AssignmentFactory:
 
         @return: Whether all is done.
         """
-        line = self._line
-        pop = self.backlog.pop
-        number, end = 0, 0.0
-        while line:
+        line, backlog = self._line, self.backlog
+        seconds = orGlobalReactor(self._reactor).seconds
+        end = seconds() + _STRETCH
+        while line or self._match():
             post = line.popleft()
             post.listed = False
             if not post.free:
+                if post.open:
+                    self._withdraw(post)
                 continue
-            task = pop(post.series)
+            task = backlog.pop(post.series)
             if task is None:
                 self._enter(post)
                 continue
@@ -296,16 +318,27 @@ class AssignmentFactory:
                 self._fill(post, task)
             else:
                 self._start(post, task)
+            if backlog.onShrink is not None:
+                backlog.onShrink()
             if post.free:
                 self._enlist(post)
-            number += 1
-            if number % _GLANCE == 0:
-                now = orGlobalReactor(self._reactor).seconds()
-                if not end:
-                    end = now + _STRETCH
-                elif now >= end:
-                    return not line
+            if line and seconds() >= end:
+                return False
         return True
+
+    def _match(self) -> bool:
+        """
+        Put a worker in line whose request could be filled. There may be one when tasks
+        have come while others were being handed out.
+
+        @return: Whether there's one.
+        """
+        if self.requests and self.backlog:
+            for series, requests in self.requests.items():
+                if self.backlog.waits(series):
+                    self._enlist(next(iter(requests.values())))
+                    return True
+        return False
 
     def _enter(self, post: _Post) -> None:
         """
@@ -371,7 +404,7 @@ class AssignmentFactory:
                 d = assignment.accept(post.worker)
             else:
                 task.accept()
-                d = post.worker.run(task)
+                d = _run(post.worker, task)
         except Exception:  # noqa: BLE001 - a worker may be of anybody's making
             task.errback(Failure())
             self._ready(None, post)

@@ -91,6 +91,8 @@ class Outcomes:
         self._info = Info()
         self._delayed: dict[Task, IDelayedCall] = {}
         self._reactor = reactor
+        # Made once, since each task that waits has it.
+        self._cameTo = self._resolve
 
     def put(self, task: Task) -> Deferred[Any]:
         """
@@ -101,9 +103,7 @@ class Outcomes:
         @return: A Deferred that fires with what its result comes to.
         """
         self._load.oneMore()
-        d = task.d.addCallbacks(
-            self._hasResult, self._hasFailed, callbackArgs=(task,), errbackArgs=(task,)
-        )
+        d = task.d.addBoth(self._cameTo, task)
         self._handler.enqueue(task)
         return d
 
@@ -117,6 +117,20 @@ class Outcomes:
         for task in tasks:
             self.cancelTask(task)
         return tasks
+
+    def _resolve(self, result: Any, task: Task) -> Any:
+        """
+        Make something of what a task has come to.
+
+        @param result: A status and a result, or a failure.
+
+        @param task: The task.
+
+        @return: What the Deferred fires with.
+        """
+        if isinstance(result, Failure):
+            return self._hasFailed(result, task)
+        return self._hasResult(result, task)
 
     def _hasResult(self, statusResult: Any, task: Task) -> Any:
         """
@@ -295,9 +309,7 @@ class Outcomes:
 
         @return: A Deferred that fires with what its result comes to.
         """
-        d = task.d.addCallbacks(
-            self._hasResult, self._hasFailed, callbackArgs=(task,), errbackArgs=(task,)
-        )
+        d = task.d.addBoth(self._cameTo, task)
         if delay:
             self._delayed[task] = orGlobalReactor(self._reactor).callLater(
                 delay, self._delayOver, task

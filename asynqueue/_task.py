@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ._about import callText
+from ._log import log
 from ._reactor import orGlobalReactor
 from ._status import Status, StatusResult
 from .interfaces import ITask
@@ -38,6 +40,32 @@ class Holder(Protocol):
 
         @param task: The task.
         """
+
+
+class _ResultDeferred(Deferred[Any]):
+    """
+    The Deferred of a task.
+
+    @ivar task: The task, until it has its result. So nothing is left then that only a
+        garbage collection could clear away.
+    """
+
+    def __init__(self, task: Task) -> None:
+        # One function for all is less to keep, for each queued task, than a method of
+        # each.
+        super().__init__(_cancelled)
+        self.task: Task | None = task
+
+
+def _cancelled(d: Any) -> None:
+    """
+    Stop the work on a task whose Deferred is being cancelled, and fails after this.
+
+    @param d: The Deferred.
+    """
+    task, d.task = d.task, None
+    if task is not None and task.d is d:
+        task.release()
 
 
 @implementer(ITask)
@@ -141,7 +169,7 @@ class Task:
         self._callbacks: list[tuple[Any, Any, Any]] | None = None
         self._timer: IDelayedCall | None = None
         self._reactor = reactor
-        self.d: Deferred[Any] = Deferred(self._cancel)
+        self.d = _ResultDeferred(self)
 
     def __lt__(self, other: Task | None) -> bool:
         """
@@ -171,11 +199,7 @@ class Task:
         """
         Name the call.
         """
-        f, args, kw = self.callTuple
-        name = f if isinstance(f, str) else getattr(f, "__qualname__", None)
-        parts = [_short(value) for value in args]
-        parts += [f"{key}={_short(value)}" for key, value in kw.items()]
-        return f"<Task {name or _short(f)}({', '.join(parts)})>"
+        return f"<Task {callText(*self.callTuple)}>"
 
     def copy(self) -> Task:
         """
@@ -271,11 +295,10 @@ class Task:
 
         @param statusResult: The status and the result.
         """
-        if not self.d.called:
-            self.holder = None
-            if self._timer is not None:
-                self.stopTimer()
-            self.d.callback(statusResult)
+        d = self.d
+        if not d.called:
+            self._settle()
+            d.callback(statusResult)
 
     def errback(self, failure: Failure | BaseException) -> None:
         """
@@ -283,10 +306,10 @@ class Task:
 
         @param failure: The failure, or the exception.
         """
-        if not self.d.called:
-            self.holder = None
-            self.stopTimer()
-            self.d.errback(failure)
+        d = self.d
+        if not d.called:
+            self._settle()
+            d.errback(failure)
 
     def reset(self) -> Deferred[Any]:
         """
@@ -296,7 +319,7 @@ class Task:
         """
         self.stopTimer()
         self.accepted = False
-        self.d = Deferred(self._cancel)
+        self.d = _ResultDeferred(self)
         return self.d
 
     def rush(self) -> None:
@@ -318,7 +341,23 @@ class Task:
         self.stopTimer()
         holder, self.holder = self.holder, None
         if holder is not None:
-            holder.cancelTask(self)
+            try:
+                holder.cancelTask(self)
+            except Exception:  # noqa: BLE001 - a worker may be of anybody's making
+                log.failure("{holder} failed to drop {task}", holder=holder, task=self)
+
+    def _settle(self) -> None:
+        """
+        Let go of everything, since the result is there.
+        """
+        if self._timer is not None:
+            self.stopTimer()
+        if self.accepted:
+            self.holder = None
+        else:
+            # It waits to be run again, and a worker that had it before is late.
+            self.release()
+        self.d.task = None
 
     def _timedOut(self) -> None:
         """
@@ -329,30 +368,6 @@ class Task:
         self.callback(
             (Status.TIMEOUT, f"{self!r} took longer than {self.timeout} seconds")
         )
-
-    def _cancel(self, d: Deferred[Any]) -> None:
-        """
-        Stop the work: the Deferred has been cancelled, and fails after this.
-
-        @param d: The Deferred.
-        """
-        if d is self.d:
-            self.release()
-
-
-def _short(value: Any) -> str:
-    """
-    Describe an argument in a few characters, whatever it is.
-
-    @param value: The argument.
-
-    @return: Its C{repr}, cut.
-    """
-    try:
-        text = repr(value)
-    except Exception:  # noqa: BLE001 - any repr may raise anything
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 class TaskFactory:

@@ -20,7 +20,6 @@ from ._outcome import Outcomes, notRun
 from ._priority import Priority
 from ._queue import Queue
 from ._reactor import orGlobalReactor
-from ._status import Status
 from ._task import Task, TaskFactory, checkSeconds
 from .errors import (
     ImplementationError,
@@ -366,7 +365,6 @@ class TaskQueue:
         series = kw.pop("series", None)
         timeout = kw.pop("timeout", None)
         task = self.taskFactory.new(f, args, kw, 0, series, timeout)
-        task.addCallback(_resultOfUpdate)
         return self.th.update(task, ephemeral, sequential)
 
     def subscribe(self, consumer: IConsumer) -> None:
@@ -601,15 +599,3 @@ class TaskQueue:
         stopping, self._stopping = self._stopping or [], None
         for d in stopping:
             d.callback(list(self._unfinished))
-
-
-def _resultOfUpdate(statusResult: Any) -> Any:
-    """
-    Make of what a worker handed back for an update what the caller gets.
-
-    @param statusResult: A status and a result.
-
-    @return: The result.
-    """
-    status, result = statusResult
-    return None if status == Status.NONE else result

@@ -5,10 +5,12 @@ Tasks, and the employer of the workers that run them.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredList, succeed
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -17,7 +19,7 @@ from ._log import log
 from ._reactor import orGlobalReactor
 from ._status import Status
 from ._task import Task, TaskFactory, checkSeconds
-from .errors import ImplementationError, WorkerLost
+from .errors import ImplementationError, QueueRunError, WorkerLost
 from .interfaces import IReplaceable, IWorker
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
 
 
 _T = TypeVar("_T")
+
+_STATUSES = frozenset(status.value for status in Status)
 
 
 class _Departure:
@@ -55,6 +59,42 @@ class _Departure:
         self.reassign = reassign
         self.d: Deferred[list[Task]] = Deferred()
         self.timer: IDelayedCall | None = None
+
+
+class _Settling:
+    """
+    A worker on which updates are being run before it gets tasks.
+
+    @ivar worker: The worker.
+
+    @ivar ID: Its ID.
+
+    @ivar rounds: How many sets of updates are being run.
+
+    @ivar series: The series that it'll request tasks of.
+    """
+
+    __slots__ = ("ID", "rounds", "series", "worker")
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+        self.ID: int = worker.ID
+        self.rounds = 0
+        self.series: list[Hashable] = []
+
+
+@frozen
+class _Outcome:
+    """
+    What has become of an update on one worker.
+
+    @ivar value: The result, or text about the failure.
+
+    @ivar failed: Whether it has failed.
+    """
+
+    value: Any
+    failed: bool = False
 
 
 class TaskHandler:
@@ -89,6 +129,7 @@ class TaskHandler:
         self.onGone: Callable[[Any], object] | None = None
         self._updates: list[Task] = []
         self._updating: set[Task] = set()
+        self._settling: dict[int, _Settling] = {}
         self._departures: dict[int, _Departure] = {}
         self._dying: set[Deferred[None]] = set()
         self._numbers = count(1)
@@ -101,7 +142,10 @@ class TaskHandler:
         @param task: The task.
 
         @return: A Deferred that fires with the worker once it has accepted the task.
+
+        @raise QueueRunError: If the handler has been shut down.
         """
+        self._checkRunning(task)
         return self.assignmentFactory.new(task)
 
     def hire(self, worker: IWorker) -> Deferred[int]:
@@ -117,27 +161,25 @@ class TaskHandler:
             assignments. The same number is the worker's attribute C{ID}.
 
         @raise ImplementationError: If it doesn't provide L{IWorker}, or is employed
-            already.
+            already, here or elsewhere.
 
         @raise InvariantError: If it lacks its lists of qualifications.
 
         @raise TypeError: If one of the series isn't hashable.
+
+        @raise QueueRunError: If the handler has been shut down.
         """
+        self._checkRunning(worker)
         self._inspect(worker)
         employee: Any = worker
         employee.ID = next(self._numbers)
         employee.hired = True
         employee.assignments = {}
         self.workers[employee.ID] = employee
-        employee.setResignator(lambda: self._resigned(employee))
-        updates = [
-            self._runUpdate(employee, task)
-            for task in self._updates
-            if task.series in self._qualifications(employee)
-        ]
-        if not updates:
-            return succeed(self._installed(None, employee))
-        return DeferredList(updates).addCallback(self._installed, employee)
+        employee.setResignator(partial(self._resigned, employee.ID))
+        return self._bringUpToDate(
+            employee, self._qualifications(employee), self._updates
+        )
 
     def terminate(
         self,
@@ -160,35 +202,30 @@ class TaskHandler:
             workers, present or future.
 
         @return: A Deferred that fires when the worker has gone, with a list of the
-            tasks left unfinished and not reassigned.
+            tasks left unfinished and not reassigned. The same for a worker that is
+            being let go already, which C{crash} hurries.
         """
         if timeout is not None:
             checkSeconds("timeout", timeout, zero=True)
         worker = self.workers.pop(workerID, None)
         if worker is None:
-            return succeed([])
+            return self._awaitDeparture(workerID, crash)
         self._dismiss(worker)
         departure = self._departures[workerID] = _Departure(worker, reassign)
         if crash:
-            self._crash(workerID)
-            return departure.d
+            return self._awaitDeparture(workerID, crash)
         if timeout is not None:
             departure.timer = orGlobalReactor(self._reactor).callLater(
                 timeout, self._crash, workerID
             )
-        try:
-            d = worker.stop()
-        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
-            log.failure("{worker} failed to stop, and is crashed", worker=worker)
-            self._crash(workerID)
-        else:
-            d.addCallbacks(
-                self._stopped,
-                self._failedToStop,
-                callbackArgs=(workerID,),
-                errbackArgs=(workerID,),
-            )
-        return departure.d
+        left = _watch(departure.d)
+        maybeDeferred(worker.stop).addCallbacks(
+            self._stopped,
+            self._failedToStop,
+            callbackArgs=(workerID,),
+            errbackArgs=(workerID,),
+        )
+        return left
 
     def roster(self, series: Hashable = None) -> list[Any]:
         """
@@ -204,9 +241,20 @@ class TaskHandler:
             if series is None or series in self._qualifications(worker)
         ]
 
+    def employs(self, worker: Any) -> bool:
+        """
+        Tell whether a worker is employed here.
+
+        @param worker: The worker.
+
+        @return: C{False} for those of others, and those that are being let go.
+        """
+        return self.workers.get(getattr(worker, "ID", None)) is worker  # type: ignore[arg-type]
+
     def qualify(self, worker: Any, series: Hashable) -> None:
         """
-        Have an employed worker run tasks of one more series.
+        Have an employed worker run tasks of one more series, once the stored updates
+        of that series have been run on it.
 
         @param worker: The worker.
 
@@ -215,10 +263,11 @@ class TaskHandler:
         @raise TypeError: If it isn't hashable.
         """
         _checkHashable(series)
-        if series not in self._qualifications(worker):
+        new = series not in self._qualifications(worker)
+        if new:
             worker.iQualified = [*worker.iQualified, series]
-        if getattr(worker, "hired", False):
-            self.assignmentFactory.request(worker, series)
+        if self.employs(worker):
+            self._bringUpToDate(worker, [series], self._updates if new else [])
 
     def update(
         self, task: Task, ephemeral: bool = False, sequential: bool = False
@@ -244,7 +293,7 @@ class TaskHandler:
             return Deferred.fromCoroutine(self._updateInTurn(workers, task))
         results = [self._runUpdate(worker, task) for worker in workers]
         return DeferredList(results).addCallback(
-            lambda pairs: [result for _, result in pairs]
+            lambda pairs: [outcome.value for _, outcome in pairs]
         )
 
     def shutdown(self, timeout: float | None = None) -> Deferred[list[Task]]:
@@ -263,8 +312,7 @@ class TaskHandler:
         unfinished = self.assignmentFactory.withdrawTasks(lambda task: True)
         for workerID in list(self.workers):
             self.terminate(workerID, timeout)
-        departures = [departure.d for departure in self._departures.values()]
-        watched = [_watch(d) for d in departures]
+        watched = [_watch(departure.d) for departure in self._departures.values()]
         return Deferred.fromCoroutine(self._seeOff(watched, unfinished))
 
     def enqueue(self, task: Task) -> None:
@@ -297,6 +345,12 @@ class TaskHandler:
         Check that a worker can be employed.
 
         @param worker: The worker.
+
+        @raise ImplementationError: See L{hire}.
+
+        @raise InvariantError: See L{hire}.
+
+        @raise TypeError: See L{hire}.
         """
         if not IWorker.providedBy(worker):
             raise ImplementationError(
@@ -306,8 +360,26 @@ class TaskHandler:
         IWorker.validateInvariants(worker)
         for series in (*worker.cQualified, *worker.iQualified):
             _checkHashable(series)
-        if any(worker is other for other in self.workers.values()):
-            raise ImplementationError(f"{worker!r} is employed already")
+        if getattr(worker, "hired", False) is True or any(
+            worker is departure.worker for departure in self._departures.values()
+        ):
+            raise ImplementationError(
+                f"{worker!r} is employed already: detach it, and wait until it has"
+                " gone, before it's hired again"
+            )
+
+    def _checkRunning(self, candidate: Any) -> None:
+        """
+        Check that the handler takes workers and tasks.
+
+        @param candidate: Who or what is to be taken.
+
+        @raise QueueRunError: If it doesn't any longer.
+        """
+        if not self.isRunning:
+            raise QueueRunError(
+                f"This handler has been shut down and can't take {candidate!r}"
+            )
 
     def _qualifications(self, worker: Any) -> list[Hashable]:
         """
@@ -319,20 +391,60 @@ class TaskHandler:
         """
         return [None, *worker.cQualified, *worker.iQualified]
 
-    def _installed(self, _: object, worker: Any) -> int:
+    def _bringUpToDate(
+        self, worker: Any, seriesList: list[Hashable], updates: list[Task]
+    ) -> Deferred[int]:
         """
-        Enter the requests of a worker that has been brought up to date.
+        Run updates on a worker, and then have it request tasks.
 
         @param worker: The worker.
 
+        @param seriesList: The series that it's to request tasks of.
+
+        @param updates: Updates, of which those of other series are left out.
+
+        @return: A Deferred that fires with its ID when that is done.
+        """
+        settling = self._settling.setdefault(worker.ID, _Settling(worker))
+        settling.rounds += 1
+        settling.series += seriesList
+        outcomes = [
+            self._runUpdate(worker, task)
+            for task in updates
+            if task.series in seriesList and worker.hired
+        ]
+        if not outcomes:
+            return succeed(self._settled([], settling))
+        return DeferredList(outcomes).addCallback(self._settled, settling)
+
+    def _settled(
+        self, outcomes: list[tuple[bool, _Outcome]], settling: _Settling
+    ) -> int:
+        """
+        Enter the requests of a worker that has been brought up to date.
+
+        @param outcomes: What has become of the updates.
+
+        @param settling: What is known of the worker.
+
         @return: Its ID.
         """
-        if worker.hired:
-            self.assignmentFactory.requestAll(worker, self._qualifications(worker))
-        ID: int = worker.ID
-        return ID
+        worker = settling.worker
+        for _, outcome in outcomes:
+            if outcome.failed:
+                log.error(
+                    "A stored update failed on {worker}: {text}",
+                    worker=worker,
+                    text=outcome.value,
+                )
+        settling.rounds -= 1
+        if not settling.rounds:
+            self._settling.pop(settling.ID, None)
+            if settling.ID in self.workers:
+                self.assignmentFactory.requestAll(worker, settling.series)
+        return settling.ID
 
-    def _runUpdate(self, worker: Any, task: Task) -> Deferred[Any]:
+    def _runUpdate(self, worker: Any, task: Task) -> Deferred[_Outcome]:
         """
         Run a copy of an update on a worker.
 
@@ -340,12 +452,12 @@ class TaskHandler:
 
         @param task: The update.
 
-        @return: A Deferred that fires with the result, or text about the failure.
+        @return: A Deferred that fires with what has become of it.
         """
         copy = task.copy()
         self._updating.add(copy)
         d = copy.d.addBoth(self._updated, copy)
-        d.addCallbacks(_updateResult, _updateFailure)
+        d.addCallbacks(_outcomeOf, _outcomeOfFailure)
         self.assignmentFactory.runDirectly(worker, copy)
         return d
 
@@ -373,7 +485,9 @@ class TaskHandler:
         @return: The results, of those workers that were still employed.
         """
         return [
-            await self._runUpdate(worker, task) for worker in workers if worker.hired
+            (await self._runUpdate(worker, task)).value
+            for worker in workers
+            if self.employs(worker)
         ]
 
     def _dismiss(self, worker: Any) -> None:
@@ -385,24 +499,58 @@ class TaskHandler:
         worker.hired = False
         self.assignmentFactory.cancelRequests(worker)
 
-    def _resigned(self, worker: Any) -> None:
+    def _resigned(self, workerID: int) -> None:
         """
         Let go of a worker that says that it can't work any longer.
 
-        @param worker: The worker.
+        @param workerID: Its ID.
         """
-        if worker.ID in self._departures:
-            self._crash(worker.ID)
+        if workerID in self._departures:
+            self._crash(workerID)
             return
-        if self.workers.pop(worker.ID, None) is None:
+        worker = self.workers.pop(workerID, None)
+        if worker is None:
             return
         self._dismiss(worker)
-        tasks = worker.crash() or ()
+        tasks = self._crashed(worker)
         self._mourn(worker)
         for task in tasks:
             self._reassign(task)
         if self.onGone is not None:
             self.onGone(worker)
+
+    def _crashed(self, worker: Any) -> list[Task]:
+        """
+        Crash a worker.
+
+        @param worker: The worker.
+
+        @return: The tasks that it leaves unfinished.
+        """
+        try:
+            return list(worker.crash() or ())
+        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
+            log.failure("{worker} failed to crash", worker=worker)
+            return []
+
+    def _awaitDeparture(self, workerID: int, crash: bool) -> Deferred[list[Task]]:
+        """
+        Wait until a worker that is being let go has gone.
+
+        @param workerID: Its ID.
+
+        @param crash: Whether to crash it.
+
+        @return: A Deferred that fires with the tasks that it leaves unfinished, or with
+            an empty list at once if there's no such worker.
+        """
+        departure = self._departures.get(workerID)
+        if departure is None:
+            return succeed([])
+        d = _watch(departure.d)
+        if crash:
+            self._crash(workerID)
+        return d
 
     def _stopped(self, _: object, workerID: int) -> None:
         """
@@ -438,7 +586,7 @@ class TaskHandler:
             return
         departure.crashed = True
         worker = departure.worker
-        tasks = list(worker.crash() or ())
+        tasks = self._crashed(worker)
         if IReplaceable.providedBy(worker):
             worker.deferUntilGone().addCallback(
                 lambda _: self._departed(workerID, tasks)
@@ -471,10 +619,11 @@ class TaskHandler:
 
         @param task: The task.
         """
-        task.stopTimer()
-        task.accepted = False
         if task.d.called:
             return
+        task.stopTimer()
+        task.accepted = False
+        task.holder = None
         if task in self._updating:
             # It was meant for that worker alone.
             task.errback(WorkerLost("The worker was lost before the update", task=task))
@@ -552,26 +701,33 @@ def _watch(d: Deferred[_T]) -> Deferred[_T]:
     return watcher
 
 
-def _updateResult(result: Any) -> Any:
+def _outcomeOf(result: Any) -> _Outcome:
     """
-    Get the result of an update out of a status/result pair, unless a callback of the
-    task has done so.
+    Make of the result of an update's task what the caller gets.
 
-    @param result: The pair, or what a callback made of it.
+    @param result: A status/result pair, unless a callback of the task has made
+        something else of it.
 
-    @return: The result.
+    @return: The outcome.
     """
-    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], bytes):
-        return result[1]
-    return result
+    if not isinstance(result, tuple) or len(result) != 2:
+        return _Outcome(result)
+    status, value = result
+    if not isinstance(status, bytes) or bytes(status) not in _STATUSES:
+        return _Outcome(result)
+    if status == Status.NONE:
+        return _Outcome(None)
+    if status == Status.DISCONNECTED:
+        return _Outcome("The worker went away before the update was run", True)
+    return _Outcome(value, status in (Status.ERROR, Status.TIMEOUT))
 
 
-def _updateFailure(failure: Failure) -> str:
+def _outcomeOfFailure(failure: Failure) -> _Outcome:
     """
-    Describe the failure of an update.
+    Describe the failure of an update's task.
 
     @param failure: The failure.
 
-    @return: Text.
+    @return: The outcome.
     """
-    return failure.getErrorMessage() or type(failure.value).__name__
+    return _Outcome(failure.getErrorMessage() or type(failure.value).__name__, True)
