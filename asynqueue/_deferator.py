@@ -301,7 +301,7 @@ class Deferator:
         self._over = True
         self.feed.onAnswer = None
         self.feed.stop()
-        if waiter is not None:
+        if waiter is not None and not waiter.called:
             if waiter.value is not _NOTHING:
                 waiter.callback(waiter.value)
             elif waiter.ahead:
@@ -467,14 +467,14 @@ class Deferator:
         """
         d = _ItemDeferred(self, False)
         self._count += 1
-        if self._depth >= _DEEPEST:
-            d.value = value
-            self._waiter = d
-            self._parked = True
-        elif self._count % GLANCE == 0 and self._stretch.isOver(self.reactor):
+        if self._count % GLANCE == 0 and self._stretch.isOver(self.reactor):
             d.value = value
             self._waiter = d
             self._turn = orGlobalReactor(self.reactor).callLater(0, self._hadTurn)
+        elif self._depth >= _DEEPEST:
+            d.value = value
+            self._waiter = d
+            self._parked = True
         else:
             d.callback(value)
         return d
@@ -548,8 +548,8 @@ class Deferator:
             while self._parked:
                 self._parked = False
                 waiter, self._waiter = self._waiter, None
-                if waiter is not None:
-                    waiter.callback(waiter.value)
+                assert waiter is not None
+                waiter.callback(waiter.value)
         finally:
             self._depth -= 1
 
@@ -568,7 +568,7 @@ class Deferator:
 
         @param d: The Deferred.
         """
-        if d is not self._waiter:
+        if d is not self._waiter:  # It's being stopped.
             return
         value = self._waiter.value
         self._waiter = None

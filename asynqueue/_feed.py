@@ -21,6 +21,10 @@ __all__ = ["GLANCE", "Feed", "Stretch"]
 #: Seconds that items are handed out at a stretch before the reactor gets its turn.
 _STRETCH = 0.004
 
+#: The same while the reactor doesn't run yet, or doesn't in a test without one, and so
+#: has nothing else to do that would be late.
+_LONG_STRETCH = 0.5
+
 #: After so many items the time is looked at.
 GLANCE = 4
 
@@ -120,8 +124,6 @@ class Feed:
         """
         End early: forget what is held, and have the source release everything.
         """
-        if self.over:
-            return
         self.over = True
         self.more = False
         self.failure = None
@@ -222,8 +224,7 @@ class Stretch:
         """
         Tell whether it's time for the reactor to have its turn.
 
-        @param reactor: The reactor, C{None} for the global one. One that doesn't run
-            has nothing else to do, and no turns.
+        @param reactor: The reactor, C{None} for the global one.
 
         @return: Whether it is.
         """
@@ -232,6 +233,6 @@ class Stretch:
         if self._since is None:
             self._since = now
             return False
-        if 0 <= now - self._since < _STRETCH:
-            return False
-        return bool(getattr(reactor, "running", True))
+        running = getattr(reactor, "running", True)
+        limit = _STRETCH if running else _LONG_STRETCH
+        return not 0 <= now - self._since < limit  # clocks may be set back

@@ -52,7 +52,8 @@ class ListConsumer:
         @return: A Deferred that fires with it when no producer is registered any
             longer, and no item is in the making. At once if that's so already, also
             if nothing has been written yet. It fails with what L{processItem} has
-            raised, or its Deferred has failed with, for one of the items.
+            raised, or its Deferred has failed with, for one of the items, or a
+            producer has raised when it was asked for one.
         """
         if self._failure is not None:
             return fail(self._failure)
@@ -108,15 +109,17 @@ class ListConsumer:
         @raise Exception: What L{processItem} has raised, or its Deferred has failed
             with, for this item or one before it. No more are processed then.
         """
+        making = self._making
         if self._failure is None:
             position = len(self._results)
             self._results.append(None)
             self._making += 1
             d = maybeDeferred(self.processItem, item)
-            d.addCallbacks(self._made, self._failed, callbackArgs=(position,))
+            d.addCallbacks(self._made, self._notMade, callbackArgs=(position,))
         if self._failure is not None:
             self._failure.raiseException()
-        self._pace()
+        if self._making > making:  # else it has been made already, and that has paced
+            self._pace()
 
     @property
     def _busy(self) -> bool:
@@ -138,13 +141,21 @@ class ListConsumer:
         self._pace()
         self._tell()
 
+    def _notMade(self, failure: Failure) -> None:
+        """
+        Tell that nothing comes of an item.
+
+        @param failure: Why.
+        """
+        self._making -= 1
+        self._failed(failure)
+
     def _failed(self, failure: Failure) -> None:
         """
         Tell of the first failure.
 
         @param failure: It.
         """
-        self._making -= 1
         if self._failure is None:
             self._failure = failure
         self._tell()
@@ -184,7 +195,13 @@ class ListConsumer:
         try:
             while self.producer is not None and self._making < _MOST:
                 count = len(self._results)
-                self.producer.resumeProducing()
+                try:
+                    self.producer.resumeProducing()
+                except Exception:  # noqa: BLE001 - the producer may be anybody's
+                    self._failed(Failure())
+                if self._failure is not None:
+                    self.producer.stopProducing()
+                    break
                 if len(self._results) == count:
                     break  # It will write later, and be asked again then.
         finally:

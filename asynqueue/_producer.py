@@ -172,10 +172,9 @@ class IterationProducer:
             return succeed(self.consumer)
 
         def cancel(d: Deferred[Any]) -> None:
-            if d in self._waiters:
-                self._waiters.remove(d)
-                if onCancel is not None:
-                    onCancel()
+            self._waiters.remove(d)
+            if onCancel is not None:
+                onCancel()
 
         d: Deferred[Any] = Deferred(cancel)
         self._waiters.append(d)
@@ -282,8 +281,8 @@ class IterationProducer:
                 else:
                     log.failure("{consumer} failed at the end", consumer=self.consumer)
         self._failure = failure
-        waiters, self._waiters = self._waiters, []
-        for d in waiters:
+        while self._waiters:  # one may cancel another
+            d = self._waiters.pop(0)
             d.callback(self.consumer if failure is None else failure)
 
 

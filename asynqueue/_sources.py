@@ -300,7 +300,8 @@ class BufferedSource:
             if self._onTaken is not None:
                 self._taken += 1
                 if not items or self._taken >= self._every:
-                    self._tellTaken()
+                    count, self._taken = self._taken, 0
+                    self._onTaken(count)
             return item
         return END if self.ended and self._failure is None else None
 
@@ -356,14 +357,6 @@ class BufferedSource:
             return
         waiting, self._waiting = self._waiting, None
         self.fetch().chainDeferred(waiting)
-
-    def _tellTaken(self) -> None:
-        """
-        Tell how many items have been taken.
-        """
-        count, self._taken = self._taken, 0
-        if self._onTaken is not None:
-            self._onTaken(count)
 
 
 def asIterator(obj: object) -> Iterator[Any]:
