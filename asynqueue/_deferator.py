@@ -10,70 +10,17 @@ from types import GeneratorType
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from ._feed import GLANCE, Feed, Stretch
-from ._reactor import globalReactor, orGlobalReactor
+from ._feed import Feed
+from ._handout import NOTHING, Handout, ItemDeferred
+from ._reactor import globalReactor
 from ._sources import sourceOf
 from .errors import NotReadyError
 
 __all__ = ["Deferator"]
 
-#: Callbacks may ask for the next item within those of the last so many times, before
-#: they are made to return.
-_DEEPEST = 8
 
-#: Stands for a value that there isn't.
-_NOTHING: Any = object()
-
-
-class _ItemDeferred(Deferred[Any]):
-    """
-    A Deferred for an item.
-
-    While it runs callbacks, its L{Deferator} knows of it, so that callbacks that ask
-    for the next item, and add themselves to its Deferred, don't pile up.
-
-    @ivar value: The item, if it's at hand and can't be handed out yet.
-
-    @ivar ahead: Whether it fires only when it's known whether there's another item.
-    """
-
-    def __init__(self, deferator: Deferator, ahead: bool) -> None:
-        super().__init__(deferator._giveUp)
-        self.deferator = deferator
-        self.ahead = ahead
-        self.value: Any = _NOTHING
-
-    def stop(self) -> None:
-        """
-        End the iteration, see L{Deferator.stop}.
-        """
-        self.deferator.stop()
-
-    def addCallbacks(self, *args: Any, **kw: Any) -> Any:
-        """
-        Do as L{Deferred.addCallbacks}.
-        """
-        add = super().addCallbacks
-        return self.deferator._nest(add, args, kw) if self.called else add(*args, **kw)
-
-    def addCallback(self, *args: Any, **kw: Any) -> Any:
-        """
-        Do as L{Deferred.addCallback}.
-        """
-        add = super().addCallback
-        return self.deferator._nest(add, args, kw) if self.called else add(*args, **kw)
-
-    def addBoth(self, *args: Any, **kw: Any) -> Any:
-        """
-        Do as L{Deferred.addBoth}.
-        """
-        add = super().addBoth
-        return self.deferator._nest(add, args, kw) if self.called else add(*args, **kw)
-
-
-class Deferator:
+class Deferator(Handout):
     """
     An iterator of Deferreds that fire with the items of an iteration, in order.
 
@@ -143,20 +90,14 @@ class Deferator:
         @raise TypeError: If there's nothing to iterate over.
         """
         self._over = True  # until it's complete
+        super().__init__()
         self._abandonable = False
         self._thread = get_ident()
         self.d: Deferred[bool] = Deferred()
-        self.reactor: IReactorTime | None = None
         self._name = self._describe(objOrRep)
         source = sourceOf(objOrRep, f, args, kw)
         self.feed = Feed(source)
-        self._waiter: _ItemDeferred | None = None
         self._peekers: list[Deferred[bool]] = []
-        self._depth = 0
-        self._parked = False
-        self._count = 0
-        self._stretch = Stretch()
-        self._turn: IDelayedCall | None = None
         self._abandonable = source is objOrRep
         self._over = False
 
@@ -302,7 +243,7 @@ class Deferator:
         self.feed.onAnswer = None
         self.feed.stop()
         if waiter is not None and not waiter.called:
-            if waiter.value is not _NOTHING:
+            if waiter.value is not NOTHING:
                 waiter.callback(waiter.value)
             elif waiter.ahead:
                 waiter.errback(CancelledError("The iteration has been stopped"))
@@ -436,8 +377,8 @@ class Deferator:
         @return: A Deferred that waits for one if there may be more, else has failed.
         """
         if self.feed.fetching is not None:
-            return self._wait(ahead, _NOTHING)
-        d = _ItemDeferred(self, ahead)
+            return self._wait(ahead, NOTHING)
+        d = ItemDeferred(self, ahead)
         self._failOrEnd(d)
         return d
 
@@ -451,41 +392,10 @@ class Deferator:
 
         @return: The Deferred.
         """
-        d = self._waiter = _ItemDeferred(self, ahead)
+        d = self._waiter = ItemDeferred(self, ahead)
         d.value = value
         self.feed.onAnswer = self._answered
         return d
-
-    def _handOut(self, value: Any) -> Deferred[Any]:
-        """
-        Make a Deferred for an item that is at hand.
-
-        @param value: The item.
-
-        @return: A Deferred that has fired, unless callbacks pile up or the reactor
-            must have its turn first.
-        """
-        d = _ItemDeferred(self, False)
-        self._count += 1
-        if self._count % GLANCE == 0 and self._stretch.isOver(self.reactor):
-            d.value = value
-            self._waiter = d
-            self._turn = orGlobalReactor(self.reactor).callLater(0, self._hadTurn)
-        elif self._depth >= _DEEPEST:
-            d.value = value
-            self._waiter = d
-            self._parked = True
-        else:
-            d.callback(value)
-        return d
-
-    def _hadTurn(self) -> None:
-        """
-        Go on after the reactor has had its turn.
-        """
-        self._turn = None
-        self._stretch.begin()
-        self._fire()
 
     def _answered(self) -> None:
         """
@@ -497,12 +407,12 @@ class Deferator:
         for d in peekers:
             d.callback(feed.ahead)
         waiter = self._waiter
-        if waiter is None or self._turn is not None or self._parked:
+        if waiter is None or self._heldBack:
             return
         if feed.fetching is not None:  # since somebody has peeked
             feed.onAnswer = self._answered
             return
-        if waiter.value is _NOTHING:
+        if waiter.value is NOTHING:
             if not feed.held:
                 self._waiter = None
                 self._failOrEnd(waiter)
@@ -513,7 +423,18 @@ class Deferator:
             return
         self._fire()
 
-    def _failOrEnd(self, d: _ItemDeferred) -> None:
+    def _putBack(self, value: Any) -> None:
+        """
+        Keep an item for the next time, since its Deferred has been cancelled.
+
+        @param value: The item, or L{NOTHING} if there wasn't one yet.
+        """
+        if value is not NOTHING:
+            self.feed.held.appendleft(value)
+        if not self._peekers:
+            self.feed.onAnswer = None
+
+    def _failOrEnd(self, d: ItemDeferred) -> None:
         """
         Tell how the source has failed, or that it has ended.
 
@@ -527,75 +448,3 @@ class Deferator:
         else:
             d.errback(StopAsyncIteration())
             self.conclude(True)
-
-    def _fire(self) -> None:
-        """
-        Fire the Deferred whose item is at hand, now or when the callbacks that run
-        have returned.
-        """
-        if self._waiter is not None:
-            self._parked = True
-            if not self._depth:
-                self._unpark()
-
-    def _unpark(self) -> None:
-        """
-        Fire the Deferred whose item is at hand, and those that are asked for in its
-        callbacks.
-        """
-        self._depth += 1
-        try:
-            while self._parked:
-                self._parked = False
-                waiter, self._waiter = self._waiter, None
-                assert waiter is not None
-                waiter.callback(waiter.value)
-        finally:
-            self._depth -= 1
-
-    def _dontFire(self) -> None:
-        """
-        Forget about firing a Deferred whose item is at hand.
-        """
-        self._parked = False
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            turn.cancel()
-
-    def _giveUp(self, d: Deferred[Any]) -> None:
-        """
-        Keep an item for the next time, since its Deferred is being cancelled.
-
-        @param d: The Deferred.
-        """
-        if d is not self._waiter:  # It's being stopped.
-            return
-        value = self._waiter.value
-        self._waiter = None
-        self._dontFire()
-        if value is not _NOTHING:
-            self.feed.held.appendleft(value)
-        if not self._peekers:
-            self.feed.onAnswer = None
-
-    def _nest(
-        self, add: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
-    ) -> Any:
-        """
-        Add callbacks to a Deferred that has fired.
-
-        @param add: Adds them, and so runs them.
-
-        @param args: What to add.
-
-        @param kw: The same.
-
-        @return: What comes of it.
-        """
-        self._depth += 1
-        try:
-            return add(*args, **kw)
-        finally:
-            self._depth -= 1
-            if self._parked and not self._depth:
-                self._unpark()

@@ -81,10 +81,10 @@ class PromptSource(ItemSource, Protocol):
         """
         Get the next item, if it's at hand.
 
-        As L{fetch}, it isn't called while a Deferred of that is outstanding. It never
-        raises what the source has raised: that is for L{fetch} to tell.
+        As C{fetch}, it isn't called while a Deferred of that is outstanding. It never
+        raises what the source has raised: that is for C{fetch} to tell.
 
-        @return: The item, or L{END}, or C{None} if L{fetch} must be called for it.
+        @return: The item, or L{END}, or C{None} if C{fetch} must be called for it.
         """
 
 
