@@ -1,0 +1,228 @@
+"""
+What can be measured, by whom, and how much work it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from .contenders import OURS, REFERENCE
+
+__all__ = ["MEASURES", "Figure", "Measure", "choose"]
+
+_POOLS = (OURS, "cf", "pool", "loky", "mpire", "ampoule", REFERENCE)
+
+_MEBI = 1 << 20
+
+
+class Figure(NamedTuple):
+    """
+    A number that a measure yields.
+
+    @ivar title: What it is.
+
+    @ivar unit: Its unit.
+
+    @ivar more: Whether more is better.
+    """
+
+    title: str
+    unit: str
+    more: bool = False
+
+
+class Measure(NamedTuple):
+    """
+    Something to measure.
+
+    @ivar module: The module that does, of C{benchmarks.measures}.
+
+    @ivar title: What is measured.
+
+    @ivar figures: The figures, by their names in the module.
+
+    @ivar contenders: The names of those that take part.
+
+    @ivar sizes: How much work there is.
+
+    @ivar smoke: What of that is otherwise when it's only tried whether it works.
+
+    @ivar limit: Seconds after which a contender is given up.
+    """
+
+    module: str
+    title: str
+    figures: Mapping[str, Figure]
+    contenders: tuple[str, ...]
+    sizes: Mapping[str, Any] = MappingProxyType({})
+    smoke: Mapping[str, Any] = MappingProxyType({})
+    limit: float = 60.0
+
+
+def _payload(kind: str) -> Measure:
+    """
+    Describe the measure of large things.
+
+    @param kind: What kind of thing.
+
+    @return: The measure.
+    """
+    return Measure(
+        "payload",
+        f"64 MiB {kind} to a child and back",
+        {"rate": Figure("there and back", "MB/s", more=True)},
+        (*_POOLS, "memcpy"),
+        {"size": 64 * _MEBI, "trips": 3, "kind": kind},
+        {"size": _MEBI, "trips": 1},
+    )
+
+
+MEASURES = {
+    "noop": Measure(
+        "noop",
+        "5,000 calls that do nothing, queued at once, 2 children",
+        {"rate": Figure("calls", "1/s", more=True)},
+        (*_POOLS, "bare", "pipe"),
+        {"calls": 5_000},
+        {"calls": 50},
+    ),
+    "single": Measure(
+        "single",
+        "One call at a time",
+        {"median": Figure("median", "µs"), "p99": Figure("99 %", "µs")},
+        (*_POOLS, "bare", "pipe"),
+        {"calls": 2_000},
+        {"calls": 20},
+    ),
+    "late": Measure(
+        "late",
+        "The end of a task of 1 s is noticed late",
+        {"late": Figure("delay", "ms")},
+        (*_POOLS, "bare", "pipe"),
+        {"tasks": 3, "seconds": 1.0},
+        {"tasks": 1, "seconds": 0.01},
+    ),
+    "stream": Measure(
+        "stream",
+        "20,000 items from a generator in a child, one by one",
+        {"rate": Figure("items", "1/s", more=True)},
+        (OURS, "consumer", "pool", "pool-100", "mpire", REFERENCE, "bare"),
+        {"items": 20_000},
+        {"items": 200},
+    ),
+    "payload-array": _payload("array"),
+    "payload-bytes": _payload("bytes"),
+    "stall": Measure(
+        "stall",
+        "Longest stall of the reactor while 200 MB come back",
+        {"bytes": Figure("bytes", "ms"), "array": Figure("array", "ms")},
+        (OURS, REFERENCE, "quiet"),
+        {"size": 200_000_000},
+        {"size": 2_000_000},
+    ),
+    "idle": Measure(
+        "idle",
+        "The parent while its children work for 3 s; its reactor, idle for 1 s",
+        {"cpu": Figure("processor time", "ms"), "wakeUps": Figure("wake-ups", "")},
+        (*_POOLS, "bare", "pipe"),
+        {"seconds": 3.0, "idle": 1.0},
+        {"seconds": 0.02, "idle": 0.02},
+    ),
+    "start": Measure(
+        "start",
+        "First results of two new children",
+        {"start": Figure("time", "ms")},
+        (
+            OURS,
+            "cf",
+            "cf-spawn",
+            "cf-forkserver",
+            "pool",
+            "loky",
+            "mpire",
+            "ampoule",
+            REFERENCE,
+            "bare",
+        ),
+    ),
+    "async": Measure(
+        "inreactor",
+        "A task that does nothing, run in the reactor, 20,000 queued at once",
+        {"cost": Figure("cost per task", "µs")},
+        (OURS, REFERENCE, "heap"),
+        {"tasks": 20_000},
+        {"tasks": 200},
+    ),
+    "queued": Measure(
+        "queued",
+        "Tasks waiting: 1,000 and 1,000,000, run in the reactor",
+        {
+            "few": Figure("cost per task, of 1,000", "µs"),
+            "many": Figure("cost per task, of 1,000,000", "µs"),
+            "growth": Figure("growth of the cost", "times"),
+            "bytes": Figure("memory per task", "bytes"),
+            "stall": Figure("longest stall", "ms"),
+        },
+        (OURS, REFERENCE),
+        {"few": 1_000, "many": 1_000_000},
+        {"few": 10, "many": 100},
+        limit=300.0,
+    ),
+    "thread-single": Measure(
+        "threads",
+        "One call at a time in a thread",
+        {"median": Figure("median", "µs"), "p99": Figure("99 %", "µs")},
+        (OURS, REFERENCE, "deferToThread"),
+        {"calls": 5_000, "how": "single"},
+        {"calls": 20},
+    ),
+    "thread-bulk": Measure(
+        "threads",
+        "20,000 calls in a thread, queued at once",
+        {"rate": Figure("calls", "1/s", more=True)},
+        (OURS, REFERENCE, "deferToThread"),
+        {"calls": 20_000, "how": "bulk"},
+        {"calls": 50},
+    ),
+    "import": Measure(
+        "imports",
+        "Import of the package with the names in its root",
+        {
+            "own": Figure("its own", "ms"),
+            "others": Figure("of the packages that it needs", "ms"),
+        },
+        (OURS, REFERENCE),
+    ),
+}
+
+
+def choose(names: list[str]) -> list[str]:
+    """
+    Find measures by name.
+
+    @param names: Names, or what they begin with. None for all.
+
+    @return: The names of the measures in the order of the catalogue.
+
+    @raise ValueError: If there's no such measure.
+    """
+    chosen = []
+    for name in names:
+        found = [name] if name in MEASURES else _beginning(f"{name}-")
+        if not found:
+            raise ValueError(f"There's no measure {name!r}, but {', '.join(MEASURES)}")
+        chosen += found
+    return [name for name in MEASURES if not names or name in chosen]
+
+
+def _beginning(start: str) -> list[str]:
+    """
+    Find measures by the beginning of their names.
+
+    @param start: The beginning.
+
+    @return: The names.
+    """
+    return [name for name in MEASURES if name.startswith(start)]

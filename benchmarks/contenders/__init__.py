@@ -1,0 +1,78 @@
+"""
+The contenders: this library, its peers, and the floors of the machine.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from .base import Pool
+
+__all__ = ["CONTENDERS", "OURS", "REFERENCE", "Contender", "makePool"]
+
+#: The names of the two that have the same package name.
+OURS, REFERENCE = "ours", "reference"
+
+
+class Contender(NamedTuple):
+    """
+    Who takes part.
+
+    @ivar title: What it's called in tables.
+
+    @ivar pool: Module and class of its pool of children, if it has one.
+
+    @ivar needs: The package that must be installed.
+
+    @ivar floor: Whether it's no library but a floor.
+    """
+
+    title: str
+    pool: str = ""
+    needs: str = ""
+    floor: bool = False
+
+    @property
+    def installed(self) -> bool:
+        """
+        Whether what it needs is there.
+        """
+        return not self.needs or find_spec(self.needs) is not None
+
+
+CONTENDERS = {
+    OURS: Contender("asynqueue", "queues:Ours"),
+    "consumer": Contender("asynqueue, consumer", "queues:Consuming"),
+    "cf": Contender("concurrent.futures", "executors:FuturesExecutor"),
+    "cf-spawn": Contender("concurrent.futures, spawn", "executors:SpawnExecutor"),
+    "cf-forkserver": Contender(
+        "concurrent.futures, forkserver", "executors:ForkServerExecutor"
+    ),
+    "pool": Contender("multiprocessing.Pool", "executors:MultiprocessingPool"),
+    "pool-100": Contender("multiprocessing.Pool, chunks", "executors:ChunkedPool"),
+    "loky": Contender("loky", "executors:LokyExecutor", "loky"),
+    "mpire": Contender("mpire", "executors:MpirePool", "mpire"),
+    "ampoule": Contender("ampoule", "amppool:AmpoulePool", "ampoule"),
+    REFERENCE: Contender("AsynQueue 0.9.9", "queues:Reference"),
+    "deferToThread": Contender("twisted deferToThread"),
+    "bare": Contender("bare reactor pipe", "floors:BareReactorPipe", floor=True),
+    "pipe": Contender("blocking pipe", "floors:BlockingPipe", floor=True),
+    "memcpy": Contender("memcpy", needs="numpy", floor=True),
+    "heap": Contender("heapq + maybeDeferred", floor=True),
+    "quiet": Contender("idle reactor", floor=True),
+}
+
+
+def makePool(name: str) -> Pool:
+    """
+    Make the pool of a contender.
+
+    @param name: The name of the contender.
+
+    @return: The pool, without any children yet.
+    """
+    module, _, cls = CONTENDERS[name].pool.partition(":")
+    pool: Pool = getattr(import_module(f".{module}", __name__), cls)()
+    return pool

@@ -1,0 +1,112 @@
+"""
+ampoule: a pool of children that are spoken to by AMP commands.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.protocols.amp import Command, String
+
+from .base import CannotDo
+from .deferreds import TwistedPool
+
+__all__ = ["AmpoulePool", "Child", "RunCall"]
+
+#: Loaded like this because type checkers needn't have it.
+AMPChild: Any = import_module("ampoule.child").AMPChild
+
+#: The most that a value may have.
+LARGEST = 0xFFFF
+
+
+class RunCall(Command):
+    """
+    A call, pickled, and its result.
+    """
+
+    arguments = [(b"call", String())]  # noqa: RUF012 - AMP declares them so
+    response = [(b"result", String())]  # noqa: RUF012
+
+
+class Child(AMPChild):
+    """
+    The children's side: runs calls.
+    """
+
+    @RunCall.responder
+    def run(self, call: bytes) -> dict[str, bytes]:
+        """
+        Run a call.
+
+        @param call: The function and its arguments, pickled.
+
+        @return: The result, pickled, as AMP wants it.
+        """
+        f, args = pickle.loads(call)
+        return {"result": pickle.dumps(f(*args), 5)}
+
+
+class AmpoulePool(TwistedPool):
+    """
+    A pool of ampoule, whose children never are recycled.
+    """
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    async def start(self, children: int) -> None:
+        """
+        Implement L{Pool.start}.
+
+        @param children: How many.
+        """
+        starter = import_module("ampoule.main").ProcessStarter(
+            env={**os.environ, "PYTHONPATH": os.getcwd()}
+        )
+        self._pool = import_module("ampoule.pool").ProcessPool(
+            Child,
+            min=children,
+            max=children,
+            recycleAfter=0,
+            starter=starter,
+        )
+        await self._pool.start()
+
+    async def stop(self) -> None:
+        """
+        Implement L{Pool.stop}.
+        """
+        await self._pool.stop()
+
+    def begin(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """
+        Implement L{TwistedPool.begin}.
+
+        @param f: The function.
+
+        @param args: Its arguments.
+
+        @return: A Deferred that fires with its result.
+        """
+        call = pickle.dumps((f, args), 5)
+        if len(call) > LARGEST:
+            raise CannotDo(f"takes no more than {LARGEST:,} bytes")
+        d: Deferred[Any] = self._pool.doWork(RunCall, call=call)
+        return d.addCallback(_result)
+
+
+def _result(response: dict[str, bytes]) -> Any:
+    """
+    Take the result out of a response.
+
+    @param response: The response.
+
+    @return: The result.
+    """
+    return pickle.loads(response["result"])

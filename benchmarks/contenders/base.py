@@ -1,0 +1,173 @@
+"""
+What the contenders that run calls in children have in common.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+__all__ = ["BlockingPool", "CannotDo", "Lost", "Pool"]
+
+T = TypeVar("T")
+
+
+class CannotDo(Exception):
+    """
+    A contender isn't made for what is measured. The message says why.
+    """
+
+
+class Lost(Exception):
+    """
+    Calls were never answered. The message says how many.
+    """
+
+
+class Pool(ABC):
+    """
+    A pool of children.
+    """
+
+    @abstractmethod
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """
+        Run a coroutine that uses the pool.
+
+        @param main: The coroutine.
+
+        @return: What it returns.
+        """
+
+    @abstractmethod
+    async def start(self, children: int) -> None:
+        """
+        Start children.
+
+        @param children: How many.
+        """
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """
+        Stop the children.
+        """
+
+    @abstractmethod
+    async def call(self, f: Callable[..., Any], *args: Any) -> Any:
+        """
+        Run a call in a child.
+
+        @param f: The function.
+
+        @param args: Its arguments.
+
+        @return: Its result.
+        """
+
+    @abstractmethod
+    async def several(
+        self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        """
+        Queue several calls at once.
+
+        @param f: The function.
+
+        @param argses: The arguments of each.
+
+        @return: Their results in that order.
+
+        @raise Lost: If some are never answered.
+        """
+
+    async def stream(self, count: int) -> int:
+        """
+        Take items one by one from a child that counts.
+
+        @param count: How many items.
+
+        @return: Their sum.
+        """
+        raise CannotDo("doesn't stream")
+
+    async def wakeUps(self, seconds: float) -> int | None:
+        """
+        Count how often the reactor wakes up while nothing is to be done.
+
+        @param seconds: For how long.
+
+        @return: How often it has, C{None} if there's no reactor.
+        """
+        return None
+
+
+class BlockingPool(Pool):
+    """
+    A pool whose calls give futures that are waited for in the calling thread.
+    """
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """
+        Implement L{Pool.run}. The coroutine has nothing to wait for.
+
+        @param main: The coroutine.
+
+        @return: What it returns.
+        """
+        try:
+            main.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        raise RuntimeError(f"{main!r} waits for something in a pool that blocks")
+
+    @abstractmethod
+    def submit(self, f: Callable[..., Any], *args: Any) -> Any:
+        """
+        Queue a call.
+
+        @param f: The function.
+
+        @param args: Its arguments.
+
+        @return: A future of some kind.
+        """
+
+    def result(self, future: Any) -> Any:
+        """
+        Wait for the result of a call.
+
+        @param future: What L{submit} has returned.
+
+        @return: The result.
+        """
+        return future.result()
+
+    async def call(self, f: Callable[..., Any], *args: Any) -> Any:
+        """
+        Implement L{Pool.call}.
+
+        @param f: The function.
+
+        @param args: Its arguments.
+
+        @return: Its result.
+        """
+        return self.result(self.submit(f, *args))
+
+    async def several(
+        self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        """
+        Implement L{Pool.several}.
+
+        @param f: The function.
+
+        @param argses: The arguments of each call.
+
+        @return: Their results.
+        """
+        futures = [self.submit(f, *args) for args in argses]
+        return [self.result(future) for future in futures]

@@ -1,0 +1,222 @@
+"""
+The executors of C{concurrent.futures} and C{loky}, and the pools that are like them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from abc import abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib import import_module
+from typing import Any
+
+from .base import BlockingPool
+
+__all__ = [
+    "ChunkedPool",
+    "ForkServerExecutor",
+    "FuturesExecutor",
+    "LokyExecutor",
+    "MpirePool",
+    "MultiprocessingPool",
+    "SpawnExecutor",
+]
+
+
+class _Executor(BlockingPool):
+    """
+    A pool with the interface of C{concurrent.futures.Executor}.
+    """
+
+    def __init__(self) -> None:
+        self._executor: Any = None
+
+    @abstractmethod
+    def make(self, children: int) -> Any:
+        """
+        Make the executor.
+
+        @param children: How many children it's to have.
+
+        @return: It.
+        """
+
+    async def start(self, children: int) -> None:
+        """
+        Implement L{Pool.start}.
+
+        @param children: How many.
+        """
+        self._executor = self.make(children)
+
+    async def stop(self) -> None:
+        """
+        Implement L{Pool.stop}.
+        """
+        self._executor.shutdown()
+
+    def submit(self, f: Callable[..., Any], *args: Any) -> Any:
+        """
+        Implement L{BlockingPool.submit}.
+
+        @param f: The function.
+
+        @param args: Its arguments.
+
+        @return: A future.
+        """
+        return self._executor.submit(f, *args)
+
+
+class FuturesExecutor(_Executor):
+    """
+    C{concurrent.futures.ProcessPoolExecutor} as it comes.
+    """
+
+    method: str | None = None
+
+    def make(self, children: int) -> Any:
+        """
+        Implement L{_Executor.make}.
+
+        @param children: How many children it's to have.
+
+        @return: The executor.
+        """
+        return ProcessPoolExecutor(
+            children, mp_context=multiprocessing.get_context(self.method)
+        )
+
+
+class SpawnExecutor(FuturesExecutor):
+    """
+    The same with start method C{spawn}.
+    """
+
+    method = "spawn"
+
+
+class ForkServerExecutor(FuturesExecutor):
+    """
+    The same with start method C{forkserver}.
+    """
+
+    method = "forkserver"
+
+
+class LokyExecutor(_Executor):
+    """
+    The executor of loky.
+    """
+
+    def make(self, children: int) -> Any:
+        """
+        Implement L{_Executor.make}.
+
+        @param children: How many children it's to have.
+
+        @return: The executor.
+        """
+        return import_module("loky").ProcessPoolExecutor(children)
+
+
+class MultiprocessingPool(BlockingPool):
+    """
+    C{multiprocessing.Pool} as it comes, one call with each C{apply_async}.
+    """
+
+    #: How many items go to a child at once when streaming.
+    chunk = 1
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    async def start(self, children: int) -> None:
+        """
+        Implement L{Pool.start}.
+
+        @param children: How many.
+        """
+        self._pool = multiprocessing.Pool(children)
+
+    async def stop(self) -> None:
+        """
+        Implement L{Pool.stop}.
+        """
+        self._pool.close()
+        self._pool.join()
+
+    def submit(self, f: Callable[..., Any], *args: Any) -> Any:
+        """
+        Implement L{BlockingPool.submit}.
+
+        @param f: The function.
+
+        @param args: Its arguments.
+
+        @return: Something with C{get()}.
+        """
+        return self._pool.apply_async(f, args)
+
+    def result(self, future: Any) -> Any:
+        """
+        Implement L{BlockingPool.result}.
+
+        @param future: What L{submit} has returned.
+
+        @return: The result.
+        """
+        return future.get()
+
+    async def stream(self, count: int) -> int:
+        """
+        Implement L{Pool.stream} by C{imap}, since results can't be streamed.
+
+        @param count: How many items.
+
+        @return: Their sum.
+        """
+        from ..work import identity
+
+        return sum(self._pool.imap(identity, range(count), self.chunk))
+
+
+class ChunkedPool(MultiprocessingPool):
+    """
+    The same, told to stream in chunks.
+    """
+
+    chunk = 100
+
+
+class MpirePool(MultiprocessingPool):
+    """
+    C{mpire.WorkerPool}.
+    """
+
+    async def start(self, children: int) -> None:
+        """
+        Implement L{Pool.start}.
+
+        @param children: How many.
+        """
+        self._pool = import_module("mpire").WorkerPool(children)
+
+    async def stop(self) -> None:
+        """
+        Implement L{Pool.stop}.
+        """
+        self._pool.stop_and_join()
+
+    async def stream(self, count: int) -> int:
+        """
+        Implement L{Pool.stream} by C{imap} with its own choice of chunks.
+
+        @param count: How many items.
+
+        @return: Their sum.
+        """
+        from ..work import identity
+
+        return sum(self._pool.imap(identity, range(count)))

@@ -1,0 +1,144 @@
+"""
+This library, and the reference: both have the same API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import implementer
+
+from ..work import countTo
+from .deferreds import TwistedPool
+
+__all__ = ["Consuming", "Ours", "Reference"]
+
+
+class _ProcessQueue(TwistedPool):
+    """
+    A C{ProcessQueue}.
+    """
+
+    def __init__(self) -> None:
+        self._queue: Any = None
+
+    async def start(self, children: int) -> None:
+        """
+        Implement L{Pool.start}.
+
+        @param children: How many.
+        """
+        self._queue = import_module("asynqueue").ProcessQueue(children)
+
+    async def stop(self) -> None:
+        """
+        Implement L{Pool.stop}.
+        """
+        await self._queue.shutdown()
+
+    def begin(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        """
+        Implement L{TwistedPool.begin}.
+
+        @param f: The function.
+
+        @param args: Its arguments.
+
+        @return: A Deferred that fires with its result.
+        """
+        d: Deferred[Any] = self._queue.call(f, *args)
+        return d
+
+
+class Ours(_ProcessQueue):
+    """
+    This library.
+    """
+
+    async def stream(self, count: int) -> int:
+        """
+        Implement L{Pool.stream} by C{async for}.
+
+        @param count: How many items.
+
+        @return: Their sum.
+        """
+        total = 0
+        async for item in await self._queue.call(countTo, count):
+            total += item
+        return total
+
+
+@implementer(IConsumer)
+class _Adder:
+    """
+    A consumer that adds up what is written to it.
+
+    @ivar total: The sum.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Implement C{IConsumer.registerProducer}.
+
+        @param producer: The producer.
+
+        @param streaming: Whether it produces by itself.
+        """
+
+    def unregisterProducer(self) -> None:
+        """
+        Implement C{IConsumer.unregisterProducer}.
+        """
+
+    def write(self, item: Any) -> None:
+        """
+        Add a number.
+
+        @param item: The number.
+        """
+        self.total += item
+
+
+class Consuming(Ours):
+    """
+    This library, feeding a consumer.
+    """
+
+    async def stream(self, count: int) -> int:
+        """
+        Implement L{Pool.stream} by a consumer.
+
+        @param count: How many items.
+
+        @return: Their sum.
+        """
+        adder = _Adder()
+        await self._queue.call(countTo, count, consumer=adder)
+        return adder.total
+
+
+class Reference(_ProcessQueue):
+    """
+    AsynQueue 0.9.9.
+    """
+
+    async def stream(self, count: int) -> int:
+        """
+        Implement L{Pool.stream} by a loop over Deferreds.
+
+        @param count: How many items.
+
+        @return: Their sum.
+        """
+        total = 0
+        for d in await self._queue.call(countTo, count):
+            total += await d
+        return total

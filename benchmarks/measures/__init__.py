@@ -1,0 +1,3 @@
+"""
+The measures, one module each. Each has a function C{run}.
+"""

@@ -1,0 +1,69 @@
+"""
+What a task costs that is run in the reactor by an C{AsyncWorker}.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from importlib import import_module
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+
+from ..contenders.deferreds import gather, runInReactor
+from ..timing import Stopwatch
+from ..work import noop
+from .pools import Report
+
+
+async def queue(tasks: int, report: Report) -> None:
+    """
+    Take the figure of a library.
+
+    @param tasks: How many tasks, queued at once.
+
+    @param report: Takes it.
+    """
+    module = import_module("asynqueue")
+    q = module.TaskQueue(module.AsyncWorker())
+    await q.call(noop)
+    with Stopwatch() as watch:
+        await gather([q.call(noop) for _ in range(tasks)])
+    report({"cost": watch.seconds / tasks * 1e6})
+    await q.shutdown()
+
+
+async def heap(tasks: int, report: Report) -> None:
+    """
+    Take the figure of the floor: a heap and Deferreds.
+
+    @param tasks: How many tasks, queued at once.
+
+    @param report: Takes it.
+    """
+    waiting: list[Any] = []
+    with Stopwatch() as watch:
+        ds = []
+        for order in range(tasks):
+            d: Deferred[Any] = Deferred()
+            heappush(waiting, (0, order, noop, (), {}, d))
+            ds.append(d)
+        while waiting:
+            _, _, f, args, kw, d = heappop(waiting)
+            maybeDeferred(f, *args, **kw).addBoth(d.callback)
+        await gather(ds)
+    report({"cost": watch.seconds / tasks * 1e6})
+
+
+def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
+    """
+    Take the figure.
+
+    @param contender: The name of the contender, C{"heap"} for the floor.
+
+    @param sizes: C{tasks}.
+
+    @param report: Takes it.
+    """
+    take = heap if contender == "heap" else queue
+    runInReactor(take(sizes["tasks"], report))

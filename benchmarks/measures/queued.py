@@ -1,0 +1,137 @@
+"""
+What it costs to queue a task and have it run, with few and with very many waiting.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import sys
+from importlib import import_module
+from statistics import median
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from ..contenders.deferreds import runInReactor
+from ..timing import Stopwatch
+from .pools import Figures, Report
+from .ticker import Ticker
+
+#: So many are queued before the reactor has its turn.
+SLICE = 1_000
+
+#: The small number is measured so often, since once is over in a few milliseconds.
+REPEAT = 20
+
+
+class Counter:
+    """
+    Counts how many tasks have been run.
+
+    @ivar count: How many.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def bump(self) -> None:
+        """
+        Count one more.
+        """
+        self.count += 1
+
+
+def residentBytes() -> int:
+    """
+    Measure the memory of this process.
+
+    @return: Its size; where the system doesn't tell it, the most it has been.
+    """
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+
+
+async def fill(q: Any, tasks: int) -> tuple[float, float]:
+    """
+    Queue tasks behind one that is running, then let it end.
+
+    @param q: The queue.
+
+    @param tasks: How many.
+
+    @return: Seconds and bytes for each.
+
+    @raise RuntimeError: If not all have been run at the end.
+    """
+    from twisted.internet import reactor as it
+
+    reactor: Any = it
+    gate: Deferred[None] = Deferred()
+    first = q.call(lambda: gate)
+    counter = Counter()
+    gc.collect()
+    before = residentBytes()
+    with Stopwatch() as watch:
+        for start in range(0, tasks, SLICE):
+            for _ in range(min(SLICE, tasks - start)):
+                last = q.call(counter.bump)
+            await deferLater(reactor, 0)
+        size = (residentBytes() - before) / tasks
+        gate.callback(None)
+        await first
+        await last
+    if counter.count != tasks:
+        raise RuntimeError(f"{tasks - counter.count:,} of {tasks:,} tasks haven't run")
+    return watch.seconds / tasks, size
+
+
+async def take(few: int, many: int) -> Figures:
+    """
+    Take the figures.
+
+    @param few: A small number of tasks.
+
+    @param many: A large number of tasks.
+
+    @return: The costs, their ratio, the memory of one of many, and the longest that
+        the reactor was held up with many.
+    """
+    module = import_module("asynqueue")
+    q = module.TaskQueue(module.AsyncWorker())
+    low = median([(await fill(q, few))[0] for _ in range(REPEAT)])
+    with Ticker() as ticker:
+        high, size = await fill(q, many)
+    return {
+        "few": low * 1e6,
+        "many": high * 1e6,
+        "growth": high / low,
+        "bytes": size,
+        "stall": ticker.longest * 1e3,
+    }
+
+
+def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
+    """
+    Take the figures.
+
+    @param contender: The name of the contender.
+
+    @param sizes: C{few} and C{many}.
+
+    @param report: Takes them.
+    """
+
+    async def main() -> None:
+        """
+        Take it in the reactor, if there is one.
+        """
+        report(await take(**sizes))
+
+    runInReactor(main())

@@ -1,0 +1,56 @@
+"""
+The stopwatch of all measures.
+"""
+
+from __future__ import annotations
+
+from cProfile import Profile
+from time import perf_counter
+from types import TracebackType
+
+__all__ = ["Stopwatch", "profileWith"]
+
+_profiles: list[Profile] = []
+
+
+def profileWith(profile: Profile) -> None:
+    """
+    Have all that is timed from now on profiled as well.
+
+    @param profile: What takes the profile.
+    """
+    _profiles[:] = [profile]
+
+
+class Stopwatch:
+    """
+    Times a block.
+
+    @ivar seconds: How long the block has taken.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._start = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        """
+        Begin.
+        """
+        for profile in _profiles:
+            profile.enable()
+        self._start = perf_counter()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """
+        End.
+        """
+        self.seconds = perf_counter() - self._start
+        for profile in _profiles:
+            profile.disable()

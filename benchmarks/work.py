@@ -1,0 +1,124 @@
+"""
+What the contenders run: functions that children can import.
+
+Imports nothing but the standard library, since children of all kinds import it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+__all__ = [
+    "countTo",
+    "echo",
+    "identity",
+    "makeArray",
+    "makeBytes",
+    "meet",
+    "noop",
+    "sleepThenTime",
+    "spin",
+]
+
+
+def noop() -> None:
+    """
+    Do nothing.
+    """
+
+
+def identity(x: int) -> int:
+    """
+    Give a number back.
+
+    @param x: The number.
+
+    @return: The same.
+    """
+    return x
+
+
+def echo(x: Any) -> Any:
+    """
+    Give a large thing back.
+
+    @param x: The thing.
+
+    @return: The same.
+    """
+    return x
+
+
+def sleepThenTime(seconds: float) -> float:
+    """
+    Sleep, then tell the time.
+
+    @param seconds: How long.
+
+    @return: The time at the end, by the clock that all processes of the system share.
+    """
+    time.sleep(seconds)
+    return time.monotonic()
+
+
+def spin(seconds: float) -> None:
+    """
+    Keep a core busy.
+
+    @param seconds: How long.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def countTo(n: int) -> Iterator[int]:
+    """
+    Count, one item at a time.
+
+    @param n: How many items there are.
+
+    @return: An iterator of them.
+    """
+    yield from range(n)
+
+
+def makeBytes(size: int) -> bytes:
+    """
+    Make a large result.
+
+    @param size: Its size.
+
+    @return: It.
+    """
+    return bytes(size)
+
+
+def makeArray(size: int) -> Any:
+    """
+    Make a large result that can be pickled out-of-band.
+
+    @param size: Its size in bytes.
+
+    @return: An array of numpy.
+    """
+    import numpy
+
+    return numpy.ones(size, dtype=numpy.uint8)
+
+
+def meet(fifo: str, first: bool) -> int:
+    """
+    Wait for somebody in another process to do the same with the other end of a FIFO.
+
+    @param fifo: The path of the FIFO.
+
+    @param first: Which end is to be opened.
+
+    @return: The ID of this process.
+    """
+    os.close(os.open(fifo, os.O_RDONLY if first else os.O_WRONLY))
+    return os.getpid()
