@@ -56,7 +56,7 @@ pydoctor_url_path = "api/"
 doctest_test_doctest_blocks = ""
 doctest_default_flags = doctest.ELLIPSIS
 doctest_global_setup = f"""
-import pathlib, re, subprocess, sys, tempfile
+import os, pathlib, re, subprocess, sys, tempfile
 
 ROOT = pathlib.Path({str(ROOT)!r})
 
@@ -65,15 +65,16 @@ def run(path):
     done = subprocess.run(
         [sys.executable, "-W", "error", path],
         cwd=ROOT,
+        env=os.environ | dict(PYTHONPATH=str(ROOT)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=60,
     )
     print(done.stdout, end="")
     if done.returncode:
-        print("exit code", done.returncode)
+        print("exit code", done.returncode, done.stderr)
 
 def runReadme():
     # The one program in it, saved to a file as its readers do.

@@ -27,6 +27,10 @@ PYTHON = {
 TWISTED = """
     class:twisted.internet.defer.CancelledError
     class:twisted.internet.defer.Deferred
+    method:twisted.internet.defer.Deferred.addBoth
+    method:twisted.internet.defer.Deferred.addCallback
+    method:twisted.internet.defer.Deferred.addCallbacks
+    method:twisted.internet.defer.Deferred.addErrback
     class:twisted.internet.interfaces.IConsumer
     class:twisted.internet.interfaces.IPullProducer
     class:twisted.internet.interfaces.IPushProducer

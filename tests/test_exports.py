@@ -41,13 +41,15 @@ PUBLIC = {
         ProcessBase=_process.shared ProcessQueue ProcessWorker=_process.worker
     """,
     "iteration": """
-        Deferator Delay=_delay IterationProducer ListConsumer Prefetcherator
-        deferToDelay=_delay isIterator=_calls iteratorToProducer
+        Deferator=_deferator Delay=_delay IterationProducer=_producer
+        ListConsumer=_listconsumer Prefetcherator=_prefetcherator
+        deferToDelay=_delay isIterator=_calls iteratorToProducer=_producer
     """,
     "util": """
         CallRunner=_calls DeferredLock=_sync DeferredTracker=_sync
         callAfterDeferred=_sync killProcess=_kill o2p=_calls p2o=_calls
     """,
+    "testing": "MemoryWorker RecordingConsumer",
     "info": "Converter Info hashIt showResult whichThread",
 }
 

@@ -17,21 +17,26 @@ PACKAGE = Path(asynqueue.__file__).parent
 #: A layer a line, lowest first. Modules import from lower lines only, and their
 #: packages' C{__init__} counts as a module. The root package is above all.
 LAYERS = """
-_version errors _status _process _process.shared
+_version errors _status _about _process _process.shared _threads
 _reactor _log interfaces _process.framing _process.payloads _process.memory
-_delay _kill _process.exceptions _process.output
-_sync _process.transport
-info _calls
-_process.universe iteration
-_process.child _process.iteration
+_calls info _delay _kill _sync _process.raised _process.output _process.starts
+_sources _process.universe _process.exceptions _process.transport _threads.loop
+_feed _process.reactorchild
+_handout
+_deferator _process.loop
+_prefetcherator _producer _listconsumer _process.child
+iteration
+_process.iteration _threads.iteration
+_threads.call
+_threads.looper
 _task _load _priority
 _backlog _policy
 _assignment _callopts
 tasks
-_queue
+_outcome _queue
 base
-_asyncworker _process.worker
-null process
+_asyncworker _process.worker _threads.worker
+null process threads
 util workers
 testing
 """
@@ -49,11 +54,14 @@ KINDS = {"asyncworker", "dask", "executor", "process", "threads", "wire"}
 #: and each other.
 LIGHT = {
     "",
+    "_about",
     "_calls",
     "_process",
     "_process.child",
     "_process.framing",
+    "_process.loop",
     "_process.payloads",
+    "_process.raised",
     "_process.shared",
     "_process.universe",
     "_status",
