@@ -13,9 +13,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from ._about import callText, failureText
 from ._calls import isIterator
+from ._log import log
 from ._status import ErrorText, Status
-from .info import Info
+from .errors import WorkerError
 from .interfaces import ITask, ITaskCanceller, IWorker
 from .iteration import Deferator, IterationProducer
 
@@ -50,12 +52,12 @@ class AsyncWorker:
         self.ID: int | None = None
         self.hired = False
         self.assignments: dict[Hashable, list[Deferred[Any]]] = {}
-        self.info = Info()
         self._task: ITask | None = None
         # Its result isn't wanted any longer.
         self._dropped: ITask | None = None
         self._running: Deferred[Any] | None = None
         self._line: deque[tuple[ITask, Deferred[None]]] = deque()
+        self._going = False
         self._idle: list[Deferred[None]] = []
 
     def setResignator(self, callableObject: Any) -> None:
@@ -106,7 +108,8 @@ class AsyncWorker:
         self._task = self._running = None
         self._dropped = task
         if running is not None:
-            running.cancel()
+            _cancel(running)
+        self._haveStopped()
         return tasks
 
     def cancelTask(self, task: ITask) -> None:
@@ -119,7 +122,7 @@ class AsyncWorker:
         if task is self._task:
             self._dropped = task
             if self._running is not None:
-                self._running.cancel()
+                _cancel(self._running)
             return
         for entry in self._line:
             if entry[0] is task:
@@ -150,7 +153,11 @@ class AsyncWorker:
             if iscoroutine(result):
                 result = Deferred.fromCoroutine(result)
             if isinstance(result, Deferred):
-                self._running = result
+                if task is self._dropped:
+                    # It was cancelled by its own callable.
+                    _cancel(result)
+                elif task is self._task:
+                    self._running = result
                 result.addCallbacks(
                     self._ran,
                     self._raised,
@@ -180,10 +187,16 @@ class AsyncWorker:
             task.callback((Status.RAN, result))
             return
         deferator = Deferator(result)
-        if consumer is not None:
-            task.callback((Status.ITERATOR, IterationProducer(deferator, consumer)))
-        else:
+        if consumer is None:
             deferator.peek().addBoth(self._peeked, task, deferator)
+            return
+        try:
+            producer = IterationProducer(deferator, consumer)
+        except Exception:  # noqa: BLE001 - the consumer is the user's
+            deferator.stop()
+            self._raised(Failure(), task)
+        else:
+            task.callback((Status.ITERATOR, producer))
 
     def _peeked(self, more: object, task: ITask, deferator: Deferator) -> None:
         """
@@ -208,8 +221,16 @@ class AsyncWorker:
         """
         if task is self._dropped:
             return
-        text = self.info.setCall(*task.callTuple).aboutFailure(failure)
-        task.callback((Status.ERROR, ErrorText(text, failure.value, failure)))
+        error = failure.value
+        text = failureText(failure, callText(*task.callTuple))
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            task.callback((Status.ERROR, ErrorText(text, error, failure)))
+            return
+        # Raised where somebody waits for the call, these would end what they have
+        # nothing to do with: a generator, or the program.
+        carrier = WorkerError(text)
+        carrier.__cause__ = error
+        task.callback((Status.ERROR, ErrorText(text, carrier)))
 
     def _next(self, _: object, task: ITask, done: Deferred[None]) -> None:
         """
@@ -223,10 +244,38 @@ class AsyncWorker:
         """
         if self._task is task:
             self._task = self._running = None
-            if self._line:
-                self._start(*self._line.popleft())
-            else:
-                idle, self._idle = self._idle, []
-                for d in idle:
-                    d.callback(None)
+            self._goOn()
         done.callback(None)
+
+    def _goOn(self) -> None:
+        """
+        Run the tasks in line, from a loop, until one takes time.
+        """
+        if self._going:
+            return
+        self._going = True
+        while self._line and self._task is None:
+            self._start(*self._line.popleft())
+        self._going = False
+        if self._task is None:
+            self._haveStopped()
+
+    def _haveStopped(self) -> None:
+        """
+        Tell those who wait that no task is left.
+        """
+        idle, self._idle = self._idle, []
+        for d in idle:
+            d.callback(None)
+
+
+def _cancel(d: Deferred[Any]) -> None:
+    """
+    Cancel what a callable has returned.
+
+    @param d: It.
+    """
+    try:
+        d.cancel()
+    except Exception:  # noqa: BLE001 - the canceller is the user's
+        log.failure("{d} failed to be cancelled", d=d)

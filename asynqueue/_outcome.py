@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from ._about import callText
 from ._callopts import CallDefaults, CallOptions
 from ._load import LoadInfoProducer
 from ._log import log
@@ -25,7 +26,6 @@ from .errors import (
     WorkerError,
     WorkerLost,
 )
-from .info import Info
 from .iteration import IterationProducer
 from .tasks import TaskHandler
 
@@ -88,7 +88,6 @@ class Outcomes:
         self._defaults = defaults
         self._verbose = verbose
         self._spew = spew
-        self._info = Info()
         self._delayed: dict[Task, IDelayedCall] = {}
         self._reactor = reactor
         # Made once, since each task that waits has it.
@@ -107,16 +106,12 @@ class Outcomes:
         self._handler.enqueue(task)
         return d
 
-    def cancelDelayed(self) -> list[Task]:
+    @property
+    def delayed(self) -> list[Task]:
         """
-        Take out the tasks that wait for their next attempt.
-
-        @return: The tasks.
+        The tasks that wait for their next attempt.
         """
-        tasks = list(self._delayed)
-        for task in tasks:
-            self.cancelTask(task)
-        return tasks
+        return list(self._delayed)
 
     def _resolve(self, result: Any, task: Task) -> Any:
         """
@@ -158,7 +153,9 @@ class Outcomes:
                 task, Failure(TimeoutError(str(result))), str(result)
             )
         if status == Status.ITERATOR and isinstance(result, IterationProducer):
-            return result.run().addBoth(self._iterated, task)
+            return maybeDeferred(result.run).addBoth(self._arrived, task)
+        if status == Status.CHUNKS and isinstance(result, Deferred):
+            return result.addBoth(self._arrived, task)
         self._finished()
         if status == Status.ERROR:
             return self._settle(task, failureOf(result), str(result))
@@ -219,7 +216,7 @@ class Outcomes:
 
         @return: Text like C{f(1, x=2)}.
         """
-        return str(self._info.setCall(*task.callTuple).aboutCall())
+        return callText(*task.callTuple)
 
     def _tell(self, task: Task, result: Any) -> None:
         """
@@ -231,12 +228,12 @@ class Outcomes:
         """
         log.info("{call} -> {result!r}", call=self._about(task), result=result)
 
-    def _iterated(self, result: Any, task: Task) -> Any:
+    def _arrived(self, result: Any, task: Task) -> Any:
         """
-        Note that a consumer has all items, or that there has been a failure on the
-        way.
+        Note that a consumer has all items, or a large result has come in whole, or
+        that there has been a failure on the way.
 
-        @param result: The consumer, or the failure.
+        @param result: The consumer or the result, or the failure.
 
         @param task: The task.
 
@@ -245,6 +242,8 @@ class Outcomes:
         self._finished()
         if isinstance(result, Failure) and not result.check(CancelledError):
             return self._settle(task, result, result.getErrorMessage())
+        if self._spew:
+            self._tell(task, result)
         return result
 
     def _giveUpOrRetry(self, task: Task, failure: Failure, text: str) -> Any:

@@ -1,10 +1,6 @@
 """
-The workers and their interface, put together for users.
-
-Nothing is defined here, and no module of the package imports it.
+The workers, in one place: re-exported from the modules where they are defined.
 """
-
-from __future__ import annotations
 
 from ._asyncworker import AsyncWorker
 from .interfaces import IWorker

@@ -19,6 +19,10 @@ from .payloads import loadsMany, told
 
 __all__ = ["Iteration"]
 
+#: The child hears of so many items at a time that they have been taken: half of what it
+#: may be ahead, so that it needn't wait for that.
+_EVERY = 8
+
 
 class Iteration:
     """
@@ -51,7 +55,7 @@ class Iteration:
         self.task = task
         self._close = close
         self._begun = False
-        self._source = BufferedSource(onTaken=taken, onStop=close)
+        self._source = BufferedSource(taken, close, every=_EVERY)
         if consumer is not None:
             self._begun = True
             task.callback(
