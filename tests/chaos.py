@@ -1,0 +1,366 @@
+"""
+A run in which children are killed, stopped and made to wait at random while calls of
+all kinds are made, and an account of what has become of the calls::
+
+    python -m tests.chaos --seconds 600 --seed 1
+
+Every call must come to one result, and the right one: C{queued} is the sum of C{done}
+and of what has failed, by kind, and nothing has failed without a reason of its own.
+Exits with code 1 if the account doesn't balance or anything is left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IConsumer
+from twisted.internet.task import deferLater, react
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from asynqueue.errors import TimeoutError, WorkerLost
+from asynqueue.process import ProcessQueue
+
+#: So many calls are queued or running at a time.
+AT_A_TIME = 64
+
+#: Seconds between two deeds of the agent, on average.
+EVERY = 0.05
+
+
+class Ordinary(Exception):
+    """
+    What a task raises that is meant to fail.
+    """
+
+
+def square(x: int) -> int:
+    """
+    Do next to nothing.
+    """
+    return x * x
+
+
+def count(x: int) -> int:
+    """
+    Keep a core busy for a moment.
+    """
+    total = 0
+    for i in range(x * 200):
+        total += i
+    return total
+
+
+def nap(x: int) -> int:
+    """
+    Take some time.
+    """
+    time.sleep(x / 10_000)
+    return x
+
+
+def large(x: int) -> bytes:
+    """
+    Have a large result.
+    """
+    return bytes([x % 256]) * (x * 10_000)
+
+
+def fail(x: int) -> None:
+    """
+    Raise.
+    """
+    raise Ordinary(x)
+
+
+def leave(x: int) -> None:
+    """
+    End the child.
+    """
+    os._exit(x % 256)
+
+
+def items(x: int) -> Iterator[int]:
+    """
+    Yield.
+    """
+    yield from range(x)
+
+
+@implementer(IConsumer)
+class Collector:
+    """
+    Collects what is written to it.
+    """
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Implement C{IConsumer.registerProducer}.
+        """
+
+    def unregisterProducer(self) -> None:
+        """
+        Implement C{IConsumer.unregisterProducer}.
+        """
+
+    def write(self, data: Any) -> None:
+        """
+        Implement C{IConsumer.write}.
+        """
+        self.items.append(data)
+
+
+class Ledger:
+    """
+    The account of the calls.
+    """
+
+    def __init__(self) -> None:
+        self.queued = 0
+        self.outcomes: Counter[str] = Counter()
+        self.wrong: list[str] = []
+
+    @property
+    def balanced(self) -> bool:
+        """
+        Whether each call has come to one thing, and no wrong one.
+        """
+        return self.queued == sum(self.outcomes.values()) and not self.wrong
+
+    def __str__(self) -> str:
+        """
+        The account in a line.
+        """
+        outcomes = ", ".join(
+            f"{kind} {number}" for kind, number in sorted(self.outcomes.items())
+        )
+        return f"queued {self.queued} = {outcomes}"
+
+
+class Chaos:
+    """
+    The calls, and the agent that disturbs them.
+    """
+
+    def __init__(self, reactor: Any, seed: int, workers: int) -> None:
+        """
+        Begin.
+
+        @param reactor: The reactor.
+
+        @param seed: What all that is random comes from.
+
+        @param workers: How many children there are.
+        """
+        self.random = random.Random(seed)
+        self.ledger = Ledger()
+        self.deeds: Counter[str] = Counter()
+        self._reactor = reactor
+        self._q = ProcessQueue(workers, timeout=5.0)
+        self._workers = workers
+        self._stopped: set[int] = set()
+
+    async def run(self, seconds: float) -> None:
+        """
+        Make calls, and disturb them.
+
+        @param seconds: For how long.
+        """
+        end = self._reactor.seconds() + seconds
+        lines = [self._makeCalls(end) for _ in range(AT_A_TIME)]
+        agent = Deferred.fromCoroutine(self._disturb(end))
+        await gatherResults([Deferred.fromCoroutine(line) for line in lines])
+        await agent
+        if len(self._q) != self._workers:
+            self.ledger.wrong.append(f"{len(self._q)} workers of {self._workers}")
+        unfinished = await self._q.shutdown(drain=True)
+        if unfinished:
+            self.ledger.wrong.append(f"unfinished: {unfinished}")
+
+    async def _makeCalls(self, end: float) -> None:
+        """
+        Make one call after the other.
+
+        @param end: Until when.
+        """
+        while self._reactor.seconds() < end:
+            await self._makeCall()
+
+    async def _makeCall(self) -> None:
+        """
+        Make a call, and enter in the account what has become of it.
+        """
+        x = self.random.randrange(1, 200)
+        f, right = self.random.choice(_CALLS)
+        options: dict[str, Any] = {"niceness": self.random.randrange(-20, 21)}
+        consumer = None
+        if f is items:
+            consumer = options["consumer"] = Collector()
+        elif self.random.random() < 0.1:
+            options["timeout"] = self.random.choice([0.005, 5.0])
+        elif self.random.random() < 0.2:
+            options["retries"] = 5
+        self.ledger.queued += 1
+        d = self._q.call(f, x, **options)
+        fired = []
+        d.addBoth(self._note, fired)
+        if self.random.random() < 0.05:
+            self._reactor.callLater(self.random.random() / 50, d.cancel)
+        try:
+            result = await d
+        except CancelledError:
+            self.ledger.outcomes["cancelled"] += 1
+        except TimeoutError:
+            self.ledger.outcomes["timed out"] += 1
+            self._check("timeout" in options, f"{f.__name__} timed out")
+        except WorkerLost:
+            self.ledger.outcomes["lost"] += 1
+        except Ordinary:
+            self.ledger.outcomes["raised"] += 1
+            self._check(f is fail, f"{f.__name__} raised")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it's wrong
+            self.ledger.outcomes["wrong"] += 1
+            self.ledger.wrong.append(f"{f.__name__}({x}): {error!r}")
+        else:
+            self.ledger.outcomes["done"] += 1
+            got = consumer.items if consumer is not None else result
+            self._check(got == right(x), f"{f.__name__}({x}) gave {got!r:.80}")
+        self._check(len(fired) == 1, f"{f.__name__}({x}) fired {len(fired)} times")
+
+    def _note(self, result: Any, fired: list[bool]) -> Any:
+        """
+        Note that a Deferred has fired.
+        """
+        fired.append(isinstance(result, Failure))
+        return result
+
+    def _check(self, right: bool, text: str) -> None:
+        """
+        Enter something wrong in the account.
+        """
+        if not right:
+            self.ledger.wrong.append(text)
+
+    async def _disturb(self, end: float) -> None:
+        """
+        Do one child after the other something.
+
+        @param end: Until when.
+        """
+        while self._reactor.seconds() < end:
+            await deferLater(self._reactor, self.random.expovariate(1 / EVERY))
+            pids = [w.process.pid for w in self._q.workers() if w.process.pid]
+            if pids:
+                self._disturbOne(self.random.choice(pids))
+
+    def _disturbOne(self, pid: int) -> None:
+        """
+        Kill a child, or stop it for a while.
+
+        @param pid: Its process ID.
+        """
+        deed, number = self.random.choice(_DEEDS)
+        self.deeds[deed] += 1
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+            if number == signal.SIGSTOP:
+                self._reactor.callLater(self.random.random() / 2, self._goOn, pid)
+
+    def _goOn(self, pid: int) -> None:
+        """
+        Have a child that was stopped go on, if it's still there.
+
+        @param pid: Its process ID.
+        """
+        if any(worker.process.pid == pid for worker in self._q.workers()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+_CALLS: list[tuple[Callable[[int], Any], Callable[[int], Any]]] = [
+    (square, square),
+    (count, count),
+    (nap, lambda x: x),
+    (large, large),
+    (fail, lambda x: None),
+    (items, lambda x: list(range(x))),
+]
+_CALLS = _CALLS * 8 + [(leave, lambda x: None)]
+
+_DEEDS = [
+    ("killed", signal.SIGKILL),
+    ("terminated", signal.SIGTERM),
+    ("crashed", signal.SIGSEGV),
+    ("stopped", signal.SIGSTOP),
+]
+
+
+def descriptors() -> int:
+    """
+    Count the open descriptors of this process.
+    """
+    return len(os.listdir("/proc/self/fd"))
+
+
+def residentKilobytes() -> int:
+    """
+    Measure the memory of this process.
+    """
+    with open("/proc/self/status") as file:
+        return next(int(x.split()[1]) for x in file if x.startswith("VmRSS:"))
+
+
+async def main(reactor: Any, args: argparse.Namespace) -> None:
+    """
+    Run, and tell.
+
+    @param reactor: The reactor.
+
+    @param args: What was said on the command line.
+    """
+    print(f"seed {args.seed}, {args.seconds:g} s, {args.workers} children")
+    await Chaos(reactor, args.seed, args.workers).run(0.5)  # what is made but once
+    gc.collect()
+    before = descriptors(), residentKilobytes()
+    chaos = Chaos(reactor, args.seed, args.workers)
+    await chaos.run(args.seconds)
+    gc.collect()
+    after = descriptors(), residentKilobytes()
+    print(chaos.ledger)
+    print("children", ", ".join(f"{k} {n}" for k, n in sorted(chaos.deeds.items())))
+    print(f"descriptors {before[0]} -> {after[0]}, memory {before[1]} -> {after[1]} kB")
+    wrong = chaos.ledger.wrong
+    if after[0] != before[0]:
+        wrong.append("descriptors are left")
+    delayed = [call for call in reactor.getDelayedCalls() if call.active()]
+    if delayed:
+        wrong.append(f"delayed calls are left: {delayed}")
+    with suppress(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+        wrong.append("children are left")
+    for text in wrong[:20]:
+        print("WRONG:", text)
+    if not chaos.ledger.balanced:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("::")[0])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--workers", type=int, default=4)
+    react(main, [parser.parse_args()])
