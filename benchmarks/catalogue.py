@@ -168,7 +168,7 @@ MEASURES = {
         (OURS, REFERENCE),
         {"few": 1_000, "many": 1_000_000},
         {"few": 10, "many": 100},
-        limit=300.0,
+        limit=120.0,
     ),
     "thread-single": Measure(
         "threads",

@@ -23,6 +23,9 @@ __all__ = ["Harness", "Outcome", "runLimited"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
+#: How the error of one begins that has hung.
+_HUNG = "hung: "
+
 #: The packages of the checkout that contenders other than the reference find.
 _PACKAGES = ("benchmarks", "asynqueue")
 
@@ -47,6 +50,13 @@ class Outcome(NamedTuple):
     error: str = ""
     note: str = ""
     profile: str = ""
+
+    @property
+    def hung(self) -> bool:
+        """
+        Whether it had to be ended.
+        """
+        return self.error.startswith(_HUNG)
 
 
 def runLimited(
@@ -78,7 +88,7 @@ def runLimited(
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
-            return f"hung: no end within {limit:g} s"
+            return f"{_HUNG}no end within {limit:g} s"
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -93,6 +103,8 @@ def runLimited(
 class Harness:
     """
     Takes measures.
+
+    Whoever has hung isn't asked again for the same, since that takes long.
 
     @ivar smoke: Whether it's only tried whether they work.
     """
@@ -116,6 +128,7 @@ class Harness:
         self.smoke = smoke
         self._reference = reference
         self._only = only
+        self._hung: set[tuple[str, str]] = set()
 
     def contenders(self, measure: Measure) -> list[str]:
         """
@@ -152,7 +165,8 @@ class Harness:
                 contenders = self.contenders(MEASURES[name])
                 turn = number % max(len(contenders), 1)
                 for who in contenders[turn:] + contenders[:turn]:
-                    yield name, who, partial(self.take, name, who)
+                    if (name, who) not in self._hung:
+                        yield name, who, partial(self.take, name, who)
 
     def take(self, name: str, contender: str, *, profile: bool = False) -> Outcome:
         """
@@ -180,9 +194,12 @@ class Harness:
             path = folder / "outcome"
             command = [python, "-m", "benchmarks.one", json.dumps(spec), str(path)]
             failure = runLimited(command, folder, env, measure.limit)
-            if not path.exists():
-                return Outcome(error=failure or "ended without a word")
-            return Outcome(**json.loads(path.read_text()))
+            if path.exists():
+                return Outcome(**json.loads(path.read_text()))
+        outcome = Outcome(error=failure or "ended without a word")
+        if outcome.hung:
+            self._hung.add((name, contender))
+        return outcome
 
 
 @contextmanager

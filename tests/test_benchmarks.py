@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks import harness
 from benchmarks.catalogue import MEASURES, choose
 from benchmarks.contenders.base import Lost
 from benchmarks.contenders.deferreds import gather
@@ -139,11 +140,21 @@ class HarnessTests(SynchronousTestCase):
         """
         Each round has everybody's turn, and begins with another than the last.
         """
-        harness = Harness(only=["ours", "cf", "pool"])
-        turns = [(name, who) for name, who, _ in harness.rounds(["noop"], 2)]
+        rounds = Harness(only=["ours", "cf", "pool"]).rounds(["noop"], 2)
+        turns = [(name, who) for name, who, _ in rounds]
         self.assertEqual(
             [who for _, who in turns], ["ours", "cf", "pool", "cf", "pool", "ours"]
         )
+
+    def test_hungOnce(self) -> None:
+        """
+        A contender that has hung isn't asked again, and it's told that it hung.
+        """
+        impatient = MEASURES["noop"]._replace(limit=0.0)
+        self.patch(harness, "MEASURES", {"noop": impatient})
+        rounds = Harness(only=["ours"]).rounds(["noop"], 3)
+        outcomes = [take() for _, _, take in rounds]
+        self.assertEqual([o.error for o in outcomes], ["hung: no end within 0 s"])
 
     def test_reference(self) -> None:
         """
