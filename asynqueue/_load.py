@@ -4,11 +4,12 @@ The load of a queue, as a push producer of numbers.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
+
+from ._log import log
 
 __all__ = ["LoadInfoProducer"]
 
@@ -24,17 +25,24 @@ class LoadInfoProducer:
     def __init__(self) -> None:
         self.load = 0
         self._consumers: list[Any] = []
+        # Those that have another producer, which isn't ours to unregister.
+        self._others: list[Any] = []
         self._producing = True
 
     def registerConsumer(self, consumer: IConsumer) -> None:
         """
-        Write the load to a consumer from now on.
+        Write the load to a consumer from now on. Nothing happens if that is done
+        already.
 
         @param consumer: The consumer. It may have another producer already.
         """
-        # One that has a producer takes what others write to it nevertheless.
-        with suppress(RuntimeError):
+        if any(consumer is other for other in self._consumers):
+            return
+        try:
             consumer.registerProducer(self, True)
+        except RuntimeError:
+            # One that has a producer takes what others write to it nevertheless.
+            self._others.append(consumer)
         self._consumers.append(consumer)
 
     def oneMore(self) -> None:
@@ -59,8 +67,10 @@ class LoadInfoProducer:
         Let go of all consumers.
         """
         consumers, self._consumers = self._consumers, []
+        others, self._others = self._others, []
         for consumer in consumers:
-            consumer.unregisterProducer()
+            if not any(consumer is other for other in others):
+                consumer.unregisterProducer()
 
     def pauseProducing(self) -> None:
         """
@@ -87,4 +97,7 @@ class LoadInfoProducer:
         for consumer in list(self._consumers):
             if not self._producing:
                 break
-            consumer.write(self.load)
+            try:
+                consumer.write(self.load)
+            except Exception:  # noqa: BLE001 - the consumer is the user's
+                log.failure("{consumer} failed to take the load", consumer=consumer)

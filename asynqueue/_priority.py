@@ -16,6 +16,32 @@ from .errors import QueueRunError
 __all__ = ["Priority"]
 
 
+class _Entry:
+    """
+    An item in the heap.
+
+    @ivar item: The item.
+
+    @ivar order: A serial number, by which those are ordered of which none is less.
+    """
+
+    __slots__ = ("item", "order")
+
+    def __init__(self, item: Any, order: int) -> None:
+        self.item = item
+        self.order = order
+
+    def __lt__(self, other: _Entry) -> bool:
+        """
+        Compare the items, of which only C{<} is asked.
+
+        @param other: Another entry.
+        """
+        if self.item < other.item:
+            return True
+        return self.order < other.order and not other.item < self.item
+
+
 class Priority:
     """
     A heap that is waited on: who gets from it while it's empty has a Deferred that
@@ -25,7 +51,7 @@ class Priority:
     """
 
     def __init__(self) -> None:
-        self._heap: list[tuple[Any, int]] = []
+        self._heap: list[_Entry] = []
         self._getters: deque[Deferred[Any]] = deque()
         self._order = 0
         self._running = True
@@ -41,12 +67,20 @@ class Priority:
         Put an item in. The one who has waited longest for an item gets it.
 
         @param item: The item, which can be compared with the others by C{<}.
+
+        @raise TypeError: If it can't be compared with them.
         """
         if self._getters:
             self._getters.popleft().callback(item)
             return
         self._order += 1
-        heappush(self._heap, (item, self._order))
+        try:
+            heappush(self._heap, _Entry(item, self._order))
+        except Exception:
+            # It's in the heap, and would have every other item fail as well.
+            self._heap = [entry for entry in self._heap if entry.order != self._order]
+            heapify(self._heap)
+            raise
 
     def get(self) -> Deferred[Any]:
         """
@@ -56,7 +90,7 @@ class Priority:
             cancelled. It fails with L{QueueRunError} after L{shutdown}.
         """
         if self._heap:
-            return succeed(heappop(self._heap)[0])
+            return succeed(heappop(self._heap).item)
         if not self._running:
             return fail(QueueRunError("This heap has been shut down"))
         d: Deferred[Any] = Deferred(self._getters.remove)
@@ -71,13 +105,13 @@ class Priority:
 
         @return: The items that were removed, in their order.
         """
-        kept: list[tuple[Any, int]] = []
-        removed: list[tuple[Any, int]] = []
+        kept: list[_Entry] = []
+        removed: list[_Entry] = []
         for entry in sorted(self._heap):
-            (removed if selector(entry[0]) else kept).append(entry)
+            (removed if selector(entry.item) else kept).append(entry)
         self._heap = kept
         heapify(self._heap)
-        return [item for item, _ in removed]
+        return [entry.item for entry in removed]
 
     def shutdown(self) -> None:
         """

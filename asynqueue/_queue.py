@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 
 from ._load import LoadInfoProducer
 from ._log import log
 from ._priority import Priority
-from ._task import checkSeconds
+from ._task import Task, checkSeconds
 from .errors import ImplementationError
 from .tasks import TaskHandler
 
@@ -75,6 +75,8 @@ class _OneByOne:
         self._heap = Priority()
         self._handler = handler
         self._done = done
+        self._idle = True
+        self._waiters: list[Deferred[Any]] = []
         self._ready = False
         self._looping = False
         self._next()
@@ -110,15 +112,22 @@ class _OneByOne:
 
         @param timeout: Passed on to the handler's own C{shutdown}, if it has one.
 
-        @return: A Deferred that fires with the items that were left unhandled.
+        @return: A Deferred that fires with the items that were left unhandled, after
+            the handler is done with the one that it has.
         """
         items = self._heap.cancel(lambda item: True)
         self._heap.shutdown()
+        done: Deferred[Any] = Deferred()
+        if self._idle:
+            done.callback(None)
+        else:
+            self._waiters.append(done)
         shutdown = getattr(self._handler, "shutdown", None)
-        if shutdown is None:
-            return succeed(items)
-        d: Deferred[Any] = shutdown(timeout)
-        return d.addCallback(lambda more: items + list(more or ()))
+        if shutdown is not None:
+            # Not all that have a method of this name expect to be told the seconds.
+            given = () if timeout is None else (timeout,)
+            done.addCallback(lambda _: shutdown(*given))
+        return done.addCallback(lambda more: items + list(more or ()))
 
     def _next(self) -> None:
         """
@@ -132,6 +141,7 @@ class _OneByOne:
 
         @param item: The item.
         """
+        self._idle = False
         maybeDeferred(self._handler, item).addErrback(self._failed).addBoth(
             self._handled
         )
@@ -151,7 +161,11 @@ class _OneByOne:
 
         @param _: What it has fired with.
         """
+        self._idle = True
         self._done()
+        waiters, self._waiters = self._waiters, []
+        for d in waiters:
+            d.callback(None)
         self._ready = True
         if self._looping:
             return
@@ -232,15 +246,24 @@ class Queue:
         @param item: The item, not C{None}.
 
         @raise ValueError: If it is C{None}, the sentinel of shutdown.
+
+        @raise TypeError: If it can't be compared with the other items, or isn't a task
+            and the handler is a L{TaskHandler}.
         """
         if item is None:
             raise ValueError("None can't be queued")
+        if self._tasks and not isinstance(item, Task):
+            raise TypeError(f"A TaskHandler takes tasks, not {item!r}")
         if not self._running:
             return
         self.loadInfoProducer.oneMore()
+        try:
+            self._feed.enqueue(item)
+        except Exception:
+            self.loadInfoProducer.oneLess()
+            raise
         if self._tasks:
             item.d.addBoth(self._hasResult)
-        self._feed.enqueue(item)
 
     def subscribe(self, consumer: IConsumer) -> None:
         """
@@ -261,13 +284,13 @@ class Queue:
     def cancelSeries(self, series: Hashable) -> list[Any]:
         """
         Take out all waiting items of a series. The Deferreds of tasks fail with
-        C{CancelledError}.
+        C{CancelledError}. Items without an attribute C{series} are of series C{None}.
 
         @param series: The series.
 
         @return: The items.
         """
-        return self._cancel(lambda item: bool(item.series == series))
+        return self._cancel(lambda item: bool(getattr(item, "series", None) == series))
 
     def cancelAll(self) -> list[Any]:
         """

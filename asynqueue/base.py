@@ -120,8 +120,10 @@ class TaskQueue:
         self._running = True
         self._stopping: list[Deferred[list[Task]]] | None = None
         self._unfinished: list[Task] | None = None
-        self._draining: Deferred[None] | None = None
+        self._draining = False
         self._drainTimer: IDelayedCall | None = None
+        # When workers that haven't stopped by then are crashed, from shutdown on.
+        self._deadline: float | None = None
         self._waiters: deque[Deferred[None]] = deque()
         self.taskFactory = TaskFactory(reactor=reactor)
         self.th = TaskHandler(reactor=reactor)
@@ -211,9 +213,8 @@ class TaskQueue:
             unfinished and not reassigned. The Deferreds of their calls fail with
             L{WorkerLost}.
         """
-        workerID = getattr(workerOrID, "ID", workerOrID)
-        d = self.th.terminate(workerID, self.timeout, crash, reassign)
-        return d.addCallback(self._fail)
+        d = self.th.terminate(self.th.idOf(workerOrID), self.timeout, crash, reassign)
+        return d.addCallback(self._hasLeft)
 
     def qualifyWorker(self, worker: Any, series: Hashable) -> None:
         """
@@ -380,22 +381,25 @@ class TaskQueue:
 
     def cancelSeries(self, series: Hashable) -> list[Task]:
         """
-        Take out all waiting calls of a series. Their Deferreds fail with
-        C{CancelledError}.
+        Take out all waiting calls of a series, also those that wait for a further
+        attempt. Their Deferreds fail with C{CancelledError}.
 
         @param series: The series.
 
         @return: The tasks.
         """
-        return self.q.cancelSeries(series)
+        delayed = [task for task in self._outcomes.delayed if task.series == series]
+        return self.q.cancelSeries(series) + self._cancel(delayed)
 
     def cancelAll(self) -> list[Task]:
         """
-        Take out all waiting calls. Their Deferreds fail with C{CancelledError}.
+        Take out all waiting calls, also those that wait for a further attempt. Their
+        Deferreds fail with C{CancelledError}.
 
         @return: The tasks.
         """
-        return self.q.cancelAll()
+        delayed = self._outcomes.delayed
+        return self.q.cancelAll() + self._cancel(delayed)
 
     def shutdown(
         self, drain: bool = False, timeout: float | None = None
@@ -428,17 +432,18 @@ class TaskQueue:
         self._running = False
         self._stopping = [d]
         timeout = self.timeout if timeout is None else timeout
+        if timeout is not None:
+            self._deadline = orGlobalReactor(self._reactor).seconds() + timeout
         self._refuseWaiters()
+        self._draining = True
         if drain and self._canDrain():
-            self._draining = Deferred()
             self._outcomes.onFinished = self._checkDrained
             if timeout is not None:
                 self._drainTimer = orGlobalReactor(self._reactor).callLater(
                     timeout, self._stopDraining
                 )
-            self._draining.addCallback(lambda _: self._shutDown(timeout))
         else:
-            self._shutDown(timeout)
+            self._stopDraining()
         return d
 
     def _taskOf(
@@ -498,23 +503,53 @@ class TaskQueue:
                 task.errback(notRun(task))
         return tasks
 
+    def _cancel(self, tasks: list[Task]) -> list[Task]:
+        """
+        Cancel tasks.
+
+        @param tasks: The tasks.
+
+        @return: The same.
+        """
+        for task in tasks:
+            task.d.cancel()
+        return tasks
+
+    def _hasLeft(self, unfinished: list[Task]) -> list[Task]:
+        """
+        Note that a worker has gone.
+
+        @param unfinished: The tasks that it has left unfinished.
+
+        @return: The same.
+        """
+        self._fail(unfinished)
+        self._checkDrained()
+        return unfinished
+
     def _workerGone(self, worker: Any) -> None:
         """
         Hire a worker in place of one that has resigned, if it names one.
 
         @param worker: The one that has gone.
         """
-        if not self._outcomes.accepting or not IReplaceable.providedBy(worker):
-            return
+        if self._outcomes.accepting and IReplaceable.providedBy(worker):
+            self._replace(worker)
+        self._checkDrained()
+
+    def _replace(self, worker: Any) -> None:
+        """
+        Hire a worker in place of one.
+
+        @param worker: The one that has gone.
+        """
         try:
-            replacement = worker.replacement()
+            self.th.hire(worker.replacement())
         except Exception:  # noqa: BLE001 - a worker may be of anybody's making
             failure = Failure()
             log.failure("{worker} is lost and isn't replaced", failure, worker=worker)
             for task in self.th.withdraw(self._unserved):
                 task.errback(failure)
-        else:
-            self.th.hire(replacement)
 
     def _unserved(self, task: Task) -> bool:
         """
@@ -550,7 +585,7 @@ class TaskQueue:
         """
         Go on with the shutdown when no call is left that could be run.
         """
-        if self._draining is not None and not self._canDrain():
+        if self._draining and not self._canDrain():
             self._stopDraining()
 
     def _canDrain(self) -> bool:
@@ -562,29 +597,26 @@ class TaskQueue:
         waiting = self.th.waiting
         if self.q.loadInfoProducer.load > waiting:
             return True
-        sizes = self.th.assignmentFactory.backlog.sizes() if waiting else {}
-        return any(self.th.roster(series) for series in sizes)
+        series = self.th.assignmentFactory.backlog.waiting() if waiting else []
+        return any(map(self.th.roster, series))
 
     def _stopDraining(self) -> None:
         """
         Go on to let the workers go.
         """
-        draining, self._draining = self._draining, None
+        if not self._draining:
+            return
+        self._draining = False
         timer, self._drainTimer = self._drainTimer, None
         if timer is not None and timer.active():
             timer.cancel()
-        if draining is not None:
-            draining.callback(None)
-
-    def _shutDown(self, timeout: float | None) -> None:
-        """
-        Let the workers go.
-
-        @param timeout: Seconds for that.
-        """
         self._outcomes.accepting = False
-        waiting = self.th.withdraw(lambda task: True) + self._outcomes.cancelDelayed()
+        waiting = self.th.withdraw(lambda task: True) + self._outcomes.delayed
         self._fail(waiting)
+        timeout = None
+        if self._deadline is not None:
+            now = orGlobalReactor(self._reactor).seconds()
+            timeout = max(0.0, self._deadline - now)
         self.q.shutdown(timeout).addCallback(self._hasShutDown, waiting)
 
     def _hasShutDown(self, unfinished: list[Task], waiting: list[Task]) -> None:

@@ -241,6 +241,21 @@ class TaskHandler:
             if series is None or series in self._qualifications(worker)
         ]
 
+    def idOf(self, workerOrID: Any) -> int:
+        """
+        Find the ID of a worker that is employed here, or is being let go.
+
+        @param workerOrID: The worker, or its ID.
+
+        @return: Its ID; C{0}, which no worker has, for a worker of somebody else.
+        """
+        if isinstance(workerOrID, int):
+            return workerOrID
+        ID: int = getattr(workerOrID, "ID", None) or 0
+        departure = self._departures.get(ID)
+        employed = self.workers.get(ID) if departure is None else departure.worker
+        return ID if employed is workerOrID else 0
+
     def employs(self, worker: Any) -> bool:
         """
         Tell whether a worker is employed here.

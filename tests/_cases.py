@@ -1,0 +1,123 @@
+"""
+What tests of queues share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from asynqueue._task import Task
+from asynqueue.base import TaskQueue
+from asynqueue.testing import MemoryWorker
+
+
+def same(x: Any = None) -> Any:
+    """
+    Do nothing.
+
+    @param x: Anything.
+
+    @return: It.
+    """
+    return x
+
+
+def task(
+    f: Any = same, *args: Any, priority: float = 0, series: Any = None, **kw: Any
+) -> Task:
+    """
+    Make a task.
+
+    @param f: Its callable.
+
+    @param args: Positional arguments.
+
+    @param priority: Its priority.
+
+    @param series: Its series.
+
+    @param kw: Keywords.
+
+    @return: The task.
+    """
+    return Task(f, args, kw, priority, series, reactor=Clock())
+
+
+def ids(worker: MemoryWorker) -> list[Any]:
+    """
+    List the first arguments of the tasks that a worker is running, by which tests
+    tell calls apart.
+
+    @param worker: The worker.
+
+    @return: The arguments.
+    """
+    return [call[1] for call in worker.calls]
+
+
+@contextmanager
+def logged() -> Iterator[list[dict[str, Any]]]:
+    """
+    Gather what is logged.
+
+    @return: A list of the events, which grows.
+    """
+    events: list[dict[str, Any]] = []
+    observer = cast(ILogObserver, events.append)
+    globalLogPublisher.addObserver(observer)
+    try:
+        yield events
+    finally:
+        globalLogPublisher.removeObserver(observer)
+
+
+class QueueTestCase(SynchronousTestCase):
+    """
+    A test case with a queue, a clock, and a worker that is single-stepped.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make them.
+        """
+        self.clock = Clock()
+        self.worker = MemoryWorker()
+        self.q = self.queue(self.worker)
+
+    def queue(self, *workers: Any, **kw: Any) -> TaskQueue:
+        """
+        Make a queue that lives by the clock.
+
+        @param workers: Its workers.
+
+        @param kw: Keywords of L{TaskQueue}.
+
+        @return: The queue.
+        """
+        return TaskQueue(*workers, reactor=self.clock, **kw)
+
+    def fillWorker(self) -> Any:
+        """
+        Have the worker run a call, so that what is queued next waits.
+
+        @return: The Deferred of the call.
+        """
+        return self.q.call(same, "filler")
+
+    def runAll(self) -> list[Any]:
+        """
+        Complete whatever the worker is given, until there's nothing more.
+
+        @return: The first arguments of the calls, in the order in which they were run.
+        """
+        order = []
+        while self.worker.running:
+            order += ids(self.worker)[:1]
+            self.worker.complete()
+        return order

@@ -1,0 +1,697 @@
+"""
+Tests of tasks and their factory.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from asynqueue._status import Status
+from asynqueue._task import Task, TaskFactory, checkSeconds
+from asynqueue.interfaces import ITask
+
+from ._cases import same, task
+
+
+class Holder:
+    """
+    Has tasks.
+
+    @ivar cancelled: The tasks that it was told to drop.
+    """
+
+    def __init__(self) -> None:
+        self.cancelled: list[Any] = []
+
+    def cancelTask(self, task: Any) -> None:
+        """
+        Drop a task.
+
+        @param task: The task.
+        """
+        self.cancelled.append(task)
+
+
+class Faulty(Holder):
+    """
+    Has tasks, and fails to drop them.
+    """
+
+    def cancelTask(self, task: Any) -> None:
+        """
+        Fail.
+
+        @param task: The task.
+        """
+        raise ValueError("can't")
+
+
+class Unspeakable:
+    """
+    Something that can't be described.
+    """
+
+    def __repr__(self) -> str:
+        """
+        Fail.
+        """
+        raise ValueError("no")
+
+
+class TaskTests(SynchronousTestCase):
+    """
+    Tests of L{Task}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a clock.
+        """
+        self.clock = Clock()
+
+    def timed(self, seconds: float | None) -> Task:
+        """
+        Make a task with a time limit.
+
+        @param seconds: The limit.
+
+        @return: The task.
+        """
+        return Task(same, (1,), {}, 0, None, seconds, reactor=self.clock)
+
+    def test_interface(self) -> None:
+        """
+        It's what workers know as a task.
+        """
+        verifyObject(ITask, task())
+
+    def test_attributes(self) -> None:
+        """
+        A task knows its call, priority, series and time limit.
+        """
+        job = Task(same, (1, 2), {"x": 3}, 4.5, "s", 6)
+        self.assertEqual(job.callTuple, (same, (1, 2), {"x": 3}))
+        self.assertEqual((job.priority, job.series, job.timeout), (4.5, "s", 6))
+        self.assertFalse(job.accepted)
+
+    def test_args(self) -> None:
+        """
+        The arguments may be in a list or a subclass of tuple, and are a tuple then.
+        """
+
+        class Args(tuple):  # type: ignore[type-arg]
+            __slots__ = ()
+
+        for args in ([1, 2], Args((1, 2))):
+            kept = Task(same, args, {}, 0, None).callTuple[1]
+            self.assertEqual(kept, (1, 2))
+            self.assertIsInstance(kept, tuple)
+
+    def test_badArgs(self) -> None:
+        """
+        Arguments that are neither a tuple nor a list are refused, as are keywords
+        that aren't in a dict; the message shows them.
+        """
+        for args in ("ab", None, 1, iter([1])):
+            with self.assertRaisesRegex(TypeError, "args must be a tuple or a list"):
+                Task(same, args, {}, 0, None)  # type: ignore[arg-type]
+        for kw in (None, [("a", 1)], 5):
+            with self.assertRaisesRegex(TypeError, "kw must be a dict, not "):
+                Task(same, (), kw, 0, None)  # type: ignore[arg-type]
+
+    def test_orderByPriority(self) -> None:
+        """
+        Tasks are ordered by priority, lower first.
+        """
+        low, high = task(priority=1), task(priority=2)
+        self.assertTrue(low < high)
+        self.assertFalse(high < low)
+        self.assertTrue(high > low)
+        self.assertEqual(sorted([high, low]), [low, high])
+
+    def test_orderByAge(self) -> None:
+        """
+        Tasks of the same priority are ordered as they were made.
+        """
+        jobs = [task(priority=1) for _ in range(5)]
+        self.assertEqual(sorted(reversed(jobs)), jobs)
+
+    def test_beforeNone(self) -> None:
+        """
+        Any task sorts before C{None}, the sentinel of shutdown.
+        """
+        job = task(priority=math.inf)
+        self.assertTrue(job < None)
+        self.assertFalse(job > None)
+        self.assertFalse(None < job)  # type: ignore[operator]
+        self.assertTrue(None > job)  # type: ignore[operator]
+
+    def test_notComparable(self) -> None:
+        """
+        A task can't be compared with anything else.
+        """
+        with self.assertRaises(TypeError):
+            task() < 5  # type: ignore[operator]  # noqa: B015
+        with self.assertRaises(TypeError):
+            task() > 5  # type: ignore[operator]  # noqa: B015
+
+    def test_identity(self) -> None:
+        """
+        Two tasks of the same call and priority are different, so that removing one
+        from a list doesn't remove the other.
+        """
+        first, second = task(same, 1), task(same, 1)
+        self.assertNotEqual(first, second)
+        jobs = [first, second]
+        jobs.remove(second)
+        self.assertIs(jobs[0], first)
+        self.assertEqual(len({first, second}), 2)
+        self.assertNotIn(second, [first])
+
+    def test_repr(self) -> None:
+        """
+        The text of a task names its call; what can't be described does no harm.
+        """
+        self.assertEqual(repr(task(same, 1, x="y")), "<Task same(1, x='y')>")
+        self.assertEqual(repr(task("method", 1)), "<Task method(1)>")
+        self.assertIn("Unspeakable", repr(task(same, Unspeakable())))
+
+    def test_reprOfHuge(self) -> None:
+        """
+        The text of a task with huge arguments is short.
+        """
+        self.assertLess(len(repr(task(same, b"x" * 10**7, list(range(10**6))))), 1000)
+
+    def test_callback(self) -> None:
+        """
+        A task's Deferred fires with the status and the result.
+        """
+        job = task()
+        job.callback((b"r", 1))
+        self.assertEqual(self.successResultOf(job.d), (b"r", 1))
+
+    def test_repeats(self) -> None:
+        """
+        All results but the first are ignored, failures too.
+        """
+        job = task()
+        job.callback((b"r", 1))
+        job.callback((b"r", 2))
+        job.errback(ValueError())
+        self.assertEqual(self.successResultOf(job.d), (b"r", 1))
+
+    def test_errback(self) -> None:
+        """
+        A task can fail, with an exception or a failure.
+        """
+        for failure in (ValueError(), Failure(ValueError())):
+            job = task()
+            job.errback(failure)
+            job.callback((b"r", 2))
+            self.failureResultOf(job.d, ValueError)
+
+    def test_timeout(self) -> None:
+        """
+        So many seconds after the start of its timer, the task has the result that its
+        time is up.
+        """
+        job = self.timed(5)
+        job.startTimer()
+        self.clock.advance(4.99)
+        self.assertNoResult(job.d)
+        self.clock.advance(0.01)
+        status, text = self.successResultOf(job.d)
+        self.assertEqual(status, Status.TIMEOUT)
+        self.assertEqual(text, "<Task same(1)> took longer than 5 seconds")
+
+    def test_timeoutStartsOnAcceptance(self) -> None:
+        """
+        Waiting doesn't count: the clock starts when a worker accepts the task.
+        """
+        job = self.timed(5)
+        self.clock.advance(100)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        job.accept()
+        self.assertTrue(job.accepted)
+        self.clock.advance(4)
+        self.assertNoResult(job.d)
+        self.clock.advance(1)
+        self.successResultOf(job.d)
+
+    def test_noTimeout(self) -> None:
+        """
+        Without a time limit there's no timer.
+        """
+        job = self.timed(None)
+        job.startTimer()
+        job.accept()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_lateResult(self) -> None:
+        """
+        A result that comes when the time is up already is ignored.
+        """
+        job = self.timed(5)
+        job.startTimer()
+        self.clock.advance(5)
+        job.callback((b"r", 1))
+        self.assertEqual(self.successResultOf(job.d)[0], Status.TIMEOUT)
+
+    def test_timerStops(self) -> None:
+        """
+        A result, a failure, cancellation, or a reset stop the timer; it isn't started
+        after that.
+        """
+        for end in (
+            lambda job: job.callback((b"r", 1)),
+            lambda job: job.errback(ValueError()),
+            lambda job: job.d.cancel(),
+            lambda job: job.reset(),
+        ):
+            job = self.timed(5)
+            job.startTimer()
+            d = job.d
+            end(job)
+            d.addErrback(lambda _: None)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+        done = self.timed(5)
+        done.callback((b"r", 1))
+        done.startTimer()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_timerRestarts(self) -> None:
+        """
+        Starting the timer again starts it anew.
+        """
+        job = self.timed(5)
+        job.startTimer()
+        self.clock.advance(3)
+        job.startTimer()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(4)
+        self.assertNoResult(job.d)
+
+    def test_timeoutStopsWork(self) -> None:
+        """
+        Whoever has the task is told to stop the work before it gets its result.
+        """
+        holder = Holder()
+        job = self.timed(5)
+        job.accept()
+        job.holder = holder
+        self.clock.advance(5)
+        self.assertEqual(holder.cancelled, [job])
+        self.assertIsNone(job.holder)
+
+    def test_cancel(self) -> None:
+        """
+        When its Deferred is cancelled, whoever has the task is told once, and a result
+        is ignored.
+        """
+        holder = Holder()
+        job = task()
+        job.holder = holder
+        job.d.cancel()
+        job.d.cancel()
+        job.callback((b"r", 1))
+        self.failureResultOf(job.d, CancelledError)
+        self.assertEqual(holder.cancelled, [job])
+
+    def test_cancelFailing(self) -> None:
+        """
+        A worker that fails to stop the work can't keep the task from coming to its
+        end.
+        """
+        job = self.timed(5)
+        job.accept()
+        job.holder = Faulty()
+        self.clock.advance(5)
+        self.successResultOf(job.d)
+        other = task()
+        other.holder = Faulty()
+        other.d.cancel()
+        self.failureResultOf(other.d, CancelledError)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
+
+    def test_resultLetsGo(self) -> None:
+        """
+        A result of a task that a worker has accepted doesn't cancel it there.
+        """
+        for end in (
+            lambda job: job.callback((b"r", 1)),
+            lambda job: job.errback(ValueError()),
+        ):
+            holder = Holder()
+            job = task()
+            job.accept()
+            job.holder = holder
+            end(job)
+            job.d.addErrback(lambda _: None)
+            self.assertEqual(holder.cancelled, [])
+            self.assertIsNone(job.holder)
+
+    def test_lateResultOfWaiting(self) -> None:
+        """
+        A task that waits to be run again leaves the line when a late result comes.
+        """
+        holder = Holder()
+        job = task()
+        job.holder = holder
+        job.callback((b"r", 1))
+        self.assertEqual(holder.cancelled, [job])
+
+    def test_addCallback(self) -> None:
+        """
+        A callback is run as one of the Deferred, with its arguments.
+        """
+        job = task()
+        job.addCallback(lambda pair, x, y: (pair[1], x, y), 2, y=3)
+        job.callback((b"r", 1))
+        self.assertEqual(self.successResultOf(job.d), (1, 2, 3))
+
+    def test_copy(self) -> None:
+        """
+        A copy has the same call, priority, series, limit and callbacks, and a Deferred
+        of its own.
+        """
+        job = Task(same, (1,), {"x": 2}, 3, "s", 4, reactor=self.clock)
+        job.addCallback(lambda pair, n: pair[1] + n, 10)
+        copy = job.copy()
+        self.assertIsNot(copy, job)
+        for name in ("callTuple", "priority", "series", "timeout"):
+            self.assertEqual(getattr(copy, name), getattr(job, name))
+        copy.callback((b"r", 1))
+        self.assertEqual(self.successResultOf(copy.d), 11)
+        self.assertNoResult(job.d)
+        again = copy.copy()
+        again.callback((b"r", 2))
+        self.assertEqual(self.successResultOf(again.d), 12)
+
+    def test_copySharesNoKeywords(self) -> None:
+        """
+        Who takes a keyword out of a copy doesn't take it out of the others.
+        """
+        job = Task(same, (), {"raw": True}, 0, None)
+        job.copy().callTuple[2].pop("raw")
+        self.assertEqual(job.callTuple[2], {"raw": True})
+        self.assertEqual(job.copy().callTuple[2], {"raw": True})
+
+    def test_again(self) -> None:
+        """
+        The next attempt keeps the place in the order and what was said of the call,
+        but not the callbacks.
+        """
+        first = task(same, 1, priority=5)
+        first.options = "options"
+        first.addCallback(lambda pair: None)
+        second = first.again()
+        later = task(priority=5)
+        self.assertTrue(second < later)
+        self.assertEqual((second.attempt, second.options), (1, "options"))
+        self.assertEqual(second.again().attempt, 2)
+        second.callback((b"r", 1))
+        self.assertEqual(self.successResultOf(second.d), (b"r", 1))
+        self.assertNoResult(first.d)
+
+    def test_reset(self) -> None:
+        """
+        A task that has been reset can have a result again, on a fresh Deferred.
+        """
+        job = task()
+        job.accept()
+        old = job.d
+        job.callback((b"d", None))
+        new = job.reset()
+        self.assertIs(new, job.d)
+        self.assertIsNot(new, old)
+        self.assertFalse(job.accepted)
+        job.callback((b"r", 1))
+        self.assertEqual(self.successResultOf(new), (b"r", 1))
+
+    def test_cancelOldDeferred(self) -> None:
+        """
+        Cancelling the Deferred that a task had before a reset leaves it alone.
+        """
+        holder = Holder()
+        job = task()
+        old = job.d
+        job.reset()
+        job.holder = holder
+        old.cancel()
+        self.failureResultOf(old, CancelledError)
+        self.assertEqual(holder.cancelled, [])
+
+    def test_rush(self) -> None:
+        """
+        A task that is rushed comes before all others, whatever their priority.
+        """
+        job, early = task(priority=1e300), task(priority=-1e300)
+        job.rush()
+        self.assertTrue(job < early)
+
+    def test_relax(self) -> None:
+        """
+        A task that is relaxed comes after all others, whatever their priority.
+        """
+        job, late = task(priority=-1e300), task(priority=1e300)
+        job.relax()
+        self.assertTrue(late < job)
+
+    def test_rushedInOrder(self) -> None:
+        """
+        Tasks that are all rushed, or all relaxed, keep their order.
+        """
+        for name in ("rush", "relax"):
+            jobs = [task() for _ in range(3)]
+            for job in jobs:
+                getattr(job, name)()
+            self.assertEqual(sorted(reversed(jobs)), jobs)
+
+    def test_freed(self) -> None:
+        """
+        A task that has its result is freed when nobody needs it any longer, without
+        waiting for a garbage collection.
+        """
+        import gc
+
+        gc.disable()
+        self.addCleanup(gc.enable)
+
+        class Weak(Task):
+            """
+            A task that can be watched.
+            """
+
+        for end in (
+            lambda job: job.callback((b"r", 1)),
+            lambda job: job.errback(ValueError()),
+            lambda job: job.d.cancel(),
+        ):
+            job = Weak(same, (), {}, 0, None)
+            reference = weakref.ref(job)
+            d = job.d
+            end(job)
+            d.addErrback(lambda _: None)
+            del job
+            self.assertIsNone(reference())
+
+
+class TaskFactoryTests(SynchronousTestCase):
+    """
+    Tests of L{TaskFactory}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a factory.
+        """
+        self.factory = TaskFactory(reactor=Clock())
+
+    def priorities(self, n: int, niceness: int = 0, series: Any = None) -> list[float]:
+        """
+        Make tasks.
+
+        @param n: How many.
+
+        @param niceness: Their niceness.
+
+        @param series: Their series.
+
+        @return: Their priorities.
+        """
+        return [
+            self.factory.new(same, (), {}, niceness, series).priority for _ in range(n)
+        ]
+
+    def test_new(self) -> None:
+        """
+        A task has what it was made of.
+        """
+        job = self.factory.new(same, (1,), {"x": 2}, 0, "s", 3)
+        self.assertEqual(job.callTuple, (same, (1,), {"x": 2}))
+        self.assertEqual((job.series, job.timeout), ("s", 3))
+
+    def test_class(self) -> None:
+        """
+        The class of the tasks can be chosen.
+        """
+
+        class Special(Task):
+            """
+            A special task.
+            """
+
+            __slots__ = ()
+
+        job = TaskFactory(Special).new(same, (), {}, 0)
+        self.assertIsInstance(job, Special)
+
+    def test_clock(self) -> None:
+        """
+        Tasks have the factory's clock.
+        """
+        clock = Clock()
+        job = TaskFactory(reactor=clock).new(same, (), {}, 0, timeout=2)
+        job.startTimer()
+        self.assertEqual(len(clock.getDelayedCalls()), 1)
+
+    def test_formula(self) -> None:
+        """
+        The priority grows with the number of the task in its series, and with its
+        niceness by the formula that's documented.
+        """
+        self.assertEqual(self.priorities(3, -20), [1, 2, 3])
+        for niceness in (-20, -10, -1, 0, 7, 10, 20):
+            factor = 1 + ((niceness + 20) / 10) ** 2
+            self.assertEqual(
+                self.priorities(2, niceness, niceness),
+                [4 * factor, 5 * factor]
+                if niceness == -20
+                else [k * factor for k in self.numbers(niceness)],
+            )
+
+    def numbers(self, series: Any) -> list[float]:
+        """
+        Get the numbers of the last two tasks of a series.
+
+        @param series: The series.
+
+        @return: The numbers.
+        """
+        last = self.factory.seriesNumbers[series]
+        return [last - 1, last]
+
+    def test_rate(self) -> None:
+        """
+        Tasks that are nicer by 10 run at about half the rate of the others, or less.
+        """
+        nice, usual = self.priorities(100, 10, "n"), self.priorities(100, 0, "u")
+        order = sorted([(p, "n") for p in nice] + [(p - 500, "u") for p in usual])
+        first = [name for _, name in order][:60]
+        self.assertTrue(15 <= first.count("n") <= 30, first.count("n"))
+
+    def test_seriesInterleave(self) -> None:
+        """
+        Two series interleave though each was queued in one batch.
+        """
+        first = [("a", n) for n in self.priorities(1, 0, "a")]
+        second = [("b", n) for n in self.priorities(50, 0, "b")]
+        first += [("a", n) for n in self.priorities(49, 0, "a")]
+        order = sorted(first + second, key=lambda entry: entry[1])
+        names = "".join(name for name, _ in order)
+        self.assertNotIn("aaa", names[:90])
+        self.assertNotIn("bbb", names[:90])
+
+    def test_newSeries(self) -> None:
+        """
+        A new series starts at the largest number in use.
+        """
+        self.priorities(10, -20, "a")
+        self.assertEqual(self.priorities(2, -20, "b"), [11, 12])
+        self.assertEqual(self.priorities(1, -20, "a"), [11])
+
+    def test_waitingComesUp(self) -> None:
+        """
+        A task of the highest niceness comes before those of the lowest that are queued
+        later, once there have been enough of them.
+        """
+        waiting = self.priorities(1, 20)[0]
+        self.assertLess(waiting, self.priorities(20, -20)[-1])
+
+    def test_serial(self) -> None:
+        """
+        The numbers of a series can be counted by others, as floats.
+        """
+        number = self.factory._serial("s")
+        self.assertEqual(number, 1.0)
+        self.assertIsInstance(number, float)
+        self.assertEqual(self.priorities(1, -20, "s"), [2])
+
+    def test_badNiceness(self) -> None:
+        """
+        Niceness that isn't an integer from -20 to 20 is refused, and shown.
+        """
+        for niceness in (-21, 21, 1.0, "5", None, True):
+            with self.assertRaisesRegex(ValueError, f"-20 to 20, not {niceness!r}"):
+                self.factory.new(same, (), {}, niceness)
+
+    def test_badSeries(self) -> None:
+        """
+        A series that isn't hashable is refused, with what to use instead.
+        """
+        with self.assertRaisesRegex(TypeError, r"\['a'\] isn't: use a string"):
+            self.factory.new(same, (), {}, 0, ["a"])  # type: ignore[arg-type]
+
+    def test_badTimeout(self) -> None:
+        """
+        A time limit that isn't a positive number is refused.
+        """
+        for timeout in (0, -1, "5", True, math.nan, math.inf):
+            with self.assertRaisesRegex(ValueError, "timeout must be a positive"):
+                self.factory.new(same, (), {}, 0, None, timeout)  # type: ignore[arg-type]
+
+    def test_forgetsSeries(self) -> None:
+        """
+        Any number of different series doesn't fill the memory, and those in use keep
+        their order.
+        """
+        last = 0.0
+        for n in range(25_000):
+            self.factory._serial(n)
+            if n % 100 == 0:
+                number = self.factory._serial("kept")
+                self.assertGreater(number, last)
+                last = number
+        self.assertLess(len(self.factory.seriesNumbers), 10_001)
+
+
+class CheckSecondsTests(SynchronousTestCase):
+    """
+    Tests of L{checkSeconds}.
+    """
+
+    def test_good(self) -> None:
+        """
+        Positive numbers are fine, and zero if it's allowed.
+        """
+        checkSeconds("x", 1)
+        checkSeconds("x", 0.1)
+        checkSeconds("x", 0, zero=True)
+
+    def test_bad(self) -> None:
+        """
+        All else is refused by name.
+        """
+        for zero in (True, False):
+            for value in (-1, "1", None, True, math.inf, math.nan):
+                with self.assertRaisesRegex(ValueError, "x must be a "):
+                    checkSeconds("x", value, zero=zero)
+        self.assertRaises(ValueError, checkSeconds, "x", 0)
