@@ -142,7 +142,7 @@ class ErrorPolicyTests(SynchronousTestCase):
 
     def test_wrap(self) -> None:
         """
-        Under I{wrap} it's a WorkerError with the text, whose cause is the own exception.
+        Under I{wrap} it's a WorkerError with the text, the own exception its cause.
         """
         failure = self.settle(ErrorPolicy.WRAP)
         self.assertEqual(str(failure.value), "the text")

@@ -4,6 +4,7 @@ Tests of tasks and their factory.
 
 from __future__ import annotations
 
+import gc
 import math
 import weakref
 from typing import Any
@@ -142,17 +143,19 @@ class TaskTests(SynchronousTestCase):
         Tasks of the same priority are ordered as they were made.
         """
         jobs = [task(priority=1) for _ in range(5)]
-        self.assertEqual(sorted(reversed(jobs)), jobs)
+        backwards = jobs[::-1]
+        self.assertEqual(sorted(backwards), jobs)
 
     def test_beforeNone(self) -> None:
         """
         Any task sorts before C{None}, the sentinel of shutdown.
         """
         job = task(priority=math.inf)
+        sentinel: Any = None
         self.assertTrue(job < None)
         self.assertFalse(job > None)
-        self.assertFalse(None < job)  # type: ignore[operator]
-        self.assertTrue(None > job)  # type: ignore[operator]
+        self.assertFalse(sentinel < job)
+        self.assertTrue(sentinel > job)
 
     def test_notComparable(self) -> None:
         """
@@ -473,15 +476,14 @@ class TaskTests(SynchronousTestCase):
             jobs = [task() for _ in range(3)]
             for job in jobs:
                 getattr(job, name)()
-            self.assertEqual(sorted(reversed(jobs)), jobs)
+            backwards = jobs[::-1]
+            self.assertEqual(sorted(backwards), jobs)
 
     def test_freed(self) -> None:
         """
         A task that has its result is freed when nobody needs it any longer, without
         waiting for a garbage collection.
         """
-        import gc
-
         gc.disable()
         self.addCleanup(gc.enable)
 
