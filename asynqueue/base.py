@@ -5,7 +5,7 @@ The task queue: calls go in, their results come out as Deferreds.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -14,12 +14,15 @@ from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from ._callopts import OWN_KEYWORDS, CallDefaults, RetryDelay, checkCount
+from ._deferator import Deferator
 from ._load import LoadInfoProducer
 from ._log import log
+from ._mapping import Mapping, Progress, progressOf
 from ._outcome import Outcomes, notRun
 from ._priority import Priority
 from ._queue import Queue
 from ._reactor import orGlobalReactor
+from ._sources import BufferedSource
 from ._task import Task, TaskFactory, checkSeconds
 from .errors import (
     ImplementationError,
@@ -33,6 +36,9 @@ from .interfaces import IReplaceable, IWorker
 from .tasks import TaskHandler
 
 __all__ = ["LoadInfoProducer", "Priority", "Queue", "TaskQueue"]
+
+#: So many results of an C{imap} may wait to be taken before more chunks are queued.
+_MOST_UNTAKEN = 1_000
 
 _UNSET: Any = object()
 
@@ -368,6 +374,130 @@ class TaskQueue:
         task = self.taskFactory.new(f, args, kw, 0, series, timeout)
         return self.th.update(task, ephemeral, sequential)
 
+    def map(
+        self,
+        f: Callable[..., Any] | str,
+        *iterables: Iterable[Any],
+        chunksize: int | None = None,
+        ordered: bool = True,
+        progress: Progress | bool | None = None,
+        **options: Any,
+    ) -> Deferred[list[Any]]:
+        """
+        Call a function for each item of an iterable, or for the first items of
+        several, then the second ones, and so on.
+
+        Items go to the workers in chunks, and so many at a time that all have
+        something to do, so that the iterable is read as the work goes on.
+
+        @param f: The function. For remote workers, the name of a method.
+
+        @param iterables: Iterables, one for each argument of the function.
+
+        @param chunksize: Items in a chunk. By default it's found by measuring: a chunk
+            is to take some milliseconds.
+
+        @param ordered: C{False} for the results in the order in which they come.
+
+        @param progress: Called with the number of items that are done and that of all,
+            C{None} if it isn't known. C{True} for a bar by the extra
+            C{asynqueue[progress]}.
+
+        @param options: Keywords C{niceness}, C{series}, C{timeout}, C{retries},
+            C{retryDelay}, C{doNext}, C{doLast}, which are as for L{call} and hold for
+            each chunk.
+
+        @return: A Deferred that fires with the list of results. It fails with the
+            first failure, whatever the queue's policy for errors is; the exception has
+            a note with the index of the item. When it's cancelled, chunks that haven't
+            been started aren't.
+
+        @raise TypeError: If there's no iterable, or an unknown keyword.
+
+        @raise ValueError: If a number is out of range.
+
+        @raise QueueRunError: If the queue isn't running.
+        """
+        results: list[Any] = []
+        d: Deferred[list[Any]] = Deferred(lambda _: mapping.stop())
+
+        def finish(failure: Failure | None) -> None:
+            if failure is None:
+                d.callback(results)
+            else:
+                d.errback(failure)
+
+        mapping = self._mapping(
+            f,
+            iterables,
+            options,
+            chunksize=chunksize,
+            ordered=ordered,
+            progress=progressOf(progress),
+            deliver=results.extend,
+            finish=finish,
+        )
+        mapping.fill()
+        return d
+
+    def imap(
+        self,
+        f: Callable[..., Any] | str,
+        *iterables: Iterable[Any],
+        chunksize: int | None = None,
+        ordered: bool = True,
+        progress: Progress | bool | None = None,
+        **options: Any,
+    ) -> Deferator:
+        """
+        Call a function for each item as L{map} does, and get the results one after the
+        other. The input may be endless: it's read so far as results are taken.
+
+        @param f: See L{map}, as for the others.
+
+        @param iterables: See there.
+
+        @param chunksize: See there.
+
+        @param ordered: See there.
+
+        @param progress: See there.
+
+        @param options: See there.
+
+        @return: An iterator of Deferreds, and an asynchronous iterator, of the results.
+            After the results of the items before it, it fails as the item did.
+
+        @raise TypeError: If there's no iterable, or an unknown keyword.
+
+        @raise ValueError: If a number is out of range.
+
+        @raise QueueRunError: If the queue isn't running.
+        """
+        source = BufferedSource(
+            lambda count: mapping.taken(count), lambda: mapping.stop()
+        )
+
+        def finish(failure: Failure | None) -> None:
+            if failure is None:
+                source.end()
+            else:
+                source.fail(failure)
+
+        mapping = self._mapping(
+            f,
+            iterables,
+            options,
+            chunksize=chunksize,
+            ordered=ordered,
+            progress=progressOf(progress),
+            deliver=source.push,
+            finish=finish,
+            most=_MOST_UNTAKEN,
+        )
+        mapping.fill()
+        return Deferator(source)
+
     def subscribe(self, consumer: IConsumer) -> None:
         """
         Write the load to a consumer whenever it changes: the number of calls that are
@@ -445,6 +575,84 @@ class TaskQueue:
         else:
             self._stopDraining()
         return d
+
+    def makeTask(
+        self, f: Any, args: tuple[Any, ...], kw: dict[str, Any]
+    ) -> tuple[Task, Deferred[Any]]:
+        """
+        Queue a call, and tell its task, too.
+
+        @param f: The callable.
+
+        @param args: Its arguments.
+
+        @param kw: The queue's own keywords.
+
+        @return: The task, and the Deferred that L{call} would have returned.
+
+        @raise QueueRunError: If the queue isn't running.
+        """
+        if not self._running:
+            raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
+        task = self._taskOf(f, args, dict(kw))
+        return task, self._outcomes.put(task)
+
+    def room(self) -> Deferred[None] | None:
+        """
+        Tell whether the queue has room for a call.
+
+        @return: C{None} if it has, or is shut down. Else, a Deferred as from L{ready}.
+        """
+        if (
+            self._running
+            and self.maxQueued is not None
+            and self.th.waiting >= self.maxQueued
+        ):
+            return self.ready()
+        return None
+
+    def _mapping(
+        self,
+        f: Any,
+        iterables: tuple[Iterable[Any], ...],
+        options: dict[str, Any],
+        *,
+        chunksize: int | None,
+        **kw: Any,
+    ) -> Mapping:
+        """
+        Make a mapping.
+
+        @param f: The function.
+
+        @param iterables: Where the arguments come from.
+
+        @param options: Keywords for L{call}.
+
+        @param chunksize: Items in a chunk.
+
+        @param kw: Further keywords of L{Mapping}.
+
+        @return: The mapping.
+        """
+        if not self._running:
+            raise QueueRunError(
+                f"The queue has been shut down and can't map {f!r} over anything"
+            )
+        if not callable(f) and not isinstance(f, str):
+            raise TypeError(f"A callable is needed to map over items, not {f!r}")
+        if not iterables:
+            raise TypeError(f"Items are needed to map {f!r} over")
+        for iterable in iterables:
+            iter(iterable)
+        unknown = options.keys() - (OWN_KEYWORDS - {"returnFailure"})
+        if unknown:
+            raise TypeError(f"Unknown keywords for a map: {', '.join(sorted(unknown))}")
+        if chunksize is not None:
+            checkCount("chunksize", chunksize, 1)
+        options = {**options, "returnFailure": None}
+        self._taskOf(f, (), dict(options))  # To complain here, if at all.
+        return Mapping(self, f, iterables, options, chunksize=chunksize, **kw)
 
     def _taskOf(
         self, f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[str, Any]
