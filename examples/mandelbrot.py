@@ -34,10 +34,10 @@ from asynqueue import ProcessQueue, TaskQueue
 from asynqueue.errors import QueueRunError, WorkerLost
 from asynqueue.null import NullQueue
 
-#: A strip has about so many samples. It takes some 20 ms, so that what the call itself
+#: A strip has about so many samples. It takes some 30 ms, so that what the call itself
 #: costs doesn't matter, and there are enough strips for all workers to be busy until
 #: the end.
-STRIP_SAMPLES = 65_536
+STRIP_SAMPLES = 100_000
 
 #: So many strips for each worker are queued, or wait for their turn to be written. More
 #: would need more memory, fewer would let workers wait for a strip that takes long.
@@ -281,7 +281,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--center", type=point, default="-0.7,0", metavar="RE,IM", help="%(default)s")
     add("--width", type=length, default=3.5, metavar="W", help="%(default)s")
     add("--iterations", type=count, default=1000, metavar="N", help="%(default)s")
-    add("--samples", type=count, default=3, metavar="N", help="squared, for a pixel: 3")
+    add("--samples", type=count, default=4, metavar="N", help="squared, for a pixel: 4")
     add("--workers", type=count, metavar="N", help="one for each core")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--serial", action="store_true", help="without child processes")

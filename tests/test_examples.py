@@ -230,11 +230,11 @@ class MandelbrotTests(ExampleTestCase):
         The picture is the same, pixel for pixel, in this process or in children, also
         when there are so many strips that not all are queued at once.
         """
-        view = ("--center=-0.7436447,0.1318252", "--width=0.01", "--size=300x450")
+        view = ("--center=-0.7,0.1", "--width=1.5", "--size=200x600")
         outputs = [self.path("serial.png"), self.path("parallel.png")]
         for how, output in zip(["--serial", "--workers=2"], outputs, strict=True):
             out, _, code = await run(
-                *("mandelbrot.py", *view, "--iterations=200"),
+                *("mandelbrot.py", *view, "--iterations=99"),
                 *(how, "--output", output),
             )
             self.assertEqual(code, 0)
