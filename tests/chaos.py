@@ -216,8 +216,8 @@ class Chaos:
             options["retries"] = 5
         self.ledger.queued += 1
         d = self._q.call(f, x, **options)
-        fired = []
-        d.addBoth(self._note, fired)
+        fired: list[bool] = []
+        d.addBoth(_note, fired)
         if self.random.random() < 0.05:
             self._reactor.callLater(self.random.random() / 50, d.cancel)
         try:
@@ -240,13 +240,6 @@ class Chaos:
             got = consumer.items if consumer is not None else result
             self._check(got == right(x), f"{f.__name__}({x}) gave {got!r:.80}")
         self._check(len(fired) == 1, f"{f.__name__}({x}) fired {len(fired)} times")
-
-    def _note(self, result: Any, fired: list[bool]) -> Any:
-        """
-        Note that a Deferred has fired.
-        """
-        fired.append(isinstance(result, Failure))
-        return result
 
     def _check(self, right: bool, text: str) -> None:
         """
@@ -289,6 +282,14 @@ class Chaos:
         if any(worker.process.pid == pid for worker in self._q.workers()):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+
+
+def _note(result: Any, fired: list[bool]) -> Any:
+    """
+    Note that a Deferred has fired.
+    """
+    fired.append(isinstance(result, Failure))
+    return result
 
 
 _CALLS: list[tuple[Callable[[int], Any], Callable[[int], Any]]] = [
