@@ -4,7 +4,7 @@ One function for many items: in chunks, on all workers, within bounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any, Protocol
 
@@ -117,7 +117,7 @@ class Mapping:
         self._named = isinstance(f, str)
         self._f = f
         self._star = len(iterables) > 1 or self._named
-        sizes = [len(x) for x in iterables if hasattr(x, "__len__")]
+        sizes = [len(x) for x in iterables if isinstance(x, Sized)]
         self.total: int | None = min(sizes) if len(sizes) == len(iterables) else None
         self._items: Iterator[Any] = (
             zip(*iterables, strict=False) if self._star else iter(iterables[0])
@@ -139,7 +139,7 @@ class Mapping:
         self._again = False
         self._waiting: Deferred[None] | None = None
         self._pending: dict[int, tuple[Task, Deferred[Any]]] = {}
-        self._results: dict[int, tuple[list[Any], Failure | None, int]] = {}
+        self._results: dict[int, tuple[list[Any], Failure | None]] = {}
 
     def fill(self) -> None:
         """
@@ -325,15 +325,16 @@ class Mapping:
         """
         if self._over:
             return
-        self._results[number] = results, failure, number
-        while not self._over and self._results:
+        self._results[number] = results, failure
+        while self._results:
             turn = min(self._results)
             if self._ordered and self._pending and turn > min(self._pending):
                 break
-            ready, broken, _ = self._results.pop(turn)
+            ready, broken = self._results.pop(turn)
             self._hand(ready)
             if broken is not None:
                 self.stop(broken)
+            if self._over:
                 return
         self.fill()
 

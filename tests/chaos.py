@@ -29,7 +29,7 @@ from twisted.internet.task import deferLater, react
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from asynqueue.errors import TimeoutError, WorkerLost
+from asynqueue.errors import TimeoutError, WorkerLost  # noqa: A004 - the API's name
 from asynqueue.process import ProcessQueue
 
 #: So many calls are queued or running at a time.
