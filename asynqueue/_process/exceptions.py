@@ -9,7 +9,7 @@ from typing import Any
 from .._status import ErrorText
 from ..errors import RemoteTraceback, SerializationError, WorkerError
 from .payloads import NotPicklable, loads
-from .raised import TakenApart, putTogether
+from .raised import CAUSE, CONTEXT, TakenApart, putTogether
 
 __all__ = ["rebuild"]
 
@@ -17,10 +17,6 @@ __all__ = ["rebuild"]
 #: them. (C{SystemExit} and its like, which would end the program, are no
 #: C{Exception}s.)
 _ENDS = (StopAsyncIteration, StopIteration)
-
-# An exception's class may have ideas of its own about its attributes.
-_CAUSE: Any = vars(BaseException)["__cause__"]
-_CONTEXT: Any = vars(BaseException)["__context__"]
 
 
 def rebuild(pickled: memoryview | bytes) -> ErrorText:
@@ -41,12 +37,12 @@ def rebuild(pickled: memoryview | bytes) -> ErrorText:
         error = SerializationError(text)
     elif not isinstance(error, Exception) or isinstance(error, _ENDS):
         error = WorkerError(text)
-    _CAUSE.__set__(error, trace)
+    CAUSE.__set__(error, trace)
     link: BaseException = trace
     for relation, origin in links[1:]:
         if origin is None:
             break
-        (_CAUSE if relation == "cause" else _CONTEXT).__set__(link, origin)
+        (CAUSE if relation == "cause" else CONTEXT).__set__(link, origin)
         link = origin
     return ErrorText(text, error)
 

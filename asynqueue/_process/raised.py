@@ -13,7 +13,7 @@ from typing import Any
 
 from .payloads import PROTOCOL, NotPicklable, cut, dumps, told
 
-__all__ = ["Link", "TakenApart", "dumpsException", "putTogether"]
+__all__ = ["CAUSE", "CONTEXT", "Link", "TakenApart", "dumpsException", "putTogether"]
 
 #: So much of a traceback, in characters, is brought over.
 _MOST_TEXT = 65_536
@@ -26,6 +26,11 @@ _MOST_CAUSES = 20
 
 #: With any of these of its own, an exception has a say in how it's pickled.
 _SPECIAL = ("__getstate__", "__new__", "__reduce__", "__reduce_ex__", "__setstate__")
+
+# An exception's class may have ideas of its own about these attributes.
+CAUSE: Any = vars(BaseException)["__cause__"]
+CONTEXT: Any = vars(BaseException)["__context__"]
+_SUPPRESSED: Any = vars(BaseException)["__suppress_context__"]
 
 #: An exception of a chain: how the one before it has come from it (empty for the
 #: first, then C{'cause'} or C{'context'}), and its pickle, C{None} if it can't be had.
@@ -100,12 +105,12 @@ def _chain(error: BaseException) -> list[Link]:
     while link is not None and id(link) not in seen and len(chain) < _MOST_CAUSES:
         seen.add(id(link))
         chain.append((relation, _dumpsOne(link)))
-        if link.__cause__ is not None:
-            relation, link = "cause", link.__cause__
-        elif link.__suppress_context__:
+        if CAUSE.__get__(link) is not None:
+            relation, link = "cause", CAUSE.__get__(link)
+        elif _SUPPRESSED.__get__(link):
             link = None
         else:
-            relation, link = "context", link.__context__
+            relation, link = "context", CONTEXT.__get__(link)
     return chain
 
 

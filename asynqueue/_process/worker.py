@@ -522,24 +522,39 @@ class ProcessWorker:
         @param ended: How.
         """
         state, self.state = self.state, State.DEAD
+        child, self._child = self._child, None
         self._ended = ended
-        self._child = None
         if not self._greeted and state is not State.DYING:
             self._starts.failed(ended.signal)
-        if self._greeted and self._jobs:
+        job = None
+        if self._jobs and self._mayHaveStarted(self._jobs[0], child):
             job = self._jobs.popleft()
-            job.task.errback(Failure(self._lost(ended, job.task)))
         iterations = list(self._iterations.values())
         self._iterations.clear()
+        if state in (State.STARTING, State.READY):
+            # First of all, so that a call that is made because of the failures isn't
+            # given to this worker.
+            self._lose(ended)
+        if job is not None:
+            job.task.errback(Failure(self._lost(ended, job.task)))
         for iteration in iterations:
             iteration.fail(Failure(self._lost(ended, iteration.task)))
-        if state is not State.DYING and (state is not State.STOPPING or self._jobs):
-            log.warn("Worker {ID} is lost. {ended}", ID=self.ID, ended=ended)
-            self._doResign()
+        if state is State.STOPPING and (self._jobs or job or iterations):
+            # Not before the tasks have their results: it's asked for that.
+            self._lose(ended)
         waiters = self._stopWaiters + self._goneWaiters
         self._stopWaiters, self._goneWaiters = [], []
         for d in waiters:
             d.callback(None)
+
+    def _lose(self, ended: Ended) -> None:
+        """
+        Resign because the child has ended.
+
+        @param ended: How.
+        """
+        log.warn("Worker {ID} is lost. {ended}", ID=self.ID, ended=ended)
+        self._doResign()
 
     def _mayHaveStarted(self, job: _Job, child: Child | None) -> bool:
         """

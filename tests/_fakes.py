@@ -1,0 +1,400 @@
+"""
+Fakes for tests of what has to do with processes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import (
+    IProcessProtocol,
+    IReadDescriptor,
+    IWriteDescriptor,
+)
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from asynqueue._process.framing import Decoder, header
+from asynqueue._process.transport import IReactorChild
+
+__all__ = ["FakeProcess", "FakeReactor", "LogLines", "replaceModule"]
+
+
+@implementer(ILogObserver)
+class LogLines:
+    """
+    What the package logs, until the end of a test.
+
+    @ivar lines: The texts.
+    """
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        """
+        Begin to listen.
+
+        @param case: The test.
+        """
+        self.lines: list[str] = []
+        self._waiting: list[tuple[str, Deferred[str]]] = []
+        globalLogPublisher.addObserver(self)
+        case.addCleanup(globalLogPublisher.removeObserver, self)
+
+    def __call__(self, event: LogEvent) -> None:
+        """
+        Take what is logged.
+
+        @param event: It.
+        """
+        if event.get("log_namespace") != "asynqueue":
+            return
+        line = formatEvent(event)
+        self.lines.append(line)
+        for entry in list(self._waiting):
+            if entry[0] in line:
+                self._waiting.remove(entry)
+                entry[1].callback(line)
+
+    def take(self) -> list[str]:
+        """
+        Get what was logged, and forget it.
+
+        @return: The texts.
+        """
+        lines, self.lines = self.lines, []
+        return lines
+
+    def having(self, text: str) -> list[str]:
+        """
+        Find lines.
+
+        @param text: What is in them.
+
+        @return: All such lines so far.
+        """
+        return [line for line in self.lines if text in line]
+
+    def lineWith(self, text: str) -> Deferred[str]:
+        """
+        Wait for a line.
+
+        @param text: What is in it.
+
+        @return: A Deferred that fires with the next such line.
+        """
+        d: Deferred[str] = Deferred()
+        self._waiting.append((text, d))
+        return d
+
+
+def replaceModule(case: SynchronousTestCase, name: str, module: Any) -> None:
+    """
+    Put something in the place of a module until the end of a test.
+
+    @param case: The test.
+
+    @param name: The module's name.
+
+    @param module: What takes its place. C{None} makes its import fail.
+    """
+    before = dict(sys.modules)
+
+    def restore() -> None:
+        if name in before:
+            sys.modules[name] = before[name]
+        else:
+            sys.modules.pop(name, None)
+
+    sys.modules[name] = module
+    case.addCleanup(restore)
+
+
+class FakeProcess:
+    """
+    A process that a L{FakeReactor} has started. The test plays its part.
+
+    @ivar args: Its command line.
+
+    @ivar env: Its environment.
+
+    @ivar pid: Its process ID.
+
+    @ivar signals: Those that it was sent.
+
+    @ivar ended: Whether it has.
+    """
+
+    def __init__(
+        self,
+        pid: int,
+        protocol: IProcessProtocol,
+        args: Sequence[Any],
+        env: Mapping[Any, Any] | None,
+        childFDs: Mapping[int, Any],
+    ) -> None:
+        """
+        Start it.
+
+        @param pid: Its process ID.
+
+        @param protocol: Who is told of its end.
+
+        @param args: Its command line.
+
+        @param env: Its environment.
+
+        @param childFDs: Its descriptors.
+        """
+        self.pid: int | None = pid
+        self.args = args
+        self.env = env
+        self.signals: list[str] = []
+        self.ended = False
+        self._protocol = protocol
+        self._fds = {number: os.dup(fd) for number, fd in childFDs.items()}
+        os.set_blocking(self._fds[3], False)
+        self._decoder = Decoder()
+
+    def signalProcess(self, name: str) -> None:
+        """
+        Implement C{IProcessTransport.signalProcess}.
+
+        @param name: The signal.
+        """
+        if self.ended:
+            raise ProcessExitedAlready
+        self.signals.append(name)
+
+    def write(self, data: bytes, fd: int = 4) -> None:
+        """
+        Write bytes to a pipe.
+
+        @param data: The bytes.
+
+        @param fd: The process's descriptor of the pipe.
+        """
+        os.write(self._fds[fd], data)
+
+    def send(self, kind: int, number: int, payload: bytes = b"") -> None:
+        """
+        Send a frame.
+
+        @param kind: The kind.
+
+        @param number: The number of the call.
+
+        @param payload: The payload.
+        """
+        self.write(header(kind, number, len(payload)) + payload)
+
+    def received(self) -> list[tuple[int, int, bytes]]:
+        """
+        Read what the parent has sent.
+
+        @return: The frames that are whole.
+        """
+        frames: list[tuple[int, int, bytes]] = []
+        while True:
+            try:
+                data = os.read(self._fds[3], 65_536)
+            except BlockingIOError:
+                return frames
+            if not data:
+                return frames
+            for kind, number, payload in self._decoder.feed(data):
+                frames.append((kind, number, bytes(payload)))
+
+    def atEnd(self) -> bool:
+        """
+        Tell whether the parent has closed its end of the pipe.
+
+        @return: Whether it has, and everything was read.
+        """
+        try:
+            return not os.read(self._fds[3], 1)
+        except BlockingIOError:
+            return False
+
+    def close(self, fd: int) -> None:
+        """
+        Close a descriptor.
+
+        @param fd: It.
+        """
+        os.close(self._fds.pop(fd))
+
+    def end(self, exitCode: int | None = 0, signal: int | None = None) -> None:
+        """
+        End.
+
+        @param exitCode: The exit code.
+
+        @param signal: The signal that has done it.
+        """
+        self.ended = True
+        for fd in list(self._fds):
+            self.close(fd)
+        self.pid = None
+        if exitCode == 0:
+            reason = Failure(ProcessDone(0))
+        else:
+            reason = Failure(ProcessTerminated(exitCode, signal, 0))
+        self._protocol.processExited(reason)
+
+
+@implementer(IReactorChild)
+class FakeReactor(Clock):
+    """
+    A reactor whose processes are played by the test, through real pipes.
+
+    @ivar readers: Who is to be told when there is something to be read.
+
+    @ivar writers: Who is to be told when there is room.
+
+    @ivar processes: The processes it has started.
+
+    @ivar refusal: Raised in place of starting a process, if it isn't C{None}.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[IReadDescriptor] = []
+        self.writers: list[IWriteDescriptor] = []
+        self.processes: list[FakeProcess] = []
+        self.refusal: Exception | None = None
+
+    def addReader(self, reader: IReadDescriptor) -> None:
+        """
+        Implement C{IReactorFDSet.addReader}.
+
+        @param reader: The reader.
+        """
+        if reader not in self.readers:
+            self.readers.append(reader)
+
+    def removeReader(self, reader: IReadDescriptor) -> None:
+        """
+        Implement C{IReactorFDSet.removeReader}.
+
+        @param reader: The reader.
+        """
+        if reader in self.readers:
+            self.readers.remove(reader)
+
+    def addWriter(self, writer: IWriteDescriptor) -> None:
+        """
+        Implement C{IReactorFDSet.addWriter}.
+
+        @param writer: The writer.
+        """
+        if writer not in self.writers:
+            self.writers.append(writer)
+
+    def removeWriter(self, writer: IWriteDescriptor) -> None:
+        """
+        Implement C{IReactorFDSet.removeWriter}.
+
+        @param writer: The writer.
+        """
+        if writer in self.writers:
+            self.writers.remove(writer)
+
+    def removeAll(self) -> list[Any]:
+        """
+        Implement C{IReactorFDSet.removeAll}.
+
+        @return: All readers and writers.
+        """
+        return [*self.readers, *self.writers]
+
+    def getReaders(self) -> list[IReadDescriptor]:
+        """
+        Implement C{IReactorFDSet.getReaders}.
+
+        @return: The readers.
+        """
+        return list(self.readers)
+
+    def getWriters(self) -> list[IWriteDescriptor]:
+        """
+        Implement C{IReactorFDSet.getWriters}.
+
+        @return: The writers.
+        """
+        return list(self.writers)
+
+    def spawnProcess(
+        self,
+        processProtocol: IProcessProtocol,
+        executable: bytes | str,
+        args: Sequence[bytes | str],
+        env: Mapping[Any, Any] | None = None,
+        path: bytes | str | None = None,
+        uid: int | None = None,
+        gid: int | None = None,
+        usePTY: bool | tuple[int, int, int] | tuple[int, int, int, int] = False,
+        childFDs: Mapping[int, int | str] | None = None,
+    ) -> Any:
+        """
+        Implement C{IReactorProcess.spawnProcess}.
+
+        @param processProtocol: Who is told of the process.
+
+        @param executable: Not used.
+
+        @param args: Its command line.
+
+        @param env: Its environment.
+
+        @param path: Not used.
+
+        @param uid: Not used.
+
+        @param gid: Not used.
+
+        @param usePTY: Not used.
+
+        @param childFDs: Its descriptors, which must all be numbers.
+
+        @return: The process.
+        """
+        if self.refusal is not None:
+            raise self.refusal
+        pid = 1_000 + len(self.processes)
+        process = FakeProcess(pid, processProtocol, args, env, childFDs or {})
+        self.processes.append(process)
+        return process
+
+    def serve(self) -> None:
+        """
+        Have everything read that can be, and written.
+        """
+        while self._serveOnce():
+            pass
+
+    def _serveOnce(self) -> bool:
+        """
+        Let each reader and writer do something if it can.
+
+        @return: Whether one did.
+        """
+        poll = select.poll()
+        by: dict[int, Any] = {}
+        for reader in self.readers:
+            by[reader.fileno()] = reader.doRead
+            poll.register(reader.fileno(), select.POLLIN)
+        for writer in self.writers:
+            by[writer.fileno()] = writer.doWrite
+            poll.register(writer.fileno(), select.POLLOUT)
+        ready = poll.poll(0)
+        for fd, _ in ready:
+            by[fd]()
+        return bool(ready)

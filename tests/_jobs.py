@@ -1,0 +1,386 @@
+"""
+What tests have children do.
+
+Children import this, so it imports nothing that takes its time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from asynqueue._process.shared import ProcessBase
+
+#: Told to L{remember}, and by L{remembered}.
+memory: list[Any] = []
+
+
+class OfTheTask(Exception):
+    """
+    An exception of a task.
+    """
+
+    def __init__(self, code: int, *, why: str) -> None:
+        super().__init__(f"{why} ({code})")
+        self.code = code
+        self.why = why
+
+
+class OnlyInChild(Exception):
+    """
+    An exception that can't be unpickled where nobody has set C{here}.
+    """
+
+    here = False
+
+    def __reduce__(self) -> Any:
+        """
+        Say who is to unpickle it.
+        """
+        return makeOnlyInChild, ()
+
+
+def makeOnlyInChild() -> OnlyInChild:
+    """
+    Unpickle an exception.
+
+    @return: It.
+
+    @raise LookupError: Anywhere but in a child.
+    """
+    if not OnlyInChild.here:
+        raise LookupError("not here")
+    return OnlyInChild()
+
+
+class Sum(ProcessBase):
+    """
+    Sums up what its copies in one interpreter were given.
+    """
+
+    def add(self, number: int) -> tuple[int, int]:
+        """
+        Add a number.
+
+        @param number: The number.
+
+        @return: The process ID and the sum.
+        """
+        self.data["total"] = self.data.get("total", 0) + number
+        return self.pid, self.total
+
+
+def echo(*args: Any, **kw: Any) -> Any:
+    """
+    Return the arguments.
+
+    @param args: Them.
+
+    @param kw: Also them.
+
+    @return: Both.
+    """
+    return args, kw
+
+
+def nothing() -> None:
+    """
+    Do nothing.
+    """
+
+
+def fail(code: int) -> None:
+    """
+    Fail, with all that an exception can have.
+
+    @param code: Is part of it.
+    """
+    try:
+        {"key": 1}["missing"]
+    except KeyError as error:
+        failure = OfTheTask(code, why="because")
+        failure.__notes__ = ["a note"]  # type: ignore[attr-defined]
+        raise failure from error
+
+
+def raiseThat(kind: Any, *args: Any) -> None:
+    """
+    Raise an exception.
+
+    @param kind: Its class.
+
+    @param args: Its arguments.
+    """
+    raise kind(*args)
+
+
+def givesLambda() -> Any:
+    """
+    Return something that pickle can't do.
+
+    @return: A lambda.
+    """
+    return lambda: "from a lambda"
+
+
+def givesLock() -> Any:
+    """
+    Return something that can't be pickled at all.
+
+    @return: A lock.
+    """
+    return threading.Lock()
+
+
+def givesUnloadable() -> Any:
+    """
+    Return something that can't be unpickled in the parent.
+
+    @return: It.
+    """
+    return OnlyInChild()
+
+
+def hideCloudpickle() -> None:
+    """
+    Have this interpreter be without cloudpickle.
+    """
+    sys.modules["cloudpickle"] = None  # type: ignore[assignment]
+
+
+def ends(how: str) -> None:
+    """
+    End this process.
+
+    @param how: How.
+    """
+    if how == "exit":
+        os._exit(3)
+    elif how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "crash":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        os.kill(os.getpid(), signal.SIGSEGV)
+    else:
+        os.write(4, b"This is no frame, but a text that was written to the pipe.")
+        time.sleep(60)
+
+
+def sleepFor(seconds: float) -> float:
+    """
+    Take long.
+
+    @param seconds: How long.
+
+    @return: The same.
+    """
+    time.sleep(seconds)
+    return seconds
+
+
+def waitAtGate(path: str) -> str:
+    """
+    Write that it has begun, and wait until the gate is opened.
+
+    @param path: The gate, a pipe with a name.
+
+    @return: What was written to it.
+    """
+    print("waiting at the gate")  # noqa: T201 - tests listen for it
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 1).decode()
+    finally:
+        os.close(fd)
+
+
+def remember(value: Any) -> int:
+    """
+    Remember something in this interpreter.
+
+    @param value: The thing.
+
+    @return: The process ID.
+    """
+    memory.append(value)
+    return os.getpid()
+
+
+def remembered() -> tuple[int, list[Any]]:
+    """
+    Tell what is remembered.
+
+    @return: The process ID, and it.
+    """
+    return os.getpid(), list(memory)
+
+
+def count(n: int) -> Iterator[int]:
+    """
+    Count from 0 up.
+
+    @param n: The number of items.
+
+    @return: An iterator of them.
+    """
+    yield from range(n)
+
+
+def countAndFail(n: int) -> Iterator[int]:
+    """
+    Count from 0 up, and fail.
+
+    @param n: The number of items before that.
+
+    @return: An iterator of them.
+    """
+    yield from range(n)
+    raise OfTheTask(n, why="after items")
+
+
+def countAndEnd(n: int) -> Iterator[int]:
+    """
+    Count from 0 up, and end the process.
+
+    @param n: The number of items before that.
+
+    @return: An iterator of them.
+    """
+    yield from range(n)
+    time.sleep(0.05)
+    os._exit(4)
+
+
+def countForEver() -> Iterator[int]:
+    """
+    Count from 0 up, remembering how far it has come, and when it was ended.
+
+    @return: An iterator of the numbers.
+    """
+    i = 0
+    try:
+        while True:
+            memory[:] = [i]
+            yield i
+            i += 1
+    finally:
+        memory.append("ended")
+
+
+def countAtGate(path: str) -> Iterator[int]:
+    """
+    Count from 0 up, each time that the gate is opened, until that's for the end.
+
+    @param path: The gate, a pipe with a name.
+
+    @return: An iterator of the numbers.
+    """
+    for i in range(100):
+        yield i
+        if waitAtGate(path) == "!":
+            return
+
+
+def locks(n: int) -> Iterator[Any]:
+    """
+    Yield numbers, then something that can't be pickled.
+
+    @param n: How many numbers.
+
+    @return: An iterator of them.
+    """
+    try:
+        yield from range(n)
+        yield threading.Lock()
+    finally:
+        memory.append("closed")
+
+
+def prints(text: str) -> None:
+    """
+    Write to both standard streams, and read the third.
+
+    @param text: What to write.
+    """
+    print(text)  # noqa: T201 - what it's for
+    print(text, "on stderr", file=sys.stderr)  # noqa: T201
+    assert sys.stdin.read() == ""
+
+
+def hasDescriptors() -> list[int]:
+    """
+    List the open descriptors.
+
+    @return: Those that aren't of the listing itself.
+    """
+    return [
+        int(name) for name in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{name}")
+    ]
+
+
+def deferred(value: Any, seconds: float = 0.0) -> Any:
+    """
+    Return a Deferred. It needs a reactor.
+
+    @param value: What it fires with; it fails with an exception.
+
+    @param seconds: When.
+
+    @return: It.
+    """
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    def give() -> Any:
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    return deferLater(reactor, seconds, give)
+
+
+def deferreds(n: int, end: Any = None) -> Iterator[Any]:
+    """
+    Yield Deferreds that fire with numbers, and plain numbers, in turn.
+
+    @param n: The number of them.
+
+    @param end: An exception that the last fails with.
+
+    @return: An iterator of them.
+    """
+    for i in range(n):
+        yield deferred(i) if i % 2 else i
+    if end is not None:
+        yield deferred(end)
+
+
+async def coroutine(value: Any) -> Any:
+    """
+    Wait for a Deferred.
+
+    @param value: What it fires with.
+
+    @return: The same.
+    """
+    return await deferred(value)
+
+
+def stopReactor() -> Any:
+    """
+    Stop the reactor.
+
+    @return: A Deferred that never fires.
+    """
+    from twisted.internet import reactor
+    from twisted.internet.defer import Deferred
+
+    reactor.stop()
+    return Deferred()
