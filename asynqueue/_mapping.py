@@ -323,7 +323,7 @@ class Mapping:
 
         @param failure: What comes after them, if anything.
         """
-        if self._over:
+        if self._isOver():
             return
         self._results[number] = results, failure
         while self._results:
@@ -334,9 +334,17 @@ class Mapping:
             self._hand(ready)
             if broken is not None:
                 self.stop(broken)
-            if self._over:
+            if self._isOver():
                 return
         self.fill()
+
+    def _isOver(self) -> bool:
+        """
+        Tell whether nobody is to hear of results any longer.
+
+        @return: Whether it is so.
+        """
+        return self._over
 
     def _hand(self, results: list[Any]) -> None:
         """
