@@ -19,7 +19,7 @@ PACKAGE = Path(asynqueue.__file__).parent
 LAYERS = """
 _version errors _status _about _process _process.shared _threads
 _reactor _log interfaces _process.framing _process.payloads _process.memory
-_calls info _delay _kill _sync _process.raised _process.output _process.starts
+_calls _chunks info _delay _kill _sync _process.raised _process.output _process.starts
 _sources _process.universe _process.exceptions _process.transport _threads.loop
 _feed _process.reactorchild
 _handout
@@ -30,7 +30,7 @@ _process.iteration _threads.iteration
 _threads.call
 _threads.looper
 _task _load _priority
-_backlog _policy
+_backlog _policy _mapping
 _assignment _callopts
 tasks
 _outcome _queue
@@ -56,6 +56,7 @@ LIGHT = {
     "",
     "_about",
     "_calls",
+    "_chunks",
     "_process",
     "_process.child",
     "_process.framing",
