@@ -6,6 +6,7 @@ Children import it, so there's nothing of Twisted in it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from itertools import starmap
 from time import perf_counter
@@ -88,7 +89,8 @@ def _gather(results: list[Any], first: int, start: float) -> Any:
 
     @return: A Deferred that fires with how many seconds it took, and the results.
     """
-    from twisted.internet.defer import Deferred
+    # There is a Deferred, so it has been imported.
+    defer = sys.modules["twisted.internet.defer"]
 
     async def gather() -> Any:
         values: list[Any] = []
@@ -100,4 +102,4 @@ def _gather(results: list[Any], first: int, start: float) -> Any:
             raise
         return perf_counter() - start, values
 
-    return Deferred.fromCoroutine(gather())
+    return defer.Deferred.fromCoroutine(gather())
