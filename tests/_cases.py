@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+from twisted.internet.base import DelayedCall
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
@@ -59,6 +60,18 @@ def ids(worker: MemoryWorker) -> list[Any]:
     @return: The arguments.
     """
     return [call[1] for call in worker.calls]
+
+
+def turn(clock: Clock) -> None:
+    """
+    Let the only delayed call that there is be called, and no other that it makes.
+
+    @param clock: What it's delayed by.
+    """
+    (call,) = cast("list[DelayedCall]", clock.getDelayedCalls())
+    f, args, kw = call.func, call.args, call.kw
+    call.cancel()
+    f(*args, **kw)
 
 
 @contextmanager

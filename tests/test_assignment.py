@@ -1,0 +1,537 @@
+"""
+Tests of the meeting of tasks and workers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from asynqueue._assignment import Assignment, AssignmentFactory
+from asynqueue._asyncworker import AsyncWorker
+from asynqueue._task import Task
+from asynqueue.errors import ImplementationError
+from asynqueue.interfaces import IWorker
+from asynqueue.testing import MemoryWorker
+
+from ._cases import ids, same, task, turn
+
+
+@implementer(IWorker)
+class BadWorker(AsyncWorker):
+    """
+    A worker that doesn't do what it should.
+
+    @ivar answer: What C{run} returns, or raises.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def run(self, task: Any) -> Any:
+        """
+        Don't run a task.
+
+        @param task: The task.
+
+        @return: The answer.
+        """
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+class AssignmentTests(SynchronousTestCase):
+    """
+    Tests of L{Assignment}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an assignment.
+        """
+        self.clock = Clock()
+        self.worker = MemoryWorker()
+        self.task = Task(same, (), {}, 0, None, 5, reactor=self.clock)
+        self.assignment = Assignment(self.task)
+
+    def test_accept(self) -> None:
+        """
+        On acceptance its Deferred fires with the worker, the task's timer starts, and
+        the worker runs the task.
+        """
+        self.assertIs(self.assignment.task, self.task)
+        self.assertNoResult(self.assignment.d)
+        ready = self.assignment.accept(self.worker)
+        self.assertIs(self.successResultOf(self.assignment.d), self.worker)
+        self.assertEqual(self.worker.running, [self.task])
+        self.assertTrue(self.task.accepted)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.assertNoResult(ready)
+        self.worker.ready()
+        self.successResultOf(ready)
+
+    def test_cancelledOnAcceptance(self) -> None:
+        """
+        If the task is cancelled by who hears that it's accepted, it isn't run.
+        """
+        self.assignment.d.addCallback(lambda _: self.task.d.cancel())
+        ready = self.assignment.accept(self.worker)
+        self.failureResultOf(self.task.d, CancelledError)
+        self.assertEqual(self.worker.running, [])
+        self.successResultOf(ready)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_notADeferred(self) -> None:
+        """
+        A worker whose C{run} gives anything but a Deferred is told so.
+        """
+        with self.assertRaisesRegex(ImplementationError, "a Deferred, not 5"):
+            self.assignment.accept(BadWorker(5))
+
+
+class AssignmentFactoryTests(SynchronousTestCase):
+    """
+    Tests of L{AssignmentFactory}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a factory and a worker.
+        """
+        self.clock = Clock()
+        self.factory = AssignmentFactory(reactor=self.clock)
+        self.worker = MemoryWorker()
+
+    def add(self, *args: Any, **kw: Any) -> Task:
+        """
+        Add a task.
+
+        @param args: See L{task}.
+
+        @param kw: See there.
+
+        @return: The task.
+        """
+        job = task(same, *args, **kw)
+        self.factory.add(job)
+        return job
+
+    def test_request(self) -> None:
+        """
+        A request is entered for the worker, and is a Deferred in its assignments.
+        """
+        self.factory.request(self.worker, "x")
+        self.factory.request(self.worker, "y")
+        self.assertEqual(list(self.worker.assignments), ["x", "y"])
+        for mine in self.worker.assignments.values():
+            self.assertEqual(len(mine), 1)
+            self.assertIsInstance(mine[0], Deferred)
+            self.assertNoResult(mine[0])
+
+    def test_oneRequestPerSeries(self) -> None:
+        """
+        A request for a series that there's one for already changes nothing.
+        """
+        for _ in range(3):
+            self.factory.request(self.worker, "x")
+        self.assertEqual(len(self.worker.assignments["x"]), 1)
+
+    def test_withoutAttributes(self) -> None:
+        """
+        A worker that was never hired is given its assignments.
+        """
+        worker: Any = MemoryWorker()
+        del worker.assignments
+        self.factory.request(worker, "x")
+        self.assertEqual(list(worker.assignments), ["x"])
+
+    def test_filled(self) -> None:
+        """
+        When a task of the series arrives, the request fires with its assignment, and
+        the worker has accepted it.
+        """
+        self.factory.request(self.worker, "x")
+        request = self.worker.assignments["x"][0]
+        job = self.add(series="x")
+        assignment = self.successResultOf(request)
+        self.assertIsInstance(assignment, Assignment)
+        self.assertIs(assignment.task, job)
+        self.assertIs(self.successResultOf(assignment.d), self.worker)
+        self.assertEqual(self.worker.running, [job])
+
+    def test_taskWaits(self) -> None:
+        """
+        A task that was there before the request is handed out at the request.
+        """
+        job = self.add(series="x")
+        self.factory.request(self.worker, "x")
+        self.assertEqual(self.worker.running, [job])
+
+    def test_otherSeries(self) -> None:
+        """
+        A task of another series leaves the request alone.
+        """
+        self.factory.request(self.worker, "x")
+        self.add(series="y")
+        self.assertEqual(self.worker.running, [])
+        self.assertNoResult(self.worker.assignments["x"][0])
+
+    def test_oldestRequest(self) -> None:
+        """
+        The worker whose request is the oldest gets the task.
+        """
+        workers = [MemoryWorker() for _ in range(3)]
+        for worker in workers:
+            self.factory.request(worker, None)
+        jobs = [self.add(n) for n in range(3)]
+        self.assertEqual([worker.running for worker in workers], [[j] for j in jobs])
+        workers[1].complete()
+        workers[0].complete()
+        last = self.add(3)
+        self.assertEqual(workers[1].running, [last])
+
+    def test_new(self) -> None:
+        """
+        Who adds a task can hear when a worker has accepted it, and who.
+        """
+        job = task()
+        d = self.factory.new(job)
+        self.assertNoResult(d)
+        self.factory.request(self.worker, None)
+        self.assertIs(self.successResultOf(d), self.worker)
+        self.worker.complete()
+        other = task()
+        self.assertIs(self.successResultOf(self.factory.new(other)), self.worker)
+
+    def test_newRequestWhenReady(self) -> None:
+        """
+        When the worker is ready again, a new request for the same series is entered.
+        """
+        self.factory.request(self.worker, "x")
+        old = self.worker.assignments["x"][0]
+        self.add(series="x")
+        self.assertEqual(self.worker.assignments, {})
+        self.worker.complete(ready=False)
+        self.assertEqual(self.worker.assignments, {})
+        self.worker.ready()
+        self.assertEqual(list(self.worker.assignments), ["x"])
+        self.assertIsNot(self.worker.assignments["x"][0], old)
+
+    def test_cancelRequests(self) -> None:
+        """
+        All requests of a worker can be withdrawn. It's given no task then, and those
+        of others stand.
+        """
+        other = MemoryWorker()
+        for series in ("x", "y"):
+            self.factory.request(self.worker, series)
+        self.factory.request(other, "y")
+        request = self.worker.assignments["x"][0]
+        self.factory.cancelRequests(self.worker)
+        self.assertEqual(self.worker.assignments, {})
+        self.assertNoResult(request)
+        self.add(series="x")
+        job = self.add(series="y")
+        self.assertEqual(self.worker.running, [])
+        self.assertEqual(other.running, [job])
+
+    def test_cancelRequestsOfBusy(self) -> None:
+        """
+        A busy worker whose requests were cancelled gets no task when it's ready.
+        """
+        self.factory.request(self.worker, None)
+        self.add()
+        self.factory.cancelRequests(self.worker)
+        self.worker.complete()
+        self.add()
+        self.assertEqual(self.worker.running, [])
+        self.assertEqual(self.worker.assignments, {})
+
+    def test_cancelRequestsOfUnknown(self) -> None:
+        """
+        Cancelling the requests of a worker without any does nothing.
+        """
+        self.factory.cancelRequests(self.worker)
+
+    def test_requestAgain(self) -> None:
+        """
+        After that, a worker may request anew.
+        """
+        self.factory.request(self.worker, None)
+        self.factory.cancelRequests(self.worker)
+        self.factory.request(self.worker, "x")
+        self.add()
+        job = self.add(series="x")
+        self.assertEqual(self.worker.running, [job])
+
+    def test_fullWithdraws(self) -> None:
+        """
+        While a worker is full its requests in all series are withdrawn, so that a task
+        goes to another that is idle.
+        """
+        other = MemoryWorker()
+        for worker in (self.worker, other):
+            self.factory.requestAll(worker, [None, "x"])
+        first, second = self.add(series="x"), self.add()
+        self.assertEqual(self.worker.running, [first])
+        self.assertEqual(other.running, [second])
+
+    def test_capacity(self) -> None:
+        """
+        A worker is given as many tasks as its capacity, and no more.
+        """
+        worker = MemoryWorker(capacity=3)
+        self.factory.requestAll(worker, [None, "x"])
+        for n in range(5):
+            self.add(n, series=(None, "x")[n % 2])
+        self.assertEqual(ids(worker), [0, 1, 2])
+        worker.complete()
+        self.assertEqual(ids(worker), [1, 2, 3])
+
+    def test_capacityShrinks(self) -> None:
+        """
+        A worker that wants fewer than before is given no more until it's below that,
+        and its requests don't stand in the way.
+        """
+        worker = MemoryWorker(capacity=2)
+        self.factory.request(worker, None)
+        self.add(0)
+        worker.capacity = 1
+        other = MemoryWorker()
+        self.factory.request(other, None)
+        self.add(1)
+        self.assertEqual((ids(worker), ids(other)), ([0], [1]))
+
+    def test_sharedOut(self) -> None:
+        """
+        Tasks are shared out between workers that are ready, not heaped on the first.
+        """
+        workers = [MemoryWorker(capacity=4), MemoryWorker(capacity=4)]
+        for n in range(4):
+            self.add(n)
+        self.factory._busy = True  # As if both became ready in one hand-out.
+        for worker in workers:
+            self.factory.request(worker, None)
+        self.factory._busy = False
+        self.factory._handOut()
+        self.assertEqual([ids(worker) for worker in workers], [[0, 2], [1, 3]])
+
+    def test_lowestOfAllSeries(self) -> None:
+        """
+        A worker that is ready gets the first of all waiting tasks of its series.
+        """
+        self.add(0, series="x", priority=3)
+        self.add(1, series="y", priority=1)
+        self.add(2, priority=2)
+        self.add(3, series="z", priority=0)
+        self.factory.requestAll(self.worker, [None, "x", "y"])
+        order = []
+        while self.worker.running:
+            order += ids(self.worker)
+            self.worker.complete()
+        self.assertEqual(order, [1, 2, 0])
+
+    def test_burstToIdleWorkers(self) -> None:
+        """
+        Several tasks that are added while another is handed out go to as many idle
+        workers.
+        """
+        idle = [MemoryWorker() for _ in range(3)]
+        runner = AsyncWorker()
+        self.factory.request(runner, "first")
+        for worker in idle:
+            self.factory.request(worker, None)
+
+        def addThree(_: Any) -> None:
+            for n in range(3):
+                self.add(n)
+
+        first = task(series="first")
+        first.d.addCallback(addThree)
+        self.factory.add(first)
+        self.assertEqual([ids(worker) for worker in idle], [[0], [1], [2]])
+
+    def test_burstOfSeries(self) -> None:
+        """
+        A task isn't left waiting beside an idle worker because the worker that it was
+        meant for took another one.
+        """
+        both, one, runner = MemoryWorker(), MemoryWorker(), AsyncWorker()
+        self.factory.request(runner, "first")
+        self.factory.requestAll(both, ["x", "y"])
+        self.factory.request(one, "x")
+
+        def add(_: Any) -> None:
+            self.add("x", series="x", priority=2)
+            self.add("y", series="y", priority=1)
+
+        first = task(series="first")
+        first.d.addCallback(add)
+        self.factory.add(first)
+        self.assertEqual((ids(both), ids(one)), (["y"], ["x"]))
+
+    def test_workerLeavesDuringBurst(self) -> None:
+        """
+        A task isn't left waiting beside an idle worker because the worker that it was
+        meant for is let go before it gets it.
+        """
+        leaving, staying, runner = MemoryWorker(), MemoryWorker(), AsyncWorker()
+        self.factory.request(runner, "first")
+        self.factory.request(leaving, None)
+        self.factory.request(staying, None)
+
+        def addAndDismiss(_: Any) -> None:
+            self.add(1)
+            self.factory.cancelRequests(leaving)
+
+        first = task(series="first")
+        first.d.addCallback(addAndDismiss)
+        self.factory.add(first)
+        self.assertEqual((ids(leaving), ids(staying)), ([], [1]))
+
+    def test_runRaises(self) -> None:
+        """
+        If the worker's C{run} raises, the task fails with that, and the worker is given
+        the next one.
+        """
+        self.factory.request(BadWorker(ValueError("no")), None)
+        for job in (self.add(), self.add()):
+            self.failureResultOf(job.d, ValueError)
+
+    def test_runReturnsNothing(self) -> None:
+        """
+        If it returns anything but a Deferred, the task fails with an error that says
+        so.
+        """
+        self.factory.request(BadWorker(None), None)
+        job = self.add()
+        failure = self.failureResultOf(job.d, ImplementationError)
+        self.assertIn("must return a Deferred, not None", str(failure.value))
+
+    def test_runFails(self) -> None:
+        """
+        If its Deferred fails, that is logged, and the worker counts as ready.
+        """
+        self.factory.request(BadWorker(fail(ValueError("no"))), None)
+        self.add()
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_runFailsLater(self) -> None:
+        """
+        Also if it fails later.
+        """
+        worker = BadWorker(Deferred())
+        self.factory.request(worker, None)
+        self.add()
+        worker.answer.errback(ValueError("no"))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(list(worker.assignments), [None])
+
+    def test_stretches(self) -> None:
+        """
+        Tasks that complete at once are handed out for a few milliseconds at a stretch;
+        then the reactor has its turn. In between, new tasks only join the line.
+        """
+        done: list[float] = []
+
+        def work() -> None:
+            self.clock.rightNow += 0.001
+            done.append(self.clock.rightNow)
+
+        for _ in range(20):
+            self.factory.add(task(work))
+        self.factory.request(AsyncWorker(), None)
+        self.assertEqual(len(done), 4)
+        self.factory.add(task(work))
+        self.assertEqual(len(done), 4)
+        turns = 1
+        while len(done) < 21:
+            turn(self.clock)
+            turns += 1
+        self.assertEqual(turns, 6)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_slowTasks(self) -> None:
+        """
+        A task that takes long by itself is followed by the reactor's turn.
+        """
+        done: list[int] = []
+
+        def work(n: int) -> None:
+            self.clock.rightNow += 0.5
+            done.append(n)
+
+        for n in range(3):
+            self.factory.add(task(work, n))
+        self.factory.request(AsyncWorker(), None)
+        self.assertEqual(done, [0])
+        turn(self.clock)
+        self.assertEqual(done, [0, 1])
+
+    def test_stop(self) -> None:
+        """
+        Stopping leaves nothing in the reactor.
+        """
+
+        def work() -> None:
+            self.clock.rightNow += 1
+
+        for _ in range(3):
+            self.factory.add(task(work))
+        self.factory.request(AsyncWorker(), None)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.factory.stop()
+        self.factory.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_withdrawTasks(self) -> None:
+        """
+        Waiting tasks can be taken out, those that a worker has accepted can't.
+        """
+        self.factory.request(self.worker, None)
+        jobs = [self.add(n) for n in range(4)]
+        self.assertEqual(
+            self.factory.withdrawTasks(lambda job: job is not jobs[2]),
+            [jobs[1], jobs[3]],
+        )
+        self.worker.complete()
+        self.assertEqual(self.worker.running, [jobs[2]])
+
+    def test_runDirectly(self) -> None:
+        """
+        A certain worker can be made to run a task, whatever it's doing. While that
+        keeps it busy, it's given no others.
+        """
+        other = MemoryWorker()
+        for worker in (self.worker, other):
+            self.factory.request(worker, None)
+        direct = task()
+        self.factory.runDirectly(self.worker, direct)
+        self.assertEqual(self.worker.running, [direct])
+        self.assertEqual(self.worker.assignments, {})
+        job = self.add()
+        self.assertEqual(other.running, [job])
+        self.factory.runDirectly(other, task())
+        self.assertEqual(len(other.running), 2)
+        self.worker.complete()
+        self.assertEqual(list(self.worker.assignments), [None])
+
+    def test_cancelledTask(self) -> None:
+        """
+        A waiting task that is cancelled is never handed out; one that runs is
+        cancelled at its worker.
+        """
+        self.factory.request(self.worker, None)
+        running, waiting = self.add(), self.add()
+        waiting.d.cancel()
+        self.failureResultOf(waiting.d, CancelledError)
+        running.d.cancel()
+        self.failureResultOf(running.d, CancelledError)
+        self.assertEqual(self.worker.cancelled, [running])
+        self.assertEqual(self.worker.running, [])
