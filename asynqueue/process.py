@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
+from ._process.options import START_TIMEOUT, ChildOptions
 from ._process.shared import ProcessBase
 from ._process.starts import Starts
 from ._process.worker import ProcessWorker
@@ -33,6 +34,11 @@ class ProcessQueue(TaskQueue):
         callStats: bool = False,
         useReactor: bool = False,
         env: Mapping[str, str] | None = None,
+        initializer: Any = None,
+        niceness: int = 0,
+        maxTasks: int | None = None,
+        maxMemory: float | None = None,
+        startTimeout: float | None = START_TIMEOUT,
         **kw: Any,
     ) -> None:
         """
@@ -53,11 +59,29 @@ class ProcessQueue(TaskQueue):
 
         @param env: The environment of the children, C{None} for that of this process.
 
+        @param initializer: A callable, or a tuple of one and its arguments, that is
+            run in each new child before anything else. If it fails, so has the start
+            of the child. With C{useReactor}, it may return a Deferred.
+
+        @param niceness: What is added to the niceness of the processes, from -20 to 19.
+            Less than 0 needs privileges. That of calls is another matter.
+
+        @param maxTasks: A child that has run so many tasks is replaced.
+
+        @param maxMemory: A child that has more than so many MB (of 1,024 kB) in use
+            after a task is replaced.
+
+        @param startTimeout: Seconds until a child must be ready, initializer included.
+            Else, it's killed, and its start has failed. C{None} for any time.
+
         @param kw: Keywords of L{TaskQueue}.
 
-        @raise TypeError: If the number isn't an integer.
+        @raise TypeError: If the number isn't an integer, or the initializer not
+            callable.
 
-        @raise ValueError: If it isn't positive.
+        @raise ValueError: If a number is out of range.
+
+        @raise SerializationError: If the initializer can't be pickled.
 
         @raise WorkerStartError: If a child can't be started.
         """
@@ -70,23 +94,31 @@ class ProcessQueue(TaskQueue):
             )
         if N < 1:
             raise ValueError(f"The number of processes must be 1 at least, not {N}")
+        options = ChildOptions.checked(
+            env, initializer, niceness, maxTasks, maxMemory, startTimeout
+        )
         self.N = N
         self.callStats = callStats
         super().__init__(**kw)
         series = list(series)
         starts = Starts()
-        for _ in range(N):
-            self.attachWorker(
-                ProcessWorker(
-                    series,
-                    raw,
-                    callStats,
-                    useReactor,
-                    env=env,
-                    reactor=kw.get("reactor"),
-                    _starts=starts,
+        try:
+            for _ in range(N):
+                self.attachWorker(
+                    ProcessWorker(
+                        series,
+                        raw,
+                        callStats,
+                        useReactor,
+                        reactor=kw.get("reactor"),
+                        _starts=starts,
+                        _options=options,
+                    )
                 )
-            )
+        except BaseException:
+            # Nobody will have the queue to do this.
+            self.shutdown(timeout=0)
+            raise
 
     @staticmethod
     def cores() -> int:

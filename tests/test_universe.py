@@ -1,0 +1,786 @@
+"""
+Tests of L{asynqueue._process.universe}, and of what a reactor in the child adds to it,
+without a child.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from asynqueue._process import reactorchild
+from asynqueue._process.exceptions import rebuild
+from asynqueue._process.framing import COUNT, SECONDS, Kind
+from asynqueue._process.payloads import dumps, dumpsCall, loads, loadsMany, setup
+from asynqueue._process.reactorchild import ReactorUniverse
+from asynqueue._process.universe import Universe
+from asynqueue.errors import SerializationError
+
+from . import _jobs as jobs
+
+
+class Ending(BaseException):
+    """
+    An exception that C{except Exception} doesn't catch.
+    """
+
+
+class Mute(Exception):
+    """
+    An exception that can't be shown.
+    """
+
+    def __str__(self) -> str:
+        """
+        Fail.
+        """
+        raise Ending
+
+
+def given(iterator: Any) -> Any:
+    """
+    Return what is given.
+
+    @param iterator: It.
+
+    @return: It.
+    """
+    return iterator
+
+
+#: What L{take} returns.
+shelf: list[Any] = []
+
+
+def take() -> Any:
+    """
+    Return something that can't be sent to where this is called.
+
+    @return: What is on the shelf.
+    """
+    return shelf.pop()
+
+
+class UniverseCase(SynchronousTestCase):
+    """
+    A test of a universe.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make it.
+        """
+        self.sent: list[tuple[int, int, bytes]] = []
+        self.onItems: Callable[[], object] = lambda: None
+        self.universe = self.make()
+        shelf.clear()
+
+    def make(self) -> Universe:
+        """
+        Make a universe.
+
+        @return: It.
+        """
+        return Universe(self.send)
+
+    def send(self, kind: int, number: int, payload: bytes) -> None:
+        """
+        Take a frame that's for the parent.
+
+        @param kind: The kind.
+
+        @param number: The number of the call.
+
+        @param payload: The payload.
+        """
+        self.sent.append((kind, number, payload))
+        if kind == Kind.ITEMS:
+            self.onItems()
+
+    def handle(self, kind: int, number: int, payload: bytes = b"") -> None:
+        """
+        Do as if a frame had come from the parent.
+
+        @param kind: The kind.
+
+        @param number: The number of the call.
+
+        @param payload: The payload.
+        """
+        self.universe.handle((kind, number, memoryview(payload)))
+
+    def call(self, number: int, f: Any, *args: Any, raw: bool = False) -> None:
+        """
+        Do as if a call had come.
+
+        @param number: Its number.
+
+        @param f: The callable.
+
+        @param args: Its arguments.
+
+        @param raw: Whether an iterator is wanted as it is.
+        """
+        self.handle(Kind.CALL, number, dumpsCall(f, args, {}, raw))
+
+    def callFor(self, number: int, thing: Any) -> None:
+        """
+        Do as if a call had come that returns a certain thing.
+
+        @param number: Its number.
+
+        @param thing: The thing.
+        """
+        shelf.append(thing)
+        self.call(number, take)
+
+    def take(self, number: int, count: int) -> None:
+        """
+        Do as if the parent had told that items were taken.
+
+        @param number: The number of the call.
+
+        @param count: How many.
+        """
+        self.handle(Kind.TAKEN, number, COUNT.pack(count))
+
+    def advance(self) -> None:
+        """
+        Advance iterations as far as they go.
+        """
+        while not self.universe.idle:
+            self.universe.advance()
+
+    def frames(self) -> list[tuple[int, int, bytes]]:
+        """
+        Get the frames that were sent, and forget them.
+
+        @return: The frames.
+        """
+        sent, self.sent[:] = list(self.sent), []
+        return sent
+
+    def frame(self) -> tuple[int, int, Any]:
+        """
+        Get the only frame that was sent, and forget it.
+
+        @return: Its kind, number, and payload without the seconds.
+        """
+        [(kind, number, payload)] = self.frames()
+        self.assertGreaterEqual(SECONDS.unpack_from(payload)[0], 0)
+        return kind, number, payload[SECONDS.size :]
+
+    def items(self, number: int) -> tuple[list[Any], list[int]]:
+        """
+        Get the items of an iteration that were sent, and forget them.
+
+        @param number: The number of the call.
+
+        @return: The items, and the kinds of the frames that aren't for items.
+        """
+        items: list[Any] = []
+        kinds = []
+        for kind, other, payload in self.frames():
+            self.assertEqual(other, number)
+            if kind == Kind.ITEMS:
+                items += loadsMany(memoryview(payload))
+            else:
+                kinds.append(kind)
+        return items, kinds
+
+    def error(self) -> Any:
+        """
+        Get the exception that the only frame tells of, and forget it.
+
+        @return: The exception.
+        """
+        kind, _, payload = self.frame()
+        self.assertEqual(kind, Kind.ERROR)
+        return rebuild(payload).exception
+
+
+class CallTests(UniverseCase):
+    """
+    Tests of calls.
+    """
+
+    def test_result(self) -> None:
+        """
+        What a call returns is sent, with the number of the call.
+        """
+        self.call(7, divmod, 7, 2)
+        kind, number, payload = self.frame()
+        self.assertEqual((kind, number, loads(payload)), (Kind.RESULT, 7, (3, 1)))
+        self.assertTrue(self.universe.idle)
+
+    def test_error(self) -> None:
+        """
+        What it raises is sent, with text about it.
+        """
+        self.call(7, jobs.raiseThat, KeyError, "x")
+        kind, number, payload = self.frame()
+        text = rebuild(payload)
+        self.assertEqual((kind, number), (Kind.ERROR, 7))
+        self.assertTrue(text.startswith("Exception"))
+        self.assertIs(type(text.exception), KeyError)
+
+    def test_base(self) -> None:
+        """
+        Nothing gets out, whatever is raised.
+        """
+        for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, Ending, Mute):
+            self.call(7, jobs.raiseThat, kind)
+            self.assertIn(kind.__name__, str(self.error().__cause__))
+
+    def test_unpicklableCall(self) -> None:
+        """
+        A call that can't be unpickled is told of.
+        """
+        for payload in (b"garbage", dumps(jobs.OnlyInChild())):
+            self.handle(Kind.CALL, 7, payload)
+            error = self.error()
+            self.assertIs(type(error), SerializationError)
+            self.assertIn("can't be unpickled in the child", str(error))
+
+    def test_unpicklableResult(self) -> None:
+        """
+        So is a result that can't be pickled.
+        """
+        self.call(7, jobs.givesLock)
+        error = self.error()
+        self.assertIs(type(error), SerializationError)
+        self.assertIn("The result can't be pickled", str(error))
+        self.assertIn("lock", str(error))
+
+    def test_raw(self) -> None:
+        """
+        An iterator that's wanted as it is is a result like any other.
+        """
+        self.call(7, iter, [1, 2], raw=True)
+        kind, _, payload = self.frame()
+        self.assertEqual((kind, list(loads(payload))), (Kind.RESULT, [1, 2]))
+
+
+class IterationTests(UniverseCase):
+    """
+    Tests of iterations.
+    """
+
+    def test_items(self) -> None:
+        """
+        The items follow the word that there is an iterator, then that of its end.
+        """
+        self.call(7, iter, [1, None, "x"])
+        self.assertEqual(self.frame(), (Kind.ITERATOR, 7, b""))
+        self.assertFalse(self.universe.idle)
+        self.advance()
+        self.assertEqual(self.items(7), ([1, None, "x"], [Kind.END]))
+        self.assertEqual(self.universe.streams, {})
+
+    def test_empty(self) -> None:
+        """
+        If there are no items, the end follows.
+        """
+        self.call(7, iter, [])
+        self.advance()
+        self.assertEqual([kind for kind, _, _ in self.frames()], [19, Kind.END])
+
+    def test_fewFrames(self) -> None:
+        """
+        Items that come fast come in few frames.
+        """
+        self.call(7, iter, range(16))
+        self.advance()
+        self.assertLess(len(self.frames()), 10)
+
+    def test_window(self) -> None:
+        """
+        So many items are sent that haven't been taken, and no more.
+        """
+        self.call(7, jobs.count, 100)
+        self.frame()
+        self.advance()
+        self.assertEqual(self.items(7), (list(range(16)), []))
+        self.take(7, 1)
+        self.advance()
+        self.assertEqual(self.items(7), ([16], []))
+        self.take(7, 16)
+        self.advance()
+        self.assertEqual(self.items(7), (list(range(17, 33)), []))
+
+    def test_windowOfBytes(self) -> None:
+        """
+        Of large items, fewer are.
+        """
+        item = bytes(400_000)
+        self.callFor(7, iter([item] * 10))
+        self.frame()
+        self.advance()
+        self.assertEqual(self.items(7), ([item] * 3, []))
+        self.take(7, 2)
+        self.advance()
+        self.assertEqual(self.items(7), ([item] * 2, []))
+
+    def test_changedItem(self) -> None:
+        """
+        An item is what it was when it was yielded.
+        """
+
+        def growing() -> Iterator[list[int]]:
+            items: list[int] = []
+            for i in range(3):
+                items.append(i)
+                yield items
+
+        self.callFor(7, growing())
+        self.frame()
+        self.advance()
+        self.assertEqual(self.items(7)[0], [[0], [0, 1], [0, 1, 2]])
+
+    def test_fails(self) -> None:
+        """
+        What the iterator raises follows its items.
+        """
+        self.call(7, jobs.countAndFail, 3)
+        self.frame()
+        self.advance()
+        self.assertIs(type(rebuild(self.sent[-1][2]).exception), jobs.OfTheTask)
+        self.assertEqual(self.items(7), ([0, 1, 2], [Kind.FAILED]))
+        self.assertEqual(self.universe.streams, {})
+
+    def test_failsBadly(self) -> None:
+        """
+        Nothing gets out, whatever it raises.
+        """
+        for error in (SystemExit(), Ending(), Mute()):
+
+            def raises(error: BaseException) -> Iterator[None]:
+                yield from ()
+                raise error
+
+            self.callFor(7, raises(error))
+            self.frame()
+            self.advance()
+            text = str(rebuild(self.sent[-1][2]).exception.__cause__)  # type: ignore[union-attr]
+            self.assertIn(type(error).__name__, text)
+            self.assertEqual(self.items(7), ([], [Kind.FAILED]))
+
+    def test_unpicklableItem(self) -> None:
+        """
+        An item that can't be pickled is such a failure, and the iterator is closed.
+        """
+        self.addCleanup(jobs.memory.clear)
+        self.call(7, jobs.locks, 2)
+        self.frame()
+        self.advance()
+        error = rebuild(self.sent[-1][2]).exception
+        self.assertIs(type(error), SerializationError)
+        self.assertEqual(self.items(7), ([0, 1], [Kind.FAILED]))
+        self.assertEqual(jobs.memory, ["closed"])
+
+    def test_close(self) -> None:
+        """
+        An iterator is closed when the parent says so. What comes for it afterwards is
+        ignored.
+        """
+        self.addCleanup(jobs.memory.clear)
+        self.call(7, jobs.countForEver)
+        self.advance()
+        self.handle(Kind.CLOSE, 7)
+        self.assertEqual(jobs.memory[1:], ["ended"])
+        self.assertTrue(self.universe.idle)
+        self.handle(Kind.CLOSE, 7)
+        self.take(7, 3)
+
+    def test_closeFails(self) -> None:
+        """
+        What is raised when it's closed is written to stderr.
+        """
+
+        def stubborn() -> Iterator[int]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                raise ValueError("not so fast")
+
+        told: list[Any] = []
+        self.patch(sys, "excepthook", lambda *args: told.append(args))
+        self.callFor(7, stubborn())
+        self.advance()
+        self.handle(Kind.CLOSE, 7)
+        self.assertEqual([kind for kind, _, _ in told], [ValueError])
+
+    def test_closeFailsBadly(self) -> None:
+        """
+        Nothing gets out, even if that fails.
+        """
+
+        def hook(*args: Any) -> None:
+            raise Ending
+
+        def stubborn() -> Iterator[int]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                raise Ending
+
+        self.patch(sys, "excepthook", hook)
+        self.callFor(7, stubborn())
+        self.advance()
+        self.handle(Kind.CLOSE, 7)
+        self.assertTrue(self.universe.idle)
+
+    def test_closeAll(self) -> None:
+        """
+        All are closed at the end.
+        """
+        self.addCleanup(jobs.memory.clear)
+        self.call(7, jobs.countForEver)
+        self.call(8, jobs.count, 100)
+        self.advance()
+        self.universe.close()
+        self.assertEqual(jobs.memory[1:], ["ended"])
+        self.assertEqual(self.universe.streams, {})
+
+    def test_turns(self) -> None:
+        """
+        Several iterations are advanced in turn.
+        """
+        self.call(7, jobs.count, 10)
+        self.call(8, jobs.count, 10)
+        self.frames()
+        self.advance()
+        ends = [number for kind, number, _ in self.frames() if kind == Kind.END]
+        self.assertEqual(sorted(ends), [7, 8])
+
+    def test_slow(self) -> None:
+        """
+        An item doesn't wait for the next one, if that takes its time.
+        """
+        sent = threading.Event()
+        self.onItems = sent.set
+        in_time = []
+
+        def slow() -> Iterator[int]:
+            yield 1
+            yield 2
+            in_time.append(sent.wait(10))
+            yield 3
+
+        self.callFor(7, slow())
+        self.frame()
+        self.advance()
+        self.assertEqual(in_time, [True])
+        self.assertEqual(self.items(7), ([1, 2, 3], [Kind.END]))
+
+    def test_nothing(self) -> None:
+        """
+        Kinds of frames that it has nothing to do with are ignored.
+        """
+        self.handle(Kind.HELLO, 7)
+        self.assertEqual(self.sent, [])
+
+
+class ReactorTests(UniverseCase):
+    """
+    Tests of L{ReactorUniverse}.
+    """
+
+    def make(self) -> Universe:
+        """
+        Make a universe.
+
+        @return: It.
+        """
+        self.clock = Clock()
+        return ReactorUniverse(self.send, self.clock)
+
+    def advance(self) -> None:
+        """
+        Let the reactor do what it's to do.
+        """
+        while self.clock.getDelayedCalls():
+            self.clock.advance(0)
+
+    def test_deferred(self) -> None:
+        """
+        What a Deferred fires with is the result.
+        """
+        d: Deferred[int] = Deferred()
+        self.callFor(7, d)
+        self.assertEqual(self.sent, [])
+        d.callback(3)
+        kind, number, payload = self.frame()
+        self.assertEqual((kind, number, loads(payload)), (Kind.RESULT, 7, 3))
+
+    def test_failure(self) -> None:
+        """
+        What it fails with is what the call has failed with.
+        """
+        self.callFor(7, fail(KeyError("x")))
+        self.assertIs(type(self.error()), KeyError)
+
+    def test_unpicklableResult(self) -> None:
+        """
+        What can't be pickled is told of here, too.
+        """
+        self.callFor(7, succeed(threading.Lock()))
+        self.assertIs(type(self.error()), SerializationError)
+
+    def test_iterator(self) -> None:
+        """
+        An iterator is advanced when the reactor has had its turn, and may come from a
+        Deferred.
+        """
+        self.callFor(7, succeed(iter(range(40))))
+        self.assertEqual(self.frame(), (Kind.ITERATOR, 7, b""))
+        self.advance()
+        self.assertEqual(self.items(7), (list(range(16)), []))
+        self.take(7, 16)
+        self.universe.schedule()  # type: ignore[attr-defined]
+        self.universe.schedule()  # type: ignore[attr-defined]
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.advance()
+        self.assertEqual(self.items(7)[0], list(range(16, 32)))
+
+    def test_deferredItems(self) -> None:
+        """
+        Items may be Deferreds. The next one isn't asked for before.
+        """
+        d: Deferred[int] = Deferred()
+        self.callFor(7, iter([1, succeed(2), d, 4]))
+        self.frame()
+        self.advance()
+        self.assertEqual(self.items(7), ([1, 2], []))
+        d.callback(3)
+        self.advance()
+        self.assertEqual(self.items(7), ([3, 4], [Kind.END]))
+
+    def test_failingItem(self) -> None:
+        """
+        One that fails ends the iteration, and has the iterator closed.
+        """
+        closed = []
+
+        def items(d: Deferred[int]) -> Iterator[Any]:
+            try:
+                yield 1
+                yield d
+            finally:
+                closed.append(True)
+
+        for error in (KeyError("x"), Mute(), Ending()):
+            self.callFor(7, items(fail(Failure(error))))
+            self.frame()
+            self.advance()
+            text = str(rebuild(self.sent[-1][2]).exception.__cause__)  # type: ignore[union-attr]
+            self.assertIn(type(error).__name__, text)
+            self.assertEqual(self.items(7), ([1], [Kind.FAILED]))
+        self.assertEqual(closed, [True] * 3)
+
+    def test_unpicklableItems(self) -> None:
+        """
+        Items that can't be pickled do so, too, whether they're Deferreds or not.
+        """
+        for item in (threading.Lock(), succeed(threading.Lock())):
+            self.callFor(7, iter([1, item]))
+            self.frame()
+            self.advance()
+            self.assertEqual(self.items(7), ([1], [Kind.FAILED]))
+
+    def test_failingIterator(self) -> None:
+        """
+        The iterator itself may fail.
+        """
+        self.call(7, jobs.countAndFail, 2)
+        self.frame()
+        self.advance()
+        self.assertEqual(self.items(7), ([0, 1], [Kind.FAILED]))
+
+    def test_closed(self) -> None:
+        """
+        If the iteration is closed while an item is waited for, that's ignored.
+        """
+        for outcome in (3, Failure(KeyError())):
+            d: Deferred[Any] = Deferred()
+            self.callFor(7, iter([d]))
+            self.frame()
+            self.advance()
+            self.handle(Kind.CLOSE, 7)
+            d.callback(outcome)
+            self.advance()
+            self.assertEqual(self.sent, [])
+
+    def test_closedInTheMeantime(self) -> None:
+        """
+        If it's closed before it has been advanced, nothing happens.
+        """
+        self.call(7, jobs.count, 3)
+        self.frame()
+        self.handle(Kind.CLOSE, 7)
+        self.advance()
+        self.assertEqual(self.sent, [])
+
+
+class FakePipes:
+    """
+    Pipes of which the test says what comes through them.
+
+    @ivar incoming: Lists of frames, and C{None} for the end.
+
+    @ivar sent: Frames that were sent.
+    """
+
+    def __init__(self, incoming: list[Any]) -> None:
+        """
+        Make them.
+
+        @param incoming: What comes through them.
+        """
+        self.incoming = incoming
+        self.sent: list[tuple[int, int, bytes]] = []
+
+    def fileno(self) -> int:
+        """
+        Tell a descriptor.
+
+        @return: It.
+        """
+        return 3
+
+    def send(self, kind: int, number: int, payload: bytes) -> None:
+        """
+        Send a frame.
+
+        @param kind: Its kind.
+
+        @param number: The number of the call.
+
+        @param payload: The payload.
+        """
+        self.sent.append((kind, number, payload))
+
+    def receive(self, wait: bool) -> Any:
+        """
+        Receive frames.
+
+        @param wait: Whether to wait for them.
+
+        @return: They.
+        """
+        return self.incoming.pop(0) if self.incoming else []
+
+
+class FakeCoreReactor(Clock):
+    """
+    A reactor that runs by letting its one reader read until it's stopped.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: list[Any] = []
+        self.begun: list[Any] = []
+        self.stops = 0
+
+    def addReader(self, reader: Any) -> None:
+        """
+        Add a reader.
+
+        @param reader: It.
+        """
+        self.readers.append(reader)
+
+    def removeReader(self, reader: Any) -> None:
+        """
+        Remove a reader.
+
+        @param reader: It.
+        """
+        self.readers.remove(reader)
+
+    def callWhenRunning(self, f: Any) -> None:
+        """
+        Have something called.
+
+        @param f: The callable.
+        """
+        self.begun.append(f)
+
+    def stop(self) -> None:
+        """
+        Stop.
+        """
+        self.stops += 1
+
+    def run(self) -> None:
+        """
+        Run until stopped.
+        """
+        while not self.stops:
+            verifyObject(IReadDescriptor, self.readers[0])
+            self.readers[0].doRead()
+            self.advance(0)
+
+
+class RunTests(SynchronousTestCase):
+    """
+    Tests of L{reactorchild.run}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a reactor.
+        """
+        self.reactor = FakeCoreReactor()
+        self.patch(reactorchild, "globalReactor", lambda: self.reactor)
+        self.setUps: list[Any] = []
+
+    def test_run(self) -> None:
+        """
+        It's set up, greets, does what it's told, and stops at the end of its pipe.
+        """
+        call = dumpsCall(divmod, (7, 2), {}, False)
+        pipes = FakePipes(
+            [
+                [(Kind.SETUP, 0, memoryview(dumps(setup())))],
+                [(Kind.CALL, 1, memoryview(call))],
+                None,
+            ]
+        )
+        reactorchild.run(pipes, self.setUps.append)
+        self.assertEqual(len(self.setUps), 1)
+        self.assertEqual([kind for kind, _, _ in pipes.sent], [Kind.HELLO, Kind.RESULT])
+        self.assertEqual(self.reactor.stops, 1)
+        self.assertEqual(self.reactor.readers, [])
+
+    def test_endIsAlsoToldSo(self) -> None:
+        """
+        Some reactors tell of the end of the pipe as of a lost connection.
+        """
+        pipes = FakePipes([])
+
+        def lose() -> None:
+            [listener] = self.reactor.readers
+            self.assertEqual(listener.fileno(), 3)
+            self.assertEqual(listener.logPrefix(), "asynqueue")
+            # The reactor stops, but the pipe doesn't.
+            listener.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(self.reactor.stops, 0)
+            pipes.incoming = [None]
+            listener.connectionLost(Failure(ConnectionDone()))
+
+        self.reactor.callLater(0, lose)
+        reactorchild.run(pipes, self.setUps.append)
+        self.assertEqual(self.reactor.stops, 1)
