@@ -102,21 +102,23 @@ class ProcessQueue(TaskQueue):
         super().__init__(**kw)
         series = list(series)
         starts = Starts()
+        worker: ProcessWorker | None = None
         try:
             for _ in range(N):
-                self.attachWorker(
-                    ProcessWorker(
-                        series,
-                        raw,
-                        callStats,
-                        useReactor,
-                        reactor=kw.get("reactor"),
-                        _starts=starts,
-                        _options=options,
-                    )
+                worker = ProcessWorker(
+                    series,
+                    raw,
+                    callStats,
+                    useReactor,
+                    reactor=kw.get("reactor"),
+                    _starts=starts,
+                    _options=options,
                 )
+                self.attachWorker(worker)
         except BaseException:
-            # Nobody will have the queue to do this.
+            # Nobody will have the queue to do this. The last may not have been hired.
+            if worker is not None:
+                worker.crash()
             self.shutdown(timeout=0)
             raise
 

@@ -1,0 +1,1369 @@
+"""
+Tests of L{asynqueue.process} with children that the test plays.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyClass, verifyObject
+
+from asynqueue import ProcessBase, ProcessQueue, ProcessWorker, errors
+from asynqueue._process import memory
+from asynqueue._process.framing import COUNT, SECONDS, Kind
+from asynqueue._process.memory import residentSize
+from asynqueue._process.payloads import dumps, loads
+from asynqueue._process.raised import dumpsException
+from asynqueue._process.starts import Starts
+from asynqueue._process.worker import State
+from asynqueue._status import Status
+from asynqueue.interfaces import IReplaceable, ITaskCanceller, IWorker
+from asynqueue.iteration import Deferator
+from asynqueue.tasks import Task
+
+from . import _jobs as jobs
+from ._fakes import FakeProcess, FakeReactor, LogLines
+
+
+class Sender:
+    """
+    Plays a child: sends what a child would.
+
+    @ivar process: The process.
+    """
+
+    def __init__(self, process: FakeProcess) -> None:
+        """
+        Play a process.
+
+        @param process: The process.
+        """
+        self.process = process
+
+    def hello(self) -> None:
+        """
+        Be ready.
+        """
+        self.process.send(Kind.HELLO, 0)
+
+    def result(self, number: int, value: Any, seconds: float = 0.5) -> None:
+        """
+        Answer a call.
+
+        @param number: Its number.
+
+        @param value: What it has returned.
+
+        @param seconds: How long it took.
+        """
+        self.process.send(Kind.RESULT, number, SECONDS.pack(seconds) + dumps(value))
+
+    def error(self, number: int, error: BaseException) -> None:
+        """
+        Answer a call that has failed.
+
+        @param number: Its number.
+
+        @param error: What it has raised.
+        """
+        payload = SECONDS.pack(0.5) + dumpsException(error, "text")
+        self.process.send(Kind.ERROR, number, payload)
+
+    def iterator(self, number: int) -> None:
+        """
+        Answer a call that has returned an iterator.
+
+        @param number: Its number.
+        """
+        self.process.send(Kind.ITERATOR, number, SECONDS.pack(0.5))
+
+    def items(self, number: int, *items: Any) -> None:
+        """
+        Send items.
+
+        @param number: The number of the call.
+
+        @param items: The items.
+        """
+        self.process.send(Kind.ITEMS, number, b"".join(map(dumps, items)))
+
+
+class WorkerCase(SynchronousTestCase):
+    """
+    A test of a worker, or of a queue, whose children it plays.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a reactor.
+        """
+        self.reactor: Any = FakeReactor()
+        self.log = LogLines(self)
+        self.addCleanup(self.endAll)
+
+    def endAll(self) -> None:
+        """
+        End all processes that haven't, after which nothing is left.
+        """
+        while any(not process.ended for process in self.reactor.processes):
+            for process in self.reactor.processes:
+                if not process.ended:
+                    process.end(3)
+            self.reactor.advance(10)
+        self.assertEqual(self.reactor.removeAll(), [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def task(self, f: Any = jobs.nothing, *args: Any, **kw: Any) -> Task:
+        """
+        Make a task.
+
+        @param f: The callable.
+
+        @param args: Its arguments.
+
+        @param kw: Its keywords.
+
+        @return: The task.
+        """
+        return Task(f, args, kw, 0, None, reactor=self.reactor)
+
+    def child(self, i: int = -1) -> Sender:
+        """
+        Get a child to play.
+
+        @param i: Which one. The last, by default.
+
+        @return: It.
+        """
+        return Sender(self.reactor.processes[i])
+
+
+class WorkerTests(WorkerCase):
+    """
+    Tests of L{ProcessWorker}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a worker that has been hired.
+        """
+        super().setUp()
+        self.worker = ProcessWorker(["mine"], callStats=True, reactor=self.reactor)
+        self.worker.ID = 5
+        self.resigned = 0
+        self.worker.setResignator(self.resign)
+        self.process = self.reactor.processes[0]
+        self.sender = self.child()
+
+    def resign(self) -> None:
+        """
+        Take note that the worker has resigned.
+        """
+        self.resigned += 1
+
+    def serve(self) -> None:
+        """
+        Have the parent read what there is.
+        """
+        self.reactor.serve()
+
+    def calls(self) -> list[tuple[int, Any]]:
+        """
+        Get the calls that the child has been sent.
+
+        @return: The number of each, and what it is.
+        """
+        return [
+            (number, loads(payload))
+            for kind, number, payload in self.process.received()
+            if kind == Kind.CALL
+        ]
+
+    def test_interfaces(self) -> None:
+        """
+        It provides what workers of its kind provide.
+        """
+        for interface in (IWorker, ITaskCanceller, IReplaceable):
+            verifyObject(interface, self.worker)
+            verifyClass(interface, ProcessWorker)
+        IWorker.validateInvariants(self.worker)
+
+    def test_qualified(self) -> None:
+        """
+        It has the series of its class, and its own.
+        """
+        self.assertEqual(self.worker.cQualified, ["process", "local"])
+        self.assertEqual(self.worker.iQualified, ["mine"])
+
+    def test_repr(self) -> None:
+        """
+        It's shown with its ID, its process, and its state.
+        """
+        self.assertEqual(repr(self.worker), "<ProcessWorker 5, pid 1000, starting>")
+
+    def test_setup(self) -> None:
+        """
+        The child is set up first of all.
+        """
+        [(kind, _, payload)] = self.process.received()
+        self.assertEqual(kind, Kind.SETUP)
+        self.assertIn("sys_path", loads(payload))
+
+    def test_states(self) -> None:
+        """
+        It's ready when the child says so, stopping when it's told to, and dead when
+        the child has ended.
+        """
+        self.assertIs(self.worker.state, State.STARTING)
+        self.sender.hello()
+        self.serve()
+        self.assertIs(self.worker.state, State.READY)
+        d = self.worker.stop()
+        self.assertIs(self.worker.state, State.STOPPING)
+        self.assertNoResult(d)
+        self.process.received()
+        self.assertTrue(self.process.atEnd())
+        self.process.end()
+        self.assertIs(self.worker.state, State.DEAD)
+        self.assertIsNone(self.successResultOf(d))
+        self.assertIsNone(self.successResultOf(self.worker.stop()))
+        self.assertIsNone(self.successResultOf(self.worker.deferUntilGone()))
+        self.assertEqual(self.resigned, 0)
+
+    def test_run(self) -> None:
+        """
+        A task is sent to the child. It has its result, and the worker is ready, when
+        the answer comes.
+        """
+        task = self.task(divmod, 7, 2)
+        done = self.worker.run(task)
+        [(number, call)] = self.calls()
+        self.assertEqual(call, (divmod, (7, 2), {}, False))
+        self.assertNoResult(task.d)
+        self.assertNoResult(done)
+        self.sender.hello()
+        self.sender.result(number, (3, 1))
+        self.serve()
+        self.assertEqual(self.successResultOf(task.d), (Status.RAN, (3, 1)))
+        self.assertIsNone(self.successResultOf(done))
+
+    def test_oneAtATime(self) -> None:
+        """
+        Another task is sent when the first has been answered.
+        """
+        tasks = [self.task(divmod, i, 1) for i in range(3)]
+        for task in tasks:
+            self.worker.run(task)
+        self.sender.hello()
+        for i, task in enumerate(tasks):
+            [(number, (_, args, _, _))] = self.calls()
+            self.assertEqual(args, (i, 1))
+            self.sender.result(number, i)
+            self.serve()
+            self.assertEqual(self.successResultOf(task.d), (Status.RAN, i))
+
+    def test_strayAnswer(self) -> None:
+        """
+        An answer that nobody waits for is ignored.
+        """
+        self.sender.result(77, 1)
+        self.sender.items(77, 1)
+        task = self.task()
+        self.worker.run(task)
+        self.sender.result(77, 1)
+        self.serve()
+        self.assertNoResult(task.d)
+        self.worker.crash()
+
+    def test_keywords(self) -> None:
+        """
+        Keywords that are meant for the worker don't get to the callable, and the task
+        keeps them.
+        """
+        task = self.task(jobs.echo, 1, x=2, raw=True)
+        self.worker.run(task)
+        [(_, call)] = self.calls()
+        self.assertEqual(call, (jobs.echo, (1,), {"x": 2}, True))
+        self.assertEqual(task.callTuple[2], {"x": 2, "raw": True})
+        self.worker.crash()
+
+    def test_error(self) -> None:
+        """
+        What the task has raised is its result, as text that carries the exception.
+        """
+        task = self.task()
+        done = self.worker.run(task)
+        self.sender.error(1, KeyError("x"))
+        self.serve()
+        status, text = self.successResultOf(task.d)
+        self.assertEqual((status, text), (Status.ERROR, "text"))
+        self.assertIs(type(text.exception), KeyError)
+        self.successResultOf(done)
+
+    def test_unpicklable(self) -> None:
+        """
+        A task that can't be sent fails at once, and the worker is ready.
+        """
+        task = self.task(jobs.echo, threading.Lock())
+        done = self.worker.run(task)
+        failure = self.failureResultOf(task.d, errors.SerializationError)
+        self.assertIn("argument 0", str(failure.value))
+        self.assertIn("echo", str(failure.value))
+        self.assertIsNotNone(failure.value.__cause__)
+        self.successResultOf(done)
+        self.assertEqual(self.calls(), [])
+
+    def test_unpicklableResult(self) -> None:
+        """
+        So does one whose result can't be unpickled here.
+        """
+        for payload in (b"garbage", dumps(jobs.OnlyInChild())):
+            task = self.task()
+            done = self.worker.run(task)
+            [(number, _)] = self.calls()
+            self.process.send(Kind.RESULT, number, SECONDS.pack(0.5) + payload)
+            self.serve()
+            self.failureResultOf(task.d, errors.SerializationError)
+            self.successResultOf(done)
+
+    def test_stats(self) -> None:
+        """
+        The times of calls are noted, here and there.
+        """
+        self.worker.run(self.task())
+        self.sender.result(1, None, 0.25)
+        self.serve()
+        [(here, there)] = self.successResultOf(self.worker.stats())
+        self.assertEqual(there, 0.25)
+        self.assertGreaterEqual(here, 0)
+
+    def test_stopBusy(self) -> None:
+        """
+        A worker that's told to stop has what it has accepted done before.
+        """
+        self.sender.hello()
+        self.serve()
+        tasks = [self.task() for _ in range(2)]
+        for task in tasks:
+            self.worker.run(task)
+        d = self.worker.stop()
+        for task in tasks:
+            [(number, _)] = self.calls()
+            self.assertFalse(self.process.atEnd())
+            self.sender.result(number, None)
+            self.serve()
+            self.successResultOf(task.d)
+        self.assertTrue(self.process.atEnd())
+        self.process.end()
+        self.successResultOf(d)
+        self.assertEqual(self.resigned, 0)
+
+    def test_stopIterating(self) -> None:
+        """
+        This holds for iterations, too.
+        """
+        task = self.task()
+        self.worker.run(task)
+        self.sender.iterator(1)
+        self.sender.items(1, 1)
+        self.serve()
+        _, deferator = self.successResultOf(task.d)
+        d = self.worker.stop()
+        self.process.received()
+        self.assertFalse(self.process.atEnd())
+        deferator.stop()
+        self.process.received()
+        self.assertTrue(self.process.atEnd())
+        self.process.end()
+        self.successResultOf(d)
+
+    def test_stopTwice(self) -> None:
+        """
+        It can be told to stop more than once.
+        """
+        first, second = self.worker.stop(), self.worker.stop()
+        self.process.end()
+        self.successResultOf(first)
+        self.successResultOf(second)
+
+    def test_crash(self) -> None:
+        """
+        A worker that's crashed kills its child, and returns all tasks that have no
+        result.
+        """
+        iterating, running, waiting = (self.task() for _ in range(3))
+        self.worker.run(iterating)
+        self.sender.iterator(1)
+        self.serve()
+        self.worker.run(running)
+        self.worker.run(waiting)
+        gone = self.worker.deferUntilGone()
+        self.assertEqual(self.worker.crash(), [iterating, running, waiting])
+        self.assertEqual(self.process.signals, ["KILL"])
+        self.assertEqual(self.worker.crash(), [])
+        self.assertNoResult(gone)
+        self.process.end(None, 9)
+        self.successResultOf(gone)
+        self.assertEqual(self.resigned, 0)
+        for task in (iterating, running, waiting):
+            self.assertNoResult(task.d)
+        self.assertEqual(self.worker.crash(), [])
+
+    def test_crashIterating(self) -> None:
+        """
+        Iterations that go on fail then.
+        """
+        task = self.task()
+        self.worker.run(task)
+        self.sender.iterator(1)
+        self.sender.items(1, "a")
+        self.serve()
+        _, deferator = self.successResultOf(task.d)
+        self.assertEqual(self.worker.crash(), [])
+        self.process.end(None, 9)
+        self.assertEqual(self.successResultOf(deferator.__anext__()), "a")
+        self.failureResultOf(deferator.__anext__(), errors.WorkerLost)
+
+    def test_runAfterCrash(self) -> None:
+        """
+        A task that it's given after that is handed back.
+        """
+        self.worker.crash()
+        task = self.task()
+        self.successResultOf(self.worker.run(task))
+        self.assertEqual(self.successResultOf(task.d), (Status.DISCONNECTED, None))
+
+    def test_lost(self) -> None:
+        """
+        When the child is lost, the task that it may have been running fails with all
+        that's known, and the worker resigns with the others.
+        """
+        self.sender.hello()
+        self.serve()
+        running, waiting = self.task(), self.task()
+        self.worker.run(running)
+        self.worker.run(waiting)
+        self.process.end(None, signal.SIGSEGV)
+        error: Any = self.failureResultOf(running.d, errors.WorkerLost).value
+        self.assertEqual(
+            (error.workerID, error.pid, error.exitCode, error.signal, error.task),
+            (5, 1_000, None, signal.SIGSEGV, running),
+        )
+        self.assertIn("SIGSEGV", str(error))
+        self.assertIn("nothing()", str(error))
+        self.assertEqual(self.resigned, 1)
+        self.assertNoResult(waiting.d)
+        self.assertEqual(self.worker.crash(), [waiting])
+        self.assertEqual(len(self.log.having("Worker 5 is lost")), 1)
+
+    def test_answerAndLost(self) -> None:
+        """
+        An answer that was sent just before counts.
+        """
+        self.sender.hello()
+        self.serve()
+        task = self.task()
+        self.worker.run(task)
+        self.sender.result(1, 3)
+        self.process.end(1)
+        self.assertEqual(self.successResultOf(task.d), (Status.RAN, 3))
+        self.assertEqual(self.resigned, 1)
+
+    def test_resignsFirst(self) -> None:
+        """
+        It has resigned before anybody is told of a failure.
+        """
+        self.sender.hello()
+        self.serve()
+        task = self.task()
+        self.worker.run(task)
+        resigned: list[int] = []
+        task.d.addErrback(lambda _: resigned.append(self.resigned))
+        self.process.end(1)
+        self.assertEqual(resigned, [1])
+
+    def test_lostBeforeHello(self) -> None:
+        """
+        A child that was never ready can't have started a task.
+        """
+        task = self.task()
+        self.worker.run(task)
+        self.process.end(1)
+        self.assertNoResult(task.d)
+        self.assertEqual(self.resigned, 1)
+        self.assertEqual(self.worker.crash(), [task])
+
+    def test_lostBeforeDelivery(self) -> None:
+        """
+        Nor can one that hasn't got all of it.
+        """
+        self.sender.hello()
+        self.serve()
+        task = self.task(jobs.echo, bytes(1_000_000))
+        self.worker.run(task)
+        self.process.end(1)
+        self.assertNoResult(task.d)
+        self.assertEqual(self.worker.crash(), [task])
+
+    def test_goneBeforeCall(self) -> None:
+        """
+        Nor one that had gone when it was sent.
+        """
+        self.sender.hello()
+        self.serve()
+        self.process.close(3)
+        task = self.task()
+        self.worker.run(task)
+        self.process.end(1)
+        self.assertNoResult(task.d)
+        self.assertEqual(self.worker.crash(), [task])
+
+    def test_lostWhileStopping(self) -> None:
+        """
+        If it's lost while it's stopping with something to do, it resigns after telling
+        the failure.
+        """
+        self.sender.hello()
+        self.serve()
+        task = self.task()
+        self.worker.run(task)
+        order: list[Any] = []
+        task.d.addErrback(lambda failure: order.append((failure.type, self.resigned)))
+        self.worker.stop().addCallback(lambda _: order.append("stopped"))
+        self.process.end(1)
+        self.assertEqual(order, [(errors.WorkerLost, 0), "stopped"])
+        self.assertEqual(self.resigned, 1)
+
+    def test_lostBeforeHired(self) -> None:
+        """
+        If it's lost before it can resign, it does so when it can.
+        """
+        worker = ProcessWorker(reactor=self.reactor)
+        self.reactor.processes[-1].end(1)
+        worker.setResignator(self.resign)
+        self.assertEqual(self.resigned, 0)
+        self.reactor.advance(0)
+        self.assertEqual(self.resigned, 1)
+
+    def test_cancelRunning(self) -> None:
+        """
+        When a task is cancelled that the child runs, it's ended softly, and the worker
+        resigns with the others.
+        """
+        running, waiting = self.task(), self.task()
+        self.worker.run(running)
+        self.worker.run(waiting)
+        self.worker.cancelTask(running)
+        self.assertEqual(self.process.signals, ["TERM"])
+        self.assertEqual(self.resigned, 1)
+        self.assertEqual(self.worker.crash(), [waiting])
+        # It has its time, though the worker was crashed.
+        self.assertEqual(self.process.signals, ["TERM"])
+        self.reactor.advance(1)
+        self.assertEqual(self.process.signals[:2], ["TERM", "KILL"])
+        self.process.end(None, 9)
+        self.assertEqual(self.resigned, 1)
+        self.assertNoResult(running.d)
+
+    def test_cancelWaiting(self) -> None:
+        """
+        One that the child hasn't been sent is forgotten.
+        """
+        running, waiting, other = (self.task() for _ in range(3))
+        self.worker.run(running)
+        done = self.worker.run(waiting)
+        self.worker.run(other)
+        self.worker.cancelTask(waiting)
+        self.successResultOf(done)
+        self.assertEqual(self.process.signals, [])
+        self.assertEqual(self.worker.crash(), [running, other])
+
+    def test_cancelIterating(self) -> None:
+        """
+        One whose iteration hasn't begun is stopped as if it ran.
+        """
+        task = self.task()
+        self.worker.run(task)
+        self.sender.iterator(1)
+        self.serve()
+        self.worker.cancelTask(task)
+        self.assertEqual(self.process.signals, ["TERM"])
+        self.assertEqual(self.worker.crash(), [])
+
+    def test_cancelOther(self) -> None:
+        """
+        A task that it doesn't have is none of its business.
+        """
+        self.worker.cancelTask(self.task())
+        task = self.task()
+        self.worker.run(task)
+        self.sender.iterator(1)
+        self.sender.items(1, 1)
+        self.serve()
+        deferator = self.successResultOf(task.d)
+        self.worker.cancelTask(task)
+        self.assertEqual(self.process.signals, [])
+        del deferator
+
+    def test_memUsage(self) -> None:
+        """
+        The memory is that of the child's process, if there's one.
+        """
+        self.process.pid = self.worker._child.pid = os.getpid()  # type: ignore[union-attr]
+        usage: Any = self.worker.memUsage()
+        self.assertGreater(usage, 1_000)
+        self.process.end()
+        self.assertIsNone(self.worker.memUsage())
+
+    def test_output(self) -> None:
+        """
+        The child's output is logged with the worker's ID.
+        """
+        self.process.write(b"hello\n", 1)
+        self.serve()
+        self.assertEqual(self.log.lines, ["Worker 5, pid 1000, stdout: hello"])
+
+    def test_numbers(self) -> None:
+        """
+        The numbers of calls start again when they get too large to be sent.
+        """
+        self.worker._numbers = 0xFFFFFFFE
+        numbers = []
+        for _ in range(3):
+            self.worker.run(self.task())
+            [(number, _)] = self.calls()
+            numbers.append(number)
+            self.sender.result(number, None)
+            self.serve()
+        self.assertEqual(numbers, [0xFFFFFFFF, 1, 2])
+
+
+class IterationTests(WorkerCase):
+    """
+    Tests of the parent's side of iterations.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a worker whose child has returned an iterator.
+        """
+        super().setUp()
+        self.worker = ProcessWorker(reactor=self.reactor)
+        self.sender = self.child()
+        self.process = self.sender.process
+        self.sender.hello()
+        self.iterating = self.task()
+        self.done = self.worker.run(self.iterating)
+        self.sender.iterator(1)
+        self.reactor.serve()
+        self.process.received()
+
+    def begin(self, *items: Any) -> Deferator:
+        """
+        Have items come.
+
+        @param items: The first items.
+
+        @return: What the task's result is.
+        """
+        self.sender.items(1, *items)
+        self.reactor.serve()
+        status, deferator = self.successResultOf(self.iterating.d)
+        self.assertEqual(status, Status.ITERATOR)
+        self.assertIsInstance(deferator, Deferator)
+        found: Deferator = deferator
+        return found
+
+    def told(self) -> list[tuple[int, int]]:
+        """
+        Get what the child was told.
+
+        @return: Kinds of frames, and the counts in them.
+        """
+        return [
+            (kind, COUNT.unpack(payload)[0])
+            for kind, _, payload in self.process.received()
+        ]
+
+    def test_ready(self) -> None:
+        """
+        The worker is ready for another task as soon as it's known that there's an
+        iterator. The result waits for the first item.
+        """
+        self.successResultOf(self.done)
+        self.assertNoResult(self.iterating.d)
+        self.begin(1)
+
+    def test_empty(self) -> None:
+        """
+        If there's none, the result is an empty list.
+        """
+        self.process.send(Kind.END, 1)
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(self.iterating.d), (Status.ITERATOR, []))
+
+    def test_credit(self) -> None:
+        """
+        The child is told how many items were taken: all of them when it may be waiting
+        for that.
+        """
+        deferator = self.begin(*range(16))
+        self.assertEqual(self.told(), [])
+        for i in range(16):
+            self.assertEqual(self.successResultOf(deferator.__anext__()), i)
+        told = self.told()
+        self.assertEqual({kind for kind, _ in told}, {Kind.TAKEN})
+        self.assertEqual(sum(count for _, count in told), 16)
+
+    def test_creditForFew(self) -> None:
+        """
+        This is also so if it has sent few.
+        """
+        deferator = self.begin(0)
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 0)
+        self.assertEqual(self.told(), [(Kind.TAKEN, 1)])
+
+    def test_end(self) -> None:
+        """
+        The end comes after the items.
+        """
+        deferator = self.begin(1, 2)
+        self.process.send(Kind.END, 1)
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 2)
+        self.failureResultOf(deferator.__anext__(), StopAsyncIteration)
+        deferator.stop()
+        self.assertNotIn(Kind.CLOSE, [kind for kind, _ in self.told()])
+
+    def test_fails(self) -> None:
+        """
+        A failure comes after the items, too.
+        """
+        deferator = self.begin(1)
+        self.process.send(Kind.FAILED, 1, dumpsException(KeyError("x"), "text"))
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
+        self.failureResultOf(deferator.__anext__(), KeyError)
+        self.failureResultOf(deferator.__anext__(), StopAsyncIteration)
+
+    def test_unpicklableItem(self) -> None:
+        """
+        An item that can't be unpickled is a failure, and the child's iterator closed.
+        """
+        for bad in (b"garbage", dumps(jobs.OnlyInChild())):
+            deferator = self.begin(1)
+            self.process.send(Kind.ITEMS, 1, dumps(2) + bad)
+            self.reactor.serve()
+            self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
+            self.assertEqual(self.successResultOf(deferator.__anext__()), 2)
+            self.failureResultOf(deferator.__anext__(), errors.SerializationError)
+            self.assertIn((Kind.CLOSE, 0), self.told())
+            self.endAll()
+            self.setUp()
+
+    def test_stop(self) -> None:
+        """
+        If nobody wants the items, the child's iterator is closed. Items that are on
+        their way are dropped.
+        """
+        deferator = self.begin(1)
+        deferator.stop()
+        self.assertEqual(self.told(), [(Kind.CLOSE, 0)])
+        self.sender.items(1, 2)
+        self.process.send(Kind.END, 1)
+        self.reactor.serve()
+
+    def test_abandoned(self) -> None:
+        """
+        This is also so if nobody has the deferator any longer.
+        """
+        deferator = self.begin(1)
+        self.assertEqual(self.told(), [])
+        self.iterating.d.addCallback(lambda _: None)
+        del deferator
+        self.assertEqual(self.told(), [(Kind.CLOSE, 0)])
+
+    def test_lost(self) -> None:
+        """
+        When the child is lost, the iteration fails after the items that have come.
+        """
+        deferator = self.begin(1)
+        self.process.end(3)
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
+        failure = self.failureResultOf(deferator.__anext__(), errors.WorkerLost)
+        self.assertEqual(failure.value.exitCode, 3)
+        deferator.stop()
+
+    def test_lostBeforeFirst(self) -> None:
+        """
+        If none has, the task fails.
+        """
+        self.process.end(3)
+        self.failureResultOf(self.iterating.d, errors.WorkerLost)
+
+
+class ReplacementTests(WorkerCase):
+    """
+    Tests of what comes in place of a lost worker.
+    """
+
+    def lose(self, **kw: Any) -> ProcessWorker:
+        """
+        Make a worker, and end its child before it was ready.
+
+        @param kw: Keywords of the worker.
+
+        @return: The worker.
+        """
+        worker = ProcessWorker(reactor=self.reactor, **kw)
+        self.reactor.advance(10)
+        self.reactor.processes[-1].end(1)
+        return worker
+
+    def test_like(self) -> None:
+        """
+        It's like the one before.
+        """
+        worker = ProcessWorker(
+            ["mine"], True, True, True, env={"A": "b"}, reactor=self.reactor
+        )
+        self.child().hello()
+        self.reactor.serve()
+        worker.broughtUpToDate(None)
+        self.reactor.processes[-1].end(1)
+        other = worker.replacement()
+        self.assertEqual(other.iQualified, ["mine"])
+        self.assertTrue(other.raw and other.callStats and other.useReactor)
+        self.assertEqual(len(self.reactor.processes), 2)
+        self.assertEqual(self.reactor.processes[-1].env, {"A": "b"})
+        self.assertEqual(self.reactor.processes[-1].args[-1], "--reactor")
+
+    def test_atOnce(self) -> None:
+        """
+        It's started at once if the one before had been ready.
+        """
+        worker = ProcessWorker(reactor=self.reactor)
+        self.child().hello()
+        self.reactor.serve()
+        worker.broughtUpToDate(None)
+        self.reactor.processes[-1].end(1)
+        worker.replacement()
+        self.assertEqual(len(self.reactor.processes), 2)
+
+    def test_later(self) -> None:
+        """
+        Else it's started after a while, and takes tasks until then.
+        """
+        other = self.lose().replacement()
+        self.assertEqual(len(self.reactor.processes), 1)
+        self.assertIsNone(other.process.pid)
+        self.assertIsNone(other.memUsage())
+        task = self.task()
+        other.run(task)
+        self.reactor.advance(0.2)
+        self.assertEqual(len(self.reactor.processes), 2)
+        kinds = [kind for kind, _, _ in self.reactor.processes[-1].received()]
+        self.assertEqual(kinds, [Kind.SETUP, Kind.CALL])
+        self.assertEqual(other.crash(), [task])
+
+    def test_laterStopped(self) -> None:
+        """
+        It can be told to stop before that.
+        """
+        for stop in ("stop", "crash"):
+            other = self.lose(_starts=Starts()).replacement()
+            gone = other.deferUntilGone()
+            getattr(other, stop)()
+            self.successResultOf(gone)
+            self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_laterRefused(self) -> None:
+        """
+        If the system refuses to start it then, it resigns.
+        """
+        resigned: list[int] = []
+        other = self.lose().replacement()
+        other.setResignator(lambda: resigned.append(1))
+        self.reactor.refusal = OSError("no more processes")
+        self.reactor.advance(1)
+        self.assertEqual(resigned, [1])
+
+    def test_refused(self) -> None:
+        """
+        If the system refuses at once, there's an error that says so.
+        """
+        self.reactor.refusal = OSError("no more processes")
+        error = self.assertRaises(
+            errors.WorkerStartError, ProcessWorker, reactor=self.reactor
+        )
+        self.assertIn("no more processes", str(error))
+
+    def test_givenUp(self) -> None:
+        """
+        After three that have failed to start, no other is made.
+        """
+        worker = self.lose()
+        for _ in range(2):
+            worker = worker.replacement()
+            self.reactor.advance(10)
+            self.reactor.processes[-1].write(b"Something is wrong\n", 2)
+            self.reactor.processes[-1].end(1)
+        error = self.assertRaises(errors.WorkerStartError, worker.replacement)
+        self.assertIn("exit code 1", str(error))
+        self.assertIn("Something is wrong", str(error))
+
+    def test_givenUpSilently(self) -> None:
+        """
+        The error says what it can if the child has said nothing.
+        """
+        worker = self.lose()
+        for _ in range(2):
+            worker = worker.replacement()
+            self.reactor.advance(10)
+            self.reactor.processes[-1].end(1)
+        error = self.assertRaises(errors.WorkerStartError, worker.replacement)
+        self.assertTrue(str(error).endswith("exit code 1"), str(error))
+
+    def test_cancelledDontCount(self) -> None:
+        """
+        Those that were ended on purpose while they started don't count.
+        """
+        worker = ProcessWorker(reactor=self.reactor)
+        for _ in range(10):
+            task = self.task()
+            worker.run(task)
+            worker.cancelTask(task)
+            self.reactor.processes[-1].end(None, 15)
+            worker = worker.replacement()
+        self.assertEqual(len(self.reactor.processes), 11)
+
+
+class QueueTests(WorkerCase):
+    """
+    Tests of L{ProcessQueue}.
+    """
+
+    def queue(self, N: int = 1, **kw: Any) -> ProcessQueue:
+        """
+        Make a queue whose children are ready.
+
+        @param N: The number of children.
+
+        @param kw: Its keywords.
+
+        @return: The queue.
+        """
+        q = ProcessQueue(N, reactor=self.reactor, **kw)
+        for i in range(N):
+            self.child(i).hello()
+        self.reactor.serve()
+        return q
+
+    def test_number(self) -> None:
+        """
+        It has as many workers as it's told.
+        """
+        q = self.queue(3)
+        self.assertEqual(len(q), 3)
+        self.assertEqual(len(self.reactor.processes), 3)
+        q.shutdown()
+
+    def test_numberOfCores(self) -> None:
+        """
+        By default, that's one for each core.
+        """
+        self.assertGreaterEqual(ProcessQueue.cores(), 1)
+        q = ProcessQueue(reactor=self.reactor)
+        self.assertEqual(len(q), ProcessQueue.cores())
+        q.shutdown()
+
+    def test_coresElsewhere(self) -> None:
+        """
+        Where the system doesn't tell which cores may be used, all are counted.
+        """
+        self.patch(os, "cpu_count", lambda: 7)
+        if hasattr(os, "sched_getaffinity"):
+            before = os.sched_getaffinity
+            del os.sched_getaffinity
+            self.addCleanup(setattr, os, "sched_getaffinity", before)
+        self.assertEqual(ProcessQueue.cores(), 7)
+        self.patch(os, "cpu_count", lambda: None)
+        self.assertEqual(ProcessQueue.cores(), 1)
+
+    def test_badNumber(self) -> None:
+        """
+        A number that's none is refused, before anything is started.
+        """
+        for bad, kind in ((0, ValueError), (-1, ValueError), ("2", TypeError)):
+            error = self.assertRaises(kind, ProcessQueue, bad, reactor=self.reactor)
+            self.assertIn(str(bad), str(error))
+        self.assertRaises(TypeError, ProcessQueue, True, reactor=self.reactor)
+        self.assertEqual(self.reactor.processes, [])
+
+    def test_cannotBeMade(self) -> None:
+        """
+        If it can't be made, nothing is left of it.
+        """
+        spawn = self.reactor.spawnProcess
+
+        def spawnOne(*args: Any, **kw: Any) -> Any:
+            if self.reactor.processes:
+                raise OSError("no more processes")
+            return spawn(*args, **kw)
+
+        self.patch(self.reactor, "spawnProcess", spawnOne)
+        self.assertRaises(
+            errors.WorkerStartError, ProcessQueue, 2, reactor=self.reactor
+        )
+        self.reactor.advance(0)
+        self.assertEqual(self.reactor.processes[0].signals, ["KILL"])
+
+    def test_badSeries(self) -> None:
+        """
+        This is also so if its series can't be any.
+        """
+        bad: Any = [[]]
+        self.assertRaises(TypeError, ProcessQueue, 2, series=bad, reactor=self.reactor)
+        self.assertEqual(
+            [process.signals for process in self.reactor.processes], [["KILL"]]
+        )
+
+    def test_call(self) -> None:
+        """
+        Calls are run by the children.
+        """
+        q = self.queue()
+        d = q.call(divmod, 7, 2)
+        self.child().result(1, (3, 1))
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(d), (3, 1))
+        q.shutdown()
+
+    def test_stats(self) -> None:
+        """
+        The times of the calls of all children are in one list.
+        """
+        q = self.queue(2, callStats=True)
+        for _ in range(2):
+            q.call(jobs.nothing)
+        for i in range(2):
+            self.child(i).result(1, None, float(i))
+        self.reactor.serve()
+        stats = self.successResultOf(q.stats())
+        self.assertEqual([there for _, there in stats], [0.0, 1.0])
+        q.shutdown()
+
+    def test_crashWorkers(self) -> None:
+        """
+        When all children have been killed, the tasks they had are in one list, and
+        their calls have failed.
+        """
+        q = self.queue(2)
+        calls = [q.call(jobs.nothing) for _ in range(2)]
+        d = q.crashWorkers()
+        self.assertNoResult(d)
+        for process in self.reactor.processes:
+            self.assertEqual(process.signals, ["KILL"])
+            process.end(None, 9)
+        self.assertEqual(len(self.successResultOf(d)), 2)
+        for call in calls:
+            self.failureResultOf(call, errors.WorkerLost)
+        self.assertEqual(len(q), 0)
+        q.shutdown()
+
+    def test_lost(self) -> None:
+        """
+        A child that's lost is replaced, and the call behind the one that was running
+        goes to the new one.
+        """
+        q = self.queue()
+        lost, other = q.call(jobs.nothing), q.call(jobs.echo)
+        self.reactor.processes[0].end(3)
+        self.failureResultOf(lost, errors.WorkerLost)
+        self.assertEqual(len(q), 1)
+        self.child().hello()
+        self.child().result(1, "other")
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(other), "other")
+        q.shutdown()
+
+    def test_callBecauseOfLoss(self) -> None:
+        """
+        A call that is made because of the failure goes to the new child, too.
+        """
+        q = self.queue()
+        d = q.call(jobs.nothing)
+        d.addErrback(lambda failure: q.call(jobs.nothing))
+        self.reactor.processes[0].end(3)
+        self.child().hello()
+        self.child().result(1, "again")
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(d), "again")
+        q.shutdown()
+
+    def test_callBecauseOfLostIteration(self) -> None:
+        """
+        This is also so where it was an iteration that has failed.
+        """
+        q = self.queue()
+        d = q.call(jobs.nothing)
+        self.child().iterator(1)
+        self.child().items(1, 1)
+        self.reactor.serve()
+        deferator = self.successResultOf(d)
+        self.successResultOf(deferator.__anext__())
+        waiting: Deferred[Any] = deferator.__anext__()
+        waiting.addErrback(lambda failure: q.call(jobs.nothing))
+        self.reactor.processes[0].end(3)
+        self.child().hello()
+        self.child().result(1, "again")
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(waiting), "again")
+        q.shutdown()
+
+    def test_cannotStart(self) -> None:
+        """
+        If children can't be started, the calls that wait fail, and there are no more
+        attempts.
+        """
+        q = ProcessQueue(1, reactor=self.reactor)
+        d = q.call(jobs.nothing)
+        while not d.called:
+            self.reactor.processes[-1].end(1)
+            self.reactor.advance(1)
+        self.failureResultOf(d, errors.WorkerStartError)
+        self.assertEqual(len(self.reactor.processes), 3)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(len(q), 0)
+        self.assertEqual(len(self.flushLoggedErrors(errors.WorkerStartError)), 1)
+        q.shutdown()
+
+    def test_cancel(self) -> None:
+        """
+        Cancelling a call that runs has its child replaced.
+        """
+        q = self.queue()
+        d = q.call(jobs.nothing)
+        d.cancel()
+        self.failureResultOf(d, CancelledError)
+        self.assertEqual(self.reactor.processes[0].signals, ["TERM"])
+        self.assertEqual(len(self.reactor.processes), 2)
+        q.shutdown()
+
+    def test_timeout(self) -> None:
+        """
+        So does a call that takes too long.
+        """
+        q = self.queue()
+        d = q.call(jobs.nothing, timeout=5, retries=0)
+        self.reactor.advance(4)
+        self.assertNoResult(d)
+        self.reactor.advance(1)
+        self.failureResultOf(d, errors.TimeoutError)
+        self.assertEqual(self.reactor.processes[0].signals[0], "TERM")
+        q.shutdown()
+
+    def test_shutdownWaitsForCancelled(self) -> None:
+        """
+        A shutdown waits until children that were ended before have gone.
+        """
+        q = self.queue()
+        call = q.call(jobs.nothing)
+        call.cancel()
+        self.failureResultOf(call, CancelledError)
+        d = q.shutdown()
+        self.reactor.processes[1].end()
+        self.assertNoResult(d)
+        self.reactor.processes[0].end(None, 15)
+        self.assertEqual(self.successResultOf(d), [])
+
+    def test_lostWhileStopping(self) -> None:
+        """
+        A child that is lost while the queue is being shut down isn't replaced.
+        """
+        q = self.queue()
+        call = q.call(jobs.nothing)
+        d = q.shutdown()
+        self.reactor.processes[0].end(3)
+        self.failureResultOf(call, errors.WorkerLost)
+        self.assertEqual(self.successResultOf(d), [])
+        self.assertEqual(len(self.reactor.processes), 1)
+
+
+class StartsTests(SynchronousTestCase):
+    """
+    Tests of L{Starts}.
+    """
+
+    def test_delay(self) -> None:
+        """
+        The more starts fail, the longer it's waited, within bounds.
+        """
+        starts = Starts()
+        self.assertEqual(starts.delay, 0)
+        delays = []
+        for _ in range(10):
+            starts.failed(9)
+            delays.append(starts.delay)
+        self.assertEqual(delays, sorted(delays))
+        self.assertGreater(delays[1], delays[0])
+        self.assertLess(delays[-1], 1)
+
+    def test_hopeless(self) -> None:
+        """
+        It's soon given up if they fail by themselves, and late if they're killed.
+        """
+        starts = Starts()
+        for i in range(3):
+            self.assertFalse(starts.hopeless, i)
+            starts.failed(None)
+        self.assertTrue(starts.hopeless)
+        starts.succeeded()
+        for i in range(30):
+            self.assertFalse(starts.hopeless, i)
+            starts.failed(9)
+        self.assertTrue(starts.hopeless)
+
+
+class MemoryTests(SynchronousTestCase):
+    """
+    Tests of L{residentSize}.
+    """
+
+    def test_nobody(self) -> None:
+        """
+        There's none if there's no such process.
+        """
+        self.assertIsNone(residentSize(1 << 30))
+
+    def test_elsewhere(self) -> None:
+        """
+        Where the system has no such files, C{ps} is asked.
+        """
+
+        def noFile(*args: Any, **kw: Any) -> Any:
+            raise FileNotFoundError
+
+        class Ran:
+            """
+            What C{ps} has said.
+            """
+
+            stdout = b" 1234\n"
+
+        commands: list[Any] = []
+
+        def run(command: Any, **kw: Any) -> Any:
+            commands.append(command)
+            return Ran
+
+        self.patch(memory, "open", noFile) if hasattr(memory, "open") else setattr(
+            memory, "open", noFile
+        )
+        self.addCleanup(lambda: vars(memory).pop("open", None))
+        self.patch(subprocess, "run", run)
+        self.assertEqual(residentSize(7), 1_234)
+        self.assertEqual(commands[0][-1], "7")
+        Ran.stdout = b""
+        self.assertIsNone(residentSize(7))
+
+    def test_whole(self) -> None:
+        """
+        It's in kB, and of the order that it's known to have.
+        """
+        size: Any = residentSize(os.getpid())
+        self.assertTrue(5_000 < size < 5_000_000, size)
+
+
+class Thing(ProcessBase):
+    """
+    An object with data in common.
+    """
+
+    def __init__(self, value: int) -> None:
+        """
+        Make it.
+
+        @param value: An attribute of its own.
+        """
+        self.value = value
+
+
+class ProcessBaseTests(SynchronousTestCase):
+    """
+    Tests of L{ProcessBase}.
+    """
+
+    def test_pid(self) -> None:
+        """
+        It tells which process it's in.
+        """
+        self.assertEqual(Thing(1).pid, os.getpid())
+
+    def test_copies(self) -> None:
+        """
+        Copies have data in common, also if it's older than they are.
+        """
+        thing = Thing(1)
+        thing.data["x"] = 2
+        copy = loads(dumps(thing))
+        self.assertEqual((copy.value, copy.x), (1, 2))
+        copy.data["y"] = 3
+        self.assertEqual(thing.y, 3)
+
+    def test_others(self) -> None:
+        """
+        Other objects of the class don't.
+        """
+        one, other = Thing(1), Thing(1)
+        one.data["x"] = 2
+        self.assertEqual(other.data, {})
+
+    def test_attributes(self) -> None:
+        """
+        An attribute of its own comes before data of that name. One that there isn't
+        is an error that says so.
+        """
+        thing = Thing(1)
+        thing.data["value"] = 2
+        self.assertEqual(thing.value, 1)
+        error = self.assertRaises(AttributeError, getattr, thing, "missing")
+        self.assertIn("missing", str(error))
+        self.assertIn("Thing", str(error))
+        self.assertFalse(hasattr(thing, "__missing__"))
+
+    def test_forgotten(self) -> None:
+        """
+        The data goes with the first of them.
+        """
+        thing = Thing(1)
+        thing.data["x"] = 2
+        copy = loads(dumps(thing))
+        del thing
+        self.assertEqual(copy.data, {})
+
+
+class ProgramTests(SynchronousTestCase):
+    """
+    Tests of the child's program.
+    """
+
+    def test_quiet(self) -> None:
+        """
+        Importing it, which nobody does but tools that look at all modules, does
+        nothing.
+        """
+        before = signal.getsignal(signal.SIGINT)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
+        path = Path(memory.__file__).with_name("child.py")
+        space: dict[str, Any] = {"__name__": "child", "__file__": str(path)}
+        exec(compile(path.read_text(encoding="utf-8"), path, "exec"), space)
+        self.assertIn("sys", space)
