@@ -1,0 +1,403 @@
+"""
+Tests of what becomes of calls that fail: the policies, of queues and of calls.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from io import StringIO
+from typing import Any, NoReturn
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+
+from asynqueue._asyncworker import AsyncWorker
+from asynqueue._status import ErrorText
+from asynqueue.base import TaskQueue
+from asynqueue.errors import RemoteTraceback, TimeoutError, WorkerError, WorkerLost
+from asynqueue.testing import MemoryWorker
+
+from ._cases import QueueTestCase, logged, same
+
+
+def fails(*args: Any) -> NoReturn:
+    """
+    Fail.
+
+    @param args: Anything.
+    """
+    raise KeyError("k", *args)
+
+
+class StoppableClock(Clock):
+    """
+    A clock that can be stopped as a reactor can.
+
+    @ivar stops: How many times it has been.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stops = 0
+
+    def stop(self) -> None:
+        """
+        Stop.
+        """
+        self.stops += 1
+
+
+class Records(logging.Handler):
+    """
+    Keeps what is logged by the standard library.
+
+    @ivar records: The records.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """
+        Keep a record.
+
+        @param record: The record.
+        """
+        self.records.append(record)
+
+
+class PolicyTests(QueueTestCase):
+    """
+    Tests of the policies, for tasks that raise.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a clock that can be stopped, and catch what's printed.
+        """
+        super().setUp()
+        self.reactor = StoppableClock()
+        self.printed = StringIO()
+        self.patch(sys, "stderr", self.printed)
+
+    def failing(self, kwCall: Any = (), *args: Any, **kw: Any) -> Any:
+        """
+        Make a call that fails.
+
+        @param kwCall: Keywords of the call.
+
+        @param args: Its arguments.
+
+        @param kw: Keywords of the queue.
+
+        @return: Its Deferred.
+        """
+        q = TaskQueue(AsyncWorker(), reactor=self.reactor, **kw)
+        return q.call(fails, *args, **dict(kwCall))
+
+    def checkText(self, text: Any) -> None:
+        """
+        Check that something is text about the failing call.
+
+        @param text: It.
+        """
+        self.assertIsInstance(text, str)
+        self.assertTrue(text.startswith("Exception "), text)
+        self.assertIn("fails()", text)
+
+    def checkRaised(self, d: Deferred[Any]) -> None:
+        """
+        Check that a call has failed with its own exception.
+
+        @param d: Its Deferred.
+        """
+        failure = self.failureResultOf(d, KeyError)
+        self.assertEqual(failure.value.args, ("k",))
+        self.assertIn("fails", failure.getTraceback())
+
+    def checkWrapped(self, d: Deferred[Any]) -> None:
+        """
+        Check that a call has failed with text, its own exception the cause.
+
+        @param d: Its Deferred.
+        """
+        failure = self.failureResultOf(d, WorkerError)
+        self.checkText(str(failure.value))
+        self.assertIsInstance(failure.value.__cause__, KeyError)
+
+    def checkWarned(self, d: Deferred[Any], events: list[dict[str, Any]]) -> None:
+        """
+        Check that a call has given text, which has been logged.
+
+        @param d: Its Deferred.
+
+        @param events: What has been logged.
+        """
+        text = self.successResultOf(d)
+        self.checkText(text)
+        (event,) = events
+        self.assertEqual(event["log_level"].name, "error")
+        self.assertIn(text, event["log_format"].format(**event))
+
+    def checkStopping(self, d: Deferred[Any]) -> None:
+        """
+        Check that a call has given text, which has been printed, and that the reactor
+        stops a second later.
+
+        @param d: Its Deferred.
+        """
+        self.checkText(self.successResultOf(d))
+        self.assertIn("fails()", self.printed.getvalue())
+        self.reactor.advance(0.9)
+        self.assertEqual(self.reactor.stops, 0)
+        self.reactor.advance(0.1)
+        self.assertEqual(self.reactor.stops, 1)
+
+    def test_default(self) -> None:
+        """
+        With nothing said, the Deferred fails with the task's own exception, nothing is
+        logged or printed, and the reactor goes on.
+        """
+        with logged() as events:
+            self.checkRaised(self.failing())
+        self.assertEqual((events, self.printed.getvalue()), ([], ""))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_wrap(self) -> None:
+        """
+        With C{returnFailure=True} it fails with a WorkerError.
+        """
+        self.checkWrapped(self.failing(returnFailure=True))
+
+    def test_warn(self) -> None:
+        """
+        With C{warn=True} it fires with the text, which is logged.
+        """
+        with logged() as events:
+            d = self.failing(warn=True)
+        self.checkWarned(d, events)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_stop(self) -> None:
+        """
+        With C{returnFailure=False} said outright it fires with the text, and the
+        reactor stops.
+        """
+        self.checkStopping(self.failing(returnFailure=False))
+
+    def test_warnAndReturnFailure(self) -> None:
+        """
+        With C{warn=True}, C{returnFailure=False} says nothing more; C{True} wins.
+        """
+        with logged() as events:
+            d = self.failing(warn=True, returnFailure=False)
+        self.checkWarned(d, events)
+        self.checkWrapped(self.failing(warn=True, returnFailure=True))
+
+    def test_perCall(self) -> None:
+        """
+        A call may have another policy than its queue.
+        """
+        for returnFailure in (None, True, False):
+            self.checkRaised(
+                self.failing({"returnFailure": None}, returnFailure=returnFailure)
+            )
+            self.checkWrapped(
+                self.failing({"returnFailure": True}, returnFailure=returnFailure)
+            )
+        self.checkStopping(self.failing({"returnFailure": False}, returnFailure=True))
+
+    def test_perCallOfWarningQueue(self) -> None:
+        """
+        Also if its queue only warns.
+        """
+        self.checkRaised(self.failing({"returnFailure": None}, warn=True))
+        self.checkWrapped(self.failing({"returnFailure": True}, warn=True))
+        with logged() as events:
+            d = self.failing({"returnFailure": False}, warn=True)
+        self.checkWarned(d, events)
+
+    def test_standardLogger(self) -> None:
+        """
+        What is logged goes to the standard library's logger C{asynqueue}, at level
+        ERROR.
+        """
+        records = Records()
+        logger = logging.getLogger("asynqueue")
+        logger.addHandler(records)
+        self.addCleanup(logger.removeHandler, records)
+        text = self.successResultOf(self.failing(warn=True))
+        (record,) = records.records
+        self.assertEqual(record.levelno, logging.ERROR)
+        self.assertIn(text, record.getMessage())
+
+    def test_verbose(self) -> None:
+        """
+        With C{verbose} the log says which call it was; the same call that fails twice
+        is logged twice.
+        """
+        q = TaskQueue(AsyncWorker(), reactor=self.reactor, warn=True, verbose=True)
+        with logged() as events:
+            texts = [self.successResultOf(q.call(fails, 1)) for _ in range(2)]
+        self.assertEqual(len(events), 2)
+        for event, text in zip(events, texts, strict=True):
+            message = event["log_format"].format(**event)
+            self.assertTrue(message.startswith("fails(1) failed: "), message)
+            self.assertIn(text, message)
+
+    def test_verboseRaises(self) -> None:
+        """
+        That is so also where the Deferred fails.
+        """
+        with logged() as events:
+            self.checkRaised(self.failing(verbose=True))
+        self.assertEqual(events[0]["call"], "fails()")
+
+    def test_nothingKept(self) -> None:
+        """
+        Nothing of calls that are done is kept, also when they're logged.
+        """
+        q = TaskQueue(AsyncWorker(), reactor=self.reactor, verbose=True, spew=True)
+        with logged():
+            for n in range(50):
+                self.successResultOf(q.call(same, n))
+        self.assertEqual(q.info.pastInfo, {})
+
+    def test_strangeArguments(self) -> None:
+        """
+        Arguments that can't be sorted, described, or compared don't keep a failing call
+        from failing.
+        """
+
+        class Awkward:
+            """
+            Can do nothing.
+            """
+
+            def __repr__(self) -> str:
+                """
+                Fail.
+                """
+                raise RuntimeError("repr")
+
+            def __eq__(self, other: object) -> bool:
+                """
+                Fail.
+
+                @param other: Anything.
+                """
+                raise RuntimeError("eq")
+
+            __hash__ = None  # type: ignore[assignment]
+
+        for arg in ({1: 1, "a": 2}, Awkward(), b"x" * 1000):
+            self.failureResultOf(self.failing((), arg), KeyError)
+            with logged():
+                d = self.failing((), arg, warn=True, verbose=True)
+            self.assertIsInstance(self.successResultOf(d), str)
+
+    def test_colons(self) -> None:
+        """
+        The text has the exception's message as it is.
+        """
+        q = TaskQueue(AsyncWorker(), reactor=self.reactor, returnFailure=True)
+
+        def fail() -> NoReturn:
+            raise ValueError("see http://x:80")
+
+        failure = self.failureResultOf(q.call(fail), WorkerError)
+        self.assertIn("Exception 'see http://x:80'", str(failure.value))
+
+    def test_others(self) -> None:
+        """
+        A call that fails harms no other.
+        """
+        q = TaskQueue(AsyncWorker(), reactor=self.reactor)
+        calls = [q.call(fails if n % 2 else same, n) for n in range(6)]
+        for n, d in enumerate(calls):
+            if n % 2:
+                self.failureResultOf(d, KeyError)
+            else:
+                self.assertEqual(self.successResultOf(d), n)
+
+
+class OtherFailureTests(QueueTestCase):
+    """
+    Tests of failures that aren't exceptions of a callable in the reactor.
+    """
+
+    def test_textOnly(self) -> None:
+        """
+        Of a worker that hands back plain text, the call fails with a WorkerError.
+        """
+        for returnFailure in (None, True):
+            d = self.q.call(same, returnFailure=returnFailure)
+            self.worker.answer((b"e", "Exception 'oops'"))
+            failure = self.failureResultOf(d, WorkerError)
+            self.assertEqual(str(failure.value), "Exception 'oops'")
+            self.assertIsNone(failure.value.__cause__)
+
+    def test_remoteTraceback(self) -> None:
+        """
+        The traceback from where the task ran is chained, and shown.
+        """
+        error = KeyError("k")
+        error.__cause__ = RemoteTraceback("  File far, line 1")
+        d = self.q.call(same)
+        self.worker.answer((b"e", ErrorText("text", error)))
+        failure = self.failureResultOf(d, KeyError)
+        self.assertIn("far", failure.getTraceback())
+        self.assertIsInstance(failure.value.__cause__, RemoteTraceback)
+
+    def test_timeout(self) -> None:
+        """
+        A call whose time is up fails under each policy as one that raised.
+        """
+        d = self.q.call(same, timeout=1, retries=0)
+        self.clock.advance(1)
+        self.failureResultOf(d, TimeoutError)
+        d = self.q.call(same, timeout=1, retries=0, returnFailure=True)
+        self.clock.advance(1)
+        failure = self.failureResultOf(d, WorkerError)
+        self.assertIsInstance(failure.value.__cause__, TimeoutError)
+        q = self.queue(MemoryWorker(), warn=True)
+        with logged() as events:
+            d = q.call(same, timeout=1, retries=0)
+            self.clock.advance(1)
+        self.assertIn("1 seconds", self.successResultOf(d))
+        self.assertEqual(len(events), 1)
+
+    def test_lost(self) -> None:
+        """
+        So does one whose worker was lost.
+        """
+        d = self.q.call(same)
+        self.worker.lose(WorkerLost("gone"))
+        self.failureResultOf(d, WorkerLost)
+        with logged():
+            worker = MemoryWorker()
+            d = self.queue(worker, warn=True).call(same)
+            worker.lose(WorkerLost("gone"))
+        self.assertEqual(self.successResultOf(d), "gone")
+
+    def test_cancelled(self) -> None:
+        """
+        A call that is cancelled fails so under every policy, and nothing is logged.
+        """
+        for kw in ({"warn": True}, {"returnFailure": True}, {"returnFailure": False}):
+            with logged() as events:
+                d = self.queue(**kw).call(same)
+                d.cancel()
+                self.failureResultOf(d, CancelledError)
+            self.assertEqual(events, [])
+
+    def test_callableCancels(self) -> None:
+        """
+        A callable whose own Deferred was cancelled by somebody else has failed.
+        """
+        inner: Deferred[None] = Deferred()
+        d = self.queue(AsyncWorker()).call(lambda: inner)
+        inner.cancel()
+        self.failureResultOf(d, CancelledError)
