@@ -137,7 +137,8 @@ class ChildrenTestCase(TestCase):
     A test with children. When it's over, nothing of them is left.
     """
 
-    timeout = 15
+    timeout = 60
+    maxDiff = None
 
     async def setUp(self) -> None:  # type: ignore[override]
         """
@@ -303,7 +304,7 @@ class CallTests(ChildrenTestCase):
         q = self.queue(2)
         pids = await q.update(jobs.remember, "update")
         self.assertEqual(len(set(pids)), 2)
-        await self.failureOf(errors.WorkerLost, q.call(os._exit, 1))
+        await self.failureOf(errors.WorkerLost, q.call(jobs.ends, "exit"))
         calls = [q.call(jobs.remembered) for _ in range(10)]
         self.assertEqual(
             {tuple(memory) for _, memory in await gatherResults(calls)}, {("update",)}
@@ -1349,7 +1350,7 @@ async def runScript(
     Path(path).write_text(textwrap.dedent(text), encoding="utf-8")
     elsewhere = os.path.join(folder, "elsewhere")
     os.makedirs(elsewhere, exist_ok=True)
-    pythonPath = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    pythonPath = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")]), folder]
     ended = getProcessOutputAndValue(
         sys.executable,
         [*(run(path) if run else [path]), *args],
@@ -1420,15 +1421,20 @@ class MainTests(ChildrenTestCase):
         So can those of a module that is run as a program.
         """
         got = await runScript(
-            self.folder,
-            self.script,
-            run=lambda path: [
-                "-c",
-                "import sys, runpy; sys.path.insert(0, sys.argv[1]);"
-                " del sys.argv[1]; runpy.run_module("
-                "'script', run_name='__main__', alter_sys=True)",
-                os.path.dirname(path),
-            ],
+            self.folder, self.script, run=lambda path: ["-m", "script"]
+        )
+        self.assertEqual(got, (self.expected, "", 0))
+
+    async def test_otherMain(self) -> None:
+        """
+        It doesn't matter what was C{__main__} when C{multiprocessing} was imported.
+        """
+        program = (
+            "import sys, runpy, multiprocessing; sys.argv = sys.argv[1:];"
+            " runpy.run_module('script', run_name='__main__', alter_sys=True)"
+        )
+        got = await runScript(
+            self.folder, self.script, run=lambda path: ["-c", program, path]
         )
         self.assertEqual(got, (self.expected, "", 0))
 
@@ -1543,7 +1549,7 @@ class OtherReactorTests(ChildrenTestCase):
                 items = await q.call(jobs.count, 100)
                 print([x async for x in items] == list(range(100)))
                 try:
-                    await q.call(os._exit, 3)
+                    await q.call(jobs.ends, "exit")
                 except WorkerLost as error:
                     print(error.exitCode)
                 print(await q.call(jobs.echo, 1))
@@ -1600,7 +1606,7 @@ class OtherReactorTests(ChildrenTestCase):
             async def program():
                 async with ProcessQueue(2) as q:
                     try:
-                        await q.call(os._exit, 3)
+                        await q.call(jobs.ends, "exit")
                     except WorkerLost as error:
                         print(error.exitCode)
                     print(await q.call(jobs.echo, 1))

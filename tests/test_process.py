@@ -754,20 +754,33 @@ class IterationTests(WorkerCase):
         self.failureResultOf(deferator.__anext__(), KeyError)
         self.failureResultOf(deferator.__anext__(), StopAsyncIteration)
 
+    def assertUnpicklable(self, bad: bytes) -> None:
+        """
+        Assert that an item that can't be unpickled is a failure, and that the child's
+        iterator is closed.
+
+        @param bad: Its pickle.
+        """
+        deferator = self.begin(1)
+        self.process.send(Kind.ITEMS, 1, dumps(2) + bad)
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 2)
+        self.failureResultOf(deferator.__anext__(), errors.SerializationError)
+        self.assertIn((Kind.CLOSE, 0), self.told())
+
     def test_unpicklableItem(self) -> None:
         """
-        An item that can't be unpickled is a failure, and the child's iterator closed.
+        An item that can't be unpickled here is a failure, and has the child's iterator
+        closed.
         """
-        for bad in (b"garbage", dumps(jobs.OnlyInChild())):
-            deferator = self.begin(1)
-            self.process.send(Kind.ITEMS, 1, dumps(2) + bad)
-            self.reactor.serve()
-            self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
-            self.assertEqual(self.successResultOf(deferator.__anext__()), 2)
-            self.failureResultOf(deferator.__anext__(), errors.SerializationError)
-            self.assertIn((Kind.CLOSE, 0), self.told())
-            self.endAll()
-            self.setUp()
+        self.assertUnpicklable(dumps(jobs.OnlyInChild()))
+
+    def test_noItem(self) -> None:
+        """
+        So is what's no pickle at all.
+        """
+        self.assertUnpicklable(b"garbage")
 
     def test_stop(self) -> None:
         """

@@ -153,6 +153,9 @@ def setup() -> dict[str, Any]:
     from multiprocessing.spawn import get_preparation_data
 
     data = get_preparation_data("asynqueue")
+    # What comes from the main module in a child is looked up here. That was set when
+    # multiprocessing was imported, and another may be the main module by now.
+    sys.modules["__mp_main__"] = sys.modules["__main__"]
     for name in ("authkey", "log_level", "log_to_stderr", "start_method", "name"):
         data.pop(name, None)
     # The child starts where the parent is, and may go elsewhere.
