@@ -1,0 +1,186 @@
+"""
+Threads that tests run step by step in their own thread, and a reactor to go with them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.task import Clock
+
+from asynqueue._threads.loop import ThreadSystem
+
+__all__ = ["FakeThreads", "ThreadReactor"]
+
+
+class _Idle(BaseException):
+    """
+    There's nothing to do for a thread, where a real one would wait.
+    """
+
+
+class _FakeQueue:
+    """
+    A queue that doesn't wait.
+    """
+
+    def __init__(self) -> None:
+        self.items: deque[Any] = deque()
+
+    def put(self, item: Any) -> None:
+        """
+        Put an item in.
+
+        @param item: The item.
+        """
+        self.items.append(item)
+
+    def get(self) -> Any:
+        """
+        Take an item out.
+
+        @return: The item.
+        """
+        if not self.items:
+            raise _Idle
+        return self.items.popleft()
+
+
+class FakeThreads(ThreadSystem):
+    """
+    Threads of which each does what it has to do when it's told to L{run}.
+
+    @ivar names: The names of all threads that have been started.
+
+    @ivar alive: What the threads do that haven't ended, in order of their start.
+
+    @ivar joined: How many threads have been waited for.
+
+    @ivar most: How many may be started, C{None} for any number.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        """
+        Begin without threads.
+
+        @param most: See L{FakeThreads}.
+        """
+        self.names: list[str] = []
+        self.alive: list[Callable[[], object]] = []
+        self.joined = 0
+        self.most = most
+        self._running: list[Callable[[], object]] = []
+
+    def newQueue(self) -> Any:
+        """
+        Make a queue.
+
+        @return: The queue.
+        """
+        return _FakeQueue()
+
+    def start(self, target: Callable[[], object], name: str) -> Callable[[], object]:
+        """
+        Start a thread, which does nothing yet.
+
+        @param target: What it does.
+
+        @param name: What it's called.
+
+        @return: What waits for it.
+        """
+        if self.most is not None and len(self.names) >= self.most:
+            raise RuntimeError("can't start new thread")
+        self.names.append(name)
+        self.alive.append(target)
+        return self._join
+
+    def run(self) -> None:
+        """
+        Have all threads do what there is to do, except those that are at it further up
+        the stack, which are stuck there.
+        """
+        for target in list(self.alive):
+            if target in self._running:
+                continue
+            self._running.append(target)
+            try:
+                target()
+            except _Idle:
+                pass
+            else:
+                self.alive.remove(target)
+            finally:
+                self._running.remove(target)
+
+    def _join(self) -> None:
+        """
+        Wait for a thread.
+        """
+        self.joined += 1
+
+
+class ThreadReactor(Clock):
+    """
+    A reactor that threads can call.
+
+    @ivar wakeUps: How many times it has been called from threads.
+
+    @ivar threads: The threads of the test.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
+        """
+        Make a reactor.
+
+        @param most: How many threads may be started, C{None} for any number.
+        """
+        super().__init__()
+        self.wakeUps = 0
+        self.threads = FakeThreads(most)
+        self._calls: deque[tuple[Callable[..., object], Any, Any]] = deque()
+
+    def callFromThread(self, f: Callable[..., object], *args: Any, **kw: Any) -> None:
+        """
+        Implement C{IReactorFromThreads.callFromThread}.
+
+        @param f: What to call.
+
+        @param args: Its arguments.
+
+        @param kw: Its keywords.
+        """
+        self.wakeUps += 1
+        self._calls.append((f, args, kw))
+
+    def turn(self) -> None:
+        """
+        Do what threads have asked for, and what has become due.
+        """
+        while self._calls:
+            f, args, kw = self._calls.popleft()
+            f(*args, **kw)
+        self.advance(0)
+
+    def settle(self) -> None:
+        """
+        Let threads and reactor take turns until nothing happens any longer.
+        """
+        while True:
+            self.threads.run()
+            before = self.wakeUps
+            self.turn()
+            # What was done in that turn may have given threads something to do.
+            self.threads.run()
+            if self.wakeUps == before and not self._isDue():
+                return
+
+    def _isDue(self) -> bool:
+        """
+        Tell whether there's something to do at this moment.
+
+        @return: Whether there is.
+        """
+        return any(d.getTime() <= self.seconds() for d in self.getDelayedCalls())
