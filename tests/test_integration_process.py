@@ -1477,10 +1477,30 @@ class MainTests(ChildrenTestCase):
         """
         A program that doesn't ask whether it's run doesn't start children without end.
         """
-        script = self.script.replace('if __name__ == "__main__":', "if True:")
-        _, err, code = await runScript(self.folder, script)
-        self.assertNotEqual(code, 0)
-        self.assertIn("SerializationError", err)
+        script = """
+            from twisted.internet.task import react
+            from asynqueue import ProcessQueue
+            from asynqueue.errors import SerializationError
+
+            def f():
+                return 1
+
+            async def program(reactor):
+                async with ProcessQueue(1) as q:
+                    for _ in range(2):
+                        try:
+                            await q.call(f)
+                        except SerializationError as error:
+                            print(error)
+
+            react(program)
+        """
+        out, _, code = await runScript(self.folder, script)
+        lines = out.splitlines()
+        self.assertEqual((len(lines), code), (2, 0), out)
+        for line in lines:
+            self.assertIn("The main program can't be imported in a child", line)
+            self.assertIn("__main__", line)
 
     async def test_notNeeded(self) -> None:
         """

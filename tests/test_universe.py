@@ -746,6 +746,19 @@ class RunTests(SynchronousTestCase):
         self.reactor = FakeCoreReactor()
         self.patch(reactorchild, "globalReactor", lambda: self.reactor)
         self.setUps: list[Any] = []
+        self.gaveUp: list[BaseException] = []
+        self.initialized: Any = None
+
+    def prepare(self, payload: memoryview) -> Any:
+        """
+        Do as if the interpreter was set up.
+
+        @param payload: What the parent has said of it.
+
+        @return: What the initializer has returned.
+        """
+        self.setUps.append(payload)
+        return self.initialized
 
     def test_run(self) -> None:
         """
@@ -759,11 +772,51 @@ class RunTests(SynchronousTestCase):
                 None,
             ]
         )
-        reactorchild.run(pipes, self.setUps.append)
+        reactorchild.run(pipes, self.prepare, self.gaveUp.append)
         self.assertEqual(len(self.setUps), 1)
         self.assertEqual([kind for kind, _, _ in pipes.sent], [Kind.HELLO, Kind.RESULT])
         self.assertEqual(self.reactor.stops, 1)
         self.assertEqual(self.reactor.readers, [])
+
+    def test_initializer(self) -> None:
+        """
+        It greets, and does what it has been told, when the initializer is done.
+        """
+        self.initialized = d = Deferred()
+        call = dumpsCall(divmod, (7, 2), {}, False)
+        pipes = FakePipes(
+            [
+                [
+                    (Kind.SETUP, 0, memoryview(b"")),
+                    (Kind.CALL, 1, memoryview(call)),
+                ],
+                [(Kind.CALL, 2, memoryview(call))],
+                [],
+                None,
+            ]
+        )
+
+        def initialize() -> None:
+            self.assertEqual(pipes.sent, [])
+            d.callback(None)
+
+        self.reactor.callLater(0, initialize)
+        reactorchild.run(pipes, self.prepare, self.gaveUp.append)
+        self.assertEqual(
+            [(kind, number) for kind, number, _ in pipes.sent],
+            [(Kind.HELLO, 0), (Kind.RESULT, 1), (Kind.RESULT, 2)],
+        )
+        self.assertEqual(self.gaveUp, [])
+
+    def test_failingInitializer(self) -> None:
+        """
+        If that fails, the child is given up.
+        """
+        self.initialized = fail(KeyError("x"))
+        pipes = FakePipes([[(Kind.SETUP, 0, memoryview(b""))], None])
+        reactorchild.run(pipes, self.prepare, self.gaveUp.append)
+        self.assertEqual([type(error) for error in self.gaveUp], [KeyError])
+        self.assertEqual(pipes.sent, [])
 
     def test_endIsAlsoToldSo(self) -> None:
         """
@@ -782,5 +835,5 @@ class RunTests(SynchronousTestCase):
             listener.connectionLost(Failure(ConnectionDone()))
 
         self.reactor.callLater(0, lose)
-        reactorchild.run(pipes, self.setUps.append)
+        reactorchild.run(pipes, self.prepare, self.gaveUp.append)
         self.assertEqual(self.reactor.stops, 1)
