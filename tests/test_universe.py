@@ -782,7 +782,8 @@ class RunTests(SynchronousTestCase):
         """
         It greets, and does what it has been told, when the initializer is done.
         """
-        self.initialized = d = Deferred()
+        d: Deferred[None] = Deferred()
+        self.initialized = d
         call = dumpsCall(divmod, (7, 2), {}, False)
         pipes = FakePipes(
             [
