@@ -4,6 +4,7 @@ The meeting of tasks and workers: requests and assignments, one queue per series
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Hashable
 from typing import Any
@@ -23,6 +24,13 @@ __all__ = ["Assignment", "AssignmentFactory"]
 
 #: Seconds that tasks are handed out at a stretch before the reactor gets its turn.
 _STRETCH = 0.004
+
+#: Calls may be nested so deep before the reactor hands tasks out. Programs whose
+#: callbacks make calls that complete at once, and add themselves to those, nest them.
+_DEEPEST = 250
+
+#: At each so many occasions it's looked how deep they are.
+_GLANCE = 16
 
 
 class Assignment:
@@ -119,6 +127,19 @@ class _Post:
         return self.open and self.running < getattr(self.worker, "capacity", 1)
 
 
+def _isDeep() -> bool:
+    """
+    Tell whether calls are nested deeply.
+
+    @return: Whether they are.
+    """
+    try:
+        sys._getframe(_DEEPEST)
+    except ValueError:
+        return False
+    return True
+
+
 class AssignmentFactory:
     """
     Hands tasks to workers.
@@ -132,7 +153,7 @@ class AssignmentFactory:
         has as many tasks as its capacity.
       - Whatever completes at once is handed out from one loop, never from within the
         callbacks of the last task, and the reactor has its turn every few
-        milliseconds.
+        milliseconds, and before calls are nested too deeply.
 
     @ivar backlog: The waiting tasks.
 
@@ -151,6 +172,7 @@ class AssignmentFactory:
         self._line: deque[_Post] = deque()
         self._busy = False
         self._resumption: IDelayedCall | None = None
+        self._occasions = 0
         self._reactor = reactor
 
     def request(self, worker: IWorker, series: Hashable) -> None:
@@ -278,14 +300,22 @@ class AssignmentFactory:
         """
         if self._busy or self._resumption is not None:
             return
+        self._occasions += 1
+        if self._occasions % _GLANCE == 0 and _isDeep():
+            self._yield()
+            return
         self._busy = True
         try:
             if not self._handOutSome():
-                self._resumption = orGlobalReactor(self._reactor).callLater(
-                    0, self._resume
-                )
+                self._yield()
         finally:
             self._busy = False
+
+    def _yield(self) -> None:
+        """
+        Go on when the reactor has had its turn.
+        """
+        self._resumption = orGlobalReactor(self._reactor).callLater(0, self._resume)
 
     def _resume(self) -> None:
         """
