@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .base import TaskQueue
     from .info import Info, showResult
     from .process import ProcessBase, ProcessQueue, ProcessWorker
+    from .threads import ThreadQueue, ThreadWorker, deferToThread
 
 __all__ = [
     "AsyncWorker",
@@ -56,8 +57,11 @@ __all__ = [
     "ProcessQueue",
     "ProcessWorker",
     "TaskQueue",
+    "ThreadQueue",
+    "ThreadWorker",
     "__version__",
     "deferToDelay",
+    "deferToThread",
     "showResult",
 ]
 
@@ -71,7 +75,10 @@ _HOMES = {
     "ProcessQueue": "process",
     "ProcessWorker": "process",
     "TaskQueue": "base",
+    "ThreadQueue": "threads",
+    "ThreadWorker": "threads",
     "deferToDelay": "_delay",
+    "deferToThread": "threads",
     "showResult": "info",
 }
 
@@ -87,6 +94,7 @@ _MODULES = frozenset(
         "process",
         "tasks",
         "testing",
+        "threads",
         "util",
         "workers",
     }

@@ -5,5 +5,6 @@ The workers, in one place: re-exported from the modules where they are defined.
 from ._asyncworker import AsyncWorker
 from .interfaces import IWorker
 from .process import ProcessWorker
+from .threads import ThreadWorker
 
-__all__ = ["AsyncWorker", "IWorker", "ProcessWorker"]
+__all__ = ["AsyncWorker", "IWorker", "ProcessWorker", "ThreadWorker"]

@@ -35,10 +35,18 @@ PUBLIC = {
     """,
     "workers": """
         AsyncWorker=_asyncworker IWorker=interfaces ProcessWorker=_process.worker
+        ThreadWorker=_threads.worker
     """,
     "null": "NullQueue",
     "process": """
         ProcessBase=_process.shared ProcessQueue ProcessWorker=_process.worker
+    """,
+    "threads": """
+        Consumerator=_threads.consumerator Filerator=_threads.filerator
+        IterationGetter=_threads.getter IterationStopper=_threads.getter
+        OrderedItemProducer=_threads.ordered PoolUser=_threads.pool TaskQueue=base
+        ThreadLooper=_threads.looper ThreadQueue ThreadWorker=_threads.worker
+        deferToThread
     """,
     "iteration": """
         Deferator=_deferator Delay=_delay IterationProducer=_producer
@@ -63,7 +71,10 @@ STARRED = {
     "ProcessQueue": "process",
     "ProcessWorker": "process",
     "TaskQueue": "base",
+    "ThreadQueue": "threads",
+    "ThreadWorker": "threads",
     "deferToDelay": "iteration",
+    "deferToThread": "threads",
     "showResult": "info",
 }
 

@@ -20,7 +20,8 @@ LAYERS = """
 _version errors _status _about _process _process.shared _threads
 _reactor _log interfaces _process.framing _process.payloads _process.memory
 _calls _chunks info _delay _kill _sync _process.raised _process.output _process.starts
-_sources _process.universe _process.exceptions _process.transport _threads.loop
+_sources _process.universe _process.exceptions _process.transport
+_threads.loop _threads.channel
 _feed _process.reactorchild
 _handout
 _deferator _process.loop
@@ -29,6 +30,10 @@ iteration
 _process.iteration _threads.iteration
 _threads.call
 _threads.looper
+_threads.pool
+_threads.getter
+_threads.consumerator _threads.filerator
+_threads.ordered
 _task _load _priority
 _backlog _policy _mapping
 _assignment _callopts
