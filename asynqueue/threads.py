@@ -18,6 +18,7 @@ from contextvars import copy_context
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
 from ._task import Task, TaskFactory
 from ._threads.consumerator import Consumerator
@@ -99,15 +100,35 @@ class _ContextTask(Task):
 
     __slots__ = ("context",)
 
-    def __init__(self, *args: Any, **kw: Any) -> None:
+    def __init__(
+        self,
+        f: Any,
+        args: tuple[Any, ...] | list[Any],
+        kw: dict[str, Any],
+        priority: float,
+        series: Hashable,
+        timeout: float | None = None,
+        *,
+        reactor: IReactorTime | None = None,
+    ) -> None:
         """
         Make a task.
+
+        @param f: See L{Task}.
 
         @param args: See L{Task}.
 
         @param kw: See L{Task}.
+
+        @param priority: See L{Task}.
+
+        @param series: See L{Task}.
+
+        @param timeout: See L{Task}.
+
+        @param reactor: See L{Task}.
         """
-        super().__init__(*args, **kw)
+        Task.__init__(self, f, args, kw, priority, series, timeout, reactor=reactor)
         self.context = copy_context()
 
     def again(self) -> Task:

@@ -22,13 +22,16 @@ from .looper import ThreadLooper
 __all__ = ["ThreadWorker"]
 
 #: Where tasks that wait are for this worker only, it's given so many at once,
-_MOST_AHEAD = 16
+_MOST_AHEAD = 32
 
 #: but only as many as take this many seconds, going by how long the last ones took.
 _AHEAD = 0.001
 
 #: How much weight the last call has in that.
-_WEIGHT = 0.1
+_WEIGHT = 0.5
+
+#: After so many calls, or one that took longer, it's looked at.
+_GLANCE = 8
 
 
 class _Timed(Protocol):
@@ -157,6 +160,7 @@ class ThreadWorker:
         self.capacity = 1
         self.demand: Callable[[], int] | None = None
         self._seconds = _AHEAD
+        self._count = 0
         self._calls: dict[ITask, _TaskCall] = {}
         self._stopping = False
         self._resign: Callable[[], object] | None = None
@@ -261,7 +265,10 @@ class ThreadWorker:
         """
         task = call.task
         self._calls.pop(task, None)
-        if self.demand is not None:
+        self._count += 1
+        if self.demand is not None and (
+            call.seconds > self._seconds or not self._count % _GLANCE
+        ):
             self._adapt(call.seconds, self.demand())
         if self._calls:
             self._startTimer()
