@@ -53,13 +53,13 @@ def task(
 def ids(worker: MemoryWorker) -> list[Any]:
     """
     List the first arguments of the tasks that a worker is running, by which tests
-    tell calls apart.
+    tell calls apart; C{None} for those without.
 
     @param worker: The worker.
 
     @return: The arguments.
     """
-    return [call[1] for call in worker.calls]
+    return [call[1] if len(call) > 1 else None for call in worker.calls]
 
 
 def turn(clock: Clock) -> None:
