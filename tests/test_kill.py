@@ -174,6 +174,30 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+class HasEndedTests(SynchronousTestCase):
+    """
+    Tests of how it's told that a process has ended.
+    """
+
+    def test_foreign(self) -> None:
+        """
+        A process that mayn't be signalled is there.
+        """
+
+        def refuse(pid: int, number: int) -> None:
+            raise PermissionError
+
+        self.patch(os, "kill", refuse)
+        self.assertFalse(_kill._hasEnded(4711))
+
+    def test_withoutFiles(self) -> None:
+        """
+        A process of which there are no files to tell about it is there.
+        """
+        self.patch(os, "kill", lambda pid, number: None)
+        self.assertFalse(_kill._hasEnded(2**31))
+
+
 class DescriptorTests(SynchronousTestCase):
     """
     Tests of the way by descriptor, with a real child and a reactor of the mind.

@@ -453,6 +453,27 @@ class WorkerTests(ThreadCase):
         self.assertEqual(self.resultOf(timed[1].d), (Status.RAN, 3))
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
+    def test_timeGoesOn(self) -> None:
+        """
+        The clock of the task that the thread is at isn't touched when one that waits is
+        cancelled.
+        """
+
+        def meanwhile() -> None:
+            self.reactor.advance(4)
+            self.worker.cancelTask(waiting)
+            self.reactor.advance(2)
+            self.assertEqual(self.successResultOf(first.d)[0], Status.TIMEOUT)
+
+        first = self.task(self.stuck(meanwhile), timeout=5)
+        waiting = self.task(self.note, timeout=5)
+        first.startTimer()
+        self.worker.run(first)
+        self.worker.run(waiting)
+        self.reactor.settle()
+        self.assertTrue(first.d.called)
+        self.assertEqual(self.notes, [])
+
 
 class QueueTests(ThreadCase):
     """

@@ -162,6 +162,8 @@ class ThreadWorker:
         self._seconds = _AHEAD
         self._count = 0
         self._calls: dict[ITask, _TaskCall] = {}
+        # The task that the thread is at, as far as is known here.
+        self._first: ITask | None = None
         self._stopping = False
         self._resign: Callable[[], object] | None = None
 
@@ -216,7 +218,9 @@ class ThreadWorker:
             call = f, args, kw
         context: Context = getattr(task, "context", None) or copy_context()
         job = _TaskCall(self, task, context, call, raw, consumer)
-        if task.timeout is not None and self._calls:
+        if not self._calls:
+            self._first = task
+        elif task.timeout is not None:
             cast(_Timed, task).stopTimer()
         self._calls[task] = job
         self.t.submit(job)
@@ -239,6 +243,7 @@ class ThreadWorker:
         """
         self._stopping = True
         calls, self._calls = self._calls, {}
+        self._first = None
         self.t.crash()
         for call in calls.values():
             call.ready.callback(None)
@@ -270,8 +275,7 @@ class ThreadWorker:
             call.seconds > self._seconds or not self._count % _GLANCE
         ):
             self._adapt(call.seconds, self.demand())
-        if self._calls:
-            self._startTimer()
+        self._startTimer()
         try:
             statusResult = call.outcome()
         except Exception:  # noqa: BLE001 - the consumer may be of anybody's making
@@ -299,12 +303,13 @@ class ThreadWorker:
 
     def _startTimer(self) -> None:
         """
-        Start the clock of the task that the thread is at now.
+        Start the clock of the task that the thread is at now, if it has just begun.
         """
-        for task in self._calls:
-            if task.timeout is not None:
-                cast(_Timed, task).startTimer()
-            return
+        first = next(iter(self._calls), None)
+        if first is not self._first:
+            self._first = first
+            if first is not None and first.timeout is not None:
+                cast(_Timed, first).startTimer()
 
     def _lost(self) -> None:
         """
