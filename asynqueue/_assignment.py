@@ -38,11 +38,9 @@ class Assignment:
     A task on its way to a worker.
 
     @ivar task: The task.
-
-    @ivar d: A Deferred that fires with the worker when one accepts.
     """
 
-    __slots__ = ("d", "task")
+    __slots__ = ("_d", "_worker", "task")
 
     def __init__(self, task: Task) -> None:
         """
@@ -51,7 +49,20 @@ class Assignment:
         @param task: The task.
         """
         self.task = task
-        self.d: Deferred[Any] = Deferred()
+        # Made when somebody asks for it: mostly nobody does.
+        self._d: Deferred[Any] | None = None
+        self._worker: Any = None
+
+    @property
+    def d(self) -> Deferred[Any]:
+        """
+        A Deferred that fires with the worker when one accepts.
+        """
+        if self._d is None:
+            self._d = Deferred()
+            if self._worker is not None:
+                self._d.callback(self._worker)
+        return self._d
 
     def accept(self, worker: Any) -> Deferred[object]:
         """
@@ -64,8 +75,9 @@ class Assignment:
         task = self.task
         task.assignment = None
         task.accept()
-        if not self.d.called:
-            self.d.callback(worker)
+        self._worker = worker
+        if self._d is not None and not self._d.called:
+            self._d.callback(worker)
             if task.d.called:
                 # Who heard that it's accepted has cancelled it.
                 return succeed(None)
@@ -246,6 +258,7 @@ class AssignmentFactory:
         @param task: The task.
         """
         post = self._post(worker)
+        task.direct = True
         self._start(post, task)
         if not post.free:
             # A request of a worker that is busy would keep a task from another one.
@@ -331,7 +344,9 @@ class AssignmentFactory:
         @return: Whether all is done.
         """
         line, backlog = self._line, self.backlog
-        seconds = orGlobalReactor(self._reactor).seconds
+        if self._reactor is None:
+            self._reactor = orGlobalReactor(None)
+        seconds = self._reactor.seconds
         end = seconds() + _STRETCH
         while line or self._match():
             post = line.popleft()
@@ -372,16 +387,20 @@ class AssignmentFactory:
 
     def _enter(self, post: _Post) -> None:
         """
-        Enter the worker's requests, one for each of its series.
+        Enter the worker's requests, one for each of its series. They're one Deferred,
+        as only one of them can be met before all are withdrawn.
 
         @param post: The worker's post.
         """
+        d: Deferred[Assignment] = Deferred()
+        assignments, requests = post.worker.assignments, self.requests
         for series in post.series:
-            mine = post.worker.assignments.setdefault(series, [])
-            if not mine:
-                d: Deferred[Assignment] = Deferred()
-                mine.append(d)
-                self.requests.setdefault(series, {})[d] = post
+            if series not in assignments:
+                assignments[series] = [d]
+                if series in requests:
+                    requests[series][d] = post
+                else:
+                    requests[series] = {d: post}
 
     def _withdraw(self, post: _Post) -> None:
         """

@@ -93,6 +93,9 @@ class Task:
 
     @ivar accepted: Whether a worker has accepted the task.
 
+    @ivar direct: Whether it's for one certain worker, as an update is, and no other
+        runs it.
+
     @ivar assignment: The assignment of the task until it is accepted, if somebody
         waits to hear of that.
 
@@ -110,6 +113,7 @@ class Task:
         "attempt",
         "callTuple",
         "d",
+        "direct",
         "holder",
         "options",
         "order",
@@ -163,6 +167,7 @@ class Task:
         self.timeout = timeout
         self.holder: Holder | None = None
         self.accepted = False
+        self.direct = False
         self.assignment: Any = None
         self.attempt = 0
         self.options: Any = None

@@ -32,7 +32,7 @@ from .errors import (
     WorkerLost,
 )
 from .info import Info
-from .interfaces import IReplaceable, IWorker
+from .interfaces import IRenewable, IReplaceable, IWorker
 from .tasks import TaskHandler
 
 __all__ = ["LoadInfoProducer", "Priority", "Queue", "TaskQueue"]
@@ -131,6 +131,8 @@ class TaskQueue:
         # When workers that haven't stopped by then are crashed, from shutdown on.
         self._deadline: float | None = None
         self._waiters: deque[Deferred[None]] = deque()
+        # Lost workers that were not replaced, since there was no use in trying.
+        self._vacancies: list[Any] = []
         self.taskFactory = TaskFactory(reactor=reactor)
         self.th = TaskHandler(reactor=reactor)
         self.th.onGone = self._workerGone
@@ -307,6 +309,8 @@ class TaskQueue:
                 f"{self.th.waiting} calls are queued, and maxQueued={self.maxQueued}:"
                 " wait for the Deferred of ready() before the next call"
             )
+        if self._vacancies:
+            self._tryAgain()
         task = self._taskOf(f, args, kw) if kw else self.taskFactory.new(f, args, kw, 0)
         return self._outcomes.put(task)
 
@@ -756,8 +760,19 @@ class TaskQueue:
         except Exception:  # noqa: BLE001 - a worker may be of anybody's making
             failure = Failure()
             log.failure("{worker} is lost and isn't replaced", failure, worker=worker)
+            if IRenewable.providedBy(worker):
+                self._vacancies.append(worker)
             for task in self.th.withdraw(self._unserved):
                 task.errback(failure)
+
+    def _tryAgain(self) -> None:
+        """
+        Hire workers in place of those that were not replaced: there may be some use in
+        it now.
+        """
+        vacancies, self._vacancies = self._vacancies, []
+        for worker in vacancies:
+            self.th.hire(worker.anotherTry())
 
     def _unserved(self, task: Task) -> bool:
         """

@@ -12,7 +12,7 @@ from zope.interface import Attribute, Interface, invariant
 
 from .errors import InvariantError
 
-__all__ = ["IReplaceable", "ITask", "ITaskCanceller", "IWorker"]
+__all__ = ["IRenewable", "IReplaceable", "ITask", "ITaskCanceller", "IWorker"]
 
 
 class ITask(Interface):
@@ -163,4 +163,38 @@ class IReplaceable(Interface):
         Wait until all resources of the worker are gone, after C{stop} or C{crash}.
 
         @return: A Deferred that fires with C{None} then.
+        """
+
+
+class IRenewable(IReplaceable):
+    """
+    A replaceable worker that may ask to be replaced before it's lost, and counts how
+    often in a row one like it could not be put to work.
+    """
+
+    def setRenewer(callableObject: Callable[[], object]) -> None:
+        """
+        Take the callable by which the worker can ask to be replaced.
+
+        The worker calls it, without arguments, when it should get no more tasks. It's
+        then told to C{stop}, which it does when it has done what it has accepted, and
+        another is hired in its place.
+
+        @param callableObject: The callable.
+        """
+
+    def broughtUpToDate(text: str | None) -> None:
+        """
+        Hear how the stored updates have gone that are run before anything else.
+
+        @param text: C{None} if they have gone well, or if there are none. Else, text
+            about the failure; a worker that has done nothing else yet resigns then.
+        """
+
+    def anotherTry() -> Any:
+        """
+        Make a worker like this one although L{replacement} has seen no use in it, since
+        that may have changed. It waits before it starts, each time longer.
+
+        @return: The new worker, to be hired.
         """

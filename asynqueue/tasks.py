@@ -20,7 +20,7 @@ from ._reactor import orGlobalReactor
 from ._status import Status
 from ._task import Task, TaskFactory, checkSeconds
 from .errors import ImplementationError, QueueRunError, WorkerLost
-from .interfaces import IReplaceable, IWorker
+from .interfaces import IRenewable, IReplaceable, IWorker
 
 __all__ = [
     "Assignment",
@@ -72,15 +72,18 @@ class _Settling:
     @ivar rounds: How many sets of updates are being run.
 
     @ivar series: The series that it'll request tasks of.
+
+    @ivar failure: Text about an update that has failed, C{None} if none has.
     """
 
-    __slots__ = ("ID", "rounds", "series", "worker")
+    __slots__ = ("ID", "failure", "rounds", "series", "worker")
 
     def __init__(self, worker: Any) -> None:
         self.worker = worker
         self.ID: int = worker.ID
         self.rounds = 0
         self.series: list[Hashable] = []
+        self.failure: str | None = None
 
 
 @frozen
@@ -114,7 +117,8 @@ class TaskHandler:
     @ivar assignmentFactory: Where tasks and requests meet.
 
     @ivar onGone: Called with a worker that has resigned, after it has been crashed
-        and its tasks have been given to others. C{None} for nobody.
+        and its tasks have been given to others; or that is being let go because it has
+        asked to be replaced. C{None} for nobody.
     """
 
     def __init__(self, *, reactor: IReactorTime | None = None) -> None:
@@ -154,6 +158,8 @@ class TaskHandler:
 
         The stored updates that it's qualified for are run on it first; then it
         requests tasks of each of its series: C{None}, those of its class, its own.
+        Should an update fail, that's logged, and the worker gets tasks all the same,
+        unless it provides L{IRenewable} and prefers to resign.
 
         @param worker: The worker.
 
@@ -177,6 +183,8 @@ class TaskHandler:
         employee.assignments = {}
         self.workers[employee.ID] = employee
         employee.setResignator(partial(self._resigned, employee.ID))
+        if IRenewable.providedBy(worker):
+            employee.setRenewer(partial(self._renew, employee.ID))
         return self._bringUpToDate(
             employee, self._qualifications(employee), self._updates
         )
@@ -214,10 +222,7 @@ class TaskHandler:
         departure = self._departures[workerID] = _Departure(worker, reassign)
         if crash:
             return self._awaitDeparture(workerID, crash)
-        if timeout is not None:
-            departure.timer = orGlobalReactor(self._reactor).callLater(
-                timeout, self._crash, workerID
-            )
+        self._hurry(departure, workerID, timeout)
         left = _watch(departure.d)
         maybeDeferred(worker.stop).addCallbacks(
             self._stopped,
@@ -325,6 +330,8 @@ class TaskHandler:
         self.isRunning = False
         self._updates.clear()
         unfinished = self.assignmentFactory.withdrawTasks(lambda task: True)
+        for workerID, departure in self._departures.items():
+            self._hurry(departure, workerID, timeout)
         for workerID in list(self.workers):
             self.terminate(workerID, timeout)
         watched = [_watch(departure.d) for departure in self._departures.values()]
@@ -452,9 +459,12 @@ class TaskHandler:
                     worker=worker,
                     text=outcome.value,
                 )
+                settling.failure = str(outcome.value)
         settling.rounds -= 1
         if not settling.rounds:
             self._settling.pop(settling.ID, None)
+            if settling.ID in self.workers and IRenewable.providedBy(worker):
+                worker.broughtUpToDate(settling.failure)
             if settling.ID in self.workers:
                 self.assignmentFactory.requestAll(worker, settling.series)
         return settling.ID
@@ -534,6 +544,20 @@ class TaskHandler:
         if self.onGone is not None:
             self.onGone(worker)
 
+    def _renew(self, workerID: int) -> None:
+        """
+        Let go of a worker that asks to be replaced, when it has done what it has
+        accepted.
+
+        @param workerID: Its ID.
+        """
+        worker = self.workers.get(workerID)
+        if worker is None or not self.isRunning:
+            return
+        self.terminate(workerID, reassign=True)
+        if self.onGone is not None:
+            self.onGone(worker)
+
     def _crashed(self, worker: Any) -> list[Task]:
         """
         Crash a worker.
@@ -566,6 +590,29 @@ class TaskHandler:
         if crash:
             self._crash(workerID)
         return d
+
+    def _hurry(
+        self, departure: _Departure, workerID: int, timeout: float | None
+    ) -> None:
+        """
+        Have a worker that is being let go crashed after some time, unless that is to
+        be sooner already.
+
+        @param departure: What is known of that.
+
+        @param workerID: The worker's ID.
+
+        @param timeout: Seconds, C{None} for as long as it takes.
+        """
+        if timeout is None or departure.crashed:
+            return
+        reactor = orGlobalReactor(self._reactor)
+        timer = departure.timer
+        if timer is not None and timer.active():
+            if timer.getTime() <= reactor.seconds() + timeout:
+                return
+            timer.cancel()
+        departure.timer = reactor.callLater(timeout, self._crash, workerID)
 
     def _stopped(self, _: object, workerID: int) -> None:
         """

@@ -18,10 +18,10 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from .framing import Decoder, Frame, Kind, header
-from .payloads import loads
+from .payloads import loads, told
 from .universe import Universe
 
-__all__ = ["Pipes", "end", "run", "setUp"]
+__all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
 
 #: Descriptors of the pipes.
 _IN, _OUT = 3, 4
@@ -48,7 +48,7 @@ class _Main(ModuleType):
         super().__init__("__main__")
         # Names that are nobody else's.
         self.__preparation: dict[str, Any] | None = preparation
-        self.__error: BaseException | None = None
+        self.__error: ImportError | None = None
 
     def __repr__(self) -> str:
         """
@@ -67,6 +67,8 @@ class _Main(ModuleType):
 
         @raise AttributeError: If there's no main module that could be imported, or
             nothing of that name in it.
+
+        @raise ImportError: If it can't be imported.
         """
         if name.startswith("__"):
             raise AttributeError(name)
@@ -76,9 +78,12 @@ class _Main(ModuleType):
         if preparation is not None:
             try:
                 _importMain(preparation)
-            except BaseException as error:
-                self.__error = error
-                raise
+            except BaseException as error:  # whatever the program raises
+                self.__error = ImportError(
+                    f"The main program can't be imported in a child: {told(error)}."
+                    ' Is what it does, when it\'s run, under if __name__ == "__main__"?'
+                )
+                raise self.__error from error
         main = sys.modules["__main__"]
         if main is self:
             raise AttributeError(name)
@@ -104,16 +109,35 @@ def _importMain(preparation: dict[str, Any]) -> None:
         del process._inheriting
 
 
-def setUp(payload: memoryview) -> None:
+def setUp(payload: memoryview) -> Any:
     """
-    Be like the parent's interpreter.
+    Be like the parent's interpreter, and run the initializer.
 
     @param payload: What the parent has said of it, pickled.
+
+    @return: What the initializer returns.
     """
     preparation = loads(payload)
+    if preparation.get("niceness"):
+        os.nice(preparation["niceness"])
     sys.path[:] = preparation["sys_path"]
     sys.argv[:] = preparation.get("sys_argv", sys.argv)
     sys.modules["__main__"] = _Main(preparation)
+    if preparation.get("initializer") is None:
+        return None
+    f, args = loads(preparation["initializer"])
+    return f(*args)
+
+
+def giveUp(error: BaseException) -> NoReturn:
+    """
+    Say that the child can't be set up, and end it.
+
+    @param error: Why. It's written to stderr, where the parent hears it.
+    """
+    with suppress(BaseException):
+        sys.excepthook(type(error), error, error.__traceback__)
+    end(1)
 
 
 class Pipes:
@@ -184,17 +208,19 @@ class Pipes:
             data = data[os.write(_OUT, data) :]
 
 
-def end() -> NoReturn:
+def end(code: int = 0) -> NoReturn:
     """
     End this process, with the functions that are to be run at its exit, but without
     waiting for threads that somebody has left running.
+
+    @param code: Its exit code.
     """
     with suppress(BaseException):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(BaseException):
             stream.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 def run() -> NoReturn:
@@ -212,7 +238,7 @@ def run() -> NoReturn:
     if "--reactor" in sys.argv:
         from .reactorchild import run as runReactor
 
-        runReactor(pipes, setUp)
+        runReactor(pipes, setUp, giveUp)
     else:
         universe = Universe(pipes.send)
         while _turn(pipes, universe):
@@ -239,7 +265,10 @@ def _turn(pipes: Pipes, universe: Universe) -> bool:
         # Not to be kept in mind while the next are waited for: they may be large.
         frame = frames.pop()
         if frame[0] == Kind.SETUP:
-            setUp(frame[2])
+            try:
+                setUp(frame[2])
+            except BaseException as error:  # noqa: BLE001 - runs code of users
+                giveUp(error)
             pipes.send(Kind.HELLO, 0, b"")
         else:
             universe.handle(frame)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.interfaces import IReactorTime, IReadDescriptor
 from twisted.python.failure import Failure
@@ -196,16 +196,41 @@ class _Listener:
         self._receive(False)
 
 
-def run(pipes: Any, setUp: Callable[[memoryview], None]) -> None:
+def run(
+    pipes: Any,
+    setUp: Callable[[memoryview], Any],
+    giveUp: Callable[[BaseException], object],
+) -> None:
     """
     Do what the parent says until it says no more.
 
     @param pipes: The pipes to and from the parent.
 
-    @param setUp: Makes this interpreter like the parent's.
+    @param setUp: Makes this interpreter like the parent's, and runs the initializer,
+        which may return a Deferred.
+
+    @param giveUp: Ends this process, because that has failed.
     """
     reactor = globalReactor()
     universe = ReactorUniverse(pipes.send, reactor)
+
+    # What comes before the initializer is done.
+    early: list[Any] = []
+    ready = False
+
+    def isReady(_: object) -> None:
+        nonlocal ready
+        ready = True
+        pipes.send(Kind.HELLO, 0, b"")
+        while early:
+            handle(early.pop(0))
+
+    def isNot(failure: Failure) -> None:
+        giveUp(failure.value or RuntimeError(str(failure)))
+
+    def handle(frame: Any) -> None:
+        universe.handle(frame)
+        universe.schedule()
 
     def receive(wait: bool) -> None:
         frames = pipes.receive(wait)
@@ -216,11 +241,11 @@ def run(pipes: Any, setUp: Callable[[memoryview], None]) -> None:
             return
         for frame in frames:
             if frame[0] == Kind.SETUP:
-                setUp(frame[2])
-                pipes.send(Kind.HELLO, 0, b"")
+                maybeDeferred(setUp, frame[2]).addCallbacks(isReady, isNot)
+            elif ready:
+                handle(frame)
             else:
-                universe.handle(frame)
-                universe.schedule()
+                early.append(frame)
 
     def keepSignals() -> None:
         # The reactor's own handlers would have Ctrl-C stop the child, which is the

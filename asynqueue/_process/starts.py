@@ -18,6 +18,10 @@ _MOST_KILLED = 30
 _BACK_OFF = 0.1
 _MOST_BACK_OFF = 0.8
 
+#: The same before the first of another row, after one has been given up.
+_ROW_BACK_OFF = 1.0
+_MOST_ROW_BACK_OFF = 8.0
+
 
 class Starts:
     """
@@ -31,6 +35,7 @@ class Starts:
     def __init__(self) -> None:
         self.failures = 0
         self.killed = 0
+        self._rows = 0
 
     @property
     def hopeless(self) -> bool:
@@ -45,17 +50,29 @@ class Starts:
         Seconds to wait before another child is started.
         """
         number = self.failures + self.killed
-        return min(_BACK_OFF * 2 ** (number - 1), _MOST_BACK_OFF) if number else 0.0
+        if number:
+            return min(_BACK_OFF * 2.0 ** (number - 1), _MOST_BACK_OFF)
+        if self._rows:
+            return min(_ROW_BACK_OFF * 2.0 ** (self._rows - 1), _MOST_ROW_BACK_OFF)
+        return 0.0
 
     def succeeded(self) -> None:
         """
-        Note that a child is ready.
+        Note that a child has been put to work.
         """
-        self.failures = self.killed = 0
+        self.failures = self.killed = self._rows = 0
+
+    def again(self) -> None:
+        """
+        Begin another row, if there's no use in going on with this one.
+        """
+        if self.hopeless:
+            self.failures = self.killed = 0
+            self._rows = min(self._rows + 1, 10)
 
     def failed(self, signal: int | None) -> None:
         """
-        Note that a child has ended before it was ready.
+        Note that a child has ended before it was put to work.
 
         @param signal: The signal that has ended it, C{None} if it has by itself.
         """

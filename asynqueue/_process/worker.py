@@ -20,12 +20,13 @@ from .._log import log
 from .._reactor import orGlobalReactor
 from .._status import Status
 from ..errors import SerializationError, WorkerLost, WorkerStartError
-from ..interfaces import IReplaceable, ITask, ITaskCanceller, IWorker
+from ..interfaces import IRenewable, ITask, ITaskCanceller, IWorker
 from .exceptions import rebuild
 from .framing import COUNT, SECONDS, Frame, Kind
 from .iteration import Iteration
 from .memory import residentSize
-from .payloads import NotPicklable, dumps, dumpsCall, loads, setup, told
+from .options import START_TIMEOUT, ChildOptions
+from .payloads import NotPicklable, dumpsCall, loads, told
 from .starts import Starts
 from .transport import Child, Ended, IReactorChild
 
@@ -112,7 +113,7 @@ class ChildHandle:
         return self.pid is not None
 
 
-@implementer(IWorker, ITaskCanceller, IReplaceable)
+@implementer(IWorker, ITaskCanceller, IRenewable)
 class ProcessWorker:
     """
     Runs one task at a time in a child process of its own.
@@ -122,6 +123,7 @@ class ProcessWorker:
 
     When the child is lost, the task that it may have been running fails with
     L{WorkerLost}, the worker resigns, and tasks that it hasn't started go to others.
+    In a queue, another takes its place.
 
     @ivar cQualified: The series C{'process'} and C{'local'}.
 
@@ -147,8 +149,15 @@ class ProcessWorker:
         useReactor: bool = False,
         *,
         env: Mapping[str, str] | None = None,
+        initializer: Any = None,
+        niceness: int = 0,
+        maxTasks: int | None = None,
+        maxMemory: float | None = None,
+        startTimeout: float | None = START_TIMEOUT,
         reactor: IReactorChild | None = None,
         _starts: Starts | None = None,
+        _options: ChildOptions | None = None,
+        _replaces: bool = False,
     ) -> None:
         """
         Start the child process.
@@ -166,11 +175,37 @@ class ProcessWorker:
 
         @param env: The environment of the child, C{None} for that of this process.
 
+        @param initializer: A callable, or a tuple of one and its arguments, that is
+            run in the child before anything else. If it fails, so has the start of the
+            child. In a child with a reactor, it may return a Deferred.
+
+        @param niceness: What is added to the niceness of the process, from -20 to 19.
+            Less than 0 needs privileges.
+
+        @param maxTasks: After so many tasks, the worker asks to be replaced.
+
+        @param maxMemory: The same if the child has more than so many MB (of 1,024 kB)
+            in use after a task.
+
+        @param startTimeout: Seconds until the child must be ready, initializer
+            included. Else, it's killed, and its start has failed. C{None} for any time.
+
         @param reactor: The reactor. By default, the global one.
 
         @param _starts: How the starting of children goes that have this in common.
 
+        @param _options: The options, checked, in place of those before C{reactor}.
+
+        @param _replaces: Whether the worker takes the place of another. If its child
+            can't be started then, it resigns.
+
         @raise WorkerStartError: If the child can't be started.
+
+        @raise SerializationError: If the initializer can't be pickled.
+
+        @raise TypeError: If it isn't callable.
+
+        @raise ValueError: If a number is out of range.
         """
         self.iQualified: list[Hashable] = list(series)
         self.raw = raw
@@ -182,11 +217,18 @@ class ProcessWorker:
         self.assignments: dict[Hashable, list[Deferred[Any]]] = {}
         self.state = State.STARTING
         self.process = ChildHandle(lambda: self._child)
-        self._env = env
+        self._options = _options or ChildOptions.checked(
+            env, initializer, niceness, maxTasks, maxMemory, startTimeout
+        )
         self._reactor: IReactorChild = orGlobalReactor(reactor)
         self._starts = _starts or Starts()
         self._greeted = False
+        self._upToDate = False
+        self._taken = 0
+        self._failure: str | None = None
+        self._renew: Callable[[], object] | None = None
         self._delayed: IDelayedCall | None = None
+        self._startTimer: IDelayedCall | None = None
         self._ended: Ended | None = None
         self._resign: Callable[[], object] | None = None
         self._numbers = 0
@@ -203,9 +245,12 @@ class ProcessWorker:
         try:
             self._start()
         except OSError as error:
-            raise WorkerStartError(
-                f"A child process can't be started: {error}"
-            ) from error
+            if not _replaces:
+                raise WorkerStartError(
+                    f"A child process can't be started: {error}"
+                ) from error
+            # There's nobody yet to resign to.
+            self._delayed = self._reactor.callLater(0, self._startLater)
 
     def __repr__(self) -> str:
         """
@@ -251,6 +296,9 @@ class ProcessWorker:
         except NotPicklable as error:
             task.errback(Failure(_unsent(task, error)))
             return succeed(None)
+        if not getattr(task, "direct", False):
+            # Updates don't wear a child out: it must come to its tasks.
+            self._taken += 1
         self._numbers = self._numbers % 0xFFFFFFFF + 1
         job = _Job(self._numbers, task, payload, consumer, Deferred())
         self._jobs.append(job)
@@ -314,18 +362,57 @@ class ProcessWorker:
             output = f", having said: {ended.output}" if ended and ended.output else ""
             raise WorkerStartError(
                 "Several child processes in a row could not be started. The last:"
-                f" {ended}"
-                f"{output}"
+                f" {self._failure or ended}{output}"
             )
-        return self.__class__(
+        worker = self.__class__(
             self.iQualified,
             self.raw,
             self.callStats,
             self.useReactor,
-            env=self._env,
             reactor=self._reactor,
             _starts=self._starts,
+            _options=self._options,
+            _replaces=True,
         )
+        # What a queue has noted doesn't go with the child.
+        worker.callTimes = self.callTimes
+        return worker
+
+    def anotherTry(self) -> ProcessWorker:
+        """
+        Implement L{IRenewable.anotherTry}.
+
+        @return: A worker like this one, whose child is started after a while.
+        """
+        self._starts.again()
+        return self.replacement()
+
+    def setRenewer(self, callableObject: Callable[[], object]) -> None:
+        """
+        Implement L{IRenewable.setRenewer}. It's called when the child has run as many
+        tasks, or has as much memory in use, as it may.
+
+        @param callableObject: The callable.
+        """
+        self._renew = callableObject
+
+    def broughtUpToDate(self, text: str | None) -> None:
+        """
+        Implement L{IRenewable.broughtUpToDate}. A child in which an update fails counts
+        as one that has failed to start.
+
+        @param text: Text about the failure, or C{None}.
+        """
+        if self._upToDate or self.state in (State.DYING, State.DEAD):
+            return
+        if text is None:
+            self._upToDate = True
+            self._hasStarted()
+            return
+        self._failure = f"a stored update failed in it: {text}"
+        self._starts.failed(None)
+        self._die(rudely=False)
+        self._doResign()
 
     def cancelTask(self, task: ITask) -> None:
         """
@@ -374,11 +461,15 @@ class ProcessWorker:
             self._received,
             self._childEnded,
             options=("--reactor",) if self.useReactor else (),
-            env=self._env,
+            env=self._options.env,
             reactor=self._reactor,
         )
         self._nameOutput()
-        self._child.send(Kind.SETUP, 0, dumps(setup()))
+        self._child.send(Kind.SETUP, 0, self._options.setup())
+        if self._options.startTimeout is not None:
+            self._startTimer = self._reactor.callLater(
+                self._options.startTimeout, self._startTimedOut
+            )
         if self._jobs:
             self._send(self._jobs[0])
 
@@ -401,6 +492,44 @@ class ProcessWorker:
         except OSError as error:
             self._childEnded(Ended(None, None, None, str(error)))
 
+    def _startTimedOut(self) -> None:
+        """
+        Kill a child that isn't ready in time.
+        """
+        self._startTimer = None
+        self._failure = f"it wasn't ready within {self._options.startTimeout} seconds"
+        if self._child is not None:
+            self._child.end(rudely=True)
+
+    def _cancelStartTimer(self) -> None:
+        """
+        Give the child any time from now on.
+        """
+        timer, self._startTimer = self._startTimer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _hasStarted(self) -> None:
+        """
+        Note that the child is ready, or has been brought up to date. If it's both, its
+        start has succeeded.
+        """
+        if self._greeted and self._upToDate:
+            self._starts.succeeded()
+
+    def _renewIfWorn(self) -> None:
+        """
+        Ask to be replaced if the child has done as much as it may.
+        """
+        options = self._options
+        if self.state is not State.READY or self._renew is None or not self._taken:
+            return
+        worn = options.maxTasks is not None and self._taken >= options.maxTasks
+        if not worn and options.maxMemory is not None:
+            worn = (self.memUsage() or 0) > options.maxMemory * 1024
+        if worn:
+            self._renew()
+
     def _send(self, job: _Job) -> None:
         """
         Send a job to the child.
@@ -422,7 +551,8 @@ class ProcessWorker:
         for kind, number, payload in frames:
             if kind == Kind.HELLO:
                 self._greeted = True
-                self._starts.succeeded()
+                self._cancelStartTimer()
+                self._hasStarted()
                 if self.state is State.STARTING:
                     self.state = State.READY
             elif kind in (Kind.RESULT, Kind.ERROR, Kind.ITERATOR):
@@ -431,7 +561,9 @@ class ProcessWorker:
             elif number in self._iterations:
                 iteration = self._iterations[number]
                 if iteration.received(kind, payload):
-                    del self._iterations[number]
+                    # Unless it has been closed in the meantime.
+                    self._iterations.pop(number, None)
+                    self._renewIfWorn()
                     self._maybeStop()
 
     def _answered(self, kind: int, payload: memoryview) -> None:
@@ -460,6 +592,7 @@ class ProcessWorker:
                 lambda count: self._tell(Kind.TAKEN, job.number, count),
                 lambda: self._closeIteration(job.number),
             )
+        self._renewIfWorn()
         job.done.callback(None)
         if self.state is State.STOPPING:
             self._maybeStop()
@@ -524,8 +657,9 @@ class ProcessWorker:
         state, self.state = self.state, State.DEAD
         child, self._child = self._child, None
         self._ended = ended
-        if not self._greeted and state is not State.DYING:
-            self._starts.failed(ended.signal)
+        self._cancelStartTimer()
+        if state is not State.DYING and not (self._greeted and self._upToDate):
+            self._starts.failed(None if self._failure else ended.signal)
         job = None
         if self._jobs and self._mayHaveStarted(self._jobs[0], child):
             job = self._jobs.popleft()
