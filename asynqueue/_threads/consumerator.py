@@ -155,7 +155,7 @@ class Consumerator(IterationGetter):
         Have the producer stop, and let no more items in. Those that are on the way can
         still be taken. Nothing more happens the second time.
 
-        @return: The same as from L{deferUntilDone}.
+        @return: The same as from L{IterationGetter.deferUntilDone}.
         """
         self._stopped = True
         producer, self.producer = self.producer, None
