@@ -324,9 +324,7 @@ class Outcomes:
 
         @param task: The task.
         """
-        delayed = self._delayed.pop(task, None)
-        if delayed is not None:
-            delayed.cancel()
+        self._delayed.pop(task).cancel()
 
     def _delayOver(self, task: Task) -> None:
         """

@@ -377,8 +377,9 @@ class TaskTests(SynchronousTestCase):
         """
         job = task()
         job.addCallback(lambda pair, x, y: (pair[1], x, y), 2, y=3)
+        job.addCallback(list)
         job.callback((b"r", 1))
-        self.assertEqual(self.successResultOf(job.d), (1, 2, 3))
+        self.assertEqual(self.successResultOf(job.d), [1, 2, 3])
 
     def test_copy(self) -> None:
         """

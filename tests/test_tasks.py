@@ -598,6 +598,19 @@ class TerminateTests(HandlerTestCase):
         worker.gone.callback(None)
         self.assertEqual(self.successResultOf(d), [])
 
+    def test_crashedOnce(self) -> None:
+        """
+        Meanwhile it isn't crashed again.
+        """
+        worker = Replaceable()
+        self.handler.hire(worker)
+        self.handler.terminate(1, crash=True)
+        worker.crashed = False
+        d = self.handler.terminate(1, crash=True)
+        self.assertFalse(worker.crashed)
+        worker.gone.callback(None)
+        self.assertEqual(self.successResultOf(d), [])
+
     def test_stopsLate(self) -> None:
         """
         That it has stopped is no news when it was crashed meanwhile.
