@@ -231,10 +231,34 @@ class AssignmentFactory:
 
         @param task: The task.
         """
-        self.backlog.put(task)
         requests = self.requests.get(task.series)
+        if requests and not (self._busy or self._line or self._resumption):
+            post = next(iter(requests.values()))
+            if post.free and not self.backlog:
+                self._meet(post, task)
+                return
+        self.backlog.put(task)
         if requests:
             self._enlist(next(iter(requests.values())))
+            self._handOut()
+
+    def _meet(self, post: _Post, task: Task) -> None:
+        """
+        Hand a task to a worker that has waited for one, when nothing else waits: the
+        same as by way of the backlog, in half the time.
+
+        @param post: The worker's post.
+
+        @param task: The task.
+        """
+        self._busy = True
+        try:
+            self._fill(post, task)
+        finally:
+            self._busy = False
+        if post.free:
+            self._enlist(post)
+        if self._line or self.backlog:
             self._handOut()
 
     def cancelRequests(self, worker: IWorker) -> None:

@@ -17,6 +17,7 @@ from ._about import callText, failureText
 from ._calls import isIterator
 from ._log import log
 from ._status import ErrorText, Status
+from ._task import seriesList
 from .errors import WorkerError
 from .interfaces import ITask, ITaskCanceller, IWorker
 from .iteration import Deferator, IterationProducer
@@ -47,7 +48,7 @@ class AsyncWorker:
 
         @param raw: C{True} for iterators to come back as they are.
         """
-        self.iQualified: list[Hashable] = list(series)
+        self.iQualified = seriesList(series)
         self.raw = raw
         self.ID: int | None = None
         self.hired = False

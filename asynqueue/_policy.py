@@ -42,11 +42,12 @@ class TaskFailure(Failure):
         @param detail: How much to tell.
         """
         remote = getattr(self.value, "__cause__", None)
-        if file is not None and detail != "brief":
-            if isinstance(remote, RemoteTraceback):
-                file.write(
-                    f"{str(remote).strip()}\n\nWhich has brought about here:\n\n"
-                )
+        if (
+            file is not None
+            and detail != "brief"
+            and isinstance(remote, RemoteTraceback)
+        ):
+            file.write(f"{str(remote).strip()}\n\nWhich has brought about here:\n\n")
         super().printTraceback(file, elideFrameworkCode, detail)
 
 

@@ -5,7 +5,7 @@ The task: one call, its place in the order, and the Deferred of its result.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from itertools import count
 from typing import Any, Protocol
 
@@ -485,6 +485,23 @@ class TaskFactory:
         return self.TaskClass(
             func, args, kw, priority, series, timeout, reactor=self._reactor
         )
+
+
+def seriesList(series: Iterable[Hashable]) -> list[Hashable]:
+    """
+    Make the list of the series that a worker is told to be qualified for.
+
+    @param series: The series.
+
+    @return: The list.
+
+    @raise TypeError: If it's a text, which would make a series of each letter.
+    """
+    if isinstance(series, (str, bytes)):
+        raise TypeError(
+            f"series must be a list of series, such as [{series!r}], not {series!r}"
+        )
+    return list(series)
 
 
 def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:

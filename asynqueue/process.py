@@ -14,6 +14,7 @@ from ._process.options import START_TIMEOUT, ChildOptions
 from ._process.shared import ProcessBase
 from ._process.starts import Starts
 from ._process.worker import ProcessWorker
+from ._task import seriesList
 from .base import TaskQueue
 from .tasks import Task
 
@@ -100,7 +101,7 @@ class ProcessQueue(TaskQueue):
         self.N = N
         self.callStats = callStats
         super().__init__(**kw)
-        series = list(series)
+        series = seriesList(series)
         starts = Starts()
         worker: ProcessWorker | None = None
         try:

@@ -23,6 +23,7 @@ from zope.interface import implementer
 
 from ._calls import CallRunner
 from ._status import ErrorText, Status, StatusResult
+from ._task import seriesList
 from .info import Info
 from .interfaces import ITask, ITaskCanceller, IWorker
 from .iteration import Deferator, IterationProducer
@@ -74,7 +75,7 @@ class MemoryWorker:
 
         @param capacity: How many tasks it wants at once.
         """
-        self.iQualified: list[Hashable] = list(series)
+        self.iQualified = seriesList(series)
         self.raw = raw
         self.capacity = capacity
         self.ID: int | None = None

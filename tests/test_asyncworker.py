@@ -70,6 +70,13 @@ class AsyncWorkerTests(SynchronousTestCase):
         """
         self.worker = AsyncWorker()
 
+    def test_seriesText(self) -> None:
+        """
+        A text in place of the list of series is refused, for it would make a series of
+        each letter.
+        """
+        self.assertRaises(TypeError, AsyncWorker, "crawl")
+
     def run_(self, f: Any, *args: Any, **kw: Any) -> tuple[Task, Deferred[None]]:
         """
         Have the worker run a call.

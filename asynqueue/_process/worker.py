@@ -19,6 +19,7 @@ from zope.interface import implementer
 from .._log import log
 from .._reactor import orGlobalReactor
 from .._status import Status
+from .._task import seriesList
 from ..errors import SerializationError, WorkerLost, WorkerStartError
 from ..interfaces import IRenewable, ITask, ITaskCanceller, IWorker
 from .exceptions import rebuild
@@ -207,7 +208,7 @@ class ProcessWorker:
 
         @raise ValueError: If a number is out of range.
         """
-        self.iQualified: list[Hashable] = list(series)
+        self.iQualified = seriesList(series)
         self.raw = raw
         self.callStats = callStats
         self.useReactor = useReactor

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._status import Status
+from .._task import seriesList
 from ..interfaces import ITask, ITaskCanceller, IWorker
 from .call import Call
 from .loop import ThreadSystem, realThreads
@@ -150,7 +151,7 @@ class ThreadWorker:
 
         @raise ThreadError: If no thread can be started.
         """
-        self.iQualified: list[Hashable] = list(series)
+        self.iQualified = seriesList(series)
         self.raw = raw
         self.ID: int | None = None
         self.hired = False
