@@ -17,7 +17,7 @@ from ._about import callText, failureText
 from ._calls import isIterator
 from ._log import log
 from ._status import ErrorText, Status
-from ._task import seriesList
+from ._task import forWorker, seriesList
 from .errors import WorkerError
 from .interfaces import ITask, ITaskCanceller, IWorker
 from .iteration import Deferator, IterationProducer
@@ -140,12 +140,7 @@ class AsyncWorker:
         @param done: Fires when it has been run.
         """
         self._task = task
-        f, args, kw = task.callTuple
-        raw, consumer = self.raw, None
-        if kw and ("raw" in kw or "consumer" in kw):
-            kw = dict(kw)
-            raw = kw.pop("raw", raw)
-            consumer = kw.pop("consumer", None)
+        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         try:
             result = f(*args, **kw)
         except BaseException:  # noqa: BLE001 - the callable is the user's

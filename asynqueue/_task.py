@@ -487,6 +487,27 @@ class TaskFactory:
         )
 
 
+def forWorker(
+    callTuple: tuple[Any, tuple[Any, ...], dict[str, Any]], raw: bool
+) -> tuple[Any, tuple[Any, ...], dict[str, Any], bool, Any]:
+    """
+    Tell what is meant for the worker from what is meant for the callable.
+
+    @param callTuple: The C{callTuple} of a task. It's left as it is.
+
+    @param raw: Whether the worker gives iterators back as they are, unless the call
+        says otherwise.
+
+    @return: The callable, its arguments, its keywords; whether an iterator is given
+        back as it is; the consumer of an iterator, or C{None}.
+    """
+    f, args, kw = callTuple
+    if not kw or ("raw" not in kw and "consumer" not in kw):
+        return f, args, kw, raw, None
+    kw = dict(kw)
+    return f, args, kw, kw.pop("raw", raw), kw.pop("consumer", None)
+
+
 def seriesList(series: Iterable[Hashable]) -> list[Hashable]:
     """
     Make the list of the series that a worker is told to be qualified for.

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from .._log import log
 from .._reactor import orGlobalReactor
 from .._status import Status
-from .._task import seriesList
+from .._task import forWorker, seriesList
 from ..errors import SerializationError, WorkerLost, WorkerStartError
 from ..interfaces import IRenewable, ITask, ITaskCanceller, IWorker
 from .exceptions import rebuild
@@ -286,12 +286,7 @@ class ProcessWorker:
         if self.state in (State.DYING, State.DEAD):
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
-        f, args, kw = task.callTuple
-        raw, consumer = self.raw, None
-        if kw and ("raw" in kw or "consumer" in kw):
-            kw = dict(kw)
-            raw = kw.pop("raw", raw)
-            consumer = kw.pop("consumer", None)
+        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         try:
             payload = dumpsCall(f, args, kw, raw)
         except NotPicklable as error:

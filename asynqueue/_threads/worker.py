@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._status import Status
-from .._task import seriesList
+from .._task import forWorker, seriesList
 from ..interfaces import ITask, ITaskCanceller, IWorker
 from .call import Call
 from .loop import ThreadSystem, realThreads
@@ -209,16 +209,9 @@ class ThreadWorker:
         if self._stopping or not self.t.threadRunning:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
-        call = task.callTuple
-        raw, consumer = self.raw, None
-        f, args, kw = call
-        if kw and ("raw" in kw or "consumer" in kw):
-            kw = dict(kw)
-            raw = kw.pop("raw", raw)
-            consumer = kw.pop("consumer", None)
-            call = f, args, kw
+        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         context: Context = getattr(task, "context", None) or copy_context()
-        job = _TaskCall(self, task, context, call, raw, consumer)
+        job = _TaskCall(self, task, context, (f, args, kw), raw, consumer)
         if not self._calls:
             self._first = task
         elif task.timeout is not None:
