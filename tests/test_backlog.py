@@ -80,6 +80,17 @@ class BacklogTests(SynchronousTestCase):
         jobs = self.put(3, 1, 2, 1, 3)
         self.assertEqual(self.popAll(), [jobs[n] for n in (1, 3, 2, 0, 4)])
 
+    def test_again(self) -> None:
+        """
+        A further attempt comes before tasks of the same priority that were made after
+        the first.
+        """
+        first, second = self.put(1, 1)
+        self.backlog.pop([None])
+        again = first.again()
+        self.backlog.put(again)
+        self.assertEqual(self.popAll(), [again, second])
+
     def test_anyOrder(self) -> None:
         """
         The order is right for any mixture of putting in, taking out and cancelling.

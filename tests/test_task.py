@@ -416,8 +416,8 @@ class TaskTests(SynchronousTestCase):
         first = task(same, 1, priority=5)
         first.options = "options"
         first.addCallback(lambda pair: None)
-        second = first.again()
         later = task(priority=5)
+        second = first.again()
         self.assertTrue(second < later)
         self.assertEqual((second.attempt, second.options), (1, "options"))
         self.assertEqual(second.again().attempt, 2)

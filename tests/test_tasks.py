@@ -1190,6 +1190,19 @@ class ShutdownTests(HandlerTestCase):
         self.assertEqual(len(self.successResultOf(self.handler.shutdown())), 2)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_reassign(self) -> None:
+        """
+        A task that was to be given to another worker is among the unfinished, since
+        there will be none.
+        """
+        self.hire()
+        job = self.put()
+        self.handler.terminate(1, timeout=1, reassign=True)
+        d = self.handler.shutdown()
+        self.clock.advance(1)
+        self.assertEqual(self.successResultOf(d), [job])
+        self.assertNoResult(job.d)
+
     def test_withdraw(self) -> None:
         """
         Waiting tasks can be taken out before.
