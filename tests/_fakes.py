@@ -231,15 +231,24 @@ class FakeProcess:
         """
         os.close(self._fds.pop(fd))
 
-    def end(self, exitCode: int | None = 0, signal: int | None = None) -> None:
+    def end(
+        self,
+        exitCode: int | None = 0,
+        signal: int | None = None,
+        reads: bool = True,
+    ) -> None:
         """
         End.
 
         @param exitCode: The exit code.
 
         @param signal: The signal that has done it.
+
+        @param reads: Whether it has read what it was sent before that.
         """
         self.ended = True
+        if reads and 3 in self._fds:
+            self.received()
         for fd in list(self._fds):
             self.close(fd)
         self.pid = None

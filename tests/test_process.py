@@ -512,6 +512,18 @@ class WorkerTests(WorkerCase):
         self.assertNoResult(task.d)
         self.assertEqual(self.worker.crash(), [task])
 
+    def test_lostBeforeReading(self) -> None:
+        """
+        Nor can one that hasn't read it, though it was there.
+        """
+        self.sender.hello()
+        self.serve()
+        task = self.task()
+        self.worker.run(task)
+        self.process.end(1, reads=False)
+        self.assertNoResult(task.d)
+        self.assertEqual(self.worker.crash(), [task])
+
     def test_goneBeforeCall(self) -> None:
         """
         Nor one that had gone when it was sent.

@@ -4,9 +4,12 @@ The parent's end: the child process, its pipes, its output, its end.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import struct
 import sys
+import termios
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -46,6 +49,9 @@ _GRACE = 0.5
 #: Seconds between looks whether a child that has closed its pipe has ended. The
 #: system tells that at once, but not to a reactor without signal handlers.
 _LOOK = 0.02
+
+#: A number as the system tells it.
+_NUMBER = struct.Struct("i")
 
 #: The program that the child runs.
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
@@ -194,7 +200,8 @@ class _Writer:
 
     @ivar accepted: How many bytes it was given.
 
-    @ivar delivered: How many of them the pipe has taken.
+    @ivar delivered: How many of them the pipe has taken; and, after L{settle}, without
+        those that nobody has read.
     """
 
     def __init__(self, fd: int, reactor: IReactorFDSet) -> None:
@@ -270,6 +277,16 @@ class _Writer:
             self._pending.clear()
             self._reactor.removeWriter(self)
             os.close(self._fd)
+
+    def settle(self) -> None:
+        """
+        Count what is still in the pipe as not delivered. Who read from it has ended.
+        """
+        if self._open:
+            # Some systems say that there's nothing, as seen from this end.
+            with suppress(OSError):
+                unread = fcntl.ioctl(self._fd, termios.FIONREAD, _NUMBER.pack(0))
+                self.delivered -= _NUMBER.unpack(unread)[0]
 
     def _push(self) -> None:
         """
@@ -377,7 +394,8 @@ class Child:
     @property
     def delivered(self) -> int:
         """
-        How many of these bytes have gone where the child can read them.
+        How many of these bytes have gone where the child can read them. Once it has
+        ended, those that it has read, if the system tells.
         """
         return self._writer.delivered
 
@@ -428,6 +446,7 @@ class Child:
         value: Any = reason.value
         code = 0 if reason.check(ProcessDone) else value.exitCode
         number = getattr(value, "signal", None)
+        self._writer.settle()
         self._writer.close()
         self._how = Ended(pid, code, number, "")
         for reader in self._readers:
