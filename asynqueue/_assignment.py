@@ -78,7 +78,7 @@ class Assignment:
         self._worker = worker
         if self._d is not None and not self._d.called:
             self._d.callback(worker)
-            if task.d.called:
+            if task.settled:
                 # Who heard that it's accepted has cancelled it.
                 return succeed(None)
         return _run(worker, task)

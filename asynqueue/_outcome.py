@@ -19,7 +19,7 @@ from ._log import log
 from ._policy import ErrorPolicy, failureOf
 from ._reactor import orGlobalReactor
 from ._status import Status
-from ._task import Task, checkSeconds
+from ._task import MOVED, Task, checkSeconds
 from .errors import (
     QueueStopped,
     TimeoutError,  # noqa: A004 - the name of the API
@@ -102,9 +102,9 @@ class Outcomes:
         @return: A Deferred that fires with what its result comes to.
         """
         self._load.oneMore()
-        d = task.d.addBoth(self._cameTo, task)
+        task.outcome = self._cameTo
         self._handler.enqueue(task)
-        return d
+        return task.d
 
     @property
     def delayed(self) -> list[Task]:
@@ -263,15 +263,14 @@ class Outcomes:
         if task.attempt >= options.retries or not self.accepting:
             self._finished()
             return self._settle(task, failure, text)
-        again = task.again()
         delay = options.retryDelay
         try:
-            seconds = delay(again.attempt) if callable(delay) else delay
+            seconds = delay(task.attempt + 1) if callable(delay) else delay
             checkSeconds("retryDelay", seconds, zero=True)
         except Exception:  # noqa: BLE001 - the callable is the user's
             self._finished()
             return self._settle(task, Failure(), "retryDelay failed")
-        return self._putAgain(again, seconds)
+        return self._putAgain(task.again(), seconds)
 
     def _move(self, task: Task) -> Any:
         """
@@ -298,7 +297,7 @@ class Outcomes:
             return failure
         return self._settle(task, failure, failure.getErrorMessage())
 
-    def _putAgain(self, task: Task, delay: float) -> Deferred[Any]:
+    def _putAgain(self, task: Task, delay: float) -> Any:
         """
         Queue another task of a call.
 
@@ -306,9 +305,8 @@ class Outcomes:
 
         @param delay: After so many seconds.
 
-        @return: A Deferred that fires with what its result comes to.
+        @return: L{MOVED}.
         """
-        d = task.d.addBoth(self._cameTo, task)
         if delay:
             self._delayed[task] = orGlobalReactor(self._reactor).callLater(
                 delay, self._delayOver, task
@@ -316,7 +314,7 @@ class Outcomes:
             task.holder = self
         else:
             self._handler.enqueue(task)
-        return d
+        return MOVED
 
     def cancelTask(self, task: Task) -> None:
         """

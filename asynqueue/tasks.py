@@ -681,7 +681,7 @@ class TaskHandler:
 
         @param task: The task.
         """
-        if task.d.called:
+        if task.settled:
             return
         task.stopTimer()
         task.accepted = False

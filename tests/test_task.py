@@ -9,14 +9,14 @@ import math
 import weakref
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from asynqueue._status import Status
-from asynqueue._task import Task, TaskFactory, checkSeconds
+from asynqueue._task import MOVED, Task, TaskFactory, checkSeconds
 from asynqueue.interfaces import ITask
 
 from ._cases import same, task
@@ -410,20 +410,116 @@ class TaskTests(SynchronousTestCase):
 
     def test_again(self) -> None:
         """
-        The next attempt keeps the place in the order and what was said of the call,
-        but not the callbacks.
+        The next attempt keeps the place in the order, what was said of the call, and
+        the Deferred, which no longer takes a result of the first.
         """
         first = task(same, 1, priority=5)
         first.options = "options"
-        first.addCallback(lambda pair: None)
         later = task(priority=5)
         second = first.again()
         self.assertTrue(second < later)
         self.assertEqual((second.attempt, second.options), (1, "options"))
-        self.assertEqual(second.again().attempt, 2)
-        second.callback((b"r", 1))
-        self.assertEqual(self.successResultOf(second.d), (b"r", 1))
-        self.assertNoResult(first.d)
+        self.assertIs(second.d, first.d)
+        self.assertEqual((first.settled, second.settled), (True, False))
+        first.callback((b"r", 1))
+        first.errback(ValueError())
+        self.assertNoResult(second.d)
+        third = second.again()
+        self.assertEqual(third.attempt, 2)
+        third.callback((b"r", 3))
+        self.assertEqual(self.successResultOf(first.d), (b"r", 3))
+        self.assertTrue(third.settled)
+
+    def test_cancelAgain(self) -> None:
+        """
+        Cancelling the Deferred then stops the work on the next attempt.
+        """
+        holder = Holder()
+        first = task()
+        second = first.again()
+        second.holder = holder
+        first.d.cancel()
+        self.assertEqual(holder.cancelled, [second])
+        self.failureResultOf(second.d, CancelledError)
+
+    def outcome(self, made: Any) -> tuple[Task, list[Any]]:
+        """
+        Make a task with an outcome.
+
+        @param made: What that makes of the result, or an exception that it raises.
+
+        @return: The task, and a list of what the outcome is given.
+        """
+        given: list[Any] = []
+
+        def outcome(result: Any, job: Task) -> Any:
+            given.append(result)
+            self.assertIs(job, made_)
+            if isinstance(made, Exception):
+                raise made
+            return made
+
+        made_ = task()
+        made_.outcome = outcome
+        return made_, given
+
+    def test_outcome(self) -> None:
+        """
+        The Deferred fires with what the outcome makes of the result, once.
+        """
+        job, given = self.outcome("made")
+        job.callback((b"r", 1))
+        job.callback((b"r", 2))
+        self.assertEqual(self.successResultOf(job.d), "made")
+        self.assertEqual(given, [(b"r", 1)])
+
+    def test_outcomeOfFailure(self) -> None:
+        """
+        It's given failures, too, also that of cancelling.
+        """
+        for fail, error in (
+            (lambda job: job.errback(ValueError()), ValueError),
+            (lambda job: job.d.cancel(), CancelledError),
+        ):
+            job, given = self.outcome("made")
+            fail(job)
+            self.assertEqual(self.successResultOf(job.d), "made")
+            (failure,) = given
+            failure.trap(error)
+
+    def test_outcomeFails(self) -> None:
+        """
+        If the outcome raises, or makes a failure, the Deferred fails.
+        """
+        for made in (KeyError(1), Failure(KeyError(1))):
+            job, _ = self.outcome(made)
+            job.callback((b"r", 1))
+            self.failureResultOf(job.d, KeyError)
+
+    def test_outcomeIsComing(self) -> None:
+        """
+        If it makes a Deferred, that is waited for, and cancelled in its stead.
+        """
+        coming: Deferred[Any] = Deferred()
+        job, _ = self.outcome(coming)
+        job.callback((b"r", 1))
+        self.assertNoResult(job.d)
+        coming.callback(5)
+        self.assertEqual(self.successResultOf(job.d), 5)
+        coming = Deferred()
+        job, _ = self.outcome(coming)
+        job.callback((b"r", 1))
+        job.d.cancel()
+        self.failureResultOf(job.d, CancelledError)
+        self.assertIsNone(self.successResultOf(coming))
+
+    def test_outcomeMoved(self) -> None:
+        """
+        If it has made another task of the call, it's left to that.
+        """
+        job, _ = self.outcome(MOVED)
+        job.callback((b"r", 1))
+        self.assertNoResult(job.d)
 
     def test_reset(self) -> None:
         """
