@@ -93,6 +93,8 @@ class Ended:
             except ValueError:
                 name = "a signal"
             return f"{who} was ended by {name} ({self.signal})"
+        if self.exitCode is None:
+            return f"{who} was not started"
         return f"{who} ended with exit code {self.exitCode}"
 
 

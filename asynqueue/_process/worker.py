@@ -486,7 +486,8 @@ class ProcessWorker:
         try:
             self._start()
         except OSError as error:
-            self._childEnded(Ended(None, None, None, str(error)))
+            self._failure = f"it could not be started: {error}"
+            self._childEnded(Ended(None, None, None, ""))
 
     def _startTimedOut(self) -> None:
         """
