@@ -7,6 +7,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import struct
 import sys
 import zlib
@@ -488,3 +489,128 @@ class LogsTests(ExampleTestCase):
         self.assertNotIn("Traceback", terminal.output)
         self.assertNotIn("Unhandled", terminal.output)
         self.assertGroupGone(terminal.group)
+
+
+class FilesTests(ExampleTestCase):
+    """
+    Tests of C{files.py}.
+    """
+
+    async def make(self) -> Any:
+        """
+        Make a log of 20,000 lines, which is unpacked in several pieces.
+
+        @return: What is in it.
+        """
+        out, _, code = await run(
+            *("makelog.py", "--lines=20000", "--malformed=0", "--facts"),
+            self.path("a.log.gz"),
+        )
+        self.assertEqual(code, 0)
+        return json.loads(out)
+
+    async def test_count(self) -> None:
+        """
+        The values of the field are counted, over all pieces, with none lost where two
+        of them meet.
+        """
+        facts = await self.make()
+        out, err, code = await run("files.py", self.path("a.log.gz"), "--field=7")
+        self.assertEqual(code, 0)
+        rows = re.findall(r"^ *([\d,]+) '(\d+)'$", out, re.MULTILINE)
+        counts = {status: int(text.replace(",", "")) for text, status in rows}
+        ranked = sorted(facts["statuses"].items(), key=lambda item: -item[1])
+        self.assertEqual(sorted(counts.values()), sorted(n for _, n in ranked[:10]))
+        for status, number in counts.items():
+            self.assertEqual(facts["statuses"][status], number)
+        size = len(gzip.decompress(Path(self.path("a.log.gz")).read_bytes()))
+        self.assertIn("20,000 rows", err)
+        self.assertIn(f"{size:,} bytes unpacked", err)
+
+    async def test_memory(self) -> None:
+        """
+        Memory stays small, however large the file is.
+        """
+        line = b"x" * 49 + b"\n"
+        with gzip.open(self.path("large.gz"), "wb", compresslevel=1) as file:
+            for _ in range(100):
+                file.write(line * 20_000)
+        _, err, code = await run("files.py", self.path("large.gz"))
+        self.assertEqual(code, 0)
+        self.assertIn("100,000,000 bytes unpacked", err)
+        peak = re.search(r"(\d+) MB of memory at most", err)
+        assert peak is not None, err
+        self.assertLess(int(peak[1]), 90)
+
+    async def test_delimiter(self) -> None:
+        """
+        Fields may be separated by another character, and quoted. A last line needs no
+        end, and a row may lack the field.
+        """
+        with gzip.open(self.path("a.csv.gz"), "wb") as file:
+            file.write(b'1,"a,\nb"\n2,c\r\n3\n4,c')
+        out, err, code = await run(
+            *("files.py", "--delimiter=,", "--field=2"), self.path("a.csv.gz")
+        )
+        self.assertEqual(code, 0)
+        self.assertEqual(
+            [line.split(maxsplit=1) for line in out.splitlines()],
+            [["2", "'c'"], ["1", r"'a,\nb'"]],
+        )
+        self.assertIn("4 rows, 1 of them without the field", err)
+
+    async def test_cutOff(self) -> None:
+        """
+        If the file ends too early, what could be read is counted, that's said, and the
+        exit code is 1.
+        """
+        await self.make()
+        path = Path(self.path("a.log.gz"))
+        path.write_bytes(path.read_bytes()[:-2000])
+        out, err, code = await run("files.py", str(path), "--field=7")
+        self.assertEqual(code, 1)
+        self.assertIn(" '200'\n", out)
+        self.assertIn("can't be read to its end: EOFError", err)
+        self.assertNotIn("Traceback", err)
+
+    async def test_unreadable(self) -> None:
+        """
+        What isn't there, isn't compressed, or has no lines, is named.
+        """
+        Path(self.path("plain")).write_bytes(b"plain\n")
+        Path(self.path("endless")).write_bytes(gzip.compress(b"x" * 3_000_000))
+        for name, text in [
+            ("missing", "can't be read to its end: FileNotFoundError"),
+            ("plain", "can't be read to its end: BadGzipFile"),
+            ("endless", "can't be parsed: a line is longer than 1,000,000 bytes"),
+        ]:
+            out, err, code = await run("files.py", self.path(name))
+            self.assertEqual((out, code), ("", 1))
+            self.assertIn(text, err)
+            self.assertNotIn("Traceback", err)
+
+    async def test_badOptions(self) -> None:
+        """
+        What makes no sense on the command line is named, with exit code 2.
+        """
+        for option in ["--field=0", "--delimiter=", "--delimiter=ab", "--top=x"]:
+            _, err, code = await run("files.py", option, "a.gz")
+            self.assertEqual(code, 2, option)
+            self.assertIn(f"argument {option.split('=')[0]}: invalid", err)
+
+    async def test_ctrlC(self) -> None:
+        """
+        Ctrl-C ends the program with exit code 130 and a word about it, though a thread
+        is blocked in reading the file.
+        """
+        pipe = self.path("pipe")
+        os.mkfifo(pipe)
+        terminal = Terminal("files.py", pipe)
+        # This returns when the thread has opened the other end.
+        writer = await deferToThread(os.open, pipe, os.O_WRONLY)
+        self.addCleanup(os.close, writer)
+        terminal.pressCtrlC()
+        self.assertEqual(await terminal.ended, 130)
+        self.assertIn("Interrupted", terminal.output)
+        self.assertNotIn("Traceback", terminal.output)
+        self.assertNotIn("Unhandled", terminal.output)
