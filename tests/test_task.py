@@ -513,6 +513,20 @@ class TaskTests(SynchronousTestCase):
         self.failureResultOf(job.d, CancelledError)
         self.assertIsNone(self.successResultOf(coming))
 
+    def test_cancelledByOutcome(self) -> None:
+        """
+        If it has the Deferred cancelled, what it makes of the result is dropped.
+        """
+        job = task()
+
+        def outcome(result: Any, job: Task) -> str:
+            job.d.cancel()
+            return "made"
+
+        job.outcome = outcome
+        job.callback((b"r", 1))
+        self.failureResultOf(job.d, CancelledError)
+
     def test_outcomeMoved(self) -> None:
         """
         If it has made another task of the call, it's left to that.
