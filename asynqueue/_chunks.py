@@ -93,6 +93,9 @@ def _gather(results: list[Any], first: int, start: float) -> Any:
     defer = sys.modules["twisted.internet.defer"]
 
     async def gather() -> Any:
+        """
+        Wait for one after the other.
+        """
         values: list[Any] = []
         try:
             for result in results:  # not at once: those before a failure are kept

@@ -158,6 +158,9 @@ class AsyncWorkerTests(SynchronousTestCase):
         d: Deferred[int] = Deferred()
 
         async def double() -> int:
+            """
+            Take a turn of the reactor.
+            """
             return 2 * await d
 
         job, _ = self.run_(double)

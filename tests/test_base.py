@@ -528,6 +528,9 @@ class CallTests(QueueTestCase):
         results: list[Any] = []
 
         async def main() -> None:
+            """
+            Make calls as a program would.
+            """
             async with self.queue(AsyncWorker()) as q:
                 results.append(await q.call(same, 1))
                 q.call(results.append, 2)
@@ -543,6 +546,9 @@ class CallTests(QueueTestCase):
         waiting: list[Deferred[Any]] = []
 
         async def main() -> None:
+            """
+            Make calls as a program would.
+            """
             async with self.queue() as q:
                 waiting.append(q.call(same))
                 raise KeyError(1)

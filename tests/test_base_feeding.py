@@ -182,6 +182,9 @@ class FeedingTests(QueueTestCase):
         most = 0
 
         async def feed(q: TaskQueue) -> None:
+            """
+            Feed the queue as it has room.
+            """
             for n in range(50):
                 await q.ready()
                 q.call(same, n)

@@ -485,6 +485,9 @@ class RunningFaultTests(FaultCase):
         done: Deferred[None] = Deferred()
 
         def again(_: object) -> None:
+            """
+            Queue another call from the callback of the last.
+            """
             nonlocal left
             left -= 1
             if left >= 50_000:
@@ -493,6 +496,9 @@ class RunningFaultTests(FaultCase):
                 done.callback(None)
 
         def turn() -> None:
+            """
+            Count the turns of the reactor.
+            """
             nonlocal turns
             turns += 1
             if not done.called:
@@ -544,7 +550,14 @@ class RunningFaultTests(FaultCase):
         self.assertEqual(await self.pidOf(q), pid)
 
         class Stopping(Items):
+            """
+            Wants no more than three items.
+            """
+
             def write(self, data: Any) -> None:
+                """
+                Take an item.
+                """
                 super().write(data)
                 if len(self.items) == 3:
                     self.producer.stopProducing()
@@ -561,7 +574,14 @@ class RunningFaultTests(FaultCase):
         """
 
         class Raising(Items):
+            """
+            Fails at an item.
+            """
+
             def write(self, data: Any) -> None:
+                """
+                Take an item.
+                """
                 super().write(data)
                 if len(self.items) == 3:
                     raise LookupError("the consumer's")

@@ -70,6 +70,9 @@ def collect(deferator: Deferator) -> tuple[list[Any], Deferred[None]]:
     items: list[Any] = []
 
     async def loop() -> None:
+        """
+        Take all items.
+        """
         async for item in deferator:
             items.append(item)  # noqa: PERF401 - seen as they come
 
@@ -618,6 +621,9 @@ class DeferatorTests(SynchronousTestCase):
         """
 
         def leave() -> Iterator[int]:
+            """
+            Leave the loop early.
+            """
             yield 1
             raise SystemExit(3)
 
@@ -1049,6 +1055,9 @@ class AbandonTests(SynchronousTestCase):
         source = BufferedSource(onStop=lambda: told.append("stop"))
 
         async def leave(deferator: Deferator) -> None:
+            """
+            Leave the loop early.
+            """
             async for item in deferator:
                 if item == "b":
                     break

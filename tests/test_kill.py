@@ -185,6 +185,9 @@ class HasEndedTests(SynchronousTestCase):
         """
 
         def refuse(pid: int, number: int) -> None:
+            """
+            Have no descriptor of a process.
+            """
             raise PermissionError
 
         self.patch(os, "kill", refuse)
@@ -322,6 +325,9 @@ class RealTests(TestCase):
         """
 
         def refuse(pid: int, flags: int = 0) -> int:
+            """
+            Have no descriptor of a process.
+            """
             raise OSError("Function not implemented")
 
         if hasattr(os, "pidfd_open"):

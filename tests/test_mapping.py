@@ -226,6 +226,9 @@ class MapTests(SynchronousTestCase):
         """
 
         async def take() -> list[int]:
+            """
+            Take results.
+            """
             got = []
             async for x in self.q.imap(abs, itertools.count(-2)):
                 got.append(x)
@@ -255,6 +258,9 @@ class MapTests(SynchronousTestCase):
         got: list[float] = []
 
         async def take() -> None:
+            """
+            Take results.
+            """
             async for x in self.q.imap(invert, itertools.count()):
                 got.append(x)  # noqa: PERF401 - they're wanted although it fails
 
