@@ -14,6 +14,7 @@ from ._process.options import START_TIMEOUT, ChildOptions
 from ._process.shared import ProcessBase
 from ._process.starts import Starts
 from ._process.worker import ProcessWorker
+from ._reactor import orGlobalReactor
 from ._task import seriesList
 from .base import TaskQueue
 from .tasks import Task
@@ -102,7 +103,7 @@ class ProcessQueue(TaskQueue):
         self.callStats = callStats
         super().__init__(**kw)
         series = seriesList(series)
-        starts = Starts()
+        starts = Starts(orGlobalReactor(kw.get("reactor")).seconds)
         worker: ProcessWorker | None = None
         try:
             for _ in range(N):

@@ -221,7 +221,7 @@ class Model:
         crash, reassign = self.random.random() < 0.5, self.random.random() < 0.5
         self.hired.remove(worker)
         self.leaving.append(worker)
-        before = [t for t in worker.running if self.isCall(t)]
+        before: list[Any] = [t for t in worker.running if self.isCall(t)]
         if crash and not reassign:
             self.passing = (errors.WorkerLost,)
         final = [self.calls[t.callTuple[1][1]] for t in before]

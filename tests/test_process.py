@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass, verifyObject
 
@@ -1246,16 +1247,24 @@ class StartsTests(SynchronousTestCase):
         """
         It's soon given up if they fail by themselves, and late if they're killed.
         """
-        starts = Starts()
+        clock = Clock()
+        starts = Starts(clock.seconds)
         for i in range(3):
             self.assertFalse(starts.hopeless, i)
             starts.failed(None)
         self.assertTrue(starts.hopeless)
         starts.succeeded()
-        for i in range(30):
+        for i in range(40):
             self.assertFalse(starts.hopeless, i)
             starts.failed(9)
+        clock.advance(29)
+        self.assertFalse(starts.hopeless)
+        clock.advance(1)
         self.assertTrue(starts.hopeless)
+        starts.succeeded()
+        starts.failed(9)
+        clock.advance(60)
+        self.assertFalse(starts.hopeless)
 
 
 class MemoryTests(SynchronousTestCase):

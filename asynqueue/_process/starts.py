@@ -4,19 +4,24 @@ How the starting of children goes, and when it's given up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from time import monotonic
+
 __all__ = ["Starts"]
 
 #: Children that end by themselves before they're ready, in a row, until no other is
 #: started.
 _MOST_FAILURES = 3
 
-#: The same for children that a signal ends. Somebody may be killing them, which says
-#: little about the next one.
+#: The same for children that a signal ends, and how many seconds this must have been
+#: going on. Somebody may be killing them, which says little about the next one.
 _MOST_KILLED = 30
+_KILLED_SECONDS = 30.0
 
-#: Seconds to wait before another is started, doubled each time, and the most of that.
-_BACK_OFF = 0.1
-_MOST_BACK_OFF = 0.8
+#: Seconds to wait before another is started, doubled each time, and the most of that:
+#: after children that have ended by themselves, and after those that were killed.
+_BACK_OFF, _MOST_BACK_OFF = 0.1, 0.8
+_KILLED_BACK_OFF, _MOST_KILLED_BACK_OFF = 0.05, 0.2
 
 #: The same before the first of another row, after one has been given up.
 _ROW_BACK_OFF = 1.0
@@ -32,29 +37,39 @@ class Starts:
     @ivar killed: Children that a signal has ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
+        """
+        Begin to count.
+
+        @param seconds: Tells the time.
+        """
         self.failures = 0
         self.killed = 0
         self._rows = 0
+        self._seconds = seconds
+        self._firstKilled = 0.0
 
     @property
     def hopeless(self) -> bool:
         """
         Whether there's no use in starting another child.
         """
-        return self.failures >= _MOST_FAILURES or self.killed >= _MOST_KILLED
+        return self.failures >= _MOST_FAILURES or (
+            self.killed >= _MOST_KILLED
+            and self._seconds() - self._firstKilled >= _KILLED_SECONDS
+        )
 
     @property
     def delay(self) -> float:
         """
         Seconds to wait before another child is started.
         """
-        number = self.failures + self.killed
-        if number:
-            return min(_BACK_OFF * 2.0 ** (number - 1), _MOST_BACK_OFF)
-        if self._rows:
-            return min(_ROW_BACK_OFF * 2.0 ** (self._rows - 1), _MOST_ROW_BACK_OFF)
-        return 0.0
+        if not self.failures and not self.killed:
+            return _doubled(self._rows, _ROW_BACK_OFF, _MOST_ROW_BACK_OFF)
+        return max(
+            _doubled(self.failures, _BACK_OFF, _MOST_BACK_OFF),
+            _doubled(self.killed, _KILLED_BACK_OFF, _MOST_KILLED_BACK_OFF),
+        )
 
     def succeeded(self) -> None:
         """
@@ -79,4 +94,21 @@ class Starts:
         if signal is None:
             self.failures += 1
         else:
+            if not self.killed:
+                self._firstKilled = self._seconds()
             self.killed += 1
+
+
+def _doubled(number: int, first: float, most: float) -> float:
+    """
+    Say how long to wait after a number of failures.
+
+    @param number: The number.
+
+    @param first: Seconds after the first, doubled with each other.
+
+    @param most: The most seconds.
+
+    @return: The seconds, 0 without a failure.
+    """
+    return min(first * 2.0 ** (min(number, 20) - 1), most) if number else 0.0

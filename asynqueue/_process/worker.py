@@ -222,7 +222,7 @@ class ProcessWorker:
             env, initializer, niceness, maxTasks, maxMemory, startTimeout
         )
         self._reactor: IReactorChild = orGlobalReactor(reactor)
-        self._starts = _starts or Starts()
+        self._starts = _starts or Starts(self._reactor.seconds)
         self._greeted = False
         self._upToDate = False
         self._taken = 0
