@@ -741,6 +741,40 @@ class OrderedTests(BridgeCase):
         self.assertEqual(self.reactor.threads.alive, [])
         self.assertEqual(self.resultOf(self.p.stop()), (5, ("a",), {"x": 1}))
 
+    def test_nested(self) -> None:
+        """
+        An item that is finished by the function that makes a later one comes before
+        that, and nothing comes in the place of the later one until it's made.
+        """
+        first: Deferred[str] = Deferred()
+
+        def second() -> str:
+            first.callback("first")
+            return "second"
+
+        self.p.start(self.collect)
+        self.p.produceItem(lambda: first)
+        self.p.produceItem(second)
+        self.resultOf(self.p.stop())
+        self.assertEqual(self.got, ["first", "second"])
+
+    def test_nestedFailure(self) -> None:
+        """
+        If what that function finishes is a failure, its own item is not made.
+        """
+        first: Deferred[str] = Deferred()
+        second: Deferred[str] = Deferred()
+
+        def fail() -> Deferred[str]:
+            first.errback(KeyError("first"))
+            return second
+
+        self.p.start(self.collect)
+        self.p.produceItem(lambda: first)
+        self.assertIs(self.successResultOf(self.p.produceItem(fail)), False)
+        self.assertTrue(second.called)
+        self.failureOf(self.p.stop(), KeyError)
+
     def test_stopWaits(self) -> None:
         """
         Stopping waits for what is in the making. No more items are wanted then.

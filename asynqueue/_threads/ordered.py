@@ -27,17 +27,21 @@ class _Place:
     """
     The place of an item in the line.
 
-    @ivar d: A Deferred for the item while it's in the making, then C{None}.
+    @ivar d: A Deferred for the item while it's in the making, C{None} before, while
+        the function that makes it is being called, and after.
+
+    @ivar made: Whether the item, or the failure, is there.
 
     @ivar item: The item.
 
     @ivar failure: What has become of it instead, or C{None}.
     """
 
-    __slots__ = ("d", "failure", "item")
+    __slots__ = ("d", "failure", "item", "made")
 
     def __init__(self) -> None:
         self.d: Deferred[Any] | None = None
+        self.made = False
         self.item: Any = None
         self.failure: Failure | None = None
 
@@ -151,6 +155,9 @@ class OrderedItemProducer(PoolUser):
         d.addCallbacks(
             self._made, self._failed, callbackArgs=(place,), errbackArgs=(place,)
         )
+        if self._over and not place.made:
+            # It has come to the end while the function was being called.
+            d.cancel()
         if not self._wantsMore():
             return succeed(False)
         if len(self._line) < self._ahead:
@@ -220,6 +227,7 @@ class OrderedItemProducer(PoolUser):
         @param place: The place.
         """
         place.d = None
+        place.made = True
         place.item = item
         self._handOver()
 
@@ -232,6 +240,7 @@ class OrderedItemProducer(PoolUser):
         @param place: The place.
         """
         place.d = None
+        place.made = True
         place.failure = failure
         self._handOver()
 
@@ -259,7 +268,7 @@ class OrderedItemProducer(PoolUser):
 
         @return: Whether there was something to be done.
         """
-        if self._line and self._line[0].d is None and not self._paused:
+        if self._line and self._line[0].made and not self._paused:
             place = self._line.popleft()
             if place.failure is None:
                 self._consumerator.write(place.item)
