@@ -28,7 +28,7 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import react
+from twisted.internet.task import deferLater, react
 
 from asynqueue.threads import Filerator
 
@@ -153,6 +153,8 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
         return done
 
     reactor.addSystemEventTrigger("before", "shutdown", interrupt)
+    # From when it runs, which is after this, Ctrl-C is the reactor's.
+    await deferLater(reactor, 0)
     try:
         await count(file, options, interrupted)
     finally:
@@ -201,6 +203,24 @@ async def count(
         raise SystemExit(f"{options.path} can't be read to its end: {kind}: {problem}")
 
 
+def peakMegabytes() -> int:
+    """
+    Tell how much memory this process has had in use at most.
+
+    @return: Megabytes.
+    """
+    try:
+        # What getrusage tells may be of the program that has started this one.
+        with open("/proc/self/status") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) // 1024
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
 def report(summary: Summary, seconds: float) -> None:
     """
     Tell how it went.
@@ -209,8 +229,7 @@ def report(summary: Summary, seconds: float) -> None:
 
     @param seconds: How long it took.
     """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak //= 1024 * 1024 if sys.platform == "darwin" else 1024
+    peak = peakMegabytes()
     different = len(summary.values)
     print(
         f"\n{summary.rows:,} rows, {summary.short:,} of them without the field, which"
