@@ -385,6 +385,8 @@ class RunningFaultTests(FaultCase):
         for _ in range(5):
             pid = await self.pidOf(q)
             os.kill(pid, signal.SIGSTOP)
+            # It may read on until it has stopped.
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
             call = self.call(q, os.getpid)
             os.kill(pid, signal.SIGKILL)
             self.assertNotEqual(await call, pid)
