@@ -45,6 +45,16 @@ def segments() -> set[str]:
     return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
 
 
+def freeze(pid: int) -> None:
+    """
+    Stop a child, and wait until it has stopped. It may read on until then.
+
+    @param pid: Its process ID.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+
+
 class FaultCase(ChildrenTestCase):
     """
     A test of a fault.
@@ -241,7 +251,7 @@ class PicklingFaultTests(FaultCase):
         """
         q = self.queue()
         pid = await self.pidOf(q)
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         call = self.call(q, faults.length, bytes(size))
         await wait(0.05)
         os.kill(pid, signal.SIGKILL)
@@ -307,7 +317,7 @@ class RunningFaultTests(FaultCase):
         """
         q = self.queue()
         pid = await self.pidOf(q)
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
         call = self.call(q, pow, 2, 2, timeout=0.2, retries=0)
         [worker] = q.workers()
         await self.failureOf(errors.TimeoutError, call)
@@ -384,9 +394,7 @@ class RunningFaultTests(FaultCase):
         q = self.queue()
         for _ in range(5):
             pid = await self.pidOf(q)
-            os.kill(pid, signal.SIGSTOP)
-            # It may read on until it has stopped.
-            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+            freeze(pid)
             call = self.call(q, os.getpid)
             os.kill(pid, signal.SIGKILL)
             self.assertNotEqual(await call, pid)
