@@ -1160,7 +1160,9 @@ class EndlessTests(SynchronousTestCase):
         Callbacks that ask for one item after the other don't fill the stack, if all
         items are at hand.
         """
-        self.step(Deferator(iter(range(20_000))))
+        deferator = Deferator(iter(range(20_000)))
+        deferator.reactor = self.clock
+        self.step(deferator)
         self.assertEqual(self.count, 20_000)
 
     def test_stackWhenPushed(self) -> None:
@@ -1168,7 +1170,9 @@ class EndlessTests(SynchronousTestCase):
         Nor do they if the items have been waited for.
         """
         source = BufferedSource()
-        self.step(Deferator(source))
+        deferator = Deferator(source)
+        deferator.reactor = self.clock
+        self.step(deferator)
         source.push(range(20_000))
         source.end()
         self.assertEqual(self.count, 20_000)
@@ -1178,7 +1182,9 @@ class EndlessTests(SynchronousTestCase):
         Nor do they if each item is pushed because the one before it was taken.
         """
         source = BufferedSource(lambda _: self.pushOne(source))
-        self.step(Deferator(source))
+        deferator = Deferator(source)
+        deferator.reactor = self.clock
+        self.step(deferator)
         self.pushOne(source)
         self.assertEqual(self.count, 5_000)
 
