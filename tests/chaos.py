@@ -35,8 +35,15 @@ from asynqueue.process import ProcessQueue
 #: So many calls are queued or running at a time.
 AT_A_TIME = 64
 
-#: Seconds between two deeds of the agent, on average.
-EVERY = 0.05
+#: Seconds between two deeds of the agent, on average: there are bad moments and quiet
+#: ones.
+EVERY = (0.02, 0.05, 1.0)
+
+#: A child is replaced after so many calls.
+MOST_TASKS = 100
+
+#: What was set up in this interpreter.
+prepared: list[str] = []
 
 
 class Ordinary(Exception):
@@ -89,6 +96,20 @@ def leave(x: int) -> None:
     End the child.
     """
     os._exit(x % 256)
+
+
+def prepare(what: str) -> None:
+    """
+    Set up this interpreter.
+    """
+    prepared.append(what)
+
+
+def isPrepared(x: int) -> list[str]:
+    """
+    Tell how this interpreter is set up.
+    """
+    return prepared
 
 
 def items(x: int) -> Iterator[int]:
@@ -170,7 +191,13 @@ class Chaos:
         self.ledger = Ledger()
         self.deeds: Counter[str] = Counter()
         self._reactor = reactor
-        self._q = ProcessQueue(workers, timeout=5.0)
+        self._q = ProcessQueue(
+            workers,
+            timeout=5.0,
+            maxTasks=MOST_TASKS,
+            initializer=(prepare, ("first",)),
+        )
+        self._q.update(prepare, "second")
         self._workers = workers
         self._stopped: set[int] = set()
 
@@ -255,7 +282,9 @@ class Chaos:
         @param end: Until when.
         """
         while self._reactor.seconds() < end:
-            await deferLater(self._reactor, self.random.expovariate(1 / EVERY))
+            await deferLater(
+                self._reactor, self.random.expovariate(1 / self.random.choice(EVERY))
+            )
             pids = [w.process.pid for w in self._q.workers() if w.process.pid]
             if pids:
                 self._disturbOne(self.random.choice(pids))
@@ -299,6 +328,7 @@ _CALLS: list[tuple[Callable[[int], Any], Callable[[int], Any]]] = [
     (large, large),
     (fail, lambda x: None),
     (items, lambda x: list(range(x))),
+    (isPrepared, lambda x: ["first", "second"]),
 ]
 _CALLS = _CALLS * 8 + [(leave, lambda x: None)]
 
