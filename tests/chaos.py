@@ -17,9 +17,8 @@ import os
 import random
 import signal
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -32,91 +31,28 @@ from zope.interface import implementer
 from asynqueue.errors import TimeoutError, WorkerLost  # noqa: A004 - the API's name
 from asynqueue.process import ProcessQueue
 
+from ._chaosjobs import (
+    Ordinary,
+    count,
+    fail,
+    isPrepared,
+    items,
+    large,
+    leave,
+    nap,
+    prepare,
+    square,
+)
+
 #: So many calls are queued or running at a time.
 AT_A_TIME = 64
 
 #: Seconds between two deeds of the agent, on average: there are bad moments and quiet
 #: ones.
-EVERY = (0.02, 0.05, 1.0)
+EVERY = (0.02, 0.05, 0.3)
 
 #: A child is replaced after so many calls.
 MOST_TASKS = 100
-
-#: What was set up in this interpreter.
-prepared: list[str] = []
-
-
-class Ordinary(Exception):
-    """
-    What a task raises that is meant to fail.
-    """
-
-
-def square(x: int) -> int:
-    """
-    Do next to nothing.
-    """
-    return x * x
-
-
-def count(x: int) -> int:
-    """
-    Keep a core busy for a moment.
-    """
-    total = 0
-    for i in range(x * 200):
-        total += i
-    return total
-
-
-def nap(x: int) -> int:
-    """
-    Take some time.
-    """
-    time.sleep(x / 10_000)
-    return x
-
-
-def large(x: int) -> bytes:
-    """
-    Have a large result.
-    """
-    return bytes([x % 256]) * (x * 10_000)
-
-
-def fail(x: int) -> None:
-    """
-    Raise.
-    """
-    raise Ordinary(x)
-
-
-def leave(x: int) -> None:
-    """
-    End the child.
-    """
-    os._exit(x % 256)
-
-
-def prepare(what: str) -> None:
-    """
-    Set up this interpreter.
-    """
-    prepared.append(what)
-
-
-def isPrepared(x: int) -> list[str]:
-    """
-    Tell how this interpreter is set up.
-    """
-    return prepared
-
-
-def items(x: int) -> Iterator[int]:
-    """
-    Yield.
-    """
-    yield from range(x)
 
 
 @implementer(IConsumer)
