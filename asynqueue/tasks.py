@@ -669,11 +669,13 @@ class TaskHandler:
             return
         if departure.timer is not None and departure.timer.active():
             departure.timer.cancel()
-        if departure.reassign and self.isRunning:
-            for task in tasks:
-                self._reassign(task)
-            tasks = []
-        departure.d.callback(tasks)
+        moved = departure.reassign and self.isRunning
+        # Updates were meant for that worker alone, and are nobody's unfinished tasks.
+        settled = [task for task in tasks if moved or task in self._updating]
+        unfinished = [task for task in tasks if task not in settled]
+        for task in settled:
+            self._reassign(task)
+        departure.d.callback(unfinished)
 
     def _reassign(self, task: Task) -> None:
         """

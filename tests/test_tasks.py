@@ -858,6 +858,19 @@ class UpdateTests(HandlerTestCase):
     Tests of L{TaskHandler.update}.
     """
 
+    def test_crashed(self) -> None:
+        """
+        An update that a crashed worker had not run fails there, and isn't among the
+        tasks left unfinished.
+        """
+        worker = MemoryWorker()
+        workerID = self.successResultOf(self.handler.hire(worker))
+        d = self.handler.update(task())
+        unfinished = self.handler.terminate(workerID, crash=True)
+        self.assertEqual(self.successResultOf(unfinished), [])
+        [text] = self.successResultOf(d)
+        self.assertIn("lost before the update", text)
+
     def test_results(self) -> None:
         """
         A copy of the task is run on each worker, at the same time; the Deferred fires
