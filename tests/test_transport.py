@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import sys
 
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -341,14 +341,37 @@ class ChildTests(SynchronousTestCase):
 
     def test_connectionLost(self) -> None:
         """
-        Reactors tell the end of a pipe in two ways. Both are understood.
+        A reactor that ends has all pipes closed.
         """
-        reason = Failure(ConnectionDone())
+        reason = Failure(ConnectionLost())
         self.child.send(Kind.CALL, 1, bytes(1_000_000))
         for selectable in self.reactor.removeAll():
             selectable.connectionLost(reason)
         self.assertEqual(self.reactor.removeAll(), [])
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+
+    def test_hangup(self) -> None:
+        """
+        Reactors tell the end of a pipe in two ways. Both are understood.
+        """
+        self.process.close(4)
+        for selectable in self.reactor.getReaders():
+            self.reactor.removeReader(selectable)
+            selectable.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(self.reactor.getReaders()), 2)
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+
+    def test_hangupOfAnother(self) -> None:
+        """
+        The end of another pipe, which has had the same number, isn't taken for one.
+        """
+        self.process.send(Kind.HELLO, 0)
+        for selectable in self.reactor.getReaders():
+            self.reactor.removeReader(selectable)
+            selectable.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(self.reactor.getReaders()), 3)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(len(self.got), 1)
 
     def test_selectables(self) -> None:
         """

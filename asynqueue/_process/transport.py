@@ -17,7 +17,11 @@ from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined
 from typing import Any
 
 from attrs import evolve, frozen
-from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.error import (
+    ConnectionDone,
+    ProcessDone,
+    ProcessExitedAlready,
+)
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorFDSet,
@@ -150,9 +154,18 @@ class _Reader:
         """
         Implement C{IReadDescriptor.connectionLost}.
 
-        @param reason: Why.
+        A reactor that has heard of several ends in one turn knows them by number only.
+        If the first has had a descriptor closed, and a new one has its number now,
+        then the end that is told isn't that of the new one.
+
+        @param reason: Why: the pipe is said to be at its end, or the reactor is.
         """
-        self.close()
+        if self._open and reason.check(ConnectionDone):
+            # It was taken out, and stays in unless this finds the end.
+            self._reactor.addReader(self)
+            self._read()
+        else:
+            self.close()
 
     def finish(self) -> None:
         """
