@@ -135,7 +135,7 @@ class Chaos:
         )
         self._q.update(prepare, "second")
         self._workers = workers
-        self._stopped: set[int] = set()
+        self._halts: list[Any] = []
 
     async def run(self, seconds: float) -> None:
         """
@@ -151,6 +151,9 @@ class Chaos:
         if len(self._q) != self._workers:
             self.ledger.wrong.append(f"{len(self._q)} workers of {self._workers}")
         unfinished = await self._q.shutdown(drain=True)
+        for halt in self._halts:
+            if halt.active():
+                halt.cancel()
         if unfinished:
             self.ledger.wrong.append(f"unfinished: {unfinished}")
 
@@ -236,7 +239,8 @@ class Chaos:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
             if number == signal.SIGSTOP:
-                self._reactor.callLater(self.random.random() / 2, self._goOn, pid)
+                delay = self.random.random() / 2
+                self._halts.append(self._reactor.callLater(delay, self._goOn, pid))
 
     def _goOn(self, pid: int) -> None:
         """
