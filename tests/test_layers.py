@@ -20,6 +20,7 @@ LAYERS = """
 _version errors _status _about _process _process.shared _threads
 _reactor _log interfaces _process.framing _process.payloads _process.memory
 _calls _chunks info _delay _kill _sync _process.raised _process.output _process.starts
+_process.stream
 _process.options
 _sources _process.universe _process.exceptions _process.transport
 _threads.loop _threads.channel
@@ -70,6 +71,7 @@ LIGHT = {
     "_process.payloads",
     "_process.raised",
     "_process.shared",
+    "_process.stream",
     "_process.universe",
     "_status",
     "_version",

@@ -20,7 +20,8 @@ from .._calls import CallRunner
 from .._reactor import globalReactor
 from .framing import Kind
 from .payloads import dumps
-from .universe import Stream, Universe
+from .stream import Stream
+from .universe import Universe
 
 __all__ = ["ReactorUniverse", "run"]
 
