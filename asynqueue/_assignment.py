@@ -18,7 +18,7 @@ from ._log import log
 from ._reactor import orGlobalReactor
 from ._task import Task
 from .errors import ImplementationError
-from .interfaces import ITaskCanceller, IWorker
+from .interfaces import ISendsAhead, ITaskCanceller, IWorker
 
 __all__ = ["Assignment", "AssignmentFactory"]
 
@@ -28,6 +28,10 @@ _STRETCH = 0.004
 #: Calls may be nested so deep before the reactor hands tasks out. Programs whose
 #: callbacks make calls that complete at once, and add themselves to those, nest them.
 _DEEPEST = 250
+
+#: Seconds between looks whether a worker has tasks ahead that one with nothing to do
+#: could run.
+_RELIEF = 0.002
 
 #: At each so many occasions it's looked how deep they are.
 _GLANCE = 16
@@ -119,9 +123,11 @@ class _Post:
     @ivar listed: Whether it's in line to be looked at.
 
     @ivar open: Whether it's to get tasks at all.
+
+    @ivar ahead: Whether it may have tasks that it could give back.
     """
 
-    __slots__ = ("canceller", "listed", "open", "running", "series", "worker")
+    __slots__ = ("ahead", "canceller", "listed", "open", "running", "series", "worker")
 
     def __init__(self, worker: Any) -> None:
         self.worker = worker
@@ -130,6 +136,7 @@ class _Post:
         self.running = 0
         self.listed = False
         self.open = True
+        self.ahead = ISendsAhead.providedBy(worker)
 
     @property
     def free(self) -> bool:
@@ -163,6 +170,8 @@ class AssignmentFactory:
         tasks of all its series, at that moment and not before. If none waits, its
         requests are entered, one for each series; they are withdrawn while the worker
         has as many tasks as its capacity.
+      - No task waits for long with a worker that has been given it ahead while another
+        that could run it has nothing to do.
       - Whatever completes at once is handed out from one loop, never from within the
         callbacks of the last task, and the reactor has its turn every few
         milliseconds, and before calls are nested too deeply.
@@ -184,6 +193,7 @@ class AssignmentFactory:
         self._line: deque[_Post] = deque()
         self._busy = False
         self._resumption: IDelayedCall | None = None
+        self._relief: IDelayedCall | None = None
         self._occasions = 0
         self._reactor = reactor
 
@@ -302,9 +312,11 @@ class AssignmentFactory:
         """
         Leave nothing behind in the reactor.
         """
-        resumption, self._resumption = self._resumption, None
-        if resumption is not None and resumption.active():
-            resumption.cancel()
+        calls = (self._resumption, self._relief)
+        self._resumption = self._relief = None
+        for call in calls:
+            if call is not None and call.active():
+                call.cancel()
 
     def _post(self, worker: Any) -> _Post:
         """
@@ -425,6 +437,36 @@ class AssignmentFactory:
                     requests[series][d] = post
                 else:
                     requests[series] = {d: post}
+        if self._relief is None and self._crowded():
+            self._relief = orGlobalReactor(self._reactor).callLater(
+                _RELIEF, self._relieve
+            )
+
+    def _crowded(self) -> list[_Post]:
+        """
+        Find workers that have tasks ahead.
+
+        @return: Their posts.
+        """
+        return [p for p in self._posts.values() if p.ahead and p.running > 1]
+
+    def _relieve(self) -> None:
+        """
+        Have workers with tasks ahead give them back, for those with nothing to do.
+        """
+        self._relief = None
+        if not self.requests:
+            return
+        for post in self._crowded():
+            for task in post.worker.takeBack():
+                task.stopTimer()
+                task.accepted = False
+                self.backlog.put(task)
+        if self.requests and self._crowded():
+            self._relief = orGlobalReactor(self._reactor).callLater(
+                _RELIEF, self._relieve
+            )
+        self._handOut()
 
     def _withdraw(self, post: _Post) -> None:
         """

@@ -142,6 +142,29 @@ class ITaskCanceller(Interface):
         """
 
 
+class ISendsAhead(Interface):
+    """
+    A worker that may be given several tasks though it runs one after the other, and
+    that can give those back that it hasn't started.
+    """
+
+    demand = Attribute(
+        "Set by whoever hires the worker, where tasks may be given to it ahead: a"
+        " callable that tells how many tasks wait, for each worker. C{None} before."
+    )
+
+    def takeBack() -> list[ITask]:
+        """
+        Give back tasks that have certainly not been started, and won't be.
+
+        Called when there's another worker with nothing to do. The worker's Deferreds
+        from C{run} for these tasks have fired when this returns.
+
+        @return: The tasks, to be given to any worker. None if it isn't worth it,
+            because the worker is about to start them.
+        """
+
+
 class IReplaceable(Interface):
     """
     A worker that stands for something that can be lost and made again, as a child

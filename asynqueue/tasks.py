@@ -20,7 +20,7 @@ from ._reactor import orGlobalReactor
 from ._status import Status
 from ._task import Task, TaskFactory, checkSeconds
 from .errors import ImplementationError, QueueRunError, WorkerLost
-from .interfaces import IRenewable, IReplaceable, IWorker
+from .interfaces import IRenewable, IReplaceable, ISendsAhead, IWorker
 
 __all__ = [
     "Assignment",
@@ -185,6 +185,8 @@ class TaskHandler:
         employee.setResignator(partial(self._resigned, employee.ID))
         if IRenewable.providedBy(worker):
             employee.setRenewer(partial(self._renew, employee.ID))
+        if ISendsAhead.providedBy(worker):
+            employee.demand = self._demand
         return self._bringUpToDate(
             employee, self._qualifications(employee), self._updates
         )
@@ -361,6 +363,14 @@ class TaskHandler:
         The number of tasks that no worker has accepted.
         """
         return len(self.assignmentFactory.backlog)
+
+    def _demand(self) -> int:
+        """
+        Tell how many tasks wait for each worker.
+
+        @return: The number.
+        """
+        return len(self.assignmentFactory.backlog) // (len(self.workers) or 1)
 
     def _inspect(self, worker: Any) -> None:
         """

@@ -405,7 +405,7 @@ class CallTests(ChildrenTestCase):
             os.close(read)
             os.close(write)
         for descriptors in got:
-            self.assertEqual([fd for fd in descriptors if fd > 4], [])
+            self.assertEqual([fd for fd in descriptors if fd > 7], [])
 
     async def test_environment(self) -> None:
         """

@@ -18,11 +18,12 @@ PACKAGE = Path(asynqueue.__file__).parent
 #: packages' C{__init__} counts as a module. The root package is above all.
 LAYERS = """
 _version errors _status _about _process _process.shared _threads
+_process.claims
 _reactor _log interfaces _process.framing _process.payloads _process.memory
 _calls _chunks info _delay _kill _sync _process.raised _process.output _process.starts
 _process.stream
 _process.options
-_sources _process.universe _process.exceptions _process.transport
+_sources _process.universe _process.exceptions _process.transport _process.jobs
 _threads.loop _threads.channel
 _feed _process.reactorchild
 _handout
@@ -66,6 +67,7 @@ LIGHT = {
     "_chunks",
     "_process",
     "_process.child",
+    "_process.claims",
     "_process.framing",
     "_process.loop",
     "_process.payloads",

@@ -184,7 +184,7 @@ class WorkerTests(WorkerCase):
         return [
             (number, loads(payload))
             for kind, number, payload in self.process.received()
-            if kind == Kind.CALL
+            if kind in (Kind.CALL, Kind.AHEAD)
         ]
 
     def test_interfaces(self) -> None:
@@ -255,11 +255,29 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.successResultOf(task.d), (Status.RAN, (3, 1)))
         self.assertIsNone(self.successResultOf(done))
 
-    def test_oneAtATime(self) -> None:
+    def test_inTurn(self) -> None:
         """
-        Another task is sent when the first has been answered.
+        Tasks are sent at once, and those but the first such that they can be taken
+        back. They have the answers in turn.
         """
         tasks = [self.task(divmod, i, 1) for i in range(3)]
+        for task in tasks:
+            self.worker.run(task)
+        self.sender.hello()
+        kinds = [kind for kind, _, _ in self.process.received()]
+        self.assertEqual(kinds, [Kind.SETUP, Kind.CALL, Kind.AHEAD, Kind.AHEAD])
+        for i, task in enumerate(tasks):
+            self.sender.result(i + 1, i)
+            self.serve()
+            self.assertEqual(self.successResultOf(task.d), (Status.RAN, i))
+
+    def test_inTurnWithReactor(self) -> None:
+        """
+        A child with a reactor, which wouldn't do one after the other, is sent another
+        task when the first has been answered.
+        """
+        tasks = [self.task(divmod, i, 1) for i in range(3)]
+        self.worker.useReactor = True
         for task in tasks:
             self.worker.run(task)
         self.sender.hello()
@@ -355,8 +373,7 @@ class WorkerTests(WorkerCase):
         for task in tasks:
             self.worker.run(task)
         d = self.worker.stop()
-        for task in tasks:
-            [(number, _)] = self.calls()
+        for (number, _), task in zip(self.calls(), tasks, strict=True):
             self.assertFalse(self.process.atEnd())
             self.sender.result(number, None)
             self.serve()

@@ -60,6 +60,9 @@ class Kind(IntEnum):
     #: An iteration is to be ended.
     CLOSE = 4
 
+    #: A call to run, sent before it's its turn. The parent may take it back.
+    AHEAD = 5
+
     # From the child.
 
     #: The child is ready.

@@ -2,8 +2,8 @@
 The child's loop: what the parent has said is read, and done, until it says no more.
 
 The pipe from the parent is descriptor 3, the one to it is 4, so that the standard
-streams are free for what runs here. The child ends when its pipe does, so it never
-outlives the parent by more than the task it's running.
+streams are free for what runs here; 7 is where calls are claimed. The child ends when
+its pipe does, so it never outlives the parent by more than the task it's running.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
+from .claims import Claimer
 from .framing import Decoder, Frame, Kind, header
 from .payloads import loads, told
 from .universe import Universe
@@ -24,7 +25,7 @@ from .universe import Universe
 __all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
 
 #: Descriptors of the pipes.
-_IN, _OUT = 3, 4
+_IN, _OUT, _CLAIMS = 3, 4, 7
 
 #: So much is read at a time.
 _READ_BYTES = 65_536
@@ -151,6 +152,7 @@ class Pipes:
         self._lock = threading.Lock()
         self._poll = select.poll()
         self._poll.register(_IN, select.POLLIN)
+        self._claimer = Claimer(_CLAIMS)
 
     def fileno(self) -> int:
         """
@@ -198,6 +200,20 @@ class Pipes:
             return None
         return self._decoder.feed(data) if data else None
 
+    def claim(self, number: int) -> bool:
+        """
+        Claim a call that was sent ahead.
+
+        @param number: Its number.
+
+        @return: C{False} if the parent has taken it back.
+        """
+        try:
+            return self._claimer.claim(number)
+        except OSError:
+            # Whatever ran here has closed what it shouldn't have.
+            end(1)
+
     def _write(self, data: memoryview) -> None:
         """
         Write bytes.
@@ -227,7 +243,7 @@ def run() -> NoReturn:
     """
     Do what the parent says until it says no more, then end this process.
     """
-    for descriptor in (_IN, _OUT):
+    for descriptor in (_IN, _OUT, _CLAIMS):
         os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
         # Each line is logged when it's written. The log takes it as UTF-8.
@@ -270,8 +286,10 @@ def _turn(pipes: Pipes, universe: Universe) -> bool:
             except BaseException as error:  # noqa: BLE001 - runs code of users
                 giveUp(error)
             pipes.send(Kind.HELLO, 0, b"")
-        else:
+        elif frame[0] != Kind.AHEAD:
             universe.handle(frame)
+        elif pipes.claim(frame[1]):
+            universe.call(frame[1], frame[2])
     if not universe.idle:
         universe.advance()
     return True

@@ -97,6 +97,13 @@ class ChildOptions:
             startTimeout,
         )
 
+    @property
+    def wears(self) -> bool:
+        """
+        Whether tasks may wear a child out.
+        """
+        return self.maxTasks is not None or self.maxMemory is not None
+
     def setup(self) -> bytes:
         """
         Make what a child is told first.

@@ -13,6 +13,7 @@ import termios
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 from typing import Any
 
@@ -35,6 +36,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .claims import Claims
 from .framing import Decoder, Frame, FrameError, header
 from .output import OutputLog
 
@@ -53,6 +55,9 @@ _GRACE = 0.5
 #: Seconds between looks whether a child that has closed its pipe has ended. The
 #: system tells that at once, but not to a reactor without signal handlers.
 _LOOK = 0.02
+
+#: So many pieces are written at a time; more than any system takes would be an error.
+_MOST_PIECES = 64
 
 #: A number as the system tells it.
 _NUMBER = struct.Struct("i")
@@ -148,7 +153,7 @@ class _Reader:
         """
         Implement C{IReadDescriptor.doRead}.
         """
-        self._read()
+        self.readSome()
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -163,7 +168,7 @@ class _Reader:
         if self._open and reason.check(ConnectionDone):
             # It was taken out, and stays in unless this finds the end.
             self._reactor.addReader(self)
-            self._read()
+            self.readSome()
         else:
             self.close()
 
@@ -172,7 +177,7 @@ class _Reader:
         Read what is left in the pipe, and close it. Who wrote to it has ended.
         """
         for _ in range(_MOST_LEFT // _READ_BYTES):
-            if not self._read():
+            if not self.readSome():
                 break
         # Whoever else has its other end isn't waited for.
         self.close()
@@ -187,7 +192,7 @@ class _Reader:
             os.close(self._fd)
             self._received(b"")
 
-    def _read(self) -> bool:
+    def readSome(self) -> bool:
         """
         Read what there is, once.
 
@@ -232,6 +237,8 @@ class _Writer:
         self._fd = fd
         self._reactor = reactor
         self._pending: deque[memoryview] = deque()
+        self._held = False
+        self._waiting = False
         self._open = True
         os.set_blocking(fd, False)
 
@@ -260,20 +267,29 @@ class _Writer:
         self.accepted += len(data)
         if not self._open or not data:
             return
-        waiting = bool(self._pending)
         self._pending.append(memoryview(data))
-        if not waiting:
+        if not (self._held or self._waiting):
             self._push()
-            if self._pending:
-                self._reactor.addWriter(self)
+
+    def hold(self) -> None:
+        """
+        Write nothing until L{release}, to write it all at once.
+        """
+        self._held = True
+
+    def release(self) -> None:
+        """
+        Write what there is.
+        """
+        self._held = False
+        if self._pending and not self._waiting:
+            self._push()
 
     def doWrite(self) -> None:
         """
         Implement C{IWriteDescriptor.doWrite}.
         """
         self._push()
-        if not self._pending and self._open:
-            self._reactor.removeWriter(self)
 
     def connectionLost(self, reason: Failure) -> None:
         """
@@ -305,22 +321,31 @@ class _Writer:
 
     def _push(self) -> None:
         """
-        Write what the pipe takes.
+        Write what the pipe takes, and have the reactor say when it takes more.
         """
         pending = self._pending
         try:
             while pending:
-                written = os.write(self._fd, pending[0])
-                self.delivered += written
-                if written < len(pending[0]):
-                    pending[0] = pending[0][written:]
+                if len(pending) == 1:
+                    written = os.write(self._fd, pending[0])
                 else:
-                    pending.popleft()
+                    written = os.writev(self._fd, list(islice(pending, _MOST_PIECES)))
+                self.delivered += written
+                while pending and written >= len(pending[0]):
+                    written -= len(pending.popleft())
+                if written:
+                    pending[0] = pending[0][written:]
         except BlockingIOError:
-            return
+            pass
         except OSError:
             # The child has gone, which is noticed at its other pipe.
             pending.clear()
+        if bool(pending) is not self._waiting and self._open:
+            self._waiting = bool(pending)
+            if self._waiting:
+                self._reactor.addWriter(self)
+            else:
+                self._reactor.removeWriter(self)
 
 
 class _Protocol(ProcessProtocol):
@@ -390,14 +415,23 @@ class Child:
         self.stdout = OutputLog("stdout", reactor=reactor)
         self.stderr = OutputLog("stderr", reactor=reactor)
         self.pid: int | None = None
-        self._process, fds = self._spawn(options, env)
+        self._complete = False
+        self._early: Failure | None = None
+        self._process, fds, self._claims = self._spawn(options, env)
+        self._left: set[int] = set()
         self.pid = self._process.pid
         self._writer = _Writer(fds[3], reactor)
+        self._offers: list[int] = []
+        self._held = False
+        self._replies = _Reader(fds[4], self._dataReceived, reactor)
         self._readers = [
             _Reader(fds[1], self.stdout.write, reactor),
             _Reader(fds[2], self.stderr.write, reactor),
-            _Reader(fds[4], self._dataReceived, reactor),
+            self._replies,
         ]
+        self._complete = True
+        if self._early is not None:
+            reactor.callLater(0, self.exited, self._early)
 
     @property
     def accepted(self) -> int:
@@ -431,6 +465,57 @@ class Child:
             self._writer.write(head)
             self._writer.write(payload)
 
+    def sendAhead(self, kind: int, number: int, payload: bytes) -> None:
+        """
+        Send the frame of a call that may be taken back by L{recall}.
+
+        @param kind: The kind.
+
+        @param number: The number of the call.
+
+        @param payload: The payload.
+        """
+        if self._held:
+            self._offers.append(number)
+        else:
+            self._claims.offer([number])
+        self.send(kind, number, payload)
+
+    def recall(self) -> set[int]:
+        """
+        Take back all calls sent ahead that the child hasn't begun. It won't, though
+        it has them.
+
+        @return: The numbers of the calls.
+        """
+        self._offer()
+        left, self._left = self._left, set()
+        return left or self._claims.takeBack()
+
+    def hold(self) -> None:
+        """
+        Send nothing until L{release}, to send it all at once.
+        """
+        self._held = True
+        self._writer.hold()
+
+    def release(self) -> None:
+        """
+        Send what there is.
+        """
+        self._held = False
+        # The child must find that it may have a call when it comes to it.
+        self._offer()
+        self._writer.release()
+
+    def readNow(self) -> None:
+        """
+        Take what has come from the child without waiting for the reactor to tell of it.
+        """
+        for _ in range(_MOST_LEFT // _READ_BYTES):
+            if not self._replies.readSome():
+                break
+
     def close(self) -> None:
         """
         Have the process end by itself when it has run what was sent.
@@ -456,6 +541,10 @@ class Child:
 
         @param reason: How.
         """
+        if not self._complete:
+            # It has been so quick that this is told while it's being started.
+            self._early = reason
+            return
         pid, self.pid = self.pid, None
         self._cancelTimer()
         value: Any = reason.value
@@ -466,11 +555,13 @@ class Child:
         self._how = Ended(pid, code, number, "")
         for reader in self._readers:
             reader.finish()
+        self._left = self._claims.takeBack()
+        self._claims.close()
         self._ended(evolve(self._how, output=self.stderr.tail))
 
     def _spawn(
         self, options: tuple[str, ...], env: Mapping[str, str] | None
-    ) -> tuple[Any, dict[int, int]]:
+    ) -> tuple[Any, dict[int, int], Claims]:
         """
         Start the process.
 
@@ -478,8 +569,8 @@ class Child:
 
         @param env: Its environment.
 
-        @return: The process, and our ends of the pipes by the descriptor that the
-            child has the other end as.
+        @return: The process, our ends of the pipes by the descriptor that the child has
+            the other end as, and the pipe of which both have the same end.
         """
         ours: dict[int, int] = {}
         theirs: dict[int, int] = {}
@@ -487,7 +578,11 @@ class Child:
             theirs[0] = os.open(os.devnull, os.O_RDONLY)
             for fd in (1, 2, 4):
                 ours[fd], theirs[fd] = os.pipe()
-            theirs[3], ours[3] = os.pipe()
+            for fd in (3, 7):
+                theirs[fd], ours[fd] = os.pipe()
+            # Both sides take what there is, and wait for nothing.
+            os.set_blocking(theirs[7], False)
+            ours[-7] = os.dup(theirs[7])
             process: Any = self._reactor.spawnProcess(
                 _Protocol(self),
                 sys.executable,
@@ -507,7 +602,15 @@ class Child:
         finally:
             for fd in theirs.values():
                 os.close(fd)
-        return process, ours
+        return process, ours, Claims(ours.pop(-7), ours.pop(7))
+
+    def _offer(self) -> None:
+        """
+        Let the child have the calls that were held.
+        """
+        if self._offers:
+            self._claims.offer(self._offers)
+            self._offers.clear()
 
     def _dataReceived(self, data: bytes) -> None:
         """

@@ -8,9 +8,8 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from enum import Enum, auto
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol, cast
 
-from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
@@ -21,10 +20,11 @@ from .._reactor import orGlobalReactor
 from .._status import Status
 from .._task import forWorker, seriesList
 from ..errors import SerializationError, WorkerLost, WorkerStartError
-from ..interfaces import IRenewable, ITask, ITaskCanceller, IWorker
+from ..interfaces import IRenewable, ISendsAhead, ITask, ITaskCanceller, IWorker
 from .exceptions import rebuild
 from .framing import COUNT, SECONDS, Frame, Kind
 from .iteration import Iteration
+from .jobs import AHEAD_SECONDS, Job, Pace
 from .memory import residentSize
 from .options import START_TIMEOUT, ChildOptions
 from .payloads import NotPicklable, dumpsCall, loads, told
@@ -32,6 +32,10 @@ from .starts import Starts
 from .transport import Child, Ended, IReactorChild
 
 __all__ = ["ChildHandle", "ProcessWorker", "State"]
+
+
+#: Frames that tell what a call has come to.
+_ANSWERS = frozenset((Kind.RESULT, Kind.ERROR, Kind.ITERATOR))
 
 
 class State(Enum):
@@ -55,33 +59,20 @@ class State(Enum):
     DEAD = auto()
 
 
-@define(eq=False)
-class _Job:
+class _Timed(Protocol):
     """
-    A task that the worker has accepted.
-
-    @ivar number: The number of the call.
-
-    @ivar task: The task.
-
-    @ivar payload: The call, pickled, until it is sent.
-
-    @ivar consumer: The consumer of an iteration, or C{None}.
-
-    @ivar done: Fires when the worker is ready for another task.
-
-    @ivar sent: When it was sent.
-
-    @ivar end: Where it ends in what the child was sent.
+    What a task with a time limit can do besides.
     """
 
-    number: int
-    task: ITask
-    payload: bytes
-    consumer: Any
-    done: Deferred[None]
-    sent: float = 0.0
-    end: int = 0
+    def startTimer(self) -> None:
+        """
+        Start its clock, from the beginning.
+        """
+
+    def stopTimer(self) -> None:
+        """
+        Stop its clock.
+        """
 
 
 class ChildHandle:
@@ -114,10 +105,14 @@ class ChildHandle:
         return self.pid is not None
 
 
-@implementer(IWorker, ITaskCanceller, IRenewable)
+@implementer(IWorker, ITaskCanceller, IRenewable, ISendsAhead)
 class ProcessWorker:
     """
     Runs one task at a time in a child process of its own.
+
+    Where many short tasks wait, some are sent to the child before it's their turn, so
+    that it needn't wait for them: for about a millisecond, going by how long the last
+    ones took. They have not been started until it is, and can be taken back.
 
     Functions, arguments and results are pickled. Functions of the program's
     C{__main__} can be called if it has the usual C{if __name__ == "__main__"}.
@@ -135,6 +130,8 @@ class ProcessWorker:
     @ivar process: The child process, with C{pid} and C{is_alive()}.
 
     @ivar state: A L{State}.
+
+    @ivar demand: See L{ISendsAhead}.
 
     @ivar callTimes: Pairs of seconds as seen here and seconds in the child, if they
         are noted.
@@ -233,7 +230,12 @@ class ProcessWorker:
         self._ended: Ended | None = None
         self._resign: Callable[[], object] | None = None
         self._numbers = 0
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Job] = deque()
+        self._first: Job | None = None
+        self._frames: deque[Frame] = deque()
+        self._reading = False
+        self._pace = Pace()
+        self.demand: Callable[[], int] | None = None
         self._iterations: dict[int, Iteration] = {}
         self._stopWaiters: list[Deferred[None]] = []
         self._goneWaiters: list[Deferred[None]] = []
@@ -295,11 +297,11 @@ class ProcessWorker:
         if not getattr(task, "direct", False):
             # Updates don't wear a child out: it must come to its tasks.
             self._taken += 1
-        self._numbers = self._numbers % 0xFFFFFFFF + 1
-        job = _Job(self._numbers, task, payload, consumer, Deferred())
-        self._jobs.append(job)
-        if len(self._jobs) == 1:
-            self._send(job)
+        job = Job(0, task, payload, consumer, Deferred())
+        if self._jobs and task.timeout is not None:
+            # Its clock runs when it's its turn.
+            cast(_Timed, task).stopTimer()
+        self._send(job)
         return job.done
 
     def stop(self) -> Deferred[None]:
@@ -321,15 +323,17 @@ class ProcessWorker:
         """
         Implement L{IWorker.crash}: kill the child.
 
-        @return: The tasks that have no result.
+        @return: The tasks that have no result. If the child is ending already, because
+            of a task that it was at, only those that it hasn't started: it may have
+            sent the results of others.
         """
+        if self.state is State.DYING:
+            return [job.task for job in self._unsent()]
         begun = [iteration.release() for iteration in self._iterations.values()]
         tasks = [task for task in begun if task is not None]
         tasks += [job.task for job in self._jobs]
         self._jobs.clear()
-        if self.state is not State.DYING:
-            # Else, it has been given a moment to do so by itself.
-            self._die(rudely=True)
+        self._die(rudely=True)
         return tasks
 
     def deferUntilGone(self) -> Deferred[None]:
@@ -418,16 +422,60 @@ class ProcessWorker:
         @param task: The task.
         """
         job = next((job for job in self._jobs if job.task is task), None)
-        if job is not None and job is not self._jobs[0]:
-            self._jobs.remove(job)
-            job.done.callback(None)
-            return
         if job is not None:
+            taken = self._recall()
+            if not job.sent:
+                if job in taken:
+                    taken.remove(job)
+                else:
+                    self._jobs.remove(job)
+                self._resend(taken)
+                job.done.callback(None)
+                return
+            if self._hasAnswered(job):
+                self._resend(taken)
+                return
+            self._jobs.extend(taken)
             self._jobs.remove(job)
         elif not any(iteration.drop(task) for iteration in self._iterations.values()):
             return
         self._die(rudely=False)
         self._doResign()
+
+    @property
+    def capacity(self) -> int:
+        """
+        How many tasks the worker wants to have been given, including the one that is
+        run: one, unless there's a L{demand} for short ones.
+        """
+        most = self._options.maxTasks
+        if most is None:
+            return self._pace.capacity
+        return min(self._pace.capacity, max(len(self._jobs) + most - self._taken, 1))
+
+    def takeBack(self) -> list[ITask]:
+        """
+        Implement L{ISendsAhead.takeBack}. The child keeps its tasks unless it has been
+        at one for longer than they should all take.
+
+        @return: The tasks.
+        """
+        first = self._jobs[0] if len(self._jobs) > 1 else None
+        if (
+            first is None
+            or first is not self._first
+            or self.state is not State.READY
+            or perf_counter() - first.since < AHEAD_SECONDS
+        ):
+            return []
+        taken = self._recall()
+        self._resend([job for job in taken if getattr(job.task, "direct", False)])
+        taken = [job for job in taken if not job.sent]
+        self._taken -= len(taken)
+        self._pace.capacity = 1
+        for job in taken:
+            job.done.callback(None)
+        return [job.task for job in taken]
 
     def stats(self) -> Deferred[list[tuple[float, float]]]:
         """
@@ -466,8 +514,7 @@ class ProcessWorker:
             self._startTimer = self._reactor.callLater(
                 self._options.startTimeout, self._startTimedOut
             )
-        if self._jobs:
-            self._send(self._jobs[0])
+        self._resend(self._unsent())
 
     def _nameOutput(self) -> None:
         """
@@ -527,17 +574,86 @@ class ProcessWorker:
         if worn:
             self._renew()
 
-    def _send(self, job: _Job) -> None:
+    def _send(self, job: Job) -> None:
         """
-        Send a job to the child.
+        Send a job to the child, if there's one.
+
+        @param job: The job, which comes after all others.
+        """
+        jobs, child = self._jobs, self._child
+        ahead = bool(jobs)
+        jobs.append(job)
+        # In a child with a reactor, calls would be at once what is started in turn.
+        if child is None or (ahead and self.useReactor):
+            return
+        self._numbers = self._numbers % 0xFFFFFFFF + 1
+        job.number = self._numbers
+        job.sent = True
+        job.ahead = ahead
+        if ahead:
+            child.sendAhead(Kind.AHEAD, job.number, job.payload)
+        else:
+            payload, job.payload = job.payload, b""
+            job.since = perf_counter()
+            child.send(Kind.CALL, job.number, payload)
+            job.end = child.accepted
+            self._first = job
+
+    def _recall(self, child: Child | None = None) -> list[Job]:
+        """
+        Take back the jobs that were sent ahead and that the child hasn't started.
+
+        @param child: The child, if it isn't the worker's any longer.
+
+        @return: The jobs.
+        """
+        child = child or self._child
+        numbers = child.recall() if child is not None else None
+        if not numbers:
+            return []
+        taken: list[Job] = []
+        kept: deque[Job] = deque()
+        for job in self._jobs:
+            if job.ahead and job.number in numbers:
+                job.sent = job.ahead = False
+                taken.append(job)
+            else:
+                kept.append(job)
+        self._jobs = kept
+        return taken
+
+    def _resend(self, jobs: list[Job]) -> None:
+        """
+        Send jobs that aren't among the others now.
+
+        @param jobs: The jobs.
+        """
+        for job in jobs:
+            self._send(job)
+
+    def _unsent(self) -> list[Job]:
+        """
+        Take out the jobs that the child hasn't been sent.
+
+        @return: The jobs.
+        """
+        unsent = [job for job in self._jobs if not job.sent]
+        self._jobs = deque(job for job in self._jobs if job.sent)
+        return unsent
+
+    def _hasAnswered(self, job: Job) -> bool:
+        """
+        Look whether the child has answered a job, so that there's nothing to stop.
 
         @param job: The job.
+
+        @return: Whether it has.
         """
         if self._child is not None:
-            payload, job.payload = job.payload, b""
-            job.sent = perf_counter()
-            self._child.send(Kind.CALL, job.number, payload)
-            job.end = self._child.accepted
+            self._child.readNow()
+        return job not in self._jobs or any(
+            number == job.number for _, number, _ in self._frames
+        )
 
     def _received(self, frames: list[Frame]) -> None:
         """
@@ -545,23 +661,63 @@ class ProcessWorker:
 
         @param frames: The frames.
         """
-        for kind, number, payload in frames:
-            if kind == Kind.HELLO:
-                self._greeted = True
-                self._cancelStartTimer()
-                self._hasStarted()
-                if self.state is State.STARTING:
-                    self.state = State.READY
-            elif kind in (Kind.RESULT, Kind.ERROR, Kind.ITERATOR):
-                if self._jobs and self._jobs[0].number == number:
-                    self._answered(kind, payload)
-            elif number in self._iterations:
-                iteration = self._iterations[number]
-                if iteration.received(kind, payload):
-                    # Unless it has been closed in the meantime.
-                    self._iterations.pop(number, None)
-                    self._renewIfWorn()
-                    self._maybeStop()
+        self._frames.extend(frames)
+        if self._reading:
+            # Their turn will come.
+            return
+        self._reading = True
+        child = self._child
+        if child is not None:
+            child.hold()
+        if self.demand is not None and not self.useReactor:
+            self._pace.adapt(self.demand())
+        try:
+            while self._frames:
+                self._handle(*self._frames.popleft())
+        finally:
+            self._reading = False
+            if child is not None:
+                child.release()
+        if self._jobs and self._jobs[0] is not self._first:
+            self._begin(self._jobs[0])
+
+    def _begin(self, job: Job) -> None:
+        """
+        Note that it's a job's turn.
+
+        @param job: The job, now the first.
+        """
+        self._first = job
+        job.since = perf_counter()
+        if job.task.timeout is not None:
+            cast(_Timed, job.task).startTimer()
+
+    def _handle(self, kind: int, number: int, payload: memoryview) -> None:
+        """
+        Take a frame from the child.
+
+        @param kind: The kind.
+
+        @param number: The number of the call.
+
+        @param payload: The payload.
+        """
+        if kind in _ANSWERS:
+            if self._jobs and self._jobs[0].number == number:
+                self._answered(kind, payload)
+        elif kind == Kind.HELLO:
+            self._greeted = True
+            self._cancelStartTimer()
+            self._hasStarted()
+            if self.state is State.STARTING:
+                self.state = State.READY
+        elif number in self._iterations:
+            iteration = self._iterations[number]
+            if iteration.received(kind, payload):
+                # Unless it has been closed in the meantime.
+                self._iterations.pop(number, None)
+                self._renewIfWorn()
+                self._maybeStop()
 
     def _answered(self, kind: int, payload: memoryview) -> None:
         """
@@ -571,12 +727,17 @@ class ProcessWorker:
 
         @param payload: What it tells.
         """
-        job = self._jobs.popleft()
-        if self._jobs:
-            self._send(self._jobs[0])
+        jobs = self._jobs
+        job = jobs.popleft()
+        [seconds] = SECONDS.unpack_from(payload)
+        self._pace.note(seconds)
+        if jobs and not jobs[0].sent:
+            self._resend(self._unsent())
         if self.callStats:
-            [seconds] = SECONDS.unpack_from(payload)
-            self.callTimes.append((perf_counter() - job.sent, seconds))
+            now = perf_counter()
+            self.callTimes.append((now - job.since, seconds))
+            if jobs:
+                jobs[0].since = now
         payload = payload[SECONDS.size :]
         if kind == Kind.RESULT:
             _giveResult(job.task, payload)
@@ -589,7 +750,8 @@ class ProcessWorker:
                 lambda count: self._tell(Kind.TAKEN, job.number, count),
                 lambda: self._closeIteration(job.number),
             )
-        self._renewIfWorn()
+        if self._options.wears:
+            self._renewIfWorn()
         job.done.callback(None)
         if self.state is State.STOPPING:
             self._maybeStop()
@@ -657,20 +819,22 @@ class ProcessWorker:
         self._cancelStartTimer()
         if state is not State.DYING and not (self._greeted and self._upToDate):
             self._starts.failed(None if self._failure else ended.signal)
-        job = None
-        if self._jobs and self._mayHaveStarted(self._jobs[0], child):
-            job = self._jobs.popleft()
+        for job in self._recall(child):
+            self._jobs.append(job)
+        started = [job for job in self._jobs if self._mayHaveStarted(job, child)]
+        for job in started:
+            self._jobs.remove(job)
         iterations = list(self._iterations.values())
         self._iterations.clear()
         if state in (State.STARTING, State.READY):
             # First of all, so that a call that is made because of the failures isn't
             # given to this worker.
             self._lose(ended)
-        if job is not None:
+        for job in started:
             job.task.errback(Failure(self._lost(ended, job.task)))
         for iteration in iterations:
             iteration.fail(Failure(self._lost(ended, iteration.task)))
-        if state is State.STOPPING and (self._jobs or job or iterations):
+        if state is State.STOPPING and (self._jobs or started or iterations):
             # Not before the tasks have their results: it's asked for that.
             self._lose(ended)
         waiters = self._stopWaiters + self._goneWaiters
@@ -687,17 +851,19 @@ class ProcessWorker:
         log.warn("Worker {ID} is lost. {ended}", ID=self.ID, ended=ended)
         self._doResign()
 
-    def _mayHaveStarted(self, job: _Job, child: Child | None) -> bool:
+    def _mayHaveStarted(self, job: Job, child: Child | None) -> bool:
         """
         Tell whether the child may have begun to run a job before its end.
 
-        @param job: The first job.
+        @param job: The job. It's not one that has been taken back.
 
         @param child: The child.
 
         @return: C{False} if it certainly hasn't.
         """
-        return self._greeted and child is not None and child.delivered >= job.end
+        if child is None or not self._greeted or not job.sent:
+            return False
+        return job.ahead or child.delivered >= job.end
 
     def _doResign(self) -> None:
         """

@@ -1,0 +1,105 @@
+"""
+The tasks that a worker has accepted, and how many it may be sent ahead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define
+from twisted.internet.defer import Deferred
+
+from ..interfaces import ITask
+
+__all__ = ["AHEAD_SECONDS", "Job", "Pace"]
+
+#: A child is sent tasks ahead for so many seconds, going by how long the last took.
+AHEAD_SECONDS = 0.001
+
+#: It's never sent more than so many ahead.
+_MOST_AHEAD = 64
+
+#: How much weight the last task has in how long they take.
+_WEIGHT = 1 / 16
+
+#: What it takes a child to get a task and to answer, in seconds at least.
+_LEAST_SECONDS = 1e-5
+
+
+@define(eq=False)
+class Job:
+    """
+    A task that the worker has accepted.
+
+    @ivar number: The number of the call.
+
+    @ivar task: The task.
+
+    @ivar payload: The call, pickled.
+
+    @ivar consumer: The consumer of an iteration, or C{None}.
+
+    @ivar done: Fires when the worker is ready for another task.
+
+    @ivar sent: Whether the child has been sent it.
+
+    @ivar ahead: Whether that was before it was its turn, so that it can be taken back.
+
+    @ivar since: When it was sent, or when the one before it was answered.
+
+    @ivar end: Where it ends in what the child was sent.
+    """
+
+    number: int
+    task: ITask
+    payload: bytes
+    consumer: Any
+    done: Deferred[None]
+    sent: bool = False
+    ahead: bool = False
+    since: float = 0.0
+    end: int = 0
+
+
+class Pace:
+    """
+    How long tasks take, and how many may be sent ahead because of that.
+
+    A task that takes longer than those before it counts at once, and shorter ones
+    little by little: of tasks that take now a microsecond and now a second, none is to
+    wait for another while a child idles.
+
+    @ivar capacity: How many tasks a worker wants to have been given, including the one
+        that its child runs.
+    """
+
+    __slots__ = ("_seconds", "capacity")
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+        self.capacity = 1
+
+    def note(self, seconds: float) -> None:
+        """
+        Note how long a task took.
+
+        @param seconds: How long.
+        """
+        mean = self._seconds
+        if mean is None or seconds > mean:
+            self._seconds = seconds
+            if seconds > AHEAD_SECONDS:
+                self.capacity = 1
+        else:
+            self._seconds = mean + _WEIGHT * (seconds - mean)
+
+    def adapt(self, waiting: int) -> None:
+        """
+        Adapt the capacity.
+
+        @param waiting: How many tasks wait for each worker.
+        """
+        if self._seconds is None:
+            return
+        ahead = int(AHEAD_SECONDS / max(self._seconds, _LEAST_SECONDS))
+        self.capacity = 1 + min(waiting, _MOST_AHEAD, ahead)
