@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -125,12 +126,24 @@ class _Post:
     @ivar open: Whether it's to get tasks at all.
 
     @ivar ahead: Whether it may have tasks that it could give back.
+
+    @ivar ready: Notes that the worker is ready for another task.
     """
 
-    __slots__ = ("ahead", "canceller", "listed", "open", "running", "series", "worker")
+    __slots__ = (
+        "ahead",
+        "canceller",
+        "listed",
+        "open",
+        "ready",
+        "running",
+        "series",
+        "worker",
+    )
 
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, worker: Any, ready: Callable[[object, _Post], object]) -> None:
         self.worker = worker
+        self.ready = partial(ready, None, self)
         self.canceller = worker if ITaskCanceller.providedBy(worker) else None
         self.series: list[Hashable] = []
         self.running = 0
@@ -328,7 +341,7 @@ class AssignmentFactory:
         """
         post = self._posts.get(id(worker))
         if post is None:
-            post = self._posts[id(worker)] = _Post(worker)
+            post = self._posts[id(worker)] = _Post(worker, self._ready)
             if getattr(worker, "assignments", None) is None:
                 worker.assignments = {}
         return post
@@ -517,6 +530,10 @@ class AssignmentFactory:
         try:
             if assignment is not None:
                 d = assignment.accept(post.worker)
+            elif post.ahead:
+                task.accept()
+                post.worker.runThen(task, post.ready)
+                return
             else:
                 task.accept()
                 d = _run(post.worker, task)

@@ -153,12 +153,23 @@ class ISendsAhead(Interface):
         " callable that tells how many tasks wait, for each worker. C{None} before."
     )
 
+    def runThen(task: ITask, ready: Callable[[], object]) -> None:
+        """
+        Run a task as C{run} does, without a Deferred, of which short tasks would feel
+        the cost.
+
+        @param task: The task.
+
+        @param ready: Called, without arguments, when the Deferred from C{run} would
+            have fired.
+        """
+
     def takeBack() -> list[ITask]:
         """
         Give back tasks that have certainly not been started, and won't be.
 
-        Called when there's another worker with nothing to do. The worker's Deferreds
-        from C{run} for these tasks have fired when this returns.
+        Called when there's another worker with nothing to do. Of these tasks, the
+        Deferred from C{run} has fired, or C{ready} has been called, when this returns.
 
         @return: The tasks, to be given to any worker. None if it isn't worth it,
             because the worker is about to start them.

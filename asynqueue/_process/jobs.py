@@ -4,10 +4,10 @@ The tasks that a worker has accepted, and how many it may be sent ahead.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define
-from twisted.internet.defer import Deferred
 
 from ..interfaces import ITask
 
@@ -31,15 +31,15 @@ class Job:
     """
     A task that the worker has accepted.
 
-    @ivar number: The number of the call.
-
     @ivar task: The task.
 
     @ivar payload: The call, pickled.
 
     @ivar consumer: The consumer of an iteration, or C{None}.
 
-    @ivar done: Fires when the worker is ready for another task.
+    @ivar ready: Called when the worker is ready for another task.
+
+    @ivar number: The number of the call.
 
     @ivar sent: Whether the child has been sent it.
 
@@ -50,11 +50,11 @@ class Job:
     @ivar end: Where it ends in what the child was sent.
     """
 
-    number: int
     task: ITask
     payload: bytes
     consumer: Any
-    done: Deferred[None]
+    ready: Callable[[], object]
+    number: int = 0
     sent: bool = False
     ahead: bool = False
     since: float = 0.0

@@ -236,7 +236,7 @@ class _Writer:
         self.delivered = 0
         self._fd = fd
         self._reactor = reactor
-        self._pending: deque[memoryview] = deque()
+        self._pending: deque[bytes | memoryview] = deque()
         self._held = False
         self._waiting = False
         self._open = True
@@ -267,7 +267,7 @@ class _Writer:
         self.accepted += len(data)
         if not self._open or not data:
             return
-        self._pending.append(memoryview(data))
+        self._pending.append(data)
         if not (self._held or self._waiting):
             self._push()
 
@@ -334,7 +334,7 @@ class _Writer:
                 while pending and written >= len(pending[0]):
                     written -= len(pending.popleft())
                 if written:
-                    pending[0] = pending[0][written:]
+                    pending[0] = memoryview(pending[0])[written:]
         except BlockingIOError:
             pass
         except OSError:

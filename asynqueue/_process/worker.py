@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from enum import Enum, auto
+from functools import partial
 from time import perf_counter
 from typing import Any, Protocol, cast
 
@@ -35,7 +36,10 @@ __all__ = ["ChildHandle", "ProcessWorker", "State"]
 
 
 #: Frames that tell what a call has come to.
-_ANSWERS = frozenset((Kind.RESULT, Kind.ERROR, Kind.ITERATOR))
+_ANSWERS = frozenset(map(int, (Kind.RESULT, Kind.ERROR, Kind.ITERATOR)))
+
+#: The commonest of them.
+_RESULT = int(Kind.RESULT)
 
 
 class State(Enum):
@@ -57,6 +61,10 @@ class State(Enum):
 
     #: Nothing is left.
     DEAD = auto()
+
+
+#: States in which tasks are sent back.
+_USELESS = (State.DYING, State.DEAD)
 
 
 class _Timed(Protocol):
@@ -285,24 +293,37 @@ class ProcessWorker:
         @return: A Deferred that fires with C{None} when the worker is ready for another
             task.
         """
-        if self.state in (State.DYING, State.DEAD):
+        d: Deferred[None] = Deferred()
+        self.runThen(task, partial(d.callback, None))
+        return d
+
+    def runThen(self, task: ITask, ready: Callable[[], object]) -> None:
+        """
+        Implement L{ISendsAhead.runThen}.
+
+        @param task: The task. It fails with L{SerializationError} if it can't be
+            pickled.
+
+        @param ready: Called when the worker is ready for another task.
+        """
+        if self.state in _USELESS:
             task.callback((Status.DISCONNECTED, None))
-            return succeed(None)
+            ready()
+            return
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         try:
             payload = dumpsCall(f, args, kw, raw)
         except NotPicklable as error:
             task.errback(Failure(_unsent(task, error)))
-            return succeed(None)
+            ready()
+            return
         if not getattr(task, "direct", False):
             # Updates don't wear a child out: it must come to its tasks.
             self._taken += 1
-        job = Job(0, task, payload, consumer, Deferred())
         if self._jobs and task.timeout is not None:
             # Its clock runs when it's its turn.
             cast(_Timed, task).stopTimer()
-        self._send(job)
-        return job.done
+        self._send(Job(task, payload, consumer, ready))
 
     def stop(self) -> Deferred[None]:
         """
@@ -430,7 +451,7 @@ class ProcessWorker:
                 else:
                     self._jobs.remove(job)
                 self._resend(taken)
-                job.done.callback(None)
+                job.ready()
                 return
             if self._hasAnswered(job):
                 self._resend(taken)
@@ -474,7 +495,7 @@ class ProcessWorker:
         self._taken -= len(taken)
         self._pace.capacity = 1
         for job in taken:
-            job.done.callback(None)
+            job.ready()
         return [job.task for job in taken]
 
     def stats(self) -> Deferred[list[tuple[float, float]]]:
@@ -673,7 +694,12 @@ class ProcessWorker:
             self._pace.adapt(self.demand())
         try:
             while self._frames:
-                self._handle(*self._frames.popleft())
+                kind, number, payload = self._frames.popleft()
+                if kind in _ANSWERS:
+                    if self._jobs and self._jobs[0].number == number:
+                        self._answered(kind, payload)
+                else:
+                    self._handle(kind, number, payload)
         finally:
             self._reading = False
             if child is not None:
@@ -694,7 +720,7 @@ class ProcessWorker:
 
     def _handle(self, kind: int, number: int, payload: memoryview) -> None:
         """
-        Take a frame from the child.
+        Take a frame from the child that isn't an answer.
 
         @param kind: The kind.
 
@@ -702,10 +728,7 @@ class ProcessWorker:
 
         @param payload: The payload.
         """
-        if kind in _ANSWERS:
-            if self._jobs and self._jobs[0].number == number:
-                self._answered(kind, payload)
-        elif kind == Kind.HELLO:
+        if kind == Kind.HELLO:
             self._greeted = True
             self._cancelStartTimer()
             self._hasStarted()
@@ -739,7 +762,7 @@ class ProcessWorker:
             if jobs:
                 jobs[0].since = now
         payload = payload[SECONDS.size :]
-        if kind == Kind.RESULT:
+        if kind == _RESULT:
             _giveResult(job.task, payload)
         elif kind == Kind.ERROR:
             _giveError(job.task, payload)
@@ -752,7 +775,7 @@ class ProcessWorker:
             )
         if self._options.wears:
             self._renewIfWorn()
-        job.done.callback(None)
+        job.ready()
         if self.state is State.STOPPING:
             self._maybeStop()
 
