@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from asynqueue._process.claims import Claimer
 from asynqueue._process.framing import Decoder, header
 from asynqueue._process.transport import IReactorChild
 
@@ -162,6 +163,17 @@ class FakeProcess:
         self._fds = {number: os.dup(fd) for number, fd in childFDs.items()}
         os.set_blocking(self._fds[3], False)
         self._decoder = Decoder()
+        self._claimer = Claimer(self._fds[7])
+
+    def claim(self, number: int) -> bool:
+        """
+        Claim a call that was sent ahead.
+
+        @param number: Its number.
+
+        @return: Whether it's this process's.
+        """
+        return self._claimer.claim(number)
 
     def signalProcess(self, name: str) -> None:
         """

@@ -314,6 +314,21 @@ def prints(text: str) -> None:
     assert sys.stdin.read() == ""
 
 
+def notes(path: str, number: int) -> int:
+    """
+    Note in a file that this has been called.
+
+    @param path: The file.
+
+    @param number: What is noted.
+
+    @return: It.
+    """
+    with open(path, "ab", buffering=0) as file:
+        file.write(b"%d\n" % number)
+    return number
+
+
 def hasDescriptors() -> list[int]:
     """
     List the open descriptors.

@@ -73,10 +73,11 @@ class Pace:
         that its child runs.
     """
 
-    __slots__ = ("_seconds", "capacity")
+    __slots__ = ("_seconds", "_waiting", "capacity")
 
     def __init__(self) -> None:
         self._seconds: float | None = None
+        self._waiting = 0
         self.capacity = 1
 
     def note(self, seconds: float) -> None:
@@ -88,8 +89,7 @@ class Pace:
         mean = self._seconds
         if mean is None or seconds > mean:
             self._seconds = seconds
-            if seconds > AHEAD_SECONDS:
-                self.capacity = 1
+            self.adapt(self._waiting)
         else:
             self._seconds = mean + _WEIGHT * (seconds - mean)
 
@@ -99,6 +99,7 @@ class Pace:
 
         @param waiting: How many tasks wait for each worker.
         """
+        self._waiting = waiting
         if self._seconds is None:
             return
         ahead = int(AHEAD_SECONDS / max(self._seconds, _LEAST_SECONDS))

@@ -1,0 +1,608 @@
+"""
+Tests of calls that are sent to children before it's their turn.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections import Counter
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyClass
+
+from asynqueue import ProcessQueue, ProcessWorker, errors
+from asynqueue._process.claims import Claimer, Claims
+from asynqueue._process.framing import Kind
+from asynqueue._process.jobs import AHEAD_SECONDS, Pace
+from asynqueue._process.worker import State
+from asynqueue._status import Status
+from asynqueue.interfaces import ISendsAhead
+from asynqueue.tasks import Task
+
+from . import _jobs as jobs
+from .test_integration_process import ChildrenTestCase
+from .test_process import Sender, WorkerCase
+
+
+class ClaimsTests(SynchronousTestCase):
+    """
+    Tests of L{Claims} and L{Claimer}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a pipe of which both have an end.
+        """
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        self.claims = Claims(reader, writer)
+        self.addCleanup(self.claims.close)
+        self.claimer = Claimer(reader)
+
+    def test_inOrder(self) -> None:
+        """
+        The child gets what it's offered, once.
+        """
+        self.claims.offer([1, 2])
+        self.claims.offer([0xFFFFFFFF])
+        self.assertTrue(self.claimer.claim(1))
+        self.assertFalse(self.claimer.claim(1))
+        self.assertTrue(self.claimer.claim(2))
+        self.assertTrue(self.claimer.claim(0xFFFFFFFF))
+        self.assertFalse(self.claimer.claim(3))
+
+    def test_takenBack(self) -> None:
+        """
+        What the parent has taken back the child doesn't get, and the other way round.
+        """
+        self.claims.offer([1, 2, 3])
+        self.assertTrue(self.claimer.claim(1))
+        self.assertEqual(self.claims.takeBack(), {2, 3})
+        self.assertEqual(self.claims.takeBack(), set())
+        self.assertFalse(self.claimer.claim(2))
+
+    def test_another(self) -> None:
+        """
+        A child that asks for what has been taken back, when something else has been
+        offered since, gets that when it asks for it.
+        """
+        self.claims.offer([1, 2])
+        self.claims.takeBack()
+        self.claims.offer([3, 4])
+        self.assertFalse(self.claimer.claim(1))
+        self.assertFalse(self.claimer.claim(2))
+        self.assertTrue(self.claimer.claim(3))
+        self.assertEqual(self.claims.takeBack(), {4})
+
+    def test_closed(self) -> None:
+        """
+        When the parent has gone, the child gets nothing, and there's nothing to be
+        offered or taken back.
+        """
+        reader = os.dup(self.claims._reader)
+        self.addCleanup(os.close, reader)
+        self.claims.close()
+        self.claims.close()
+        self.claims.offer([1])
+        self.assertEqual(self.claims.takeBack(), set())
+        self.assertFalse(Claimer(reader).claim(1))
+
+
+class PaceTests(SynchronousTestCase):
+    """
+    Tests of L{Pace}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make one.
+        """
+        self.pace = Pace()
+
+    def capacity(self, waiting: int = 1000) -> int:
+        """
+        Get the capacity.
+
+        @param waiting: How many tasks wait.
+
+        @return: The capacity.
+        """
+        self.pace.adapt(waiting)
+        return self.pace.capacity
+
+    def test_unknown(self) -> None:
+        """
+        Before anything is known, nothing is sent ahead.
+        """
+        self.assertEqual(self.capacity(), 1)
+
+    def test_short(self) -> None:
+        """
+        Of short tasks, many are sent ahead, but never more than wait.
+        """
+        self.pace.note(1e-6)
+        self.assertEqual(self.capacity(), 65)
+        self.assertEqual(self.capacity(3), 4)
+        self.assertEqual(self.capacity(0), 1)
+
+    def test_seconds(self) -> None:
+        """
+        It's as many as take a millisecond.
+        """
+        self.pace.note(AHEAD_SECONDS / 5.5)
+        self.assertEqual(self.capacity(), 6)
+        self.pace.note(AHEAD_SECONDS * 1.01)
+        self.assertEqual(self.capacity(), 1)
+
+    def test_mixed(self) -> None:
+        """
+        A long task isn't forgotten before many short ones have been run.
+        """
+        self.pace.note(1e-6)
+        self.capacity()
+        self.pace.note(0.1)
+        self.assertEqual(self.pace.capacity, 1)
+        for _ in range(50):
+            self.pace.note(1e-6)
+            self.assertEqual(self.capacity(), 1)
+        for _ in range(100):
+            self.pace.note(1e-6)
+        self.assertGreater(self.capacity(), 30)
+
+
+class AheadTests(WorkerCase):
+    """
+    Tests of L{ProcessWorker} with tasks sent ahead.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a worker whose child is ready and has three tasks, the first of which it
+        has started.
+        """
+        super().setUp()
+        self.worker = ProcessWorker(reactor=self.reactor)
+        self.unfinished: list[Any] = []
+        self.worker.setResignator(lambda: self.unfinished.extend(self.worker.crash()))
+        self.process = self.reactor.processes[0]
+        self.sender = self.child()
+        self.sender.hello()
+        self.reactor.serve()
+        self.tasks = [self.task(divmod, i, 1) for i in range(3)]
+        self.ready = [self.worker.run(task) for task in self.tasks]
+        self.assertEqual(self.numbers(), [1, 2, 3])
+        self.addCleanup(self.forget)
+
+    def forget(self) -> None:
+        """
+        Let whatever the child's end makes fail be no error.
+        """
+        for task in self.tasks:
+            task.d.addErrback(lambda _: None)
+
+    def numbers(self) -> list[int]:
+        """
+        Get what the child has been sent.
+
+        @return: The numbers of the calls that are sent and the child hasn't seen.
+        """
+        return [
+            number
+            for kind, number, _ in self.process.received()
+            if kind in (Kind.CALL, Kind.AHEAD)
+        ]
+
+    def answer(self, number: int) -> None:
+        """
+        Have the child answer a call.
+
+        @param number: Its number.
+        """
+        self.sender.result(number, number, 1e-6)
+
+    def begun(self, seconds: float) -> None:
+        """
+        Have the worker think that the first task was begun a while ago.
+
+        @param seconds: When.
+        """
+        self.worker._jobs[0].since -= seconds
+
+    def test_interface(self) -> None:
+        """
+        It provides what such workers provide.
+        """
+        verifyClass(ISendsAhead, ProcessWorker)
+        self.assertIsNone(self.worker.demand)
+
+    def test_cancelled(self) -> None:
+        """
+        A task that the child hasn't started is cancelled without disturbing it. Those
+        after it are sent again, and in place of what was sent before.
+        """
+        self.tasks[1].d.addErrback(lambda _: None)
+        self.worker.cancelTask(self.tasks[1])
+        self.successResultOf(self.ready[1])
+        self.assertEqual(self.process.signals, [])
+        self.assertEqual(self.numbers(), [4])
+        self.assertFalse(self.process.claim(2))
+        self.assertFalse(self.process.claim(3))
+        self.assertTrue(self.process.claim(4))
+        for number in (1, 4):
+            self.answer(number)
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(self.tasks[2].d), (Status.RAN, 4))
+        self.assertNoResult(self.tasks[1].d)
+
+    def test_cancelledAnswered(self) -> None:
+        """
+        Nothing is stopped for a task that the child has answered already.
+        """
+        self.answer(1)
+        self.assertTrue(self.process.claim(2))
+        self.answer(2)
+        self.worker.cancelTask(self.tasks[1])
+        self.assertEqual(self.process.signals, [])
+        self.assertEqual(self.successResultOf(self.tasks[0].d), (Status.RAN, 1))
+        # The last had been taken back in the meantime.
+        self.assertEqual(self.numbers(), [4])
+        self.assertNoResult(self.tasks[2].d)
+
+    def test_cancelledFromResult(self) -> None:
+        """
+        The same holds when that is done because of another's result.
+        """
+        self.tasks[0].d.addCallback(lambda _: self.worker.cancelTask(self.tasks[1]))
+        self.answer(1)
+        self.assertTrue(self.process.claim(2))
+        self.answer(2)
+        self.reactor.serve()
+        self.assertEqual(self.process.signals, [])
+        self.assertEqual(self.successResultOf(self.tasks[1].d), (Status.RAN, 2))
+        self.assertEqual(self.numbers(), [4])
+
+    def test_cancelledRunning(self) -> None:
+        """
+        For a task that runs the child is ended. Tasks that it has answered have their
+        results, and those that it hasn't started go to others.
+        """
+        self.answer(1)
+        self.assertTrue(self.process.claim(2))
+        self.worker.cancelTask(self.tasks[1])
+        self.assertEqual(self.process.signals, ["TERM"])
+        self.assertEqual(self.unfinished, [self.tasks[2]])
+        self.assertFalse(self.process.claim(3))
+        self.process.end(None, signal.SIGTERM)
+        self.assertEqual(self.successResultOf(self.tasks[0].d), (Status.RAN, 1))
+        self.assertNoResult(self.tasks[1].d)
+        self.assertNoResult(self.tasks[2].d)
+
+    def test_answeredBeforeEnd(self) -> None:
+        """
+        A task keeps what the child has said of it before it was ended for another,
+        though that is read later.
+        """
+        self.tasks[0].d.addCallback(lambda _: self.worker.cancelTask(self.tasks[1]))
+        self.answer(1)
+        self.assertTrue(self.process.claim(2))
+        self.reactor.serve()
+        self.assertEqual(self.process.signals, ["TERM"])
+        self.assertEqual(self.unfinished, [self.tasks[2]])
+
+    def test_lost(self) -> None:
+        """
+        When a child is lost, the task that it had started fails. Those that were sent
+        ahead and not started go to others.
+        """
+        self.answer(1)
+        self.assertTrue(self.process.claim(2))
+        self.process.end(None, signal.SIGKILL)
+        self.assertEqual(self.successResultOf(self.tasks[0].d), (Status.RAN, 1))
+        self.failureResultOf(self.tasks[1].d, errors.WorkerLost)
+        self.assertEqual(self.unfinished, [self.tasks[2]])
+        self.assertIs(self.worker.state, State.DEAD)
+
+    def test_lostBetween(self) -> None:
+        """
+        If it hadn't started another, nothing fails.
+        """
+        self.answer(1)
+        self.process.end(None, signal.SIGKILL)
+        self.assertEqual(self.successResultOf(self.tasks[0].d), (Status.RAN, 1))
+        self.assertEqual(self.unfinished, self.tasks[1:])
+
+    def test_timeLimit(self) -> None:
+        """
+        The clock of a task runs from when it's its turn.
+        """
+        task = self.task(timeout=5)
+        task.accept()
+        self.worker.run(task)
+        self.reactor.advance(10)
+        self.assertNoResult(task.d)
+        for number in (1, 2, 3):
+            self.answer(number)
+        self.reactor.serve()
+        self.reactor.advance(4)
+        self.assertNoResult(task.d)
+        self.reactor.advance(2)
+        self.assertEqual(self.successResultOf(task.d)[0], Status.TIMEOUT)
+
+    def task(
+        self, f: Any = jobs.nothing, *args: Any, timeout: float | None = None, **kw: Any
+    ) -> Task:
+        """
+        Make a task.
+
+        @param f: The callable.
+
+        @param args: Its arguments.
+
+        @param timeout: Its time limit.
+
+        @param kw: Its keywords.
+
+        @return: The task.
+        """
+        return Task(f, args, kw, 0, None, timeout, reactor=self.reactor)
+
+    def test_takenBack(self) -> None:
+        """
+        Tasks are given back if the child has been at one for long, and it gets no more
+        ahead until it proves quick again.
+        """
+        self.worker.demand = lambda: 100
+        self.begun(1)
+        self.assertEqual(self.worker.takeBack(), self.tasks[1:])
+        for d in self.ready[1:]:
+            self.successResultOf(d)
+        self.assertNoResult(self.ready[0])
+        self.assertEqual(self.worker.capacity, 1)
+        self.assertFalse(self.process.claim(2))
+        self.assertEqual(self.worker.takeBack(), [])
+
+    def test_notTakenBack(self) -> None:
+        """
+        They aren't if it has only just begun one.
+        """
+        self.worker._jobs[0].since += 1000
+        self.assertEqual(self.worker.takeBack(), [])
+        self.assertTrue(self.process.claim(2))
+
+    def test_updatesStay(self) -> None:
+        """
+        Updates, which are for this worker alone, are sent again.
+        """
+        update = self.task()
+        update.direct = True
+        self.worker.run(update)
+        self.numbers()
+        self.begun(1)
+        self.assertEqual(self.worker.takeBack(), self.tasks[1:])
+        self.assertEqual(self.numbers(), [5])
+        self.assertTrue(self.process.claim(5))
+        self.answer(1)
+        self.answer(5)
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(update.d), (Status.RAN, 5))
+
+    def test_demand(self) -> None:
+        """
+        How many it wants depends on how many wait, and how long they take.
+        """
+        waiting = 0
+        self.worker.demand = lambda: waiting
+        capacities = []
+        for number, waiting in enumerate((0, 3, 1000), 1):  # noqa: B007 - it's used
+            self.answer(number)
+            self.reactor.serve()
+            capacities.append(self.worker.capacity)
+            self.worker.run(self.task())
+        self.reactor.serve()
+        self.answer(4)
+        self.reactor.serve()
+        self.assertEqual(capacities, [1, 4, 65])
+        self.assertEqual(self.worker.capacity, 65)
+
+    def test_maxTasks(self) -> None:
+        """
+        A child that may run so many tasks isn't given more ahead.
+        """
+        worker = ProcessWorker(reactor=self.reactor, maxTasks=5)
+        sender: Sender = self.child()
+        sender.hello()
+        self.reactor.serve()
+        worker.demand = lambda: 1000
+        worker.run(self.task())
+        sender.result(1, None, 1e-6)
+        self.reactor.serve()
+        worker.run(self.task())
+        sender.result(2, None, 1e-6)
+        self.reactor.serve()
+        self.assertEqual(worker.capacity, 3)
+        self.tasks.append(self.task())
+        worker.run(self.tasks[-1])
+        self.assertEqual(worker.capacity, 3)
+
+
+class ReliefTests(WorkerCase):
+    """
+    Tests of workers that have nothing to do while tasks wait with others.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a queue of two, of which the first has many short tasks.
+        """
+        super().setUp()
+        self.q = ProcessQueue(2, reactor=self.reactor)
+        for i in range(2):
+            self.child(i).hello()
+        self.reactor.serve()
+        self.results: list[Deferred[Any]] = []
+        self.counts = [0, 0]
+        self.addCleanup(self.shutDown)
+
+    def shutDown(self) -> None:
+        """
+        Shut the queue down, with whatever fails because of that.
+        """
+        self.q.shutdown(timeout=0)
+        for d in self.results:
+            d.addErrback(lambda _: None)
+
+    def call(self, **kw: Any) -> None:
+        """
+        Queue a call.
+
+        @param kw: Keywords.
+        """
+        self.results.append(self.q.call(jobs.nothing, **kw))
+
+    def answer(self, i: int) -> None:
+        """
+        Have a child answer a call.
+
+        @param i: Which child.
+        """
+        self.counts[i] += 1
+        self.child(i).result(self.counts[i], None, 1e-6)
+        self.reactor.serve()
+
+    def outstanding(self) -> list[int]:
+        """
+        Count the tasks that the workers have.
+
+        @return: The numbers.
+        """
+        return [len(worker._jobs) for worker in self.q.workers()]
+
+    def test_shared(self) -> None:
+        """
+        What waits is shared out, and a worker that is done is given what another was
+        given ahead, unless that is about to do it.
+        """
+        for _ in range(21):
+            self.call()
+        self.assertEqual(self.outstanding(), [1, 1])
+        self.answer(0)
+        ahead = self.outstanding()[0]
+        self.assertGreater(ahead, 5)
+        self.assertLess(ahead, 12)
+        first = self.q.workers()[0]
+        while self.outstanding()[1]:
+            self.answer(1)
+        first._jobs[0].since -= 1
+        self.assertEqual(self.outstanding(), [ahead, 0])
+        self.reactor.advance(0.01)
+        self.assertEqual(self.outstanding()[0], 1)
+        self.assertGreater(self.outstanding()[1], 0)
+        while self.outstanding()[1]:
+            if self.counts[1] + 1 < self.q.workers()[1]._jobs[0].number:
+                self.counts[1] = self.q.workers()[1]._jobs[0].number - 1
+            self.answer(1)
+        self.assertEqual(self.outstanding(), [1, 0])
+        self.assertEqual(sum(d.called for d in self.results), 20)
+        self.answer(0)
+        self.assertEqual(sum(d.called for d in self.results), 21)
+
+    def test_nothingWaits(self) -> None:
+        """
+        When nobody has anything ahead, nothing is looked for.
+        """
+        self.call()
+        self.answer(0)
+        calls = [c.func for c in self.reactor.getDelayedCalls()]
+        self.assertNotIn(self.q.th.assignmentFactory._relieve, calls)
+
+    def test_shutdown(self) -> None:
+        """
+        A queue that's shut down looks no further.
+        """
+        for _ in range(8):
+            self.call()
+        self.answer(0)
+        while self.outstanding()[1]:
+            self.answer(1)
+        self.shutDown()
+        self.endAll()
+
+
+class KilledTests(ChildrenTestCase):
+    """
+    Tests with real children that are killed while they have tasks ahead.
+    """
+
+    async def test_atMostOnce(self) -> None:
+        """
+        Each of many short tasks is run once at most, and has one result. What fails is
+        one task for each child that was killed at most, and it is what it was at.
+        """
+        random.seed(7)
+        path = os.path.join(self.folder, "notes")
+        q = self.queue(2)
+        await DeferredList([q.call(jobs.nothing) for _ in range(50)])
+        fired: Counter[int] = Counter()
+        lost: list[int] = []
+        kills = 0
+
+        def succeeded(result: int, number: int) -> None:
+            self.assertEqual(result, number)
+            fired[number] += 1
+
+        def failed(failure: Any, number: int) -> None:
+            failure.trap(errors.WorkerLost)
+            fired[number] += 1
+            lost.append(number)
+
+        def kill(result: Any) -> Any:
+            nonlocal kills
+            worker = random.choice(q.workers())
+            if worker.process.pid is not None:
+                os.kill(worker.process.pid, signal.SIGKILL)
+                kills += 1
+            return result
+
+        calls = []
+        for number in range(3000):
+            d = q.call(jobs.notes, path, number)
+            if number % 250 == 249:
+                d.addBoth(kill)
+            d.addCallbacks(succeeded, failed, (number,), {}, (number,))
+            calls.append(d)
+        for success, failure in await DeferredList(calls):
+            self.assertTrue(success, failure)
+        with open(path) as file:
+            runs = Counter(int(line) for line in file)
+        self.assertEqual([n for n in range(3000) if fired[n] != 1], [])
+        self.assertEqual([n for n, times in runs.items() if times > 1], [])
+        self.assertEqual(
+            [n for n in range(3000) if n not in runs and n not in lost], []
+        )
+        self.assertGreater(kills, 5)
+        self.assertLessEqual(len(lost), kills)
+
+    async def test_cancelled(self) -> None:
+        """
+        Tasks that were sent ahead are cancelled without a child being lost.
+        """
+        path = os.path.join(self.folder, "notes")
+        q = self.queue(1)
+        await DeferredList([q.call(jobs.nothing) for _ in range(50)])
+        [worker] = q.workers()
+        pid = worker.process.pid
+        calls = [q.call(jobs.nothing) for _ in range(100)]
+        calls.append(q.call(jobs.waitAtGate, self.gate.path))
+        calls += [q.call(jobs.notes, path, number) for number in range(40)]
+        await calls[99]
+        for d in calls[101:]:
+            d.addErrback(lambda _: None)
+            d.cancel()
+        self.gate.open()
+        await calls[100]
+        self.assertEqual(await q.call(os.getpid), pid)
+        self.assertFalse(os.path.exists(path))
