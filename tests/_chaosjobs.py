@@ -27,6 +27,15 @@ def square(x: int) -> int:
     return x * x
 
 
+def once(path: str, number: int) -> int:
+    """
+    Note that this is run.
+    """
+    with open(path, "ab", buffering=0) as file:
+        file.write(b"%d\n" % number)
+    return number
+
+
 def count(x: int) -> int:
     """
     Keep a core busy for a moment.

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import os
 import random
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -40,6 +42,7 @@ from ._chaosjobs import (
     large,
     leave,
     nap,
+    once,
     prepare,
     square,
 )
@@ -51,8 +54,11 @@ AT_A_TIME = 64
 #: ones.
 EVERY = (0.02, 0.05, 0.3)
 
+#: So many of all deeds of those who make calls are to make many short ones at once.
+BURSTS = 0.05
+
 #: A child is replaced after so many calls.
-MOST_TASKS = 100
+MOST_TASKS = 500
 
 
 @implementer(IConsumer)
@@ -136,10 +142,23 @@ class Chaos:
         self._q.update(prepare, "second")
         self._workers = workers
         self._halts: list[Any] = []
+        self._numbers = itertools.count()
+        self._notes = ""
 
     async def run(self, seconds: float) -> None:
         """
         Make calls, and disturb them.
+
+        @param seconds: For how long.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._notes = os.path.join(folder, "notes")
+            await self._runAll(seconds)
+            self._checkOnce()
+
+    async def _runAll(self, seconds: float) -> None:
+        """
+        Make calls, and disturb them, until nothing is left to be done.
 
         @param seconds: For how long.
         """
@@ -164,24 +183,41 @@ class Chaos:
         @param end: Until when.
         """
         while self._reactor.seconds() < end:
-            await self._makeCall()
+            x = self.random.randrange(1, 200)
+            if self.random.random() < BURSTS:
+                # Short ones, of which some are sent ahead, and that count how often
+                # they're run.
+                args = [(self._notes, next(self._numbers)) for _ in range(x)]
+                calls = [self._makeCall(once, lambda _, n: n, *pair) for pair in args]
+                await gatherResults([Deferred.fromCoroutine(call) for call in calls])
+            else:
+                await self._makeCall(*self.random.choice(_CALLS), x)
 
-    async def _makeCall(self) -> None:
+    async def _makeCall(
+        self, f: Callable[..., Any], right: Callable[..., Any], *args: Any
+    ) -> None:
         """
         Make a call, and enter in the account what has become of it.
+
+        @param f: The callable.
+
+        @param right: Gives the right result.
+
+        @param args: The arguments of both.
         """
-        x = self.random.randrange(1, 200)
-        f, right = self.random.choice(_CALLS)
         options: dict[str, Any] = {"niceness": self.random.randrange(-20, 21)}
         consumer = None
+        name = f"{f.__name__}{args}"
         if f is items:
             consumer = options["consumer"] = Collector()
+        elif f is once:
+            options = {}
         elif self.random.random() < 0.1:
             options["timeout"] = self.random.choice([0.005, 5.0])
         elif self.random.random() < 0.2:
             options["retries"] = 5
         self.ledger.queued += 1
-        d = self._q.call(f, x, **options)
+        d = self._q.call(f, *args, **options)
         fired: list[bool] = []
         d.addBoth(_note, fired)
         if self.random.random() < 0.05:
@@ -192,20 +228,29 @@ class Chaos:
             self.ledger.outcomes["cancelled"] += 1
         except TimeoutError:
             self.ledger.outcomes["timed out"] += 1
-            self._check("timeout" in options, f"{f.__name__} timed out")
+            self._check("timeout" in options, f"{name} timed out")
         except WorkerLost:
             self.ledger.outcomes["lost"] += 1
         except Ordinary:
             self.ledger.outcomes["raised"] += 1
-            self._check(f is fail, f"{f.__name__} raised")
+            self._check(f is fail, f"{name} raised")
         except Exception as error:  # noqa: BLE001 - whatever it is, it's wrong
             self.ledger.outcomes["wrong"] += 1
-            self.ledger.wrong.append(f"{f.__name__}({x}): {error!r}")
+            self.ledger.wrong.append(f"{name}: {error!r}")
         else:
             self.ledger.outcomes["done"] += 1
             got = consumer.items if consumer is not None else result
-            self._check(got == right(x), f"{f.__name__}({x}) gave {got!r:.80}")
-        self._check(len(fired) == 1, f"{f.__name__}({x}) fired {len(fired)} times")
+            self._check(got == right(*args), f"{name} gave {got!r:.80}")
+        self._check(len(fired) == 1, f"{name} fired {len(fired)} times")
+
+    def _checkOnce(self) -> None:
+        """
+        Look whether calls that were to be run once have been run more often.
+        """
+        with suppress(FileNotFoundError), open(self._notes) as file:
+            runs = Counter(file)
+            for line, times in runs.items():
+                self._check(times == 1, f"once({line.strip()}) was run {times} times")
 
     def _check(self, right: bool, text: str) -> None:
         """
