@@ -390,6 +390,25 @@ class AheadTests(WorkerCase):
         self.reactor.serve()
         self.assertEqual(self.successResultOf(update.d), (Status.RAN, 5))
 
+    def test_manyUpdates(self) -> None:
+        """
+        Of any number of updates, so many are sent at a time.
+        """
+        for _ in range(600):
+            update = self.task()
+            update.direct = True
+            self.tasks.append(update)
+            self.worker.run(update)
+        sent = [1, 2, 3, *self.numbers()]
+        self.assertEqual(sent, list(range(1, 258)))
+        for number in range(1, 604):
+            self.answer(number)
+            self.reactor.serve()
+            sent += self.numbers()
+        self.assertEqual(sent, list(range(1, 604)))
+        for task in self.tasks:
+            self.successResultOf(task.d)
+
     def test_demand(self) -> None:
         """
         How many it wants depends on how many wait, and how long they take.

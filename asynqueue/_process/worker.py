@@ -63,6 +63,9 @@ class State(Enum):
     DEAD = auto()
 
 
+#: So many jobs at most have been sent. Updates come in any number.
+_MOST_SENT = 256
+
 #: States in which tasks are sent back.
 _USELESS = (State.DYING, State.DEAD)
 
@@ -450,6 +453,7 @@ class ProcessWorker:
                     taken.remove(job)
                 else:
                     self._jobs.remove(job)
+                self._taken -= not getattr(task, "direct", False)
                 self._resend(taken)
                 job.ready()
                 return
@@ -605,7 +609,7 @@ class ProcessWorker:
         ahead = bool(jobs)
         jobs.append(job)
         # In a child with a reactor, calls would be at once what is started in turn.
-        if child is None or (ahead and self.useReactor):
+        if child is None or (ahead and (self.useReactor or len(jobs) > _MOST_SENT)):
             return
         self._numbers = self._numbers % 0xFFFFFFFF + 1
         job.number = self._numbers
@@ -651,6 +655,8 @@ class ProcessWorker:
         """
         for job in jobs:
             self._send(job)
+            if job is self._first and job.task.timeout is not None:
+                cast(_Timed, job.task).startTimer()
 
     def _unsent(self) -> list[Job]:
         """
