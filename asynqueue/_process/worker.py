@@ -607,9 +607,12 @@ class ProcessWorker:
         """
         jobs, child = self._jobs, self._child
         ahead = bool(jobs)
-        jobs.append(job)
         # In a child with a reactor, calls would be at once what is started in turn.
-        if child is None or (ahead and (self.useReactor or len(jobs) > _MOST_SENT)):
+        held = ahead and (
+            self.useReactor or len(jobs) >= _MOST_SENT or not jobs[-1].sent
+        )
+        jobs.append(job)
+        if held or child is None:
             return
         self._numbers = self._numbers % 0xFFFFFFFF + 1
         job.number = self._numbers
