@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .info import Info, showResult
     from .process import ProcessBase, ProcessQueue, ProcessWorker
     from .threads import ThreadQueue, ThreadWorker, deferToThread
+    from .wire import WireWorker, WireWorkerUniverse
 
 __all__ = [
     "AsyncWorker",
@@ -59,6 +60,8 @@ __all__ = [
     "TaskQueue",
     "ThreadQueue",
     "ThreadWorker",
+    "WireWorker",
+    "WireWorkerUniverse",
     "__version__",
     "deferToDelay",
     "deferToThread",
@@ -77,6 +80,8 @@ _HOMES = {
     "TaskQueue": "base",
     "ThreadQueue": "threads",
     "ThreadWorker": "threads",
+    "WireWorker": "wire",
+    "WireWorkerUniverse": "wire",
     "deferToDelay": "_delay",
     "deferToThread": "threads",
     "showResult": "info",
@@ -96,6 +101,7 @@ _MODULES = frozenset(
         "testing",
         "threads",
         "util",
+        "wire",
         "workers",
     }
 )

@@ -136,6 +136,7 @@ class TaskQueue:
         self.taskFactory = TaskFactory(reactor=reactor)
         self.th = TaskHandler(reactor=reactor)
         self.th.onGone = self._workerGone
+        self.th.onRefused = self._workerRefused
         self.q = Queue(self.th, timeout)
         self._outcomes = Outcomes(
             self.th,
@@ -146,7 +147,8 @@ class TaskQueue:
             reactor=reactor,
         )
         for worker in workers:
-            self.attachWorker(worker)
+            # If one can't be connected, that has been logged.
+            self.attachWorker(worker).addErrback(lambda _: None)
 
     def __len__(self) -> int:
         """
@@ -191,7 +193,10 @@ class TaskQueue:
 
         @param worker: The worker.
 
-        @return: A Deferred that fires with its ID when it's ready for tasks.
+        @return: A Deferred that fires with its ID when it's ready for tasks. It fails
+            with L{WorkerStartError<asynqueue.errors.WorkerStartError>} or
+            L{AuthenticationError<asynqueue.errors.AuthenticationError>} if it can't be
+            connected to where it's to have them run.
 
         @raise ImplementationError: If it doesn't provide L{IWorker}.
 
@@ -749,14 +754,30 @@ class TaskQueue:
             self._replace(worker)
         self._checkDrained()
 
+    def _workerRefused(self, worker: Any, failure: Failure) -> None:
+        """
+        Fail the tasks that only a worker could have run that can't be connected.
+
+        @param worker: The worker.
+
+        @param failure: Why it can't.
+        """
+        if IRenewable.providedBy(worker):
+            self._vacancies.append(worker)
+        for task in self.th.withdraw(self._unserved):
+            task.errback(failure)
+        self._checkDrained()
+
     def _replace(self, worker: Any) -> None:
         """
-        Hire a worker in place of one.
+        Hire a worker in place of one, if it names another.
 
         @param worker: The one that has gone.
         """
         try:
-            self.th.hire(worker.replacement())
+            replacement = worker.replacement()
+            if replacement is not None:
+                self.th.hire(replacement).addErrback(lambda _: None)
         except Exception:  # noqa: BLE001 - a worker may be of anybody's making
             failure = Failure()
             log.failure("{worker} is lost and isn't replaced", failure, worker=worker)
@@ -772,7 +793,7 @@ class TaskQueue:
         """
         vacancies, self._vacancies = self._vacancies, []
         for worker in vacancies:
-            self.th.hire(worker.anotherTry())
+            self.th.hire(worker.anotherTry()).addErrback(lambda _: None)
 
     def _unserved(self, task: Task) -> bool:
         """

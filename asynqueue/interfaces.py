@@ -12,7 +12,14 @@ from zope.interface import Attribute, Interface, invariant
 
 from .errors import InvariantError
 
-__all__ = ["IRenewable", "IReplaceable", "ITask", "ITaskCanceller", "IWorker"]
+__all__ = [
+    "IConnecting",
+    "IRenewable",
+    "IReplaceable",
+    "ITask",
+    "ITaskCanceller",
+    "IWorker",
+]
 
 
 class ITask(Interface):
@@ -126,6 +133,20 @@ class IWorker(Interface):
         """
 
 
+class IConnecting(Interface):
+    """
+    A worker that can't be given anything before it's connected to something.
+    """
+
+    def deferUntilReady() -> Deferred[None]:
+        """
+        Wait until the worker is connected.
+
+        @return: A Deferred that fires with C{None} then. It fails if there will be no
+            connection, and the worker has stopped by itself then.
+        """
+
+
 class ITaskCanceller(Interface):
     """
     A worker that can also stop a task that it has accepted.
@@ -186,7 +207,8 @@ class IReplaceable(Interface):
         """
         Make a worker like this one, which has resigned.
 
-        @return: The new worker, to be hired in place of this one.
+        @return: The new worker, to be hired in place of this one. C{None} if there's
+            to be none, so that tasks wait for other workers.
 
         @raise Exception: If there's no use in trying. The queue has lost a worker, and
             tasks that no other worker is qualified for fail with the exception.

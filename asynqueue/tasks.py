@@ -119,6 +119,9 @@ class TaskHandler:
     @ivar onGone: Called with a worker that has resigned, after it has been crashed
         and its tasks have been given to others; or that is being let go because it has
         asked to be replaced. C{None} for nobody.
+
+    @ivar onRefused: Called with a worker that was hired and could not be connected, and
+        with the failure. C{None} for nobody.
     """
 
     def __init__(self, *, reactor: IReactorTime | None = None) -> None:
@@ -131,8 +134,10 @@ class TaskHandler:
         self.isRunning = True
         self.assignmentFactory = AssignmentFactory(reactor=reactor)
         self.onGone: Callable[[Any], object] | None = None
+        self.onRefused: Callable[[Any, Failure], object] | None = None
         self._updates: list[Task] = []
         self._updating: set[Task] = set()
+        self._connecting: set[int] = set()
         self._settling: dict[int, _Settling] = {}
         self._departures: dict[int, _Departure] = {}
         self._dying: set[Deferred[None]] = set()
@@ -161,10 +166,13 @@ class TaskHandler:
         Should an update fail, that's logged, and the worker gets tasks all the same,
         unless it provides L{IRenewable} and prefers to resign.
 
+        A worker that provides L{IConnecting} is waited for until it's connected.
+
         @param worker: The worker.
 
         @return: A Deferred that fires with the worker's ID when it is ready for
-            assignments. The same number is the worker's attribute C{ID}.
+            assignments, or is let go before. The same number is the worker's attribute
+            C{ID}. It fails if the worker can't be connected.
 
         @raise ImplementationError: If it doesn't provide L{IWorker}, or is employed
             already, here or elsewhere.
@@ -310,7 +318,12 @@ class TaskHandler:
         """
         if not ephemeral:
             self._updates.append(task)
-        workers = self.roster(task.series)
+        workers = [
+            worker
+            for worker in self.roster(task.series)
+            # Those get it when they're connected.
+            if worker.ID not in self._connecting
+        ]
         if sequential:
             return Deferred.fromCoroutine(self._updateInTurn(workers, task))
         results = [self._runUpdate(worker, task) for worker in workers]
@@ -422,6 +435,46 @@ class TaskHandler:
         @return: The series.
         """
         return [None, *worker.cQualified, *worker.iQualified]
+
+    def _connected(self, _: object, worker: Any) -> int | Deferred[int]:
+        """
+        Bring a worker up to date that has been connected, unless it's been let go.
+
+        @param _: Nothing.
+
+        @param worker: The worker.
+
+        @return: Its ID, or a Deferred that fires with it.
+        """
+        ID: int = worker.ID
+        self._connecting.discard(ID)
+        if ID not in self.workers:
+            return ID
+        return self._bringUpToDate(worker, self._qualifications(worker), self._updates)
+
+    def _notConnected(self, failure: Failure, worker: Any) -> int | Failure:
+        """
+        Let go of a worker that can't be connected.
+
+        @param failure: Why.
+
+        @param worker: The worker.
+
+        @return: The failure, or the worker's ID if it has been let go before.
+        """
+        ID: int = worker.ID
+        self._connecting.discard(ID)
+        if self.workers.pop(ID, None) is None:
+            return ID
+        self._dismiss(worker)
+        log.error(
+            "{worker} can't be put to work: {text}",
+            worker=worker,
+            text=failure.getErrorMessage(),
+        )
+        if self.onRefused is not None:
+            self.onRefused(worker, failure)
+        return failure
 
     def _bringUpToDate(
         self, worker: Any, seriesList: list[Hashable], updates: list[Task]

@@ -35,7 +35,12 @@ PUBLIC = {
     """,
     "workers": """
         AsyncWorker=_asyncworker IWorker=interfaces ProcessWorker=_process.worker
-        ThreadWorker=_threads.worker
+        ThreadWorker=_threads.worker WireWorker=_wire.client
+    """,
+    "wire": """
+        ChunkyString=_wire.chunks GetNext=_wire.commands RunTask=_wire.commands
+        WireRunner=_wire.runner WireServer=_wire.server WireWorker=_wire.client
+        WireWorkerUniverse=_wire.universe runServer=_wire.server
     """,
     "null": "NullQueue",
     "process": """
@@ -73,6 +78,8 @@ STARRED = {
     "TaskQueue": "base",
     "ThreadQueue": "threads",
     "ThreadWorker": "threads",
+    "WireWorker": "workers",
+    "WireWorkerUniverse": "wire",
     "deferToDelay": "iteration",
     "deferToThread": "threads",
     "showResult": "info",

@@ -1,0 +1,436 @@
+"""
+A universe for tests of wire workers, and real servers for it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import TestCase
+
+from asynqueue import TaskQueue
+from asynqueue._reactor import globalReactor
+from asynqueue.wire import WireServer, WireWorker, WireWorkerUniverse
+
+__all__ = ["Point", "Secret", "Universe", "WireTestCase"]
+
+
+class Point:
+    """
+    A class that the universe allows.
+    """
+
+    def __init__(self, x: Any, y: Any) -> None:
+        """
+        Make a point.
+
+        @param x: One coordinate.
+
+        @param y: The other.
+        """
+        self.x = x
+        self.y = y
+
+
+class Slotted:
+    """
+    A class with slots that the universe allows.
+    """
+
+    __slots__ = ("__hidden", "x")
+
+    def __init__(self, x: Any) -> None:
+        """
+        Make an object.
+
+        @param x: Its attribute.
+        """
+        self.x = x
+        self.__hidden = x
+
+    def hidden(self) -> Any:
+        """
+        Get the hidden attribute.
+
+        @return: It.
+        """
+        return self.__hidden
+
+
+class Secret:
+    """
+    A class that no universe allows.
+    """
+
+
+class Declared(Exception):
+    """
+    An exception that the universe declares.
+    """
+
+    def __init__(self, code: int, *, hint: str) -> None:
+        """
+        Make one in a way that its arguments don't tell.
+
+        @param code: A number.
+
+        @param hint: A text.
+        """
+        super().__init__(f"code {code}")
+        self.code = code
+        self.hint = hint
+
+
+class Undeclared(Exception):
+    """
+    An exception that it doesn't.
+    """
+
+
+class Base(WireWorkerUniverse):
+    """
+    A base of the universe, whose methods are served, too.
+    """
+
+    def inherited(self) -> str:
+        """
+        Be there.
+
+        @return: A word.
+        """
+        return "inherited"
+
+
+class Universe(Base):
+    """
+    A universe.
+
+    @ivar log: What has happened in it.
+    """
+
+    allowed = (Point, Slotted)
+    exceptions = (Declared,)
+    attribute = 5
+
+    def __init__(self, wireServer: Any = None) -> None:
+        """
+        Make a universe.
+
+        @param wireServer: The server.
+        """
+        super().__init__(wireServer)
+        self.log: list[Any] = []
+        self.waiting: list[Deferred[Any]] = []
+        self.event = threading.Event()
+
+    def add(self, a: Any, b: Any = 0) -> Any:
+        """
+        Add two things.
+
+        @param a: One.
+
+        @param b: The other.
+
+        @return: The sum.
+        """
+        return a + b
+
+    def note(self, x: Any) -> Any:
+        """
+        Note something.
+
+        @param x: It.
+
+        @return: It.
+        """
+        self.log.append(x)
+        return x
+
+    def nothing(self) -> None:
+        """
+        Do nothing.
+        """
+
+    def echo(self, *args: Any, **kw: Any) -> Any:
+        """
+        Give back what was given.
+
+        @param args: Arguments.
+
+        @param kw: Keywords.
+
+        @return: They.
+        """
+        return args, kw
+
+    def boom(self, text: str = "boom") -> None:
+        """
+        Fail.
+
+        @param text: The message.
+
+        @raise ValueError: Always.
+        """
+        error = ValueError(text, 3)
+        if hasattr(error, "add_note"):
+            error.add_note("a note")
+        raise error
+
+    def chained(self) -> None:
+        """
+        Fail because of something.
+
+        @raise KeyError: Always.
+        """
+        try:
+            dict[str, int]()["x"]
+        except KeyError as error:
+            raise RuntimeError("chained") from error
+
+    def fail(self, kind: str) -> None:
+        """
+        Fail in a certain way.
+
+        @param kind: What is to be raised.
+
+        @raise BaseException: Always.
+        """
+        if kind == "declared":
+            raise Declared(7, hint="look")
+        if kind == "undeclared":
+            raise Undeclared("what it says")
+        if kind == "exit":
+            raise SystemExit(3)
+        if kind == "stop":
+            raise StopIteration(4)
+        if kind == "os":
+            open("/nonexistent/file")  # noqa: SIM115
+        raise Undeclared(Secret())
+
+    def zeros(self, size: int) -> bytes:
+        """
+        Make a large result.
+
+        @param size: Its size.
+
+        @return: It.
+        """
+        return bytes(size)
+
+    def size(self, data: Any) -> int:
+        """
+        Tell how large an argument is.
+
+        @param data: It.
+
+        @return: Its size.
+        """
+        return len(data)
+
+    def secret(self) -> Secret:
+        """
+        Return something that can't be sent.
+
+        @return: It.
+        """
+        return Secret()
+
+    def count(self, n: int, fail: bool = False) -> Iterator[int]:
+        """
+        Count.
+
+        @param n: How far.
+
+        @param fail: Whether to fail at the end.
+
+        @return: An iterator.
+
+        @raise ValueError: If told to.
+        """
+        try:
+            for i in range(n):
+                self.log.append(i)
+                yield i
+            if fail:
+                raise ValueError("at the end")
+        finally:
+            self.log.append("closed")
+
+    def these(self, items: list[Any]) -> Iterator[Any]:
+        """
+        Yield given items.
+
+        @param items: The items.
+
+        @return: An iterator.
+        """
+        yield from items
+
+    def blocks(self, n: int, size: int) -> Iterator[bytes]:
+        """
+        Yield large items.
+
+        @param n: How many.
+
+        @param size: How large each is.
+
+        @return: An iterator.
+        """
+        for i in range(n):
+            self.log.append(i)
+            yield bytes([i]) * size
+
+    def deferreds(self, n: int) -> Iterator[Deferred[int]]:
+        """
+        Yield Deferreds.
+
+        @param n: How many.
+
+        @return: An iterator.
+        """
+        for i in range(n):
+            d: Deferred[int] = Deferred()
+            assert self.ws is not None
+            self.ws._reactor.callLater(0, d.callback, i)
+            yield d
+
+    def sleep(self, x: Any, seconds: float) -> Any:
+        """
+        Block a thread.
+
+        @param x: What to return.
+
+        @param seconds: For how long.
+
+        @return: It.
+        """
+        time.sleep(seconds)
+        return x
+
+    def block(self) -> str:
+        """
+        Block a thread until the test says otherwise.
+
+        @return: The thread's name.
+        """
+        self.log.append("blocking")
+        self.event.wait(20)
+        return threading.current_thread().name
+
+    def wait(self, x: Any = None) -> Deferred[Any]:
+        """
+        Wait until the test says otherwise.
+
+        @param x: What to note.
+
+        @return: A Deferred.
+        """
+        self.log.append(x)
+        d: Deferred[Any] = Deferred(lambda d: self.log.append("cancelled"))
+        self.waiting.append(d)
+        return d
+
+    async def coroutine(self, x: Any) -> Any:
+        """
+        Be a coroutine.
+
+        @param x: What to return.
+
+        @return: It.
+        """
+        return x
+
+    def _private(self) -> None:
+        """
+        Not be served.
+        """
+
+
+class WireTestCase(TestCase):
+    """
+    A test case with real servers on Unix sockets.
+    """
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        """
+        Make a private folder.
+        """
+        self.folder = Path(tempfile.mkdtemp())
+        self.closers: list[Callable[[], Any]] = []
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.tidyUp()))
+        self.universe = Universe()
+        self.description = f"unix:{self.folder}/s"
+
+    async def tidyUp(self) -> None:
+        """
+        Undo what the test has done, the last thing first.
+        """
+        while self.closers:
+            await self.closers.pop()()
+        shutil.rmtree(self.folder, True)
+
+    async def serve(self, **kw: Any) -> WireServer:
+        """
+        Start a server.
+
+        @param kw: Keywords of L{WireServer}.
+
+        @return: The server, which is stopped after the test.
+        """
+        kw.setdefault("stopTimeout", 0)
+        description = kw.pop("description", self.description)
+        universe = kw.pop("universe", self.universe)
+        server = WireServer(description, universe, **kw)
+        await server.start()
+        self.closers.append(server.stop)
+        return server
+
+    async def turn(self) -> None:
+        """
+        Let the reactor have a turn.
+        """
+        d: Deferred[None] = Deferred()
+        globalReactor().callLater(0, d.callback, None)
+        await d
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """
+        Let the reactor run until something is so.
+
+        @param condition: Tells whether it is.
+        """
+        while not condition():
+            await self.turn()
+
+    def worker(self, **kw: Any) -> WireWorker:
+        """
+        Make a worker.
+
+        @param kw: Keywords of L{WireWorker}.
+
+        @return: The worker.
+        """
+        description = kw.pop("description", self.description)
+        return WireWorker(Universe, description, **kw)
+
+    async def queue(self, **kw: Any) -> TaskQueue:
+        """
+        Make a queue with a worker that is connected.
+
+        @param kw: Keywords of L{WireWorker}.
+
+        @return: The queue, which is shut down after the test.
+        """
+        q = TaskQueue()
+        self.closers.append(lambda: q.shutdown(timeout=0))
+        await q.attachWorker(self.worker(**kw))
+        return q
