@@ -16,6 +16,7 @@ __all__ = [
     "IConnecting",
     "IRenewable",
     "IReplaceable",
+    "ISendsAhead",
     "ITask",
     "ITaskCanceller",
     "IWorker",

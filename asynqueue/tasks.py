@@ -20,7 +20,13 @@ from ._reactor import orGlobalReactor
 from ._status import Status
 from ._task import Task, TaskFactory, checkSeconds
 from .errors import ImplementationError, QueueRunError, WorkerLost
-from .interfaces import IRenewable, IReplaceable, ISendsAhead, IWorker
+from .interfaces import (
+    IConnecting,
+    IRenewable,
+    IReplaceable,
+    ISendsAhead,
+    IWorker,
+)
 
 __all__ = [
     "Assignment",
@@ -195,6 +201,14 @@ class TaskHandler:
             employee.setRenewer(partial(self._renew, employee.ID))
         if ISendsAhead.providedBy(worker):
             employee.demand = self._demand
+        if IConnecting.providedBy(worker):
+            self._connecting.add(employee.ID)
+            return employee.deferUntilReady().addCallbacks(
+                self._connected,
+                self._notConnected,
+                callbackArgs=(employee,),
+                errbackArgs=(employee,),
+            )
         return self._bringUpToDate(
             employee, self._qualifications(employee), self._updates
         )
