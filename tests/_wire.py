@@ -287,6 +287,27 @@ class Universe(Base):
             self.log.append(i)
             yield bytes([i]) * size
 
+    def secrets(self) -> Iterator[Any]:
+        """
+        Yield something that can't be sent.
+
+        @return: An iterator.
+        """
+        yield 1
+        yield Secret()
+        yield 2
+
+    def threads(self, n: int) -> Iterator[str]:
+        """
+        Yield the name of the thread.
+
+        @param n: How often.
+
+        @return: An iterator.
+        """
+        for _ in range(n):
+            yield threading.current_thread().name
+
     def deferreds(self, n: int) -> Iterator[Deferred[int]]:
         """
         Yield Deferreds.

@@ -369,6 +369,9 @@ class Peer:
         try:
             for kind, pieces in incoming.feed(box[b"data"]):
                 self.record(ID, kind, pieces)
+                if self.incoming.get(ID) is not incoming:
+                    # Nobody wants the rest.
+                    return
         except Overrun as error:
             self.overrun(ID, error)
         credit = incoming.credit()
