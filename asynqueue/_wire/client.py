@@ -100,6 +100,7 @@ class WireWorker:
         reconnect: bool = False,
         heartbeat: float | None = 10.0,
         connectTimeout: float = 10.0,
+        backoff: Callable[[int], float] | None = None,
         largest: int = 512 << 20,
         reactor: Any = None,
         _attempts: int = 0,
@@ -139,6 +140,9 @@ class WireWorker:
             three are missed. C{None} for none.
 
         @param connectTimeout: Seconds for the connection to be made.
+
+        @param backoff: Called with how many attempts have failed; gives the seconds
+            until the next. By default, that's from one second to a minute.
 
         @param largest: How many bytes a value may have on its way.
 
@@ -180,6 +184,7 @@ class WireWorker:
             "reconnect": reconnect,
             "heartbeat": heartbeat,
             "connectTimeout": connectTimeout,
+            "backoff": backoff,
             "largest": largest,
         }
         self._reactor: Any = orGlobalReactor(reactor)
@@ -188,6 +193,7 @@ class WireWorker:
         self._codec = Codec(kind.allowed, pickle)
         self._exceptions = tuple(kind.exceptions)
         self._reconnect = reconnect
+        self._backoff = backoff or backoffPolicy()
         self._attempts = _attempts
         self._link: Link | None = None
         self._waiting: list[Job] = []
@@ -513,7 +519,7 @@ class WireWorker:
         """
         Connect, after a while if it has been tried before.
         """
-        delay = backoffPolicy()(self._attempts - 1) if self._attempts else 0
+        delay = self._backoff(self._attempts) if self._attempts else 0
         self._timer = self._reactor.callLater(delay, self._connect)
 
     def _connect(self) -> None:
