@@ -6,28 +6,33 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
-from importlib.metadata import distributions
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .catalogue import MEASURES, choose
 from .contenders import CONTENDERS, OURS
+from .documents import markdown, replaceBlock, rst
 from .harness import Harness, Outcome
+from .machine import describe
+from .picture import draw
 from .report import table
 from .summary import Outcomes, summarize
 
 __all__ = ["main"]
 
+#: So many rounds are taken if nothing else is said.
+ROUNDS = 5
 
-def parse(argv: list[str]) -> argparse.Namespace:
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """
     Read the command line.
 
     @param argv: It.
 
-    @return: The options.
+    @return: The options, and the names of measures that were given.
     """
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -36,7 +41,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("measures", nargs="*", metavar="MEASURE", help="by default, all")
     add("--list", action="store_true", help="say what can be measured, and end")
-    add("--rounds", type=int, default=5, help="how many (default: %(default)s)")
+    add("--rounds", type=int, default=ROUNDS, help="how many (default: %(default)s)")
     add(
         "--only",
         nargs="+",
@@ -46,35 +51,34 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     add("--reference", metavar="PYTHON", help="a Python that has AsynQueue 0.9.9")
     add("--json", metavar="FILE", help="write the results to a file")
+    add("--from", metavar="FILE", dest="results", help="show those of such a file")
+    add("--svg", metavar="FILE", help="draw a picture of them")
+    add("--rst", metavar="FILE", help="write them as tables for documentation")
+    add("--markdown", metavar="FILE", help="write an overview")
+    add(
+        "--readme",
+        metavar="FILE",
+        help="put the overview where a file has marks for it",
+    )
     add("--smoke", action="store_true", help="only try whether everything works")
     add("--profile", action="store_true", help="profile this library's parent instead")
     options = parser.parse_args(argv)
+    given = options.measures
     try:
         options.measures = choose(options.measures)
     except ValueError as error:
         parser.error(str(error))
     if options.rounds < 1:
         parser.error(f"there's nothing to see after {options.rounds} rounds")
-    return options
+    return options, given
 
 
-def machine() -> dict[str, Any]:
-    """
-    Describe what the measures are taken on.
-
-    @return: A dict of plain values.
-    """
-    wanted = {"Twisted", "loky", "mpire", "ampoule", "numpy"}
-    packages = {it.name: it.version for it in distributions() if it.name in wanted}
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
-        "packages": packages,
-    }
-
-
-def takeAll(harness: Harness, names: list[str], rounds: int) -> Outcomes:
+def takeAll(
+    harness: Harness,
+    names: list[str],
+    rounds: int,
+    save: Callable[[Outcomes], object],
+) -> Outcomes:
     """
     Take measures, and tell on stderr how it goes.
 
@@ -84,6 +88,8 @@ def takeAll(harness: Harness, names: list[str], rounds: int) -> Outcomes:
 
     @param rounds: How many times.
 
+    @param save: Called with what is there, each time that there's more.
+
     @return: The outcomes.
     """
     outcomes: Outcomes = {}
@@ -92,6 +98,7 @@ def takeAll(harness: Harness, names: list[str], rounds: int) -> Outcomes:
         outcomes.setdefault((name, contender), []).append(outcome)
         told = outcome.error or outcome.skip or _figures(outcome)
         print(f"{name}, {CONTENDERS[contender].title}: {told}", file=sys.stderr)
+        save(outcomes)
     return outcomes
 
 
@@ -106,6 +113,107 @@ def _figures(outcome: Outcome) -> str:
     return ", ".join(f"{key} {value:,.6g}" for key, value in outcome.figures.items())
 
 
+def commandOf(options: argparse.Namespace, given: list[str]) -> str:
+    """
+    Write the command by which others get such results.
+
+    @param options: The options.
+
+    @param given: The names of the measures as they were given.
+
+    @return: The command.
+    """
+    words = ["python -m benchmarks", *given]
+    if options.smoke:
+        words.append("--smoke")
+    elif options.rounds != ROUNDS:
+        words.append(f"--rounds {options.rounds}")
+    if options.only:
+        words.append(f"--only {' '.join(options.only)}")
+    if options.reference:
+        words.append("--reference PYTHON")
+    return " ".join(words)
+
+
+def measure(options: argparse.Namespace, given: list[str]) -> dict[str, Any]:
+    """
+    Take the measures that the command line asks for.
+
+    @param options: Its options.
+
+    @param given: The names of the measures as they were given.
+
+    @return: The results as in JSON.
+    """
+    results: dict[str, Any] = {
+        "command": commandOf(options, given),
+        "machine": describe(options.reference),
+        "smoke": options.smoke,
+        "results": [],
+    }
+
+    def save(outcomes: Outcomes) -> None:
+        """
+        Keep what there is, since a run takes long.
+        """
+        results["results"] = summarize(outcomes)
+        if options.json:
+            write(options.json, json.dumps(results, indent=1))
+
+    rounds = 1 if options.smoke else options.rounds
+    harness = Harness(
+        smoke=options.smoke, reference=options.reference, only=options.only
+    )
+    takeAll(harness, options.measures, rounds, save)
+    return results
+
+
+def write(path: str, text: str) -> None:
+    """
+    Write a file, whole or not at all, and the folder that it's in.
+
+    @param path: The file.
+
+    @param text: What's in it.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    new = target.with_name(f"{target.name}.new")
+    new.write_text(text)
+    new.replace(target)
+
+
+def show(options: argparse.Namespace, results: dict[str, Any]) -> None:
+    """
+    Print the results, and write the files that are asked for.
+
+    @param options: The options.
+
+    @param results: The results.
+    """
+    print(table(results["results"]))
+    for path, make in ((options.svg, draw), (options.rst, rst)):
+        if path:
+            write(path, make(results))
+    if options.markdown:
+        write(options.markdown, markdown(results))
+    if options.readme:
+        text = Path(options.readme).read_text()
+        write(options.readme, replaceBlock(text, markdown(results)))
+
+
+def profile(options: argparse.Namespace) -> None:
+    """
+    Print profiles of this library's parent.
+
+    @param options: The options.
+    """
+    harness = Harness(smoke=options.smoke)
+    for name in options.measures:
+        outcome = harness.take(name, OURS, profile=True)
+        print(name, outcome.error or outcome.skip or outcome.profile, sep="\n")
+
+
 def main(argv: list[str]) -> int:
     """
     Do what the command line says.
@@ -114,28 +222,23 @@ def main(argv: list[str]) -> int:
 
     @return: The exit code: 1 if this library or a floor has failed.
     """
-    options = parse(argv)
+    options, given = parse(argv)
     if options.list:
         for name in options.measures:
             print(f"{name:<15} {MEASURES[name].title}")
         return 0
-    harness = Harness(
-        smoke=options.smoke, reference=options.reference, only=options.only
-    )
     if options.profile:
-        for name in options.measures:
-            outcome = harness.take(name, OURS, profile=True)
-            print(name, outcome.error or outcome.skip or outcome.profile, sep="\n")
+        profile(options)
         return 0
-    rounds = 1 if options.smoke else options.rounds
-    rows = summarize(takeAll(harness, options.measures, rounds))
-    print(table(rows))
-    if options.json:
-        results = {"machine": machine(), "smoke": options.smoke, "results": rows}
-        with open(options.json, "w") as file:
-            json.dump(results, file, indent=1)
+    if options.results:
+        results = json.loads(Path(options.results).read_text())
+    else:
+        results = measure(options, given)
+    show(options, results)
     failed = any(
-        row["errors"] for row in rows if row["floor"] or row["contender"] == OURS
+        row["errors"]
+        for row in results["results"]
+        if row["floor"] or CONTENDERS[row["contender"]].own
     )
     return int(failed)
 

@@ -49,6 +49,10 @@ class Measure(NamedTuple):
 
     @ivar smoke: What of that is otherwise when it's only tried whether it works.
 
+    @ivar floor: The name of the contender that is the floor.
+
+    @ivar shown: The figures in the picture.
+
     @ivar limit: Seconds after which a contender is given up.
     """
 
@@ -58,6 +62,8 @@ class Measure(NamedTuple):
     contenders: tuple[str, ...]
     sizes: Mapping[str, Any] = MappingProxyType({})
     smoke: Mapping[str, Any] = MappingProxyType({})
+    floor: str = ""
+    shown: tuple[str, ...] = ()
     limit: float = 60.0
 
 
@@ -73,13 +79,32 @@ def _payload(kind: str) -> Measure:
         "payload",
         f"64 MiB {kind} to a child and back",
         {"rate": Figure("there and back", "MB/s", more=True)},
-        (*_POOLS, "memcpy"),
+        (*_POOLS, "ray", "shm", "memcpy"),
         {"size": 64 * _MEBI, "trips": 3, "kind": kind},
         {"size": _MEBI, "trips": 1},
+        "shm",
+        ("rate",),
     )
 
 
 MEASURES = {
+    "floor": Measure(
+        "floor",
+        "The floor of the machine",
+        {
+            "roundTrip": Figure("blocking pipe pair, round trip", "µs"),
+            "latency": Figure("bare reactor pipe, one call at a time", "µs"),
+            "one": Figure("bare reactor pipe, one call ahead", "1/s", more=True),
+            "many": Figure("bare reactor pipe, 64 calls ahead", "1/s", more=True),
+            "stream": Figure("bare reactor pipe, items with credit", "1/s", more=True),
+            "memcpy": Figure("memcpy", "MB/s", more=True),
+            "shm": Figure("one copy through shared memory", "MB/s", more=True),
+            "task": Figure("heapq + maybeDeferred, per task", "µs"),
+        },
+        ("machine",),
+        {"calls": 5_000, "items": 20_000, "size": 64 * _MEBI},
+        {"calls": 50, "items": 200, "size": _MEBI},
+    ),
     "noop": Measure(
         "noop",
         "5,000 calls that do nothing, queued at once, 2 children",
@@ -87,6 +112,8 @@ MEASURES = {
         (*_POOLS, "bare", "pipe"),
         {"calls": 5_000},
         {"calls": 50},
+        "bare",
+        ("rate",),
     ),
     "single": Measure(
         "single",
@@ -95,6 +122,8 @@ MEASURES = {
         (*_POOLS, "bare", "pipe"),
         {"calls": 2_000},
         {"calls": 20},
+        "bare",
+        ("median",),
     ),
     "late": Measure(
         "late",
@@ -103,14 +132,18 @@ MEASURES = {
         (*_POOLS, "bare", "pipe"),
         {"tasks": 3, "seconds": 1.0},
         {"tasks": 1, "seconds": 0.01},
+        "bare",
+        ("late",),
     ),
-    "stream": Measure(
-        "stream",
-        "20,000 items from a generator in a child, one by one",
+    "map": Measure(
+        "mapping",
+        "map of a function over 200,000 small numbers, 2 children",
         {"rate": Figure("items", "1/s", more=True)},
-        (OURS, "consumer", "pool", "pool-100", "mpire", REFERENCE, "bare"),
-        {"items": 20_000},
-        {"items": 200},
+        (OURS, "cf", "pool", "loky", "mpire", "bare"),
+        {"items": 200_000},
+        {"items": 2_000},
+        "bare",
+        ("rate",),
     ),
     "payload-array": _payload("array"),
     "payload-bytes": _payload("bytes"),
@@ -121,6 +154,65 @@ MEASURES = {
         (OURS, REFERENCE, "quiet"),
         {"size": 200_000_000},
         {"size": 2_000_000},
+        "quiet",
+        ("bytes", "array"),
+    ),
+    "stream": Measure(
+        "stream",
+        "20,000 items from a generator in a child, one by one",
+        {"rate": Figure("items", "1/s", more=True)},
+        (OURS, "consumer", "pool", "pool-100", "mpire", REFERENCE, "bare"),
+        {"items": 20_000},
+        {"items": 200},
+        "bare",
+        ("rate",),
+    ),
+    "async": Measure(
+        "inreactor",
+        "A task that does nothing, run in the reactor, 20,000 queued at once",
+        {"cost": Figure("cost per task", "µs")},
+        (OURS, REFERENCE, "heap"),
+        {"tasks": 20_000},
+        {"tasks": 200},
+        "heap",
+        ("cost",),
+    ),
+    "thread-single": Measure(
+        "threads",
+        "One call at a time in a thread",
+        {"median": Figure("median", "µs"), "p99": Figure("99 %", "µs")},
+        (OURS, REFERENCE, "deferToThread", "thread"),
+        {"calls": 5_000, "how": "single"},
+        {"calls": 20},
+        "thread",
+        ("median",),
+    ),
+    "thread-bulk": Measure(
+        "threads",
+        "20,000 calls in a thread, queued at once",
+        {"rate": Figure("calls", "1/s", more=True)},
+        (OURS, REFERENCE, "deferToThread", "thread"),
+        {"calls": 20_000, "how": "bulk"},
+        {"calls": 50},
+        "thread",
+        ("rate",),
+    ),
+    "queued": Measure(
+        "queued",
+        "Tasks waiting: 1,000 and 1,000,000, run in the reactor",
+        {
+            "few": Figure("cost per task, of 1,000", "µs"),
+            "many": Figure("cost per task, of 1,000,000", "µs"),
+            "growth": Figure("growth of the cost", "times"),
+            "bytes": Figure("memory per task", "bytes"),
+            "stall": Figure("longest stall", "ms"),
+        },
+        (OURS, REFERENCE, "heap"),
+        {"few": 1_000, "many": 1_000_000},
+        {"few": 10, "many": 100},
+        "heap",
+        ("many",),
+        limit=120.0,
     ),
     "idle": Measure(
         "idle",
@@ -129,6 +221,8 @@ MEASURES = {
         (*_POOLS, "bare", "pipe"),
         {"seconds": 3.0, "idle": 1.0},
         {"seconds": 0.02, "idle": 0.02},
+        "bare",
+        ("cpu",),
     ),
     "start": Measure(
         "start",
@@ -146,45 +240,8 @@ MEASURES = {
             REFERENCE,
             "bare",
         ),
-    ),
-    "async": Measure(
-        "inreactor",
-        "A task that does nothing, run in the reactor, 20,000 queued at once",
-        {"cost": Figure("cost per task", "µs")},
-        (OURS, REFERENCE, "heap"),
-        {"tasks": 20_000},
-        {"tasks": 200},
-    ),
-    "queued": Measure(
-        "queued",
-        "Tasks waiting: 1,000 and 1,000,000, run in the reactor",
-        {
-            "few": Figure("cost per task, of 1,000", "µs"),
-            "many": Figure("cost per task, of 1,000,000", "µs"),
-            "growth": Figure("growth of the cost", "times"),
-            "bytes": Figure("memory per task", "bytes"),
-            "stall": Figure("longest stall", "ms"),
-        },
-        (OURS, REFERENCE),
-        {"few": 1_000, "many": 1_000_000},
-        {"few": 10, "many": 100},
-        limit=120.0,
-    ),
-    "thread-single": Measure(
-        "threads",
-        "One call at a time in a thread",
-        {"median": Figure("median", "µs"), "p99": Figure("99 %", "µs")},
-        (OURS, REFERENCE, "deferToThread"),
-        {"calls": 5_000, "how": "single"},
-        {"calls": 20},
-    ),
-    "thread-bulk": Measure(
-        "threads",
-        "20,000 calls in a thread, queued at once",
-        {"rate": Figure("calls", "1/s", more=True)},
-        (OURS, REFERENCE, "deferToThread"),
-        {"calls": 20_000, "how": "bulk"},
-        {"calls": 50},
+        floor="bare",
+        shown=("start",),
     ),
     "import": Measure(
         "imports",
@@ -194,6 +251,7 @@ MEASURES = {
             "others": Figure("of the packages that it needs", "ms"),
         },
         (OURS, REFERENCE),
+        shown=("own",),
     ),
 }
 

@@ -1,42 +1,61 @@
 """
-The results as a table.
+The results as a table for the terminal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby
+from collections.abc import Iterable
 
 from .catalogue import MEASURES
 from .contenders import CONTENDERS
 from .summary import Row
+from .wording import Group, grouped, number, remarks, spread, times, verdicts
 
 __all__ = ["table"]
 
 #: Widths of the columns.
-_WIDTHS = (46, 9, 19, 9)
+_WIDTHS = (46, 9, 19, 9, 9)
 
 
 def table(rows: Iterable[Row]) -> str:
     """
-    Make a table of the results: medians, the least and the most, and how many times as
-    good as the contender this library is. Floors are in brackets.
+    Make a table of the results: medians, the least and the most, how many times as good
+    as the contender this library is, and how many times the floor each is. Floors are
+    in brackets.
 
     @param rows: The rows.
 
     @return: Text.
     """
     lines: list[str] = []
-    for name, measure in groupby(rows, lambda row: str(row["measure"])):
-        lines += ["", f"{name}: {MEASURES[name].title}"]
-        for key, group in groupby(measure, lambda row: str(row["figure"])):
-            figure = MEASURES[name].figures[key]
-            unit = f" [{figure.unit}]" if figure.unit else ""
-            better = "more is better" if figure.more else "less is better"
-            title = f"  {figure.title}{unit}, {better}"
-            lines.append(_line(title, "", "least ... most", "ours is"))
-            lines += map(_row, group)
+    last = ""
+    for group in grouped(rows):
+        if group.name != last:
+            lines += ["", f"{group.name}: {MEASURES[group.name].title}"]
+            last = group.name
+        lines += _figure(group)
     return "\n".join(lines[1:])
+
+
+def _figure(group: Group) -> list[str]:
+    """
+    Make the lines of a figure.
+
+    @param group: Its results.
+
+    @return: The lines.
+    """
+    unit = f" [{group.figure.unit}]" if group.figure.unit else ""
+    better = "more is better" if group.figure.more else "less is better"
+    title = f"  {group.figure.title}{unit}, {better}"
+    heads = ("least ... most", "ours is", "of floor")
+    own = group.own or {}
+    told = [
+        f"    {kind}: {verdicts(own[kind])}"
+        for kind in ("must", "aim")
+        if own.get(kind)
+    ]
+    return [_line(title, "", *heads), *map(_row, group.rows), *told]
 
 
 def _row(row: Row) -> str:
@@ -49,29 +68,12 @@ def _row(row: Row) -> str:
     """
     title = CONTENDERS[row["contender"]].title
     name = f"    ({title})" if row["floor"] else f"    {title}"
-    remarks = "; ".join(_remarks(row))
+    more = "; ".join(remarks(row))
     if row["median"] is None:
-        return f"{name:<{_WIDTHS[0]}} {remarks or '-'}"
-    spread = f"{_number(row['least'])} ... {_number(row['most'])}"
-    ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f} x"
-    line = _line(name, _number(row["median"]), spread, ratio)
-    return f"{line}  {remarks}".rstrip()
-
-
-def _remarks(row: Row) -> Iterator[str]:
-    """
-    Tell what there's to say about a row besides its figures.
-
-    @param row: The row.
-
-    @return: An iterator of texts.
-    """
-    if row["skip"]:
-        yield f"left out: {row['skip']}"
-    if row["errors"]:
-        count = len(row["errors"])
-        yield f"failed in {count} of {row['rounds']} rounds: {row['errors'][0]}"
-    yield from row["notes"]
+        return f"{name:<{_WIDTHS[0]}} {more}"
+    ratios = times(row["ratio"]), times(row["floors"])
+    line = _line(name, number(row["median"]), spread(row), *ratios)
+    return f"{line}  {more}".rstrip()
 
 
 def _line(*cells: str) -> str:
@@ -84,17 +86,4 @@ def _line(*cells: str) -> str:
     """
     first, *others = zip(cells, _WIDTHS, strict=True)
     text = f"{first[0]:<{first[1]}}"
-    return " ".join([text, *(f"{cell:>{width}}" for cell, width in others)])
-
-
-def _number(value: float) -> str:
-    """
-    Write a number with three digits that mean something.
-
-    @param value: The number.
-
-    @return: Text.
-    """
-    if abs(value) >= 100 or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    return " ".join([text, *(f"{cell:>{width}}" for cell, width in others)]).rstrip()

@@ -8,9 +8,10 @@ from collections import Counter
 from statistics import median
 from typing import Any
 
-from .catalogue import MEASURES
+from .catalogue import MEASURES, Measure
 from .contenders import CONTENDERS, OURS
 from .harness import Outcome
+from .targets import judge
 
 __all__ = ["Row", "summarize"]
 
@@ -23,24 +24,55 @@ Row = dict[str, Any]
 
 def summarize(outcomes: Outcomes) -> list[Row]:
     """
-    Make rows of outcomes, one for each figure of each contender.
+    Make rows of outcomes, one for each figure of each contender that has it, or has
+    been left out or failed.
 
     @param outcomes: The outcomes.
 
     @return: The rows, with C{ratio} how many times as good as the contender this
-        library is, C{None} where either has no figure.
+        library is, and C{floors} how many times as bad as the floor the contender is,
+        C{None} where either has no figure. This library's rows have verdicts.
     """
     rows = []
     for name, measure in MEASURES.items():
         for key in measure.figures:
-            own = _row(name, key, OURS, outcomes.get((name, OURS), []))
-            for contender in measure.contenders:
-                taken = outcomes.get((name, contender))
-                if taken:
-                    row = _row(name, key, contender, taken)
-                    row["ratio"] = _ratio(row, own)
-                    rows.append(row)
+            group = {
+                contender: _row(name, key, contender, outcomes[name, contender])
+                for contender in measure.contenders
+                if outcomes.get((name, contender))
+            }
+            _compare(measure, group)
+            if OURS in group:
+                medians = {who: row["median"] for who, row in group.items()}
+                group[OURS] |= judge(name, key, medians, medians[OURS])
+            rows += [row for row in group.values() if _hasSomething(row)]
     return rows
+
+
+def _hasSomething(row: Row) -> bool:
+    """
+    Tell whether there's something to say in a row.
+
+    @param row: The row.
+
+    @return: Whether there is.
+    """
+    return row["median"] is not None or bool(row["skip"] or row["errors"])
+
+
+def _compare(measure: Measure, group: dict[str, Row]) -> None:
+    """
+    Add the ratios to the rows of a figure.
+
+    @param measure: The measure.
+
+    @param group: The rows, by contender.
+    """
+    own = group.get(OURS, {}).get("median")
+    floor = group.get(measure.floor, {}).get("median")
+    for row in group.values():
+        row["ratio"] = _ratio(row, own)
+        row["floors"] = None if row["floor"] else _ratio(row, floor)
 
 
 def _row(name: str, key: str, contender: str, outcomes: list[Outcome]) -> Row:
@@ -73,23 +105,24 @@ def _row(name: str, key: str, contender: str, outcomes: list[Outcome]) -> Row:
         "most": max(values, default=None),
         "skip": next((o.skip for o in outcomes if o.skip), ""),
         "errors": [o.error for o in outcomes if o.error],
+        "must": [],
+        "aim": [],
         "notes": list(Counter(o.note for o in outcomes if o.note)),
     }
 
 
-def _ratio(row: Row, own: Row) -> float | None:
+def _ratio(row: Row, other: float | None) -> float | None:
     """
-    Compare a contender with this library.
+    Compare somebody with a contender.
 
     @param row: The contender's row.
 
-    @param own: This library's row.
+    @param other: The other's figure.
 
-    @return: How many times as good as the contender this library is, C{None} if that
+    @return: How many times as good as the contender the other is, C{None} if that
         can't be said.
     """
-    theirs, ours = row["median"], own["median"]
-    if not theirs or not ours:
+    one: float | None = row["median"]
+    if not one or not other:
         return None
-    ratio: float = ours / theirs if row["more"] else theirs / ours
-    return ratio
+    return other / one if row["more"] else one / other

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 __all__ = [
+    "absolutes",
+    "copyBack",
+    "copyIn",
     "countTo",
     "echo",
     "identity",
@@ -19,6 +22,7 @@ __all__ = [
     "makeBytes",
     "meet",
     "noop",
+    "openShared",
     "sleepThenTime",
     "spin",
 ]
@@ -39,6 +43,17 @@ def identity(x: int) -> int:
     @return: The same.
     """
     return x
+
+
+def absolutes(xs: list[int]) -> list[int]:
+    """
+    Make many numbers absolute.
+
+    @param xs: The numbers.
+
+    @return: What C{abs} makes of them.
+    """
+    return list(map(abs, xs))
 
 
 def echo(x: Any) -> Any:
@@ -108,6 +123,57 @@ def makeArray(size: int) -> Any:
     import numpy
 
     return numpy.ones(size, dtype=numpy.uint8)
+
+
+def copyIn(value: Any) -> str:
+    """
+    Copy a large thing to shared memory.
+
+    @param value: The thing, an array of bytes.
+
+    @return: The path of the file that it's in, which whoever opens it is to remove.
+    """
+    import mmap
+    import tempfile
+
+    import numpy
+
+    where = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    descriptor, path = tempfile.mkstemp(dir=where)
+    os.ftruncate(descriptor, len(value))
+    with mmap.mmap(descriptor, len(value)) as shared:
+        numpy.copyto(numpy.frombuffer(shared, numpy.uint8), value)
+    os.close(descriptor)
+    return path
+
+
+def openShared(path: str) -> Any:
+    """
+    Open what has been copied to shared memory, without another copy.
+
+    @param path: The path of the file, which is removed.
+
+    @return: An array.
+    """
+    import mmap
+
+    import numpy
+
+    with open(path, "rb") as file:
+        shared = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    os.unlink(path)
+    return numpy.frombuffer(shared, numpy.uint8)
+
+
+def copyBack(path: str) -> str:
+    """
+    Give a large thing back that is in shared memory.
+
+    @param path: The path of its file.
+
+    @return: That of another.
+    """
+    return copyIn(openShared(path))
 
 
 def meet(fifo: str, first: bool) -> int:

@@ -75,7 +75,7 @@ class CommandTests(SynchronousTestCase):
         """
         ended = self.run_("nop")
         self.assertEqual(ended.returncode, 2)
-        self.assertIn("There's no measure 'nop', but noop, single", ended.stderr)
+        self.assertIn("There's no measure 'nop', but floor, noop, single", ended.stderr)
 
 
 class ChooseTests(SynchronousTestCase):

@@ -27,12 +27,15 @@ class Contender(NamedTuple):
     @ivar needs: The package that must be installed.
 
     @ivar floor: Whether it's no library but a floor.
+
+    @ivar own: Whether it's this library.
     """
 
     title: str
     pool: str = ""
     needs: str = ""
     floor: bool = False
+    own: bool = False
 
     @property
     def installed(self) -> bool:
@@ -43,8 +46,8 @@ class Contender(NamedTuple):
 
 
 CONTENDERS = {
-    OURS: Contender("asynqueue", "queues:Ours"),
-    "consumer": Contender("asynqueue, consumer", "queues:Consuming"),
+    OURS: Contender("asynqueue", "queues:Ours", own=True),
+    "consumer": Contender("asynqueue, consumer", "queues:Consuming", own=True),
     "cf": Contender("concurrent.futures", "executors:FuturesExecutor"),
     "cf-spawn": Contender("concurrent.futures, spawn", "executors:SpawnExecutor"),
     "cf-forkserver": Contender(
@@ -55,13 +58,17 @@ CONTENDERS = {
     "loky": Contender("loky", "executors:LokyExecutor", "loky"),
     "mpire": Contender("mpire", "executors:MpirePool", "mpire"),
     "ampoule": Contender("ampoule", "amppool:AmpoulePool", "ampoule"),
+    "ray": Contender("ray", "executors:RayPool", "ray"),
     REFERENCE: Contender("AsynQueue 0.9.9", "queues:Reference"),
     "deferToThread": Contender("twisted deferToThread"),
     "bare": Contender("bare reactor pipe", "floors:BareReactorPipe", floor=True),
     "pipe": Contender("blocking pipe", "floors:BlockingPipe", floor=True),
+    "shm": Contender("copy to shared memory", needs="numpy", floor=True),
     "memcpy": Contender("memcpy", needs="numpy", floor=True),
+    "thread": Contender("bare thread", floor=True),
     "heap": Contender("heapq + maybeDeferred", floor=True),
     "quiet": Contender("idle reactor", floor=True),
+    "machine": Contender("this machine", needs="numpy", floor=True),
 }
 
 

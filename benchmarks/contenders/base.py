@@ -92,6 +92,18 @@ class Pool(ABC):
         """
         raise CannotDo("doesn't stream")
 
+    async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """
+        Call a function for each of many items, by the pool's own means for that.
+
+        @param f: The function.
+
+        @param items: The items.
+
+        @return: The results.
+        """
+        raise CannotDo("has no map")
+
     async def wakeUps(self, seconds: float) -> int | None:
         """
         Count how often the reactor wakes up while nothing is to be done.

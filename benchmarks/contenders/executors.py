@@ -5,8 +5,9 @@ The executors of C{concurrent.futures} and C{loky}, and the pools that are like 
 from __future__ import annotations
 
 import multiprocessing
+import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from typing import Any
@@ -20,6 +21,7 @@ __all__ = [
     "LokyExecutor",
     "MpirePool",
     "MultiprocessingPool",
+    "RayPool",
     "SpawnExecutor",
 ]
 
@@ -31,6 +33,7 @@ class _Executor(BlockingPool):
 
     def __init__(self) -> None:
         self._executor: Any = None
+        self._children = 0
 
     @abstractmethod
     def make(self, children: int) -> Any:
@@ -49,6 +52,7 @@ class _Executor(BlockingPool):
         @param children: How many.
         """
         self._executor = self.make(children)
+        self._children = children
 
     async def stop(self) -> None:
         """
@@ -67,6 +71,20 @@ class _Executor(BlockingPool):
         @return: A future.
         """
         return self._executor.submit(f, *args)
+
+    async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """
+        Implement L{Pool.map}, with chunks as large as C{multiprocessing.Pool} has them
+        since the executor's own have one item.
+
+        @param f: The function.
+
+        @param items: The items.
+
+        @return: The results.
+        """
+        size = -(-len(items) // (4 * self._children))
+        return list(self._executor.map(f, items, chunksize=size))
 
 
 class FuturesExecutor(_Executor):
@@ -181,6 +199,18 @@ class MultiprocessingPool(BlockingPool):
 
         return sum(self._pool.imap(identity, range(count), self.chunk))
 
+    async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """
+        Implement L{Pool.map}.
+
+        @param f: The function.
+
+        @param items: The items.
+
+        @return: The results.
+        """
+        return list(self._pool.map(f, items))
+
 
 class ChunkedPool(MultiprocessingPool):
     """
@@ -220,3 +250,70 @@ class MpirePool(MultiprocessingPool):
         from ..work import identity
 
         return sum(self._pool.imap(identity, range(count)))
+
+
+def _runCall(f: Callable[..., Any], *args: Any) -> Any:
+    """
+    Run a call, as a task of ray.
+
+    @param f: The function.
+
+    @param args: Its arguments.
+
+    @return: Its result.
+    """
+    return f(*args)
+
+
+class RayPool(BlockingPool):
+    """
+    The tasks of ray, which is told that it has as many cores as there are children.
+    """
+
+    def __init__(self) -> None:
+        self._ray: Any = None
+        self._call: Any = None
+
+    async def start(self, children: int) -> None:
+        """
+        Implement L{Pool.start}.
+
+        @param children: How many.
+        """
+        self._ray = import_module("ray")
+        self._ray.init(
+            num_cpus=children,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}},
+        )
+        self._call = self._ray.remote(_runCall)
+
+    async def stop(self) -> None:
+        """
+        Implement L{Pool.stop}.
+        """
+        self._ray.shutdown()
+
+    def submit(self, f: Callable[..., Any], *args: Any) -> Any:
+        """
+        Implement L{BlockingPool.submit}.
+
+        @param f: The function.
+
+        @param args: Its arguments.
+
+        @return: A reference of ray.
+        """
+        return self._call.remote(f, *args)
+
+    def result(self, future: Any) -> Any:
+        """
+        Implement L{BlockingPool.result}.
+
+        @param future: What L{submit} has returned.
+
+        @return: The result.
+        """
+        return self._ray.get(future)

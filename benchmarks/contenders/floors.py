@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Coroutine, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -14,7 +16,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ..work import countTo
+from ..work import absolutes, countTo
 from .base import BlockingPool, Pool
 from .deferreds import countWakeUps, runInReactor
 from .pipes import AHEAD, Calls, PipeChild, frame
@@ -23,14 +25,20 @@ __all__ = ["BareReactorPipe", "BlockingPipe"]
 
 T = TypeVar("T")
 
+#: Items in a chunk of a map, and chunks that are under way, so that no pipe gets full.
+CHUNK, CHUNKS_AHEAD = 2_000, 4
+
 
 class _Pipes(Pool):
     """
     Children at pipes.
+
+    @ivar ahead: So many calls are under way to each child, if there are so many.
     """
 
     def __init__(self) -> None:
         self.children: list[PipeChild] = []
+        self.ahead = AHEAD
 
     async def start(self, children: int) -> None:
         """
@@ -94,7 +102,7 @@ class BlockingPipe(_Pipes, BlockingPool):
         """
         calls = Calls(f, argses)
         ahead = -(-len(argses) // len(self.children))
-        under = {c: calls.give(c, min(AHEAD, ahead)) for c in self.children}
+        under = {c: calls.give(c, min(self.ahead, ahead)) for c in self.children}
         while not calls.done:
             for child in self.children:
                 if under[child]:
@@ -240,8 +248,25 @@ class BareReactorPipe(_Pipes):
         self._heard = heard
         ahead = -(-len(argses) // len(self.children))
         for child in self.children:
-            calls.give(child, min(AHEAD, ahead))
+            calls.give(child, min(self.ahead, ahead))
         return await d
+
+    async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """
+        Implement L{Pool.map} for C{abs} and numbers in their order.
+
+        @param f: C{abs}.
+
+        @param items: The numbers.
+
+        @return: The same.
+        """
+        starts = range(0, len(items), CHUNK)
+        chunks = [(items[start : start + CHUNK],) for start in starts]
+        self.ahead = CHUNKS_AHEAD
+        results = await self.several(absolutes, chunks)
+        results.sort(key=itemgetter(0))
+        return list(chain.from_iterable(results))
 
     async def stream(self, count: int) -> int:
         """

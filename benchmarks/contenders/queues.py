@@ -4,7 +4,7 @@ This library, and the reference: both have the same API.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -71,6 +71,19 @@ class Ours(_ProcessQueue):
         async for item in await self._queue.call(countTo, count):
             total += item
         return total
+
+    async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """
+        Implement L{Pool.map}.
+
+        @param f: The function.
+
+        @param items: The items.
+
+        @return: The results.
+        """
+        results: list[Any] = await self._queue.map(f, items)
+        return results
 
 
 @implementer(IConsumer)

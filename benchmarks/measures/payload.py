@@ -4,14 +4,19 @@ How fast a large thing goes to a child and comes back.
 
 from __future__ import annotations
 
+import os
+import pickle
 from importlib import import_module
 from statistics import median
 from typing import Any
 
 from ..contenders.base import Pool
+from ..contenders.pipes import PipeChild, frame
 from ..timing import Stopwatch
-from ..work import echo, makeArray, makeBytes
+from ..work import copyBack, copyIn, echo, makeArray, makeBytes, openShared
 from .pools import Figures, Report, inPool
+
+__all__ = ["copy", "run", "through"]
 
 
 async def take(pool: Pool, size: int, trips: int, kind: str) -> Figures:
@@ -43,9 +48,37 @@ async def take(pool: Pool, size: int, trips: int, kind: str) -> Figures:
     return {"rate": 2 * size / median(times) / 1e6}
 
 
+def through(sizes: dict[str, Any]) -> Figures:
+    """
+    Take the figure of the floor of pools: a copy to shared memory there, and one back.
+
+    @param sizes: C{size} and C{trips}.
+
+    @return: The rate.
+
+    @raise RuntimeError: If something else comes back.
+    """
+    value = makeArray(sizes["size"])
+    child = PipeChild()
+    times = []
+    os.write(child.to, frame((copyBack, (copyIn(value[:1]),))))
+    openShared(pickle.loads(child.receive()[0]))
+    for _ in range(sizes["trips"]):
+        with Stopwatch() as watch:
+            os.write(child.to, frame((copyBack, (copyIn(value),))))
+            pickles = child.receive()
+            result = openShared(pickle.loads(pickles[0]))
+        if len(result) != sizes["size"] or result[-1] != value[-1]:
+            raise RuntimeError("What came back isn't what went")
+        del result
+        times.append(watch.seconds)
+    child.stop()
+    return {"rate": 2 * sizes["size"] / median(times) / 1e6}
+
+
 def copy(sizes: dict[str, Any]) -> Figures:
     """
-    Take the figure of the floor: a copy there, and one back.
+    Take the figure of the floor of all: a copy there, and one back, in one process.
 
     @param sizes: C{size} and C{trips}.
 
@@ -62,17 +95,20 @@ def copy(sizes: dict[str, Any]) -> Figures:
     return {"rate": 2 * sizes["size"] / median(times) / 1e6}
 
 
+FLOORS = {"shm": through, "memcpy": copy}
+
+
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
     """
     Take the figure.
 
-    @param contender: The name of the contender, C{"memcpy"} for the floor.
+    @param contender: The name of the contender, C{"shm"} and C{"memcpy"} for floors.
 
     @param sizes: C{size}, C{trips} and C{kind}.
 
     @param report: Takes it.
     """
-    if contender == "memcpy":
-        report(copy(sizes))
+    if contender in FLOORS:
+        report(FLOORS[contender](sizes))
     else:
         inPool(take)(contender, sizes, report)

@@ -17,6 +17,7 @@ from twisted.internet.task import deferLater
 
 from ..contenders.deferreds import runInReactor
 from ..timing import Stopwatch
+from .inreactor import heap
 from .pools import Figures, Report
 from .ticker import Ticker
 
@@ -92,6 +93,23 @@ async def fill(q: Any, tasks: int) -> tuple[float, float]:
     return watch.seconds / tasks, size
 
 
+async def floor(few: int, many: int) -> Figures:
+    """
+    Take the figures of the floor: a heap and Deferreds, which don't let the reactor
+    have its turn.
+
+    @param few: A small number of tasks.
+
+    @param many: A large number of tasks.
+
+    @return: The costs, and their ratio.
+    """
+    low = median([await heap(few) for _ in range(REPEAT)])
+    gc.collect()
+    high = await heap(many)
+    return {"few": low * 1e6, "many": high * 1e6, "growth": high / low}
+
+
 async def take(few: int, many: int) -> Figures:
     """
     Take the figures.
@@ -121,7 +139,7 @@ def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
     """
     Take the figures.
 
-    @param contender: The name of the contender.
+    @param contender: The name of the contender, C{"heap"} for the floor.
 
     @param sizes: C{few} and C{many}.
 
@@ -132,6 +150,6 @@ def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
         """
         Take it in the reactor, if there is one.
         """
-        report(await take(**sizes))
+        report(await (floor if contender == "heap" else take)(**sizes))
 
     runInReactor(main())

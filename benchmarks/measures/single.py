@@ -12,6 +12,27 @@ from ..timing import Stopwatch
 from ..work import noop
 from .pools import Figures, inPool
 
+__all__ = ["run", "times"]
+
+
+async def times(pool: Pool, calls: int) -> list[float]:
+    """
+    Time calls, one at a time.
+
+    @param pool: The pool.
+
+    @param calls: How many.
+
+    @return: The seconds that each has taken.
+    """
+    taken = []
+    with Stopwatch():
+        for _ in range(calls):
+            start = perf_counter()
+            await pool.call(noop)
+            taken.append(perf_counter() - start)
+    return taken
+
 
 async def take(pool: Pool, calls: int) -> Figures:
     """
@@ -23,13 +44,8 @@ async def take(pool: Pool, calls: int) -> Figures:
 
     @return: Median and 99th percentile.
     """
-    times = []
-    with Stopwatch():
-        for _ in range(calls):
-            start = perf_counter()
-            await pool.call(noop)
-            times.append(perf_counter() - start)
-    return {"median": median(times) * 1e6, "p99": quantiles(times, n=100)[98] * 1e6}
+    taken = await times(pool, calls)
+    return {"median": median(taken) * 1e6, "p99": quantiles(taken, n=100)[98] * 1e6}
 
 
 run = inPool(take)

@@ -1,0 +1,240 @@
+"""
+The results as tables for documents: reStructuredText for the documentation, Markdown
+for the README.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from .catalogue import MEASURES
+from .contenders import CONTENDERS
+from .machine import inWords
+from .summary import Row
+from .targets import Verdict
+from .wording import (
+    Group,
+    bestPeer,
+    grouped,
+    isMain,
+    number,
+    quantity,
+    remarks,
+    spread,
+    times,
+    verdicts,
+)
+
+__all__ = ["BEGIN", "END", "markdown", "replaceBlock", "rst"]
+
+#: What is between these in a file is replaced.
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+_NOTHING = "Nothing has been measured yet."
+
+_HEADS = (
+    "What",
+    "asynqueue",
+    "Best peer",
+    "Times as good",
+    "Times the floor",
+    "Must",
+    "Aim",
+)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """
+    Make a table in Markdown of the figures of this library.
+
+    @param results: The results as in JSON.
+
+    @return: Text.
+    """
+    if not results["results"]:
+        return f"{_NOTHING}\n"
+    head = [" | ".join(_HEADS), " | ".join(["---", *["---:"] * 4, "---", "---"])]
+    body = [" | ".join(cells) for cells in _overview(results["results"])]
+    lines = [f"| {line} |" for line in [*head, *body]]
+    return "\n".join([*lines, "", *_source(results, "`"), ""])
+
+
+def replaceBlock(text: str, block: str) -> str:
+    """
+    Put a table into a text, where another one was.
+
+    @param text: The text, which has marks around the table.
+
+    @param block: The table.
+
+    @return: The new text.
+
+    @raise ValueError: If there are no marks.
+    """
+    before, begin, rest = text.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"There's no line {BEGIN} and no line {END} after it")
+    return f"{before}{begin}\n{block}\n{end}{after}"
+
+
+def rst(results: dict[str, Any]) -> str:
+    """
+    Make tables in reStructuredText of all results.
+
+    @param results: The results as in JSON.
+
+    @return: Text.
+    """
+    if not results["results"]:
+        return f"{_NOTHING}\n"
+    rows: Sequence[Row] = results["results"]
+    overview = _listTable("", _HEADS, _overview(rows), [28, 14, 22, 10, 10, 8, 8])
+    lines = [*_source(results, "``"), "", *overview]
+    for group in grouped(rows):
+        lines += ["", *_details(group)]
+    return "\n".join(lines) + "\n"
+
+
+def _source(results: dict[str, Any], quote: str) -> Iterator[str]:
+    """
+    Say where the results are from.
+
+    @param results: The results.
+
+    @param quote: What is put around code.
+
+    @return: An iterator of lines.
+    """
+    rounds = max(row["rounds"] for row in results["results"])
+    if results["smoke"]:
+        yield "These are of a trial with tiny numbers, and mean nothing."
+    yield f"Medians of {rounds} interleaved rounds of"
+    yield f"{quote}{results['command']}{quote}:"
+    yield inWords(results["machine"])
+
+
+def _overview(rows: Iterable[Row]) -> Iterator[list[str]]:
+    """
+    Make lines of what this library has reached.
+
+    @param rows: All rows.
+
+    @return: An iterator of the cells of each line.
+    """
+    for group in grouped(rows):
+        own = group.own
+        if own is None or not isMain(group):
+            continue
+        what = f"{group.name}: {group.figure.title}"
+        if own["median"] is None:
+            yield [what, "; ".join(remarks(own)), *[""] * 5]
+            continue
+        peer, unit = bestPeer(group), group.figure.unit
+        other = ratio = ""
+        if peer is not None:
+            title = CONTENDERS[peer["contender"]].title
+            other = f"{title}: {quantity(peer['median'], unit)}"
+            ratio = times(peer["ratio"])
+        figure = quantity(own["median"], unit)
+        met = [_met(own[kind]) for kind in ("must", "aim")]
+        yield [what, figure, other, ratio, times(own["floors"]), *met]
+
+
+def _met(given: list[Verdict]) -> str:
+    """
+    Say in short whether targets have been met.
+
+    @param given: The verdicts.
+
+    @return: Text, empty if there are none.
+    """
+    if not given:
+        return ""
+    met = {verdict["met"] for verdict in given}
+    if False in met:
+        return "not met"
+    return "not compared" if None in met else "met"
+
+
+def _details(group: Group) -> Iterator[str]:
+    """
+    Make a table of all who have a figure.
+
+    @param group: The results.
+
+    @return: An iterator of lines.
+    """
+    better = "more is better" if group.figure.more else "less is better"
+    title = f"{group.name}. {MEASURES[group.name].title}: {group.title}, {better}"
+    if group.name == "floor":
+        title = f"{group.name}. {group.title}"
+    heads = ("Who", "Median", "Least ... most", "asynqueue is", "Times the floor")
+    cells = [_cells(row) for row in group.rows]
+    yield from _listTable(title, heads, cells, [36, 14, 24, 13, 13])
+    own = group.own or {}
+    for kind in ("must", "aim"):
+        if own.get(kind):
+            yield ""
+            yield f"{kind.capitalize()}: {_escape(verdicts(own[kind]))}."
+
+
+def _cells(row: Row) -> list[str]:
+    """
+    Make the cells of a row.
+
+    @param row: The row.
+
+    @return: The cells.
+    """
+    title = CONTENDERS[row["contender"]].title
+    name = f"({title})" if row["floor"] else title
+    more = "; ".join(remarks(row))
+    if row["median"] is None:
+        return [f"{name}: {more}", "", "", "", ""]
+    ratios = [times(row["ratio"]), times(row["floors"])]
+    name = f"{name}; {more}" if more else name
+    return [name, number(row["median"]), spread(row), *ratios]
+
+
+def _listTable(
+    title: str,
+    heads: Iterable[str],
+    rows: Iterable[Sequence[str]],
+    widths: Iterable[int],
+) -> Iterator[str]:
+    """
+    Write a table.
+
+    @param title: Its title.
+
+    @param heads: The cells of its first row.
+
+    @param rows: Those of the others.
+
+    @param widths: The relative widths of the columns.
+
+    @return: An iterator of lines.
+    """
+    yield f".. list-table:: {_escape(title)}".rstrip()
+    yield "   :header-rows: 1"
+    yield f"   :widths: {' '.join(map(str, widths))}"
+    yield ""
+    for cells in chain([heads], rows):
+        for index, cell in enumerate(cells):
+            mark = "* -" if index == 0 else "  -"
+            yield f"   {mark} {_escape(cell)}".rstrip()
+
+
+def _escape(text: str) -> str:
+    """
+    Write a text so that nothing in it is markup.
+
+    @param text: The text.
+
+    @return: It in reStructuredText.
+    """
+    return re.sub(r"([\\*`_|<>])", r"\\\1", text)
