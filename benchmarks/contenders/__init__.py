@@ -61,6 +61,8 @@ CONTENDERS = {
     "ray": Contender("ray", "executors:RayPool", "ray"),
     REFERENCE: Contender("AsynQueue 0.9.9", "queues:Reference"),
     "deferToThread": Contender("twisted deferToThread"),
+    "amp": Contender("bare AMP"),
+    "amp-chunks": Contender("bare AMP, chunks"),
     "bare": Contender("bare reactor pipe", "floors:BareReactorPipe", floor=True),
     "pipe": Contender("blocking pipe", "floors:BlockingPipe", floor=True),
     "shm": Contender("copy to shared memory", needs="numpy", floor=True),
@@ -68,6 +70,7 @@ CONTENDERS = {
     "thread": Contender("bare thread", floor=True),
     "heap": Contender("heapq + maybeDeferred", floor=True),
     "quiet": Contender("idle reactor", floor=True),
+    "socket": Contender("bare socket", floor=True),
     "machine": Contender("this machine", needs="numpy", floor=True),
 }
 
