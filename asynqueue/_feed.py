@@ -5,7 +5,7 @@ Items on their way from a source to whoever takes them.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from ._log import log
 from ._reactor import orGlobalReactor
-from ._sources import Item, ItemSource, PromptSource
+from ._sources import Item, ItemSource, PlentifulSource, PromptSource
 
 __all__ = ["GLANCE", "Feed", "Stretch"]
 
@@ -51,6 +51,7 @@ class Feed:
     """
 
     __slots__ = (
+        "_fetchMany",
         "_fetchNow",
         "_source",
         "failure",
@@ -77,15 +78,24 @@ class Feed:
         self._fetchNow: Callable[[], Item | None] | None = (
             source.fetchNow if isinstance(source, PromptSource) else None
         )
+        self._fetchMany: Callable[[], Collection[Any] | None] | None = (
+            source.fetchMany if isinstance(source, PlentifulSource) else None
+        )
 
     def look(self) -> bool:
         """
-        Fetch one item. It's held if it's at hand, else it's waited for.
+        Fetch an item, or several. They are held if they are at hand, else one is waited
+        for.
 
-        Call it only if there may be more, and nothing is waited for.
+        Call it only if there may be more, and nothing is held or waited for.
 
         @return: Whether something is waited for.
         """
+        if self._fetchMany is not None:
+            items = self._fetchMany()
+            if items is not None:
+                self._acceptMany(items)
+                return False
         if self._fetchNow is not None:
             item = self._fetchNow()
             if item is not None:
@@ -101,9 +111,9 @@ class Feed:
 
     def lookNow(self) -> bool:
         """
-        Fetch one item if it's at hand, and don't wait for it if it isn't.
+        Fetch an item if it's at hand, and don't wait for it if it isn't.
 
-        Call it only if there may be more, and nothing is waited for.
+        Call it only if there may be more, and nothing is held or waited for.
 
         @return: Whether there may be something to come.
         """
@@ -132,6 +142,15 @@ class Feed:
         fetching, self.fetching = self.fetching, None
         if fetching is not None:
             fetching.cancel()
+
+    def _acceptMany(self, items: Collection[Any]) -> None:
+        """
+        Take in several items.
+
+        @param items: They.
+        """
+        if not self.over:
+            self.held.extend(items)
 
     def _accept(self, item: Item) -> None:
         """

@@ -8,7 +8,7 @@ L{Deferator<asynqueue.iteration.Deferator>}.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -24,6 +24,7 @@ __all__ = [
     "Item",
     "ItemSource",
     "IteratorSource",
+    "PlentifulSource",
     "PromptSource",
     "asIterator",
     "sourceOf",
@@ -85,6 +86,24 @@ class PromptSource(ItemSource, Protocol):
         raises what the source has raised: that is for C{fetch} to tell.
 
         @return: The item, or L{END}, or C{None} if C{fetch} must be called for it.
+        """
+
+
+@runtime_checkable
+class PlentifulSource(PromptSource, Protocol):
+    """
+    A source of items that hands over several at once where they are at hand.
+    """
+
+    def fetchMany(self) -> Collection[Any] | None:
+        """
+        Get some items, if they are at hand.
+
+        They are regarded as taken when this, C{fetchNow} or C{fetch} is called again,
+        which is done when all of them have been.
+
+        @return: Items, none of which is a Deferred, or C{None} if they must be fetched
+            one by one.
         """
 
 
@@ -219,6 +238,8 @@ class BufferedSource:
     @ivar stopped: Whether the items are of no more use. What is pushed is dropped.
 
     @ivar ended: Whether it has been told of the end.
+
+    @ivar every: See L{__init__}. It may be changed at any time.
     """
 
     def __init__(
@@ -233,7 +254,8 @@ class BufferedSource:
 
         @param onTaken: Called with the number of items that have been taken since the
             last call, so that the other end can be given credit for as many: when
-            there are C{every} of them, and when no other is at hand.
+            there are C{every} of them, and when no other is at hand. If C{every} is
+            more than 1, not before the next one is asked for.
 
         @param onStop: Called once, when no more items are wanted, unless the source
             has ended by then.
@@ -247,8 +269,12 @@ class BufferedSource:
         self._waiting: Deferred[Item] | None = None
         self._onTaken = onTaken
         self._onStop = onStop
-        self._every = every
+        self.every = every
         self._taken = 0
+        # How many have been handed over, and may not have been taken yet.
+        self._handed = 0
+        # Whether no Deferred has been pushed.
+        self._plain = True
 
     @property
     def atHand(self) -> int:
@@ -269,6 +295,12 @@ class BufferedSource:
             return
         if self.ended:
             raise RuntimeError("Items were pushed to a source that had ended")
+        if not isinstance(items, list):
+            items = list(items)
+        if self._plain and any(
+            issubclass(it, Deferred) for it in set(map(type, items))
+        ):
+            self._plain = False
         self._items.extend(items)
         self._answer()
 
@@ -294,16 +326,35 @@ class BufferedSource:
 
         @return: The item, or L{END}, or C{None} if there's none at hand.
         """
+        if self._handed:
+            self._settle(0)
         items = self._items
         if items:
             item = items.popleft(), True, True
             if self._onTaken is not None:
-                self._taken += 1
-                if not items or self._taken >= self._every:
-                    count, self._taken = self._taken, 0
-                    self._onTaken(count)
+                self._settle(1)
             return item
         return END if self.ended and self._failure is None else None
+
+    def fetchMany(self) -> Collection[Any] | None:
+        """
+        Implement L{PlentifulSource.fetchMany}.
+
+        @return: At most C{every} items.
+        """
+        if self._handed:
+            self._settle(0)
+        items, most = self._items, self.every - self._taken
+        if len(items) < 2 or most < 2 or not self._plain:
+            return None
+        if len(items) <= most:
+            self._items = deque()
+        else:
+            rest = items
+            items = deque([rest.popleft() for _ in range(most)])
+        if self._onTaken is not None:
+            self._handed = len(items)
+        return items
 
     def fetch(self) -> Deferred[Item]:
         """
@@ -335,6 +386,18 @@ class BufferedSource:
             if onStop is not None:
                 onStop()
         self._answer()
+
+    def _settle(self, count: int) -> None:
+        """
+        Take note that items have been taken: those that were handed over, and others.
+
+        @param count: How many others.
+        """
+        self._taken += self._handed + count
+        self._handed = 0
+        if self._onTaken is not None and (not self._items or self._taken >= self.every):
+            count, self._taken = self._taken, 0
+            self._onTaken(count)
 
     def _end(self, failure: Failure | None) -> None:
         """

@@ -22,6 +22,7 @@ from asynqueue.iteration import (
     Deferator,
     ItemSource,
     IteratorSource,
+    PlentifulSource,
     Prefetcherator,
     PromptSource,
 )
@@ -251,6 +252,63 @@ class BufferedSourceTests(SynchronousTestCase):
         self.assertEqual(self.told, [3])
         self.source.fetchNow()
         self.assertEqual(self.told, [3, 2])
+
+    def test_many(self) -> None:
+        """
+        It hands over several items at once, no more than C{every}. They have been taken
+        when more are asked for.
+        """
+        self.assertIsInstance(self.source, PlentifulSource)
+        self.assertIsNone(self.source.fetchMany())
+        self.source.push(range(5))
+        self.assertEqual(list(self.source.fetchMany() or ()), [0, 1, 2])
+        self.assertEqual(self.told, [])
+        self.assertEqual(list(self.source.fetchMany() or ()), [3, 4])
+        self.assertEqual(self.told, [3])
+        self.assertIsNone(self.source.fetchMany())
+        self.assertEqual(self.told, [3, 2])
+
+    def test_manyAndOne(self) -> None:
+        """
+        Those that were handed over count with those that are fetched one by one.
+        """
+        self.source.push("ab")
+        self.source.fetchMany()
+        self.source.push("cd")
+        self.assertEqual(self.source.fetchNow(), ("c", True, True))
+        self.assertEqual(self.told, [3])
+        self.assertEqual(self.source.fetchNow(), ("d", True, True))
+        self.assertEqual(self.told, [3, 1])
+
+    def test_manyWithoutHooks(self) -> None:
+        """
+        Where nobody is to be told, several are handed over, too.
+        """
+        source = BufferedSource(every=3)
+        source.push("abcd")
+        self.assertEqual(list(source.fetchMany() or ()), ["a", "b", "c"])
+        self.assertIsNone(source.fetchMany())
+        self.assertEqual(source.fetchNow(), ("d", True, True))
+
+    def test_manyAndStop(self) -> None:
+        """
+        What is handed over when it's stopped isn't told.
+        """
+        self.source.push("ab")
+        self.source.fetchMany()
+        self.source.stop()
+        self.assertIsNone(self.source.fetchMany())
+        self.assertEqual(self.told, ["stop"])
+
+    def test_deferredsAmongMany(self) -> None:
+        """
+        Deferreds are handed over one by one, for they're waited for.
+        """
+        self.source.push([1, succeed(2), 3])
+        self.assertIsNone(self.source.fetchMany())
+        d = Deferator(self.source)
+        taken = [self.successResultOf(d.__anext__()) for _ in range(3)]
+        self.assertEqual(taken, [1, 2, 3])
 
     def test_takenAfterEnd(self) -> None:
         """

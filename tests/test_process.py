@@ -23,6 +23,7 @@ from asynqueue._process.memory import residentSize
 from asynqueue._process.payloads import dumps, loads
 from asynqueue._process.raised import dumpsException
 from asynqueue._process.starts import Starts
+from asynqueue._process.stream import WAITS
 from asynqueue._process.worker import State
 from asynqueue._status import Status
 from asynqueue.interfaces import IReplaceable, ITaskCanceller, IWorker
@@ -93,7 +94,7 @@ class Sender:
 
         @param items: The items.
         """
-        self.process.send(Kind.ITEMS, number, b"".join(map(dumps, items)))
+        self.process.send(Kind.ITEMS, number, dumps(list(items)))
 
 
 class WorkerCase(SynchronousTestCase):
@@ -741,16 +742,41 @@ class IterationTests(WorkerCase):
 
     def test_credit(self) -> None:
         """
-        The child is told how many items were taken: all of them when it may be waiting
-        for that.
+        The child is told how many items were taken: as many as it has sent at once,
+        when the next one is asked for. It's told that this one is waited for.
         """
         deferator = self.begin(*range(16))
-        self.assertEqual(self.told(), [])
         for i in range(16):
+            self.assertEqual(self.successResultOf(deferator.__anext__()), i)
+        self.assertEqual(self.told(), [])
+        d: Deferred[Any] = deferator.__anext__()
+        self.assertNoResult(d)
+        self.assertEqual(self.told(), [(Kind.TAKEN, 16 | WAITS)])
+        deferator.stop()
+        self.failureResultOf(d, StopAsyncIteration)
+
+    def test_creditWhileBehind(self) -> None:
+        """
+        If there are others, it isn't told so.
+        """
+        deferator = self.begin(*range(8))
+        self.sender.items(1, *range(8, 16))
+        self.reactor.serve()
+        for i in range(9):
+            self.assertEqual(self.successResultOf(deferator.__anext__()), i)
+        self.assertEqual(self.told(), [(Kind.TAKEN, 8)])
+
+    def test_creditForMany(self) -> None:
+        """
+        However many it sends at once, it hears before all have been taken.
+        """
+        deferator = self.begin(*range(2_000))
+        deferator.reactor = Clock()
+        for i in range(1_000):
             self.assertEqual(self.successResultOf(deferator.__anext__()), i)
         told = self.told()
         self.assertEqual({kind for kind, _ in told}, {Kind.TAKEN})
-        self.assertEqual(sum(count for _, count in told), 16)
+        self.assertGreater(sum(count for _, count in told), 400)
 
     def test_creditForFew(self) -> None:
         """
@@ -758,7 +784,7 @@ class IterationTests(WorkerCase):
         """
         deferator = self.begin(0)
         self.assertEqual(self.successResultOf(deferator.__anext__()), 0)
-        self.assertEqual(self.told(), [(Kind.TAKEN, 1)])
+        self.assertEqual(self.told(), [(Kind.TAKEN, 1 | WAITS)])
 
     def test_end(self) -> None:
         """
@@ -792,7 +818,7 @@ class IterationTests(WorkerCase):
         @param bad: Its pickle.
         """
         deferator = self.begin(1)
-        self.process.send(Kind.ITEMS, 1, dumps(2) + bad)
+        self.process.send(Kind.ITEMS, 1, dumps([2]) + bad)
         self.reactor.serve()
         self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
         self.assertEqual(self.successResultOf(deferator.__anext__()), 2)

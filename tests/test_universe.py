@@ -21,8 +21,9 @@ from zope.interface.verify import verifyObject
 from asynqueue._process import reactorchild
 from asynqueue._process.exceptions import rebuild
 from asynqueue._process.framing import COUNT, SECONDS, Kind
-from asynqueue._process.payloads import dumps, dumpsCall, loads, loadsMany, setup
+from asynqueue._process.payloads import dumps, dumpsCall, loads, setup
 from asynqueue._process.reactorchild import ReactorUniverse
+from asynqueue._process.stream import WAITS, Stream, loadItems
 from asynqueue._process.universe import Universe
 from asynqueue.errors import SerializationError
 
@@ -193,7 +194,8 @@ class UniverseCase(SynchronousTestCase):
         for kind, other, payload in self.frames():
             self.assertEqual(other, number)
             if kind == Kind.ITEMS:
-                items += loadsMany(memoryview(payload))
+                for some in loadItems(memoryview(payload)):
+                    items += some
             else:
                 kinds.append(kind)
         return items, kinds
@@ -330,6 +332,40 @@ class IterationTests(UniverseCase):
         self.take(7, 2)
         self.advance()
         self.assertEqual(self.items(7), ([item] * 2, []))
+
+    def test_growingWindow(self) -> None:
+        """
+        More items are sent if the consumer has taken all and waits, again and again, up
+        to a limit.
+        """
+        self.call(7, jobs.count, 1_000_000)
+        stream = self.universe.streams[7]
+        self.frames()
+        sizes = []
+        for _ in range(12):
+            self.advance()
+            items, _ = self.items(7)
+            sizes.append(len(items))
+            self.take(7, len(items) | WAITS)
+        self.assertEqual(sizes[:3], [16, 32, 64])
+        self.assertEqual(sizes[-1], 4096)
+        self.assertEqual(stream.window, 4096)
+
+    def test_windowAsItIs(self) -> None:
+        """
+        Not more are sent if others are there still, or if fewer would have done.
+        """
+        self.call(7, jobs.count, 1_000)
+        stream = self.universe.streams[7]
+        self.advance()
+        for _ in range(10):
+            self.take(7, 8)
+            self.advance()
+            self.assertEqual(stream.window, 16)
+        self.take(7, 16 | WAITS)
+        self.take(7, WAITS)
+        self.take(7, WAITS)
+        self.assertEqual(stream.window, 32)
 
     def test_changedItem(self) -> None:
         """
@@ -485,6 +521,88 @@ class IterationTests(UniverseCase):
         self.assertEqual(in_time, [True])
         self.assertEqual(self.items(7), ([1, 2, 3], [Kind.END]))
 
+    def test_slowAmongFast(self) -> None:
+        """
+        Nor does it among many that came fast.
+        """
+        sent = threading.Event()
+        in_time = []
+
+        def haveBeenSent(count: int) -> bool:
+            while True:
+                sent.clear()
+                payloads = [it for kind, _, it in self.sent if kind == Kind.ITEMS]
+                lists = [it for some in payloads for it in loadItems(memoryview(some))]
+                if sum(map(len, lists)) == count:
+                    return True
+                if not sent.wait(10):
+                    return False
+
+        def slow() -> Iterator[int]:
+            yield from range(100)
+            for i in range(100, 103):
+                in_time.append(haveBeenSent(i))
+                yield i
+
+        self.onItems = sent.set
+        self.callFor(7, slow())
+        self.universe.streams[7].window = 1_000
+        self.frame()
+        self.advance()
+        self.assertEqual(in_time, [True] * 3)
+        self.assertEqual(self.items(7), (list(range(103)), [Kind.END]))
+
+    def test_together(self) -> None:
+        """
+        Items that nobody can change are pickled together, others by themselves, in
+        their order.
+        """
+        items = [1, "a", b"b", 2.5, None, True, [1], 1 << 100, "x" * 1_000, 7]
+        self.callFor(7, iter(items))
+        self.frame()
+        self.advance()
+        pickles: list[Any] = []
+        for kind, _, payload in self.frames():
+            if kind == Kind.ITEMS:
+                pickles += loadItems(memoryview(payload))
+        self.assertEqual([item for some in pickles for item in some], items)
+        self.assertIn([[1]], pickles)
+        self.assertLess(len(pickles), 9)
+
+    def test_iteratesOnce(self) -> None:
+        """
+        An iterator that starts over when it's asked for itself isn't asked.
+        """
+
+        class Restarting:
+            """
+            An iterator that starts over.
+            """
+
+            at = 0
+
+            def __iter__(self) -> Restarting:
+                """
+                Start over.
+                """
+                self.at = 0
+                return self
+
+            def __next__(self) -> int:
+                """
+                Count to 20.
+                """
+                self.at += 1
+                if self.at > 20:
+                    raise StopIteration
+                return self.at
+
+        self.callFor(7, Restarting())
+        self.universe.streams[7].window = 100
+        self.frame()
+        self.advance()
+        self.assertEqual(self.items(7), (list(range(1, 21)), [Kind.END]))
+
     def test_nothing(self) -> None:
         """
         Kinds of frames that it has nothing to do with are ignored.
@@ -609,6 +727,16 @@ class ReactorTests(UniverseCase):
         self.advance()
         self.assertEqual(self.items(7), ([0, 1], [Kind.FAILED]))
 
+    def test_goesOnNever(self) -> None:
+        """
+        Nothing is made after an item that has failed at once.
+        """
+        self.callFor(7, iter([1, fail(KeyError("x")), 2]))
+        self.universe.streams[7].window = 100
+        self.frame()
+        self.advance()
+        self.assertEqual(self.items(7), ([1], [Kind.FAILED]))
+
     def test_closed(self) -> None:
         """
         If the iteration is closed while an item is waited for, that's ignored.
@@ -632,6 +760,89 @@ class ReactorTests(UniverseCase):
         self.handle(Kind.CLOSE, 7)
         self.advance()
         self.assertEqual(self.sent, [])
+
+
+class LaggingTests(SynchronousTestCase):
+    """
+    Tests of L{Stream} with a consumer that lags behind.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make one with a window that has grown.
+        """
+        self.clock = Clock()
+        self.sent = 0
+        self.stream = Stream(7, jobs.count(100_000), self.send, self.clock.seconds)
+        self.stream.window = 4096
+        self.make()
+
+    def send(self, kind: int, number: int, payload: bytes) -> None:
+        """
+        Count the items in a frame.
+
+        @param kind: The kind.
+
+        @param number: The number of the call.
+
+        @param payload: The payload.
+        """
+        for some in loadItems(memoryview(payload)):
+            self.sent += len(some)
+
+    def make(self) -> None:
+        """
+        Make as many items as may be sent.
+        """
+        self.stream.make(float("inf"), lambda: None)
+
+    def test_quick(self) -> None:
+        """
+        Nothing changes if it doesn't.
+        """
+        self.assertEqual(self.sent, 4096)
+        for _ in range(100):
+            self.clock.advance(0.001)
+            self.stream.taken(400)
+            self.make()
+        self.assertEqual(self.stream.window, 4096)
+        self.assertEqual(self.sent, 4096 + 40_000)
+
+    def test_slow(self) -> None:
+        """
+        The window shrinks if it does, until there are as few items on their way as
+        there were to begin with.
+        """
+        taken = 0
+        while self.stream.window > 16:
+            self.clock.advance(1)
+            self.stream.taken(100)
+            taken += 100
+            self.make()
+        self.assertLess(taken, 1_000)
+        while taken < 4096:
+            self.stream.taken(1)
+            taken += 1
+            self.make()
+            self.assertLessEqual(self.sent - taken, max(16, 4096 - taken))
+        self.assertEqual(self.sent - taken, 16)
+
+    def test_bytes(self) -> None:
+        """
+        However large the window is, no more than about a megabyte is on its way.
+        """
+        sizes: list[int] = []
+        stream = Stream(
+            7,
+            (f"{i:500}" for i in range(10_000)),
+            lambda *args: sizes.append(len(args[2])),
+            self.clock.seconds,
+        )
+        stream.window = 4096
+        stream.make(float("inf"), lambda: None)
+        self.assertLess(sum(sizes), (1 << 20) + 65_536)
+        self.assertLess(max(sizes), 100_000)
+        self.assertGreater(sum(sizes), 900_000)
 
 
 class FakePipes:

@@ -54,7 +54,8 @@ class Kind(IntEnum):
     #: A call to run.
     CALL = 2
 
-    #: How many items of an iteration have been taken, so that others may be sent.
+    #: How many items of an iteration have been taken, so that others may be sent, and
+    #: whether the consumer waits for them.
     TAKEN = 3
 
     #: An iteration is to be ended.
@@ -77,7 +78,7 @@ class Kind(IntEnum):
     #: The call returned an iterator. Its items follow.
     ITERATOR = 19
 
-    #: Items of an iteration, one pickle after the other.
+    #: Items of an iteration: lists of them, one pickle after the other.
     ITEMS = 20
 
     #: The iteration has come to its end.

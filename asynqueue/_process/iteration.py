@@ -15,13 +15,18 @@ from ..interfaces import ITask
 from ..iteration import BufferedSource, Deferator, IterationProducer
 from .exceptions import rebuild
 from .framing import Kind
-from .payloads import loadsMany, told
+from .payloads import told
+from .stream import WAITS, loadItems
 
 __all__ = ["Iteration"]
 
 #: The child hears of so many items at a time that they have been taken: half of what it
-#: may be ahead, so that it needn't wait for that.
+#: may be ahead, so that it needn't wait for that. Where it may be ahead more, it sends
+#: more at a time, and hears of as many as it sent,
 _EVERY = 8
+
+#: but not of more than so many.
+_MOST_EVERY = 512
 
 
 class Iteration:
@@ -48,14 +53,16 @@ class Iteration:
 
         @param consumer: The consumer, or C{None}.
 
-        @param taken: Called with a number of items when they have been taken.
+        @param taken: Called with what the child is to be told when items have been
+            taken: how many, and L{WAITS} if the consumer waits for more.
 
         @param close: Called when nobody wants the iteration to go on.
         """
         self.task = task
         self._close = close
         self._begun = False
-        self._source = BufferedSource(taken, close, every=_EVERY)
+        self._tell = taken
+        self._source = BufferedSource(self._taken, close, every=_EVERY)
         if consumer is not None:
             self._begun = True
             task.callback(
@@ -144,7 +151,8 @@ class Iteration:
         """
         items: list[Any] = []
         try:
-            items.extend(loadsMany(payload))
+            for some in loadItems(payload):
+                items += some
         except BaseException as error:  # noqa: BLE001 - runs code of users
             failure = Failure(
                 SerializationError(
@@ -153,9 +161,18 @@ class Iteration:
                 )
             )
         else:
+            self._source.every = max(_EVERY, min(len(items), _MOST_EVERY))
             self._source.push(items)
             return True
         self._source.push(items)
         self._source.fail(failure)
         self._close()
         return False
+
+    def _taken(self, count: int) -> None:
+        """
+        Tell the child that items have been taken.
+
+        @param count: How many.
+        """
+        self._tell(count if self._source.atHand else count | WAITS)

@@ -19,7 +19,6 @@ from zope.interface import implementer
 from .._calls import CallRunner
 from .._reactor import globalReactor
 from .framing import Kind
-from .payloads import dumps
 from .stream import Stream
 from .universe import Universe
 
@@ -85,30 +84,27 @@ class ReactorUniverse(Universe):
             self._scheduled = True
             self._reactor.callLater(0, self._advance)
 
-    def step(self, stream: Stream) -> bool:
+    def step(self, stream: Stream, end: float) -> bool:
         """
-        Advance an iteration by one item, which may be a Deferred.
+        Advance an iteration, whose items may be Deferreds.
 
         @param stream: The iteration.
 
-        @return: Whether it can go on right away.
+        @param end: Until when.
+
+        @return: Whether it has come to its end.
         """
-        try:
-            item = self.next(stream)
+
+        def add(item: Any) -> bool:
             if not isinstance(item, Deferred):
-                stream.add(dumps(item))
-                return True
-        except StopIteration:
-            self.endStream(stream, Kind.END, b"")
-            return False
-        except BaseException as error:  # noqa: BLE001 - the iterator is the user's
-            self.failStream(stream, error)
-            return False
-        stream.waiting = True
-        stream.flush()
-        item.addCallback(self._arrived, stream)
-        item.addErrback(self._failed, stream)
-        return not stream.waiting and stream.number in self.streams
+                return stream.add(item)
+            stream.waiting = True
+            stream.flush()
+            item.addCallback(self._arrived, stream)
+            item.addErrback(self._failed, stream)
+            return not stream.waiting and stream.number in self.streams
+
+        return stream.make(end, self.wake, add)
 
     def _advance(self) -> None:
         """
@@ -129,7 +125,7 @@ class ReactorUniverse(Universe):
         """
         stream.waiting = False
         if stream.number in self.streams:
-            stream.add(dumps(item))
+            stream.add(item)
             stream.flush()
             self.schedule()
 

@@ -150,32 +150,33 @@ class Universe:
         ready = [stream for stream in self.streams.values() if stream.ready]
         self._turn += 1
         stream = ready[self._turn % len(ready)]
-        end = perf_counter() + _TURN_SECONDS
-        while stream.ready:
-            if not self.step(stream):
-                return
-            if perf_counter() >= end:
-                break
-        stream.flush()
-
-    def step(self, stream: Stream) -> bool:
-        """
-        Advance an iteration by one item.
-
-        @param stream: The iteration.
-
-        @return: Whether it can go on right away.
-        """
         try:
-            item = self.next(stream)
-            stream.add(dumps(item))
-        except StopIteration:
-            self.endStream(stream, Kind.END, b"")
+            ended = self.step(stream, perf_counter() + _TURN_SECONDS)
         except BaseException as error:  # noqa: BLE001 - the iterator is the user's
             self.failStream(stream, error)
         else:
-            return True
-        return False
+            if ended:
+                self.endStream(stream, Kind.END, b"")
+
+    def step(self, stream: Stream, end: float) -> bool:
+        """
+        Advance an iteration.
+
+        @param stream: The iteration.
+
+        @param end: Until when.
+
+        @return: Whether it has come to its end.
+        """
+        return stream.make(end, self.wake)
+
+    def wake(self) -> None:
+        """
+        Have what is pending sent in a moment.
+        """
+        if self._flusher is None:
+            self._flusher = Flusher(self.streams)
+        self._flusher.wake()
 
     def failStream(self, stream: Stream, error: BaseException) -> None:
         """
@@ -196,21 +197,6 @@ class Universe:
         """
         while self.streams:
             self.streams.popitem()[1].close()
-
-    def next(self, stream: Stream) -> Any:
-        """
-        Get the next item of an iteration. What is pending is sent in the meantime if
-        it takes long.
-
-        @param stream: The iteration.
-
-        @return: The item.
-        """
-        if stream.pending:
-            if self._flusher is None:
-                self._flusher = Flusher(self.streams)
-            self._flusher.wake()
-        return next(stream.iterator)
 
     def endStream(self, stream: Stream, kind: int, payload: bytes) -> None:
         """
