@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import TestCase
 
 from asynqueue import TaskQueue
@@ -396,7 +396,7 @@ class WireTestCase(TestCase):
         Undo what the test has done, the last thing first.
         """
         while self.closers:
-            await self.closers.pop()()
+            await maybeDeferred(self.closers.pop())
         shutil.rmtree(self.folder, True)
 
     async def serve(self, **kw: Any) -> WireServer:

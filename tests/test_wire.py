@@ -231,6 +231,7 @@ class IterationTests(WireTestCase):
         """
         await self.serve()
         q = await self.queue()
+        these: list[Any]
         for these in [1], [None, 0, "", []], [[1], [], [2]], list(range(100)):
             with self.subTest(these=these):
                 deferator = await q.call("these", these)

@@ -29,7 +29,7 @@ from ._wire import Base, Declared, Point, Secret, Slotted, Undeclared, Universe
 try:
     import numpy
 except ImportError:
-    numpy = None
+    numpy = None  # type: ignore[assignment, unused-ignore]
 
 VALUES: list[Any] = [
     None,
@@ -188,7 +188,7 @@ class PlainTests(SynchronousTestCase):
         if numpy is None:
             raise self.skipTest("numpy isn't installed")
         codec = Codec()
-        base = numpy.arange(24, dtype="<i4").reshape(2, 3, 4)
+        base: Any = numpy.arange(24, dtype="<i4").reshape(2, 3, 4)
         for array in (
             base,
             base.T,
@@ -522,6 +522,7 @@ class RaisedTests(SynchronousTestCase):
         """
         Bytes that are no exception are a C{ValueError}.
         """
+        value: Any
         for value in (1, (1,), ("x", 5), ("x", [5]), ("x", [()]), (5, [])):
             data = Codec().encode(value)
             self.assertRaises(ValueError, loadsError, Codec(), data, ())

@@ -388,9 +388,10 @@ class Peer:
         if b"items" in box:
             self.taken(ID, numberOf(box[b"items"]))
         if b"bytes" in box:
+            credit = numberOf(box[b"bytes"])
             outgoing = self.outgoing.get(ID)
             if outgoing is not None:
-                outgoing.credit += numberOf(box[b"bytes"])
+                outgoing.credit += credit
                 self.pump(ID)
 
     def _beat(self) -> None:
