@@ -4,11 +4,11 @@ Tests of how values are encoded for a connection.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
 import random
-from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -301,7 +301,7 @@ class HostileTests(SynchronousTestCase):
             mutated = bytearray(data)
             for _ in range(chance.randint(1, 5)):
                 mutated[chance.randrange(len(mutated))] = chance.randrange(256)
-            with suppress(ValueError):
+            with contextlib.suppress(ValueError):
                 codec.decode(bytes(mutated))
 
     def test_declaredLarge(self) -> None:
