@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
 from ._feed import Feed
-from ._handout import NOTHING, Handout, ItemDeferred
+from ._handout import NOTHING, Handout, ItemDeferred, ItemLoop
 from ._reactor import globalReactor
 from ._sources import sourceOf
 from .errors import NotReadyError
@@ -159,13 +159,13 @@ class Deferator(Handout):
                 return self._wait(True, value)
         return self._handOut(value)
 
-    def __aiter__(self) -> Deferator:
+    def __aiter__(self) -> ItemLoop:
         """
         Iterate over the items themselves.
 
-        @return: Itself.
+        @return: An asynchronous iterator of them.
         """
-        return self
+        return ItemLoop(self, self.feed.held)
 
     def __anext__(self) -> Deferred[Any]:
         """

@@ -16,7 +16,7 @@ from ._log import log
 from ._reactor import orGlobalReactor
 from ._sources import Item, ItemSource, PlentifulSource, PromptSource
 
-__all__ = ["GLANCE", "Feed", "Stretch"]
+__all__ = ["Feed", "Stretch"]
 
 #: Seconds that items are handed out at a stretch before the reactor gets its turn.
 _STRETCH = 0.004
@@ -25,8 +25,14 @@ _STRETCH = 0.004
 #: has nothing else to do that would be late.
 _LONG_STRETCH = 0.5
 
-#: After so many items the time is looked at.
-GLANCE = 4
+#: After so many items the time is looked at,
+_GLANCE = 4
+
+#: and after so many at most if they are handed out fast,
+_RARE_GLANCE = 16
+
+#: which they are if it takes no longer than so many seconds from one look to the next.
+_FAST = 0.0001
 
 
 class Feed:
@@ -228,10 +234,18 @@ class Feed:
 class Stretch:
     """
     The time for which items have been handed out at a stretch.
+
+    @ivar left: So many items may be handed out before L{isOver} must be asked. Who
+        hands one out counts it.
     """
+
+    __slots__ = ("_glance", "_last", "_since", "left")
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._last = 0.0
+        self._glance = _GLANCE
+        self.left = _GLANCE - 1
 
     def begin(self) -> None:
         """
@@ -245,13 +259,22 @@ class Stretch:
 
         @param reactor: The reactor, C{None} for the global one.
 
-        @return: Whether it is.
+        @return: Whether it is, until L{begin} is called. If not, an item may be handed
+            out, and L{left} more.
         """
         reactor = orGlobalReactor(reactor)
         now = reactor.seconds()
+        last, self._last = self._last, now
         if self._since is None:
             self._since = now
+            self.left = self._glance - 1
             return False
+        if not 0 <= now - last < _FAST:
+            self._glance = _GLANCE
+        elif self._glance < _RARE_GLANCE:
+            self._glance *= 2
         running = getattr(reactor, "running", True)
         limit = _STRETCH if running else _LONG_STRETCH
-        return not 0 <= now - self._since < limit  # clocks may be set back
+        over = not 0 <= now - self._since < limit  # clocks may be set back
+        self.left = 0 if over else self._glance - 1
+        return over

@@ -4,16 +4,17 @@ Handing out items by Deferreds, fairly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from ._feed import GLANCE, Stretch
+from ._feed import Stretch
 from ._reactor import orGlobalReactor
 
-__all__ = ["NOTHING", "Handout", "ItemDeferred"]
+__all__ = ["NOTHING", "Handout", "ItemDeferred", "ItemLoop"]
 
 #: Callbacks may ask for the next item within those of the last so many times, before
 #: they are made to return.
@@ -71,6 +72,56 @@ class ItemDeferred(Deferred[Any]):
         return self.deferator._nest(add, args, kw) if self.called else add(*args, **kw)
 
 
+async def _given(value: Any) -> Any:
+    """
+    Give what is at hand.
+
+    @param value: It.
+
+    @return: The same.
+    """
+    return value
+
+
+class ItemLoop:
+    """
+    Iterates over the items of a L{Handout}, for C{async for}: those at hand come
+    without a Deferred.
+    """
+
+    __slots__ = ("_handout", "_held")
+
+    def __init__(self, handout: Handout, held: deque[Any]) -> None:
+        """
+        Begin.
+
+        @param handout: What hands out the items.
+
+        @param held: Those at hand.
+        """
+        self._handout = handout
+        self._held = held
+
+    def __aiter__(self) -> ItemLoop:
+        """
+        Iterate over the items.
+
+        @return: Itself.
+        """
+        return self
+
+    def __anext__(self) -> Awaitable[Any]:
+        """
+        Ask for the next item.
+
+        @return: See C{__anext__} of the handout.
+        """
+        handout = self._handout
+        if self._held and handout._waiter is None and handout._goesOn():
+            return _given(self._held.popleft())
+        return handout.__anext__()
+
+
 class Handout:
     """
     What hands out items by Deferreds, one at a time.
@@ -88,13 +139,20 @@ class Handout:
         self._waiter: ItemDeferred | None = None
         self._depth = 0
         self._parked = False
-        self._count = 0
         self._stretch = Stretch()
         self._turn: IDelayedCall | None = None
 
     def stop(self) -> None:
         """
         End early.
+        """
+        raise NotImplementedError
+
+    def __anext__(self) -> Deferred[Any]:
+        """
+        Ask for the next item.
+
+        @return: A Deferred that fires with it.
         """
         raise NotImplementedError
 
@@ -123,18 +181,28 @@ class Handout:
             must have its turn first.
         """
         d = ItemDeferred(self, False)
-        self._count += 1
-        if self._count % GLANCE == 0 and self._stretch.isOver(self.reactor):
-            d.value = value
-            self._waiter = d
-            self._turn = orGlobalReactor(self.reactor).callLater(0, self._hadTurn)
-        elif self._depth >= _DEEPEST:
-            d.value = value
-            self._waiter = d
+        if self._goesOn():
+            if self._depth < _DEEPEST:
+                d.callback(value)
+                return d
             self._parked = True
         else:
-            d.callback(value)
+            self._turn = orGlobalReactor(self.reactor).callLater(0, self._hadTurn)
+        d.value = value
+        self._waiter = d
         return d
+
+    def _goesOn(self) -> bool:
+        """
+        Tell whether an item may be handed out now, and count it.
+
+        @return: C{False} if the reactor must have its turn before.
+        """
+        stretch = self._stretch
+        if stretch.left:
+            stretch.left -= 1
+            return True
+        return not stretch.isOver(self.reactor)
 
     def _hadTurn(self) -> None:
         """

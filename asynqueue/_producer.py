@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ._deferator import Deferator
-from ._feed import GLANCE, Stretch
+from ._feed import Stretch
 from ._log import log
 from ._reactor import orGlobalReactor
 from ._sources import END, Item
@@ -202,12 +202,13 @@ class IterationProducer:
         write = self.consumer.write
         feed = self.deferator.feed
         held = feed.held
-        count = 0
+        stretch = self._stretch
         while not (self._paused or self._done):
             if held:
                 write(held.popleft())
-                count += 1
-                if count % GLANCE == 0 and self._stretch.isOver(self._reactor):
+                if stretch.left:
+                    stretch.left -= 1
+                elif stretch.isOver(self._reactor):
                     self._letTurn()
                     return
             elif feed.more and feed.fetching is None:

@@ -1305,6 +1305,108 @@ class EndlessTests(SynchronousTestCase):
         self.assertEqual(items, list(range(300)))
         self.assertGreater(turns, 4)
 
+    def test_turnsWhenPushed(self) -> None:
+        """
+        So it is with C{async for} if all items are there already, and take their time.
+        """
+        source = BufferedSource(every=1_000)
+        source.push(list(range(100)))
+        source.end()
+        deferator = Deferator(source)
+        deferator.reactor = self.clock
+        items: list[int] = []
+
+        async def loop() -> None:
+            """
+            Take all items, slowly.
+            """
+            async for item in deferator:
+                self.clock.rightNow += 0.002
+                items.append(item)
+
+        d = Deferred.fromCoroutine(loop())
+        stretches: list[int] = []
+        while not d.called:
+            stretches.append(len(items) - sum(stretches))
+            self.turn()
+        self.assertLess(max(stretches), 10)
+        self.assertEqual(items, list(range(100)))
+
+    def test_timeOfFastItems(self) -> None:
+        """
+        When items come fast, the time isn't looked at after each of them, but soon
+        enough when they don't any longer.
+        """
+        looks = []
+        seconds = self.clock.seconds
+
+        def look() -> float:
+            looks.append(len(items))
+            return seconds()
+
+        source = BufferedSource(every=1_000)
+        source.push(list(range(1_000)))
+        deferator = Deferator(source)
+        deferator.reactor = self.clock
+        self.patch(self.clock, "seconds", look)
+        items: list[int] = []
+
+        async def loop() -> None:
+            """
+            Take items, slowly in the end.
+            """
+            async for item in deferator:
+                items.append(item)
+                if item >= 500:
+                    self.clock.rightNow += 0.001
+
+        d = Deferred.fromCoroutine(loop())
+        self.assertLess(len(looks), 60)
+        self.assertNoResult(d)
+        self.assertLess(len(items), 525)
+        deferator.stop()
+        self.successResultOf(d)
+
+    def test_twoLoops(self) -> None:
+        """
+        While one waits for an item, another mustn't ask for it, nor while one is to be
+        handed out after the reactor's turn.
+        """
+        source = BufferedSource(every=100)
+        deferator = Deferator(source)
+        deferator.reactor = self.clock
+        items, d = collect(deferator)
+        self.failureResultOf(collect(deferator)[1], NotReadyError)
+        source.push(["a", "b"])
+        self.assertEqual(items, ["a", "b"])
+        source.end()
+        self.successResultOf(d)
+
+    def test_loopGoesOn(self) -> None:
+        """
+        A loop goes on where another has left off.
+        """
+        source = BufferedSource(every=100)
+        source.push(list(range(10)))
+        source.end()
+        deferator = Deferator(source)
+        deferator.reactor = self.clock
+
+        async def first() -> Any:
+            """
+            Take an item.
+            """
+            async for item in deferator:
+                return item
+            return None
+
+        taken = [self.successResultOf(Deferred.fromCoroutine(first()))]
+        taken.append(self.successResultOf(next(deferator)))
+        taken.append(self.successResultOf(deferator.__anext__()))
+        items, d = collect(deferator)
+        self.successResultOf(d)
+        self.assertEqual(taken + items, list(range(10)))
+
     def test_cancelDuringTurn(self) -> None:
         """
         An item that is held back for the reactor's turn isn't lost if its Deferred is
