@@ -686,6 +686,20 @@ class IterationTests(ChildrenTestCase):
             self.assertGreaterEqual(last, i + 8)
         deferator.stop()
 
+    async def test_windowThatHasGrown(self) -> None:
+        """
+        It's further ahead of who takes them fast, but not too far.
+        """
+        q = self.queue()
+        deferator = await q.call(jobs.countForEver)
+        async for i in deferator:
+            if i == 30_000:
+                break
+        for _ in range(10):
+            _, [last] = await q.call(jobs.remembered)
+        self.assertLessEqual(last, 30_000 + 2048)
+        deferator.stop()
+
     async def test_stopped(self) -> None:
         """
         An iterator that isn't wanted any longer is closed in the child.

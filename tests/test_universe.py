@@ -348,8 +348,8 @@ class IterationTests(UniverseCase):
             sizes.append(len(items))
             self.take(7, len(items) | WAITS)
         self.assertEqual(sizes[:3], [16, 32, 64])
-        self.assertEqual(sizes[-1], 4096)
-        self.assertEqual(stream.window, 4096)
+        self.assertEqual(sizes[-1], 2048)
+        self.assertEqual(stream.window, 2048)
 
     def test_windowAsItIs(self) -> None:
         """
@@ -774,7 +774,7 @@ class LaggingTests(SynchronousTestCase):
         self.clock = Clock()
         self.sent = 0
         self.stream = Stream(7, jobs.count(100_000), self.send, self.clock.seconds)
-        self.stream.window = 4096
+        self.stream.window = 2048
         self.make()
 
     def send(self, kind: int, number: int, payload: bytes) -> None:
@@ -800,13 +800,13 @@ class LaggingTests(SynchronousTestCase):
         """
         Nothing changes if it doesn't.
         """
-        self.assertEqual(self.sent, 4096)
+        self.assertEqual(self.sent, 2048)
         for _ in range(100):
             self.clock.advance(0.001)
             self.stream.taken(400)
             self.make()
-        self.assertEqual(self.stream.window, 4096)
-        self.assertEqual(self.sent, 4096 + 40_000)
+        self.assertEqual(self.stream.window, 2048)
+        self.assertEqual(self.sent, 2048 + 40_000)
 
     def test_slow(self) -> None:
         """
@@ -820,11 +820,11 @@ class LaggingTests(SynchronousTestCase):
             taken += 100
             self.make()
         self.assertLess(taken, 1_000)
-        while taken < 4096:
+        while taken < 2048:
             self.stream.taken(1)
             taken += 1
             self.make()
-            self.assertLessEqual(self.sent - taken, max(16, 4096 - taken))
+            self.assertLessEqual(self.sent - taken, max(16, 2048 - taken))
         self.assertEqual(self.sent - taken, 16)
 
     def test_bytes(self) -> None:
@@ -838,7 +838,7 @@ class LaggingTests(SynchronousTestCase):
             lambda *args: sizes.append(len(args[2])),
             self.clock.seconds,
         )
-        stream.window = 4096
+        stream.window = 2048
         stream.make(float("inf"), lambda: None)
         self.assertLess(sum(sizes), (1 << 20) + 65_536)
         self.assertLess(max(sizes), 100_000)

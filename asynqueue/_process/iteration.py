@@ -20,12 +20,11 @@ from .stream import WAITS, loadItems
 
 __all__ = ["Iteration"]
 
-#: The child hears of so many items at a time that they have been taken: half of what it
-#: may be ahead, so that it needn't wait for that. Where it may be ahead more, it sends
-#: more at a time, and hears of as many as it sent,
+#: The child hears that items have been taken when they are half of those that were at
+#: hand, so that it needn't wait for that, but so many at least,
 _EVERY = 8
 
-#: but not of more than so many.
+#: and not more than so many at a time.
 _MOST_EVERY = 512
 
 
@@ -161,13 +160,22 @@ class Iteration:
                 )
             )
         else:
-            self._source.every = max(_EVERY, min(len(items), _MOST_EVERY))
-            self._source.push(items)
+            self._pushItems(items)
             return True
-        self._source.push(items)
+        self._pushItems(items)
         self._source.fail(failure)
         self._close()
         return False
+
+    def _pushItems(self, items: list[Any]) -> None:
+        """
+        Have items at hand.
+
+        @param items: They.
+        """
+        half = (self._source.atHand + len(items)) // 2
+        self._source.every = max(_EVERY, min(half, _MOST_EVERY))
+        self._source.push(items)
 
     def _taken(self, count: int) -> None:
         """

@@ -27,7 +27,7 @@ WAITS = 1 << 31
 _LEAST_AHEAD = 16
 
 #: and so many if the consumer takes them as soon as they come,
-_MOST_AHEAD = 4096
+_MOST_AHEAD = 2048
 
 #: and not after it's ahead so many bytes.
 _WINDOW_BYTES = 1 << 20
