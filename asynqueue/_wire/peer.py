@@ -9,9 +9,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.protocols import amp
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from .._log import log
 from .chunks import Incoming, Outgoing, Overrun
@@ -31,13 +30,39 @@ _MOST_SILENT = 3
 #: A connection that is being closed has so many seconds to deliver what was written.
 _CLOSING = 5.0
 
+#: A key has so many bytes at most, and a box so many fields.
+_LONGEST_KEY, _MOST_FIELDS = 255, 20
+
 _SHORT = struct.Struct("!H")
 
 
-class BoxProtocol(amp.BinaryBoxProtocol):  # type: ignore[misc, unused-ignore]
+class BoxProtocol(Protocol):
     """
-    The protocol of a connection: AMP's, as far as boxes go.
+    The protocol of a connection: AMP's boxes, read and written without its detours.
     """
+
+    def __init__(self, peer: Peer) -> None:
+        """
+        Make a protocol.
+
+        @param peer: Takes the boxes.
+        """
+        self._peer = peer
+        self._rest = b""
+
+    def connectionMade(self) -> None:
+        """
+        Begin.
+        """
+        self._peer.begin(self.transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        End.
+
+        @param reason: Why.
+        """
+        self._peer.end(reason)
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -45,11 +70,44 @@ class BoxProtocol(amp.BinaryBoxProtocol):  # type: ignore[misc, unused-ignore]
 
         @param data: The bytes.
         """
-        self.boxReceiver.heard = True
-        super().dataReceived(data)
+        peer = self._peer
+        peer.heard = True
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        start, end = 0, len(data)
+        while start < end:
+            box: Fields = {}
+            at = start
+            while True:
+                if at + 2 > end:
+                    self._rest = data[start:]
+                    return
+                size = data[at] << 8 | data[at + 1]
+                at += 2
+                if not size:
+                    break
+                if size > _LONGEST_KEY or len(box) >= _MOST_FIELDS:
+                    peer.complain("what is no box")
+                    return
+                middle = at + size
+                if middle + 2 > end:
+                    self._rest = data[start:]
+                    return
+                key = data[at:middle]
+                at = middle + 2
+                middle = at + (data[middle] << 8 | data[middle + 1])
+                if middle > end:
+                    self._rest = data[start:]
+                    return
+                box[key] = data[at:middle]
+                at = middle
+            start = at
+            peer.received(box)
+            if peer.transport is None:
+                return
 
 
-@implementer(amp.IBoxReceiver)
 class Peer:
     """
     One end of a connection.
@@ -91,20 +149,20 @@ class Peer:
         self._number = 0
         self._reason: Exception | None = None
 
-    def startReceivingBoxes(self, boxSender: Any) -> None:
+    def begin(self, transport: Any) -> None:
         """
-        Implement C{IBoxReceiver}: begin.
+        Begin: there's a connection.
 
-        @param boxSender: The protocol.
+        @param transport: Its transport.
         """
-        self.transport = boxSender.transport
+        self.transport = transport
         if self._heartbeat is not None:
             self._timer = self.reactor.callLater(self._heartbeat, self._beat)
         self.connected()
 
-    def ampBoxReceived(self, box: Fields) -> None:
+    def received(self, box: Fields) -> None:
         """
-        Implement C{IBoxReceiver}: take a box.
+        Take a box.
 
         @param box: The box.
         """
@@ -127,17 +185,23 @@ class Peer:
             else:
                 raise ValueError("a box that is none of AMP's")
         except (KeyError, ValueError, Overrun) as error:
-            log.warn(
-                "{peer} doesn't keep to the protocol: {error}", peer=self, error=error
-            )
-            self.abort(ConnectionError(f"The other end sends {error}"))
+            self.complain(str(error))
         except Exception:  # noqa: BLE001 - what has come mustn't end anything else
             log.failure("A box from {peer} led to an error", peer=self)
             self.abort(ConnectionError("A box has led to an error here"))
 
-    def stopReceivingBoxes(self, reason: Failure) -> None:
+    def complain(self, what: str) -> None:
         """
-        Implement C{IBoxReceiver}: the connection has ended.
+        End the connection, because the other end doesn't keep to the protocol.
+
+        @param what: What it sends.
+        """
+        log.warn("{peer} doesn't keep to the protocol: {what}", peer=self, what=what)
+        self.abort(ConnectionError(f"The other end sends {what}"))
+
+    def end(self, reason: Failure) -> None:
+        """
+        End: there's no connection any longer.
 
         @param reason: Why.
         """
