@@ -14,12 +14,14 @@ from twisted.internet.task import deferLater
 from asynqueue import TaskQueue
 from asynqueue._reactor import globalReactor
 from asynqueue.errors import (
+    AuthenticationError,
     SerializationError,
     TimeoutError,  # noqa: A004 - the name of the API
     WorkerError,
     WorkerStartError,
 )
 from asynqueue.testing import RecordingConsumer
+from asynqueue.wire import WireWorker
 
 from ._wire import Declared, Secret, Universe, WireTestCase
 
@@ -548,3 +550,39 @@ class ErrorTests(WireTestCase):
             self.assertIn("in fail", str(error))
         error = await self.assertFailure(q.call("chained"), RuntimeError)
         self.assertIsInstance(error.__cause__.__cause__, KeyError)
+
+
+class AccessTests(WireTestCase):
+    """
+    Tests of who can connect.
+    """
+
+    async def test_mode(self) -> None:
+        """
+        Only the user can open the socket.
+        """
+        await self.serve()
+        self.assertEqual((self.folder / "s").stat().st_mode & 0o777, 0o600)
+
+    async def test_tcp(self) -> None:
+        """
+        Where anybody could connect, neither end begins.
+        """
+        with self.assertRaises(AuthenticationError):
+            self.worker(description="tcp:127.0.0.1:9")
+        with self.assertRaises(AuthenticationError):
+            await self.serve(description="tcp:0")
+
+
+class NameTests(WireTestCase):
+    """
+    Tests of names.
+    """
+
+    def test_star(self) -> None:
+        """
+        A star import of all workers brings this one, too.
+        """
+        names: dict[str, object] = {}
+        exec("from asynqueue.workers import *", names)
+        self.assertIs(names["WireWorker"], WireWorker)

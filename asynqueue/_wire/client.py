@@ -11,7 +11,6 @@ from typing import Any, cast
 from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -27,8 +26,8 @@ from ..errors import (
     WorkerStartError,
 )
 from ..interfaces import IConnecting, IRenewable, ITask, ITaskCanceller, IWorker
+from .ends import connector, isPrivate
 from .link import Job, Link, Stage
-from .peer import BoxProtocol
 from .universe import WireWorkerUniverse, classOf, namesOf
 from .values import Codec
 
@@ -189,7 +188,7 @@ class WireWorker:
         }
         self._reactor: Any = orGlobalReactor(reactor)
         if pickle is None:
-            pickle = description.startswith("unix:")
+            pickle = isPrivate(description)
         self._codec = Codec(kind.allowed, pickle)
         self._exceptions = tuple(kind.exceptions)
         self._reconnect = reconnect
@@ -206,7 +205,12 @@ class WireWorker:
         self._resign: Callable[[], object] | None = None
         self._renew: Callable[[], object] | None = None
         self._connector = connector(
-            description, self._options, self._makeLink, self._reactor
+            description,
+            self._makeLink,
+            self._reactor,
+            key=key,
+            tls=tls,
+            insecure=insecure,
         )
         self._connectLater()
 
@@ -630,30 +634,3 @@ class WireWorker:
             workerID=self.ID,
             task=task,
         )
-
-
-def connector(
-    description: str,
-    options: dict[str, Any],
-    makeLink: Callable[[], Link],
-    reactor: Any,
-) -> Callable[[], Deferred[Any]]:
-    """
-    Prepare to connect.
-
-    @param description: Where to.
-
-    @param options: Options of the worker.
-
-    @param makeLink: Makes the client's end of a connection.
-
-    @param reactor: The reactor.
-
-    @return: What connects when it's called.
-    """
-    from twisted.internet.endpoints import clientFromString
-
-    endpoint = clientFromString(reactor, description)
-    factory = Factory.forProtocol(lambda: BoxProtocol(makeLink()))
-    factory.noisy = False
-    return lambda: endpoint.connect(factory)

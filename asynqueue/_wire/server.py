@@ -10,7 +10,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
-from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
@@ -18,8 +17,8 @@ from twisted.python.reflect import namedAny
 from .._log import log
 from .._reactor import orGlobalReactor
 from .._task import checkSeconds
+from .ends import isPrivate, listener
 from .limits import Limits
-from .peer import BoxProtocol
 from .runner import WireRunner
 from .served import ServedPeer
 from .slots import Slots
@@ -160,7 +159,7 @@ class WireServer:
         self._heartbeat = heartbeat
         self._stopTimeout = stopTimeout
         if pickle is None:
-            pickle = description.startswith("unix:")
+            pickle = isPrivate(description)
         self._codec = Codec(self.wwu.allowed, pickle)
         self._peers: set[ServedPeer] = set()
         self._stopping = False
@@ -170,9 +169,11 @@ class WireServer:
         self._deadline: IDelayedCall | None = None
         self._listen = listener(
             description,
-            {"key": key, "tls": tls, "insecure": insecure},
             self._makePeer,
             self._reactor,
+            key=key,
+            tls=tls,
+            insecure=insecure,
         )
         self.service = _WireService(self)
 
@@ -336,33 +337,6 @@ def runServer(description: str, wwuFQN: WireWorkerUniverse | str, **kw: Any) -> 
     reactor.run()
     if failures:
         failures[0].raiseException()
-
-
-def listener(
-    description: str,
-    options: dict[str, Any],
-    makePeer: Callable[[], ServedPeer],
-    reactor: Any,
-) -> Callable[[], Deferred[IListeningPort]]:
-    """
-    Prepare to listen.
-
-    @param description: Where.
-
-    @param options: Options of the server about identities.
-
-    @param makePeer: Makes the server's end of a connection.
-
-    @param reactor: The reactor.
-
-    @return: What begins to listen when it's called.
-    """
-    from twisted.internet.endpoints import serverFromString
-
-    endpoint = serverFromString(reactor, description)
-    factory = Factory.forProtocol(lambda: BoxProtocol(makePeer()))
-    factory.noisy = False
-    return lambda: endpoint.listen(factory)
 
 
 def _universe(wwu: Any, server: WireServer) -> WireWorkerUniverse:
