@@ -450,10 +450,15 @@ class AssignmentFactory:
                     requests[series][d] = post
                 else:
                     requests[series] = {d: post}
-        if self._relief is None and self._crowded():
-            self._relief = orGlobalReactor(self._reactor).callLater(
-                _RELIEF, self._relieve
-            )
+        relief = self._relief
+        if relief is None:
+            if self._crowded():
+                self._relief = orGlobalReactor(self._reactor).callLater(
+                    _RELIEF, self._relieve
+                )
+        elif not self._crowded():
+            self._relief = None
+            relief.cancel()
 
     def _crowded(self) -> list[_Post]:
         """

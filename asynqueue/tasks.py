@@ -203,7 +203,8 @@ class TaskHandler:
             employee.demand = self._demand
         if IConnecting.providedBy(worker):
             self._connecting.add(employee.ID)
-            return employee.deferUntilReady().addCallbacks(
+            ready: Deferred[Any] = employee.deferUntilReady()
+            return ready.addCallbacks(
                 self._connected,
                 self._notConnected,
                 callbackArgs=(employee,),

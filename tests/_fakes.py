@@ -352,6 +352,18 @@ class FakeReactor(Clock):
         """
         return list(self.writers)
 
+    def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - the interface has it so
+        """
+        Implement C{IReactorFromThreads.callFromThread}.
+
+        @param callable: What is to be called, the next time when it's time.
+
+        @param args: Its arguments.
+
+        @param kwargs: Its keywords.
+        """
+        self.callLater(0, callable, *args, **kwargs)
+
     def spawnProcess(
         self,
         processProtocol: IProcessProtocol,

@@ -435,6 +435,8 @@ class CallTests(ChildrenTestCase):
         """
         q = self.queue(2)
         await gatherResults([q.call(jobs.nothing) for _ in range(10)])
+        # This goes on from within the last result, before its worker is ready.
+        await wait(0)
         self.assertEqual(delayedCalls(), [])
         turns: list[int] = []
         iterate = reactor.doIteration

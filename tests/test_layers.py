@@ -18,13 +18,13 @@ PACKAGE = Path(asynqueue.__file__).parent
 #: packages' C{__init__} counts as a module. The root package is above all.
 LAYERS = """
 _version errors _status _about _process _process.shared _threads _wire
-_process.claims
+_process.claims _process.regions _process.pickling
 _reactor _log interfaces _process.framing _process.payloads _process.memory
 _calls _chunks info _delay _kill _sync _process.raised _process.output _process.starts
 _process.stream
-_process.options
-_sources _process.universe _process.exceptions _process.transport _process.jobs
-_threads.loop _threads.channel
+_process.options _process.buffers
+_sources _process.universe _process.exceptions _process.delivery
+_threads.loop _threads.channel _process.transport _process.jobs
 _feed _process.reactorchild
 _handout
 _deferator _process.loop
@@ -47,7 +47,7 @@ _asyncworker _process.worker _threads.worker
 _wire.plain _wire.chunks _wire.commands _wire.limits _wire.slots _wire.universe
 _wire.values _wire.peer
 _wire.raised _wire.pushing _wire.iteration _wire.runner
-_wire.served _wire.link _wire.ends
+_wire.served _wire.link
 _wire.client _wire.server
 null process threads
 util workers wire
@@ -74,12 +74,15 @@ LIGHT = {
     "_calls",
     "_chunks",
     "_process",
+    "_process.buffers",
     "_process.child",
     "_process.claims",
     "_process.framing",
     "_process.loop",
     "_process.payloads",
+    "_process.pickling",
     "_process.raised",
+    "_process.regions",
     "_process.shared",
     "_process.stream",
     "_process.universe",

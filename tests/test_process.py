@@ -525,7 +525,7 @@ class WorkerTests(WorkerCase):
         """
         self.sender.hello()
         self.serve()
-        task = self.task(jobs.echo, bytes(1_000_000))
+        task = self.task(jobs.echo, "x" * 1_000_000)
         self.worker.run(task)
         self.process.end(1)
         self.assertNoResult(task.d)

@@ -19,9 +19,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from asynqueue._process import reactorchild
+from asynqueue._process.buffers import Boxes
 from asynqueue._process.exceptions import rebuild
 from asynqueue._process.framing import COUNT, SECONDS, Kind
-from asynqueue._process.payloads import dumps, dumpsCall, loads, setup
+from asynqueue._process.payloads import dumps, loads, setup
 from asynqueue._process.reactorchild import ReactorUniverse
 from asynqueue._process.stream import WAITS, Stream, loadItems
 from asynqueue._process.universe import Universe
@@ -132,7 +133,7 @@ class UniverseCase(SynchronousTestCase):
 
         @param raw: Whether an iterator is wanted as it is.
         """
-        self.handle(Kind.CALL, number, dumpsCall(f, args, {}, raw))
+        self.handle(Kind.CALL, number, dumps((f, args, {}, raw)))
 
     def callFor(self, number: int, thing: Any) -> None:
         """
@@ -871,6 +872,16 @@ class FakePipes:
         """
         return 3
 
+    def boxes(self, wake: Callable[[], object] | None = None) -> Boxes | None:
+        """
+        Get the way that large things go.
+
+        @param wake: Not used.
+
+        @return: C{None} for none of their own.
+        """
+        return None
+
     def send(self, kind: int, number: int, payload: bytes) -> None:
         """
         Send a frame.
@@ -975,7 +986,7 @@ class RunTests(SynchronousTestCase):
         """
         It's set up, greets, does what it's told, and stops at the end of its pipe.
         """
-        call = dumpsCall(divmod, (7, 2), {}, False)
+        call = dumps((divmod, (7, 2), {}, False))
         pipes = FakePipes(
             [
                 [(Kind.SETUP, 0, memoryview(dumps(setup())))],
@@ -995,7 +1006,7 @@ class RunTests(SynchronousTestCase):
         """
         d: Deferred[None] = Deferred()
         self.initialized = d
-        call = dumpsCall(divmod, (7, 2), {}, False)
+        call = dumps((divmod, (7, 2), {}, False))
         pipes = FakePipes(
             [
                 [

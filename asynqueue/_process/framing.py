@@ -64,6 +64,14 @@ class Kind(IntEnum):
     #: A call to run, sent before it's its turn. The parent may take it back.
     AHEAD = 5
 
+    #: A call to run, with arguments that don't come through the pipe.
+    LARGE_CALL = 6
+
+    # From both.
+
+    #: Parts of large things that aren't needed any longer.
+    RELEASE = 8
+
     # From the child.
 
     #: The child is ready.
@@ -86,6 +94,9 @@ class Kind(IntEnum):
 
     #: The iteration has failed.
     FAILED = 22
+
+    #: What the call returned, parts of which don't come through the pipe.
+    LARGE_RESULT = 23
 
 
 _KINDS = frozenset(int(kind) for kind in Kind)

@@ -10,6 +10,8 @@ from typing import Any
 from attrs import define
 
 from ..interfaces import ITask
+from .delivery import Shipment
+from .pickling import Packed
 
 __all__ = ["AHEAD_SECONDS", "Job", "Pace"]
 
@@ -35,6 +37,8 @@ class Job:
 
     @ivar payload: The call, pickled.
 
+    @ivar shipment: Its large arguments, when they're on their way.
+
     @ivar consumer: The consumer of an iteration, or C{None}.
 
     @ivar ready: Called when the worker is ready for another task.
@@ -51,7 +55,7 @@ class Job:
     """
 
     task: ITask
-    payload: bytes
+    payload: bytes | Packed
     consumer: Any
     ready: Callable[[], object]
     number: int = 0
@@ -59,6 +63,7 @@ class Job:
     ahead: bool = False
     since: float = 0.0
     end: int = 0
+    shipment: Shipment | None = None
 
 
 class Pace:

@@ -2,8 +2,9 @@
 The child's loop: what the parent has said is read, and done, until it says no more.
 
 The pipe from the parent is descriptor 3, the one to it is 4, so that the standard
-streams are free for what runs here; 7 is where calls are claimed. The child ends when
-its pipe does, so it never outlives the parent by more than the task it's running.
+streams are free for what runs here; 7 is where calls are claimed, 5 and 6 are files for
+large arguments and results. The child ends when its pipe does, so it never outlives the
+parent by more than the task it's running.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import os
 import select
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import ModuleType
 from typing import Any, NoReturn
 
+from .buffers import Boxes
 from .claims import Claimer
 from .framing import Decoder, Frame, Kind, header
 from .payloads import loads, told
@@ -24,8 +27,9 @@ from .universe import Universe
 
 __all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
 
-#: Descriptors of the pipes.
+#: Descriptors of the pipes, and of the files that large things go through.
 _IN, _OUT, _CLAIMS = 3, 4, 7
+_ARGUMENTS, _RESULTS = 5, 6
 
 #: So much is read at a time.
 _READ_BYTES = 65_536
@@ -200,6 +204,17 @@ class Pipes:
             return None
         return self._decoder.feed(data) if data else None
 
+    def boxes(self, wake: Callable[[], object] | None = None) -> Boxes:
+        """
+        Get the way that large things go.
+
+        @param wake: Called, in any thread, when the parent is to be told what isn't
+            needed any longer.
+
+        @return: It.
+        """
+        return Boxes(_ARGUMENTS, _RESULTS, wake)
+
     def claim(self, number: int) -> bool:
         """
         Claim a call that was sent ahead.
@@ -243,7 +258,7 @@ def run() -> NoReturn:
     """
     Do what the parent says until it says no more, then end this process.
     """
-    for descriptor in (_IN, _OUT, _CLAIMS):
+    for descriptor in (_IN, _OUT, _ARGUMENTS, _RESULTS, _CLAIMS):
         os.set_inheritable(descriptor, False)
     for stream in (sys.stdout, sys.stderr):
         # Each line is logged when it's written. The log takes it as UTF-8.
@@ -256,7 +271,7 @@ def run() -> NoReturn:
 
         runReactor(pipes, setUp, giveUp)
     else:
-        universe = Universe(pipes.send)
+        universe = Universe(pipes.send, pipes.boxes())
         while _turn(pipes, universe):
             pass
         universe.close()
@@ -292,4 +307,6 @@ def _turn(pipes: Pipes, universe: Universe) -> bool:
             universe.call(frame[1], frame[2])
     if not universe.idle:
         universe.advance()
+    if universe.boxes.done:
+        universe.tellDone()
     return True

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import pickle
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from .._about import describe, message
+from .pickling import PROTOCOL, Packed, ViewPickler, pack, packWith, withViews
 
 __all__ = [
     "PROTOCOL",
@@ -21,14 +23,14 @@ __all__ = [
     "cut",
     "dumps",
     "dumpsCall",
+    "dumpsLarge",
     "loads",
     "loadsMany",
     "setup",
     "told",
 ]
 
-#: The protocol of pickle that all frames are in.
-PROTOCOL = 5
+T = TypeVar("T")
 
 loads = pickle.loads
 
@@ -52,21 +54,77 @@ def dumps(value: Any) -> bytes:
     try:
         return pickle.dumps(value, PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
-        try:
-            import cloudpickle  # type: ignore[import-untyped, unused-ignore]
-        except ImportError:
-            raise NotPicklable(
-                f"{told(error)}. Lambdas, closures and local functions can be"
-                " pickled where the extra asynqueue[cloudpickle] is installed"
-            ) from error
-        try:
-            pickled: bytes = cloudpickle.dumps(value, PROTOCOL)
-        except BaseException as worse:
-            raise NotPicklable(f"{told(worse)}, not even by cloudpickle") from worse
-        return pickled
+        return _otherwise(error, _dumpsWith, value)
 
 
-def dumpsCall(f: Any, args: tuple[Any, ...], kw: dict[str, Any], raw: bool) -> bytes:
+def dumpsLarge(value: Any) -> bytes | Packed:
+    """
+    Pickle something without copying what is large.
+
+    @param value: The thing.
+
+    @return: The pickle, with buffers if there's something large.
+
+    @raise NotPicklable: If it can't be pickled.
+    """
+    try:
+        return pack(value)
+    except BaseException as error:  # noqa: BLE001 - see the module's docstring
+        return _otherwise(error, packWith, value)
+
+
+def _otherwise(
+    error: BaseException, dump: Callable[[Callable[..., Any], Any], T], value: Any
+) -> T:
+    """
+    Pickle something that C{pickle} can't.
+
+    @param error: What that has raised.
+
+    @param dump: Pickles with a given kind of pickler.
+
+    @param value: The thing.
+
+    @return: What it returns.
+
+    @raise NotPicklable: If it can't be pickled.
+    """
+    if "memoryview" in message(error):
+        with suppress(BaseException):
+            return dump(ViewPickler, value)
+    try:
+        import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:
+        raise NotPicklable(
+            f"{told(error)}. Lambdas, closures and local functions can be"
+            " pickled where the extra asynqueue[cloudpickle] is installed"
+        ) from error
+    try:
+        return dump(withViews(cloudpickle.Pickler), value)
+    except BaseException as worse:
+        raise NotPicklable(f"{told(worse)}, not even by cloudpickle") from worse
+
+
+def _dumpsWith(make: Callable[..., pickle.Pickler], value: Any) -> bytes:
+    """
+    Pickle something with a pickler of another kind.
+
+    @param make: Makes the pickler.
+
+    @param value: The thing.
+
+    @return: The pickle.
+    """
+    import io
+
+    file = io.BytesIO()
+    make(file, PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+def dumpsCall(
+    f: Any, args: tuple[Any, ...], kw: dict[str, Any], raw: bool
+) -> bytes | Packed:
     """
     Pickle a call.
 
@@ -78,19 +136,19 @@ def dumpsCall(f: Any, args: tuple[Any, ...], kw: dict[str, Any], raw: bool) -> b
 
     @param raw: Whether an iterator is to come back as it is.
 
-    @return: The pickle.
+    @return: The pickle, with buffers if there's something large.
 
     @raise NotPicklable: If it can't be pickled. The message names the part to blame.
     """
     try:
-        return dumps((f, args, kw, raw))
+        return dumpsLarge((f, args, kw, raw))
     except NotPicklable as error:
         parts = [("the callable", f)]
         parts += [(f"argument {i}", value) for i, value in enumerate(args)]
         parts += [(f"keyword {name}", value) for name, value in kw.items()]
         for what, value in parts:
             try:
-                dumps(value)
+                dumpsLarge(value)
             except NotPicklable as guilty:  # noqa: PERF203 - a call isn't that long
                 raise NotPicklable(
                     f"{what} ({describe(value)}) can't be pickled: {guilty}"

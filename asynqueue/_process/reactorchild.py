@@ -12,12 +12,13 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.interfaces import IReactorTime, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._calls import CallRunner
 from .._reactor import globalReactor
+from .buffers import Boxes
 from .framing import Kind
 from .stream import Stream
 from .universe import Universe
@@ -31,7 +32,10 @@ class ReactorUniverse(Universe):
     """
 
     def __init__(
-        self, send: Callable[[int, int, bytes], None], reactor: IReactorTime
+        self,
+        send: Callable[[int, int, bytes], None],
+        reactor: Any,
+        boxes: Boxes | None = None,
     ) -> None:
         """
         Make a universe in which nothing goes on yet.
@@ -39,8 +43,10 @@ class ReactorUniverse(Universe):
         @param send: Sends a frame: kind, number of the call, payload.
 
         @param reactor: The reactor.
+
+        @param boxes: See L{Universe.__init__}.
         """
-        super().__init__(send)
+        super().__init__(send, boxes)
         self.runners = {raw: CallRunner(raw, reactor=reactor) for raw in (False, True)}
         self._reactor = reactor
         self._scheduled = False
@@ -209,7 +215,11 @@ def run(
     @param giveUp: Ends this process, because that has failed.
     """
     reactor = globalReactor()
-    universe = ReactorUniverse(pipes.send, reactor)
+
+    def wake() -> None:
+        reactor.callFromThread(universe.tellDone)
+
+    universe: ReactorUniverse = ReactorUniverse(pipes.send, reactor, pipes.boxes(wake))
 
     # What comes before the initializer is done.
     early: list[Any] = []

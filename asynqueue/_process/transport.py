@@ -13,9 +13,10 @@ import termios
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
-from typing import Any
+from typing import Any, cast
 
 from attrs import evolve, frozen
 from twisted.internet.error import (
@@ -26,6 +27,7 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorFDSet,
+    IReactorFromThreads,
     IReactorProcess,
     IReactorTime,
     IReadDescriptor,
@@ -37,7 +39,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .claims import Claims
-from .framing import Decoder, Frame, FrameError, header
+from .delivery import Delivery
+from .framing import Decoder, Frame, FrameError, Kind, header
 from .output import OutputLog
 
 __all__ = ["Child", "Ended", "IReactorChild"]
@@ -66,7 +69,7 @@ _NUMBER = struct.Struct("i")
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child.py")
 
 
-class IReactorChild(IReactorTime, IReactorProcess, IReactorFDSet):
+class IReactorChild(IReactorTime, IReactorProcess, IReactorFDSet, IReactorFromThreads):
     """
     What is needed of a reactor to have a child process.
     """
@@ -376,6 +379,9 @@ class Child:
 
     @ivar pid: Its process ID, C{None} when it isn't running.
 
+    @ivar delivery: The way that large things go. It's closed when the end of the child
+        has been told, unless it's to L{stay<Delivery.stay>}.
+
     @ivar stdout: Takes what it writes to stdout.
 
     @ivar stderr: Takes what it writes to stderr.
@@ -409,6 +415,7 @@ class Child:
         self._ended = ended
         self._reactor = reactor
         self._decoder = Decoder()
+        self.delivery = Delivery(partial(self.send, Kind.RELEASE, 0), reactor)
         self._deaf = False
         self._how: Ended | None = None
         self._timer: IDelayedCall | None = None
@@ -430,8 +437,9 @@ class Child:
             self._replies,
         ]
         self._complete = True
-        if self._early is not None:
-            reactor.callLater(0, self.exited, self._early)
+        early = cast("Failure | None", self._early)  # by what starting it has led to
+        if early is not None:
+            reactor.callLater(0, self.exited, early)
 
     @property
     def accepted(self) -> int:
@@ -558,6 +566,7 @@ class Child:
         self._left = self._claims.takeBack()
         self._claims.close()
         self._ended(evolve(self._how, output=self.stderr.tail))
+        self.delivery.close()
 
     def _spawn(
         self, options: tuple[str, ...], env: Mapping[str, str] | None
@@ -593,11 +602,15 @@ class Child:
                     *options,
                 ],
                 env=None if env is None else dict(env),
-                childFDs=theirs,
+                childFDs={
+                    **theirs,
+                    **dict(zip((5, 6), self.delivery.fds, strict=True)),
+                },
             )
         except BaseException:
             for fd in ours.values():
                 os.close(fd)
+            self.delivery.close()
             raise
         finally:
             for fd in theirs.values():

@@ -11,8 +11,9 @@ from typing import Any
 
 from .._calls import CallRunner
 from .._status import Status
+from .buffers import Boxes
 from .framing import COUNT, SECONDS, Frame, Kind
-from .payloads import NotPicklable, dumps, loads, told
+from .payloads import NotPicklable, dumpsLarge, loads, told
 from .raised import dumpsException
 from .stream import Flusher, Stream
 
@@ -28,14 +29,22 @@ class Universe:
     What goes on in the child.
 
     @ivar streams: The iterations that go on, by number of the call.
+
+    @ivar boxes: Where large arguments come from, and large results go.
     """
 
-    def __init__(self, send: Callable[[int, int, bytes], None]) -> None:
+    def __init__(
+        self, send: Callable[[int, int, bytes], None], boxes: Boxes | None = None
+    ) -> None:
         """
         Make a universe in which nothing goes on yet.
 
         @param send: Sends a frame: kind, number of the call, payload.
+
+        @param boxes: Where large arguments come from, and large results go. By default,
+            all goes the way of what's small.
         """
+        self.boxes = boxes or Boxes(-1, -1)
         self.streams: dict[int, Stream] = {}
         self.runners = {raw: CallRunner(raw) for raw in (False, True)}
         self._send = send
@@ -51,6 +60,10 @@ class Universe:
         kind, number, payload = frame
         if kind == Kind.CALL:
             self.call(number, payload)
+        elif kind == Kind.LARGE_CALL:
+            self.call(number, payload, self.boxes.load)
+        elif kind == Kind.RELEASE:
+            self.boxes.release(payload)
         elif kind == Kind.TAKEN:
             stream = self.streams.get(number)
             if stream is not None:
@@ -60,16 +73,23 @@ class Universe:
             if stream is not None:
                 stream.close()
 
-    def call(self, number: int, payload: memoryview) -> None:
+    def call(
+        self,
+        number: int,
+        payload: memoryview,
+        load: Callable[[memoryview], Any] = loads,
+    ) -> None:
         """
         Run a call, and send what it comes to.
 
         @param number: The number of the call.
 
         @param payload: The call, pickled.
+
+        @param load: Unpickles it.
         """
         try:
-            f, args, kw, raw = loads(payload)
+            f, args, kw, raw = load(payload)
         except BaseException as error:  # noqa: BLE001 - runs code of users
             reason = NotPicklable(told(error))
             reason.__cause__ = error
@@ -105,11 +125,16 @@ class Universe:
         """
         if status == Status.RAN:
             try:
-                pickled = dumps(result)
+                packed = dumpsLarge(result)
             except NotPicklable as error:
                 self.fail(number, error, "The result can't be pickled", seconds)
+                return
+            head = SECONDS.pack(seconds)
+            if isinstance(packed, bytes):
+                self._send(Kind.RESULT, number, head + packed)
             else:
-                self._send(Kind.RESULT, number, SECONDS.pack(seconds) + pickled)
+                payload = self.boxes.outbox.put(packed, head)
+                self._send(Kind.LARGE_RESULT, number, payload)
         elif status == Status.ITERATOR:
             self.streams[number] = Stream(number, result, self._send)
             self._send(Kind.ITERATOR, number, SECONDS.pack(seconds))
@@ -135,6 +160,14 @@ class Universe:
         self._send(
             Kind.ERROR, number, SECONDS.pack(seconds) + dumpsException(error, text)
         )
+
+    def tellDone(self) -> None:
+        """
+        Tell the parent which parts of arguments aren't needed any longer.
+        """
+        done = self.boxes.inbox.done()
+        if done:
+            self._send(Kind.RELEASE, 0, done)
 
     @property
     def idle(self) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from enum import Enum, auto
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -22,6 +22,7 @@ from .._status import Status
 from .._task import forWorker, seriesList
 from ..errors import SerializationError, WorkerLost, WorkerStartError
 from ..interfaces import IRenewable, ISendsAhead, ITask, ITaskCanceller, IWorker
+from .buffers import Arrival
 from .exceptions import rebuild
 from .framing import COUNT, SECONDS, Frame, Kind
 from .iteration import Iteration
@@ -29,17 +30,24 @@ from .jobs import AHEAD_SECONDS, Job, Pace
 from .memory import residentSize
 from .options import START_TIMEOUT, ChildOptions
 from .payloads import NotPicklable, dumpsCall, loads, told
+from .pickling import Packed
 from .starts import Starts
 from .transport import Child, Ended, IReactorChild
 
 __all__ = ["ChildHandle", "ProcessWorker", "State"]
 
+T = TypeVar("T")
 
 #: Frames that tell what a call has come to.
-_ANSWERS = frozenset(map(int, (Kind.RESULT, Kind.ERROR, Kind.ITERATOR)))
+_ANSWERS = frozenset(
+    map(int, (Kind.RESULT, Kind.ERROR, Kind.ITERATOR, Kind.LARGE_RESULT))
+)
 
 #: The commonest of them.
 _RESULT = int(Kind.RESULT)
+
+#: The one that may have to be waited for.
+_LARGE_RESULT = int(Kind.LARGE_RESULT)
 
 
 class State(Enum):
@@ -232,6 +240,7 @@ class ProcessWorker:
         self._reactor: IReactorChild = orGlobalReactor(reactor)
         self._starts = _starts or Starts(self._reactor.seconds)
         self._greeted = False
+        self._isGone = False
         self._upToDate = False
         self._taken = 0
         self._failure: str | None = None
@@ -245,6 +254,9 @@ class ProcessWorker:
         self._first: Job | None = None
         self._frames: deque[Frame] = deque()
         self._reading = False
+        # A large result that is read, and how the child has ended meanwhile.
+        self._arrival: tuple[int, Arrival] | None = None
+        self._endedEarly: Ended | None = None
         self._pace = Pace()
         self.demand: Callable[[], int] | None = None
         self._iterations: dict[int, Iteration] = {}
@@ -334,7 +346,7 @@ class ProcessWorker:
 
         @return: A Deferred that fires with C{None} when the child has ended.
         """
-        if self.state is State.DEAD:
+        if self._isGone:
             return succeed(None)
         d: Deferred[None] = Deferred()
         self._stopWaiters.append(d)
@@ -366,7 +378,7 @@ class ProcessWorker:
 
         @return: A Deferred that fires with C{None} when the child has ended.
         """
-        if self.state is State.DEAD:
+        if self._isGone:
             return succeed(None)
         d: Deferred[None] = Deferred()
         self._goneWaiters.append(d)
@@ -449,10 +461,10 @@ class ProcessWorker:
         if job is not None:
             taken = self._recall()
             if not job.sent:
-                if job in taken:
-                    taken.remove(job)
-                else:
-                    self._jobs.remove(job)
+                if job.shipment is not None:
+                    job.shipment.giveUp()
+                taken = self._unsent() + taken
+                taken.remove(job)
                 self._taken -= not getattr(task, "direct", False)
                 self._resend(taken)
                 job.ready()
@@ -494,8 +506,9 @@ class ProcessWorker:
         ):
             return []
         taken = self._recall()
-        self._resend([job for job in taken if getattr(job.task, "direct", False)])
-        taken = [job for job in taken if not job.sent]
+        direct = [job for job in taken if getattr(job.task, "direct", False)]
+        taken = [job for job in taken if job not in direct]
+        self._resend(direct)
         self._taken -= len(taken)
         self._pace.capacity = 1
         for job in taken:
@@ -609,41 +622,90 @@ class ProcessWorker:
         ahead = bool(jobs)
         # In a child with a reactor, calls would be at once what is started in turn.
         held = ahead and (
-            self.useReactor or len(jobs) >= _MOST_SENT or not jobs[-1].sent
+            self.useReactor
+            or len(jobs) >= _MOST_SENT
+            or not jobs[-1].sent
+            or type(job.payload) is not bytes
         )
         jobs.append(job)
         if held or child is None:
             return
+        kind, payload = Kind.CALL, job.payload
+        if isinstance(payload, Packed):
+            shipped = self._shipped(job, payload, child)
+            if shipped is None:
+                return
+            kind, payload = Kind.LARGE_CALL, shipped
         self._numbers = self._numbers % 0xFFFFFFFF + 1
         job.number = self._numbers
         job.sent = True
         job.ahead = ahead
         if ahead:
-            child.sendAhead(Kind.AHEAD, job.number, job.payload)
+            child.sendAhead(Kind.AHEAD, job.number, payload)
         else:
-            payload, job.payload = job.payload, b""
+            job.payload, job.shipment = b"", None
             job.since = perf_counter()
-            child.send(Kind.CALL, job.number, payload)
+            child.send(kind, job.number, payload)
             job.end = child.accepted
             self._first = job
 
+    def _shipped(self, job: Job, packed: Packed, child: Child) -> bytes | None:
+        """
+        Ship the arguments of a job whose turn it is.
+
+        @param job: The job.
+
+        @param packed: The call.
+
+        @param child: The child.
+
+        @return: What is to be sent the child. C{None} if it's not yet time: then, the
+            job is sent when it is.
+        """
+        if job.shipment is None:
+            self._first = job
+            job.since = perf_counter()
+            job.shipment = child.delivery.ship(packed, partial(self._sail, job))
+        return job.shipment.payload
+
+    def _sail(self, job: Job) -> None:
+        """
+        Send a job whose arguments have been shipped.
+
+        @param job: The job.
+        """
+        shipment = job.shipment
+        if self.state in _USELESS or job not in self._jobs or shipment is None:
+            return
+        unsent = self._unsent()
+        if shipment.error is not None:
+            unsent.remove(job)
+            reason = NotPicklable(told(shipment.error))
+            reason.__cause__ = shipment.error
+            job.task.errback(Failure(_unsent(job.task, reason)))
+            job.ready()
+        self._resend(unsent)
+
     def _recall(self, child: Child | None = None) -> list[Job]:
         """
-        Take back the jobs that were sent ahead and that the child hasn't started.
+        Take back the jobs that the child hasn't started: those that were sent ahead,
+        and those that wait behind others.
 
         @param child: The child, if it isn't the worker's any longer.
 
         @return: The jobs.
         """
         child = child or self._child
-        numbers = child.recall() if child is not None else None
-        if not numbers:
+        numbers: set[int] = child.recall() if child is not None else set()
+        if not numbers and (not self._jobs or self._jobs[-1].sent):
             return []
         taken: list[Job] = []
         kept: deque[Job] = deque()
         for job in self._jobs:
             if job.ahead and job.number in numbers:
                 job.sent = job.ahead = False
+                taken.append(job)
+            elif kept and not job.sent:
                 taken.append(job)
             else:
                 kept.append(job)
@@ -706,6 +768,9 @@ class ProcessWorker:
                 kind, number, payload = self._frames.popleft()
                 if kind in _ANSWERS:
                     if self._jobs and self._jobs[0].number == number:
+                        if kind == _LARGE_RESULT and not self._arrived(number, payload):
+                            self._frames.appendleft((kind, number, payload))
+                            break
                         self._answered(kind, payload)
                 else:
                     self._handle(kind, number, payload)
@@ -715,6 +780,34 @@ class ProcessWorker:
                 child.release()
         if self._jobs and self._jobs[0] is not self._first:
             self._begin(self._jobs[0])
+
+    def _arrived(self, number: int, payload: memoryview) -> bool:
+        """
+        See to it that a large result is read. Until it is, what has come after it
+        waits.
+
+        @param number: The number of the call.
+
+        @param payload: What the child tells of it.
+
+        @return: Whether it has been read.
+        """
+        if self._arrival is None or self._arrival[0] != number:
+            if self._child is None:
+                return False
+            delivery = self._child.delivery
+            arrival = delivery.open(payload[SECONDS.size :], self._goOn)
+            self._arrival = number, arrival
+        return self._arrival[1].ready
+
+    def _goOn(self) -> None:
+        """
+        Go on with what has come after a large result.
+        """
+        self._received([])
+        ended, self._endedEarly = self._endedEarly, None
+        if ended is not None:
+            self._childEnded(ended)
 
     def _begin(self, job: Job) -> None:
         """
@@ -743,6 +836,9 @@ class ProcessWorker:
             self._hasStarted()
             if self.state is State.STARTING:
                 self.state = State.READY
+        elif kind == Kind.RELEASE:
+            if self._child is not None:
+                self._child.delivery.release(payload)
         elif number in self._iterations:
             iteration = self._iterations[number]
             if iteration.received(kind, payload):
@@ -772,7 +868,10 @@ class ProcessWorker:
                 jobs[0].since = now
         payload = payload[SECONDS.size :]
         if kind == _RESULT:
-            _giveResult(job.task, payload)
+            _giveResult(job.task, loads, payload)
+        elif self._arrival is not None and kind == _LARGE_RESULT:
+            arrival, self._arrival = self._arrival[1], None
+            _giveResult(job.task, Arrival.loads, arrival)
         elif kind == Kind.ERROR:
             _giveError(job.task, payload)
         else:
@@ -845,6 +944,12 @@ class ProcessWorker:
 
         @param ended: How.
         """
+        if self._arrival is not None and not self._arrival[1].ready:
+            # The child has said more than has been heard.
+            self._endedEarly = ended
+            if self._child is not None:
+                self._child.delivery.stay()
+            return
         state, self.state = self.state, State.DEAD
         child, self._child = self._child, None
         self._ended = ended
@@ -853,6 +958,11 @@ class ProcessWorker:
             self._starts.failed(None if self._failure else ended.signal)
         for job in self._recall(child):
             self._jobs.append(job)
+        for job in self._jobs:
+            if job.shipment is not None:
+                job.shipment.giveUp()
+        if child is not None:
+            child.delivery.close()
         started = [job for job in self._jobs if self._mayHaveStarted(job, child)]
         for job in started:
             self._jobs.remove(job)
@@ -869,6 +979,16 @@ class ProcessWorker:
         if state is State.STOPPING and (self._jobs or started or iterations):
             # Not before the tasks have their results: it's asked for that.
             self._lose(ended)
+        if child is None:
+            self._gone()
+        else:
+            child.delivery.afterClose(self._gone)
+
+    def _gone(self) -> None:
+        """
+        Note that nothing is left.
+        """
+        self._isGone = True
         waiters = self._stopWaiters + self._goneWaiters
         self._stopWaiters, self._goneWaiters = [], []
         for d in waiters:
@@ -925,16 +1045,18 @@ class ProcessWorker:
         )
 
 
-def _giveResult(task: ITask, payload: memoryview) -> None:
+def _giveResult(task: ITask, load: Callable[[T], Any], payload: T) -> None:
     """
     Give a task its result.
 
     @param task: The task.
 
+    @param load: Unpickles it.
+
     @param payload: The result, pickled.
     """
     try:
-        result = loads(payload)
+        result = load(payload)
     except BaseException as error:  # noqa: BLE001 - runs code of users
         wrapped = SerializationError(
             f"The result of {task!r} can't be unpickled here: {told(error)}"

@@ -210,7 +210,9 @@ class ThreadWorker:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
-        context: Context = getattr(task, "context", None) or copy_context()
+        mine: Context | None = getattr(task, "context", None)
+        # An abandoned thread may still be in the one that the task has.
+        context = copy_context() if mine is None else mine.copy()
         job = _TaskCall(self, task, context, (f, args, kw), raw, consumer)
         if not self._calls:
             self._first = task
