@@ -47,7 +47,7 @@ _asyncworker _process.worker _threads.worker
 _wire.plain _wire.chunks _wire.commands _wire.limits _wire.slots _wire.universe
 _wire.values _wire.peer
 _wire.raised _wire.pushing _wire.iteration _wire.runner
-_wire.served _wire.link
+_wire.served _wire.link _wire.ends
 _wire.client _wire.server
 null process threads
 util workers wire
