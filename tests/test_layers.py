@@ -17,10 +17,10 @@ PACKAGE = Path(asynqueue.__file__).parent
 #: A layer a line, lowest first. Modules import from lower lines only, and their
 #: packages' C{__init__} counts as a module. The root package is above all.
 LAYERS = """
-_version errors _status _about _process _process.shared _threads _wire
-_process.claims _process.regions _process.pickling
+_version errors _status _about _ended _process _process.shared _threads _wire
+_mainmodule _process.claims _process.regions _process.pickling
 _reactor _log interfaces _process.framing _process.payloads _process.memory
-_calls _chunks info _delay _kill _sync _process.raised _process.output _process.starts
+_calls _chunks info _delay _kill _sync _output _process.raised _process.starts
 _process.stream
 _process.options _process.buffers
 _sources _process.universe _process.exceptions _process.delivery
@@ -73,6 +73,7 @@ LIGHT = {
     "_about",
     "_calls",
     "_chunks",
+    "_mainmodule",
     "_process",
     "_process.buffers",
     "_process.child",

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from asynqueue._mainmodule import preparation
 from asynqueue._process.payloads import (
     NotPicklable,
     cut,
@@ -19,7 +20,6 @@ from asynqueue._process.payloads import (
     dumpsCall,
     loads,
     loadsMany,
-    setup,
     told,
 )
 
@@ -254,7 +254,7 @@ class OtherTests(SynchronousTestCase):
         A child is told of the path and the arguments, but neither of secrets nor of
         the current folder: it's in that already.
         """
-        data = loads(dumps(setup()))
+        data = loads(dumps(preparation()))
         self.assertEqual(data["sys_argv"], sys.argv)
         self.assertEqual(
             [path for path in data["sys_path"] if path in sys.path],

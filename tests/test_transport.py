@@ -11,9 +11,10 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from asynqueue._ended import Ended
 from asynqueue._process import transport
 from asynqueue._process.framing import HEADER, Frame, Kind
-from asynqueue._process.transport import Child, Ended
+from asynqueue._process.transport import Child
 
 from ._fakes import FakeProcess, FakeReactor, LogLines
 

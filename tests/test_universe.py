@@ -18,11 +18,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from asynqueue._mainmodule import preparation
 from asynqueue._process import reactorchild
 from asynqueue._process.buffers import Boxes
 from asynqueue._process.exceptions import rebuild
 from asynqueue._process.framing import COUNT, SECONDS, Kind
-from asynqueue._process.payloads import dumps, loads, setup
+from asynqueue._process.payloads import dumps, loads
 from asynqueue._process.reactorchild import ReactorUniverse
 from asynqueue._process.stream import WAITS, Stream, loadItems
 from asynqueue._process.universe import Universe
@@ -989,7 +990,7 @@ class RunTests(SynchronousTestCase):
         call = dumps((divmod, (7, 2), {}, False))
         pipes = FakePipes(
             [
-                [(Kind.SETUP, 0, memoryview(dumps(setup())))],
+                [(Kind.SETUP, 0, memoryview(dumps(preparation())))],
                 [(Kind.CALL, 1, memoryview(call))],
                 None,
             ]

@@ -16,13 +16,13 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import ModuleType
 from typing import Any, NoReturn
 
+from .._mainmodule import MainModule
 from .buffers import Boxes
 from .claims import Claimer
 from .framing import Decoder, Frame, Kind, header
-from .payloads import loads, told
+from .payloads import loads
 from .universe import Universe
 
 __all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
@@ -33,85 +33,6 @@ _ARGUMENTS, _RESULTS = 5, 6
 
 #: So much is read at a time.
 _READ_BYTES = 65_536
-
-
-class _Main(ModuleType):
-    """
-    Stands for the parent's main module until something of it is needed.
-
-    Functions of it are looked up in C{__main__} when they're unpickled. Only then is
-    the main module imported, in the way of C{multiprocessing}, so that what it imports
-    delays no child that needs nothing of it.
-    """
-
-    def __init__(self, preparation: dict[str, Any]) -> None:
-        """
-        Stand for it.
-
-        @param preparation: What C{multiprocessing} tells its children.
-        """
-        super().__init__("__main__")
-        # Names that are nobody else's.
-        self.__preparation: dict[str, Any] | None = preparation
-        self.__error: ImportError | None = None
-
-    def __repr__(self) -> str:
-        """
-        Say what is wrong with it. This is part of the message when a function isn't
-        found.
-        """
-        return "the main program, which has no file of that name to be imported from"
-
-    def __getattr__(self, name: str) -> Any:
-        """
-        Look something up in the parent's main module.
-
-        @param name: Its name.
-
-        @return: It.
-
-        @raise AttributeError: If there's no main module that could be imported, or
-            nothing of that name in it.
-
-        @raise ImportError: If it can't be imported.
-        """
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if self.__error is not None:
-            raise self.__error
-        preparation, self.__preparation = self.__preparation, None
-        if preparation is not None:
-            try:
-                _importMain(preparation)
-            except BaseException as error:  # whatever the program raises
-                self.__error = ImportError(
-                    f"The main program can't be imported in a child: {told(error)}."
-                    ' Is what it does, when it\'s run, under if __name__ == "__main__"?'
-                )
-                raise self.__error from error
-        main = sys.modules["__main__"]
-        if main is self:
-            raise AttributeError(name)
-        return getattr(main, name)
-
-
-def _importMain(preparation: dict[str, Any]) -> None:
-    """
-    Import the parent's main module.
-
-    @param preparation: What C{multiprocessing} tells its children.
-    """
-    from multiprocessing.process import current_process
-    from multiprocessing.spawn import prepare
-
-    # Has children refused, with a message that many know, to a program that starts
-    # some without being asked whether it's C{__main__}.
-    process: Any = current_process()
-    process._inheriting = True
-    try:
-        prepare(preparation)
-    finally:
-        del process._inheriting
 
 
 def setUp(payload: memoryview) -> Any:
@@ -127,7 +48,7 @@ def setUp(payload: memoryview) -> Any:
         os.nice(preparation["niceness"])
     sys.path[:] = preparation["sys_path"]
     sys.argv[:] = preparation.get("sys_argv", sys.argv)
-    sys.modules["__main__"] = _Main(preparation)
+    sys.modules["__main__"] = MainModule(preparation)
     if preparation.get("initializer") is None:
         return None
     f, args = loads(preparation["initializer"])

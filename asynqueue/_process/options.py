@@ -9,8 +9,9 @@ from typing import Any
 
 from attrs import frozen
 
+from .._mainmodule import preparation
 from ..errors import SerializationError
-from .payloads import NotPicklable, dumps, setup
+from .payloads import NotPicklable, dumps
 
 __all__ = ["START_TIMEOUT", "ChildOptions"]
 
@@ -111,7 +112,11 @@ class ChildOptions:
         @return: A dict, pickled.
         """
         return dumps(
-            {**setup(), "niceness": self.niceness, "initializer": self.initializer}
+            {
+                **preparation(),
+                "niceness": self.niceness,
+                "initializer": self.initializer,
+            }
         )
 
 

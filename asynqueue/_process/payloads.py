@@ -9,7 +9,6 @@ fail.
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -26,7 +25,6 @@ __all__ = [
     "dumpsLarge",
     "loads",
     "loadsMany",
-    "setup",
     "told",
 ]
 
@@ -197,26 +195,3 @@ def cut(text: str, most: int) -> str:
         return text
     half = most // 2
     return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
-
-
-def setup() -> dict[str, Any]:
-    """
-    Describe how this interpreter is set up, for a child to be like it.
-
-    It's what C{multiprocessing} tells its children, so the rules for C{__main__} are
-    the well-known ones.
-
-    @return: A dict of plain values.
-    """
-    from multiprocessing.spawn import get_preparation_data
-
-    data = get_preparation_data("asynqueue")
-    # What comes from the main module in a child is looked up here. That was set when
-    # multiprocessing was imported, and another may be the main module by now.
-    sys.modules["__mp_main__"] = sys.modules["__main__"]
-    for name in ("authkey", "log_level", "log_to_stderr", "start_method", "name"):
-        data.pop(name, None)
-    # The child starts where the parent is, and may go elsewhere.
-    data.pop("dir", None)
-    data.setdefault("sys_path", list(sys.path))
-    return data

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import struct
 import sys
 import termios
@@ -18,12 +17,8 @@ from itertools import islice
 from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 from typing import Any, cast
 
-from attrs import evolve, frozen
-from twisted.internet.error import (
-    ConnectionDone,
-    ProcessDone,
-    ProcessExitedAlready,
-)
+from attrs import evolve
+from twisted.internet.error import ConnectionDone, ProcessExitedAlready
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorFDSet,
@@ -38,12 +33,13 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .._ended import Ended
+from .._output import OutputLog
 from .claims import Claims
 from .delivery import Delivery
 from .framing import Decoder, Frame, FrameError, Kind, header
-from .output import OutputLog
 
-__all__ = ["Child", "Ended", "IReactorChild"]
+__all__ = ["Child", "IReactorChild"]
 
 #: So much is read at a time. Larger reads take longer than two of these.
 _READ_BYTES = 65_536
@@ -73,41 +69,6 @@ class IReactorChild(IReactorTime, IReactorProcess, IReactorFDSet, IReactorFromTh
     """
     What is needed of a reactor to have a child process.
     """
-
-
-@frozen
-class Ended:
-    """
-    How a child has ended.
-
-    @ivar pid: Its process ID.
-
-    @ivar exitCode: Its exit code, or C{None}.
-
-    @ivar signal: The number of the signal that has ended it, or C{None}.
-
-    @ivar output: The last that it wrote to stderr.
-    """
-
-    pid: int | None
-    exitCode: int | None
-    signal: int | None
-    output: str
-
-    def __str__(self) -> str:
-        """
-        Say it in words.
-        """
-        who = "The child process" if self.pid is None else f"Child process {self.pid}"
-        if self.signal is not None:
-            try:
-                name = signal.Signals(self.signal).name
-            except ValueError:
-                name = "a signal"
-            return f"{who} was ended by {name} ({self.signal})"
-        if self.exitCode is None:
-            return f"{who} was not started"
-        return f"{who} ended with exit code {self.exitCode}"
 
 
 @implementer(IReadDescriptor)
@@ -555,12 +516,9 @@ class Child:
             return
         pid, self.pid = self.pid, None
         self._cancelTimer()
-        value: Any = reason.value
-        code = 0 if reason.check(ProcessDone) else value.exitCode
-        number = getattr(value, "signal", None)
         self._writer.settle()
         self._writer.close()
-        self._how = Ended(pid, code, number, "")
+        self._how = Ended.of(pid, reason)
         for reader in self._readers:
             reader.finish()
         self._left = self._claims.takeBack()

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .._ended import Ended
 from .._log import log
 from .._reactor import orGlobalReactor
 from .._status import Status
@@ -32,7 +33,7 @@ from .options import START_TIMEOUT, ChildOptions
 from .payloads import NotPicklable, dumpsCall, loads, told
 from .pickling import Packed
 from .starts import Starts
-from .transport import Child, Ended, IReactorChild
+from .transport import Child, IReactorChild
 
 __all__ = ["ChildHandle", "ProcessWorker", "State"]
 

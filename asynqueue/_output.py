@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.internet.interfaces import IReactorTime
 
-from .._log import log
+from ._log import log
 
 __all__ = ["OutputLog"]
 
