@@ -78,7 +78,8 @@ class Delivery:
         self._tell = tell
         self._reactor = reactor
         self._stays = False
-        self._closing = 0
+        self._closed = False
+        self._threads: set[threading.Thread] = set()
         self._afterClose: list[Callable[[], object]] = []
         arguments = anonymousFile()
         try:
@@ -170,37 +171,26 @@ class Delivery:
         if self._stays:
             self._stays = False
             return
+        self._closed = True
         self._inbox.close()
         for file in self._files:
             # The system takes its time to give up what is in it.
             if file.open and file.size() > _CLOSED_AT_ONCE:
-                self._closing += 1
-                self._inThread(file.close, self._isClosed)
+                self._inThread(file.close)
             else:
                 file.close()
 
     def afterClose(self, f: Callable[[], object]) -> None:
         """
-        Have something called when the files have been closed, if they're being closed.
+        Have something called when no thread is at work any longer, if the files have
+        been closed or are being closed. Until then, threads may use them.
 
         @param f: It. It's called at once if nothing is to be waited for.
         """
-        if self._closing:
+        if self._closed and self._threads:
             self._afterClose.append(f)
         else:
             f()
-
-    def _isClosed(self, _: object, error: BaseException | None) -> None:
-        """
-        Note that a file has been closed.
-
-        @param _: Nothing.
-
-        @param error: Nothing either.
-        """
-        self._closing -= 1
-        while self._afterClose and not self._closing:
-            self._afterClose.pop(0)()
 
     def _wake(self) -> None:
         """
@@ -236,11 +226,39 @@ class Delivery:
                 result = f()
             except BaseException as caught:  # noqa: BLE001 - nobody else would hear
                 error = caught
-            if done is not None:
-                self._reactor.callFromThread(done, result, error)
+            self._reactor.callFromThread(self._ran, thread, done, result, error)
 
+        thread = threading.Thread(target=run, name="asynqueue copy", daemon=True)
+        self._threads.add(thread)
         try:
-            threading.Thread(target=run, name="asynqueue copy", daemon=True).start()
+            thread.start()
         except RuntimeError:
             # There are as many threads as there may be.
             run()
+
+    def _ran(
+        self,
+        thread: threading.Thread,
+        done: Callable[[Any, BaseException | None], object] | None,
+        result: Any,
+        error: BaseException | None,
+    ) -> None:
+        """
+        Note that a thread has done what it was to do.
+
+        @param thread: The thread.
+
+        @param done: To be called with what that has come to.
+
+        @param result: What it has returned.
+
+        @param error: What it has raised.
+        """
+        if thread.ident is not None:
+            # Telling so was the last that it had to do.
+            thread.join()
+        self._threads.discard(thread)
+        if done is not None:
+            done(result, error)
+        while self._afterClose and not self._threads:
+            self._afterClose.pop(0)()
