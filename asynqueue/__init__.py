@@ -91,6 +91,7 @@ _HOMES = {
 _MODULES = frozenset(
     {
         "base",
+        "credentials",
         "errors",
         "info",
         "interfaces",

@@ -5,13 +5,17 @@ Workers on other machines, or in other processes of this one, over AMP.
 from ._wire.chunks import ChunkyString
 from ._wire.client import WireWorker
 from ._wire.commands import GetNext, RunTask
+from ._wire.keys import Key
 from ._wire.runner import WireRunner
 from ._wire.server import WireServer, runServer
+from ._wire.tls import TLS
 from ._wire.universe import WireWorkerUniverse
 
 __all__ = [
+    "TLS",
     "ChunkyString",
     "GetNext",
+    "Key",
     "RunTask",
     "WireRunner",
     "WireServer",

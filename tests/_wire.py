@@ -5,6 +5,7 @@ A universe for tests of wire workers, and real servers for it.
 from __future__ import annotations
 
 import shutil
+import struct
 import tempfile
 import threading
 import time
@@ -19,7 +20,22 @@ from asynqueue import TaskQueue
 from asynqueue._reactor import globalReactor
 from asynqueue.wire import WireServer, WireWorker, WireWorkerUniverse
 
-__all__ = ["Point", "Secret", "Universe", "WireTestCase"]
+__all__ = ["Point", "Secret", "Universe", "WireTestCase", "box"]
+
+
+def box(**fields: bytes) -> bytes:
+    """
+    Make a box of AMP's.
+
+    @param fields: What's in it.
+
+    @return: Its bytes.
+    """
+    whole = b""
+    for name, value in fields.items():
+        for part in (name.encode(), value):
+            whole += struct.pack("!H", len(part)) + part
+    return whole + b"\0\0"
 
 
 class Point:
@@ -401,7 +417,7 @@ class WireTestCase(TestCase):
 
     async def serve(self, **kw: Any) -> WireServer:
         """
-        Start a server.
+        Start a server. If it's not on a Unix socket, workers connect to its port.
 
         @param kw: Keywords of L{WireServer}.
 
@@ -413,7 +429,20 @@ class WireTestCase(TestCase):
         server = WireServer(description, universe, **kw)
         await server.start()
         self.closers.append(server.stop)
+        kind = description.partition(":")[0]
+        if kind != "unix":
+            assert server.port is not None
+            host: Any = server.port.getHost()
+            self.description = f"{kind}:127.0.0.1:{host.port}"
         return server
+
+    def seconds(self) -> float:
+        """
+        Tell the time.
+
+        @return: It, in seconds.
+        """
+        return globalReactor().seconds()
 
     async def turn(self) -> None:
         """

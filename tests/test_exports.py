@@ -38,9 +38,13 @@ PUBLIC = {
         ThreadWorker=_threads.worker WireWorker=_wire.client
     """,
     "wire": """
-        ChunkyString=_wire.chunks GetNext=_wire.commands RunTask=_wire.commands
+        ChunkyString=_wire.chunks GetNext=_wire.commands Key=_wire.keys
+        RunTask=_wire.commands TLS=_wire.tls
         WireRunner=_wire.runner WireServer=_wire.server WireWorker=_wire.client
         WireWorkerUniverse=_wire.universe runServer=_wire.server
+    """,
+    "credentials": """
+        Key=_wire.keys TLS=_wire.tls makeKey=_wire.making makePair=_wire.making
     """,
     "null": "NullQueue",
     "process": """

@@ -45,17 +45,19 @@ _outcome _queue
 base
 _asyncworker _process.worker _threads.worker
 _wire.plain _wire.chunks _wire.commands _wire.limits _wire.slots _wire.universe
-_wire.values _wire.peer
+_wire.places _wire.private _wire.doors
+_wire.values _wire.peer _wire.keys _wire.tls
+_wire.making _wire.gate
 _wire.raised _wire.pushing _wire.iteration _wire.runner
 _wire.served _wire.link _wire.ends
 _wire.client _wire.server
 null process threads
-util workers wire
+util workers wire credentials
 testing
 """
 
 #: Modules that only re-export, for users.
-FACADES = {"util", "workers", "wire"}
+FACADES = {"credentials", "util", "workers", "wire"}
 
 #: Modules that are run, and would exist twice if they were imported as well.
 RUNNABLE = {"_process.child"}

@@ -26,8 +26,10 @@ from ..errors import (
     WorkerStartError,
 )
 from ..interfaces import IConnecting, IRenewable, ITask, ITaskCanceller, IWorker
-from .ends import connector, isPrivate
+from .ends import connector, mayPickle
+from .keys import Key
 from .link import Job, Link, Stage
+from .tls import TLS
 from .universe import WireWorkerUniverse, classOf, namesOf
 from .values import Codec
 
@@ -92,8 +94,8 @@ class WireWorker:
         thread: bool = False,
         N_concurrent: int = 1,
         *,
-        key: Any = None,
-        tls: Any = None,
+        key: Key | None = None,
+        tls: TLS | None = None,
         pickle: bool | None = None,
         insecure: bool = False,
         reconnect: bool = False,
@@ -187,9 +189,7 @@ class WireWorker:
             "largest": largest,
         }
         self._reactor: Any = orGlobalReactor(reactor)
-        if pickle is None:
-            pickle = isPrivate(description)
-        self._codec = Codec(kind.allowed, pickle)
+        self._codec = Codec(kind.allowed, mayPickle(description, pickle, tls))
         self._exceptions = tuple(kind.exceptions)
         self._reconnect = reconnect
         self._backoff = backoff or backoffPolicy()

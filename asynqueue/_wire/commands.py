@@ -14,6 +14,7 @@ from __future__ import annotations
 from twisted.protocols import amp
 
 __all__ = [
+    "VERSION",
     "Beat",
     "Cancel",
     "Chunk",
@@ -21,10 +22,44 @@ __all__ = [
     "Credit",
     "GetNext",
     "Held",
+    "Hello",
     "Leaving",
+    "Prove",
     "RunTask",
     "Start",
 ]
+
+#: The version of what the two ends say to one another. It's part of each proof.
+VERSION = b"1"
+
+
+class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
+    """
+    Say what version the client speaks, and ask for what the server does.
+
+    If the ends have a key, each sends 32 bytes, its C{nonce}, that it has never sent
+    before, for the other to prove that it has the key, too.
+    """
+
+    arguments = [  # noqa: RUF012 - AMP has it so
+        (b"version", amp.String()),
+        (b"nonce", amp.String(optional=True)),
+    ]
+    response = [  # noqa: RUF012
+        (b"version", amp.String()),
+        (b"nonce", amp.String(optional=True)),
+    ]
+
+
+class Prove(amp.Command):  # type: ignore[misc, unused-ignore]
+    """
+    Prove that one has the key, by what L{Key.prove<asynqueue._wire.keys.Key.prove>}
+    makes of the end's role (C{client} or C{server}), the version, the client's nonce,
+    the server's, and under TLS what both certificates are known by.
+    """
+
+    arguments = [(b"proof", amp.String())]  # noqa: RUF012
+    response = [(b"proof", amp.String())]  # noqa: RUF012
 
 
 class RunTask(amp.Command):  # type: ignore[misc, unused-ignore]

@@ -142,7 +142,6 @@ class Peer:
         self.incoming: dict[bytes, Incoming] = {}
         self._heartbeat = heartbeat
         self._silent = 0
-        self._told = False
         self._timer: IDelayedCall | None = None
         self._closing: IDelayedCall | None = None
         self._questions: dict[bytes, Reply] = {}
@@ -274,7 +273,6 @@ class Peer:
         transport = self.transport
         if transport is None:
             return
-        self._told = True
         pack = _SHORT.pack
         parts: list[bytes] = []
         for key, value in box.items():
@@ -325,7 +323,7 @@ class Peer:
             box[name.encode()] = value
         self.write(box)
 
-    def refuse(self, box: Fields, code: str, text: str) -> None:
+    def refuse(self, box: Fields, code: str, text: str, **fields: bytes) -> None:
         """
         Answer a box with an error.
 
@@ -334,12 +332,15 @@ class Peer:
         @param code: What the error is, for programs.
 
         @param text: The same, for people.
+
+        @param fields: What else is to be known.
         """
         self.write(
             {
                 b"_error": box[b"_ask"],
                 b"_error_code": code.encode(),
                 b"_error_description": text.encode()[:1000],
+                **{name.encode(): value for name, value in fields.items()},
             }
         )
 
@@ -477,9 +478,9 @@ class Peer:
                 )
             )
             return
-        if not self._told:
-            self.write({b"_command": b"Beat"})
-        self._told = False
+        # Also if something was sent just now: else it could be nearly two heartbeats
+        # until the next sign, and the other end's may be shorter than these.
+        self.write({b"_command": b"Beat"})
 
 
 def numberOf(digits: bytes) -> int:

@@ -19,6 +19,7 @@ from .._status import ErrorText, Status, StatusResult
 from ..errors import WorkerError
 from ..iteration import Deferator
 from .chunks import Incoming
+from .commands import VERSION
 from .limits import Limits
 from .peer import Fields, Peer, numberOf
 from .pushing import ITEM, Pushing
@@ -160,6 +161,7 @@ class ServedPeer(Peer):
         self._flushing: set[bytes] = set()
         self._pulled: set[str] = set()
         self.handlers |= {
+            b"Hello": self._hello,
             b"RunTask": self._runTask,
             b"GetNext": self._getNext,
             b"Cancel": lambda box: self._drop(box[b"ID"]),
@@ -247,6 +249,18 @@ class ServedPeer(Peer):
         """
         task.stage = Stage.STARTING
         self.ask(b"Start", {b"ID": task.ID}, lambda answer: self._wanted(task, answer))
+
+    def _hello(self, box: Fields) -> None:
+        """
+        Take what a client says first that is known without a key.
+
+        @param box: The box.
+        """
+        if box[b"version"] == VERSION:
+            self.answer(box[b"_ask"], version=VERSION)
+        else:
+            self.refuse(box, "VERSION", "There's another version", version=VERSION)
+            self.close()
 
     def _runTask(self, box: Fields) -> None:
         """

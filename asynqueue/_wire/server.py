@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -17,11 +17,13 @@ from twisted.python.reflect import namedAny
 from .._log import log
 from .._reactor import orGlobalReactor
 from .._task import checkSeconds
-from .ends import isPrivate, listener
+from .ends import Listener, mayPickle
+from .keys import Key
 from .limits import Limits
 from .runner import WireRunner
 from .served import ServedPeer
 from .slots import Slots
+from .tls import TLS
 from .universe import WireWorkerUniverse, classOf
 from .values import Codec
 
@@ -82,8 +84,8 @@ class WireServer:
         description: str,
         wwu: WireWorkerUniverse | str,
         *,
-        key: Any = None,
-        tls: Any = None,
+        key: Key | None = None,
+        tls: TLS | None = None,
         pickle: bool | None = None,
         insecure: bool = False,
         concurrent: int | None = None,
@@ -158,16 +160,15 @@ class WireServer:
         self._slots = Slots(concurrent, threads)
         self._heartbeat = heartbeat
         self._stopTimeout = stopTimeout
-        if pickle is None:
-            pickle = isPrivate(description)
-        self._codec = Codec(self.wwu.allowed, pickle)
+        pickles = mayPickle(description, pickle, tls)
+        self._codec = Codec(self.wwu.allowed, pickles)
         self._peers: set[ServedPeer] = set()
         self._stopping = False
         self._closed = False
         self._stopped = False
         self._stopWaiters: list[Deferred[None]] = []
         self._deadline: IDelayedCall | None = None
-        self._listen = listener(
+        self._listener = Listener(
             description,
             self._makePeer,
             self._reactor,
@@ -189,7 +190,7 @@ class WireServer:
 
         @return: A Deferred that fires with C{None} when it does.
         """
-        return self._listen().addCallback(self._listening)
+        return maybeDeferred(self._listener.listen).addCallback(self._listening)
 
     def stop(self) -> Deferred[None]:
         """
@@ -231,6 +232,7 @@ class WireServer:
                 # Somebody has taken the socket's file away.
                 log.warn("{server}: {error}", server=self, error=error)
         self._closed = True
+        self._listener.close()
         if self._stopTimeout is not None:
             self._deadline = self._reactor.callLater(self._stopTimeout, self._abortAll)
         for peer in list(self._peers):

@@ -1,0 +1,916 @@
+"""
+Tests of how the ends of a connection know one another, without certificates.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from asynqueue import TaskQueue
+from asynqueue._wire.doors import Doors
+from asynqueue._wire.gate import ClientGate, Gate, ServerGate, Terms, firstBox
+from asynqueue._wire.keys import NONCE
+from asynqueue._wire.peer import Peer
+from asynqueue._wire.places import Place, isLoopback
+from asynqueue._wire.private import checkFolder, checkUser
+from asynqueue.errors import AuthenticationError, WorkerStartError
+from asynqueue.wire import Key, WireServer, WireWorker
+
+from ._wire import Universe, WireTestCase, box
+
+SECRET = bytes(range(32))
+
+LOCAL = IPv4Address("TCP", "127.0.0.1", 7)
+
+
+def verbose(f: Callable[[], object]) -> str:
+    """
+    Show how something fails, with all variables.
+
+    @param f: It.
+
+    @return: The traceback.
+    """
+    try:
+        f()
+    except (TypeError, ValueError):
+        return str(Failure(captureVars=True).getTraceback(detail="verbose"))
+    raise AssertionError("It doesn't fail")
+
+
+class KeyTests(SynchronousTestCase):
+    """
+    Tests of keys.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a file with a key.
+        """
+        self.path = Path(self.mktemp())
+        self.path.write_bytes(SECRET.hex().encode() + b"\n")
+        self.path.chmod(0o600)
+
+    def test_proof(self) -> None:
+        """
+        A proof holds for one key, one role, and what it was made for.
+        """
+        key = Key(SECRET)
+        proof = key.prove(b"client", b"a", b"b")
+        self.assertEqual(len(proof), 32)
+        self.assertTrue(Key(SECRET).check(proof, b"client", b"a", b"b"))
+        for other in (
+            Key(SECRET[::-1]).prove(b"client", b"a", b"b"),
+            key.prove(b"server", b"a", b"b"),
+            key.prove(b"client", b"a", b"c"),
+            key.prove(b"client", b"b", b"a"),
+            b"",
+            proof[:-1],
+        ):
+            self.assertFalse(key.check(other, b"client", b"a", b"b"))
+
+    def test_constantTime(self) -> None:
+        """
+        Proofs are compared in a time that doesn't depend on where they differ.
+        """
+        with mock.patch("hmac.compare_digest", return_value=True) as compare:
+            self.assertTrue(Key(SECRET).check(b"x", b"client"))
+        compare.assert_called_once()
+
+    def test_file(self) -> None:
+        """
+        A key can be read from a file that is its owner's alone.
+        """
+        key = Key.fromFile(self.path)
+        proof = Key(SECRET.hex().encode()).prove(b"client")
+        self.assertTrue(key.check(proof, b"client"))
+
+    def test_fileOfOthers(self) -> None:
+        """
+        A file that others may read or write is refused, with what to do about it.
+        """
+        for mode in (0o640, 0o604, 0o620, 0o602, 0o601):
+            self.path.chmod(mode)
+            with self.assertRaisesRegex(AuthenticationError, f"{mode:03o}.*chmod 600"):
+                Key.fromFile(self.path)
+
+    def test_fileOfAnother(self) -> None:
+        """
+        So is one that belongs to another user.
+        """
+        with (
+            mock.patch("os.geteuid", return_value=4711),
+            mock.patch("os.fstat", return_value=mock.Mock(st_uid=4712)),
+        ):
+            error = self.assertRaises(AuthenticationError, Key.fromFile, self.path)
+        self.assertIn("another user (4712)", str(error))
+
+    def test_noFile(self) -> None:
+        """
+        That there's no file is said as ever.
+        """
+        self.assertRaises(FileNotFoundError, Key.fromFile, "/nonexistent/key")
+
+    def test_environment(self) -> None:
+        """
+        A key can be taken from the environment.
+        """
+        with mock.patch.dict(os.environ, {"SOME_KEY": f" {SECRET.hex()}\n"}):
+            key = Key.fromEnvironment("SOME_KEY")
+        proof = Key(SECRET.hex().encode()).prove(b"client")
+        self.assertTrue(key.check(proof, b"client"))
+        with self.assertRaisesRegex(AuthenticationError, "OTHER_KEY isn't set"):
+            Key.fromEnvironment("OTHER_KEY")
+
+    def test_wrong(self) -> None:
+        """
+        What can't be a key is refused, and isn't shown, as it may be a secret.
+        """
+        with self.assertRaisesRegex(ValueError, "32 bytes at least") as caught:
+            Key(b"sesame")
+        self.assertNotIn("sesame", str(caught.exception))
+        with self.assertRaisesRegex(TypeError, "Key.fromFile") as wrong:
+            Key("sesame" * 10)  # type: ignore[arg-type]
+        self.assertNotIn("sesame", str(wrong.exception))
+
+    def test_hidden(self) -> None:
+        """
+        A key is shown nowhere: neither by itself, nor in a traceback with all
+        variables, nor in a pickle.
+        """
+        key = Key(b"sesame" * 10)
+        texts = [repr(key), str(key), f"{key}"]
+        self.path.write_text("sesame")
+        texts += [verbose(lambda: Key.fromFile(self.path))]
+        texts += [verbose(lambda: pickle.dumps(key))]
+        self.assertEqual(len(texts), 5)
+        self.assertNotIn("sesame", "".join(texts))
+        self.assertIn("<Key>", texts[-1])
+
+
+class PlaceTests(SynchronousTestCase):
+    """
+    Tests of descriptions of places.
+    """
+
+    def test_understood(self) -> None:
+        """
+        Descriptions are Twisted's, with names for what may be left out.
+        """
+        for description, isServer, options in (
+            ("unix:/a/b", True, {"address": "/a/b"}),
+            ("unix:/a\\:b:mode=600", True, {"address": "/a:b", "mode": 0o600}),
+            ("unix:address=/a=b", True, {"address": "/a=b"}),
+            ("unix:/a=b", False, {"path": "/a=b"}),
+            ("tcp:80", True, {"port": 80}),
+            ("tcp:port=80:interface=\\:\\:1", True, {"port": 80, "interface": "::1"}),
+            (
+                "tls:host:80:timeout=3",
+                False,
+                {"host": "host", "port": 80, "timeout": 3},
+            ),
+        ):
+            with self.subTest(description=description):
+                place = Place.parse(description, isServer)
+                self.assertEqual(place.options, options)
+
+    def test_notUnderstood(self) -> None:
+        """
+        Others are refused, with what would be understood.
+        """
+        for description in (
+            "",
+            "unix",
+            "unix:",
+            "unix:/a:/b",
+            "tcp:80:90",
+            "tcp:http",
+            "ssl:80",
+            "tcp:80:interface=a:interface=b",
+            "unix:/a:mode=rw",
+            "stdio:",
+            "/a/b",
+        ):
+            with (
+                self.subTest(description=description),
+                self.assertRaisesRegex(ValueError, "unix:ADDRESS.*tcp:PORT"),
+            ):
+                Place.parse(description, True)
+        with self.assertRaisesRegex(TypeError, "unix:PATH"):
+            Place.parse(5, True)  # type: ignore[arg-type]
+
+    def test_loopback(self) -> None:
+        """
+        This machine is known by its addresses.
+        """
+        for host in ("127.0.0.1", "127.9.9.9", "::1"):
+            self.assertTrue(isLoopback(host))
+        for host in ("", "0.0.0.0", "10.0.0.1", "::", "127.0.0.1.evil.example", "x"):
+            self.assertFalse(isLoopback(host))
+
+
+class ConstructionTests(WireTestCase):
+    """
+    Tests of what is refused before anything is opened.
+    """
+
+    def ends(self, description: str, **kw: Any) -> None:
+        """
+        Make a server and a worker.
+
+        @param description: Where the server listens.
+
+        @param kw: Keywords of both.
+        """
+        WireServer(description, self.universe, **kw)
+        kind, _, rest = description.partition(":")
+        if kind != "unix":
+            description = f"{kind}:127.0.0.1:{rest}"
+        worker = WireWorker(Universe, description, **kw)
+        worker.crash()
+
+    async def test_nobody(self) -> None:
+        """
+        Neither end begins over TCP without identities, and both say what helps.
+        """
+        with self.assertRaisesRegex(AuthenticationError, "tls=.*key=.*unix:PATH"):
+            WireServer("tcp:0", self.universe)
+        with self.assertRaisesRegex(AuthenticationError, "tls=.*key=.*unix:PATH"):
+            self.worker(description="tcp:127.0.0.1:9")
+        with self.assertRaisesRegex(AuthenticationError, "asynqueue.credentials pair"):
+            WireServer("tls:0", self.universe, key=Key(SECRET))
+        with self.assertRaisesRegex(AuthenticationError, "asynqueue.credentials pair"):
+            self.worker(description="tls:127.0.0.1:9")
+
+    async def test_elsewhere(self) -> None:
+        """
+        Neither does one with a key alone, or with nothing, that isn't this machine's.
+        """
+        options: list[dict[str, Any]] = [{"key": Key(SECRET)}, {"insecure": True}]
+        for kw in options:
+            for interface in ("0.0.0.0", "10.1.2.3", "\\:\\:", "example.org"):
+                with self.assertRaisesRegex(AuthenticationError, "this machine only"):
+                    WireServer(f"tcp:0:interface={interface}", self.universe, **kw)
+                with self.assertRaisesRegex(AuthenticationError, "this machine only"):
+                    self.worker(description=f"tcp:{interface}:9", **kw)
+
+    async def test_contradictions(self) -> None:
+        """
+        What doesn't go together is refused.
+        """
+        options: list[dict[str, Any]] = [
+            {"description": self.description, "insecure": True},
+            {"description": "tls:1", "insecure": True},
+            {"description": "tcp:1", "insecure": True, "key": Key(SECRET)},
+        ]
+        for kw in options:
+            with self.assertRaisesRegex(ValueError, "leave it out"):
+                self.ends(**kw)
+
+    async def test_kinds(self) -> None:
+        """
+        Something else in the place of a key is refused, and isn't shown.
+        """
+        for wrong in ("sesame", b"sesame", Path("sesame")):
+            with self.assertRaisesRegex(TypeError, "Key.fromFile") as caught:
+                self.ends("tcp:1", key=wrong)
+            self.assertNotIn("sesame", str(caught.exception))
+        with self.assertRaisesRegex(TypeError, "TLS.fromFiles"):
+            self.ends("tls:1", tls="sesame")
+
+    async def test_pickle(self) -> None:
+        """
+        Pickles are not for connections that others could get into.
+        """
+        options: list[dict[str, Any]] = [{"key": Key(SECRET)}, {"insecure": True}]
+        for kw in options:
+            with self.assertRaisesRegex(AuthenticationError, "pickles can run"):
+                self.ends("tcp:1", pickle=True, **kw)
+
+    async def test_abstract(self) -> None:
+        """
+        A Unix socket without a file, which any user could connect to, is refused.
+        """
+        with self.assertRaisesRegex(AuthenticationError, "use a file"):
+            self.ends("unix:\0abstract")
+
+
+class UnixTests(WireTestCase):
+    """
+    Tests of Unix sockets.
+    """
+
+    async def test_mode(self) -> None:
+        """
+        Only the user can open the socket, or see it.
+        """
+        await self.serve()
+        self.assertEqual((self.folder / "s").stat().st_mode & 0o777, 0o600)
+        with self.assertRaisesRegex(AuthenticationError, "leave out mode="):
+            WireServer(f"{self.description}:mode=666", self.universe)
+
+    async def test_folder(self) -> None:
+        """
+        A folder that isn't there is made, for the user alone.
+        """
+        description = f"unix:{self.folder}/new/s"
+        await self.serve(description=description)
+        self.assertEqual((self.folder / "new").stat().st_mode & 0o777, 0o700)
+        q = await self.queue(description=description)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+
+    async def test_noParent(self) -> None:
+        """
+        One whose own folder isn't there isn't.
+        """
+        server = WireServer(f"unix:{self.folder}/a/b/s", self.universe)
+        await self.assertFailure(server.start(), FileNotFoundError)
+        await server.stop()
+
+    async def test_openFolder(self) -> None:
+        """
+        A folder that lets others in is refused, with what to do about it.
+        """
+        for mode in (0o1777, 0o755, 0o750, 0o710, 0o701):
+            self.folder.chmod(mode)
+            with self.assertRaisesRegex(
+                AuthenticationError, f"mode {mode:03o}.*/asynqueue/s.*chmod 700"
+            ):
+                WireServer(self.description, self.universe)
+        self.folder.chmod(0o700)
+        server = WireServer(self.description, self.universe)
+        self.folder.chmod(0o755)
+        await self.assertFailure(server.start(), AuthenticationError)
+        await server.stop()
+
+    async def test_othersFolder(self) -> None:
+        """
+        So is a folder of another user.
+        """
+        with (
+            mock.patch("os.geteuid", return_value=4711),
+            mock.patch.object(
+                Path, "stat", return_value=mock.Mock(st_uid=4712, st_mode=0o700)
+            ),
+        ):
+            error = self.assertRaises(AuthenticationError, checkFolder, "/a/s")
+        self.assertIn("user 4712", str(error))
+
+    def test_user(self) -> None:
+        """
+        The other end must be the same user's, or root's.
+        """
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        transport = mock.Mock()
+        transport.getHandle.return_value = ours
+        checkUser(transport)
+        for user, isGood in ((0, True), (4711, True), (4712, False), (65534, False)):
+            handle = mock.Mock()
+            handle.getsockopt.return_value = b"".join(
+                n.to_bytes(4, "little") for n in (1, user, 1)
+            )
+            transport.getHandle.return_value = handle
+            with mock.patch("os.geteuid", return_value=4711):
+                if isGood:
+                    checkUser(transport)
+                else:
+                    error = self.assertRaises(AuthenticationError, checkUser, transport)
+                    self.assertIn(f"another user's ({user})", str(error))
+
+    async def test_othersServer(self) -> None:
+        """
+        A client doesn't trust a server of another user, nor is one trusted.
+        """
+        await self.serve()
+        with mock.patch(
+            "asynqueue._wire.gate.checkUser",
+            side_effect=AuthenticationError("nobody's"),
+        ):
+            q = TaskQueue()
+            self.closers.append(lambda: q.shutdown(timeout=0))
+            failed = await self.assertFailure(
+                q.attachWorker(self.worker()), AuthenticationError
+            )
+        self.assertIn("isn't trusted: nobody's", str(failed))
+
+    async def test_key(self) -> None:
+        """
+        A key may be asked for over a Unix socket, too.
+        """
+        await self.serve(key=Key(SECRET))
+        q = await self.queue(key=Key(SECRET))
+        self.assertEqual(await q.call("add", 1, 2), 3)
+        error = await self.assertFailure(
+            TaskQueue().attachWorker(self.worker()), AuthenticationError
+        )
+        self.assertIn("it wants a key", str(error))
+
+
+class TCPTests(WireTestCase):
+    """
+    Tests of TCP on this machine.
+    """
+
+    async def refused(
+        self, kind: type[Exception] = AuthenticationError, **kw: Any
+    ) -> str:
+        """
+        Try to connect in vain.
+
+        @param kind: The class of the error.
+
+        @param kw: Keywords of the worker.
+
+        @return: Why not.
+        """
+        q = TaskQueue()
+        self.closers.append(lambda: q.shutdown(timeout=0))
+        began = self.seconds()
+        error = await self.assertFailure(q.attachWorker(self.worker(**kw)), kind)
+        self.assertLess(self.seconds() - began, 1)
+        return str(error)
+
+    async def test_key(self) -> None:
+        """
+        Who has the key can have tasks run, of all kinds, over a real socket.
+        """
+        await self.serve(description="tcp:0", key=Key(SECRET))
+        q = await self.queue(key=Key(SECRET))
+        self.assertEqual(await q.call("add", 1, 2), 3)
+        self.assertEqual(await q.call("size", bytes(3_000_000)), 3_000_000)
+        self.assertEqual(len(await q.call("zeros", 3_000_000)), 3_000_000)
+        items = await q.call("count", 50)
+        self.assertEqual([x async for x in items], list(range(50)))
+        await self.assertFailure(q.call("boom"), ValueError)
+
+    async def test_thisMachine(self) -> None:
+        """
+        If it isn't said where, a server listens where only this machine can reach it.
+        """
+        server = await self.serve(description="tcp:0", key=Key(SECRET))
+        assert server.port is not None
+        host: Any = server.port.getHost()
+        self.assertEqual(host.host, "127.0.0.1")
+
+    async def test_insecure(self) -> None:
+        """
+        Who says so does without, and is warned.
+        """
+        with self.assertLogs("asynqueue", "WARNING") as logged:
+            await self.serve(description="tcp:0", insecure=True)
+        self.assertIn("insecure=True", "".join(logged.output))
+        q = await self.queue(insecure=True)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+
+    async def test_wrongKey(self) -> None:
+        """
+        Who has another key is refused, soon.
+        """
+        server = await self.serve(description="tcp:0", key=Key(SECRET))
+        why = await self.refused(key=Key(SECRET[::-1]))
+        self.assertIn("it has another key", why)
+        self.assertEqual(server._peers, set())
+
+    async def test_noKey(self) -> None:
+        """
+        So is who has none, and who meets a server that has none.
+        """
+        server = await self.serve(description="tcp:0", key=Key(SECRET))
+        self.assertIn("it wants a key", await self.refused(insecure=True))
+        self.assertEqual(server._peers, set())
+        await server.stop()
+        await self.serve(description="tcp:0", insecure=True)
+        self.assertIn("It has no key", await self.refused(key=Key(SECRET)))
+
+    async def test_notTried(self) -> None:
+        """
+        It isn't tried again with the wrong key.
+        """
+        await self.serve(description="tcp:0", key=Key(SECRET))
+        await self.refused(key=Key(SECRET[::-1]), reconnect=True)
+
+    async def test_otherVersion(self) -> None:
+        """
+        Ends of different versions don't begin, and say which they have.
+        """
+        await self.serve(description="tcp:0", key=Key(SECRET))
+        real = ClientGate.send
+
+        def older(self: Any, fields: dict[bytes, bytes]) -> None:
+            """
+            Send a box as an older client does.
+
+            @param self: The gate.
+
+            @param fields: The box.
+            """
+            real(
+                self, {**fields, **({b"version": b"0"} if b"version" in fields else {})}
+            )
+
+        with mock.patch.object(ClientGate, "send", older):
+            why = await self.refused(WorkerStartError, key=Key(SECRET))
+        self.assertIn("speaks version 1", why)
+
+
+def serverGate(clock: Clock, doors: Doors, key: Key | None) -> ServerGate:
+    """
+    Make a server's gate with a client in front of it.
+
+    @param clock: The reactor.
+
+    @param doors: All gates of the server.
+
+    @param key: The key.
+
+    @return: The gate.
+    """
+    terms = Terms(Place.parse("tcp:0:interface=127.0.0.1", True), key, None)
+    gate = ServerGate(lambda: Peer(None, clock), terms, doors, clock)
+    gate.makeConnection(StringTransport(peerAddress=LOCAL))
+    return gate
+
+
+def clientGate(key: Key | None) -> ClientGate:
+    """
+    Make a client's gate with a server in front of it.
+
+    @param key: The key.
+
+    @return: The gate.
+    """
+    terms = Terms(Place.parse("tcp:localhost:7", False), key, None)
+    gate = ClientGate(lambda: Peer(None, Clock()), terms)
+    gate.makeConnection(StringTransport(peerAddress=LOCAL))
+    return gate
+
+
+def sent(gate: Gate) -> bytes:
+    """
+    Take what has been sent.
+
+    @param gate: By whom.
+
+    @return: It.
+    """
+    data: bytes = gate.transport.value()
+    gate.transport.clear()
+    return data
+
+
+class GateTests(SynchronousTestCase):
+    """
+    Tests of gates, in memory.
+    """
+
+    def setUp(self) -> None:
+        """
+        Begin with no clients.
+        """
+        self.clock = Clock()
+        self.doors = Doors()
+        self.key = Key(SECRET)
+
+    def server(self) -> ServerGate:
+        """
+        Make a server's gate.
+
+        @return: It.
+        """
+        return serverGate(self.clock, self.doors, self.key)
+
+    def shake(self, client: Gate, server: Gate) -> list[bytes]:
+        """
+        Have two ends talk for as long as they do.
+
+        @param client: One.
+
+        @param server: The other.
+
+        @return: What the client has said.
+        """
+        said = []
+        while data := sent(client):
+            said.append(data)
+            server.dataReceived(data)
+            client.dataReceived(sent(server))
+        return said
+
+    def test_handshake(self) -> None:
+        """
+        Two ends with the same key let one another in.
+        """
+        client, server = clientGate(self.key), self.server()
+        self.assertEqual(len(self.doors), 1)
+        self.shake(client, server)
+        self.assertIsNone(self.successResultOf(client.opened))
+        self.assertIsNotNone(server._inner)
+        self.assertEqual(len(self.doors), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_inPieces(self) -> None:
+        """
+        It doesn't matter how the bytes come.
+        """
+        client, server = clientGate(self.key), self.server()
+        for _ in range(2):
+            for byte in sent(client):
+                server.dataReceived(bytes([byte]))
+            for byte in sent(server):
+                client.dataReceived(bytes([byte]))
+        self.assertIsNone(self.successResultOf(client.opened))
+
+    def test_fresh(self) -> None:
+        """
+        No two handshakes have anything in common that one could make use of.
+        """
+        seen: list[bytes] = []
+        for _ in range(3):
+            client, server = clientGate(self.key), self.server()
+            hello = sent(client)
+            server.dataReceived(hello)
+            challenge = sent(server)
+            client.dataReceived(challenge)
+            seen += (hello, challenge, sent(client))
+        self.assertEqual(len(set(seen)), len(seen))
+
+    def test_replayed(self) -> None:
+        """
+        What a client has said once lets nobody in again.
+        """
+        server = self.server()
+        said = self.shake(clientGate(self.key), server)
+        self.assertIsNotNone(server._inner)
+        for pieces in (said, [b"".join(said)]):
+            again = self.server()
+            for data in pieces:
+                again.dataReceived(data)
+            self.assertTrue(again.isOver)
+            self.assertIsNone(again._inner)
+
+    def test_reflected(self) -> None:
+        """
+        A client can't be given its own proof, or questions, as the server's.
+        """
+        client = clientGate(self.key)
+        hello, _ = firstBox(sent(client))
+        assert hello is not None
+        client.dataReceived(box(_answer=b"1", version=b"1", nonce=hello[b"nonce"]))
+        prove, _ = firstBox(sent(client))
+        assert prove is not None
+        client.dataReceived(box(_answer=b"2", proof=prove[b"proof"]))
+        failure = self.failureResultOf(client.opened, AuthenticationError)
+        self.assertIn("hasn't proved that it has the key", str(failure.value))
+
+    def test_relayedOverTLS(self) -> None:
+        """
+        A proof for one connection under TLS is none for another.
+        """
+        client, server = clientGate(self.key), self.server()
+        server.binding = b"another"
+        self.shake(client, server)
+        self.clock.advance(1)
+        client.dataReceived(sent(server))
+        self.failureResultOf(client.opened, AuthenticationError)
+        self.assertIsNone(server._inner)
+
+    def test_nothingElse(self) -> None:
+        """
+        Before a client has proved who it is, anything but the handshake ends the
+        connection without an answer.
+        """
+        nonce = bytes(NONCE)
+        for data in (
+            box(_command=b"RunTask", _ask=b"1", methodName=b"add"),
+            box(_command=b"GetNext", _ask=b"1", ID=b"1"),
+            box(_command=b"Beat"),
+            box(_command=b"Nonsense", _ask=b"1"),
+            box(_command=b"Prove", _ask=b"1", proof=nonce),
+            box(_command=b"Hello", version=b"1", nonce=nonce),
+            box(_command=b"Hello", _ask=b"1", nonce=nonce),
+            box(_command=b"Hello", _ask=b"1", version=b"1", nonce=b"short"),
+            box(_answer=b"1"),
+            box(),
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500),
+            b"\xff" * 10,
+            b"\0\x05abcde\xff\xff",
+            box(**{f"x{i}": b"" for i in range(20)}),
+        ):
+            with self.subTest(data=data):
+                gate = self.server()
+                gate.dataReceived(data)
+                self.assertTrue(gate.isOver)
+                self.clock.advance(1)
+                self.assertEqual(gate.transport.value(), b"")
+                self.assertTrue(gate.transport.disconnecting)
+                gate.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(self.doors), 0)
+
+    def test_helloTwice(self) -> None:
+        """
+        A client says who it is once.
+        """
+        gate = self.server()
+        hello = box(_command=b"Hello", _ask=b"1", version=b"1", nonce=bytes(NONCE))
+        gate.dataReceived(hello)
+        self.assertFalse(gate.isOver)
+        gate.dataReceived(hello)
+        self.assertTrue(gate.isOver)
+
+    def test_small(self) -> None:
+        """
+        No more is kept of what a client sends than a small box has.
+        """
+        gate = self.server()
+        for _ in range(1000):
+            gate.dataReceived(b"\0\x01a\x04\0" + b"x" * 1020)
+            self.assertLess(len(gate._data), 3100)
+        self.assertTrue(gate.isOver)
+
+    def test_deadline(self) -> None:
+        """
+        A client that says nothing, or goes on without end, has ten seconds.
+        """
+        silent, slow = self.server(), self.server()
+        for _ in range(99):
+            self.clock.advance(0.1)
+            slow.dataReceived(b"\0" if slow._data != b"\0" else b"\x20")
+        self.assertFalse(silent.transport.disconnected)
+        self.assertFalse(silent.isOver)
+        self.clock.advance(0.2)
+        for gate in (silent, slow):
+            self.assertTrue(gate.isOver)
+            self.assertTrue(gate.transport.disconnecting)
+            gate.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_bounded(self) -> None:
+        """
+        If very many don't prove who they are, those are sent away that have been there
+        longest, and who has the key gets in.
+        """
+        gates = [self.server() for _ in range(64)]
+        self.assertFalse(any(gate.isOver for gate in gates))
+        more = [self.server() for _ in range(500)]
+        self.assertEqual(len(self.doors), 64)
+        self.assertTrue(all(gate.isOver for gate in gates))
+        client, server = clientGate(self.key), self.server()
+        self.shake(client, server)
+        self.assertIsNone(self.successResultOf(client.opened))
+        for gate in (*gates, *more):
+            gate.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(self.doors), 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_backOff(self) -> None:
+        """
+        The more fail in a row, the longer the answer takes, up to half a second. One
+        who has the key waits for nothing, and ends that.
+        """
+        wrong = Key(SECRET[::-1])
+        delays = []
+        for _ in range(10):
+            server, client = self.server(), clientGate(wrong)
+            self.shake(client, server)
+            self.assertTrue(server.isOver)
+            delay = 0.0
+            while not server.transport.value():
+                self.clock.advance(0.01)
+                delay += 0.01
+            delays.append(delay)
+            client.dataReceived(sent(server))
+            self.failureResultOf(client.opened, AuthenticationError)
+            server.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(delays, sorted(delays))
+        self.assertLess(delays[0], 0.03)
+        self.assertLess(delays[-1], 0.6)
+        self.shake(clientGate(self.key), self.server())
+        self.assertEqual(self.doors.failed(), (1, 0.01))
+
+    def test_log(self) -> None:
+        """
+        Failures are logged, ever more of them at a time, and no secret with them.
+        """
+        with self.assertLogs("asynqueue", "WARNING") as logged:
+            for _ in range(100):
+                server = self.server()
+                self.shake(clientGate(Key(SECRET[::-1])), server)
+                server.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(logged.output), 7)
+        self.assertIn("64 in a row now: It has another key", logged.output[-1])
+        self.assertNotIn("x05", "".join(logged.output))
+
+    def test_closed(self) -> None:
+        """
+        When the server stops, who hasn't proved who they are is sent away.
+        """
+        gates = [self.server() for _ in range(3)]
+        self.doors.close()
+        self.assertTrue(all(gate.transport.disconnecting for gate in gates))
+
+    def test_notLocal(self) -> None:
+        """
+        Without TLS, neither end talks to another machine, wherever it was said to be.
+        """
+        with mock.patch(f"{__name__}.LOCAL", IPv4Address("TCP", "10.0.0.1", 7)):
+            server, client = self.server(), clientGate(self.key)
+        self.assertTrue(server.isOver)
+        self.assertEqual(sent(client), b"")
+        failure = self.failureResultOf(client.opened, AuthenticationError)
+        self.assertIn("isn't on this machine", str(failure.value))
+
+    def test_wrongServers(self) -> None:
+        """
+        A client trusts no server that says something else than it should.
+        """
+        nonce = bytes(NONCE)
+        challenge = box(_answer=b"1", version=b"1", nonce=nonce)
+        for data in (
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+            box(_answer=b"1", version=b"1"),
+            box(_answer=b"1", version=b"1", nonce=b"short"),
+            box(_answer=b"1"),
+            box(_error=b"1"),
+            box(_error=b"1", _error_code=b"KEY"),
+            box(_command=b"RunTask"),
+            challenge + box(_answer=b"2"),
+            challenge + box(_answer=b"2", proof=nonce),
+            box(),
+        ):
+            with self.subTest(data=data):
+                gate = clientGate(self.key)
+                gate.dataReceived(data)
+                self.failureResultOf(gate.opened, AuthenticationError)
+                self.assertTrue(gate.transport.disconnecting)
+
+    def test_cancelled(self) -> None:
+        """
+        A client may give up at any time.
+        """
+        gate = clientGate(self.key)
+        gate.opened.cancel()
+        self.failureResultOf(gate.opened)
+        self.assertTrue(gate.transport.disconnecting)
+        gate.dataReceived(box(_answer=b"1", version=b"1", nonce=bytes(NONCE)))
+        gate.connectionLost(Failure(ConnectionDone()))
+
+    def test_rest(self) -> None:
+        """
+        What comes right after the handshake isn't lost.
+        """
+        client, server = clientGate(None), serverGate(self.clock, self.doors, None)
+        self.assertIsNotNone(server._inner)
+        client.dataReceived(
+            box(_answer=b"1", version=b"1") + box(_command=b"Nonsense", _ask=b"7")
+        )
+        self.successResultOf(client.opened)
+        self.assertIn(b"UNHANDLED", client.transport.value())
+
+
+class CutTests(SynchronousTestCase):
+    """
+    Tests of handshakes that are cut.
+    """
+
+    def test_anywhere(self) -> None:
+        """
+        Wherever it's cut, neither end lets the other in without its proof, and nothing
+        is left.
+        """
+        clock, doors, key = Clock(), Doors(), Key(SECRET)
+        cut, isWhole = 0, False
+        while not isWhole:
+            client, server = clientGate(key), serverGate(clock, doors, key)
+            left = cut
+            while left and (data := sent(client)):
+                server.dataReceived(data[:left])
+                left -= len(data[:left])
+                data = sent(server)
+                client.dataReceived(data[:left])
+                left -= len(data[:left])
+            isWhole = client.opened.called
+            for gate in (client, server):
+                gate.connectionLost(Failure(ConnectionDone()))
+            if not isWhole:
+                error = self.failureResultOf(client.opened, ConnectionError).value
+                self.assertIn("proved who they are", str(error))
+            cut += 1
+        self.assertGreater(cut, 200)
+        self.assertEqual(len(doors), 0)
+        self.assertEqual(clock.getDelayedCalls(), [])
