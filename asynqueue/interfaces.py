@@ -175,6 +175,12 @@ class ISendsAhead(Interface):
         " callable that tells how many tasks wait, for each worker. C{None} before."
     )
 
+    together = Attribute(
+        "Set by whoever hires the worker: a callable that calls what it's given, and"
+        " has tasks handed out after that, to all that have become ready meanwhile, at"
+        " one go. Until then, something that just calls it."
+    )
+
     def runThen(task: ITask, ready: Callable[[], object]) -> None:
         """
         Run a task as C{run} does, without a Deferred, of which short tasks would feel

@@ -201,6 +201,7 @@ class TaskHandler:
             employee.setRenewer(partial(self._renew, employee.ID))
         if ISendsAhead.providedBy(worker):
             employee.demand = self._demand
+            employee.together = self.assignmentFactory.together
         if IConnecting.providedBy(worker):
             self._connecting.add(employee.ID)
             ready: Deferred[Any] = employee.deferUntilReady()

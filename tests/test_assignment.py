@@ -522,6 +522,39 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.worker.complete()
         self.assertEqual(list(self.worker.assignments), [None])
 
+    def test_together(self) -> None:
+        """
+        While several workers become ready together, nothing is handed out; then
+        all get what comes first.
+        """
+        other = MemoryWorker()
+        for worker in (self.worker, other):
+            self.factory.request(worker, None)
+        first = [self.add(priority=priority) for priority in (1, 2)]
+        waiting = [self.add(priority=priority) for priority in (5, 4)]
+        sooner: list[Task] = []
+
+        def together() -> None:
+            other.ready()
+            self.worker.ready()
+            self.assertEqual([first[1].accepted, waiting[1].accepted], [True, False])
+            self.factory.together(lambda: sooner.append(self.add(priority=3)))
+
+        self.factory.together(together)
+        self.assertEqual(other.running, [first[1], *sooner])
+        self.assertEqual(self.worker.running, [first[0], waiting[1]])
+
+    def test_togetherFails(self) -> None:
+        """
+        If that fails, what is ready gets its tasks nevertheless.
+        """
+        self.factory.request(self.worker, None)
+        with self.assertRaises(ZeroDivisionError):
+            self.factory.together(lambda: self.add(1 // 0))
+        self.assertEqual(self.worker.running, [])
+        job = self.add()
+        self.assertEqual(self.worker.running, [job])
+
     def test_cancelledTask(self) -> None:
         """
         A waiting task that is cancelled is never handed out; one that runs is

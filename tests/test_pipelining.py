@@ -219,6 +219,28 @@ class AheadTests(WorkerCase):
         verifyClass(ISendsAhead, ProcessWorker)
         self.assertIsNone(self.worker.demand)
 
+    def test_together(self) -> None:
+        """
+        All that one read of the pipe has brought is handed back while tasks aren't
+        handed out.
+        """
+        results: list[Any] = []
+        for task in self.tasks:
+            task.d.addCallback(results.append)
+
+        def together(f: Any) -> None:
+            results.append("begin")
+            f()
+            results.append("end")
+
+        self.worker.together = together
+        for number in (1, 2, 3):
+            self.answer(number)
+        self.reactor.serve()
+        self.assertEqual(
+            results, ["begin", *((Status.RAN, n) for n in (1, 2, 3)), "end"]
+        )
+
     def test_cancelled(self) -> None:
         """
         A task that the child hasn't started is cancelled without disturbing it. Those

@@ -138,9 +138,30 @@ def dumpsCall(
 
     @raise NotPicklable: If it can't be pickled. The message names the part to blame.
     """
+    call = (f, args, kw, raw)
     try:
-        return dumpsLarge((f, args, kw, raw))
+        return pack(call)
+    except BaseException as error:  # noqa: BLE001 - see the module's docstring
+        return _dumpsOddCall(call, error)
+
+
+def _dumpsOddCall(call: tuple[Any, ...], failure: BaseException) -> bytes | Packed:
+    """
+    Pickle a call that C{pickle} can't.
+
+    @param call: The callable, its arguments, its keywords, and whether an iterator is
+        to come back as it is.
+
+    @param failure: What C{pickle} has raised.
+
+    @return: See L{dumpsCall}.
+
+    @raise NotPicklable: See there.
+    """
+    try:
+        return _otherwise(failure, packWith, call)
     except NotPicklable as error:
+        f, args, kw, _ = call
         parts = [("the callable", f)]
         parts += [(f"argument {i}", value) for i, value in enumerate(args)]
         parts += [(f"keyword {name}", value) for name, value in kw.items()]

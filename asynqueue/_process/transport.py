@@ -37,7 +37,7 @@ from .._ended import Ended
 from .._output import OutputLog
 from .claims import Claims
 from .delivery import Delivery
-from .framing import Decoder, Frame, FrameError, Kind, header
+from .framing import HEADER, Decoder, Frame, FrameError, Kind
 
 __all__ = ["Child", "IReactorChild"]
 
@@ -427,7 +427,7 @@ class Child:
 
         @param payload: The payload.
         """
-        head = header(kind, number, len(payload))
+        head = HEADER.pack(len(payload), kind, number)
         if len(payload) < _READ_BYTES:
             self._writer.write(head + payload)
         else:
@@ -444,10 +444,9 @@ class Child:
 
         @param payload: The payload.
         """
-        if self._held:
-            self._offers.append(number)
-        else:
-            self._claims.offer([number])
+        self._offers.append(number)
+        if not self._held:
+            self._offer()
         self.send(kind, number, payload)
 
     def recall(self) -> set[int]:

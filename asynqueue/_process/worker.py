@@ -153,6 +153,8 @@ class ProcessWorker:
 
     @ivar demand: See L{ISendsAhead}.
 
+    @ivar together: See L{ISendsAhead}.
+
     @ivar callTimes: Pairs of seconds as seen here and seconds in the child, if they
         are noted.
     """
@@ -260,6 +262,7 @@ class ProcessWorker:
         self._endedEarly: Ended | None = None
         self._pace = Pace()
         self.demand: Callable[[], int] | None = None
+        self.together: Callable[[Callable[[], object]], object] = _atOnce
         self._iterations: dict[int, Iteration] = {}
         self._stopWaiters: list[Deferred[None]] = []
         self._goneWaiters: list[Deferred[None]] = []
@@ -765,22 +768,29 @@ class ProcessWorker:
         if self.demand is not None and not self.useReactor:
             self._pace.adapt(self.demand())
         try:
-            while self._frames:
-                kind, number, payload = self._frames.popleft()
-                if kind in _ANSWERS:
-                    if self._jobs and self._jobs[0].number == number:
-                        if kind == _LARGE_RESULT and not self._arrived(number, payload):
-                            self._frames.appendleft((kind, number, payload))
-                            break
-                        self._answered(kind, payload)
-                else:
-                    self._handle(kind, number, payload)
+            self.together(self._readFrames)
         finally:
             self._reading = False
             if child is not None:
                 child.release()
         if self._jobs and self._jobs[0] is not self._first:
             self._begin(self._jobs[0])
+
+    def _readFrames(self) -> None:
+        """
+        Take the frames that are there, as far as that can be done at once.
+        """
+        frames = self._frames
+        while frames:
+            kind, number, payload = frames.popleft()
+            if kind in _ANSWERS:
+                if self._jobs and self._jobs[0].number == number:
+                    if kind == _LARGE_RESULT and not self._arrived(number, payload):
+                        frames.appendleft((kind, number, payload))
+                        break
+                    self._answered(kind, payload)
+            else:
+                self._handle(kind, number, payload)
 
     def _arrived(self, number: int, payload: memoryview) -> bool:
         """
@@ -1044,6 +1054,15 @@ class ProcessWorker:
             signal=ended.signal,
             task=task,
         )
+
+
+def _atOnce(f: Callable[[], object]) -> None:
+    """
+    Call something, without more.
+
+    @param f: The callable.
+    """
+    f()
 
 
 def _giveResult(task: ITask, load: Callable[[T], Any], payload: T) -> None:
