@@ -436,14 +436,6 @@ class WireTestCase(TestCase):
             self.description = f"{kind}:127.0.0.1:{host.port}"
         return server
 
-    def seconds(self) -> float:
-        """
-        Tell the time.
-
-        @return: It, in seconds.
-        """
-        return globalReactor().seconds()
-
     async def turn(self) -> None:
         """
         Let the reactor have a turn.

@@ -140,6 +140,9 @@ class FaultTestCase(WireTestCase):
         client: Any = await endpoint.connect(Factory.forProtocol(makeProtocol))
 
         def close() -> None:
+            """
+            End the connection, if it hasn't ended.
+            """
             if client.transport is not None and client.transport.connected:
                 client.transport.abortConnection()
 

@@ -211,6 +211,7 @@ class WireWorker:
             key=key,
             tls=tls,
             insecure=insecure,
+            pickles=self._codec.pickles,
         )
         self._connectLater()
 

@@ -35,7 +35,8 @@ VERSION = b"1"
 
 class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
     """
-    Say what version the client speaks, and ask for what the server does.
+    Say what version the client speaks, and whether it accepts pickles, and ask for what
+    the server does.
 
     If the ends have a key, each sends 32 bytes, its C{nonce}, that it has never sent
     before, for the other to prove that it has the key, too.
@@ -43,10 +44,12 @@ class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
 
     arguments = [  # noqa: RUF012 - AMP has it so
         (b"version", amp.String()),
+        (b"pickle", amp.String(optional=True)),
         (b"nonce", amp.String(optional=True)),
     ]
     response = [  # noqa: RUF012
         (b"version", amp.String()),
+        (b"pickle", amp.String(optional=True)),
         (b"nonce", amp.String(optional=True)),
     ]
 

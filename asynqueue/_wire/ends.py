@@ -66,6 +66,7 @@ def connector(
     key: Key | None,
     tls: TLS | None,
     insecure: bool,
+    pickles: bool,
 ) -> Callable[[], Deferred[None]]:
     """
     Prepare to connect.
@@ -82,6 +83,8 @@ def connector(
 
     @param insecure: Whether neither is needed.
 
+    @param pickles: Whether this end accepts pickles.
+
     @return: What connects when it's called. Its Deferred fires when the other end has
         proved who it is.
 
@@ -91,7 +94,7 @@ def connector(
 
     @raise ValueError: If the description can't be understood.
     """
-    terms = _terms(description, False, key, tls, insecure)
+    terms = _terms(description, False, key, tls, insecure, pickles)
     endpoint = _clientEndpoint(terms.place, reactor)
     if tls is not None:
         endpoint = wrapClientTLS(tls.creator(terms.place.host), endpoint)
@@ -118,6 +121,7 @@ class Listener:
         key: Key | None,
         tls: TLS | None,
         insecure: bool,
+        pickles: bool,
     ) -> None:
         """
         Prepare to listen.
@@ -134,13 +138,15 @@ class Listener:
 
         @param insecure: Whether neither is needed.
 
+        @param pickles: Whether this end accepts pickles.
+
         @raise AuthenticationError: If the ends can't know one another.
 
         @raise TypeError: If something isn't of the right class.
 
         @raise ValueError: If the description can't be understood.
         """
-        terms = self._terms = _terms(description, True, key, tls, insecure)
+        terms = self._terms = _terms(description, True, key, tls, insecure, pickles)
         place = terms.place
         if place.isUnix:
             checkFolder(place.path)
@@ -187,7 +193,7 @@ class Listener:
 
 
 def _terms(
-    description: str, isServer: bool, key: Any, tls: Any, insecure: bool
+    description: str, isServer: bool, key: Any, tls: Any, insecure: bool, pickles: bool
 ) -> Terms:
     """
     See that both ends can know one another.
@@ -201,6 +207,8 @@ def _terms(
     @param tls: Certificates.
 
     @param insecure: Whether neither is needed.
+
+    @param pickles: Whether this end accepts pickles.
 
     @return: What the other end must prove.
 
@@ -239,7 +247,7 @@ def _terms(
             )
     elif tls is None:
         place = _withoutTLS(place, key, insecure)
-    return Terms(place, key, tls)
+    return Terms(place, key, tls, pickles)
 
 
 def _withoutTLS(place: Place, key: Key | None, insecure: bool) -> Place:

@@ -51,11 +51,21 @@ class Terms:
     @ivar key: The key that it must have, or C{None}.
 
     @ivar tls: Which certificates are accepted, or C{None}.
+
+    @ivar pickles: Whether this end accepts pickles.
     """
 
     place: Place
     key: Key | None
     tls: TLS | None
+    pickles: bool = False
+
+    @property
+    def greeting(self) -> Fields:
+        """
+        What this end says of itself.
+        """
+        return {b"version": VERSION, **({b"pickle": b"1"} if self.pickles else {})}
 
     def check(self, transport: Any) -> bytes:
         """
@@ -153,11 +163,16 @@ class Gate(Protocol):
             self.isOver = True
             self.closed(reason)
 
-    def open(self) -> None:
+    def open(self, greeting: Fields | None) -> None:
         """
         Let the other end in.
+
+        @param greeting: What it has said of itself, C{None} if that is yet to come.
         """
-        inner = self._inner = BoxProtocol(self._makePeer())
+        peer = self._makePeer()
+        if greeting is not None:
+            peer.agreed(greeting)
+        inner = self._inner = BoxProtocol(peer)
         rest, self._data = self._data, b""
         inner.makeConnection(self.transport)
         if rest:
@@ -233,6 +248,7 @@ class ServerGate(Gate):
         self._reactor = reactor
         self._timers: list[Any] = []
         self._nonces: tuple[bytes, bytes] | None = None
+        self._greeting: Fields | None = None
 
     def connectionMade(self) -> None:
         """
@@ -242,13 +258,15 @@ class ServerGate(Gate):
         self._later(_PATIENCE, self._late)
         super().connectionMade()
 
-    def open(self) -> None:
+    def open(self, greeting: Fields | None) -> None:
         """
         Let the client in.
+
+        @param greeting: See L{Gate.open}.
         """
         self._leave()
         self._doors.opened()
-        super().open()
+        super().open(greeting)
 
     def abort(self) -> None:
         """
@@ -262,7 +280,7 @@ class ServerGate(Gate):
         Implement L{Gate.ready}.
         """
         if self.terms.key is None:
-            self.open()
+            self.open(None)
 
     def received(self, box: Fields) -> None:
         """
@@ -282,15 +300,15 @@ class ServerGate(Gate):
             elif len(box[b"nonce"]) != NONCE:
                 raise ValueError("a number of another size")
             else:
+                self._greeting = box
                 self._nonces = (box[b"nonce"], os.urandom(NONCE))
-                self.send(
-                    {b"_answer": tag, b"version": VERSION, b"nonce": self._nonces[1]}
-                )
+                fields = {b"_answer": tag, b"nonce": self._nonces[1]}
+                self.send(fields | self.terms.greeting)
         elif command == b"Prove" and self._nonces is not None:
             parts = (VERSION, *self._nonces, self.binding)
             if key.check(box[b"proof"], b"client", *parts):
                 self.send({b"_answer": tag, b"proof": key.prove(b"server", *parts)})
-                self.open()
+                self.open(self._greeting)
             else:
                 self.refuse("It has another key", tag, b"KEY")
         else:
@@ -410,13 +428,14 @@ class ClientGate(Gate):
         self.opened: Deferred[None] = Deferred(lambda _: self._abort())
         self._nonce = os.urandom(NONCE)
         self._nonces: tuple[bytes, bytes] | None = None
+        self._greeting: Fields = {}
         self._hasSent = False
 
     def ready(self) -> None:
         """
         Implement L{Gate.ready}.
         """
-        box = {b"_ask": b"1", b"_command": b"Hello", b"version": VERSION}
+        box = {b"_ask": b"1", b"_command": b"Hello", **self.terms.greeting}
         if self.terms.key is not None:
             box[b"nonce"] = self._nonce
         self._hasSent = True
@@ -445,10 +464,12 @@ class ClientGate(Gate):
         elif box[b"version"] != VERSION:
             self._fail(ConnectionError(_otherVersion(box)))
         elif key is None:
+            self._greeting = box
             self._welcome()
         elif len(box.get(b"nonce", b"")) != NONCE:
             self.refuse("It has no key, and this end has one (key=)")
         else:
+            self._greeting = box
             self._nonces = (self._nonce, box[b"nonce"])
             proof = key.prove(b"client", VERSION, *self._nonces, self.binding)
             self.send({b"_ask": b"2", b"_command": b"Prove", b"proof": proof})
@@ -469,7 +490,11 @@ class ClientGate(Gate):
         @param reason: Why.
         """
         if not reason.check(ConnectionClosed):
-            self.refuse(_aboutTLS(self, reason))
+            why = _aboutTLS(self, reason)
+            if " alert " in why:
+                self._fail(AuthenticationError(self._refusedText(why)))
+            else:
+                self.refuse(why)
         else:
             self._fail(
                 ConnectionError(
@@ -482,7 +507,7 @@ class ClientGate(Gate):
         """
         Let the server in.
         """
-        self.open()
+        self.open(self._greeting)
         if not self.opened.called:
             self.opened.callback(None)
 
@@ -497,14 +522,19 @@ class ClientGate(Gate):
             self._fail(ConnectionError(_otherVersion(box)))
         elif code == b"KEY":
             why = "it has another key" if self.terms.key else "it wants a key (key=)"
-            self._fail(
-                AuthenticationError(
-                    f"The server at {self.terms.place.description} refuses this end:"
-                    f" {why}"
-                )
-            )
+            self._fail(AuthenticationError(self._refusedText(why)))
         else:
             raise ValueError("an error that there isn't")
+
+    def _refusedText(self, why: str) -> str:
+        """
+        Make the message about a server that doesn't let this end in.
+
+        @param why: Why not.
+
+        @return: The message.
+        """
+        return f"The server at {self.terms.place.description} refuses this end: {why}"
 
     def _fail(self, error: Exception) -> None:
         """

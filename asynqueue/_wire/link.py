@@ -198,6 +198,15 @@ class Link(Peer):
         """
         return "<server>"
 
+    def agreed(self, greeting: Fields) -> None:
+        """
+        Implement L{Peer.agreed}: send no pickles that wouldn't be accepted.
+
+        @param greeting: What the server has said of itself.
+        """
+        if b"pickle" not in greeting:
+            self._codec = self._codec.withoutPickles()
+
     def connected(self) -> None:
         """
         Implement L{Peer.connected}.

@@ -48,9 +48,12 @@ def makePair(folder: str | os.PathLike[str], days: int = _DAYS) -> tuple[Path, P
     @raise ImportError: If the extra C{tls} isn't installed.
 
     @raise FileExistsError: If there is one.
+
+    @raise ValueError: If that's no number of days.
     """
     if days < 1:
         raise ValueError(f"A certificate must be valid for a day at least, not {days}")
+    tlsModules()
     place = Path(folder)
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths = place / "server.pem", place / "client.pem"

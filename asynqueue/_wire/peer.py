@@ -159,6 +159,13 @@ class Peer:
             self._timer = self.reactor.callLater(self._heartbeat, self._beat)
         self.connected()
 
+    def agreed(self, greeting: Fields) -> None:
+        """
+        Keep to what the other end can do. It's called before L{begin}, if at all.
+
+        @param greeting: What it has said of itself.
+        """
+
     def received(self, box: Fields) -> None:
         """
         Take a box.

@@ -174,6 +174,15 @@ class ServedPeer(Peer):
         """
         return f"<client with {len(self.tasks)} tasks>"
 
+    def agreed(self, greeting: Fields) -> None:
+        """
+        Implement L{Peer.agreed}: send no pickles that wouldn't be accepted.
+
+        @param greeting: What the client has said of itself.
+        """
+        if b"pickle" not in greeting:
+            self._codec = self._codec.withoutPickles()
+
     def leave(self) -> None:
         """
         Take no more tasks, let those be done that have been started, and end the
@@ -257,7 +266,9 @@ class ServedPeer(Peer):
         @param box: The box.
         """
         if box[b"version"] == VERSION:
-            self.answer(box[b"_ask"], version=VERSION)
+            fields = {"pickle": b"1"} if self._codec.pickles else {}
+            self.agreed(box)
+            self.answer(box[b"_ask"], version=VERSION, **fields)
         else:
             self.refuse(box, "VERSION", "There's another version", version=VERSION)
             self.close()

@@ -175,6 +175,7 @@ class WireServer:
             key=key,
             tls=tls,
             insecure=insecure,
+            pickles=self._codec.pickles,
         )
         self.service = _WireService(self)
 

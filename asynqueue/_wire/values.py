@@ -65,6 +65,14 @@ class Codec:
         self.pickles = pickles
         self._allowed = {nameOfClass(kind): kind for kind in allowed}
 
+    def withoutPickles(self) -> Codec:
+        """
+        Get a codec for a connection whose other end accepts no pickles.
+
+        @return: It.
+        """
+        return Codec(self._allowed.values()) if self.pickles else self
+
     def encode(self, value: Any, most: int = INLINE) -> bytes:
         """
         Encode a small value.

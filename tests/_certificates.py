@@ -1,0 +1,138 @@
+"""
+Certificates for tests: good ones, expired ones, and those of an authority.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from asynqueue.wire import TLS
+
+try:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+    )
+    from OpenSSL import SSL
+except ImportError:
+    SSL = None
+
+__all__ = ["SSL", "Identity"]
+
+
+class Identity:
+    """
+    A private key with its certificate.
+
+    @ivar key: The private key.
+
+    @ivar certificate: The certificate.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        issuer: Identity | None = None,
+        days: tuple[int, int] = (-1, 1),
+        names: Iterable[str] = (),
+        isAuthority: bool = False,
+    ) -> None:
+        """
+        Make one.
+
+        @param name: Whose.
+
+        @param issuer: The authority's, if it isn't its own.
+
+        @param days: When it begins to be valid, and when it ends to be.
+
+        @param names: Hosts and addresses that it's for.
+
+        @param isAuthority: Whether it may issue others.
+        """
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name)])
+        now = datetime.now(timezone.utc)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer.certificate.subject if issuer else subject)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now + timedelta(days=days[0]))
+            .not_valid_after(now + timedelta(days=days[1]))
+            .add_extension(x509.BasicConstraints(isAuthority, None), critical=True)
+        )
+        alternatives: list[Any] = [
+            x509.IPAddress(ip_address(n)) if n[-1].isdigit() else x509.DNSName(n)
+            for n in names
+        ]
+        if alternatives:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName(alternatives), critical=False
+            )
+        signer = issuer.key if issuer else self.key
+        self.certificate: Any = builder.sign(signer, SHA256())
+
+    @property
+    def pem(self) -> bytes:
+        """
+        The certificate as text.
+        """
+        return bytes(self.certificate.public_bytes(Encoding.PEM))
+
+    @property
+    def secret(self) -> bytes:
+        """
+        The private key as text.
+        """
+        return bytes(
+            self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        )
+
+    @property
+    def pin(self) -> str:
+        """
+        What it's known by.
+        """
+        return f"sha256:{self.certificate.fingerprint(SHA256()).hex()}"
+
+    def save(self, path: Path) -> Path:
+        """
+        Write both to a file.
+
+        @param path: The file.
+
+        @return: It.
+        """
+        path.write_bytes(self.secret + self.pem)
+        path.chmod(0o600)
+        return path
+
+    def accepting(self, *others: Identity) -> TLS:
+        """
+        Use it where certain others are accepted.
+
+        @param others: Whom.
+
+        @return: What the ends of a connection take.
+        """
+        return TLS(self.key, [self.certificate], [other.pin for other in others])
+
+    def under(self, authority: Identity) -> TLS:
+        """
+        Use it where those of an authority are accepted.
+
+        @param authority: The authority's.
+
+        @return: What the ends of a connection take.
+        """
+        return TLS(self.key, [self.certificate], authorities=[authority.certificate])

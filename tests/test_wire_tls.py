@@ -1,0 +1,585 @@
+"""
+Tests of connections under TLS, with real handshakes.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from typing import Any, ClassVar
+from unittest import mock
+
+from twisted.internet import protocol
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString, wrapClientTLS
+from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SynchronousTestCase
+
+from asynqueue import TaskQueue
+from asynqueue._reactor import globalReactor
+from asynqueue._wire.doors import Doors
+from asynqueue._wire.gate import ServerGate, Terms
+from asynqueue._wire.peer import Peer
+from asynqueue._wire.places import Place
+from asynqueue.credentials import makePair
+from asynqueue.errors import AuthenticationError, SerializationError, WorkerStartError
+from asynqueue.wire import TLS, Key, WireServer
+
+from ._certificates import SSL, Identity
+from ._wire import Secret, WireTestCase, box
+
+MISSING = "pyOpenSSL isn't installed" if SSL is None else None
+
+KEY = Key(b"k" * 32)
+
+
+class Silent(protocol.Protocol):
+    """
+    An end that says nothing.
+
+    @ivar lost: Fires when the connection has ended.
+    """
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionLost(self, reason: Any = protocol.connectionDone) -> None:
+        """
+        Note the end.
+
+        @param reason: Why.
+        """
+        self.lost.callback(None)
+
+
+class Output(protocol.ProcessProtocol):
+    """
+    A program that is run.
+    """
+
+    def __init__(self, done: Deferred[str]) -> None:
+        """
+        Begin.
+
+        @param done: Fires with what it has printed.
+        """
+        self.done = done
+        self.text = b""
+        self.errors = b""
+
+    def outReceived(self, data: bytes) -> None:
+        """
+        Keep what it prints.
+
+        @param data: It.
+        """
+        self.text += data
+
+    def errReceived(self, data: bytes) -> None:
+        """
+        Keep what it complains about.
+
+        @param data: It.
+        """
+        self.errors += data
+
+    def processEnded(self, reason: Any) -> None:
+        """
+        Note that it has ended.
+
+        @param reason: How.
+        """
+        self.done.callback((self.text + self.errors).decode())
+
+
+class _Zero:
+    """
+    Something that changes nothing when it's added.
+    """
+
+    def __radd__(self, other: Any) -> Any:
+        """
+        Be added.
+
+        @param other: To what.
+
+        @return: That.
+        """
+        return other
+
+
+class TLSTestCase(WireTestCase):
+    """
+    A test case with servers that have certificates.
+    """
+
+    skip = MISSING
+    identities: ClassVar[list[Identity]] = []
+
+    def setUp(self) -> None:
+        """
+        Make certificates.
+        """
+        super().setUp()
+        if not self.identities:
+            self.identities.extend(map(Identity, ("server", "client", "other")))
+        self.server, self.client, self.other = self.identities
+
+    async def serveTLS(self, tls: TLS | None = None, **kw: Any) -> WireServer:
+        """
+        Start a server with TLS.
+
+        @param tls: What it shows and accepts, by default the client.
+
+        @param kw: Further keywords of L{WireServer}.
+
+        @return: The server.
+        """
+        tls = tls or self.server.accepting(self.client)
+        return await self.serve(description="tls:0:interface=127.0.0.1", tls=tls, **kw)
+
+    async def refused(
+        self, kind: type[Exception] = AuthenticationError, **kw: Any
+    ) -> str:
+        """
+        Try to connect in vain.
+
+        @param kind: The class of the error.
+
+        @param kw: Keywords of the worker.
+
+        @return: Why not.
+        """
+        q = TaskQueue()
+        self.closers.append(lambda: q.shutdown(timeout=0))
+        error = await self.assertFailure(q.attachWorker(self.worker(**kw)), kind)
+        return str(error)
+
+    async def raw(self, creator: Any, makeProtocol: Any) -> Any:
+        """
+        Connect in another way.
+
+        @param creator: What makes the connection of OpenSSL, C{None} for no TLS.
+
+        @param makeProtocol: Makes the protocol.
+
+        @return: The protocol.
+        """
+        description = self.description.replace("tls:", "tcp:")
+        endpoint = clientFromString(globalReactor(), description)
+        if creator is not None:
+            endpoint = wrapClientTLS(creator, endpoint)
+        client: Any = await endpoint.connect(Factory.forProtocol(makeProtocol))
+        self.closers.append(client.transport.abortConnection)
+        return client
+
+
+class PinnedTests(TLSTestCase):
+    """
+    Tests of certificates that are known by their digests.
+    """
+
+    async def test_tasks(self) -> None:
+        """
+        Who has the right certificate can have tasks run, of all kinds.
+        """
+        await self.serveTLS()
+        q = await self.queue(tls=self.client.accepting(self.server))
+        self.assertEqual(await q.call("add", 1, 2), 3)
+        self.assertEqual(await q.call("size", bytes(3_000_000)), 3_000_000)
+        self.assertEqual(len(await q.call("zeros", 3_000_000)), 3_000_000)
+        items = await q.call("count", 50)
+        self.assertEqual([x async for x in items], list(range(50)))
+        await self.assertFailure(q.call("boom"), ValueError)
+
+    async def test_several(self) -> None:
+        """
+        Several clients can be known.
+        """
+        await self.serveTLS(self.server.accepting(self.client, self.other))
+        for identity in (self.client, self.other):
+            q = await self.queue(tls=identity.accepting(self.server))
+            self.assertEqual(await q.call("add", 1, 2), 3)
+
+    async def test_versions(self) -> None:
+        """
+        No less than TLS 1.2 is spoken.
+        """
+        await self.serveTLS()
+        tls = self.client.accepting(self.server)
+        for version, isGood in (
+            (SSL.TLS1_3_VERSION, True),
+            (SSL.TLS1_2_VERSION, True),
+            (SSL.TLS1_1_VERSION, False),
+        ):
+            with self.subTest(version=version):
+                context = SSL.Context(SSL.TLS_METHOD)
+                context.set_min_proto_version(SSL.TLS1_VERSION)
+                context.set_max_proto_version(version)
+                context.set_cipher_list(b"ALL:@SECLEVEL=0")
+                context.use_privatekey(self.client.key)
+                context.use_certificate(self.client.certificate)
+                tls._context = context
+                if isGood:
+                    q = await self.queue(tls=tls)
+                    self.assertEqual(await q.call("add", 1, 2), 3)
+                else:
+                    await self.refused(tls=tls)
+
+    async def test_pickle(self) -> None:
+        """
+        Pickles are sent if both ends want them, and only then.
+        """
+        tls = self.client.accepting(self.server)
+        both = await self.serveTLS(pickle=True)
+        q = await self.queue(tls=tls, pickle=True)
+        self.assertIsInstance(await q.call("secret"), Secret)
+        self.assertIsInstance(await q.call("add", Secret(), _Zero()), Secret)
+        plain = await self.queue(tls=tls)
+        await self.assertFailure(plain.call("secret"), SerializationError)
+        self.assertEqual(await plain.call("add", 1, 2), 3)
+        await both.stop()
+        await self.serveTLS()
+        q = await self.queue(tls=tls, pickle=True)
+        await self.assertFailure(q.call("note", Secret()), SerializationError)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+
+    async def test_unknownClient(self) -> None:
+        """
+        A client with another certificate is refused, soon, and so is one with none.
+        """
+        server = await self.serveTLS()
+        why = await self.refused(tls=self.other.accepting(self.server))
+        self.assertIn("refuses this end: The TLS handshake", why)
+        bare = self.client.accepting(self.server)
+        bare._context = SSL.Context(SSL.TLS_METHOD)
+        await self.refused(tls=bare)
+        self.assertEqual((server._peers, len(server._listener.doors)), (set(), 0))
+
+    async def test_unknownServer(self) -> None:
+        """
+        A server with another certificate isn't trusted, and the error names it.
+        """
+        await self.serveTLS(self.other.accepting(self.client))
+        why = await self.refused(tls=self.client.accepting(self.server))
+        self.assertIn(f"{self.other.pin} isn't among those", why)
+
+    async def test_stolenCertificate(self) -> None:
+        """
+        A certificate without its private key is of no use.
+        """
+        with self.assertRaisesRegex(ValueError, "isn't that of the certificate"):
+            TLS(self.other.key, [self.client.certificate], [self.server.pin])
+
+    async def test_expired(self) -> None:
+        """
+        A certificate that has expired isn't accepted, nor one that isn't valid yet,
+        though it's known: neither a client's nor a server's.
+        """
+        for days, text in (((-3, -1), "has expired"), ((1, 3), "isn't valid yet")):
+            late = Identity("late", days=days)
+            server = await self.serveTLS(self.server.accepting(late))
+            with self.assertLogs("asynqueue", "WARNING") as logged:
+                why = await self.refused(tls=late.accepting(self.server))
+            self.assertIn("refuses this end: The TLS handshake", why)
+            self.assertIn(text, "".join(logged.output))
+            self.assertEqual(server._peers, set())
+            await server.stop()
+            server = await self.serveTLS(late.accepting(self.client))
+            why = await self.refused(tls=self.client.accepting(late))
+            self.assertIn(text, why)
+            await server.stop()
+
+    async def test_seenAgain(self) -> None:
+        """
+        It's not left to the handshake alone: what it lets through is looked at again.
+        """
+        late = Identity("late", days=(-3, -1))
+        lax = self.server.accepting(self.client)
+        lax._context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
+        server = await self.serveTLS(lax)
+        for identity in (late, self.other):
+            await self.refused(WorkerStartError, tls=identity.accepting(self.server))
+        bare = self.client.accepting(self.server)
+        bare._context = SSL.Context(SSL.TLS_METHOD)
+        await self.refused(WorkerStartError, tls=bare)
+        self.assertEqual(server._peers, set())
+
+    async def test_key(self) -> None:
+        """
+        A key may be asked for besides.
+        """
+        await self.serveTLS(key=KEY)
+        tls = self.client.accepting(self.server)
+        q = await self.queue(tls=tls, key=KEY)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+        self.assertIn("another key", await self.refused(tls=tls, key=Key(b"x" * 32)))
+        self.assertIn("wants a key", await self.refused(tls=tls))
+
+    async def test_plainClient(self) -> None:
+        """
+        A client without TLS is refused, soon, and one that says nothing doesn't keep
+        others from coming in.
+        """
+        server = await self.serveTLS()
+        silent = await self.raw(None, Silent)
+        self.description = self.description.replace("tls:", "tcp:")
+        why = await self.refused(WorkerStartError, key=KEY)
+        self.assertIn("is TLS at one of them only?", why)
+        self.description = self.description.replace("tcp:", "tls:")
+        q = await self.queue(tls=self.client.accepting(self.server))
+        self.assertEqual(await q.call("add", 1, 2), 3)
+        self.assertEqual(len(server._listener.doors), 1)
+        self.assertFalse(silent.lost.called)
+        await server.stop()
+        await silent.lost
+
+    async def test_plainServer(self) -> None:
+        """
+        So is a client with TLS by a server without.
+        """
+        server = await self.serve(description="tcp:0", key=KEY)
+        self.description = self.description.replace("tcp:", "tls:")
+        why = await self.refused(
+            WorkerStartError, tls=self.client.accepting(self.server)
+        )
+        self.assertIn("is TLS at one of them only?", why)
+        self.assertEqual(server._peers, set())
+
+    async def test_downgrade(self) -> None:
+        """
+        A client that has certificates says nothing to a server without TLS, wherever
+        it's said to be.
+        """
+        heard = []
+
+        class Listening(Silent):
+            """
+            A server that listens.
+            """
+
+            def dataReceived(self, data: bytes) -> None:
+                """
+                Keep what is said.
+
+                @param data: It.
+                """
+                heard.append(data)
+                self.transport.write(box(_answer=b"1", version=b"1"))
+
+        reactor: Any = globalReactor()
+        port = reactor.listenTCP(0, Factory.forProtocol(Listening))
+        self.closers.append(port.stopListening)
+        self.description = f"tcp:127.0.0.1:{port.getHost().port}"
+        await self.refused(tls=self.client.accepting(self.server))
+        self.assertTrue(b"".join(heard).startswith(b"\x16\x03"))
+        self.assertNotIn(b"Hello", b"".join(heard))
+
+
+class AuthorityTests(TLSTestCase):
+    """
+    Tests of certificates of an authority.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make an authority, and certificates of its.
+        """
+        super().setUp()
+        self.authority = Identity("authority", isAuthority=True)
+        names = ["127.0.0.1", "localhost"]
+        self.ours = Identity("ours", self.authority, names=names)
+        self.theirs = Identity("theirs", self.authority)
+
+    async def test_tasks(self) -> None:
+        """
+        Ends with certificates of one authority accept one another.
+        """
+        await self.serveTLS(self.ours.under(self.authority))
+        tls = self.theirs.under(self.authority)
+        q = await self.queue(tls=tls)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+        named = self.description.replace("127.0.0.1", "localhost")
+        q = await self.queue(tls=tls, description=named)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+
+    async def test_otherHost(self) -> None:
+        """
+        A server's certificate must be for the host that the client connects to.
+        """
+        await self.serveTLS(self.theirs.under(self.authority))
+        why = await self.refused(tls=self.ours.under(self.authority))
+        self.assertIn("isn't for 127.0.0.1", why)
+        named = self.description.replace("127.0.0.1", "localhost")
+        why = await self.refused(tls=self.ours.under(self.authority), description=named)
+        self.assertIn("isn't for localhost", why)
+
+    async def test_otherAuthority(self) -> None:
+        """
+        Certificates of another authority aren't accepted, nor those of none.
+        """
+        another = Identity("another", isAuthority=True)
+        stranger = Identity("stranger", another, names=["127.0.0.1"])
+        server = await self.serveTLS(self.ours.under(self.authority))
+        for identity in (stranger, self.other):
+            await self.refused(tls=identity.under(self.authority))
+        self.assertEqual(server._peers, set())
+        await server.stop()
+        await self.serveTLS(stranger.under(self.authority))
+        why = await self.refused(tls=self.theirs.under(self.authority))
+        self.assertIn(stranger.pin, why)
+
+    async def test_expired(self) -> None:
+        """
+        Nor are those that have expired.
+        """
+        late = Identity("late", self.authority, (-3, -1), ["127.0.0.1"])
+        server = await self.serveTLS(self.ours.under(self.authority))
+        await self.refused(tls=late.under(self.authority))
+        await server.stop()
+        await self.serveTLS(late.under(self.authority))
+        why = await self.refused(tls=self.theirs.under(self.authority))
+        self.assertIn("has expired", why)
+
+
+class NetworkTests(TLSTestCase):
+    """
+    Tests between two networks, each with interfaces of its own.
+    """
+
+    timeout = 60
+
+    async def test_namespaces(self) -> None:
+        """
+        Tasks are run from one network in another, with certificates that were made by
+        one command.
+        """
+        folder = self.folder / "tls"
+        makePair(folder)
+        done: Deferred[str] = Deferred()
+        # What needs the rights to make networks may not have them.
+        program = [
+            *("unshare", "--user", "--map-root-user", "--net", "--mount"),
+            *("sh", "-c", NETWORKS, "sh", sys.executable, CLIENT, str(folder)),
+        ]
+        if not (shutil.which("unshare") and shutil.which("ip")):
+            self.skipTest("There's no unshare or no ip")
+        if subprocess.run([*program[:5], "true"], capture_output=True).returncode:
+            self.skipTest("Networks can't be made here")
+        reactor: Any = globalReactor()
+        protocol = Output(done)
+        reactor.spawnProcess(protocol, program[0], program, None)
+        self.assertEqual((await done).split(), ["10.9.9.2", "3", "5000000", "ok"])
+
+
+#: Two networks, with a server in the other.
+NETWORKS = """
+set -e
+unshare --net sleep 50 & other=$!
+trap 'kill $other $server 2>/dev/null' EXIT
+while [ "$(readlink /proc/$other/ns/net)" = "$(readlink /proc/$$/ns/net)" ]
+do :; done
+ip link add here type veth peer name there netns $other
+ip address add 10.9.9.1/24 dev here
+ip link set here up
+inside="nsenter --net=/proc/$other/ns/net"
+$inside ip address add 10.9.9.2/24 dev there
+$inside ip link set there up
+$inside "$1" -c "
+from asynqueue.wire import TLS, runServer
+tls = TLS.fromFiles('$3/server.pem')
+runServer('tls:7000', 'tests._wire.Universe', tls=tls)
+" & server=$!
+"$1" -c "$2" "$3"
+"""
+
+#: The client.
+CLIENT = """
+import sys
+from twisted.internet.task import react
+from asynqueue import TaskQueue, WireWorker
+from asynqueue.wire import TLS
+from tests._wire import Universe
+
+async def main(reactor):
+    tls = TLS.fromFiles(sys.argv[1] + "/client.pem")
+    q = TaskQueue()
+    worker = WireWorker(
+        Universe, "tls:10.9.9.2:7000", tls=tls, reconnect=True, backoff=lambda _: 0.05
+    )
+    await q.attachWorker(worker)
+    print(worker._link.transport.getPeer().host)
+    print(await q.call("add", 1, 2), await q.call("size", bytes(5_000_000)))
+    await q.shutdown()
+    print("ok")
+
+react(main)
+"""
+
+
+class DeadlineTests(SynchronousTestCase):
+    """
+    Tests of how long a handshake may take.
+    """
+
+    skip = MISSING
+
+    def test_deadline(self) -> None:
+        """
+        A client that doesn't get on with the handshake has ten seconds.
+        """
+        clock, doors = Clock(), Doors()
+        tls = Identity("server").accepting(Identity("client"))
+        terms = Terms(Place.parse("tls:0", True), None, tls)
+        inner = Factory.forProtocol(
+            lambda: ServerGate(lambda: Peer(None, clock), terms, doors, clock)
+        )
+        factory = TLSMemoryBIOFactory(tls.creator(), False, inner, clock)
+        outer = factory.buildProtocol(None)
+        transport = StringTransport()
+        outer.makeConnection(transport)
+        outer.dataReceived(b"\x16\x03\x01\x02\x00\x01")
+        self.assertEqual(len(doors), 1)
+        clock.advance(9.9)
+        self.assertFalse(transport.disconnecting)
+        clock.advance(0.2)
+        self.assertTrue(transport.disconnecting)
+
+
+class ExtraTests(SynchronousTestCase):
+    """
+    Tests without what TLS needs.
+    """
+
+    def test_missing(self) -> None:
+        """
+        The error names the extra.
+        """
+        with (
+            mock.patch.dict(sys.modules, {"OpenSSL": None}),
+            self.assertRaisesRegex(ImportError, r"pip install 'asynqueue\[tls\]'"),
+        ):
+            TLS.fromFiles("a", "b")
+
+    def test_notImported(self) -> None:
+        """
+        Who uses no certificates needs nothing of it.
+        """
+        program = (
+            "import sys\n"
+            "sys.modules['OpenSSL'] = sys.modules['cryptography'] = None\n"
+            "import asynqueue.credentials\n"
+            "from asynqueue.wire import *\n"
+            "from tests._wire import Universe\n"
+            "WireServer('tcp:0', Universe(), key=Key(b'x' * 32))\n"
+            "print('service_identity' in sys.modules)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True
+        )
+        self.assertEqual(done.stdout + done.stderr, "False\n")
