@@ -6,6 +6,7 @@ from ._wire.chunks import ChunkyString
 from ._wire.client import WireWorker
 from ._wire.commands import GetNext, RunTask
 from ._wire.keys import Key
+from ._wire.manager import ServerManager
 from ._wire.runner import WireRunner
 from ._wire.server import WireServer, runServer
 from ._wire.tls import TLS
@@ -17,6 +18,7 @@ __all__ = [
     "GetNext",
     "Key",
     "RunTask",
+    "ServerManager",
     "WireRunner",
     "WireServer",
     "WireWorker",

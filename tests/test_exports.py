@@ -40,6 +40,7 @@ PUBLIC = {
     "wire": """
         ChunkyString=_wire.chunks GetNext=_wire.commands Key=_wire.keys
         RunTask=_wire.commands TLS=_wire.tls
+        ServerManager=_wire.manager
         WireRunner=_wire.runner WireServer=_wire.server WireWorker=_wire.client
         WireWorkerUniverse=_wire.universe runServer=_wire.server
     """,

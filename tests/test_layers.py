@@ -44,13 +44,16 @@ tasks
 _outcome _queue
 base
 _asyncworker _process.worker _threads.worker
+_wire.logs
 _wire.plain _wire.chunks _wire.commands _wire.limits _wire.slots _wire.universe
 _wire.places _wire.private _wire.doors
 _wire.values _wire.peer _wire.keys _wire.tls
-_wire.making _wire.gate
+_wire.making _wire.gate _wire.setup
 _wire.raised _wire.pushing _wire.iteration _wire.runner
-_wire.served _wire.link _wire.ends
+_wire.served _wire.link _wire.ends _wire.serverprocess
 _wire.client _wire.server
+_wire.managed _wire.localserver
+_wire.child _wire.manager
 null process threads
 util workers wire credentials
 testing
@@ -60,7 +63,7 @@ testing
 FACADES = {"credentials", "util", "workers", "wire"}
 
 #: Modules that are run, and would exist twice if they were imported as well.
-RUNNABLE = {"_process.child"}
+RUNNABLE = {"_process.child", "_wire.child"}
 
 #: The kinds of workers. Each has modules of its own, named so or C{_}so.
 KINDS = {"asyncworker", "dask", "executor", "process", "threads", "wire"}

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import hmac
 import os
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from ..errors import AuthenticationError
 from .private import readPrivate
@@ -106,6 +107,15 @@ class Key:
             "A key can't be pickled or copied: let whoever needs it read it from its"
             " file"
         )
+
+    def handOver(self) -> tuple[Callable[..., Key], tuple[Any, ...]]:
+        """
+        Tell how the key is made again in the process of a server that is started here.
+        It may go there through a pipe that nobody else has an end of, and nowhere else.
+
+        @return: A callable, and its arguments.
+        """
+        return Key, (self.__secret,)
 
     def prove(self, role: bytes, *parts: bytes) -> bytes:
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -129,6 +129,7 @@ class TLS:
             )
         self._context = _context(SSL, key, own, between, trusted, self._accepts)
         self._own = pinOf(own)
+        self._parts = (key, [own, *between], trusted)
         self._refused: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
     @classmethod
@@ -177,6 +178,28 @@ class TLS:
         Show what the other end knows it by.
         """
         return f"<TLS {self._own}>"
+
+    def handOver(self) -> tuple[Callable[..., TLS], tuple[Any, ...]]:
+        """
+        Tell how the identity is made again in the process of a server that is started
+        here. It may go there through a pipe that nobody else has an end of, and nowhere
+        else.
+
+        @return: A callable, and its arguments.
+        """
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+        )
+
+        key, chain, trusted = self._parts
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        texts = [
+            b"".join(one.public_bytes(Encoding.PEM) for one in certificates)
+            for certificates in (chain, trusted)
+        ]
+        return _remake, (pem, *texts, sorted(self.pins))
 
     def creator(self, host: str | None = None) -> Any:
         """
@@ -304,6 +327,27 @@ class _Creator:
         """
         SSL, _ = tlsModules()
         return SSL.Connection(self._context, None)
+
+
+def _remake(key: bytes, chain: bytes, trusted: bytes, pins: Iterable[str]) -> TLS:
+    """
+    Make an identity again.
+
+    @param key: The private key, as PEM.
+
+    @param chain: The certificates that go with it, as PEM.
+
+    @param trusted: Those of authorities.
+
+    @param pins: Digests of the certificates that are accepted.
+
+    @return: The identity.
+    """
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.x509 import load_pem_x509_certificates as load
+
+    private: Any = load_pem_private_key(key, None)
+    return TLS(private, load(chain), pins, load(trusted) if trusted else ())
 
 
 def _context(

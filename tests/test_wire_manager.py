@@ -1,0 +1,789 @@
+"""
+Tests of L{asynqueue._wire.manager}, with real servers.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import stat
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest import SkipTest
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from asynqueue import TaskQueue
+from asynqueue._reactor import globalReactor
+from asynqueue.credentials import TLS, Key, makePair
+from asynqueue.errors import (
+    AuthenticationError,
+    SerializationError,
+    WorkerLost,
+    WorkerStartError,
+)
+from asynqueue.wire import ServerManager, WireWorker
+
+from ._fakes import LogLines
+from ._servers import Local
+from ._wire import WireTestCase
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: A program that has a manager, and says where its server is.
+PROGRAM = """
+import sys
+from twisted.internet.task import react
+from twisted.internet.defer import Deferred
+from asynqueue.wire import ServerManager, WireWorker, WireWorkerUniverse
+
+class Mine(WireWorkerUniverse):
+    def say(self, text):
+        print(text, flush=True)
+        return len(text)
+
+async def main(reactor):
+    manager = ServerManager({universe}, timeout=0.1)
+    place = manager.newSocket()
+    pid = await manager.spawn(place, stdio={stdio})
+    print(pid, place, flush=True)
+    {rest}
+
+if __name__ == "__main__":
+    react(main)
+"""
+
+
+def soon(attempts: int) -> float:
+    """
+    Start again soon.
+
+    @param attempts: How many have failed.
+
+    @return: The delay.
+    """
+    return 0.01
+
+
+def freePort() -> int:
+    """
+    Find a port that nothing listens at.
+
+    @return: Its number.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def processGone(pid: int) -> Deferred[None]:
+    """
+    Wait for the end of a process that needn't be a child of this one.
+
+    @param pid: Its ID.
+
+    @return: A Deferred that fires with C{None} when it has ended.
+    """
+
+    def wait() -> None:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            import select
+
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            assert poll.poll(30_000), f"process {pid} lives on"
+        finally:
+            os.close(descriptor)
+
+    return deferToThread(wait)
+
+
+class Program(ProcessProtocol):
+    """
+    A program in a process of its own.
+
+    @ivar output: What it has written.
+
+    @ivar ended: Fires with its exit code.
+    """
+
+    def __init__(self, *args: str, env: dict[str, str] | None = None) -> None:
+        """
+        Run Python.
+
+        @param args: Its command line.
+
+        @param env: What its environment has besides.
+        """
+        self.output = ""
+        self.errors = ""
+        self.ended: Deferred[int | None] = Deferred()
+        self._lines: list[Deferred[str]] = []
+        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        reactor: Any = globalReactor()
+        self.process = reactor.spawnProcess(
+            self,
+            sys.executable,
+            [sys.executable, *args],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **(env or {})},
+        )
+        self.pid: int = self.process.pid
+
+    def line(self) -> Deferred[str]:
+        """
+        Wait for a line of output.
+
+        @return: A Deferred that fires with the first line.
+        """
+        d: Deferred[str] = Deferred()
+        self._lines.append(d)
+        self.outReceived(b"")
+        return d
+
+    def outReceived(self, data: bytes) -> None:
+        """
+        Take output.
+
+        @param data: It.
+        """
+        self.output += data.decode()
+        if "\n" in self.output:
+            lines, self._lines = self._lines, []
+            for d in lines:
+                d.callback(self.output.split("\n")[0])
+
+    def errReceived(self, data: bytes) -> None:
+        """
+        Take errors.
+
+        @param data: They.
+        """
+        self.errors += data.decode()
+
+    def processEnded(self, reason: Failure) -> None:
+        """
+        Note that it has ended.
+
+        @param reason: How.
+        """
+        value: Any = reason.value
+        self.ended.callback(0 if reason.check(ProcessDone) else value.exitCode)
+
+
+class ManagerTestCase(WireTestCase):
+    """
+    A test with a manager.
+    """
+
+    timeout = 60
+
+    def manager(self, wwu: Any = "tests._servers.Local", **kw: Any) -> ServerManager:
+        """
+        Make a manager.
+
+        @param wwu: The universe.
+
+        @param kw: Keywords of L{ServerManager}.
+
+        @return: The manager, which is shut down after the test.
+        """
+        manager = ServerManager(wwu, **{"timeout": 0, "backoff": soon, **kw})
+        self.closers.append(manager.shutdown)
+        return manager
+
+    async def queueFor(self, *places: str, **kw: Any) -> TaskQueue:
+        """
+        Make a queue for servers.
+
+        @param places: Where they are.
+
+        @param kw: Keywords of L{WireWorker}.
+
+        @return: The queue, which is shut down after the test.
+        """
+        q = TaskQueue()
+        self.closers.append(lambda: q.shutdown(timeout=0))
+        for place in places:
+            await q.attachWorker(
+                WireWorker(Local, place, **{"reconnect": True, "backoff": soon, **kw})
+            )
+        return q
+
+
+class SpawnTests(ManagerTestCase):
+    """
+    Tests of servers that are started.
+    """
+
+    async def test_pid(self) -> None:
+        """
+        The Deferred fires with the process ID when the server listens, as an
+        application of AsynQueue's expects. Several have a place each.
+        """
+        manager = self.manager()
+        places = [manager.newSocket() for _ in range(2)]
+        pids = [await manager.spawn(place) for place in places]
+        self.assertEqual(dict(manager.servers), dict(zip(pids, places, strict=True)))
+        for pid, place in zip(pids, places, strict=True):
+            q = await self.queueFor(place)
+            self.assertEqual(await q.call("pid"), pid)
+            self.assertEqual(await q.call("add", 1, 2), 3)
+
+    async def test_private(self) -> None:
+        """
+        Sockets are in a folder that nobody else can enter.
+        """
+        manager = self.manager()
+        place = manager.newSocket()
+        await manager.spawn(place)
+        path = place.partition(":")[2]
+        self.assertTrue(stat.S_ISSOCK(os.stat(path).st_mode))
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+        self.assertEqual(stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode), 0o700)
+
+    async def test_environment(self) -> None:
+        """
+        The server has the environment of this process, also with C{stdio}.
+        """
+        self.patch(os, "environ", {**os.environ, "ASYNQUEUE_TEST": "here"})
+        os.environ["ASYNQUEUE_TEST"] = "here"
+        manager = self.manager()
+        for stdio in (False, True):
+            place = manager.newSocket()
+            await manager.spawn(place, stdio=stdio)
+            q = await self.queueFor(place)
+            for name in ("ASYNQUEUE_TEST", "PATH", "HOME"):
+                self.assertEqual(
+                    await q.call("environment", name), os.environ.get(name)
+                )
+
+    async def test_niceness(self) -> None:
+        """
+        The server is as nice as it's told to be, and only from -20 to 19.
+        """
+        manager = self.manager()
+        place = manager.newSocket()
+        await manager.spawn(place, niceness=4)
+        q = await self.queueFor(place)
+        self.assertEqual(await q.call("niceness"), min(os.nice(0) + 4, 19))
+        for wrong in (20, -21, 0.5, True, "1"):
+            self.assertRaises(
+                ValueError,
+                manager.spawn,
+                place,
+                niceness=wrong,
+            )
+
+    async def test_key(self) -> None:
+        """
+        A server on a port of this machine gets its key from its manager, and nobody
+        sees it on the way: neither on the command line, nor in the environment.
+        """
+        secret = os.urandom(16).hex().encode()
+        key = Key(secret)
+        port = freePort()
+        manager = self.manager(key=key)
+        pid = await manager.spawn(f"tcp:{port}:interface=127.0.0.1")
+        q = await self.queueFor(f"tcp:127.0.0.1:{port}", key=key)
+        self.assertEqual(await q.call("pid"), pid)
+        for name in ("cmdline", "environ"):
+            shown = Path(f"/proc/{pid}/{name}").read_bytes()
+            self.assertNotIn(secret, shown)
+        with self.assertRaises(AuthenticationError):
+            await self.queueFor(f"tcp:127.0.0.1:{port}", key=Key(bytes(32)))
+
+    async def test_insecure(self) -> None:
+        """
+        It does without on this machine, if that's said; else it's refused.
+        """
+        port = freePort()
+        manager = self.manager()
+        place = f"tcp:{port}:interface=127.0.0.1"
+        await self.assertFailure(manager.spawn(place), AuthenticationError)
+        pid = await manager.spawn(place, insecure=True)
+        q = await self.queueFor(f"tcp:127.0.0.1:{port}", insecure=True)
+        self.assertEqual(await q.call("pid"), pid)
+
+    async def test_certificates(self) -> None:
+        """
+        Certificates are handed to servers, too.
+        """
+        if find_spec("OpenSSL") is None:
+            raise SkipTest("pyOpenSSL isn't installed")
+        server, client = makePair(str(self.folder / "pair"))
+        port = freePort()
+        manager = self.manager(tls=TLS.fromFiles(server))
+        pid = await manager.spawn(f"tls:{port}:interface=127.0.0.1")
+        q = await self.queueFor(
+            f"tls:127.0.0.1:{port}", tls=TLS.fromFiles(client), heartbeat=None
+        )
+        self.assertEqual(await q.call("pid"), pid)
+
+    async def test_class(self) -> None:
+        """
+        The universe's class will do in the place of its name.
+        """
+        manager = self.manager(Local)
+        self.assertEqual(manager.wwuFQN, "tests._servers.Local")
+        await manager.spawn(manager.newSocket())
+
+    async def test_options(self) -> None:
+        """
+        Servers have further keywords, all of them or one, and none that there isn't.
+        """
+        manager = self.manager(concurrent=1)
+        place = manager.newSocket()
+        await manager.spawn(place, largest=100_000)
+        q = await self.queueFor(place)
+        error = await self.assertFailure(q.call("add", bytes(200_000), b""), Exception)
+        self.assertIn("100000", str(error))
+        self.assertRaises(TypeError, manager.spawn, place, nosuch=1)
+        self.assertRaises(TypeError, ServerManager, "x.Y", nosuch=1)
+        self.assertRaises(ValueError, ServerManager, "x.Y", timeout=-1)
+        self.assertRaises(SerializationError, manager.spawn, place, tls=lambda: 1)
+
+    async def test_output(self) -> None:
+        """
+        What a server prints is logged, line by line, with its process ID.
+        """
+        log = LogLines(self)
+        manager = self.manager()
+        place = manager.newSocket()
+        pid = await manager.spawn(place)
+        q = await self.queueFor(place)
+        printed = [
+            log.lineWith(f"Server {pid}, stdout: hello"),
+            log.lineWith(f"Server {pid}, stderr: hello!"),
+        ]
+        await q.call("say", "hello")
+        for d in printed:
+            await d
+
+    async def test_stdio(self) -> None:
+        """
+        With C{stdio=True}, a server has the standard streams of its manager's process;
+        and a universe may be defined in the program itself.
+        """
+        rest = (
+            "worker = WireWorker(Mine, place);"
+            " from asynqueue import TaskQueue; q = TaskQueue(worker);"
+            " print(await q.call('say', 'hello')); await q.shutdown();"
+            " await manager.shutdown()"
+        )
+        script = self.folder / "script.py"
+        script.write_text(PROGRAM.format(universe="Mine", stdio=True, rest=rest))
+        program = Program(str(script))
+        self.assertEqual(await program.ended, 0, program.errors)
+        self.assertEqual(program.output.split("\n")[1:], ["hello", "5", ""])
+
+    async def test_nothingLeft(self) -> None:
+        """
+        When the manager has been shut down, no process is left, nor descriptor, delayed
+        call, trigger, or file in the temporary folder.
+        """
+        # The reactor has something for the first process, and keeps it.
+        await self.manager().spawn(f"unix:{self.folder}/first")
+        await self.closers.pop()()
+        temporary = self.folder / "t"
+        temporary.mkdir()
+        self.patch(tempfile, "tempdir", str(temporary))
+        descriptors = len(os.listdir("/proc/self/fd"))
+        manager = self.manager()
+        pids = [await manager.spawn(manager.newSocket()) for _ in range(2)]
+        self.assertEqual(len(os.listdir(temporary)), 1)
+        await manager.shutdown()
+        await manager.shutdown()
+        self.assertEqual(os.listdir(temporary), [])
+        for pid in pids:
+            self.assertRaises(ProcessLookupError, os.kill, pid, 0)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
+        self.assertIsNone(manager._trigger)
+
+    async def test_longTemporaryFolder(self) -> None:
+        """
+        Sockets have a short path also where the temporary folder hasn't.
+        """
+        temporary = self.folder / ("t" * 100)
+        temporary.mkdir()
+        self.patch(tempfile, "tempdir", str(temporary))
+        manager = self.manager()
+        await manager.spawn(manager.newSocket())
+        self.assertEqual(os.listdir(temporary), [])
+
+
+class FailureTests(ManagerTestCase):
+    """
+    Tests of servers that can't be started.
+    """
+
+    async def fails(self, manager: ServerManager, *places: str) -> str:
+        """
+        Try to start a server.
+
+        @param manager: The manager.
+
+        @param places: Where, by default at a socket.
+
+        @return: Why it can't be.
+        """
+        [place] = places or [manager.newSocket()]
+        error = await self.assertFailure(manager.spawn(place), WorkerStartError)
+        self.assertEqual(dict(manager.servers), {})
+        await manager.done()
+        return str(error)
+
+    async def test_noUniverse(self) -> None:
+        """
+        It's said that there's no such universe, without a traceback.
+        """
+        for name in ("nosuch.module.Universe", "tests._servers.Nosuch", "os.path"):
+            text = await self.fails(self.manager(name))
+            self.assertIn(name, text)
+            self.assertNotIn("Traceback", text)
+
+    async def test_lastWords(self) -> None:
+        """
+        The error has the traceback of a universe that fails, and the last that the
+        process has written.
+        """
+        text = await self.fails(self.manager("tests._servers.Broken"))
+        self.assertIn("what it says before", text)
+        self.assertIn("RuntimeError: it can't be made", text)
+        self.assertIn("_servers.py", text)
+
+    async def test_noPlace(self) -> None:
+        """
+        It's said if a place is taken, or is none.
+        """
+        manager = self.manager()
+        place = manager.newSocket()
+        await manager.spawn(place)
+        error = await self.assertFailure(manager.spawn(place), WorkerStartError)
+        self.assertIn("CannotListenError", str(error))
+        await manager.done()
+        self.assertIn("nosuch:place", await self.fails(manager, "nosuch:place"))
+
+    async def test_killed(self) -> None:
+        """
+        It's said if the process is killed while it starts.
+        """
+        manager = self.manager()
+        d = manager.spawn(manager.newSocket())
+        os.kill(manager._servers[0].pid or 0, signal.SIGKILL)
+        error = await self.assertFailure(d, WorkerStartError)
+        self.assertIn("SIGKILL", str(error))
+
+    async def test_cancelled(self) -> None:
+        """
+        A server that nobody waits for any longer is ended.
+        """
+        manager = self.manager()
+        d = manager.spawn(manager.newSocket())
+        pid = manager._servers[0].pid or 0
+        d.cancel()
+        await self.assertFailure(d, CancelledError)
+        await manager.done()
+        self.assertRaises(ProcessLookupError, os.kill, pid, 0)
+
+    async def test_stopped(self) -> None:
+        """
+        So is one that is to stop before it listens, and its Deferred fails.
+        """
+        manager = self.manager()
+        d = manager.spawn(manager.newSocket())
+        self.assertFailure(d, WorkerStartError)
+        done = manager.shutdown()
+        self.assertRaises(WorkerStartError, manager.spawn, "unix:/x")
+        await done
+        await d
+
+    async def test_noDescriptors(self) -> None:
+        """
+        If there are no more descriptors to be had, that's said, and none is lost.
+        """
+        manager = self.manager()
+        place = manager.newSocket()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors + 3, limits[1]))
+        try:
+            d = manager.spawn(place)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        error = await self.assertFailure(d, WorkerStartError)
+        self.assertIn("Too many open files", str(error))
+        self.assertEqual(len(os.listdir("/proc/self/fd")), descriptors)
+        await manager.spawn(place)
+
+
+class EndTests(ManagerTestCase):
+    """
+    Tests of servers that end.
+    """
+
+    async def test_done(self) -> None:
+        """
+        One server is stopped, the others aren't; an ID of no server is none's.
+        """
+        manager = self.manager()
+        pids = [await manager.spawn(manager.newSocket()) for _ in range(2)]
+        await manager.done(pids[0])
+        self.assertRaises(ProcessLookupError, os.kill, pids[0], 0)
+        self.assertEqual(list(manager.servers), pids[1:])
+        await manager.done(os.getpid())
+        self.assertEqual(list(manager.servers), pids[1:])
+        await manager.done()
+        self.assertEqual(list(manager.servers), [])
+
+    async def test_drained(self) -> None:
+        """
+        A server that is to stop has what runs there be done first.
+        """
+        manager = self.manager(timeout=None)
+        place = manager.newSocket()
+        await manager.spawn(place)
+        q = await self.queueFor(place, thread=True)
+        fifo = str(self.folder / "fifo")
+        os.mkfifo(fifo)
+        d = q.call("read", fifo)
+        # This returns when the other end is open.
+        writer = await deferToThread(open, fifo, "w")
+        done = manager.done()
+        await self.until(lambda: "ready" not in repr(q.workers()))
+        self.assertFalse(done.called)
+        with writer:
+            writer.write("x")
+        self.assertEqual(await d, "x")
+        await done
+
+    async def test_inTime(self) -> None:
+        """
+        It's ended when its time is up, even if what it runs blocks it.
+        """
+        for thread in (True, False):
+            manager = self.manager(timeout=0.1)
+            place = manager.newSocket()
+            pid = await manager.spawn(place)
+            q = await self.queueFor(place, reconnect=False)
+            await q.call("add", 1, 1)
+            fifo = str(self.folder / f"fifo{thread}")
+            os.mkfifo(fifo)
+            d = q.call("read", fifo, thread=thread)
+            writer = await deferToThread(open, fifo, "w")
+            await manager.done()
+            self.assertRaises(ProcessLookupError, os.kill, pid, 0)
+            await self.assertFailure(d, WorkerLost)
+            writer.close()
+
+    async def test_frozen(self) -> None:
+        """
+        So is one that is frozen.
+        """
+        manager = self.manager()
+        pid = await manager.spawn(manager.newSocket())
+        os.kill(pid, signal.SIGSTOP)
+        await manager.done(pid)
+        self.assertRaises(ProcessLookupError, os.kill, pid, 0)
+
+    async def test_interrupted(self) -> None:
+        """
+        Ctrl-C is for the manager, not for servers.
+        """
+        manager = self.manager()
+        place = manager.newSocket()
+        pid = await manager.spawn(place)
+        os.kill(pid, signal.SIGINT)
+        q = await self.queueFor(place)
+        self.assertEqual(await q.call("pid"), pid)
+
+    async def test_managerKilled(self) -> None:
+        """
+        A server ends by itself when the process of its manager is killed, and the last
+        one removes the folder.
+        """
+        await self._managerEnds("await Deferred()", signal.SIGKILL)
+
+    async def test_managerForgets(self) -> None:
+        """
+        It also does when that process ends without having shut down its manager.
+        """
+        await self._managerEnds("", None)
+        await self._managerEnds("import os; os._exit(0)", None)
+
+    async def _managerEnds(self, rest: str, number: int | None) -> None:
+        script = self.folder / "script.py"
+        script.write_text(
+            PROGRAM.format(universe="'tests._servers.Local'", stdio=False, rest=rest)
+        )
+        program = Program(str(script))
+        line = await program.line()
+        pid, _, place = line.partition(" ")
+        gone = processGone(int(pid))
+        if number is not None:
+            os.kill(program.pid, number)
+        await gone
+        await program.ended
+        self.assertFalse(Path(place.partition(":")[2]).parent.exists())
+
+    async def test_managerKilledBlocked(self) -> None:
+        """
+        Even one whose reactor is blocked ends when its manager is killed.
+        """
+        script = self.folder / "script.py"
+        script.write_text(
+            PROGRAM.format(
+                universe="'tests._servers.Local'", stdio=False, rest="await Deferred()"
+            )
+        )
+        program = Program(str(script))
+        pid, _, place = (await program.line()).partition(" ")
+        q = await self.queueFor(place, reconnect=False)
+        fifo = str(self.folder / "fifo")
+        os.mkfifo(fifo)
+        d = q.call("read", fifo)
+        writer = await deferToThread(open, fifo, "w")
+        gone = processGone(int(pid))
+        os.kill(program.pid, signal.SIGKILL)
+        await gone
+        await self.assertFailure(d, WorkerLost)
+        writer.close()
+        await program.ended
+        import shutil
+
+        shutil.rmtree(Path(place.partition(":")[2]).parent)
+
+
+class RestartTests(ManagerTestCase):
+    """
+    Tests of servers that are started again.
+    """
+
+    async def test_killed(self) -> None:
+        """
+        A server that is killed is started again at its place, and is still known by its
+        first process ID.
+        """
+        log = LogLines(self)
+        manager = self.manager()
+        place = manager.newSocket()
+        pid = await manager.spawn(place)
+        q = await self.queueFor(place)
+        self.assertEqual(await q.call("pid"), pid)
+        os.kill(pid, signal.SIGKILL)
+        another = await q.call("pid", retries=3)
+        self.assertNotEqual(another, pid)
+        self.assertEqual(dict(manager.servers), {another: place})
+        self.assertTrue(log.having(f"Child process {pid} was ended by SIGKILL"))
+        await manager.done(pid)
+        self.assertRaises(ProcessLookupError, os.kill, another, 0)
+
+    async def test_terminated(self) -> None:
+        """
+        So is one that somebody else has told to end, once its tasks are done.
+        """
+        manager = self.manager(stopTimeout=None)
+        place = manager.newSocket()
+        pid = await manager.spawn(place)
+        q = await self.queueFor(place, thread=True)
+        fifo = str(self.folder / "fifo")
+        os.mkfifo(fifo)
+        d = q.call("read", fifo)
+        with await deferToThread(open, fifo, "w") as writer:
+            os.kill(pid, signal.SIGTERM)
+            later = q.call("pid")
+            writer.write("x")
+        self.assertEqual(await d, "x")
+        self.assertNotEqual(await later, pid)
+
+    async def test_backoff(self) -> None:
+        """
+        How long that takes is settable, by how often in a row it has happened.
+        """
+        log = LogLines(self)
+        attempts: list[int] = []
+
+        def backoff(attempt: int) -> float:
+            attempts.append(attempt)
+            return 0
+
+        manager = self.manager(backoff=backoff)
+        pid = await manager.spawn(manager.newSocket())
+        for _ in range(3):
+            again = log.lineWith("listens, process")
+            os.kill(pid, signal.SIGKILL)
+            await again
+            [pid] = manager.servers
+        self.assertEqual(attempts, [1, 2, 3])
+
+    async def test_default(self) -> None:
+        """
+        By default, it takes longer from one time to the next, up to a minute.
+        """
+        backoff = ServerManager("x.Y")._backoff
+        delays = [backoff(attempt) for attempt in range(1, 30)]
+        self.assertTrue(0.1 <= delays[0] <= 0.2)
+        self.assertTrue(1 < delays[4] < 4)
+        self.assertTrue(60 <= delays[-1] <= 61)
+
+    async def test_stopWhileAway(self) -> None:
+        """
+        A server that isn't there right now can be stopped: it won't be started again.
+        """
+        log = LogLines(self)
+        manager = self.manager(backoff=lambda attempt: 60)
+        pid = await manager.spawn(manager.newSocket())
+        away = log.lineWith("started again in 60")
+        os.kill(pid, signal.SIGKILL)
+        await away
+        self.assertEqual(dict(manager.servers), {})
+        await manager.done(pid)
+        self.assertEqual(manager._servers, [])
+
+    async def test_not(self) -> None:
+        """
+        With C{restart=False} none is started again.
+        """
+        log = LogLines(self)
+        manager = self.manager(restart=False)
+        pid = await manager.spawn(manager.newSocket())
+        ended = log.lineWith("was ended by SIGKILL")
+        os.kill(pid, signal.SIGKILL)
+        await ended
+        self.assertEqual(manager._servers, [])
+
+    async def test_rolling(self) -> None:
+        """
+        Servers that are told to end in turn, under load, lose no task and run none
+        twice.
+        """
+        manager = self.manager(stopTimeout=None, timeout=30)
+        places = [manager.newSocket() for _ in range(2)]
+        for place in places:
+            await manager.spawn(place)
+        q = await self.queueFor(*places, N_concurrent=4)
+        notes = str(self.folder / "notes")
+        calls = [q.call("note", notes, i) for i in range(2000)]
+        log = LogLines(self)
+        for turn in range(4):
+            await self.until(lambda: calls[turn * 400].called)  # noqa: B023
+            place = places[turn % 2]
+            [pid] = [p for p, where in manager.servers.items() if where == place]
+            again = log.lineWith(f"{place}> listens")
+            os.kill(pid, signal.SIGTERM)
+            await again
+        self.assertEqual([await d for d in calls], list(range(2000)))
+        runs = sorted(map(int, Path(notes).read_text().split()))
+        self.assertEqual(runs, list(range(2000)))
