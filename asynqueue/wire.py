@@ -1,9 +1,14 @@
 """
 Workers on other machines, or in other processes of this one, over AMP.
+
+C{python -m asynqueue.wire --help} tells how to run a server.
 """
+
+import sys
 
 from ._wire.chunks import ChunkyString
 from ._wire.client import WireWorker
+from ._wire.command import main
 from ._wire.commands import GetNext, RunTask
 from ._wire.keys import Key
 from ._wire.manager import ServerManager
@@ -25,3 +30,6 @@ __all__ = [
     "WireWorkerUniverse",
     "runServer",
 ]
+
+if __name__ == "__main__":
+    sys.exit(main())

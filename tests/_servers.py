@@ -1,18 +1,31 @@
 """
-A universe for tests of servers in processes of their own.
+A universe for tests of servers in processes of their own, and such processes.
 """
 
 from __future__ import annotations
 
 import os
+import select
+import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessDone
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from asynqueue._reactor import globalReactor
 from asynqueue.wire import WireWorkerUniverse
 
-__all__ = ["Broken", "Local"]
+__all__ = ["Broken", "Local", "Program", "freePort", "processGone"]
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Local(WireWorkerUniverse):
@@ -136,3 +149,167 @@ class Broken(WireWorkerUniverse):
         """
         sys.stderr.write("what it says before\n")
         raise RuntimeError("it can't be made")
+
+
+def freePort() -> int:
+    """
+    Find a port that nothing listens at.
+
+    @return: Its number.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def processGone(pid: int) -> Deferred[None]:
+    """
+    Wait for the end of a process that needn't be a child of this one.
+
+    @param pid: Its ID.
+
+    @return: A Deferred that fires with C{None} when it has ended.
+    """
+
+    def wait() -> None:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            assert poll.poll(30_000), f"process {pid} lives on"
+        finally:
+            os.close(descriptor)
+
+    return deferToThread(wait)
+
+
+class Program(ProcessProtocol):
+    """
+    A program in a process of its own.
+
+    @ivar output: What it has written.
+
+    @ivar ended: Fires with its exit code.
+    """
+
+    def __init__(self, *args: str, env: dict[str, str] | None = None) -> None:
+        """
+        Run Python.
+
+        @param args: Its command line.
+
+        @param env: What its environment has besides.
+        """
+        self.output = ""
+        self.errors = ""
+        self.ended: Deferred[int | None] = Deferred()
+        self._waiting: list[tuple[str, str, Deferred[str]]] = []
+        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        reactor: Any = globalReactor()
+        self.process = reactor.spawnProcess(
+            self,
+            sys.executable,
+            [sys.executable, *args],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **(env or {})},
+        )
+        self.pid: int = self.process.pid
+
+    def line(self) -> Deferred[str]:
+        """
+        Wait for the first line of output.
+
+        @return: A Deferred that fires with it.
+        """
+        return self.outputWith("\n").addCallback(lambda text: text.split("\n")[0])
+
+    def outputWith(self, text: str) -> Deferred[str]:
+        """
+        Wait for output.
+
+        @param text: What is in it.
+
+        @return: A Deferred that fires with the output so far.
+        """
+        return self._wait("output", text)
+
+    def errorWith(self, text: str) -> Deferred[str]:
+        """
+        Wait for errors.
+
+        @param text: What is in them.
+
+        @return: A Deferred that fires with those so far.
+        """
+        return self._wait("errors", text)
+
+    def signal(self, number: int) -> None:
+        """
+        Send it a signal.
+
+        @param number: Which.
+        """
+        if not self.ended.called:
+            os.kill(self.pid, number)
+
+    async def kill(self) -> None:
+        """
+        End it.
+        """
+        if not self.ended.called:
+            self.signal(signal.SIGKILL)
+            await self.ended
+
+    def outReceived(self, data: bytes) -> None:
+        """
+        Take output.
+
+        @param data: It.
+        """
+        self.output += data.decode()
+        self._tell()
+
+    def errReceived(self, data: bytes) -> None:
+        """
+        Take errors.
+
+        @param data: They.
+        """
+        self.errors += data.decode()
+        self._tell()
+
+    def _wait(self, name: str, text: str) -> Deferred[str]:
+        """
+        Wait for a text.
+
+        @param name: Where it's to be.
+
+        @param text: It.
+
+        @return: A Deferred that fires with all that is there then.
+        """
+        d: Deferred[str] = Deferred()
+        self._waiting.append((name, text, d))
+        self._tell()
+        return d
+
+    def _tell(self) -> None:
+        """
+        Tell those who wait for what is there now.
+        """
+        for entry in list(self._waiting):
+            name, text, d = entry
+            if text in getattr(self, name):
+                self._waiting.remove(entry)
+                d.callback(getattr(self, name))
+
+    def processEnded(self, reason: Failure) -> None:
+        """
+        Note that it has ended.
+
+        @param reason: How.
+        """
+        value: Any = reason.value
+        self.ended.callback(0 if reason.check(ProcessDone) else value.exitCode)

@@ -52,8 +52,8 @@ _wire.making _wire.gate _wire.setup
 _wire.raised _wire.pushing _wire.iteration _wire.runner
 _wire.served _wire.link _wire.ends _wire.serverprocess
 _wire.client _wire.server
-_wire.managed _wire.localserver
-_wire.child _wire.manager
+_wire.command _wire.managed _wire.localserver
+_wire.child _wire.manager _wire.tap
 null process threads
 util workers wire credentials
 testing

@@ -7,23 +7,17 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import socket
 import stat
-import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ProcessDone
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThread
-from twisted.python.failure import Failure
 
 from asynqueue import TaskQueue
-from asynqueue._reactor import globalReactor
 from asynqueue.credentials import TLS, Key, makePair
 from asynqueue.errors import (
     AuthenticationError,
@@ -34,10 +28,8 @@ from asynqueue.errors import (
 from asynqueue.wire import ServerManager, WireWorker
 
 from ._fakes import LogLines
-from ._servers import Local
+from ._servers import Local, Program, freePort, processGone
 from ._wire import WireTestCase
-
-ROOT = Path(__file__).resolve().parent.parent
 
 #: A program that has a manager, and says where its server is.
 PROGRAM = """
@@ -72,115 +64,6 @@ def soon(attempts: int) -> float:
     @return: The delay.
     """
     return 0.01
-
-
-def freePort() -> int:
-    """
-    Find a port that nothing listens at.
-
-    @return: Its number.
-    """
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def processGone(pid: int) -> Deferred[None]:
-    """
-    Wait for the end of a process that needn't be a child of this one.
-
-    @param pid: Its ID.
-
-    @return: A Deferred that fires with C{None} when it has ended.
-    """
-
-    def wait() -> None:
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            import select
-
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-            assert poll.poll(30_000), f"process {pid} lives on"
-        finally:
-            os.close(descriptor)
-
-    return deferToThread(wait)
-
-
-class Program(ProcessProtocol):
-    """
-    A program in a process of its own.
-
-    @ivar output: What it has written.
-
-    @ivar ended: Fires with its exit code.
-    """
-
-    def __init__(self, *args: str, env: dict[str, str] | None = None) -> None:
-        """
-        Run Python.
-
-        @param args: Its command line.
-
-        @param env: What its environment has besides.
-        """
-        self.output = ""
-        self.errors = ""
-        self.ended: Deferred[int | None] = Deferred()
-        self._lines: list[Deferred[str]] = []
-        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-        reactor: Any = globalReactor()
-        self.process = reactor.spawnProcess(
-            self,
-            sys.executable,
-            [sys.executable, *args],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **(env or {})},
-        )
-        self.pid: int = self.process.pid
-
-    def line(self) -> Deferred[str]:
-        """
-        Wait for a line of output.
-
-        @return: A Deferred that fires with the first line.
-        """
-        d: Deferred[str] = Deferred()
-        self._lines.append(d)
-        self.outReceived(b"")
-        return d
-
-    def outReceived(self, data: bytes) -> None:
-        """
-        Take output.
-
-        @param data: It.
-        """
-        self.output += data.decode()
-        if "\n" in self.output:
-            lines, self._lines = self._lines, []
-            for d in lines:
-                d.callback(self.output.split("\n")[0])
-
-    def errReceived(self, data: bytes) -> None:
-        """
-        Take errors.
-
-        @param data: They.
-        """
-        self.errors += data.decode()
-
-    def processEnded(self, reason: Failure) -> None:
-        """
-        Note that it has ended.
-
-        @param reason: How.
-        """
-        value: Any = reason.value
-        self.ended.callback(0 if reason.check(ProcessDone) else value.exitCode)
 
 
 class ManagerTestCase(WireTestCase):
@@ -624,6 +507,13 @@ class EndTests(ManagerTestCase):
         await self._managerEnds("import os; os._exit(0)", None)
 
     async def _managerEnds(self, rest: str, number: int | None) -> None:
+        """
+        Have the process of a manager end.
+
+        @param rest: What it does when its server listens.
+
+        @param number: A signal that it's sent then, C{None} for none.
+        """
         script = self.folder / "script.py"
         script.write_text(
             PROGRAM.format(universe="'tests._servers.Local'", stdio=False, rest=rest)
