@@ -18,11 +18,13 @@ PACKAGE = Path(asynqueue.__file__).parent
 #: packages' C{__init__} counts as a module. The root package is above all.
 LAYERS = """
 _version errors _status _about _ended _process _process.shared _threads _wire
-_mainmodule _process.claims _process.regions _process.pickling
+_mainmodule _process.claims _process.regions _process.pickling _process.anonymous
+_process.parcels
 _reactor _log interfaces _process.framing _process.payloads _process.memory
 _calls _chunks info _delay _kill _sync _output _process.raised _process.starts
 _process.stream
-_process.options _process.buffers
+_process.options _process.outbox _process.inbox
+_process.boxes
 _sources _process.universe _process.exceptions _process.delivery
 _threads.loop _threads.channel _process.transport _process.jobs
 _feed _process.reactorchild
@@ -80,11 +82,15 @@ LIGHT = {
     "_chunks",
     "_mainmodule",
     "_process",
-    "_process.buffers",
+    "_process.anonymous",
+    "_process.boxes",
     "_process.child",
     "_process.claims",
     "_process.framing",
+    "_process.inbox",
     "_process.loop",
+    "_process.outbox",
+    "_process.parcels",
     "_process.payloads",
     "_process.pickling",
     "_process.raised",

@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 
 from asynqueue._mainmodule import preparation
 from asynqueue._process import reactorchild
-from asynqueue._process.buffers import Boxes
+from asynqueue._process.boxes import Boxes
 from asynqueue._process.exceptions import rebuild
 from asynqueue._process.framing import COUNT, SECONDS, Kind
 from asynqueue._process.payloads import dumps, loads

@@ -12,7 +12,9 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorFromThreads
 
-from .buffers import Arrival, Inbox, Outbox, SharedFile, anonymousFile
+from .anonymous import SharedFile, anonymousFile
+from .inbox import Arrival, Inbox
+from .outbox import Outbox
 from .pickling import Packed
 
 __all__ = ["Delivery", "Shipment"]
@@ -77,7 +79,7 @@ class Delivery:
         """
         self._tell = tell
         self._reactor = reactor
-        self._stays = False
+        self._stays = self._hasStayed = False
         self._closed = False
         self._threads: set[threading.Thread] = set()
         self._afterClose: list[Callable[[], object]] = []
@@ -122,10 +124,13 @@ class Delivery:
             elif payload is not None:
                 self._outbox.discard(payload)
 
-        if packed.size <= _AT_ONCE:
-            shipment.payload = put()
-        else:
-            self._inThread(put, arrived)
+        try:
+            if packed.size > _AT_ONCE:
+                self._inThread(put, arrived)
+            else:
+                shipment.payload = put()
+        except Exception as error:  # noqa: BLE001 - what is sent is the user's
+            self._reactor.callFromThread(arrived, None, error)
         return shipment
 
     def open(self, payload: memoryview, done: Callable[[], object]) -> Arrival:
@@ -160,22 +165,23 @@ class Delivery:
 
     def stay(self) -> None:
         """
-        Stay open when L{close} is called for the first time.
+        Stay open when L{close} is called for the first time, and not the second.
         """
-        self._stays = True
+        self._stays = not self._hasStayed
+        self._hasStayed = True
 
     def close(self) -> None:
         """
         Close the files. Results that are in use stay.
         """
-        if self._stays:
+        if self._stays or self._closed:
             self._stays = False
             return
         self._closed = True
         self._inbox.close()
         for file in self._files:
             # The system takes its time to give up what is in it.
-            if file.open and file.size() > _CLOSED_AT_ONCE:
+            if file.size() > _CLOSED_AT_ONCE:
                 self._inThread(file.close)
             else:
                 file.close()

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from .._mainmodule import MainModule
-from .buffers import Boxes
+from .boxes import Boxes
 from .claims import Claimer
 from .framing import Decoder, Frame, Kind, header
 from .payloads import loads

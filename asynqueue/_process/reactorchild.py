@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from .._calls import CallRunner
 from .._reactor import globalReactor
-from .buffers import Boxes
+from .boxes import Boxes
 from .framing import Kind
 from .stream import Stream
 from .universe import Universe

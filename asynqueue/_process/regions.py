@@ -5,12 +5,13 @@ Which parts of a file are in use. No input or output here.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from mmap import ALLOCATIONGRANULARITY
 
 __all__ = ["PAGE", "Regions"]
 
 #: Regions begin at multiples of this, and are as long, because only whole pages can be
-#: given back to the system. There's no harm if the system's own are larger.
-PAGE = 4096
+#: given back to the system.
+PAGE = ALLOCATIONGRANULARITY
 
 
 class Regions:
@@ -42,9 +43,9 @@ class Regions:
 
         @param length: How long it must be.
 
-        @return: Its offset in the file.
+        @return: Its offset in the file, where no other region in use begins.
         """
-        length = -(-length // PAGE) * PAGE
+        length = max(-(-length // PAGE), 1) * PAGE
         for i, (start, end) in enumerate(self._gaps):
             if end - start >= length:
                 if end - start == length:

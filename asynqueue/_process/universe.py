@@ -11,9 +11,10 @@ from typing import Any
 
 from .._calls import CallRunner
 from .._status import Status
-from .buffers import Boxes
+from .boxes import Boxes
 from .framing import COUNT, SECONDS, Frame, Kind
 from .payloads import NotPicklable, dumpsLarge, loads, told
+from .pickling import Packed
 from .raised import dumpsException
 from .stream import Flusher, Stream
 
@@ -133,13 +134,30 @@ class Universe:
             if isinstance(packed, bytes):
                 self._send(Kind.RESULT, number, head + packed)
             else:
-                payload = self.boxes.outbox.put(packed, head)
-                self._send(Kind.LARGE_RESULT, number, payload)
+                self._answerLarge(number, packed, head)
         elif status == Status.ITERATOR:
             self.streams[number] = Stream(number, result, self._send)
             self._send(Kind.ITERATOR, number, SECONDS.pack(seconds))
         else:
             self.fail(number, result.exception, str(result), seconds)
+
+    def _answerLarge(self, number: int, packed: Packed, head: bytes) -> None:
+        """
+        Send a large result.
+
+        @param number: The number of the call.
+
+        @param packed: The result.
+
+        @param head: What the payload begins with: how long the call took.
+        """
+        try:
+            payload = self.boxes.outbox.put(packed, head)
+        except MemoryError as error:
+            [seconds] = SECONDS.unpack(head)
+            self.fail(number, error, "There's no room for the result", seconds)
+        else:
+            self._send(Kind.LARGE_RESULT, number, payload)
 
     def fail(
         self, number: int, error: BaseException, text: str, seconds: float

@@ -23,9 +23,9 @@ from .._status import Status
 from .._task import forWorker, seriesList
 from ..errors import SerializationError, WorkerLost, WorkerStartError
 from ..interfaces import IRenewable, ISendsAhead, ITask, ITaskCanceller, IWorker
-from .buffers import Arrival
 from .exceptions import rebuild
 from .framing import COUNT, SECONDS, Frame, Kind
+from .inbox import Arrival
 from .iteration import Iteration
 from .jobs import AHEAD_SECONDS, Job, Pace
 from .memory import residentSize
@@ -372,6 +372,7 @@ class ProcessWorker:
         begun = [iteration.release() for iteration in self._iterations.values()]
         tasks = [task for task in begun if task is not None]
         tasks += [job.task for job in self._jobs]
+        self._giveUpShipments()
         self._jobs.clear()
         self._die(rudely=True)
         return tasks
@@ -472,6 +473,7 @@ class ProcessWorker:
                 self._taken -= not getattr(task, "direct", False)
                 self._resend(taken)
                 job.ready()
+                self._maybeStop()
                 return
             if self._hasAnswered(job):
                 self._resend(taken)
@@ -632,7 +634,7 @@ class ProcessWorker:
             or type(job.payload) is not bytes
         )
         jobs.append(job)
-        if held or child is None:
+        if held or child is None or self._endedEarly is not None:
             return
         kind, payload = Kind.CALL, job.payload
         if isinstance(payload, Packed):
@@ -647,8 +649,9 @@ class ProcessWorker:
         if ahead:
             child.sendAhead(Kind.AHEAD, job.number, payload)
         else:
+            if job.shipment is None:
+                job.since = perf_counter()
             job.payload, job.shipment = b"", None
-            job.since = perf_counter()
             child.send(kind, job.number, payload)
             job.end = child.accepted
             self._first = job
@@ -689,6 +692,15 @@ class ProcessWorker:
             job.task.errback(Failure(_unsent(job.task, reason)))
             job.ready()
         self._resend(unsent)
+        self._maybeStop()
+
+    def _giveUpShipments(self) -> None:
+        """
+        Don't go on to ship arguments.
+        """
+        for job in self._jobs:
+            if job.shipment is not None:
+                job.shipment.giveUp()
 
     def _recall(self, child: Child | None = None) -> list[Job]:
         """
@@ -815,6 +827,8 @@ class ProcessWorker:
         """
         Go on with what has come after a large result.
         """
+        if self.state is State.DEAD:
+            return
         self._received([])
         ended, self._endedEarly = self._endedEarly, None
         if ended is not None:
@@ -955,23 +969,25 @@ class ProcessWorker:
 
         @param ended: How.
         """
+        if self._arrival is not None and self._arrival[1].ready:
+            self._received([])
         if self._arrival is not None and not self._arrival[1].ready:
             # The child has said more than has been heard.
             self._endedEarly = ended
+            self._jobs.extend(self._recall())
             if self._child is not None:
                 self._child.delivery.stay()
             return
         state, self.state = self.state, State.DEAD
         child, self._child = self._child, None
+        self._arrival = None
         self._ended = ended
         self._cancelStartTimer()
         if state is not State.DYING and not (self._greeted and self._upToDate):
             self._starts.failed(None if self._failure else ended.signal)
         for job in self._recall(child):
             self._jobs.append(job)
-        for job in self._jobs:
-            if job.shipment is not None:
-                job.shipment.giveUp()
+        self._giveUpShipments()
         if child is not None:
             child.delivery.close()
         started = [job for job in self._jobs if self._mayHaveStarted(job, child)]
