@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
@@ -15,15 +15,19 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
 
 from asynqueue import ProcessQueue, ProcessWorker, errors
+from asynqueue._process import worker as processworker
 from asynqueue._process.claims import Claimer, Claims
 from asynqueue._process.framing import Kind
 from asynqueue._process.jobs import AHEAD_SECONDS, Pace
+from asynqueue._process.payloads import loads
 from asynqueue._process.worker import State
 from asynqueue._status import Status
 from asynqueue.interfaces import ISendsAhead
 from asynqueue.tasks import Task
 
 from . import _jobs as jobs
+from ._cases import same
+from ._fakes import FakeProcess, FakeReactor
 from .test_integration_process import ChildrenTestCase
 from .test_process import Sender, WorkerCase
 
@@ -574,6 +578,108 @@ class ReliefTests(WorkerCase):
             self.answer(1)
         self.shutDown()
         self.endAll()
+
+
+class _Worked:
+    """
+    A child that is played: it runs calls that only say how many seconds they take, in
+    the time of the reactor.
+
+    @ivar busy: How many seconds it has worked.
+    """
+
+    def __init__(self, process: FakeProcess, reactor: FakeReactor) -> None:
+        """
+        Play a child.
+
+        @param process: The process.
+
+        @param reactor: The reactor.
+        """
+        self.busy = 0.0
+        self._process = process
+        self._reactor = reactor
+        self._waiting: deque[tuple[int, int, bytes]] = deque()
+        self._works = False
+        Sender(process).hello()
+
+    def work(self) -> None:
+        """
+        Begin the next call that is there and hasn't been taken back.
+        """
+        self._waiting.extend(self._process.received())
+        while self._waiting and not self._works:
+            kind, number, payload = self._waiting.popleft()
+            if kind == Kind.CALL or (
+                kind == Kind.AHEAD and self._process.claim(number)
+            ):
+                _, (seconds,), _, _ = loads(payload)
+                self._works = True
+                self._reactor.callLater(seconds, self._done, number, seconds)
+
+    def _done(self, number: int, seconds: float) -> None:
+        """
+        Answer a call.
+
+        @param number: Its number.
+
+        @param seconds: How long it took.
+        """
+        self._works = False
+        self.busy += seconds
+        Sender(self._process).result(number, None, seconds)
+
+
+class UtilisationTests(WorkerCase):
+    """
+    Tests of how well children are used, in a time that is played.
+    """
+
+    def utilisation(self, durations: list[float]) -> float:
+        """
+        Have two children run calls that are queued at once.
+
+        @param durations: How many seconds each takes.
+
+        @return: How much of the time the children have worked.
+        """
+        self.patch(processworker, "perf_counter", self.reactor.seconds)
+        q = ProcessQueue(2, reactor=self.reactor)
+        processes = self.reactor.processes[-2:]
+        children = [_Worked(process, self.reactor) for process in processes]
+        self.reactor.serve()
+        start = self.reactor.seconds()
+        calls = [q.call(same, seconds) for seconds in durations]
+        while not all(d.called for d in calls):
+            for child in children:
+                child.work()
+            due = min(call.getTime() for call in self.reactor.getDelayedCalls())
+            self.reactor.advance(max(0.0, due - self.reactor.seconds()))
+            self.reactor.serve()
+        taken: float = self.reactor.seconds() - start
+        q.shutdown()
+        for process in processes:
+            process.end()
+        busy: float = sum(child.busy for child in children)
+        return busy / (2 * taken)
+
+    def test_mixed(self) -> None:
+        """
+        Where calls of a microsecond and of a tenth of a second come in any order, no
+        long one waits behind another while a child has nothing to do.
+        """
+        for seed in range(5):
+            choice = random.Random(seed).choices
+            durations = choice([1e-6, 0.1], weights=[20, 1], k=2000)
+            self.assertGreaterEqual(self.utilisation(durations), 0.95, seed)
+
+    def test_behindLong(self) -> None:
+        """
+        What was sent ahead before a long one was begun doesn't wait for it while the
+        other child has nothing to do.
+        """
+        durations = [1e-6] * 1000 + [0.1] + [1e-3] * 100
+        self.assertGreaterEqual(self.utilisation(durations), 0.95)
 
 
 class KilledTests(ChildrenTestCase):
