@@ -701,15 +701,24 @@ class KilledTests(ChildrenTestCase):
         kills = 0
 
         def succeeded(result: int, number: int) -> None:
+            """
+            Note a result.
+            """
             self.assertEqual(result, number)
             fired[number] += 1
 
         def failed(failure: Any, number: int) -> None:
+            """
+            Note that a task was lost.
+            """
             failure.trap(errors.WorkerLost)
             fired[number] += 1
             lost.append(number)
 
         def kill(result: Any) -> Any:
+            """
+            Kill a child.
+            """
             nonlocal kills
             worker = random.choice(q.workers())
             if worker.process.pid is not None:
