@@ -1,0 +1,872 @@
+"""
+Tests of attacks on the ends of connections: pickles wherever they can be put, what was
+heard before said again, and very many frames that are nearly right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import logging
+import os
+import pickle
+import random
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from asynqueue import ProcessQueue, TaskQueue, ThreadQueue
+from asynqueue._reactor import globalReactor
+from asynqueue._wire import commands, doors
+from asynqueue._wire.gate import ClientGate, Terms
+from asynqueue._wire.places import Place
+from asynqueue._wire.values import Codec
+from asynqueue.null import NullQueue
+from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse
+
+from ._certificates import SSL, Identity
+from ._wire import WireTestCase, box
+
+KEY = Key(b"k" * 32)
+
+LOCAL = IPv4Address("TCP", "127.0.0.1", 7)
+
+#: What has been run that mustn't be.
+ran: list[str] = []
+
+
+def run(what: str) -> str:
+    """
+    Be run, though nobody should.
+
+    @param what: By what.
+
+    @return: It.
+    """
+    ran.append(what)
+    return what
+
+
+class Bomb:
+    """
+    Something that runs a function when it's unpickled.
+    """
+
+    def __reduce__(self) -> Any:
+        """
+        Be pickled.
+
+        @return: What's to be run.
+        """
+        return run, ("a pickle",)
+
+
+BOMB = pickle.dumps(Bomb())
+
+#: As raw bytes, as an encoded value, and as one with buffers beside it.
+BOMBS = (BOMB, b"K\0" + BOMB, b"K\1" + bytes(8) + BOMB)
+
+#: All commands that there are.
+COMMANDS = [
+    command
+    for _, command in inspect.getmembers(commands, inspect.isclass)
+    if issubclass(command, amp.Command) and command.__name__ in commands.__all__
+]
+
+
+class Watch:
+    """
+    Counts how often anything is unpickled.
+
+    @ivar calls: What was done about pickles.
+    """
+
+    def __init__(self) -> None:
+        """
+        Begin.
+        """
+        self.calls: list[str] = []
+        self._isOn = False
+        # The interpreter tells of each name that is looked up for a pickle, also if
+        # somebody has got hold of the functions before.
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, arguments: Any) -> None:
+        """
+        Note what the interpreter tells.
+
+        @param event: What it tells of.
+
+        @param arguments: More about it.
+        """
+        if self._isOn and event == "pickle.find_class":
+            self.calls.append(event)
+
+    @contextlib.contextmanager
+    def on(self) -> Iterator[list[str]]:
+        """
+        Watch.
+
+        @return: What is done about pickles meanwhile.
+        """
+
+        def counted(name: str) -> Callable[..., Any]:
+            """
+            Have a function counted.
+
+            @param name: Its name.
+
+            @return: What takes its place.
+            """
+            original = getattr(pickle, name)
+
+            def called(*args: Any, **kw: Any) -> Any:
+                """
+                Be counted, and do it.
+
+                @param args: Its arguments.
+
+                @param kw: Its keywords.
+
+                @return: What it returns.
+                """
+                self.calls.append(name)
+                return original(*args, **kw)
+
+            return called
+
+        self.calls.clear()
+        ran.clear()
+        names = ("load", "loads", "Unpickler", "_load", "_loads", "_Unpickler")
+        patches = [mock.patch.object(pickle, name, counted(name)) for name in names]
+        for patch in patches:
+            patch.start()
+        self._isOn = True
+        try:
+            yield self.calls
+        finally:
+            self._isOn = False
+            for patch in patches:
+                patch.stop()
+
+
+watch = Watch()
+
+
+def attacks() -> Iterator[bytes]:
+    """
+    Put a pickle into each field of each command, and wherever else there's room.
+
+    @return: Boxes.
+    """
+    for bomb in BOMBS:
+        for command in COMMANDS:
+            fields = {name.decode(): b"1" for name, _ in command.arguments}
+            fields |= {"_command": command.commandName, "_ask": b"1"}
+            fields |= {"methodName": b"note"} if "methodName" in fields else {}
+            for name in fields:
+                yield box(**{**fields, name: bomb})
+            yield box(**dict.fromkeys(fields, bomb))
+            yield box(**{**fields, bomb.decode("latin-1")[:200]: b"1"})
+        for name in ("_answer", "_error", "_ask", "_error_code", "_error_description"):
+            yield box(**{name: bomb})
+            yield box(_answer=b"1", **({name: bomb} if name != "_answer" else {}))
+        note = {"_command": b"RunTask", "_ask": b"7", "methodName": b"note"}
+        yield box(**note, ID=b"7", size=b"%d" % len(bomb)) + box(
+            _command=b"Chunk",
+            ID=b"7",
+            data=b"v" + len(bomb).to_bytes(8, "big") + bomb,
+        )
+        yield bomb
+        yield b"\0\0" + bomb
+
+
+class InlinePool:
+    """
+    A pool of threads without threads.
+    """
+
+    def callInThreadWithCallback(
+        self, onResult: Callable[..., object], f: Callable[..., Any], *args: Any
+    ) -> None:
+        """
+        Make a call.
+
+        @param onResult: Called with how it went.
+
+        @param f: What is called.
+
+        @param args: Its arguments.
+        """
+        try:
+            result = f(*args)
+        except Exception:  # noqa: BLE001 - as a pool does
+            onResult(False, Failure())
+        else:
+            onResult(True, result)
+
+
+class InlineReactor(Clock):
+    """
+    A reactor whose threads do all at once.
+    """
+
+    def getThreadPool(self) -> InlinePool:
+        """
+        Get the pool.
+
+        @return: It.
+        """
+        return InlinePool()
+
+    def callFromThread(self, f: Callable[..., object], *args: Any) -> None:
+        """
+        Make a call.
+
+        @param f: What is called.
+
+        @param args: Its arguments.
+        """
+        f(*args)
+
+
+def clientTerms(key: Key | None) -> Terms:
+    """
+    Make what a server must prove.
+
+    @param key: The key that it must have.
+
+    @return: It.
+    """
+    return Terms(Place.parse("tcp:127.0.0.1:7", False), key, None)
+
+
+class Connection:
+    """
+    A connection with a server, in memory.
+
+    @ivar protocol: The server's end.
+    """
+
+    def __init__(self, server: WireServer) -> None:
+        """
+        Connect.
+
+        @param server: The server.
+        """
+        self.transport = StringTransport(peerAddress=LOCAL)
+        self.protocol: Any = server._listener._factory.buildProtocol(LOCAL)
+        self.protocol.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> bytes:
+        """
+        Send something.
+
+        @param data: It.
+
+        @return: What has come back.
+        """
+        self.protocol.dataReceived(data)
+        answer: bytes = self.transport.value()
+        self.transport.clear()
+        return answer
+
+    def enter(self, key: Key | None) -> None:
+        """
+        Prove that one has a key.
+
+        @param key: The key.
+        """
+        gate = ClientGate(lambda: mock.Mock(transport=None), clientTerms(key))
+        gate.makeConnection(StringTransport(peerAddress=LOCAL))
+        transport: Any = gate.transport
+        while data := transport.value():
+            transport.clear()
+            gate.dataReceived(self.send(data))
+        assert gate.opened.called
+
+    def close(self) -> None:
+        """
+        End it.
+        """
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+class Small(WireWorkerUniverse):
+    """
+    A universe that takes anything.
+    """
+
+    def note(self, *args: Any, **kw: Any) -> None:
+        """
+        Take what comes.
+
+        @param args: It.
+
+        @param kw: It.
+        """
+
+    def echo(self, *args: Any) -> Any:
+        """
+        Give it back.
+
+        @param args: It.
+
+        @return: It.
+        """
+        return args
+
+    def count(self, n: Any = 9) -> Iterator[Any]:
+        """
+        Count.
+
+        @param n: How far.
+
+        @return: An iterator.
+        """
+        yield from range(n)
+
+    def wait(self) -> Deferred[None]:
+        """
+        Wait for ever.
+
+        @return: A Deferred.
+        """
+        return Deferred()
+
+
+class PickleTests(SynchronousTestCase):
+    """
+    Tests of pickles wherever they can be put, in memory.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make servers.
+        """
+        self.clock = InlineReactor()
+        self.quiet = logging.getLogger("asynqueue")
+        level = self.quiet.level
+        self.quiet.setLevel(logging.CRITICAL)
+        self.addCleanup(self.quiet.setLevel, level)
+
+    def server(self, **kw: Any) -> WireServer:
+        """
+        Make a server.
+
+        @param kw: Keywords of it.
+
+        @return: It.
+        """
+        return WireServer("tcp:0", Small(), reactor=self.clock, **kw)
+
+    def test_watch(self) -> None:
+        """
+        The tests would notice: pickles that are accepted are counted, and run.
+        """
+        server = self.server(insecure=True)
+        server._codec = Codec(pickles=True)
+        with watch.on() as calls:
+            connection = Connection(server)
+            connection.send(
+                box(_command=b"RunTask", _ask=b"1", methodName=b"note", args=BOMBS[1])
+            )
+        self.assertEqual(calls, ["Unpickler", "pickle.find_class"])
+        self.assertEqual(ran, ["a pickle"])
+
+    def test_complete(self) -> None:
+        """
+        There are attacks on all commands.
+        """
+        self.assertEqual(len(COMMANDS), 12)
+        self.assertGreater(len(list(attacks())), 150)
+
+    def test_before(self) -> None:
+        """
+        Nothing is unpickled, run or answered before a client has proved who it is.
+        """
+        server = self.server(key=KEY)
+        with watch.on() as calls:
+            for attack in attacks():
+                connection = Connection(server)
+                self.assertNotIn(b"status", connection.send(attack))
+                self.clock.advance(1)
+                connection.close()
+        self.assertEqual((calls, ran, server._peers), ([], [], set()))
+
+    def test_afterFailure(self) -> None:
+        """
+        Nor after it has failed to, on the same connection.
+        """
+        server = self.server(key=KEY)
+        hello = box(_command=b"Hello", _ask=b"1", version=b"1", nonce=bytes(32))
+        prove = box(_command=b"Prove", _ask=b"2", proof=bytes(32))
+        with watch.on() as calls:
+            for attack in attacks():
+                connection = Connection(server)
+                connection.send(hello)
+                connection.send(prove + attack)
+                self.assertEqual(connection.send(attack), b"")
+                self.clock.advance(1)
+                self.assertNotIn(b"status", connection.send(attack))
+                connection.close()
+        self.assertEqual((calls, ran, server._peers), ([], [], set()))
+
+    def test_afterSuccess(self) -> None:
+        """
+        With a key alone pickles aren't accepted, whoever sends them.
+        """
+        server = self.server(key=KEY)
+        with watch.on() as calls:
+            for attack in attacks():
+                connection = Connection(server)
+                connection.enter(KEY)
+                self.assertEqual(len(server._peers), 1)
+                connection.send(attack)
+                connection.close()
+        self.assertEqual((calls, ran, server._peers), ([], [], set()))
+
+    def test_client(self) -> None:
+        """
+        Nor does a client unpickle what it's answered, before or after the server has
+        proved who it is.
+        """
+        answers = [
+            box(_answer=b"1", status=status, result=bomb, ID=bomb)
+            for bomb in BOMBS
+            for status in (b"r", b"e", b"i", b"c", b"n", b"t", b"d", bomb)
+        ]
+        with watch.on() as calls:
+            for attack in (*attacks(), *answers):
+                worker = WireWorker(
+                    Small, "tcp:127.0.0.1:7", key=KEY, reactor=self.clock
+                )
+                early = ClientGate(worker._makeLink, clientTerms(KEY))
+                early.makeConnection(StringTransport(peerAddress=LOCAL))
+                early.opened.addErrback(lambda _: None)
+                early.dataReceived(attack)
+                self.assertIsNone(early._inner)
+                q = TaskQueue(reactor=self.clock)
+                q.attachWorker(worker).addErrback(lambda _: None)
+                d = q.call("note", 1, retries=0).addErrback(lambda _: None)
+                late = ClientGate(worker._makeLink, clientTerms(KEY))
+                late.transport = StringTransport(peerAddress=LOCAL)
+                late.open({b"version": b"1", b"pickle": b"1"})
+                late.dataReceived(attack)
+                late.connectionLost(Failure(ConnectionDone()))
+                q.shutdown(timeout=0)
+                self.assertTrue(d.called)
+                self.clock.advance(100)
+        self.assertEqual((calls, ran), ([], []))
+
+
+class SocketTests(WireTestCase):
+    """
+    Tests of attacks over real sockets.
+    """
+
+    def setUp(self) -> None:
+        """
+        Refuse quickly, however many are refused, and say nothing of each.
+        """
+        super().setUp()
+        self.patch(doors, "_LONGEST", 0.0)
+        logger = logging.getLogger("asynqueue")
+        self.addCleanup(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+
+    async def attack(self, data: bytes, creator: Any = None) -> bytes:
+        """
+        Send something to the server.
+
+        @param data: It.
+
+        @param creator: What makes the connection of OpenSSL, C{None} for no TLS.
+
+        @return: What has come back until the server has ended the connection.
+        """
+        client = Attacker(data)
+        description = self.description.replace("tls:", "tcp:")
+        endpoint = clientFromString(globalReactor(), description)
+        await endpoint.connect(Factory.forProtocol(lambda: client))
+        return await client.lost
+
+    async def test_pickles(self) -> None:
+        """
+        Pickles run nothing over real sockets either: with a key, and under TLS.
+        """
+        some = list(attacks())[::7]
+        servers: list[dict[str, Any]] = [{"description": "tcp:0", "key": KEY}]
+        if SSL is not None:
+            tls = Identity("server").accepting(Identity("client"))
+            servers.append({"description": "tls:0", "tls": tls})
+        with watch.on() as calls:
+            for kw in servers:
+                server = await self.serve(**kw)
+                for attack in some:
+                    # What isn't a whole box is waited for.
+                    answer = await self.attack(attack + b"\xff" * 4000)
+                    self.assertNotIn(b"status", answer)
+                self.assertEqual(server._peers, set())
+                await server.stop()
+        self.assertEqual((calls, ran, self.universe.log), ([], [], []))
+
+    async def test_replayed(self) -> None:
+        """
+        All that a client with the key has said, said again, has nothing run.
+        """
+        await self.serve(description="tcp:0", key=KEY)
+        said: list[bytes] = []
+        q = TaskQueue()
+        self.closers.append(lambda: q.shutdown(timeout=0))
+        worker = self.worker(key=KEY)
+        real = ClientGate.makeConnection
+
+        def tapped(gate: Any, transport: Any) -> None:
+            """
+            Listen in.
+
+            @param gate: The client's end.
+
+            @param transport: Its transport.
+            """
+            write = transport.write
+
+            def tap(data: bytes) -> None:
+                """
+                Keep what is sent, and send it.
+
+                @param data: It.
+                """
+                said.append(data)
+                write(data)
+
+            transport.write = tap
+            real(gate, transport)
+
+        with mock.patch.object(ClientGate, "makeConnection", tapped):
+            await q.attachWorker(worker)
+        self.assertEqual(await q.call("note", "once"), "once")
+        self.assertGreater(len(said), 2)
+        answer = await self.attack(b"".join(said))
+        self.assertIn(b"KEY", answer)
+        self.assertEqual(self.universe.log, ["once"])
+
+    async def test_refusedAll(self) -> None:
+        """
+        A server that refuses a thousand clients goes on, keeps nothing of them, and
+        lets the next one in at once that has the key.
+        """
+        server = await self.serve(description="tcp:0", key=KEY)
+        hello = box(_command=b"Hello", _ask=b"1", version=b"1", nonce=bytes(32))
+        for _ in range(20):
+            ds = [self.attack(hello + hello) for _ in range(50)]
+            for d in [Deferred.fromCoroutine(c) for c in ds]:
+                await d
+        self.assertEqual((server._peers, len(server._listener.doors)), (set(), 0))
+        q = await self.queue(key=KEY)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+
+
+class Attacker(Protocol):
+    """
+    A client that sends something, and waits for the end.
+
+    @ivar lost: Fires with what has come back.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """
+        Make one.
+
+        @param data: What it sends.
+        """
+        self.lost: Deferred[bytes] = Deferred()
+        self._data = data
+        self._received = b""
+
+    def connectionMade(self) -> None:
+        """
+        Send it.
+        """
+        assert self.transport is not None
+        self.transport.write(self._data)
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        Keep what comes back.
+
+        @param data: It.
+        """
+        self._received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """
+        Note the end.
+
+        @param reason: Why.
+        """
+        self.lost.callback(self._received)
+
+
+def memory() -> int:
+    """
+    Tell how much memory the process has, or has had at most where it can't be told.
+
+    @return: Bytes.
+    """
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+class Mutations:
+    """
+    Makes frames that are nearly right.
+    """
+
+    def __init__(self, seed: int, frames: list[bytes]) -> None:
+        """
+        Begin.
+
+        @param seed: Where chance starts from.
+
+        @param frames: Frames that are right.
+        """
+        self.chance = random.Random(seed)
+        self._frames = frames
+
+    def next(self) -> bytes:
+        """
+        Make a frame.
+
+        @return: It.
+        """
+        chance = self.chance
+        frame = bytearray(chance.choice(self._frames))
+        for _ in range(chance.choice((0, 1, 1, 2, 4))):
+            at = chance.randrange(len(frame))
+            kind = chance.randrange(6)
+            if kind == 0:
+                frame[at] = chance.randrange(256)
+            elif kind == 1:
+                frame[at] ^= 1 << chance.randrange(8)
+            elif kind == 2:
+                del frame[at : at + chance.randrange(1, 9)]
+            elif kind == 3:
+                frame[at:at] = chance.randbytes(chance.randrange(1, 9))
+            elif kind == 4:
+                other = chance.choice(self._frames)
+                frame[at:] = other[chance.randrange(len(other)) :]
+            else:
+                frame[at : at + 2] = chance.choice((b"\0\0", b"\xff\xff", b"\0\1"))
+            frame = frame or bytearray(b"\0")
+        return bytes(frame)
+
+
+class FuzzTests(SynchronousTestCase):
+    """
+    Tests of very many frames that are nearly right.
+    """
+
+    def setUp(self) -> None:
+        """
+        Say nothing of each of them.
+        """
+        logger = logging.getLogger("asynqueue")
+        self.addCleanup(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+        self.failures: list[Failure] = []
+        patch = mock.patch(
+            "asynqueue._wire.peer.log.failure",
+            lambda *_, **__: self.failures.append(Failure()),
+        )
+        patch.start()
+        self.addCleanup(patch.stop)
+        self.clock = InlineReactor()
+
+    def talk(self) -> list[bytes]:
+        """
+        Make what a client may say.
+
+        @return: Frames.
+        """
+        codec = Codec()
+        run = {"_command": b"RunTask"}
+        args = codec.encode(((1, "two", b"three", [4.0, None, {"five": 6}]), {}))
+        stream = len(args).to_bytes(8, "big")
+        return [
+            box(_command=b"Hello", _ask=b"1", version=b"1", nonce=bytes(32)),
+            box(_command=b"Prove", _ask=b"2", proof=bytes(32)),
+            box(**run, _ask=b"3", ID=b"3", methodName=b"echo", args=codec.encode((1,))),
+            box(**run, _ask=b"4", ID=b"4", methodName=b"count"),
+            box(**run, _ask=b"5", methodName=b"count", args=codec.encode((3,))),
+            box(**run, _ask=b"6", ID=b"6", methodName=b"wait"),
+            box(**run, _ask=b"7", ID=b"7", methodName=b"echo", size=b"%d" % len(args)),
+            box(_command=b"Chunk", ID=b"7", data=b"v" + stream + args),
+            box(**run, _ask=b"8", ID=b"8", methodName=b"note", size=b"500000000"),
+            box(_command=b"Chunk", ID=b"8", data=b"v" + bytes(3) + b"\x1d\xcd\x65\0\0"),
+            box(_command=b"Credit", ID=b"4", items=b"5", bytes=b"100"),
+            box(_command=b"Close", ID=b"4"),
+            box(_command=b"Cancel", ID=b"6"),
+            box(_command=b"GetNext", _ask=b"9", ID=b"1"),
+            box(_command=b"Beat"),
+            box(_answer=b"1"),
+            box(_error=b"1", _error_code=b"UNKNOWN", _error_description=b"?"),
+        ]
+
+    def fuzz(self, server: WireServer, key: Key | None, count: int, seed: int) -> None:
+        """
+        Send frames, on a new connection whenever the server has ended one.
+
+        @param server: The server.
+
+        @param key: What is proved first, C{None} for nothing.
+
+        @param count: How many frames.
+
+        @param seed: Where chance starts from.
+        """
+        mutations = Mutations(seed, self.talk())
+        connection: Connection | None = None
+        gc.collect()
+        before = highest = memory()
+        for i in range(count):
+            if connection is None:
+                connection = Connection(server)
+                if key is not None:
+                    connection.enter(key)
+            connection.send(mutations.next())
+            if i % 97 == 0:
+                self.clock.advance(1)
+                highest = max(highest, memory())
+            if connection.transport.disconnecting or i % 50 == 49:
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+        self.clock.advance(60)
+        self.assertEqual(self.failures, [])
+        self.assertLess(max(highest, memory()) - before, 64 << 20)
+        self.assertEqual((server._peers, len(server._listener.doors)), (set(), 0))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def finish(self, server: WireServer) -> None:
+        """
+        See that a server still works.
+
+        @param server: The server.
+        """
+        connection = Connection(server)
+        connection.enter(KEY)
+        answer = connection.send(
+            box(
+                _command=b"RunTask",
+                _ask=b"1",
+                methodName=b"echo",
+                args=Codec().encode(("still here",)),
+            )
+        )
+        self.assertIn(b"still here", answer)
+        connection.close()
+
+    def test_before(self) -> None:
+        """
+        40,000 frames from clients that nobody knows.
+        """
+        server = WireServer("tcp:0", Small(), key=KEY, reactor=self.clock)
+        with watch.on() as calls:
+            self.fuzz(server, None, 40_000, 1)
+        self.assertEqual(calls, [])
+        self.finish(server)
+
+    def test_after(self) -> None:
+        """
+        60,000 from clients that have the key.
+        """
+        server = WireServer("tcp:0", Small(), key=KEY, reactor=self.clock)
+        with watch.on() as calls:
+            self.fuzz(server, KEY, 60_000, 2)
+        self.assertEqual(calls, [])
+        self.finish(server)
+        self.assertEqual(server.runner.iterators, {})
+
+
+def linksOf(pid: str) -> set[str]:
+    """
+    List what a process has open.
+
+    @param pid: The process.
+
+    @return: What its descriptors stand for.
+    """
+    links = set()
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        # The descriptor of the listing itself is among them, and gone.
+        with contextlib.suppress(FileNotFoundError):
+            links.add(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return links
+
+
+def listening() -> list[str]:
+    """
+    Find where this process and its children listen on the network.
+
+    @return: Addresses as the system writes them.
+    """
+    own = str(os.getpid())
+    links = linksOf(own)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            stat = (folder / "stat").read_text()
+            if stat.rpartition(")")[2].split()[1] == own:
+                links |= linksOf(folder.name)
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in links:
+                found.append(fields[1].partition(":")[0])
+    return found
+
+
+class ListenerTests(WireTestCase):
+    """
+    Tests of where is listened.
+    """
+
+    if not Path("/proc/self/net/tcp").exists():
+        skip = "The system doesn't say where is listened"
+
+    async def test_localOnly(self) -> None:
+        """
+        No local class listens on the network, and a server with a key only where this
+        machine alone can reach it.
+        """
+        queues = [ProcessQueue(1), ThreadQueue(), NullQueue()]
+        for q in queues:
+            self.closers.append(q.shutdown)
+            await q.call(abs, -1)
+        await self.serve()
+        await (await self.queue()).call("add", 1)
+        self.assertEqual(listening(), [])
+        await self.serve(description="tcp:0", key=KEY)
+        await self.serve(description="tcp:0", insecure=True)
+        self.assertEqual(listening(), ["0100007F", "0100007F"])
