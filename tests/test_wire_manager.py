@@ -606,6 +606,13 @@ class RestartTests(ManagerTestCase):
         attempts: list[int] = []
 
         def backoff(attempt: int) -> float:
+            """
+            Note how often.
+
+            @param attempt: How often.
+
+            @return: No time.
+            """
             attempts.append(attempt)
             return 0
 

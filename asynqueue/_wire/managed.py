@@ -42,6 +42,8 @@ class _Watch(threading.Thread):
 
     @ivar alone: Whether the manager has gone without a word.
 
+    @ivar over: Whether the server is to stop.
+
     @ivar stop: Called in this thread to stop the server, C{None} before it's there.
     """
 
@@ -56,6 +58,7 @@ class _Watch(threading.Thread):
         """
         super().__init__(name="asynqueue manager", daemon=True)
         self.alone = False
+        self.over = False
         self.stop: Callable[[], object] | None = None
         self._pipe = pipe
         self._timeout = timeout
@@ -65,6 +68,8 @@ class _Watch(threading.Thread):
         Wait.
         """
         self.alone = STOP not in self._pipe.read()
+        # Before the other is looked at, as the main thread does it the other way round.
+        self.over = True
         if self.stop is not None:
             self.stop()
         elif self._timeout is None:
@@ -150,6 +155,8 @@ def _serve(server: WireServer, watch: _Watch) -> int:
 
     reactor.callWhenRunning(start)
     watch.stop = lambda: reactor.callFromThread(stop)
+    if watch.over:
+        watch.stop()
     reactor.run()
     return 1 if failures else 0
 
