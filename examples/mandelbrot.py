@@ -24,6 +24,7 @@ import sys
 import zlib
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Any, BinaryIO
 
@@ -92,7 +93,11 @@ class PNG:
 
 
 async def render(
-    q: TaskQueue, view: View, file: BinaryIO, progress: Callable[[float], None]
+    q: TaskQueue,
+    view: View,
+    file: BinaryIO,
+    progress: Callable[[float], None],
+    call: Callable[[View, int, int], Any] | None = None,
 ) -> None:
     """
     Render a picture in the workers of a queue.
@@ -104,7 +109,11 @@ async def render(
     @param file: Where the PNG file is written.
 
     @param progress: Called with the share of the rows that have been written.
+
+    @param call: Has rows rendered in the queue. By default, as a call of
+        C{renderStrip}.
     """
+    call = call or partial(q.call, renderStrip)
     columns, height = view.size
     png = PNG(file, view.size)
     rows = max(1, STRIP_SAMPLES // (columns * view.samples**2))
@@ -117,7 +126,7 @@ async def render(
             # don't gather here if the first of them takes the longest.
             while tops and len(window) < ahead:
                 top = tops.popleft()
-                window.append(q.call(renderStrip, view, top, min(rows, height - top)))
+                window.append(call(view, top, min(rows, height - top)))
             # Strips are ready in any order, and waited for in theirs.
             png.write(await window.popleft())
             progress(1 - (len(tops) + len(window)) * rows / height)
@@ -242,19 +251,46 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
     print(options.output)
 
 
-def parse(argv: list[str]) -> argparse.Namespace:
+def count(text: str) -> int:
+    """
+    Read a number of things.
+
+    @param text: The number.
+
+    @return: It.
+
+    @raise ValueError: If it's none.
+    """
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
+def addWorkers(parser: argparse.ArgumentParser) -> None:
+    """
+    Add options about the workers to a command line.
+
+    @param parser: What reads it.
+    """
+    parser.add_argument("--workers", type=count, metavar="N", help="one for each core")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--serial", action="store_true", help="without child processes")
+    how.add_argument("--compare", action="store_true", help="both, for the speed-up")
+
+
+def parse(
+    argv: list[str],
+    addMore: Callable[[argparse.ArgumentParser], None] = addWorkers,
+) -> argparse.Namespace:
     """
     Read the command line.
 
     @param argv: It.
 
+    @param addMore: Adds options besides those about the picture.
+
     @return: What it says.
     """
-
-    def count(text: str) -> int:
-        if (number := int(text)) < 1:
-            raise ValueError
-        return number
 
     def size(text: str) -> tuple[int, int]:
         columns, height = map(count, text.split("x"))
@@ -282,10 +318,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     add("--width", type=length, default=3.5, metavar="W", help="%(default)s")
     add("--iterations", type=count, default=1000, metavar="N", help="%(default)s")
     add("--samples", type=count, default=4, metavar="N", help="squared, for a pixel: 4")
-    add("--workers", type=count, metavar="N", help="one for each core")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--serial", action="store_true", help="without child processes")
-    how.add_argument("--compare", action="store_true", help="both, for the speed-up")
+    addMore(parser)
     # The center may start with a minus, as an option does.
     for i in [i for i, text in enumerate(argv[:-1]) if text == "--center"][::-1]:
         argv[i : i + 2] = [f"--center={argv[i + 1]}"]

@@ -24,6 +24,8 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from ._servers import Program, freePort
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -293,6 +295,94 @@ class MandelbrotTests(ExampleTestCase):
         self.assertEqual(code, 1)
         self.assertIn("The picture can't be written", err)
         self.assertNotIn("Traceback", err)
+
+
+class RemoteTests(ExampleTestCase):
+    """
+    Tests of C{remote.py}.
+    """
+
+    if find_spec("numpy") is None or find_spec("OpenSSL") is None:
+        skip = "numpy or pyOpenSSL isn't installed"
+
+    #: A picture of many strips.
+    VIEW = ("--center=-0.7,0.1", "--width=1.5", "--size=200x600", "--iterations=99")
+
+    async def serial(self) -> Any:
+        """
+        Render the picture without servers.
+
+        @return: It.
+        """
+        output = self.path("serial.png")
+        _, err, code = await run(
+            "mandelbrot.py", *self.VIEW, "--serial", "--output", output
+        )
+        self.assertEqual(code, 0, err)
+        return readPNG(Path(output))
+
+    async def test_killed(self) -> None:
+        """
+        Though one of the servers is killed half-way, the picture is the same as without
+        servers, pixel for pixel, and nothing is left.
+        """
+        temporary = self.folder / "t"
+        temporary.mkdir()
+        self.patch(os, "environ", {**os.environ, "TMPDIR": str(temporary)})
+        output = self.path("m.png")
+        out, err, code = await run("remote.py", *self.VIEW, "--output", output)
+        self.assertEqual(code, 0, err)
+        self.assertRegex(err, r"5\d %\nServer \d+ was killed\.\n(.|\n)*100 %\n")
+        self.assertIn("2 servers: 120,000 pixels in", out)
+        self.assertEqual(os.listdir(temporary), [])
+        self.assertEqual(readPNG(Path(output)), await self.serial())
+
+    async def test_elsewhere(self) -> None:
+        """
+        It's rendered on servers that are there already, started as the docs say.
+        """
+        folder = self.path("tls")
+        made = await getProcessOutputAndValue(
+            sys.executable,
+            ["-m", "asynqueue.credentials", "pair", folder],
+            env=environment(),
+        )
+        self.assertEqual(made[2], 0, made[1])
+        port = freePort()
+        server = Program(
+            *("-m", "asynqueue.wire", f"--tls={folder}/server.pem"),
+            *(f"tls:{port}:interface=127.0.0.1", "remote.Fractal"),
+            env={"PYTHONPATH": f"{ROOT}/examples:{environment()['PYTHONPATH']}"},
+        )
+        try:
+            await server.errorWith("is there")
+            output = self.path("m.png")
+            _, err, code = await run(
+                *("remote.py", *self.VIEW, "--output", output),
+                *(f"--tls={folder}/client.pem", f"--at=tls:127.0.0.1:{port}"),
+            )
+        finally:
+            await server.kill()
+        self.assertEqual(code, 0, err)
+        self.assertEqual(readPNG(Path(output)), await self.serial())
+
+    async def test_ctrlC(self) -> None:
+        """
+        Ctrl-C ends the program with exit code 130 and a word about it, without a
+        traceback, half a picture, or a server that lives on.
+        """
+        terminal = Terminal(
+            *("remote.py", "--output", self.path("m.png"), "--size=400x4000"),
+            *("--center=-0.16,1.04", "--width=0.0001", "--iterations=100000"),
+        )
+        await terminal.expect("[#")
+        terminal.pressCtrlC()
+        self.assertEqual(await terminal.ended, 130, terminal.output)
+        self.assertIn("Interrupted", terminal.output)
+        self.assertNotIn("Traceback", terminal.output)
+        self.assertNotIn("Unhandled", terminal.output)
+        self.assertEqual(os.listdir(self.folder), [])
+        self.assertGroupGone(terminal.group)
 
 
 class MakeLogTests(ExampleTestCase):
