@@ -210,9 +210,11 @@ class Arrival:
                 else:
                     buffers.append(self._found.pop(offset))
         except BaseException:
+            # An error's traceback may keep this frame, but not what isn't in it.
+            buffers.clear()
             self._letGo()
             raise
-        # An error's traceback may keep this frame, but not buffers that are taken out.
+        # The same goes for buffers that are taken out.
         buffers.reverse()
         return loads(rest, buffers=_popped(buffers))
 

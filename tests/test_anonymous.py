@@ -1,0 +1,304 @@
+"""
+Tests of L{asynqueue._process.anonymous}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from asynqueue._process import anonymous
+from asynqueue._process.anonymous import (
+    SLICE,
+    SharedFile,
+    anonymousFile,
+    readByteArray,
+    readBytes,
+)
+
+from ._fakes import replaceModule
+
+
+def isOpen(fd: int) -> bool:
+    """
+    Tell whether a descriptor is open.
+
+    @param fd: It.
+
+    @return: Whether it is.
+    """
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+class AnonymousFileTests(SynchronousTestCase):
+    """
+    Tests of L{anonymousFile}.
+    """
+
+    def make(self) -> int:
+        """
+        Make a file.
+
+        @return: Its descriptor.
+        """
+        fd = anonymousFile()
+        self.addCleanup(os.close, fd)
+        return fd
+
+    def test_made(self) -> None:
+        """
+        A file is empty, can be written to and read, has no name, and isn't given to
+        programs that are run.
+        """
+        fd = self.make()
+        self.assertEqual(os.fstat(fd).st_size, 0)
+        self.assertEqual(os.fstat(fd).st_nlink, 0)
+        self.assertFalse(os.get_inheritable(fd))
+        os.pwrite(fd, b"written", 100)
+        self.assertEqual(os.pread(fd, 7, 100), b"written")
+
+    def test_cannotBeShortened(self) -> None:
+        """
+        Where the system can see to it, it can be made longer, but not shorter again,
+        and nobody can undo that.
+        """
+        if not hasattr(os, "memfd_create"):
+            raise SkipTest("There are no such files here")
+        import fcntl
+
+        fd = self.make()
+        os.ftruncate(fd, 2 * SLICE)
+        self.assertRaises(OSError, os.ftruncate, fd, SLICE)
+        self.assertRaises(OSError, fcntl.fcntl, fd, fcntl.F_ADD_SEALS, 0)
+        self.assertEqual(os.fstat(fd).st_size, 2 * SLICE)
+
+    def test_withoutSeals(self) -> None:
+        """
+        Where it can't, there is a file nevertheless.
+        """
+        replaceModule(self, "fcntl", None)
+        os.ftruncate(self.make(), SLICE)
+
+    def test_elsewhere(self) -> None:
+        """
+        On systems without such files, it's a temporary one.
+        """
+
+        def refuse(*_: Any) -> int:
+            raise OSError(errno.ENOSYS, "There's no such thing")
+
+        self.patch(tempfile, "tempdir", self.mktemp())
+        os.mkdir(str(tempfile.tempdir))
+        if hasattr(os, "memfd_create"):
+            self.patch(os, "memfd_create", refuse)
+        self.test_made()
+        self.assertEqual(os.listdir(str(tempfile.tempdir)), [])
+
+    def test_cannotBeMade(self) -> None:
+        """
+        If there can't be a file, that's an L{OSError}.
+        """
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise OSError(errno.EMFILE, "There are as many as there may be")
+
+        self.patch(os, "memfd_create", refuse) if hasattr(os, "memfd_create") else None
+        self.patch(tempfile, "TemporaryFile", refuse)
+        self.assertRaises(OSError, anonymousFile)
+
+
+class SharedFileTests(SynchronousTestCase):
+    """
+    Tests of L{SharedFile}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a file.
+        """
+        self.fd = anonymousFile()
+        self.file = SharedFile(self.fd)
+        self.addCleanup(self.file.close)
+
+    def test_use(self) -> None:
+        """
+        Its descriptor can be had.
+        """
+        with self.file.use() as fd:
+            self.assertEqual(fd, self.fd)
+        self.assertTrue(self.file.open)
+        self.assertTrue(isOpen(self.fd))
+
+    def test_close(self) -> None:
+        """
+        It's closed at once if nobody uses it, and then can't be used. More than once is
+        no harm, even if its descriptor is another's by then.
+        """
+        self.file.close()
+        self.assertEqual((self.file.open, isOpen(self.fd)), (False, False))
+        self.assertRaises(OSError, self.file.size)
+        others = []
+        while self.fd not in others:
+            others.append(os.dup(0))
+        self.file.close()
+        self.assertTrue(isOpen(self.fd))
+        for other in others:
+            os.close(other)
+
+    def test_closeInUse(self) -> None:
+        """
+        It stays open for those who use it.
+        """
+        with self.file.use():
+            with self.file.use():
+                self.file.close()
+                self.assertFalse(self.file.open)
+                self.assertTrue(isOpen(self.fd))
+            self.assertTrue(isOpen(self.fd))
+            with self.assertRaises(OSError), self.file.use():
+                pass
+        self.assertFalse(isOpen(self.fd))
+
+    def test_failureInUse(self) -> None:
+        """
+        Who fails in using it doesn't use it any longer.
+        """
+
+        def fail() -> None:
+            with self.file.use():
+                raise LookupError
+
+        self.assertRaises(LookupError, fail)
+        self.file.close()
+        self.assertFalse(isOpen(self.fd))
+
+    def test_threads(self) -> None:
+        """
+        Threads may use it and close it at the same time. It's closed once, and not in
+        use then.
+        """
+        closed: list[int] = []
+        close = os.close
+
+        def note(fd: int) -> None:
+            if fd == self.fd:
+                closed.append(fd)
+            close(fd)
+
+        self.patch(os, "close", note)
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
+        started = threading.Barrier(6)
+        failures: list[BaseException] = []
+
+        def use() -> None:
+            started.wait()
+            with contextlib.suppress(OSError):
+                for _ in range(1000):
+                    with self.file.use() as fd:
+                        try:
+                            os.fstat(fd)
+                        except OSError as error:
+                            failures.append(error)
+
+        def closeIt() -> None:
+            started.wait()
+            self.file.close()
+
+        jobs: list[Callable[[], None]] = [use] * 4 + [closeIt] * 2
+        threads = [threading.Thread(target=job) for job in jobs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(closed, [self.fd])
+        self.assertEqual(failures, [])
+
+    def test_size(self) -> None:
+        """
+        Its size is that of what has been written to, however long it is.
+        """
+        os.ftruncate(self.fd, 100 * SLICE)
+        self.assertEqual(self.file.size(), 0)
+        os.pwrite(self.fd, bytes(SLICE), 7 * SLICE)
+        self.assertGreaterEqual(self.file.size(), SLICE)
+        self.assertLess(self.file.size(), 10 * SLICE)
+
+
+class ReadingTests(SynchronousTestCase):
+    """
+    Tests of L{readBytes} and L{readByteArray}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a file that isn't empty.
+        """
+        self.fd = anonymousFile()
+        self.addCleanup(os.close, self.fd)
+        self.contents = os.urandom(SLICE) * 5 + b"the end"
+        os.pwrite(self.fd, self.contents, 1000)
+
+    def test_read(self) -> None:
+        """
+        Whatever is asked for is read, from a byte to more than is read at a time.
+        """
+        end = len(self.contents)
+        for start, stop in ((0, 0), (0, 1), (5, 8200), (1, SLICE + 2), (3, end)):
+            expected = self.contents[start:stop]
+            args = (self.fd, 1000 + start, stop - start)
+            self.assertEqual(readBytes(*args), expected)
+            self.assertIs(type(readBytes(*args)), bytes)
+            self.assertEqual(readByteArray(*args), expected)
+            self.assertIs(type(readByteArray(*args)), bytearray)
+
+    def test_tooShort(self) -> None:
+        """
+        What ends before it should isn't given to anybody.
+        """
+        for length in (8, 100_000, 6 * SLICE):
+            start = 1000 + len(self.contents) - 7
+            self.assertRaises(OSError, readBytes, self.fd, start, length)
+            self.assertRaises(OSError, readByteArray, self.fd, start, length)
+        self.assertRaises(OSError, readByteArray, self.fd, 100 * SLICE, 5 * SLICE)
+
+    def test_readLittleByLittle(self) -> None:
+        """
+        Whatever the system reads at a time, all is read.
+        """
+        read = anonymous._read
+        self.patch(
+            anonymous,
+            "_read",
+            lambda fd, views, offset: read(fd, [views[0][:300_000]], offset),
+        )
+        self.test_read()
+
+    def test_otherSystems(self) -> None:
+        """
+        It works on systems that can't read to where it's told, don't know of large
+        pages, or have no C library to be asked for what Python itself can't.
+        """
+        self.patch(anonymous, "_read", anonymous._preadv)
+        replaceModule(self, "ctypes", None)
+        self.test_read()
+        self.test_tooShort()
+
+    def test_noRoom(self) -> None:
+        """
+        If there's no room for what is read, that's a L{MemoryError}.
+        """
+        for read in (readBytes, readByteArray):
+            self.assertRaises(MemoryError, read, self.fd, 0, sys.maxsize - 1000)

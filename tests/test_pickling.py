@@ -1,0 +1,521 @@
+"""
+Tests of L{asynqueue._process.pickling}.
+"""
+
+from __future__ import annotations
+
+import array
+import mmap
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from asynqueue._process import pickling
+from asynqueue._process.payloads import NotPicklable, dumpsLarge
+from asynqueue._process.pickling import (
+    LARGE,
+    PROTOCOL,
+    Packed,
+    ViewPickler,
+    pack,
+    packWith,
+    withViews,
+)
+
+
+class Text(str):
+    """
+    Text of a kind of its own.
+    """
+
+
+class Blob(bytes):
+    """
+    Bytes of a kind of their own, with an attribute.
+    """
+
+    note = ""
+
+
+class Store(bytearray):
+    """
+    A C{bytearray} of a kind of its own.
+    """
+
+
+class OutOfBand:
+    """
+    Something that knows how to be pickled without its contents.
+    """
+
+    def __init__(self, buffer: Any) -> None:
+        """
+        Make it.
+
+        @param buffer: Its contents.
+        """
+        self.buffer = buffer
+
+    def __reduce__(self) -> Any:
+        """
+        Be pickled.
+        """
+        return OutOfBand, (pickle.PickleBuffer(self.buffer),)
+
+
+class Nested:
+    """
+    Something that pickles something else while it's pickled.
+    """
+
+    def __reduce__(self) -> Any:
+        """
+        Be pickled.
+        """
+        inner = pack((b"i" * LARGE, 5))
+        assert isinstance(inner, Packed)
+        return bytes, (inner.pickle,)
+
+
+class Fails:
+    """
+    Something that can't be pickled after all.
+    """
+
+    def __reduce__(self) -> Any:
+        """
+        Refuse.
+        """
+        raise LookupError("no")
+
+
+def restore(packed: bytes | Packed) -> Any:
+    """
+    Unpickle something.
+
+    @param packed: It.
+
+    @return: The thing, which has the very buffers that it was pickled with.
+    """
+    if isinstance(packed, bytes):
+        return pickle.loads(packed)
+    return pickle.loads(packed.pickle, buffers=iter(packed.buffers))
+
+
+def like(pickled: bytes, size: int) -> bytes:
+    """
+    Make bytes that look like what picklers write of everything else.
+
+    @param pickled: What they end with.
+
+    @param size: How many of them there are to be.
+
+    @return: They.
+    """
+    frame = b"\x95" + (size - 9).to_bytes(8, "little")
+    return (frame + bytes(size))[: size - len(pickled)] + pickled
+
+
+class PackTests(SynchronousTestCase):
+    """
+    Tests of L{pack}.
+    """
+
+    def same(self, value: Any, buffers: int, kept: int | None = None) -> Any:
+        """
+        Assert that something comes back as it was.
+
+        @param value: The thing.
+
+        @param buffers: How many buffers are kept out of its pickle.
+
+        @param kept: How long the pickle may be besides.
+
+        @return: What has come back.
+        """
+        packed = pack(value)
+        if not buffers:
+            assert isinstance(packed, bytes)
+        else:
+            assert isinstance(packed, Packed)
+            self.assertEqual(len(packed.buffers), buffers)
+            self.assertLess(len(packed.pickle), kept or 1000)
+        found = restore(packed)
+        self.assertEqual(found, value)
+        self.assertIs(type(found), type(value))
+        return found
+
+    def test_small(self) -> None:
+        """
+        What's small comes as one pickle, like any other.
+        """
+        values: list[Any] = [None, 1, "a", [b"x" * (LARGE - 1)], bytearray(100), {}]
+        for value in values:
+            self.assertEqual(pack(value), pickle.dumps(value, PROTOCOL))
+
+    def test_threshold(self) -> None:
+        """
+        Bytes are kept out from a certain length on, and are not copied.
+        """
+        for kind in (bytes, bytearray):
+            self.same(kind(LARGE - 1), 0)
+            value = kind(LARGE)
+            self.assertIs(self.same(value, 1), value)
+
+    def test_many(self) -> None:
+        """
+        Any number of them keeps its order, between things of other kinds.
+        """
+        value: list[Any] = []
+        for i in range(20):
+            value += [i, bytes([i]) * (LARGE + i), str(i), bytearray([i]) * (LARGE + i)]
+            value += [{"small": bytes([i]) * 100}, OutOfBand(bytes([i]) * LARGE).buffer]
+        found = self.same(value, 60, 5000)
+        for one, other in zip(found, value, strict=True):
+            if isinstance(one, bytes | bytearray) and len(one) >= LARGE:
+                self.assertIs(one, other)
+
+    def test_outOfBand(self) -> None:
+        """
+        Objects that know how to be pickled without their contents are, also between
+        bytes, if they're large enough.
+        """
+        things = [bytes([i]) * LARGE for i in range(6)]
+        value = [
+            things[0],
+            OutOfBand(things[1]),
+            OutOfBand(things[2]),
+            things[3],
+            OutOfBand(b"small"),
+            things[4],
+            OutOfBand(things[5]),
+        ]
+        packed = pack(value)
+        assert isinstance(packed, Packed)
+        self.assertEqual([bytes(buffer) for buffer in packed.buffers], things)
+        found = restore(packed)
+        self.assertEqual(
+            [bytes(getattr(thing, "buffer", thing)) for thing in found],
+            [*things[:4], b"small", *things[4:]],
+        )
+
+    def test_size(self) -> None:
+        """
+        The bytes of all buffers are counted.
+        """
+        value = [bytes(LARGE), bytearray(LARGE + 1), OutOfBand(bytearray(LARGE + 2))]
+        packed = pack(value)
+        assert isinstance(packed, Packed)
+        self.assertEqual(packed.size, 3 * LARGE + 3)
+
+    def test_identity(self) -> None:
+        """
+        What is there twice comes back as one.
+        """
+        blob, store = b"b" * LARGE, bytearray(LARGE)
+        thing = OutOfBand(bytearray(LARGE))
+        packed = pack([blob, store, thing, blob, store, thing])
+        assert isinstance(packed, Packed)
+        self.assertEqual(len(packed.buffers), 3)
+        found = restore(packed)
+        for i in range(3):
+            self.assertIs(found[i], found[i + 3])
+
+    def test_cycle(self) -> None:
+        """
+        Things may contain themselves.
+        """
+        value: list[Any] = [b"c" * LARGE]
+        value.append(value)
+        found = restore(pack(value))
+        self.assertIs(found[1], found)
+        self.assertIs(found[0], value[0])
+
+    def test_text(self) -> None:
+        """
+        Large text is part of the pickle, whatever it looks like.
+        """
+        self.same("t" * 2 * LARGE, 0)
+        self.same(["é" * LARGE, "\ud800" * LARGE, Text("x" * LARGE)], 0)
+        # The length after the opcode of text is that of its encoded form.
+        head = "B" + (LARGE).to_bytes(4, "little").decode("latin-1")
+        self.same([head, "t" * LARGE], 0)
+        self.same([head * 20_000, "t" * LARGE, b"b" * LARGE], 1, 200_000)
+
+    def test_numbers(self) -> None:
+        """
+        So are large numbers.
+        """
+        self.same([1 << (8 * LARGE), b"b" * LARGE, -1 << (9 * LARGE)], 1, 150_000)
+
+    def test_subclasses(self) -> None:
+        """
+        Kinds of bytes of one's own come back as what they are.
+        """
+        blob = Blob(b"s" * LARGE)
+        blob.note = "noted"
+        found = self.same(blob, 1)
+        self.assertEqual(found.note, "noted")
+        self.same(Store(b"s" * LARGE), 1)
+
+    def test_lookalike(self) -> None:
+        """
+        Bytes that look like a part of a pickle come back as they were, too.
+        """
+        for end in (b"", b".", b"B\x00\x00\x01\x00"):
+            for size in (LARGE, LARGE + 5):
+                value = like(end, size)
+                self.assertEqual(restore(pack([value, 1, value])), [value, 1, value])
+                found = restore(pack([b"B" + size.to_bytes(4, "little"), value]))
+                self.assertEqual(found[1], value)
+
+    def test_chunkThatLooksLikeAnObject(self) -> None:
+        """
+        What a pickler writes of other things isn't mistaken for bytes, though what
+        comes before ends with what is written before bytes.
+        """
+        for n in range(LARGE - 60, LARGE + 20):
+            value: Any = [b"B" + n.to_bytes(4, "little"), *[b"s" * 1000] * 70, 5]
+            self.assertEqual(restore(pack(value)), value)
+
+    def test_manyFrames(self) -> None:
+        """
+        Pickles of many parts are put together.
+        """
+        value = [[str(i) for i in range(30_000)], b"b" * LARGE, list(range(30_000))]
+        self.same(value, 1, 1_000_000)
+
+    def test_nested(self) -> None:
+        """
+        Something may be pickled in the course of pickling another.
+        """
+        packed = pack([b"o" * LARGE, Nested(), b"p" * LARGE])
+        found = restore(packed)
+        self.assertEqual([len(found[0]), len(found[2])], [LARGE, LARGE])
+        self.assertEqual(
+            pickle.loads(found[1], buffers=[b"i" * LARGE]), (b"i" * LARGE, 5)
+        )
+
+    def test_failure(self) -> None:
+        """
+        A failure leaves nothing behind that is seen by what is pickled next.
+        """
+        self.assertRaises(LookupError, pack, [b"x" * LARGE, OutOfBand(b"o"), Fails()])
+        self.same([1, 2], 0)
+        self.same([b"y" * LARGE], 1)
+
+    def test_picklersAreUsedAgain(self) -> None:
+        """
+        A pickler that has made a small pickle is used for the next, which doesn't refer
+        to anything in that. After a large one, it's not.
+        """
+        self.patch(pickling, "_idle", [])
+        shared = "shared" * 10
+        self.assertEqual(pack([shared]), pickle.dumps([shared], PROTOCOL))
+        [packer] = pickling._idle
+        self.assertEqual(pack([shared]), pickle.dumps([shared], PROTOCOL))
+        self.assertEqual(pickling._idle, [packer])
+        pack(["x" * 5000])
+        self.assertEqual(pickling._idle, [])
+        pack([b"x" * LARGE])
+        self.assertEqual(pickling._idle, [])
+
+    def test_nothingIsKept(self) -> None:
+        """
+        A pickler that is used again keeps nothing of what it has pickled.
+        """
+        import weakref
+
+        thing = OutOfBand(b"small")
+        gone = weakref.ref(thing)
+        pack(thing)
+        del thing
+        self.assertIsNone(gone())
+
+    def test_notContiguous(self) -> None:
+        """
+        Contents that aren't in one piece are refused as by any pickler.
+        """
+        view = memoryview(bytearray(4 * LARGE))[::2]
+        error = self.assertRaises(pickle.PicklingError, pack, OutOfBand(view))
+        self.assertIn("contiguous", str(error))
+
+    def test_lengths(self) -> None:
+        """
+        The opcodes of bytes of any length are known.
+        """
+
+        class Huge(bytes):
+            def __len__(self) -> int:
+                return 1 << 32
+
+        self.assertEqual(
+            pickling._head(b"a" * LARGE), b"B" + LARGE.to_bytes(4, "little")
+        )
+        self.assertIsNone(pickling._head(Huge(b"a")))
+        self.assertIsNone(pickling._head(memoryview(b"a")))
+
+
+class PythonPicklerTests(SynchronousTestCase):
+    """
+    Tests of L{packWith} with picklers written in Python.
+    """
+
+    def test_large(self) -> None:
+        """
+        They keep bytes out, too.
+        """
+        value = [b"b" * LARGE, "t" * LARGE, bytearray(LARGE), 5]
+        kind: Any = vars(pickle)["_Pickler"]
+        packed = packWith(kind, value)
+        assert isinstance(packed, Packed)
+        self.assertEqual(packed.buffers, [value[0], value[2]])
+        self.assertEqual(restore(packed), value)
+
+
+class ViewTests(SynchronousTestCase):
+    """
+    Tests of views that are pickled.
+    """
+
+    def back(self, view: Any) -> Any:
+        """
+        Pickle a view, large or small, and restore it.
+
+        @param view: The view.
+
+        @return: What comes back.
+        """
+        found = restore(packWith(ViewPickler, view))
+        assert isinstance(found, memoryview)
+        return found
+
+    def same(self, view: Any) -> None:
+        """
+        Assert that a view comes back as it was.
+
+        @param view: The view.
+        """
+        found = self.back(view)
+        self.assertEqual(found, view)
+        self.assertEqual(found.format, view.format.removeprefix("@"))
+        self.assertEqual(found.shape, view.shape)
+        self.assertEqual(found.readonly, view.readonly)
+
+    def views(self, size: int) -> Iterator[Any]:
+        """
+        Make views of different kinds.
+
+        @param size: How many bytes they have, more or less.
+
+        @return: An iterator of them.
+        """
+        contents = bytearray(i % 251 for i in range(size))
+        yield memoryview(bytes(contents))
+        yield memoryview(contents)
+        yield memoryview(contents)[10:-6]
+        yield memoryview(contents)[::2]
+        yield memoryview(bytes(contents))[::-3]
+        yield memoryview(contents).toreadonly()
+        yield memoryview(array.array("d", range(size // 8)))
+        yield memoryview(array.array("H", range(min(size // 2, 60_000))))
+        yield memoryview(contents).cast("@i")
+        yield memoryview(contents).cast("B", (size // 8, 8))
+        yield memoryview(contents).cast("h", (size // 16, 2, 4))
+        yield memoryview(contents).cast("B", (size // 8, 8))[::2]
+
+    def test_large(self) -> None:
+        """
+        Large ones are restored in every respect, without being copied where they're
+        in one piece.
+        """
+        for view in self.views(4 * LARGE):
+            self.same(view)
+        packed = packWith(ViewPickler, [memoryview(bytes(LARGE)), b"b" * LARGE])
+        assert isinstance(packed, Packed)
+        self.assertEqual(len(packed.buffers), 2)
+
+    def test_small(self) -> None:
+        """
+        So are small ones.
+        """
+        for view in self.views(160):
+            self.same(view)
+
+    def test_empty(self) -> None:
+        """
+        Views of nothing, or of one element, are as well.
+        """
+        self.same(memoryview(b""))
+        self.same(memoryview(array.array("d")))
+        self.same(memoryview(b"12345678").cast("d", ()))
+        # No view can be made that is empty and has several dimensions.
+        self.assertEqual(
+            self.back(memoryview(bytes(8)).cast("B", (2, 4))[:0]).nbytes, 0
+        )
+
+    def test_isACopy(self) -> None:
+        """
+        Small ones don't see changes of what they were views of.
+        """
+        contents = bytearray(b"before")
+        packed = packWith(ViewPickler, memoryview(contents))
+        contents[:] = b"after!"
+        self.assertEqual(bytes(restore(packed)), b"before")
+
+    def test_strangeFormat(self) -> None:
+        """
+        What no view could be made of is refused.
+        """
+        import ctypes
+
+        class Pair(ctypes.Structure):
+            _fields_ = (("x", ctypes.c_int), ("y", ctypes.c_int))
+
+        error = self.assertRaises(
+            TypeError, packWith, ViewPickler, memoryview((Pair * 5)())
+        )
+        self.assertIn("cannot pickle a memoryview of elements", str(error))
+        with self.assertRaises(NotPicklable) as caught:
+            dumpsLarge(memoryview((Pair * 5)()))
+        self.assertIn("memoryview", str(caught.exception))
+
+    def test_ofAMapping(self) -> None:
+        """
+        Views of other things than bytes are pickled like those of bytes.
+        """
+        with mmap.mmap(-1, 4 * LARGE) as mapping, memoryview(mapping) as view:
+            mapping[:3] = b"map"
+            packed = packWith(ViewPickler, view)
+            assert isinstance(packed, Packed)
+            self.assertEqual(packed.size, 4 * LARGE)
+            self.assertEqual(bytes(packed.buffers[0])[:3], b"map")
+            for buffer in packed.buffers:
+                assert isinstance(buffer, pickle.PickleBuffer)
+                buffer.release()
+            del packed
+
+    def test_kinds(self) -> None:
+        """
+        Any kind of pickler can be made one that pickles views, and keeps what it knew.
+        """
+
+        class Knows(pickle.Pickler):
+            dispatch_table = {OutOfBand: lambda thing: (len, ("known",))}  # noqa: RUF012
+
+        kind = withViews(Knows)
+        found = restore(packWith(kind, [OutOfBand(b""), memoryview(b"view")]))
+        self.assertEqual(found, [5, b"view"])
+        self.assertRaises(TypeError, packWith, pickle.Pickler, memoryview(b"view"))
+
+    def test_dumpsLarge(self) -> None:
+        """
+        Views among other things are found, also where cloudpickle is needed.
+        """
+        value = [memoryview(bytearray(LARGE)), b"b" * LARGE]
+        packed = dumpsLarge(value)
+        assert isinstance(packed, Packed)
+        self.assertEqual(len(packed.buffers), 2)
+        self.assertEqual(restore(packed), value)
