@@ -136,12 +136,9 @@ class _Packer:
 
         @return: Whether it's to be part of the pickle nevertheless.
         """
-        try:
-            with buffer.raw() as view:
-                small = view.nbytes < LARGE
-        except BufferError:
-            # It isn't contiguous, which the pickler has a message for.
-            small = True
+        # It's contiguous: picklers refuse others before they ask.
+        with buffer.raw() as view:
+            small = view.nbytes < LARGE
         if not small:
             self._kept.append((len(self._chunks), buffer))
         return small
@@ -186,6 +183,17 @@ def _head(chunk: Any) -> bytes | None:
     if chunk[0] == _FRAME and 0 <= size - 9 - _LENGTH8.unpack_from(chunk, 1)[0] <= 9:
         # It looks like what picklers write of everything else.
         return None
+    return _bytesHead(size)
+
+
+def _bytesHead(size: int) -> bytes:
+    """
+    Tell what a pickler writes before C{bytes}.
+
+    @param size: How many there are.
+
+    @return: An opcode and a length.
+    """
     if size <= 0xFFFFFFFF:
         return _BYTES + _LENGTH.pack(size)
     return _BYTES8 + _LENGTH8.pack(size)

@@ -974,7 +974,8 @@ class ProcessWorker:
         if self._arrival is not None and not self._arrival[1].ready:
             # The child has said more than has been heard.
             self._endedEarly = ended
-            self._jobs.extend(self._recall())
+            recalled = self._recall()
+            self._jobs.extend(recalled)
             if self._child is not None:
                 self._child.delivery.stay()
             return

@@ -1,0 +1,1324 @@
+"""
+Tests of L{asynqueue._process.delivery}, and of workers whose arguments and results are
+large. Children and threads are played by the test.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.trial.unittest import SynchronousTestCase
+
+from asynqueue import ProcessQueue, ProcessWorker, errors
+from asynqueue._process import anonymous, delivery
+from asynqueue._process.anonymous import SLICE
+from asynqueue._process.boxes import Boxes
+from asynqueue._process.delivery import Delivery, Shipment
+from asynqueue._process.framing import SECONDS, Kind
+from asynqueue._process.parcels import THRESHOLD
+from asynqueue._process.payloads import dumpsLarge, loads
+from asynqueue._process.pickling import Packed
+from asynqueue._process.worker import State
+from asynqueue._status import Status
+
+from . import _jobs as jobs
+from ._fakes import FakeProcess, FakeReactor
+from .test_anonymous import isOpen
+from .test_boxes import Thing
+from .test_process import Sender, WorkerCase
+
+#: What is copied in a thread.
+LARGE = SLICE + 5
+
+#: What is copied at once.
+MEDIUM = THRESHOLD + 5
+
+
+class FakeThread:
+    """
+    A thread of L{FakeThreads}.
+
+    @ivar ident: Its number, C{None} before it has started.
+    """
+
+    def __init__(self, threads: FakeThreads, target: Callable[[], object]) -> None:
+        """
+        Make it.
+
+        @param threads: Those that it's one of.
+
+        @param target: What it has to do.
+        """
+        self.ident: int | None = None
+        self._threads = threads
+        self._target = target
+
+    def start(self) -> None:
+        """
+        Start it, if there may be another.
+        """
+        if len(self._threads.waiting) >= self._threads.most:
+            raise RuntimeError("can't start new thread")
+        self.ident = 1
+        self._threads.waiting.append(self._target)
+
+    def join(self) -> None:
+        """
+        Wait for it.
+        """
+        self._threads.joined += 1
+
+
+class FakeThreads:
+    """
+    Threads that do what they have to do when the test says so.
+
+    @ivar waiting: What they have to do.
+
+    @ivar most: There can't be more of them at a time.
+
+    @ivar joined: How many have been waited for.
+    """
+
+    def __init__(self, case: SynchronousTestCase) -> None:
+        """
+        Take the place of threads until the end of a test.
+
+        @param case: The test.
+        """
+        self.waiting: list[Callable[[], object]] = []
+        self.most = 100
+        self.joined = 0
+        case.patch(delivery, "threading", SimpleNamespace(Thread=self._thread))
+
+    def run(self) -> None:
+        """
+        Let the first one run to its end.
+        """
+        self.waiting.pop(0)()
+
+    def _thread(
+        self, target: Callable[[], object], name: str, daemon: bool
+    ) -> FakeThread:
+        """
+        Make a thread.
+
+        @param target: What it has to do.
+
+        @param name: Its name.
+
+        @param daemon: Whether the interpreter may end before it does.
+
+        @return: It.
+        """
+        assert daemon
+        return FakeThread(self, target)
+
+
+class DeliveryTests(SynchronousTestCase):
+    """
+    Tests of L{Delivery}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make the files, and the boxes of a child.
+        """
+        self.threads = FakeThreads(self)
+        self.reactor: Any = FakeReactor()
+        self.told: list[bytes] = []
+        self.delivery = Delivery(self.told.append, self.reactor)
+        self.addCleanup(self.delivery.close)
+        arguments, results = self.delivery.fds
+        self.boxes = Boxes(os.dup(arguments), os.dup(results))
+        self.addCleanup(self.boxes.inbox.file.close)
+        self.addCleanup(self.boxes.outbox._file.close)
+        self.done: list[None] = []
+
+    def note(self) -> None:
+        """
+        Note that something is done.
+        """
+        self.done.append(None)
+
+    def packed(self, value: Any) -> Packed:
+        """
+        Pickle something large.
+
+        @param value: The thing.
+
+        @return: It.
+        """
+        packed = dumpsLarge(value)
+        assert isinstance(packed, Packed)
+        return packed
+
+    def ship(self, value: Any) -> Shipment:
+        """
+        Ship something large.
+
+        @param value: The thing.
+
+        @return: The shipment.
+        """
+        return self.delivery.ship(self.packed(value), self.note)
+
+    def received(self, shipment: Shipment) -> Any:
+        """
+        Get in the child what was shipped.
+
+        @param shipment: The shipment.
+
+        @return: The thing.
+        """
+        assert shipment.payload is not None
+        return self.boxes.load(memoryview(shipment.payload))
+
+    def result(self, value: Any) -> memoryview:
+        """
+        Put a large result into the file.
+
+        @param value: The result.
+
+        @return: The payload.
+        """
+        return memoryview(self.boxes.outbox.put(self.packed(value)))
+
+    def test_shipAtOnce(self) -> None:
+        """
+        What isn't too large is there at once, and nobody is told.
+        """
+        shipment = self.ship(b"x" * MEDIUM)
+        self.assertEqual(self.received(shipment), b"x" * MEDIUM)
+        self.reactor.advance(0)
+        self.assertEqual((self.done, self.threads.waiting), ([], []))
+
+    def test_ship(self) -> None:
+        """
+        What is large is copied in a thread, and it's told when it's there.
+        """
+        shipment = self.ship(b"x" * LARGE)
+        self.assertIsNone(shipment.payload)
+        self.threads.run()
+        self.assertIsNone(shipment.payload)
+        self.assertEqual(self.done, [])
+        self.reactor.advance(0)
+        self.assertEqual(self.done, [None])
+        self.assertEqual(self.received(shipment), b"x" * LARGE)
+        self.assertIsNone(shipment.error)
+        self.assertEqual(self.threads.joined, 1)
+
+    def test_noThread(self) -> None:
+        """
+        If there are as many threads as there may be, it does without.
+        """
+        self.threads.most = 0
+        shipment = self.ship(b"x" * LARGE)
+        self.reactor.advance(0)
+        self.assertEqual(self.done, [None])
+        self.assertEqual(self.received(shipment), b"x" * LARGE)
+        self.assertEqual(self.threads.joined, 0)
+
+    def test_shipFails(self) -> None:
+        """
+        If it can't be copied, it's told why, later, whether that's in a thread or not.
+        """
+        pwrite = os.pwrite
+
+        def fail(*args: Any) -> int:
+            raise MemoryError("no room")
+
+        for size in (MEDIUM, LARGE):
+            patch = self.patch(os, "pwrite", fail)
+            shipment = self.ship(bytes(size))
+            self.assertIsNone(shipment.error)
+            if size == LARGE:
+                self.threads.run()
+            self.reactor.advance(0)
+            patch.restore()
+            self.assertIsInstance(shipment.error, MemoryError)
+            self.assertIsNone(shipment.payload)
+        self.assertEqual(len(self.done), 2)
+        self.assertEqual(self.delivery.used, 0)
+        self.assertIs(os.pwrite, pwrite)
+
+    def test_unusable(self) -> None:
+        """
+        That goes for what can't even be looked at.
+        """
+        packed = self.packed([Thing(bytearray(LARGE))])
+        [buffer] = packed.buffers
+        buffer.release()  # type: ignore[union-attr]
+        shipment = self.delivery.ship(packed, self.note)
+        self.reactor.advance(0)
+        self.assertIsInstance(shipment.error, ValueError)
+        self.assertEqual(self.done, [None])
+
+    def test_giveUp(self) -> None:
+        """
+        A shipment of no use is given up before it has begun, in its midst, or when it's
+        complete. Nobody is told, and nothing stays in use.
+        """
+        pwrite = os.pwrite
+        written: list[int] = []
+
+        def giveUp(fd: int, data: memoryview, offset: int) -> int:
+            written.append(offset)
+            if len(written) == 2:
+                shipments[0].giveUp()
+            return pwrite(fd, data, offset)
+
+        self.patch(os, "pwrite", giveUp)
+        shipments = [self.ship([bytes(5 * SLICE), bytes(SLICE)])]
+        self.threads.run()
+        self.assertEqual(written, [0, SLICE])
+        shipments.append(self.ship(bytes(LARGE)))
+        shipments[1].giveUp()
+        self.threads.run()
+        shipments.append(self.ship(bytes(LARGE)))
+        self.threads.run()
+        shipments[2].giveUp()
+        self.assertEqual(written[2:], [7 * SLICE + 4096, 8 * SLICE + 4096])
+        self.assertGreater(self.delivery.used, 6 * SLICE)
+        self.reactor.advance(0)
+        self.assertEqual(self.delivery.used, 0)
+        self.assertEqual(self.done, [])
+        self.assertTrue(all(shipment.payload is None for shipment in shipments))
+
+    def test_giveUpFailed(self) -> None:
+        """
+        So is one that has failed.
+        """
+        shipment = self.ship([bytes(LARGE)])
+        patch = self.patch(os, "pwrite", None)
+        self.threads.run()
+        shipment.giveUp()
+        self.reactor.advance(0)
+        patch.restore()
+        self.assertEqual(self.done, [])
+        self.assertEqual(self.delivery.used, 0)
+
+    def test_openAtOnce(self) -> None:
+        """
+        A result of which little has to be copied is there at once, however large it is
+        otherwise.
+        """
+        value = [b"x" * MEDIUM, Thing(bytes(LARGE))]
+        arrival = self.delivery.open(self.result(value), self.note)
+        self.assertTrue(arrival.ready)
+        self.assertEqual(arrival.loads()[0], value[0])
+        self.assertEqual(self.threads.waiting, [])
+
+    def test_open(self) -> None:
+        """
+        What is to be copied of a large result is copied in a thread, and it's told
+        when that is done.
+        """
+        arrival = self.delivery.open(self.result(b"x" * LARGE), self.note)
+        self.assertFalse(arrival.ready)
+        self.threads.run()
+        self.assertEqual(self.done, [])
+        self.reactor.advance(0)
+        self.assertEqual((arrival.ready, self.done), (True, [None]))
+        self.assertEqual(arrival.loads(), b"x" * LARGE)
+
+    def test_tell(self) -> None:
+        """
+        The child is told soon what isn't needed any longer, many things at a time.
+        """
+        value = [Thing(bytes(MEDIUM)), bytes(MEDIUM), Thing(bytes(MEDIUM))]
+        found = self.delivery.open(self.result(value), self.note).loads()
+        self.reactor.advance(0)
+        self.assertEqual([len(told) for told in self.told], [8])
+        del found
+        self.assertEqual(len(self.told), 1)
+        self.reactor.advance(0)
+        self.assertEqual([len(told) for told in self.told], [8, 16])
+        for told in self.told:
+            self.boxes.release(memoryview(told))
+        self.assertEqual(self.boxes.outbox.used, 0)
+
+    def test_tellAfterClose(self) -> None:
+        """
+        Once the files have been closed, it's told nothing.
+        """
+        payload = self.result([Thing(bytes(MEDIUM)), Thing(bytes(MEDIUM))])
+        found = self.delivery.open(payload, self.note).loads()
+        found.pop()
+        self.delivery.close()
+        found.pop()
+        self.reactor.advance(0)
+        self.assertEqual(self.told, [])
+
+    def test_release(self) -> None:
+        """
+        What the child doesn't need any longer is taken back; much of it is given back
+        to the system by a thread.
+        """
+        held = self.ship(bytes(MEDIUM))
+        self.received(self.ship(bytes(MEDIUM)))
+        self.delivery.release(memoryview(self.boxes.inbox.done()))
+        self.assertEqual(self.delivery.used, MEDIUM // 4096 * 4096 + 4096)
+        self.assertEqual(self.threads.waiting, [])
+        shipment = self.ship(bytes(SLICE << 7))
+        self.threads.run()
+        self.reactor.advance(0)
+        self.received(shipment)
+        self.received(held)
+        self.delivery.release(memoryview(self.boxes.inbox.done()))
+        self.threads.run()
+        self.reactor.advance(0)
+        self.assertEqual(self.delivery.used, 0)
+        self.assertLessEqual(self.boxes.inbox.file.size(), SLICE << 6)
+
+    def test_close(self) -> None:
+        """
+        Files that are closed are closed, once.
+        """
+        self.delivery.close()
+        self.delivery.close()
+        self.assertEqual([isOpen(fd) for fd in self.delivery.fds], [False] * 2)
+        self.assertEqual(self.threads.waiting, [])
+
+    def test_closeLarge(self) -> None:
+        """
+        Those in which there is much are closed by a thread, which is waited for.
+        """
+        gone: list[None] = []
+        self.result(bytes(20 * SLICE))
+        self.delivery.close()
+        self.delivery.close()
+        self.delivery.afterClose(lambda: gone.append(None))
+        self.assertEqual([isOpen(fd) for fd in self.delivery.fds], [False, True])
+        self.threads.run()
+        self.assertFalse(isOpen(self.delivery.fds[1]))
+        self.assertEqual((self.threads.waiting, gone), ([], []))
+        self.reactor.advance(0)
+        self.assertEqual(gone, [None])
+
+    def test_closeWhileCopying(self) -> None:
+        """
+        Who copies when they are closed comes to an end, with what there is, and is
+        waited for.
+        """
+        gone: list[None] = []
+        shipment = self.ship(b"s" * LARGE)
+        arrival = self.delivery.open(self.result(bytes(LARGE)), self.note)
+        self.delivery.close()
+        self.delivery.afterClose(lambda: gone.append(None))
+        self.threads.run()
+        self.threads.run()
+        self.assertEqual(gone, [])
+        self.reactor.advance(0)
+        self.assertEqual(gone, [None])
+        self.assertRaises(OSError, arrival.loads)
+        self.assertEqual(self.received(shipment), b"s" * LARGE)
+
+    def test_afterClose(self) -> None:
+        """
+        If there's no thread, nobody is waited for; nor if the files stay.
+        """
+        gone: list[int] = []
+        self.ship(bytes(LARGE)).giveUp()
+        self.delivery.afterClose(lambda: gone.append(1))
+        self.assertEqual(gone, [1])
+        self.threads.run()
+        self.reactor.advance(0)
+        self.delivery.close()
+        self.delivery.afterClose(lambda: gone.append(2))
+        self.assertEqual(gone, [1, 2])
+
+    def test_stay(self) -> None:
+        """
+        They stay open the first time if they're told to, and not the second, however
+        often they're told.
+        """
+        self.delivery.stay()
+        self.delivery.close()
+        self.delivery.stay()
+        self.assertTrue(isOpen(self.delivery.fds[0]))
+        self.delivery.close()
+        self.assertFalse(isOpen(self.delivery.fds[0]))
+
+    def test_cannotBeMade(self) -> None:
+        """
+        If there can be only one file, there is none.
+        """
+        made: list[int] = []
+
+        def make() -> int:
+            if made:
+                raise OSError("no more")
+            made.append(anonymous.anonymousFile())
+            return made[0]
+
+        self.patch(delivery, "anonymousFile", make)
+        self.assertRaises(OSError, Delivery, self.told.append, self.reactor)
+        self.assertFalse(isOpen(made[0]))
+
+    def test_realThread(self) -> None:
+        """
+        Real threads have ended when it's told that what they did is done.
+        """
+        self.patch(delivery, "threading", threading)
+        before = threading.active_count()
+        called = threading.Event()
+        callFromThread = self.reactor.callFromThread
+
+        def call(*args: Any) -> None:
+            callFromThread(*args)
+            called.set()
+
+        self.patch(self.reactor, "callFromThread", call)
+        shipment = self.ship(b"x" * LARGE)
+        self.assertTrue(called.wait(30))
+        self.reactor.advance(0)
+        self.assertEqual(threading.active_count(), before)
+        self.assertEqual(self.received(shipment), b"x" * LARGE)
+
+
+class LargeCase(WorkerCase):
+    """
+    A test with a worker whose child has boxes.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a worker that has been hired.
+        """
+        super().setUp()
+        self.threads = FakeThreads(self)
+        self.tasks: list[Any] = []
+        self.addCleanup(self.finish)
+        self.worker = self.makeWorker()
+        self.resigned = 0
+        self.process: FakeProcess = self.reactor.processes[0]
+        self.boxes = self.boxesOf(self.process)
+        self.sender = Sender(self.process)
+
+    def makeWorker(self) -> ProcessWorker:
+        """
+        Make a worker.
+
+        @return: It.
+        """
+        worker = ProcessWorker(callStats=True, reactor=self.reactor)
+        worker.ID = 5
+        worker.setResignator(self.resign)
+        return worker
+
+    def boxesOf(self, process: FakeProcess) -> Boxes:
+        """
+        Make the boxes of a child.
+
+        @param process: The child.
+
+        @return: They.
+        """
+        boxes = Boxes(os.dup(process._fds[5]), os.dup(process._fds[6]))
+        self.addCleanup(boxes.inbox.file.close)
+        self.addCleanup(boxes.outbox._file.close)
+        return boxes
+
+    def finish(self) -> None:
+        """
+        End the children, and have threads do what they still have to.
+        """
+        for process in self.reactor.processes:
+            if not process.ended:
+                process.end(3)
+        while self.threads.waiting:
+            self.work()
+        self.reactor.advance(0)
+        for task in self.tasks:
+            task.d.addErrback(lambda _: None)
+
+    def task(self, *args: Any, **kw: Any) -> Any:
+        """
+        Make a task, of whose failure nobody needs to take notice.
+
+        @param args: The callable and its arguments.
+
+        @param kw: Keywords of the task.
+
+        @return: It.
+        """
+        task = super().task(*args, **kw)
+        self.tasks.append(task)
+        return task
+
+    def resultOf(self, task: Any) -> Any:
+        """
+        Get the result of a task.
+
+        @param task: The task.
+
+        @return: It.
+        """
+        status, result = self.successResultOf(task.d)
+        self.assertIn(status, (Status.RAN, Status.ITERATOR))
+        return result
+
+    def resign(self) -> None:
+        """
+        Take note that the worker has resigned.
+        """
+        self.resigned += 1
+
+    def work(self) -> None:
+        """
+        Have one thread do what it has to, and the reactor hear of it.
+        """
+        self.threads.run()
+        self.reactor.advance(0)
+
+    def calls(self) -> list[tuple[int, int, Any]]:
+        """
+        Get the calls that the child has been sent.
+
+        @return: The kind and the number of each, and its first argument.
+        """
+        found = []
+        for kind, number, payload in self.process.received():
+            if kind == Kind.LARGE_CALL:
+                found.append((kind, number, self.boxes.load(memoryview(payload))[1][0]))
+            elif kind in (Kind.CALL, Kind.AHEAD):
+                found.append((kind, number, loads(payload)[1][0]))
+        return found
+
+    def sendResult(self, number: int, value: Any, seconds: float = 0.5) -> None:
+        """
+        Answer a call with something large.
+
+        @param number: Its number.
+
+        @param value: The result.
+
+        @param seconds: How long it took.
+        """
+        packed = dumpsLarge(value)
+        assert isinstance(packed, Packed)
+        payload = self.boxes.outbox.put(packed, SECONDS.pack(seconds))
+        self.process.send(Kind.LARGE_RESULT, number, payload)
+
+    def large(self, size: int = LARGE, **kw: Any) -> Any:
+        """
+        Make a task with a large argument.
+
+        @param size: The argument's size.
+
+        @param kw: Keywords of the task.
+
+        @return: The task.
+        """
+        return self.task(jobs.nothing, b"a" * size, **kw)
+
+
+class ArgumentTests(LargeCase):
+    """
+    Tests of large arguments.
+    """
+
+    def test_atOnce(self) -> None:
+        """
+        Arguments that aren't too large are sent at once, by themselves.
+        """
+        self.worker.run(self.large(MEDIUM))
+        self.assertEqual(self.calls(), [(Kind.LARGE_CALL, 1, b"a" * MEDIUM)])
+        self.assertEqual(self.threads.waiting, [])
+
+    def test_shipped(self) -> None:
+        """
+        Others are sent when they have been copied.
+        """
+        task = self.large()
+        ready = self.worker.run(task)
+        self.assertEqual(self.calls(), [])
+        self.work()
+        self.assertEqual(self.calls(), [(Kind.LARGE_CALL, 1, b"a" * LARGE)])
+        self.assertNoResult(ready)
+        self.sender.result(1, 5)
+        self.reactor.serve()
+        self.successResultOf(ready)
+        self.assertEqual(self.resultOf(task), 5)
+
+    def test_notHeldOn(self) -> None:
+        """
+        When they have been sent, nothing holds on to them: their size may change.
+        """
+        for size in (MEDIUM, LARGE):
+            store = bytearray(size)
+            self.worker.run(self.task(len, store))
+            if size == LARGE:
+                self.assertEqual(len(self.calls()), 0)
+                self.work()
+            store += b"longer"
+            self.sender.result(self.calls()[0][1], 5)
+            self.reactor.serve()
+
+    def test_inOrder(self) -> None:
+        """
+        What comes after a call waits until that has been sent, in order.
+        """
+        self.sender.hello()
+        tasks = [self.large(), self.task(len, 1), self.large(MEDIUM), self.task(len, 2)]
+        for task in tasks:
+            self.worker.run(task)
+        self.assertEqual(self.calls(), [])
+        self.work()
+        sent = []
+        while calls := self.calls():
+            for _, number, argument in calls:
+                self.process.claim(number)
+                self.sender.result(number, None)
+                sent.append(argument)
+            self.reactor.serve()
+        self.assertEqual(sent, [b"a" * LARGE, 1, b"a" * MEDIUM, 2])
+
+    def test_whenItsTurn(self) -> None:
+        """
+        Those of a call that waits for others aren't copied before it's its turn.
+        """
+        self.worker.run(self.task(len, 1))
+        self.worker.run(self.large())
+        self.assertEqual(self.threads.waiting, [])
+        self.sender.result(1, 1)
+        self.reactor.serve()
+        self.work()
+        self.assertEqual([number for _, number, _ in self.calls()], [1, 2])
+
+    def test_stats(self) -> None:
+        """
+        The time that it takes to copy them counts as seen here.
+        """
+        clock = [10.0]
+        from asynqueue._process import worker
+
+        self.patch(worker, "perf_counter", lambda: clock[0])
+        self.worker.run(self.large())
+        clock[0] += 2
+        self.work()
+        clock[0] += 3
+        self.sendResult(1, b"r" * LARGE, 1.5)
+        self.reactor.serve()
+        clock[0] += 4
+        self.work()
+        self.assertEqual(self.successResultOf(self.worker.stats()), [(9.0, 1.5)])
+
+    def test_cancel(self) -> None:
+        """
+        A task that is cancelled while they are copied hasn't been sent: the child
+        stays, and the next has its turn.
+        """
+        task, other = self.large(timeout=5), self.task(len, 1)
+        ready = self.worker.run(task)
+        self.worker.run(other)
+        task.d.addErrback(lambda _: None)
+        self.worker.cancelTask(task)
+        self.successResultOf(ready)
+        self.assertEqual(self.calls(), [(Kind.CALL, 1, 1)])
+        self.work()
+        self.assertEqual(self.calls(), [])
+        self.assertEqual(self.process.signals, [])
+        self.assertEqual(self.worker._child.delivery.used, 0)  # type: ignore[union-attr]
+        task.stopTimer()
+
+    def test_cancelOtherMeanwhile(self) -> None:
+        """
+        Nor does one that's behind it disturb it.
+        """
+        task, other, third = self.large(), self.task(len, 1), self.task(len, 2)
+        for each in (task, other, third):
+            self.worker.run(each)
+        self.worker.cancelTask(other)
+        self.work()
+        arguments = [argument for _, _, argument in self.calls()]
+        self.assertEqual(arguments, [b"a" * LARGE, 2])
+        self.assertEqual(self.worker.crash(), [task, third])
+
+    def test_takenBack(self) -> None:
+        """
+        Tasks behind it are taken back, if it takes long, and it itself isn't.
+        """
+        clock = [10.0]
+        from asynqueue._process import worker
+
+        self.patch(worker, "perf_counter", lambda: clock[0])
+        self.sender.hello()
+        self.reactor.serve()
+        task, other = self.large(), self.task(len, 1)
+        self.worker.run(task)
+        ready = self.worker.run(other)
+        self.assertEqual(self.worker.takeBack(), [])
+        clock[0] += 1
+        self.assertEqual(self.worker.takeBack(), [other])
+        self.successResultOf(ready)
+        self.work()
+        self.assertEqual(len(self.calls()), 1)
+
+    def test_timer(self) -> None:
+        """
+        The clock of a call starts anew when its arguments have been sent.
+        """
+        task = self.large(timeout=5)
+        failed: list[Any] = []
+        task.d.addErrback(failed.append)
+        self.worker.run(task)
+        self.reactor.advance(4)
+        self.work()
+        self.reactor.advance(4)
+        self.assertEqual(failed, [])
+        self.sender.result(1, 5)
+        self.reactor.serve()
+        self.assertEqual(self.resultOf(task), 5)
+
+    def test_cannotBeShipped(self) -> None:
+        """
+        A call that can't be copied fails with an error that says why. Others follow.
+        """
+
+        def fail(*args: Any) -> int:
+            raise MemoryError("no room")
+
+        patch = self.patch(os, "pwrite", fail)
+        for size in (LARGE, MEDIUM):
+            task, other = self.large(size), self.task(len, size)
+            ready = self.worker.run(task)
+            self.worker.run(other)
+            self.assertNoResult(ready)
+            if size == LARGE:
+                self.threads.run()
+            self.reactor.advance(0)
+            error = self.failureResultOf(task.d, errors.SerializationError).value
+            self.assertIn("MemoryError: no room", str(error))
+            self.assertIn(repr(task), str(error))
+            self.successResultOf(ready)
+            [(_, number, argument)] = self.calls()
+            self.assertEqual(argument, size)
+            self.sender.result(number, 1)
+            self.reactor.serve()
+        patch.restore()
+
+    def test_stop(self) -> None:
+        """
+        A worker that is to stop does so when the call has been sent and answered.
+        """
+        task = self.large()
+        self.worker.run(task)
+        stopped = self.worker.stop()
+        self.work()
+        self.assertEqual(len(self.calls()), 1)
+        self.assertFalse(self.process.atEnd())
+        self.sender.result(1, 5)
+        self.reactor.serve()
+        self.assertEqual(self.resultOf(task), 5)
+        self.assertTrue(self.process.atEnd())
+        self.process.end()
+        self.successResultOf(stopped)
+
+    def test_stopAndFail(self) -> None:
+        """
+        It does if the call can't be sent, too.
+        """
+        task = self.large()
+        self.worker.run(task)
+        stopped = self.worker.stop()
+        patch = self.patch(os, "pwrite", None)
+        self.work()
+        patch.restore()
+        self.failureResultOf(task.d, errors.SerializationError)
+        self.process.received()
+        self.assertTrue(self.process.atEnd())
+        self.process.end()
+        self.successResultOf(stopped)
+
+    def test_stopAndCancel(self) -> None:
+        """
+        Or if it's cancelled.
+        """
+        task = self.large()
+        self.worker.run(task)
+        stopped = self.worker.stop()
+        self.worker.cancelTask(task)
+        self.process.received()
+        self.assertTrue(self.process.atEnd())
+        self.process.end()
+        self.assertNoResult(stopped)
+        self.work()
+        self.successResultOf(stopped)
+
+    def test_crash(self) -> None:
+        """
+        A crash gives up what is copied, and waits for who copies.
+        """
+        task, other = self.large(50 * SLICE), self.task(len, 1)
+        self.worker.run(task)
+        self.worker.run(other)
+        gone = self.worker.deferUntilGone()
+        self.assertEqual(self.worker.crash(), [task, other])
+        self.process.end(None, 9)
+        self.assertNoResult(gone)
+        self.threads.run()
+        self.assertLess(self.boxes.inbox.file.size(), SLICE)
+        self.reactor.advance(0)
+        self.successResultOf(gone)
+        self.assertNoResult(task.d)
+
+    def test_lost(self) -> None:
+        """
+        When the child ends meanwhile, the call hasn't been started, and goes to another
+        worker.
+        """
+        self.sender.hello()
+        self.reactor.serve()
+        task, other = self.large(), self.task(len, 1)
+        self.worker.run(task)
+        self.worker.run(other)
+        self.process.end(None, 9)
+        self.assertEqual(self.resigned, 1)
+        self.assertEqual(self.worker.crash(), [task, other])
+        self.work()
+        self.assertNoResult(task.d)
+        self.assertEqual(self.worker.state, State.DEAD)
+
+    def test_lostInATimeOfTrouble(self) -> None:
+        """
+        It's not looked at any longer when it has been copied after all.
+        """
+        task = self.large()
+        self.worker.run(task)
+        self.threads.run()
+        self.process.end(None, 9)
+        self.reactor.advance(0)
+        self.assertNoResult(task.d)
+        self.assertEqual(self.worker.crash(), [task])
+
+    def test_lostWhenSent(self) -> None:
+        """
+        A call that has been sent is lost with the child if it has read it; if not, it
+        hasn't been started.
+        """
+        for reads in (True, False):
+            worker = self.makeWorker()
+            process = self.reactor.processes[-1]
+            process.send(Kind.HELLO, 0)
+            self.reactor.serve()
+            task = self.large()
+            worker.run(task)
+            self.work()
+            process.end(None, 9, reads=reads)
+            if reads:
+                self.failureResultOf(task.d, errors.WorkerLost)
+                self.assertEqual(worker.crash(), [])
+            else:
+                self.assertNoResult(task.d)
+                self.assertEqual(worker.crash(), [task])
+
+    def test_released(self) -> None:
+        """
+        What the child doesn't need any longer is used for others.
+        """
+        for i in range(1, 6):
+            self.worker.run(self.large(MEDIUM))
+            self.assertEqual(len(self.calls()), 1)
+            self.process.send(Kind.RELEASE, 0, self.boxes.inbox.done())
+            self.sender.result(i, None)
+            self.reactor.serve()
+        self.assertEqual(self.worker._child.delivery.used, 0)  # type: ignore[union-attr]
+        self.assertLess(self.boxes.inbox.file.size(), 2 * MEDIUM)
+
+    def test_startedLater(self) -> None:
+        """
+        A worker whose child isn't there yet ships them when it is.
+        """
+        self.worker.state = State.READY
+        child, self.worker._child = self.worker._child, None
+        task = self.large()
+        self.worker.run(task)
+        self.assertEqual(self.threads.waiting, [])
+        self.worker._child = child
+        self.worker._resend(self.worker._unsent())
+        self.work()
+        self.assertEqual(len(self.calls()), 1)
+
+
+class ResultTests(LargeCase):
+    """
+    Tests of large results.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have a child that is there.
+        """
+        super().setUp()
+        self.sender.hello()
+        self.reactor.serve()
+
+    def start(self, n: int) -> list[Any]:
+        """
+        Have the child be at tasks, of which it has been sent all.
+
+        @param n: How many.
+
+        @return: They.
+        """
+        tasks = [self.task(len, i) for i in range(n)]
+        for task in tasks:
+            self.worker.run(task)
+        for _, number, _ in self.calls()[1:]:
+            self.process.claim(number)
+        return tasks
+
+    def test_atOnce(self) -> None:
+        """
+        Results that needn't be copied are there at once.
+        """
+        [task] = self.start(1)
+        self.sendResult(1, [b"r" * MEDIUM, Thing(b"t" * LARGE)])
+        self.reactor.serve()
+        result = self.resultOf(task)
+        self.assertEqual(result[0], b"r" * MEDIUM)
+        self.assertEqual(result[1].bytes, b"t" * LARGE)
+
+    def test_copied(self) -> None:
+        """
+        Others are there when they have been.
+        """
+        [task] = self.start(1)
+        self.sendResult(1, b"r" * LARGE)
+        self.reactor.serve()
+        self.assertNoResult(task.d)
+        self.work()
+        self.assertEqual(self.resultOf(task), b"r" * LARGE)
+
+    def test_inOrder(self) -> None:
+        """
+        What has come after it waits, also other large results.
+        """
+        tasks = self.start(5)
+        self.sender.result(1, 1)
+        self.sendResult(2, b"r" * LARGE)
+        self.sender.result(3, 3)
+        self.sendResult(4, b"s" * LARGE)
+        self.sender.result(5, 5)
+        self.reactor.serve()
+        self.assertEqual([task.d.called for task in tasks], [True] + [False] * 4)
+        self.work()
+        self.assertEqual([task.d.called for task in tasks], [True] * 3 + [False] * 2)
+        self.work()
+        self.assertEqual(self.resultOf(tasks[3]), b"s" * LARGE)
+        self.assertEqual(self.resultOf(tasks[4]), 5)
+
+    def test_released(self) -> None:
+        """
+        The child is told when they're not needed any longer.
+        """
+        [task] = self.start(1)
+        self.sendResult(1, Thing(bytes(MEDIUM)))
+        self.reactor.serve()
+        self.reactor.advance(0)
+        self.assertEqual(self.process.received(), [])
+        task.d.addErrback(lambda _: None)
+        task.d = task.d.addCallback(lambda _: None)
+        self.reactor.advance(0)
+        [(kind, _, payload)] = self.process.received()
+        self.assertEqual(kind, Kind.RELEASE)
+        self.boxes.release(memoryview(payload))
+        self.assertEqual(self.boxes.outbox.used, 0)
+
+    def test_tooShort(self) -> None:
+        """
+        A result that isn't there as a whole is an error of the call, and of no other.
+        """
+        tasks = self.start(3)
+        packed = dumpsLarge([bytearray(LARGE)])
+        assert isinstance(packed, Packed)
+        payload = bytearray(self.boxes.outbox.put(packed, SECONDS.pack(0.5)))
+        # The length of the first buffer, which now ends where there's nothing.
+        payload[8 + 4 + 9 : 8 + 4 + 17] = (1 << 27).to_bytes(8, "little")
+        self.process.send(Kind.LARGE_RESULT, 1, bytes(payload))
+        self.sender.result(2, 2)
+        self.reactor.serve()
+        self.work()
+        error = self.failureResultOf(tasks[0].d, errors.SerializationError).value
+        self.assertIn("isn't as long as it should be", str(error))
+        self.assertEqual(self.resultOf(tasks[1]), 2)
+
+    def test_stray(self) -> None:
+        """
+        The result of a call that the worker doesn't know is of no interest.
+        """
+        self.sendResult(7, b"r" * LARGE)
+        self.reactor.serve()
+        self.assertEqual(self.threads.waiting, [])
+
+    def test_lost(self) -> None:
+        """
+        A result that the child has sent before its end is given, and tasks after that
+        are lost.
+        """
+        tasks = self.start(2)
+        gone = self.worker.deferUntilGone()
+        self.sendResult(1, b"r" * LARGE)
+        self.process.end(None, 9)
+        self.assertEqual((self.resigned, tasks[1].d.called), (0, False))
+        self.work()
+        self.assertEqual(self.resultOf(tasks[0]), b"r" * LARGE)
+        self.failureResultOf(tasks[1].d, errors.WorkerLost)
+        self.assertEqual(self.resigned, 1)
+        self.successResultOf(gone)
+
+    def test_lostWithMore(self) -> None:
+        """
+        So it is with all that it has sent, and the files are closed at last.
+        """
+        tasks = self.start(4)
+        fds = self.worker._child.delivery.fds  # type: ignore[union-attr]
+        self.sendResult(1, b"r" * LARGE)
+        self.sendResult(2, b"s" * LARGE)
+        self.sendResult(3, b"t" * LARGE)
+        self.process.end(None, 9)
+        for i, letter in enumerate(b"rst"):
+            self.assertTrue(isOpen(fds[0]))
+            self.work()
+            self.assertEqual(self.resultOf(tasks[i])[0], letter)
+        self.failureResultOf(tasks[3].d, errors.WorkerLost)
+        self.assertEqual([isOpen(fd) for fd in fds], [False] * 2)
+        self.assertEqual(self.worker.state, State.DEAD)
+
+    def test_lostWhenCopied(self) -> None:
+        """
+        It's given if the end is noticed when it has been copied and nobody has heard of
+        that.
+        """
+        tasks = self.start(2)
+        self.sendResult(1, b"r" * LARGE)
+        self.reactor.serve()
+        self.threads.run()
+        self.process.end(None, 9)
+        self.assertEqual(self.resultOf(tasks[0]), b"r" * LARGE)
+        self.failureResultOf(tasks[1].d, errors.WorkerLost)
+        self.reactor.advance(0)
+        self.assertEqual(self.resigned, 1)
+
+    def test_givenMeanwhile(self) -> None:
+        """
+        Tasks that are given to a worker whose child has ended, while a result is still
+        read, aren't lost, nor are those that it had been sent ahead and hadn't begun.
+        """
+        for seconds in (1e-9, 1):
+            self.worker._pace.note(seconds)
+        tasks = [self.task(len, i, timeout=50) for i in range(3)]
+        for task in tasks:
+            self.worker.run(task)
+        self.calls()
+        self.sendResult(1, b"r" * LARGE)
+        self.process.end(None, 9)
+        tasks += [self.task(len, 3), self.large(MEDIUM), self.large()]
+        for task in tasks[3:]:
+            self.worker.run(task)
+        self.assertEqual(len(self.threads.waiting), 1)
+        self.work()
+        self.assertEqual(self.resultOf(tasks[0]), b"r" * LARGE)
+        self.assertEqual(self.worker.crash(), tasks[1:])
+        for task in tasks[1:]:
+            self.assertNoResult(task.d)
+            task.callback((Status.DISCONNECTED, None))
+
+    def test_crashAfterTheEnd(self) -> None:
+        """
+        A worker may be crashed meanwhile.
+        """
+        tasks = self.start(2)
+        gone = self.worker.deferUntilGone()
+        self.sendResult(1, b"r" * LARGE)
+        self.process.end(None, 9)
+        self.assertEqual(self.worker.crash(), tasks)
+        self.assertNoResult(gone)
+        self.work()
+        self.successResultOf(gone)
+        self.assertFalse(any(task.d.called for task in tasks))
+        self.assertEqual(self.resigned, 0)
+
+    def test_crash(self) -> None:
+        """
+        The same with one whose child hasn't ended.
+        """
+        [task] = self.start(1)
+        gone = self.worker.deferUntilGone()
+        self.sendResult(1, b"r" * LARGE)
+        self.reactor.serve()
+        self.assertEqual(self.worker.crash(), [task])
+        self.work()
+        self.process.end(None, 9)
+        self.successResultOf(gone)
+        self.assertNoResult(task.d)
+
+    def test_cancel(self) -> None:
+        """
+        A task that is cancelled while its result is read has been done: the child
+        stays, and so do other tasks.
+        """
+        task, other, third = self.start(3)
+        self.sendResult(1, b"r" * LARGE)
+        self.reactor.serve()
+        self.worker.cancelTask(task)
+        self.sender.result(2, 2)
+        self.reactor.serve()
+        self.assertFalse(other.d.called)
+        self.work()
+        self.assertEqual(self.resultOf(other), 2)
+        self.assertEqual(self.process.signals, [])
+        self.assertEqual(self.resigned, 0)
+        self.assertFalse(third.d.called)
+
+    def test_stop(self) -> None:
+        """
+        A worker that is to stop waits for what is read.
+        """
+        [task] = self.start(1)
+        self.sendResult(1, b"r" * LARGE)
+        self.reactor.serve()
+        stopped = self.worker.stop()
+        self.assertFalse(self.process.atEnd())
+        self.work()
+        self.assertEqual(self.resultOf(task), b"r" * LARGE)
+        self.process.received()
+        self.assertTrue(self.process.atEnd())
+        self.process.end()
+        self.successResultOf(stopped)
+
+    def test_iterations(self) -> None:
+        """
+        Items that have come after it wait, too.
+        """
+        task, other = self.start(2)
+        self.sender.iterator(1)
+        self.sender.items(1, 1)
+        self.sendResult(2, b"r" * LARGE)
+        self.sender.items(1, 2)
+        self.process.send(Kind.END, 1)
+        self.reactor.serve()
+        deferator = self.resultOf(task)
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
+        second = deferator.__anext__()
+        self.assertNoResult(second)
+        self.work()
+        self.assertEqual(self.successResultOf(second), 2)
+        self.assertEqual(self.resultOf(other), b"r" * LARGE)
+
+
+class QueueTests(WorkerCase):
+    """
+    Tests of queues with large arguments and results.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a queue with one worker.
+        """
+        super().setUp()
+        self.threads = FakeThreads(self)
+        self.addCleanup(self.finish)
+        self.q = ProcessQueue(1, reactor=self.reactor)
+        self.child().hello()
+        self.serve()
+
+    def finish(self) -> None:
+        """
+        End the queue.
+        """
+        d = self.q.shutdown()
+        for _ in range(9):
+            for process in self.reactor.processes:
+                if not process.ended:
+                    process.end(0)
+            while self.threads.waiting:
+                self.threads.run()
+                self.serve()
+            self.serve()
+        self.assertTrue(d.called)
+
+    def serve(self) -> None:
+        """
+        Let the queue do what it can.
+        """
+        self.reactor.serve()
+        self.reactor.advance(0)
+        self.reactor.serve()
+
+    def test_cancel(self) -> None:
+        """
+        A call that is cancelled while its arguments are copied fails at once, and costs
+        no child.
+        """
+        d = self.q.call(len, b"a" * LARGE)
+        other = self.q.call(len, "other")
+        d.cancel()
+        self.failureResultOf(d, CancelledError)
+        self.threads.run()
+        self.serve()
+        kinds = [kind for kind, _, _ in self.reactor.processes[0].received()]
+        self.assertEqual([kind for kind in kinds if kind != Kind.SETUP], [Kind.CALL])
+        self.assertEqual(len(self.reactor.processes), 1)
+        self.child().result(1, 5)
+        self.serve()
+        self.assertEqual(self.successResultOf(other), 5)
+
+    def test_timeout(self) -> None:
+        """
+        So does one whose time is over.
+        """
+        d = self.q.call(len, b"a" * LARGE, timeout=5, retries=0)
+        self.reactor.advance(6)
+        self.failureResultOf(d, errors.TimeoutError)
+        self.assertEqual(self.reactor.processes[0].signals, [])
+        self.threads.run()
+        self.serve()
+        self.assertEqual(len(self.q), 1)
+
+    def test_cancelReading(self) -> None:
+        """
+        One whose result is read fails at once as well, and its result is dropped.
+        """
+        d = self.q.call(len, "large")
+        process = self.reactor.processes[0]
+        packed = dumpsLarge(b"r" * LARGE)
+        assert isinstance(packed, Packed)
+        boxes = Boxes(os.dup(process._fds[5]), os.dup(process._fds[6]))
+        payload = boxes.outbox.put(packed, SECONDS.pack(0.1))
+        process.send(Kind.LARGE_RESULT, 1, payload)
+        self.serve()
+        d.cancel()
+        self.failureResultOf(d, CancelledError)
+        self.threads.run()
+        self.serve()
+        self.assertEqual(process.signals, [])
+        boxes.inbox.file.close()
+        boxes.outbox._file.close()
+
+    def test_lost(self) -> None:
+        """
+        A call whose child ends while its arguments are copied is made by another.
+        """
+        d = self.q.call(len, b"a" * LARGE)
+        first = self.reactor.processes[0]
+        first.end(None, 9)
+        self.serve()
+        self.threads.run()
+        self.serve()
+        self.assertEqual(len(self.reactor.processes), 2)
+        self.child().hello()
+        self.serve()
+        while self.threads.waiting:
+            self.threads.run()
+            self.serve()
+        self.child().result(1, 5)
+        self.serve()
+        self.assertEqual(self.successResultOf(d), 5)
