@@ -33,7 +33,7 @@ def box(**fields: bytes) -> bytes:
     """
     whole = b""
     for name, value in fields.items():
-        for part in (name.encode(), value):
+        for part in (name.encode("latin-1"), value):
             whole += struct.pack("!H", len(part)) + part
     return whole + b"\0\0"
 

@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols import amp
 from twisted.python.failure import Failure
@@ -33,18 +31,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from asynqueue import ProcessQueue, TaskQueue, ThreadQueue
 from asynqueue._reactor import globalReactor
 from asynqueue._wire import commands, doors
-from asynqueue._wire.gate import ClientGate, Terms
-from asynqueue._wire.places import Place
+from asynqueue._wire.gate import ClientGate, firstBox
 from asynqueue._wire.values import Codec
 from asynqueue.null import NullQueue
-from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse
+from asynqueue.wire import Key, WireServer, WireWorker
 
 from ._certificates import SSL, Identity
 from ._wire import WireTestCase, box
-
-KEY = Key(b"k" * 32)
-
-LOCAL = IPv4Address("TCP", "127.0.0.1", 7)
+from ._wirememory import KEY, LOCAL, Connection, InlineReactor, Small, clientTerms
 
 #: What has been run that mustn't be.
 ran: list[str] = []
@@ -194,160 +188,6 @@ def attacks() -> Iterator[bytes]:
         )
         yield bomb
         yield b"\0\0" + bomb
-
-
-class InlinePool:
-    """
-    A pool of threads without threads.
-    """
-
-    def callInThreadWithCallback(
-        self, onResult: Callable[..., object], f: Callable[..., Any], *args: Any
-    ) -> None:
-        """
-        Make a call.
-
-        @param onResult: Called with how it went.
-
-        @param f: What is called.
-
-        @param args: Its arguments.
-        """
-        try:
-            result = f(*args)
-        except Exception:  # noqa: BLE001 - as a pool does
-            onResult(False, Failure())
-        else:
-            onResult(True, result)
-
-
-class InlineReactor(Clock):
-    """
-    A reactor whose threads do all at once.
-    """
-
-    def getThreadPool(self) -> InlinePool:
-        """
-        Get the pool.
-
-        @return: It.
-        """
-        return InlinePool()
-
-    def callFromThread(self, f: Callable[..., object], *args: Any) -> None:
-        """
-        Make a call.
-
-        @param f: What is called.
-
-        @param args: Its arguments.
-        """
-        f(*args)
-
-
-def clientTerms(key: Key | None) -> Terms:
-    """
-    Make what a server must prove.
-
-    @param key: The key that it must have.
-
-    @return: It.
-    """
-    return Terms(Place.parse("tcp:127.0.0.1:7", False), key, None)
-
-
-class Connection:
-    """
-    A connection with a server, in memory.
-
-    @ivar protocol: The server's end.
-    """
-
-    def __init__(self, server: WireServer) -> None:
-        """
-        Connect.
-
-        @param server: The server.
-        """
-        self.transport = StringTransport(peerAddress=LOCAL)
-        self.protocol: Any = server._listener._factory.buildProtocol(LOCAL)
-        self.protocol.makeConnection(self.transport)
-
-    def send(self, data: bytes) -> bytes:
-        """
-        Send something.
-
-        @param data: It.
-
-        @return: What has come back.
-        """
-        self.protocol.dataReceived(data)
-        answer: bytes = self.transport.value()
-        self.transport.clear()
-        return answer
-
-    def enter(self, key: Key | None) -> None:
-        """
-        Prove that one has a key.
-
-        @param key: The key.
-        """
-        gate = ClientGate(lambda: mock.Mock(transport=None), clientTerms(key))
-        gate.makeConnection(StringTransport(peerAddress=LOCAL))
-        transport: Any = gate.transport
-        while data := transport.value():
-            transport.clear()
-            gate.dataReceived(self.send(data))
-        assert gate.opened.called
-
-    def close(self) -> None:
-        """
-        End it.
-        """
-        self.protocol.connectionLost(Failure(ConnectionDone()))
-
-
-class Small(WireWorkerUniverse):
-    """
-    A universe that takes anything.
-    """
-
-    def note(self, *args: Any, **kw: Any) -> None:
-        """
-        Take what comes.
-
-        @param args: It.
-
-        @param kw: It.
-        """
-
-    def echo(self, *args: Any) -> Any:
-        """
-        Give it back.
-
-        @param args: It.
-
-        @return: It.
-        """
-        return args
-
-    def count(self, n: Any = 9) -> Iterator[Any]:
-        """
-        Count.
-
-        @param n: How far.
-
-        @return: An iterator.
-        """
-        yield from range(n)
-
-    def wait(self) -> Deferred[None]:
-        """
-        Wait for ever.
-
-        @return: A Deferred.
-        """
-        return Deferred()
 
 
 class PickleTests(SynchronousTestCase):
@@ -648,37 +488,68 @@ class Mutations:
 
         @param seed: Where chance starts from.
 
-        @param frames: Frames that are right.
+        @param frames: Frames that are right, each with a box.
         """
         self.chance = random.Random(seed)
         self._frames = frames
+        self._boxes = [firstBox(frame)[0] or {} for frame in frames]
+        self._fields = [item for fields in self._boxes for item in fields.items()]
 
     def next(self) -> bytes:
         """
         Make a frame.
 
-        @return: It.
+        @return: It. In most, the fields are changed, and what holds them together is
+            right; in others, any byte may be wrong.
         """
         chance = self.chance
-        frame = bytearray(chance.choice(self._frames))
-        for _ in range(chance.choice((0, 1, 1, 2, 4))):
-            at = chance.randrange(len(frame))
+        if chance.random() < 0.03:
+            return self._mutated(chance.choice(self._frames))
+        fields = dict(chance.choice(self._boxes))
+        for _ in range(chance.choice((0, 1, 1, 1, 2, 4))):
+            name = chance.choice([*fields, b"new"])
+            kind = chance.randrange(5)
+            if kind == 0:
+                fields.pop(name, None)
+            elif kind == 1:
+                name, value = chance.choice(self._fields)
+                fields[name] = value
+            elif kind == 2:
+                fields[name] = chance.choice(self._fields)[1]
+            else:
+                fields[name] = self._mutated(fields.get(name, b""))
+        if chance.random() < 0.05:
+            name = chance.choice([*fields, b"new"])
+            fields[self._mutated(name)[:255]] = fields.pop(name, b"")
+        return box(**{name.decode("latin-1"): v for name, v in fields.items()})
+
+    def _mutated(self, data: bytes) -> bytes:
+        """
+        Change some bytes.
+
+        @param data: The bytes.
+
+        @return: Others.
+        """
+        chance = self.chance
+        changed = bytearray(data or b"0")
+        for _ in range(chance.choice((1, 1, 2, 4))):
+            at = chance.randrange(len(changed))
             kind = chance.randrange(6)
             if kind == 0:
-                frame[at] = chance.randrange(256)
+                changed[at] = chance.randrange(256)
             elif kind == 1:
-                frame[at] ^= 1 << chance.randrange(8)
+                changed[at] ^= 1 << chance.randrange(8)
             elif kind == 2:
-                del frame[at : at + chance.randrange(1, 9)]
+                del changed[at : at + chance.randrange(1, 9)]
             elif kind == 3:
-                frame[at:at] = chance.randbytes(chance.randrange(1, 9))
+                changed[at:at] = chance.randbytes(chance.randrange(1, 9))
             elif kind == 4:
-                other = chance.choice(self._frames)
-                frame[at:] = other[chance.randrange(len(other)) :]
+                changed[at:at] = b"%d" % chance.choice((0, 7, 99, 10**9, 10**20))
             else:
-                frame[at : at + 2] = chance.choice((b"\0\0", b"\xff\xff", b"\0\1"))
-            frame = frame or bytearray(b"\0")
-        return bytes(frame)
+                changed[at : at + 2] = chance.choice((b"\0\0", b"\xff\xff", b"\0\1"))
+            changed = changed or bytearray(b"\0")
+        return bytes(changed)
 
 
 class FuzzTests(SynchronousTestCase):
