@@ -125,6 +125,14 @@ MEASURES = {
         "bare",
         ("median",),
     ),
+    "mixed": Measure(
+        "mixed",
+        "1 µs and 100 ms calls in any order, 2 children",
+        {"used": Figure("time the children work", "%", more=True)},
+        _POOLS,
+        {"short": 2_000, "long": 40, "seconds": 0.1},
+        {"short": 20, "long": 4, "seconds": 0.01},
+    ),
     "late": Measure(
         "late",
         "The end of a task of 1 s is noticed late",

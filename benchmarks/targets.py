@@ -91,6 +91,7 @@ TARGETS = {
     ),
     ("single", "median"): _times(0.8, 1.3, "cf", "bare"),
     ("single", "p99"): Targets((Target(1, "cf"),)),
+    ("mixed", "used"): Targets((Target(95),)),
     ("late", "late"): _times(1.5, 1, "cf", "bare"),
     ("map", "rate"): _times(0.8, 1.2, "pool"),
     ("payload-array", "rate"): _times(4, 1, "pool", "ray"),

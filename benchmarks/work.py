@@ -23,6 +23,7 @@ __all__ = [
     "meet",
     "noop",
     "openShared",
+    "pause",
     "sleepThenTime",
     "spin",
 ]
@@ -77,6 +78,16 @@ def sleepThenTime(seconds: float) -> float:
     """
     time.sleep(seconds)
     return time.monotonic()
+
+
+def pause(seconds: float) -> None:
+    """
+    Sleep, or do nothing.
+
+    @param seconds: How long. 0 for nothing.
+    """
+    if seconds:
+        time.sleep(seconds)
 
 
 def spin(seconds: float) -> None:
