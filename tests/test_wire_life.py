@@ -280,6 +280,61 @@ class ReconnectTests(WireTestCase):
         self.assertEqual(universe.log, ["updated"])
         self.assertEqual(q.workers()[0].ID, 2)
 
+    async def test_updatesInOrder(self) -> None:
+        """
+        Updates are run one after the other, though the server runs what it gets at
+        once; those that haven't been sent can be cancelled, and are lost with the
+        worker.
+        """
+        await self.serve()
+        q = TaskQueue()
+        self.closers.append(lambda: q.shutdown(timeout=0))
+        for update in (("block",), ("note", 2), ("note", 3)):
+            await q.update(*update)
+        attached = q.attachWorker(self.worker(thread=True))
+        await self.until(lambda: self.universe.log)
+        another = await self.queue()
+        for i in range(3):
+            await another.call("add", i)
+        self.assertEqual(self.universe.log, ["blocking"])
+        self.universe.event.set()
+        await attached
+        self.assertEqual(self.universe.log, ["blocking", 2, 3])
+
+    async def test_updatesLost(self) -> None:
+        """
+        When the worker is lost, so are its updates, and each is told so.
+        """
+        for crash in (False, True):
+            server = await self.serve(description=f"unix:{self.folder}/{crash}")
+            q = await self.queue(description=server.description)
+            updates = [q.update(*args) for args in (("wait",), ("note", 2))]
+            await self.until(lambda: self.universe.waiting)
+            if crash:
+                await q.detachWorker(q.workers()[0], crash=True)
+            else:
+                server._abortAll()
+            for d in updates:
+                [text] = await d
+                self.assertRegex(str(text), "lost|went away")
+            await self.until(lambda: "cancelled" in self.universe.log)
+            self.assertNotIn(2, self.universe.log)
+            self.universe.waiting.clear()
+            self.universe.log.clear()
+
+    async def test_updatesFinished(self) -> None:
+        """
+        A worker that stops runs all updates that it has been given.
+        """
+        await self.serve()
+        q = await self.queue()
+        updates = [q.update(*args) for args in (("wait",), ("note", 2), ("note", 3))]
+        await self.until(lambda: self.universe.waiting)
+        done = q.shutdown()
+        self.universe.waiting[0].callback(1)
+        self.assertEqual([await d for d in updates], [[1], [2], [3]])
+        await done
+
     async def test_stopWhileAway(self) -> None:
         """
         The queue can be shut down while the server is away.

@@ -4,6 +4,7 @@ The worker at the other end of a connection.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from enum import Enum, auto
 from typing import Any, cast
@@ -196,6 +197,9 @@ class WireWorker:
         self._attempts = _attempts
         self._link: Link | None = None
         self._waiting: list[Job] = []
+        # Updates, of which the first has been sent: the server runs at once what it
+        # gets, and they're to be run in order.
+        self._updates: deque[Job] = deque()
         self._connecting: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
         self._lateness: IDelayedCall | None = None
@@ -271,7 +275,7 @@ class WireWorker:
         if self._link is None:
             self._waiting.append(job)
         else:
-            self._link.submit(job)
+            self._submit(job, self._link)
         return job.done
 
     def stop(self) -> Deferred[None]:
@@ -297,9 +301,9 @@ class WireWorker:
 
         @return: The tasks that have no result.
         """
-        tasks = [job.task for job in self._waiting]
-        self._waiting.clear()
         link = self._link
+        waiting, self._waiting = [*self._waiting, *self._unsentUpdates()], []
+        tasks = [job.task for job in waiting]
         if self.state is State.CONNECTING:
             self._giveUp(WorkerStartError(f"{self!r} was crashed before"))
         elif link is not None:
@@ -328,6 +332,11 @@ class WireWorker:
         for job in self._waiting:
             if job.task is task:
                 self._waiting.remove(job)
+                job.done.callback(None)
+                return
+        for job in list(self._updates)[1:]:
+            if job.task is task:
+                self._updates.remove(job)
                 job.done.callback(None)
                 return
         if self._link is not None:
@@ -395,7 +404,7 @@ class WireWorker:
         self.state = State.READY
         waiting, self._waiting = self._waiting, []
         for job in waiting:
-            link.submit(job)
+            self._submit(job, link)
         self._fireReady()
 
     def serverLeaves(self) -> None:
@@ -438,6 +447,7 @@ class WireWorker:
         ]
         for job in perhaps:
             del link.jobs[job.ID]
+        unsent = self._unsentUpdates()
         if state in (State.READY, State.LEAVING) or link.jobs:
             log.warn("{worker} is lost: {why}", worker=self, why=why)
             if self._resign is not None:
@@ -451,11 +461,50 @@ class WireWorker:
                 job.iteration.lose(failure)
             else:
                 job.task.errback(failure)
-        for job in [*perhaps, *link.jobs.values()]:
+        for job in [*perhaps, *link.jobs.values(), *unsent]:
             job.task.callback((Status.DISCONNECTED, None))
             if not job.done.called:
                 job.done.callback(None)
         self._fireGone()
+
+    def _submit(self, job: Job, link: Link) -> None:
+        """
+        Have a job be sent, an update when those before it have been run.
+
+        @param job: The job.
+
+        @param link: The connection.
+        """
+        if not getattr(job.task, "direct", False):
+            link.submit(job)
+            return
+        self._updates.append(job)
+        job.done.addCallback(self._updated, job)
+        if len(self._updates) == 1:
+            link.submit(job)
+
+    def _updated(self, _: None, job: Job) -> None:
+        """
+        Send the next update, if the first has been run.
+
+        @param _: Nothing.
+
+        @param job: The update that has been run, or won't be.
+        """
+        if self._updates and self._updates[0] is job:
+            self._updates.popleft()
+            if self._updates and self._link is not None:
+                self._link.submit(self._updates[0])
+
+    def _unsentUpdates(self) -> list[Job]:
+        """
+        Get the updates that haven't been sent, and forget them.
+
+        @return: They.
+        """
+        unsent = list(self._updates)[1:]
+        self._updates.clear()
+        return unsent
 
     def _another(self, attempts: int) -> WireWorker:
         """
@@ -616,7 +665,9 @@ class WireWorker:
         End the connection if there's nothing left to do.
         """
         link = self._link
-        if self.state is State.STOPPING and link is not None and not link.jobs:
+        if self.state is not State.STOPPING or link is None:
+            return
+        if not link.jobs and not self._updates:
             link.close()
 
     def _lost(self, task: ITask, why: str) -> WorkerLost:
