@@ -1,8 +1,9 @@
 """
-A run in which children are killed, stopped and made to wait at random while calls of
-all kinds are made, and an account of what has become of the calls::
+A run in which children, or servers, are killed, stopped and made to wait at random
+while calls of all kinds are made, and an account of what has become of the calls::
 
     python -m tests.chaos --seconds 600 --seed 1
+    python -m tests.chaos --seconds 600 --seed 1 --kind servers
 
 Every call must come to one result, and the right one: C{queued} is the sum of C{done}
 and of what has failed, by kind, and nothing has failed without a reason of its own.
@@ -30,6 +31,7 @@ from twisted.internet.task import deferLater, react
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from asynqueue import TaskQueue
 from asynqueue.errors import TimeoutError, WorkerLost  # noqa: A004 - the API's name
 from asynqueue.process import ProcessQueue
 
@@ -46,6 +48,7 @@ from ._chaosjobs import (
     prepare,
     square,
 )
+from ._chaoswire import Servers
 
 #: So many calls are queued or running at a time.
 AT_A_TIME = 64
@@ -114,32 +117,85 @@ class Ledger:
         return f"queued {self.queued} = {outcomes}"
 
 
+class Children:
+    """
+    Children.
+
+    @ivar q: The queue.
+    """
+
+    def __init__(self, reactor: Any, number: int) -> None:
+        """
+        Start them.
+
+        @param reactor: The reactor.
+
+        @param number: How many.
+        """
+        self.q = ProcessQueue(
+            number,
+            timeout=5.0,
+            maxTasks=MOST_TASKS,
+            initializer=(prepare, ("first",)),
+        )
+        self.q.update(prepare, "second")
+
+    async def start(self) -> None:
+        """
+        Wait for nothing: they're being started.
+        """
+
+    def pids(self) -> list[int]:
+        """
+        List the processes.
+
+        @return: Their IDs.
+        """
+        return [w.process.pid for w in self.q.workers() if w.process.pid]
+
+    def what(self, f: Callable[..., Any]) -> Callable[..., Any]:
+        """
+        Say what is to be called.
+
+        @param f: The job.
+
+        @return: It.
+        """
+        return f
+
+    async def stop(self) -> None:
+        """
+        Do nothing, as the queue has stopped them.
+        """
+
+
+#: Who does the work.
+KINDS: dict[str, Callable[[Any, int], Any]] = {"children": Children, "servers": Servers}
+
+
 class Chaos:
     """
     The calls, and the agent that disturbs them.
     """
 
-    def __init__(self, reactor: Any, seed: int, workers: int) -> None:
+    def __init__(self, reactor: Any, kind: str, seed: int, workers: int) -> None:
         """
         Begin.
 
         @param reactor: The reactor.
 
+        @param kind: Who does the work.
+
         @param seed: What all that is random comes from.
 
-        @param workers: How many children there are.
+        @param workers: How many of them there are.
         """
         self.random = random.Random(seed)
         self.ledger = Ledger()
         self.deeds: Counter[str] = Counter()
         self._reactor = reactor
-        self._q = ProcessQueue(
-            workers,
-            timeout=5.0,
-            maxTasks=MOST_TASKS,
-            initializer=(prepare, ("first",)),
-        )
-        self._q.update(prepare, "second")
+        self._crew = KINDS[kind](reactor, workers)
+        self._q: TaskQueue = self._crew.q
         self._workers = workers
         self._halts: list[Any] = []
         self._numbers = itertools.count()
@@ -162,6 +218,7 @@ class Chaos:
 
         @param seconds: For how long.
         """
+        await self._crew.start()
         end = self._reactor.seconds() + seconds
         lines = [self._makeCalls(end) for _ in range(AT_A_TIME)]
         agent = Deferred.fromCoroutine(self._disturb(end))
@@ -170,6 +227,7 @@ class Chaos:
         if len(self._q) != self._workers:
             self.ledger.wrong.append(f"{len(self._q)} workers of {self._workers}")
         unfinished = await self._q.shutdown(drain=True)
+        await self._crew.stop()
         for halt in self._halts:
             if halt.active():
                 halt.cancel()
@@ -217,7 +275,7 @@ class Chaos:
         elif self.random.random() < 0.2:
             options["retries"] = 5
         self.ledger.queued += 1
-        d = self._q.call(f, *args, **options)
+        d = self._q.call(self._crew.what(f), *args, **options)
         fired: list[bool] = []
         d.addBoth(_note, fired)
         if self.random.random() < 0.05:
@@ -261,7 +319,7 @@ class Chaos:
 
     async def _disturb(self, end: float) -> None:
         """
-        Do one child after the other something.
+        Do one process after the other something.
 
         @param end: Until when.
         """
@@ -269,13 +327,12 @@ class Chaos:
             await deferLater(
                 self._reactor, self.random.expovariate(1 / self.random.choice(EVERY))
             )
-            pids = [w.process.pid for w in self._q.workers() if w.process.pid]
-            if pids:
+            if pids := self._crew.pids():
                 self._disturbOne(self.random.choice(pids))
 
     def _disturbOne(self, pid: int) -> None:
         """
-        Kill a child, or stop it for a while.
+        Kill a process, or stop it for a while.
 
         @param pid: Its process ID.
         """
@@ -289,11 +346,11 @@ class Chaos:
 
     def _goOn(self, pid: int) -> None:
         """
-        Have a child that was stopped go on, if it's still there.
+        Have a process that was stopped go on, if it's still there.
 
         @param pid: Its process ID.
         """
-        if any(worker.process.pid == pid for worker in self._q.workers()):
+        if pid in self._crew.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
@@ -348,16 +405,18 @@ async def main(reactor: Any, args: argparse.Namespace) -> None:
 
     @param args: What was said on the command line.
     """
-    print(f"seed {args.seed}, {args.seconds:g} s, {args.workers} children")
-    await Chaos(reactor, args.seed, args.workers).run(0.5)  # what is made but once
+    print(f"seed {args.seed}, {args.seconds:g} s, {args.workers} {args.kind}")
+    await Chaos(reactor, args.kind, args.seed, args.workers).run(
+        0.5
+    )  # what is made but once
     gc.collect()
     before = descriptors(), residentKilobytes()
-    chaos = Chaos(reactor, args.seed, args.workers)
+    chaos = Chaos(reactor, args.kind, args.seed, args.workers)
     await chaos.run(args.seconds)
     gc.collect()
     after = descriptors(), residentKilobytes()
     print(chaos.ledger)
-    print("children", ", ".join(f"{k} {n}" for k, n in sorted(chaos.deeds.items())))
+    print(args.kind, ", ".join(f"{k} {n}" for k, n in sorted(chaos.deeds.items())))
     print(f"descriptors {before[0]} -> {after[0]}, memory {before[1]} -> {after[1]} kB")
     wrong = chaos.ledger.wrong
     if after[0] != before[0]:
@@ -378,5 +437,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("::")[0])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--kind", choices=KINDS, default="children")
     parser.add_argument("--workers", type=int, default=4)
     react(main, [parser.parse_args()])
