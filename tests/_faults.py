@@ -344,3 +344,36 @@ def niceness() -> int:
     @return: It.
     """
     return os.nice(0)
+
+
+def endsLater(size: int) -> bytes:
+    """
+    Return something large, and be killed when that has been sent, before anything else.
+
+    @param size: How large.
+
+    @return: It.
+    """
+    write = os.write
+
+    def writeLast(fd: int, data: Any) -> int:
+        written = write(fd, data)
+        if fd == 4 and written == len(data):
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return written
+
+    os.write = writeLast
+    return b"x" * size
+
+
+def closeAllAndMake(size: int) -> bytes:
+    """
+    Close all descriptors.
+
+    @param size: How many bytes to return.
+
+    @return: They.
+    """
+    os.closerange(0, 100)
+    return bytes(size)

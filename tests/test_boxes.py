@@ -16,7 +16,7 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from asynqueue._process import outbox
+from asynqueue._process import inbox, outbox
 from asynqueue._process.anonymous import SLICE, SharedFile, anonymousFile
 from asynqueue._process.boxes import Boxes
 from asynqueue._process.inbox import Arrival, Inbox
@@ -758,11 +758,40 @@ class InboxTests(BoxCase):
         def refuse(*_: Any, **__: Any) -> Any:
             raise OSError(errno.ENOMEM, "no room")
 
-        patch = self.patch(mmap, "mmap", refuse)
+        patch = self.patch(inbox, "_map", refuse)
         assertCopied()
         patch.restore()
         replaceModule(self, "ctypes", None)
         assertCopied()
+
+    def test_cannotBeMapped(self) -> None:
+        """
+        A system that can't have a file in memory says so.
+        """
+        reader = os.open(os.devnull, os.O_RDONLY)
+        self.addCleanup(os.close, reader)
+        self.assertRaises(OSError, inbox._map, reader, 4096)
+        self.assertRaises(OSError, inbox._map, self.fd, 1 << 62)
+        self.assertRaises(OverflowError, inbox._map, self.fd, 1 << 64)
+
+    def test_noDescriptor(self) -> None:
+        """
+        What is viewed has no descriptor, and no memory when nobody views it.
+        """
+        before = os.listdir("/dev/fd")
+        found = [self.open(self.put(Thing(bytes(1 << n)))) for n in (20, 26, 27)]
+        self.assertEqual(len(os.listdir("/dev/fd")), len(before))
+        if os.path.exists("/proc/self/maps"):
+            [inode] = {str(os.fstat(self.fd).st_ino)}
+
+            def mappings() -> int:
+                with open("/proc/self/maps") as file:
+                    return sum(f" {inode} " in line for line in file)
+
+            self.assertGreater(mappings(), 0)
+            self.inbox.close()
+            del found
+            self.assertEqual(mappings(), 0)
 
     def test_refusesToBeUnpickled(self) -> None:
         """

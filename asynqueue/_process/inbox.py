@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,11 +21,8 @@ from .payloads import loads
 
 __all__ = ["Arrival", "Inbox"]
 
-#: A mapping needn't have a descriptor of its own.
-_OPTIONS: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
-
 #: What is raised where there can't be a view.
-_NO_VIEW = (ImportError, OSError, OverflowError, ValueError)
+_NO_VIEW = (ImportError, AttributeError, OSError, OverflowError, ValueError)
 
 
 class Inbox:
@@ -46,7 +42,7 @@ class Inbox:
             other side.
         """
         self.file = file
-        self._mapping: mmap.mmap | None = None
+        self._mapping: Any = None
         self._done = _Done(wake)
 
     @property
@@ -129,7 +125,7 @@ class Inbox:
                 size = os.fstat(fd).st_size
                 if size < end:
                     raise OSError("The file isn't as long as it should be")
-                mapping = self._mapping = mmap.mmap(fd, size, **_OPTIONS)
+                mapping = self._mapping = _map(fd, size)
         # Views of views keep what is at their beginning, and nothing in between.
         keeper = (ctypes.c_char * length).from_buffer(mapping, offset)
         view = memoryview(keeper).cast("B")
@@ -321,3 +317,37 @@ def _popped(things: list[Any]) -> Iterator[Any]:
     """
     while things:
         yield things.pop()
+
+
+def _map(fd: int, size: int) -> Any:
+    """
+    Have a file in memory until nobody refers to that any longer. Unlike a C{mmap}, this
+    has no descriptor of its own, which would stay open for as long as results are kept.
+
+    @param fd: The descriptor of the file.
+
+    @param size: How long it is.
+
+    @return: An array of bytes.
+
+    @raise OSError: If it can't be.
+    """
+    import ctypes
+
+    kind = ctypes.c_char * size
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.argtypes = [
+        *(ctypes.c_void_p, ctypes.c_size_t),
+        *(ctypes.c_int, ctypes.c_int, ctypes.c_int),
+        ctypes.c_long,
+    ]
+    libc.mmap.restype = ctypes.c_void_p
+    libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    address = libc.mmap(
+        None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0
+    )
+    if address is None or address == ctypes.c_void_p(-1).value:
+        raise OSError(ctypes.get_errno(), "The file can't be had in memory")
+    mapping = kind.from_address(address)
+    weakref.finalize(mapping, libc.munmap, address, size).atexit = False
+    return mapping

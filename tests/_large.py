@@ -1,0 +1,363 @@
+"""
+What tests of large arguments and results have children do.
+
+Children import this, so it imports nothing that takes its time.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+__all__ = ["Holder", "Thing"]
+
+#: What is held on to in this interpreter.
+held: list[Any] = []
+
+
+class Thing:
+    """
+    Something that is pickled without its contents.
+
+    @ivar buffer: Its contents.
+    """
+
+    def __init__(self, buffer: Any) -> None:
+        """
+        Make it.
+
+        @param buffer: Its contents.
+        """
+        self.buffer = buffer
+
+    def __reduce__(self) -> Any:
+        """
+        Be pickled.
+        """
+        return Thing, (pickle.PickleBuffer(self.buffer),)
+
+
+class Blob(bytes):
+    """
+    Bytes of a kind of their own, with an attribute.
+    """
+
+    note = ""
+
+
+class ArrayError(Exception):
+    """
+    An error with something as its argument.
+    """
+
+
+class Holder:
+    """
+    Something with a large attribute.
+
+    @ivar data: It.
+    """
+
+    def __init__(self, data: Any) -> None:
+        """
+        Make it.
+
+        @param data: Its attribute.
+        """
+        self.data = data
+
+    def length(self, *more: Any) -> int:
+        """
+        Measure it.
+
+        @param more: To be measured, too.
+
+        @return: The length of it all.
+        """
+        return len(self.data) + sum(map(len, more))
+
+
+def same(value: Any) -> Any:
+    """
+    Give something back.
+
+    @param value: It.
+
+    @return: It.
+    """
+    return value
+
+
+def later(value: Any) -> Any:
+    """
+    Give something back, later. It needs a reactor.
+
+    @param value: It.
+
+    @return: A Deferred that fires with it.
+    """
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    return deferLater(reactor, 0, same, value)
+
+
+def make(kind: Any, size: int, fill: int = 120) -> Any:
+    """
+    Make something large.
+
+    @param kind: Its class.
+
+    @param size: How many bytes.
+
+    @param fill: Which.
+
+    @return: It.
+    """
+    return kind((bytearray if kind is Thing else bytes)([fill]) * size)
+
+
+def exchange(number: int, value: Any, size: int) -> tuple[int, bytes]:
+    """
+    Give something for something else.
+
+    @param number: Goes with it.
+
+    @param value: Something.
+
+    @param size: How many bytes there are in exchange for it.
+
+    @return: The number, and they.
+    """
+    return number, bytes(size)
+
+
+def count(value: Any) -> int:
+    """
+    Measure something.
+
+    @param value: It.
+
+    @return: How many bytes it has.
+    """
+    with memoryview(value) as view:
+        return view.nbytes
+
+
+def identities(value: list[Any]) -> tuple[list[int], list[Any]]:
+    """
+    Tell which of several things are the same.
+
+    @param value: The things.
+
+    @return: For each, the place of the first that is the same thing; and all of them.
+    """
+    ids = [id(thing) for thing in value]
+    return [ids.index(each) for each in ids], value
+
+
+def change(value: Any) -> Any:
+    """
+    Change something where it is.
+
+    @param value: It.
+
+    @return: It.
+    """
+    value[0] = 77
+    return value
+
+
+def hold(value: Any) -> int:
+    """
+    Hold on to something.
+
+    @param value: It.
+
+    @return: The process ID.
+    """
+    held.append(value)
+    return os.getpid()
+
+
+def changeHeld() -> list[Any]:
+    """
+    Change all that is held on to, and let go of it.
+
+    @return: It as it was.
+    """
+    before = [bytes(thing[:4]) for thing in held]
+    for thing in held:
+        thing[:4] = b"else"
+    held.clear()
+    return before
+
+
+def makeAndHold(kind: Any, size: int) -> Any:
+    """
+    Make something large, and hold on to it.
+
+    @param kind: Its class.
+
+    @param size: How many bytes.
+
+    @return: It.
+    """
+    held.append(make(kind, size))
+    return held[-1]
+
+
+def items(n: int, size: int) -> Iterator[bytes]:
+    """
+    Yield something large again and again.
+
+    @param n: How often.
+
+    @param size: How large.
+
+    @return: An iterator of it.
+    """
+    for i in range(n):
+        yield bytes([i]) * size
+
+
+def raises(value: Any) -> None:
+    """
+    Raise an error that has something large.
+
+    @param value: It.
+    """
+    raise ArrayError(value)
+
+
+def takeMemory(most: int) -> None:
+    """
+    Have no more than so much memory from now on.
+
+    @param most: How many bytes there may be besides those that are in use.
+    """
+    import resource
+
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(
+        resource.RLIMIT_AS, (now + most, resource.getrlimit(resource.RLIMIT_AS)[1])
+    )
+
+
+def takeFiles(most: int) -> None:
+    """
+    Have no larger files than so from now on.
+
+    @param most: How many bytes they may have.
+    """
+    import resource
+
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (most, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    )
+
+
+def shorten(size: int) -> int:
+    """
+    Make files shorter, as a task might that takes them for its own.
+
+    @param size: How long they are to be.
+
+    @return: How many can't be.
+    """
+    failed = 0
+    for fd in (5, 6):
+        try:
+            os.ftruncate(fd, size)
+        except OSError:  # noqa: PERF203 - there are two
+            failed += 1
+    return failed
+
+
+def _dieAfter(n: int, f: Any, *args: Any) -> Any:
+    """
+    Do something, and end if that was often enough.
+
+    @param n: How often.
+
+    @param f: What.
+
+    @param args: Arguments.
+
+    @return: What it returns.
+    """
+    held.append(None)
+    if len(held) > n:
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    return f(*args)
+
+
+def dieWhileReading(n: int) -> int:
+    """
+    Have this process be killed when it reads arguments.
+
+    @param n: So many pieces are read before.
+
+    @return: The process ID.
+    """
+    from asynqueue._process import anonymous
+
+    anonymous._read = partial(_dieAfter, n, anonymous._read)
+    return os.getpid()
+
+
+def dieWhileWriting(n: int, kind: Any, size: int) -> Any:
+    """
+    Return something large, and be killed while that is written.
+
+    @param n: So many pieces are written before.
+
+    @param kind: Its class.
+
+    @param size: How many bytes.
+
+    @return: It.
+    """
+    os.pwrite = partial(_dieAfter, n, os.pwrite)
+    return make(kind, size)
+
+
+def forkAndDrop(value: Any) -> tuple[int, Any]:
+    """
+    Have a process that has the same things, drops them, and writes to them.
+
+    @param value: Something it has.
+
+    @return: How it has ended, and the thing.
+    """
+    pid = os.fork()
+    if not pid:
+        held.append(memoryview(value)[:5])
+        del value
+        held.clear()
+        gc.collect()
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), value
+
+
+def leaveProcess(value: Any) -> int:
+    """
+    Leave a process that has something, and does nothing for a while.
+
+    @param value: The thing.
+
+    @return: Its process ID.
+    """
+    pid = os.fork()
+    if not pid:
+        time.sleep(60)
+        os._exit(len(value) & 1)
+    return pid
