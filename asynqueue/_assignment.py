@@ -468,12 +468,7 @@ class AssignmentFactory:
                 else:
                     requests[series] = {d: post}
         relief = self._relief
-        if relief is None:
-            if self._crowded():
-                self._relief = orGlobalReactor(self._reactor).callLater(
-                    _RELIEF, self._relieve
-                )
-        elif not self._crowded():
+        if relief is not None and not self._crowded():
             self._relief = None
             relief.cancel()
 
@@ -490,18 +485,20 @@ class AssignmentFactory:
         Have workers with tasks ahead give them back, for those with nothing to do.
         """
         self._relief = None
-        if not self.requests:
-            return
         for post in self._crowded():
             for task in post.worker.takeBack():
                 task.stopTimer()
                 task.accepted = False
                 self.backlog.put(task)
-        if self.requests and self._crowded():
-            self._relief = orGlobalReactor(self._reactor).callLater(
-                _RELIEF, self._relieve
-            )
+        if self._crowded():
+            self._watch()
         self._handOut()
+
+    def _watch(self) -> None:
+        """
+        Look in a moment whether tasks are stuck that were given ahead.
+        """
+        self._relief = orGlobalReactor(self._reactor).callLater(_RELIEF, self._relieve)
 
     def _withdraw(self, post: _Post) -> None:
         """
@@ -547,6 +544,8 @@ class AssignmentFactory:
         @param task: The task.
         """
         post.running += 1
+        if post.running > 1 and self._relief is None and post.ahead:
+            self._watch()
         task.holder = post.canceller
         assignment = task.assignment
         try:

@@ -4,6 +4,7 @@ Tests of calls that are sent to children before it's their turn.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -124,11 +125,22 @@ class PaceTests(SynchronousTestCase):
         """
         self.assertEqual(self.capacity(), 1)
 
+    def note(self, *seconds: float) -> None:
+        """
+        Note how long tasks took.
+
+        @param seconds: How long each took.
+        """
+        for one in seconds:
+            self.pace.note(one)
+
     def test_short(self) -> None:
         """
-        Of short tasks, many are sent ahead, but never more than wait.
+        Of short tasks, a few are sent ahead and then many, but never more than wait.
         """
-        self.pace.note(1e-6)
+        self.note(1e-6)
+        self.assertEqual(self.capacity(), 9)
+        self.note(1e-6)
         self.assertEqual(self.capacity(), 65)
         self.assertEqual(self.capacity(3), 4)
         self.assertEqual(self.capacity(0), 1)
@@ -137,25 +149,34 @@ class PaceTests(SynchronousTestCase):
         """
         It's as many as take a millisecond.
         """
-        self.pace.note(AHEAD_SECONDS / 5.5)
+        self.note(AHEAD_SECONDS / 5.5)
         self.assertEqual(self.capacity(), 6)
-        self.pace.note(AHEAD_SECONDS * 1.01)
+        self.note(AHEAD_SECONDS * 1.01)
         self.assertEqual(self.capacity(), 1)
+
+    def test_longer(self) -> None:
+        """
+        A task that takes longer than the short ones before it counts at once, and
+        shorter ones little by little.
+        """
+        self.note(1e-6, 1e-6, AHEAD_SECONDS / 5.5)
+        self.assertEqual(self.capacity(), 6)
+        self.note(1e-6, 1e-6)
+        self.assertEqual(self.capacity(), 7)
+        self.note(*[1e-6] * 100)
+        self.assertEqual(self.capacity(), 65)
 
     def test_mixed(self) -> None:
         """
-        A long task isn't forgotten before many short ones have been run.
+        After a long task, nothing is sent ahead before another was short.
         """
-        self.pace.note(1e-6)
+        self.note(1e-6, 1e-6)
         self.capacity()
-        self.pace.note(0.1)
+        self.note(0.1)
         self.assertEqual(self.pace.capacity, 1)
-        for _ in range(50):
-            self.pace.note(1e-6)
-            self.assertEqual(self.capacity(), 1)
-        for _ in range(100):
-            self.pace.note(1e-6)
-        self.assertGreater(self.capacity(), 30)
+        self.assertEqual(self.capacity(), 1)
+        self.note(1e-6)
+        self.assertEqual(self.capacity(), 9)
 
 
 class AheadTests(WorkerCase):
@@ -557,6 +578,26 @@ class ReliefTests(WorkerCase):
         self.assertEqual(sum(d.called for d in self.results), 20)
         self.answer(0)
         self.assertEqual(sum(d.called for d in self.results), 21)
+
+    def test_stuck(self) -> None:
+        """
+        What a worker was given ahead waits in the queue again when it's at a task for
+        long, though the others are busy, too. So whoever is ready next takes what is
+        first.
+        """
+        for _ in range(21):
+            self.call()
+        self.answer(0)
+        self.assertGreater(self.outstanding()[0], 5)
+        for worker in self.q.workers():
+            worker._jobs[0].since -= 1
+        waiting = self.q.th.waiting + self.outstanding()[0] - 1
+        self.reactor.advance(0.01)
+        self.assertEqual(self.outstanding(), [1, 1])
+        self.assertEqual(self.q.th.waiting, waiting)
+        self.call(doNext=True)
+        self.answer(1)
+        self.assertEqual(self.q.workers()[1]._jobs[0].task.priority, -math.inf)
 
     def test_nothingWaits(self) -> None:
         """

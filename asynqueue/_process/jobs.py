@@ -21,6 +21,9 @@ AHEAD_SECONDS = 0.001
 #: It's never sent more than so many ahead.
 _MOST_AHEAD = 64
 
+#: After a long task it's so many at first, and then so many times as many.
+_FACTOR = 8
+
 #: How much weight the last task has in how long they take.
 _WEIGHT = 1 / 16
 
@@ -70,18 +73,21 @@ class Pace:
     """
     How long tasks take, and how many may be sent ahead because of that.
 
-    A task that takes longer than those before it counts at once, and shorter ones
-    little by little: of tasks that take now a microsecond and now a second, none is to
-    wait for another while a child idles.
+    When a task has taken longer than those sent ahead should take together, none are
+    sent ahead, until one has been short again; then there are a few, then more. What is
+    behind a long task nevertheless is taken back from there, by whoever hands out
+    tasks. Of short ones, those that take longer than the ones before them count at
+    once, and others little by little.
 
     @ivar capacity: How many tasks a worker wants to have been given, including the one
         that its child runs.
     """
 
-    __slots__ = ("_seconds", "_waiting", "capacity")
+    __slots__ = ("_most", "_seconds", "_waiting", "capacity")
 
     def __init__(self) -> None:
         self._seconds: float | None = None
+        self._most = 0
         self._waiting = 0
         self.capacity = 1
 
@@ -91,6 +97,12 @@ class Pace:
 
         @param seconds: How long.
         """
+        if seconds > AHEAD_SECONDS:
+            self._most = 0
+            self.capacity = 1
+            return
+        if self._most < _MOST_AHEAD:
+            self._most = min(_FACTOR * max(self._most, 1), _MOST_AHEAD)
         mean = self._seconds
         if mean is None or seconds > mean:
             self._seconds = seconds
@@ -108,4 +120,4 @@ class Pace:
         if self._seconds is None:
             return
         ahead = int(AHEAD_SECONDS / max(self._seconds, _LEAST_SECONDS))
-        self.capacity = 1 + min(waiting, _MOST_AHEAD, ahead)
+        self.capacity = 1 + min(waiting, self._most, ahead)
