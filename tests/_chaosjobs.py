@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 #: What was set up in this interpreter.
 prepared: list[str] = []
@@ -54,10 +55,14 @@ def nap(x: int) -> int:
     return x
 
 
-def large(x: int) -> bytes:
+def large(x: int, image: Any = None) -> bytes:
     """
-    Have a large result.
+    Have a large result, and change a large argument.
     """
+    if image is not None:
+        # Whatever others have done to theirs.
+        assert not any(image[: 2 * x])
+        image[x] = 1
     return bytes([x % 256]) * (x * 10_000)
 
 

@@ -23,6 +23,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
@@ -49,6 +50,9 @@ from ._chaosjobs import (
     square,
 )
 from ._chaoswire import Servers
+
+#: A large argument.
+IMAGE = memoryview(bytearray(3_000_000))
 
 #: So many calls are queued or running at a time.
 AT_A_TIME = 64
@@ -159,8 +163,10 @@ class Children:
 
         @param f: The job.
 
-        @return: It.
+        @return: It, with something large if that's of use.
         """
+        if f is large:
+            return partial(large, image=IMAGE)
         return f
 
     async def stop(self) -> None:

@@ -225,6 +225,10 @@ class OutboxTests(BoxCase):
         self.assertEqual(os.fstat(self.fd).st_size, whole)
         self.put(b"b" * THRESHOLD)
         self.assertEqual(os.fstat(self.fd).st_size, 2 * whole)
+        # It never gets shorter: others may look at its end.
+        self.outbox.discard(self.put(bytes(2 * whole)))
+        self.put(b"c" * THRESHOLD)
+        self.assertEqual(os.fstat(self.fd).st_size, 4 * whole)
 
     def test_slices(self) -> None:
         """
