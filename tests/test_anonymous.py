@@ -164,6 +164,7 @@ class SharedFileTests(SynchronousTestCase):
         with self.file.use():
             with self.file.use():
                 self.file.close()
+                self.file.close()
                 self.assertFalse(self.file.open)
                 self.assertTrue(isOpen(self.fd))
             self.assertTrue(isOpen(self.fd))

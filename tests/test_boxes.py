@@ -799,13 +799,14 @@ class InboxTests(BoxCase):
 
     def test_refusesToBeUnpickled(self) -> None:
         """
-        If something can't be unpickled, nothing is in use after that.
+        If something can't be unpickled, nothing is in use after that, though somebody
+        has the error with its traceback.
         """
         payload = self.put([Thing(bytes(THRESHOLD)), bytes(THRESHOLD), Refuses()])
-        self.assertRaises(LookupError, self.open, payload)
-        gc.collect()
+        error = self.assertRaises(LookupError, self.open, payload)
         self.release()
         self.assertEqual(self.outbox.used, 0)
+        self.assertIsNotNone(error.__traceback__)
 
     def test_manyHeld(self) -> None:
         """

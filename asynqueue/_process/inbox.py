@@ -115,6 +115,8 @@ class Inbox:
         @return: The view.
 
         @raise OSError: If it can't be.
+
+        @raise ValueError: If it isn't there.
         """
         import ctypes
 
@@ -122,10 +124,7 @@ class Inbox:
         mapping = self._mapping
         if mapping is None or len(mapping) < end:
             with self.file.use() as fd:
-                size = os.fstat(fd).st_size
-                if size < end:
-                    raise OSError("The file isn't as long as it should be")
-                mapping = self._mapping = _map(fd, size)
+                mapping = self._mapping = _map(fd, os.fstat(fd).st_size)
         # Views of views keep what is at their beginning, and nothing in between.
         keeper = (ctypes.c_char * length).from_buffer(mapping, offset)
         view = memoryview(keeper).cast("B")
