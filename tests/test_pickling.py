@@ -7,7 +7,9 @@ from __future__ import annotations
 import array
 import mmap
 import pickle
+import struct
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -274,11 +276,24 @@ class PackTests(SynchronousTestCase):
     def test_chunkThatLooksLikeAnObject(self) -> None:
         """
         What a pickler writes of other things isn't mistaken for bytes, though what
-        comes before ends with what is written before bytes.
+        comes before it ends as if there were bytes to come.
         """
-        for n in range(LARGE - 60, LARGE + 20):
-            value: Any = [b"B" + n.to_bytes(4, "little"), *[b"s" * 1000] * 70, 5]
-            self.assertEqual(restore(pack(value)), value)
+
+        def floats(size: int) -> list[float]:
+            ending = b"\x40\x09\x21B" + size.to_bytes(4, "little")
+            return list(struct.unpack(">d", ending)) * 30_000
+
+        def chunks(value: Any) -> list[bytes]:
+            found: list[bytes] = []
+            pickle.Pickler(SimpleNamespace(write=found.append), PROTOCOL).dump(value)
+            return found
+
+        size = len(chunks(floats(LARGE))[1])
+        value = floats(size)
+        one, other, *_ = chunks(value)
+        self.assertTrue(one.endswith(pickling._bytesHead(len(other))))
+        self.assertEqual(restore(pack(value)), value)
+        self.assertEqual(restore(pack([value, b"b" * LARGE]))[0], value)
 
     def test_manyFrames(self) -> None:
         """

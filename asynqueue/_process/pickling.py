@@ -106,7 +106,8 @@ class _Packer:
         @param make: Makes the pickler.
         """
         self._chunks: list[Any] = []
-        # Buffers, and how many chunks had been written before each.
+        # Buffers, and how many chunks had been written before each. The last chunk is
+        # written after all of them.
         self._kept: deque[tuple[int, PickleBuffer]] = deque()
         self._pickler = make(
             _Sink(self._chunks.append), PROTOCOL, buffer_callback=self._keep
@@ -160,9 +161,7 @@ class _Packer:
                 buffers.append(chunk)
             else:
                 pieces.append(chunk)
-        buffers.extend(buffer for _, buffer in self._kept)
         self._chunks.clear()
-        self._kept.clear()
         pickled = b"".join(pieces)
         return Packed(pickled, buffers) if buffers else pickled
 
