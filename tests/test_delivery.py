@@ -861,10 +861,10 @@ class ArgumentTests(LargeCase):
         self.worker.run(other)
         gone = self.worker.deferUntilGone()
         self.assertEqual(self.worker.crash(), [task, other])
-        self.process.end(None, 9)
-        self.assertNoResult(gone)
         self.threads.run()
         self.assertLess(self.boxes.inbox.file.size(), SLICE)
+        self.process.end(None, 9)
+        self.assertNoResult(gone)
         self.reactor.advance(0)
         self.successResultOf(gone)
         self.assertNoResult(task.d)
@@ -879,7 +879,10 @@ class ArgumentTests(LargeCase):
         task, other = self.large(), self.task(len, 1)
         self.worker.run(task)
         self.worker.run(other)
+        shipment = self.worker._jobs[0].shipment
+        assert shipment is not None
         self.process.end(None, 9)
+        self.assertTrue(shipment.isGivenUp())
         self.assertEqual(self.resigned, 1)
         self.assertEqual(self.worker.crash(), [task, other])
         self.work()
@@ -1098,6 +1101,8 @@ class ResultTests(LargeCase):
         that.
         """
         tasks = self.start(2)
+        waiting = self.task(len, 2, timeout=50)
+        self.worker.run(waiting)
         self.sendResult(1, b"r" * LARGE)
         self.reactor.serve()
         self.threads.run()
@@ -1106,6 +1111,9 @@ class ResultTests(LargeCase):
         self.failureResultOf(tasks[1].d, errors.WorkerLost)
         self.reactor.advance(0)
         self.assertEqual(self.resigned, 1)
+        # The clock of the one that wasn't started hasn't been.
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.assertEqual(self.worker.crash(), [waiting])
 
     def test_givenMeanwhile(self) -> None:
         """

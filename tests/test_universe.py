@@ -5,6 +5,7 @@ without a child.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,10 +21,15 @@ from zope.interface.verify import verifyObject
 
 from asynqueue._mainmodule import preparation
 from asynqueue._process import reactorchild
+from asynqueue._process.anonymous import SharedFile, anonymousFile
 from asynqueue._process.boxes import Boxes
 from asynqueue._process.exceptions import rebuild
 from asynqueue._process.framing import COUNT, SECONDS, Kind
-from asynqueue._process.payloads import dumps, loads
+from asynqueue._process.inbox import Inbox
+from asynqueue._process.outbox import Outbox
+from asynqueue._process.parcels import THRESHOLD
+from asynqueue._process.payloads import dumps, dumpsLarge, loads
+from asynqueue._process.pickling import Packed
 from asynqueue._process.reactorchild import ReactorUniverse
 from asynqueue._process.stream import WAITS, Stream, loadItems
 from asynqueue._process.universe import Universe
@@ -273,6 +279,109 @@ class CallTests(UniverseCase):
         self.call(7, iter, [1, 2], raw=True)
         kind, _, payload = self.frame()
         self.assertEqual((kind, list(loads(payload))), (Kind.RESULT, [1, 2]))
+
+
+class LargeTests(UniverseCase):
+    """
+    Tests of calls with large arguments and results.
+    """
+
+    def setUp(self) -> None:
+        """
+        Have what the parent has.
+        """
+        fds = anonymousFile(), anonymousFile()
+        self.boxes = Boxes(*fds)
+        self.addCleanup(self.boxes.inbox.file.close)
+        self.addCleanup(self.boxes.outbox._file.close)
+        files = [SharedFile(os.dup(fd)) for fd in fds]
+        self.addCleanup(files[0].close)
+        self.addCleanup(files[1].close)
+        self.outbox, self.inbox = Outbox(files[0]), Inbox(files[1])
+        super().setUp()
+
+    def make(self) -> Universe:
+        """
+        Make a universe.
+
+        @return: It.
+        """
+        return Universe(self.send, self.boxes)
+
+    def callLarge(self, number: int, f: Any, *args: Any) -> None:
+        """
+        Do as if a call with large arguments had come.
+
+        @param number: Its number.
+
+        @param f: The callable.
+
+        @param args: Its arguments.
+        """
+        packed = dumpsLarge((f, args, {}, False))
+        assert isinstance(packed, Packed)
+        self.handle(Kind.LARGE_CALL, number, self.outbox.put(packed))
+
+    def test_thereAndBack(self) -> None:
+        """
+        Arguments come from one file, results go to the other, with how long it took.
+        """
+        data = os.urandom(THRESHOLD)
+        self.callLarge(7, bytearray, data)
+        kind, number, payload = self.frame()
+        self.assertEqual((kind, number), (Kind.LARGE_RESULT, 7))
+        self.assertLess(SECONDS.unpack_from(payload)[0], 60)
+        arrival = self.inbox.open(memoryview(payload)[SECONDS.size :])
+        arrival.read()
+        self.assertEqual(arrival.loads(), bytearray(data))
+
+    def test_small(self) -> None:
+        """
+        Results that aren't large go as usual.
+        """
+        self.callLarge(7, len, bytes(THRESHOLD))
+        kind, _, payload = self.frame()
+        self.assertEqual((kind, loads(payload)), (Kind.RESULT, THRESHOLD))
+
+    def test_release(self) -> None:
+        """
+        Each side tells the other what isn't needed any longer.
+        """
+        self.universe.tellDone()
+        self.assertEqual(self.frames(), [])
+        self.callLarge(7, bytearray, bytes(THRESHOLD))
+        self.frames()
+        self.universe.tellDone()
+        [(kind, number, payload)] = self.frames()
+        self.assertEqual((kind, number), (Kind.RELEASE, 0))
+        self.outbox.release(payload)
+        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.boxes.outbox.used, THRESHOLD)
+        self.handle(Kind.RELEASE, 0, bytes(8))
+        self.assertEqual(self.boxes.outbox.used, 0)
+
+    def test_unreadable(self) -> None:
+        """
+        A call whose arguments aren't there fails.
+        """
+        self.boxes.inbox.file.close()
+        self.callLarge(7, len, bytes(THRESHOLD))
+        error = self.error()
+        self.assertIs(type(error), SerializationError)
+        self.assertIn("The file has been closed", str(error))
+
+    def test_noRoom(self) -> None:
+        """
+        So does one for whose result there's no room, with what says so.
+        """
+
+        def fail(*_: Any) -> bytes:
+            raise MemoryError("no room")
+
+        self.patch(self.boxes.outbox, "put", fail)
+        self.callFor(7, bytes(THRESHOLD))
+        error = self.error()
+        self.assertEqual((type(error), str(error)), (MemoryError, "no room"))
 
 
 class IterationTests(UniverseCase):
@@ -762,6 +871,34 @@ class ReactorTests(UniverseCase):
         self.handle(Kind.CLOSE, 7)
         self.advance()
         self.assertEqual(self.sent, [])
+
+
+class LargeReactorTests(LargeTests):
+    """
+    The same where there's a reactor.
+    """
+
+    def make(self) -> Universe:
+        """
+        Make a universe.
+
+        @return: It.
+        """
+        return ReactorUniverse(self.send, Clock(), self.boxes)
+
+    def test_noRoomLater(self) -> None:
+        """
+        It's told of results for which there's no room when they come later, too.
+        """
+
+        def fail(*_: Any) -> bytes:
+            raise MemoryError
+
+        self.patch(self.boxes.outbox, "put", fail)
+        d: Deferred[bytes] = Deferred()
+        self.callFor(7, d)
+        d.callback(bytes(THRESHOLD))
+        self.assertIs(type(self.error()), MemoryError)
 
 
 class LaggingTests(SynchronousTestCase):
