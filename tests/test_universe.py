@@ -328,7 +328,7 @@ class LargeTests(UniverseCase):
         """
         data = os.urandom(THRESHOLD)
         self.callLarge(7, bytearray, data)
-        kind, number, payload = self.frame()
+        [(kind, number, payload)] = self.frames()
         self.assertEqual((kind, number), (Kind.LARGE_RESULT, 7))
         self.assertLess(SECONDS.unpack_from(payload)[0], 60)
         arrival = self.inbox.open(memoryview(payload)[SECONDS.size :])
