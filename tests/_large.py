@@ -186,6 +186,17 @@ def hold(value: Any) -> int:
     return os.getpid()
 
 
+def isHeld(value: Any) -> bool:
+    """
+    Tell whether something like it is held on to.
+
+    @param value: Something.
+
+    @return: Whether.
+    """
+    return value in held
+
+
 def changeHeld() -> list[Any]:
     """
     Change all that is held on to, and let go of it.

@@ -747,6 +747,17 @@ class InboxTests(BoxCase):
         self.release()
         self.assertEqual(self.outbox.used, 0)
 
+    def test_nonsense(self) -> None:
+        """
+        So is it if something is told that can't be.
+        """
+        # More bytes than Python has numbers for.
+        entry = ENTRY.pack(What.BYTES, 0, 1 << 63)
+        arrival = self.inbox.open(memoryview(COUNT.pack(1) + entry + b"N."))
+        arrival.read()
+        self.assertTrue(arrival.ready)
+        self.assertRaises(OverflowError, arrival.loads)
+
     def test_cannotBeViewed(self) -> None:
         """
         Where nothing can be viewed, it's copied.

@@ -1291,25 +1291,59 @@ class QueueTests(WorkerCase):
         self.serve()
         self.assertEqual(len(self.q), 1)
 
+    def sendLarge(self, number: int, value: Any) -> None:
+        """
+        Answer a call with something large.
+
+        @param number: The number of the call.
+
+        @param value: The result.
+        """
+        process = self.reactor.processes[-1]
+        boxes = Boxes(os.dup(process._fds[5]), os.dup(process._fds[6]))
+        packed = dumpsLarge(value)
+        assert isinstance(packed, Packed)
+        payload = boxes.outbox.put(packed, SECONDS.pack(0.1))
+        process.send(Kind.LARGE_RESULT, number, payload)
+        boxes.inbox.file.close()
+        boxes.outbox._file.close()
+
+    def test_timeoutReading(self) -> None:
+        """
+        When the time of a call is over while its result is read, and it may be tried
+        again, it has one result: that of the other attempt.
+        """
+        fired: list[Any] = []
+        d = self.q.call(len, "large", timeout=5, retries=1)
+        d.addBoth(fired.append)
+        self.sendLarge(1, b"r" * LARGE)
+        self.serve()
+        self.reactor.advance(6)
+        self.serve()
+        self.assertEqual(fired, [])
+        self.threads.run()
+        self.serve()
+        self.assertEqual(len(self.reactor.processes), 1)
+        self.child().result(2, 5)
+        self.serve()
+        self.assertEqual(fired, [5])
+        other = self.q.call(len, "other")
+        self.child().result(3, 7)
+        self.serve()
+        self.assertEqual(self.successResultOf(other), 7)
+
     def test_cancelReading(self) -> None:
         """
         One whose result is read fails at once as well, and its result is dropped.
         """
         d = self.q.call(len, "large")
-        process = self.reactor.processes[0]
-        packed = dumpsLarge(b"r" * LARGE)
-        assert isinstance(packed, Packed)
-        boxes = Boxes(os.dup(process._fds[5]), os.dup(process._fds[6]))
-        payload = boxes.outbox.put(packed, SECONDS.pack(0.1))
-        process.send(Kind.LARGE_RESULT, 1, payload)
+        self.sendLarge(1, b"r" * LARGE)
         self.serve()
         d.cancel()
         self.failureResultOf(d, CancelledError)
         self.threads.run()
         self.serve()
-        self.assertEqual(process.signals, [])
-        boxes.inbox.file.close()
-        boxes.outbox._file.close()
+        self.assertEqual(self.reactor.processes[0].signals, [])
 
     def test_lost(self) -> None:
         """

@@ -219,6 +219,20 @@ class ValueTests(LargeCase):
         size = await q.call(functools.partial(large.Holder(data).length, data), data)
         self.assertEqual(size, 3 * MB)
 
+    async def test_updates(self) -> None:
+        """
+        All children may be given something large, also those that come later.
+        """
+        q = self.queue(2)
+        data = os.urandom(2 * MB)
+        pids = await q.update(large.hold, data)
+        self.assertEqual(len(set(pids)), 2)
+        for worker in q.workers():
+            os.kill(worker.process.pid, signal.SIGKILL)
+            await worker.deferUntilGone()
+        for _ in range(5):
+            self.assertTrue(await q.call(large.isHeld, data))
+
     async def test_map(self) -> None:
         """
         They may be what calls are mapped to, and what comes of that.

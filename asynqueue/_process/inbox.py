@@ -157,7 +157,7 @@ class Arrival:
         self._found: dict[int, Any] = {}
         # The regions that the other side hasn't been told of, nor will be by itself.
         self._held = {offset for _, offset, _ in self._entries} - {INLINE}
-        self._error: OSError | MemoryError | None = None
+        self._error: Exception | None = None
         self.ready = False
         self.copied = sum(
             length
@@ -174,7 +174,7 @@ class Arrival:
             for what, offset, length in self._entries:
                 if what != What.VIEW and offset != INLINE:
                     self._found[offset] = self._copy(what, offset, length)
-        except (OSError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
             self._error = error
             self._letGo()
         self.ready = True
