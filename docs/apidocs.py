@@ -17,6 +17,7 @@ PUBLIC = (
     "iteration",
     "process",
     "threads",
+    "wire",
     "util",
     "workers",
 )
