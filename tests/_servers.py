@@ -5,6 +5,7 @@ A universe for tests of servers in processes of their own, and such processes.
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -20,10 +21,21 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
+from asynqueue import TaskQueue
 from asynqueue._reactor import globalReactor
-from asynqueue.wire import WireWorkerUniverse
+from asynqueue.wire import ServerManager, WireWorker, WireWorkerUniverse
 
-__all__ = ["Broken", "Local", "Program", "freePort", "processGone"]
+from ._wire import WireTestCase
+
+__all__ = [
+    "Broken",
+    "Local",
+    "ManagerTestCase",
+    "Program",
+    "freePort",
+    "processGone",
+    "soon",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,6 +44,15 @@ class Local(WireWorkerUniverse):
     """
     A universe that knows where it is.
     """
+
+    def __init__(self, wireServer: Any = None) -> None:
+        """
+        Make a universe.
+
+        @param wireServer: The server.
+        """
+        super().__init__(wireServer)
+        self._kept: Any = None
 
     def pid(self) -> int:
         """
@@ -114,6 +135,16 @@ class Local(WireWorkerUniverse):
         with open(path) as file:
             return file.read()
 
+    def write(self, path: str) -> None:
+        """
+        Write to a pipe that is read, and then do nothing for long.
+
+        @param path: The pipe.
+        """
+        with open(path, "wb", buffering=0) as file:
+            file.write(b"x")
+        time.sleep(60)
+
     def block(self, seconds: float) -> None:
         """
         Do something for long.
@@ -121,6 +152,58 @@ class Local(WireWorkerUniverse):
         @param seconds: How long.
         """
         time.sleep(seconds)
+
+    def zeros(self, size: int) -> bytes:
+        """
+        Make a large result.
+
+        @param size: Its size.
+
+        @return: It.
+        """
+        return bytes(size)
+
+    def size(self, data: bytes) -> int:
+        """
+        Tell how large an argument is.
+
+        @param data: It.
+
+        @return: Its size.
+        """
+        return len(data)
+
+    def clients(self) -> int:
+        """
+        Tell how many clients the server has.
+
+        @return: Their number.
+        """
+        return len(self.ws._peers)
+
+    def peak(self) -> int:
+        """
+        Tell how much memory the process has had at most.
+
+        @return: Its size in kB.
+        """
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def remember(self, x: Any) -> None:
+        """
+        Keep something for L{recall}.
+
+        @param x: It.
+        """
+        self._kept = x
+
+    def recall(self) -> Any:
+        """
+        Tell what is kept.
+
+        @return: It.
+        """
+        return self._kept
 
     def items(self, n: int, size: int) -> Iterator[bytes]:
         """
@@ -313,3 +396,54 @@ class Program(ProcessProtocol):
         """
         value: Any = reason.value
         self.ended.callback(0 if reason.check(ProcessDone) else value.exitCode)
+
+
+def soon(attempts: int) -> float:
+    """
+    Start again soon.
+
+    @param attempts: How many have failed.
+
+    @return: The delay.
+    """
+    return 0.01
+
+
+class ManagerTestCase(WireTestCase):
+    """
+    A test with a manager.
+    """
+
+    timeout = 60
+
+    def manager(self, wwu: Any = "tests._servers.Local", **kw: Any) -> ServerManager:
+        """
+        Make a manager.
+
+        @param wwu: The universe.
+
+        @param kw: Keywords of L{ServerManager}.
+
+        @return: The manager, which is shut down after the test.
+        """
+        manager = ServerManager(wwu, **{"timeout": 0, "backoff": soon, **kw})
+        self.closers.append(manager.shutdown)
+        return manager
+
+    async def queueFor(self, *places: str, **kw: Any) -> TaskQueue:
+        """
+        Make a queue for servers.
+
+        @param places: Where they are.
+
+        @param kw: Keywords of L{WireWorker}.
+
+        @return: The queue, which is shut down after the test.
+        """
+        q = TaskQueue()
+        self.closers.append(lambda: q.shutdown(timeout=0))
+        for place in places:
+            await q.attachWorker(
+                WireWorker(Local, place, **{"reconnect": True, "backoff": soon, **kw})
+            )
+        return q

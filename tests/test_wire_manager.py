@@ -11,13 +11,11 @@ import stat
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 from unittest import SkipTest
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThread
 
-from asynqueue import TaskQueue
 from asynqueue.credentials import TLS, Key, makePair
 from asynqueue.errors import (
     AuthenticationError,
@@ -25,11 +23,16 @@ from asynqueue.errors import (
     WorkerLost,
     WorkerStartError,
 )
-from asynqueue.wire import ServerManager, WireWorker
+from asynqueue.wire import ServerManager
 
 from ._fakes import LogLines
-from ._servers import Local, Program, freePort, processGone
-from ._wire import WireTestCase
+from ._servers import (
+    Local,
+    ManagerTestCase,
+    Program,
+    freePort,
+    processGone,
+)
 
 #: A program that has a manager, and says where its server is.
 PROGRAM = """
@@ -53,57 +56,6 @@ async def main(reactor):
 if __name__ == "__main__":
     react(main)
 """
-
-
-def soon(attempts: int) -> float:
-    """
-    Start again soon.
-
-    @param attempts: How many have failed.
-
-    @return: The delay.
-    """
-    return 0.01
-
-
-class ManagerTestCase(WireTestCase):
-    """
-    A test with a manager.
-    """
-
-    timeout = 60
-
-    def manager(self, wwu: Any = "tests._servers.Local", **kw: Any) -> ServerManager:
-        """
-        Make a manager.
-
-        @param wwu: The universe.
-
-        @param kw: Keywords of L{ServerManager}.
-
-        @return: The manager, which is shut down after the test.
-        """
-        manager = ServerManager(wwu, **{"timeout": 0, "backoff": soon, **kw})
-        self.closers.append(manager.shutdown)
-        return manager
-
-    async def queueFor(self, *places: str, **kw: Any) -> TaskQueue:
-        """
-        Make a queue for servers.
-
-        @param places: Where they are.
-
-        @param kw: Keywords of L{WireWorker}.
-
-        @return: The queue, which is shut down after the test.
-        """
-        q = TaskQueue()
-        self.closers.append(lambda: q.shutdown(timeout=0))
-        for place in places:
-            await q.attachWorker(
-                WireWorker(Local, place, **{"reconnect": True, "backoff": soon, **kw})
-            )
-        return q
 
 
 class SpawnTests(ManagerTestCase):

@@ -7,6 +7,7 @@ import os
 from twisted.internet.task import react
 
 from asynqueue import TaskQueue, WireWorker, WireWorkerUniverse
+from asynqueue.errors import WorkerLost
 from asynqueue.wire import ServerManager
 
 
@@ -41,8 +42,8 @@ async def main(reactor):
     print(await q.call("count", "as many as there are"))
     try:
         await q.call("leave")
-    except Exception as error:
-        print(type(error).__name__)
+    except WorkerLost:
+        print("lost")
     print(await q.call("count", "the other one does this"))
     await q.shutdown()
     await manager.shutdown()
