@@ -9,6 +9,7 @@ import resource
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -144,6 +145,22 @@ class Local(WireWorkerUniverse):
         with open(path, "wb", buffering=0) as file:
             file.write(b"x")
         time.sleep(60)
+
+    def leaveOne(self) -> int:
+        """
+        Start a process that has this one's output, and outlives it.
+
+        @return: Its ID.
+        """
+        return subprocess.Popen(["sleep", "60"]).pid
+
+    def close(self, fd: int) -> None:
+        """
+        Close a descriptor of the process.
+
+        @param fd: It.
+        """
+        os.close(fd)
 
     def block(self, seconds: float) -> None:
         """

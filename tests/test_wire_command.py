@@ -11,15 +11,18 @@ import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import SkipTest
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.python.usage import UsageError
+from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import TaskQueue
 from asynqueue._version import __version__
+from asynqueue._wire import tap
 from asynqueue._wire.command import ServerOptions
 from asynqueue._wire.tap import makeService
 from asynqueue.credentials import TLS, Key, makeKey, makePair
@@ -386,6 +389,48 @@ class PluginTests(CommandTestCase):
         stopped: Deferred[None] = service.stopService()
         await stopped
         self.assertFalse(Path(self.folder / "s").exists())
+
+
+class LateServer:
+    """
+    A server of which it's known only later that it can't listen.
+
+    @ivar started: What L{start} has returned.
+    """
+
+    def __init__(self) -> None:
+        """
+        Make one.
+        """
+        self.started: Deferred[None] = Deferred()
+
+    def start(self) -> Deferred[None]:
+        """
+        Begin.
+
+        @return: A Deferred.
+        """
+        return self.started
+
+
+class LateTests(SynchronousTestCase):
+    """
+    Tests of a service whose server can't listen.
+    """
+
+    def test_stopped(self) -> None:
+        """
+        The program ends.
+        """
+        stops: list[str] = []
+        reactor = SimpleNamespace(stop=lambda: stops.append("stopped"))
+        self.patch(tap, "orGlobalReactor", lambda given: reactor)
+        server: Any = LateServer()
+        tap._WorkerService(server).startService()
+        self.assertEqual(stops, [])
+        server.started.errback(OSError("there's something there"))
+        self.assertEqual(stops, ["stopped"])
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
 
 def _end(pid: int) -> None:

@@ -239,7 +239,9 @@ class SpawnTests(ManagerTestCase):
         manager = self.manager()
         pids = [await manager.spawn(manager.newSocket()) for _ in range(2)]
         self.assertEqual(len(os.listdir(temporary)), 1)
-        await manager.shutdown()
+        first, second = manager.shutdown(), manager.shutdown()
+        await second
+        await first
         await manager.shutdown()
         self.assertEqual(os.listdir(temporary), [])
         for pid in pids:
@@ -433,6 +435,19 @@ class EndTests(ManagerTestCase):
         await manager.done(pid)
         self.assertRaises(ProcessLookupError, os.kill, pid, 0)
 
+    async def test_outlived(self) -> None:
+        """
+        A process that a server has started, and that has its output, isn't waited for.
+        """
+        manager = self.manager()
+        place = manager.newSocket()
+        pid = await manager.spawn(place)
+        q = await self.queueFor(place)
+        left = await q.call("leaveOne")
+        self.addCleanup(os.kill, left, signal.SIGKILL)
+        await manager.done(pid)
+        os.kill(left, 0)
+
     async def test_interrupted(self) -> None:
         """
         Ctrl-C is for the manager, not for servers.
@@ -531,6 +546,21 @@ class RestartTests(ManagerTestCase):
         self.assertTrue(log.having(f"Child process {pid} was ended by SIGKILL"))
         await manager.done(pid)
         self.assertRaises(ProcessLookupError, os.kill, another, 0)
+
+    async def test_unreachable(self) -> None:
+        """
+        One that has closed its pipe to the manager is of no use: it's ended, and
+        another is started.
+        """
+        manager = self.manager()
+        place = manager.newSocket()
+        pid = await manager.spawn(place)
+        q = await self.queueFor(place)
+        gone = processGone(pid)
+        # It may be ended before it can answer.
+        await q.call("close", 4).addErrback(lambda failure: failure.trap(WorkerLost))
+        await gone
+        self.assertNotEqual(await q.call("pid", retries=3), pid)
 
     async def test_terminated(self) -> None:
         """
