@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any
 
 from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
@@ -47,11 +47,9 @@ class _Watch(threading.Thread):
     @ivar stop: Called in this thread to stop the server, C{None} before it's there.
     """
 
-    def __init__(self, pipe: BinaryIO, timeout: float | None) -> None:
+    def __init__(self, timeout: float | None) -> None:
         """
         Prepare to wait.
-
-        @param pipe: The pipe.
 
         @param timeout: Seconds that the server has then, C{None} for as many as it
             needs.
@@ -60,14 +58,17 @@ class _Watch(threading.Thread):
         self.alone = False
         self.over = False
         self.stop: Callable[[], object] | None = None
-        self._pipe = pipe
         self._timeout = timeout
 
     def run(self) -> None:
         """
         Wait.
         """
-        self.alone = STOP not in self._pipe.read()
+        said = b""
+        # Without a file around it, which would have a lock that is held at the end.
+        while data := os.read(_IN, 1):
+            said += data
+        self.alone = STOP not in said
         # Before the other is looked at, as the main thread does it the other way round.
         self.over = True
         if self.stop is not None:
@@ -86,11 +87,10 @@ def run() -> None:
     """
     for fd in (_IN, _OUT):
         os.set_inheritable(fd, False)
-    pipe = open(_IN, "rb")  # noqa: SIM115 - it's to stay open
-    setup = Setup.read(pipe)
+    setup = Setup.read(_IN)
     if setup is None:
         return  # The manager has gone already.
-    watch = _Watch(pipe, setup.timeout)
+    watch = _Watch(setup.timeout)
     watch.start()
     if sys.stdout is not None:
         with suppress(AttributeError):

@@ -5,9 +5,10 @@ What a manager tells the process of a server.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import struct
-from typing import Any, BinaryIO
+from typing import Any
 
 from attrs import asdict, frozen
 
@@ -66,20 +67,37 @@ class Setup:
         return _SIZE.pack(len(data)) + data
 
     @classmethod
-    def read(cls, pipe: BinaryIO) -> Setup | None:
+    def read(cls, fd: int) -> Setup | None:
         """
         Read it from the pipe.
 
-        @param pipe: The pipe.
+        @param fd: The pipe's descriptor.
 
         @return: What was said, C{None} if the pipe has ended before.
         """
-        head = pipe.read(_SIZE.size)
+        head = _read(fd, _SIZE.size)
         if len(head) < _SIZE.size:
             return None
         [size] = _SIZE.unpack(head)
-        data = pipe.read(size)
+        data = _read(fd, size)
         return cls(**pickle.loads(data)) if len(data) == size else None
+
+
+def _read(fd: int, size: int) -> bytes:
+    """
+    Read from a pipe, and not a byte more.
+
+    @param fd: The pipe's descriptor.
+
+    @param size: How many bytes.
+
+    @return: They, or fewer if the pipe has ended before.
+    """
+    pieces: list[bytes] = []
+    while size and (piece := os.read(fd, size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 class _Pickler(pickle.Pickler):
