@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import stat
 import tempfile
 from importlib.util import find_spec
@@ -546,6 +547,37 @@ class RestartTests(ManagerTestCase):
         self.assertTrue(log.having(f"Child process {pid} was ended by SIGKILL"))
         await manager.done(pid)
         self.assertRaises(ProcessLookupError, os.kill, another, 0)
+
+    async def test_port(self) -> None:
+        """
+        A server on a port is started again there, with its key.
+        """
+        key = Key(os.urandom(32))
+        port = freePort()
+        manager = self.manager(key=key)
+        pid = await manager.spawn(f"tcp:{port}:interface=127.0.0.1")
+        q = await self.queueFor(f"tcp:127.0.0.1:{port}", key=key)
+        self.assertEqual(await q.call("pid"), pid)
+        os.kill(pid, signal.SIGKILL)
+        self.assertNotEqual(await q.call("pid", retries=3), pid)
+
+    async def test_noPlace(self) -> None:
+        """
+        If it can't be started where it was, that's logged, and tried again.
+        """
+        log = LogLines(self)
+        port = freePort()
+        manager = self.manager(insecure=True)
+        pid = await manager.spawn(f"tcp:{port}:interface=127.0.0.1")
+        ended = log.lineWith("was ended by SIGKILL")
+        taken = log.lineWith("CannotListenError")
+        os.kill(pid, signal.SIGKILL)
+        await ended
+        with socket.create_server(("127.0.0.1", port)):
+            await taken
+        again = log.lineWith("listens, process")
+        await again
+        self.assertEqual(len(manager.servers), 1)
 
     async def test_unreachable(self) -> None:
         """
