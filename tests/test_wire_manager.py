@@ -471,22 +471,25 @@ class EndTests(ManagerTestCase):
         """
         It also does when that process ends without having shut down its manager.
         """
-        await self._managerEnds("", None)
+        errors = await self._managerEnds("", None)
+        self.assertEqual([x for x in errors.splitlines() if "Warning" in x], [])
         await self._managerEnds("import os; os._exit(0)", None)
 
-    async def _managerEnds(self, rest: str, number: int | None) -> None:
+    async def _managerEnds(self, rest: str, number: int | None) -> str:
         """
         Have the process of a manager end.
 
         @param rest: What it does when its server listens.
 
         @param number: A signal that it's sent then, C{None} for none.
+
+        @return: What it has written to stderr.
         """
         script = self.folder / "script.py"
         script.write_text(
             PROGRAM.format(universe="'tests._servers.Local'", stdio=False, rest=rest)
         )
-        program = Program(str(script))
+        program = Program("-W", "default", str(script))
         line = await program.line()
         pid, _, place = line.partition(" ")
         gone = processGone(int(pid))
@@ -495,6 +498,7 @@ class EndTests(ManagerTestCase):
         await gone
         await program.ended
         self.assertFalse(Path(place.partition(":")[2]).parent.exists())
+        return program.errors
 
     async def test_managerKilledBlocked(self) -> None:
         """

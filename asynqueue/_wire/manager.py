@@ -251,8 +251,18 @@ class ServerManager:
         """
         if self._trigger is None:
             self._trigger = self._reactor.addSystemEventTrigger(
-                "before", "shutdown", self.shutdown
+                "before", "shutdown", self._reactorStops
             )
+
+    def _reactorStops(self) -> Deferred[None]:
+        """
+        Shut down because the reactor stops.
+
+        @return: A Deferred that fires with C{None} when nothing is left.
+        """
+        # It has done what it was there for, and can't be removed any longer.
+        self._trigger = None
+        return self.shutdown()
 
 
 def _checkOptions(options: dict[str, Any]) -> None:
