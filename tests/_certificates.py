@@ -41,7 +41,7 @@ class Identity:
         self,
         name: str,
         issuer: Identity | None = None,
-        days: tuple[int, int] = (-1, 1),
+        days: tuple[int, int] = (-1, 50),
         names: Iterable[str] = (),
         isAuthority: bool = False,
     ) -> None:

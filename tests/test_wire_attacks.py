@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString
+from twisted.internet.endpoints import clientFromString, wrapClientTLS
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.testing import StringTransport
@@ -343,6 +343,8 @@ class SocketTests(WireTestCase):
         client = Attacker(data)
         description = self.description.replace("tls:", "tcp:")
         endpoint = clientFromString(globalReactor(), description)
+        if creator is not None:
+            endpoint = wrapClientTLS(creator, endpoint)
         await endpoint.connect(Factory.forProtocol(lambda: client))
         return await client.lost
 
@@ -365,6 +367,31 @@ class SocketTests(WireTestCase):
                 self.assertEqual(server._peers, set())
                 await server.stop()
         self.assertEqual((calls, ran, self.universe.log), ([], [], []))
+
+    async def test_wrongCertificates(self) -> None:
+        """
+        Nor do they from clients that get through with TLS, but have the wrong
+        certificate, an expired one, or none.
+        """
+        if SSL is None:
+            self.skipTest("pyOpenSSL isn't installed")
+        identity, client = Identity("server"), Identity("client")
+        late = Identity("late", days=(-3, -1))
+        none = Identity("none").accepting(identity)
+        none._context = SSL.Context(SSL.TLS_METHOD)
+        server = await self.serve(
+            description="tls:0", tls=identity.accepting(client, late)
+        )
+        wrong = Identity("other").accepting(identity)
+        some = list(attacks())[::40]
+        with watch.on() as calls:
+            for tls in (wrong, late.accepting(identity), none):
+                for attack in some:
+                    creator = tls.creator("localhost")
+                    answer = await self.attack(attack, creator)
+                    self.assertEqual(answer, b"")
+        self.assertEqual((calls, ran, self.universe.log), ([], [], []))
+        self.assertEqual(server._peers, set())
 
     async def test_replayed(self) -> None:
         """

@@ -4,10 +4,11 @@ Tests of how the ends of a connection know one another, without certificates.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,7 +18,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from asynqueue import TaskQueue
 from asynqueue._wire.doors import Doors
@@ -32,6 +33,9 @@ from asynqueue.wire import Key, WireServer, WireWorker
 from ._wire import Universe, WireTestCase, box
 
 SECRET = bytes(range(32))
+
+#: A user who isn't the one that runs the tests.
+NOBODY = 65534
 
 LOCAL = IPv4Address("TCP", "127.0.0.1", 7)
 
@@ -308,6 +312,24 @@ class ConstructionTests(WireTestCase):
             self.ends("unix:\0abstract")
 
 
+@contextlib.contextmanager
+def anotherUser() -> Iterator[None]:
+    """
+    Be another user for a moment.
+
+    @return: That moment.
+
+    @raise SkipTest: If that's not possible.
+    """
+    if os.geteuid() or not hasattr(socket, "SO_PEERCRED"):
+        raise SkipTest("Only root can be another user, and that isn't told everywhere")
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
 class UnixTests(WireTestCase):
     """
     Tests of Unix sockets.
@@ -407,6 +429,61 @@ class UnixTests(WireTestCase):
                 q.attachWorker(self.worker()), AuthenticationError
             )
         self.assertIn("isn't trusted: nobody's", str(failed))
+
+    async def test_anotherUsersClient(self) -> None:
+        """
+        Another user's client is refused, though somebody has opened the folder and the
+        socket to everybody.
+        """
+        server = await self.serve()
+        self.folder.chmod(0o755)
+        (self.folder / "s").chmod(0o777)
+        client = socket.socket(socket.AF_UNIX)
+        self.closers.append(client.close)
+        with anotherUser():
+            client.connect(str(self.folder / "s"))
+        with self.assertLogs("asynqueue", "WARNING") as logged:
+            await self.until(lambda: server._listener.doors._failures)
+        self.assertIn(f"another user's ({NOBODY})", "".join(logged.output))
+        await self.until(lambda: not len(server._listener.doors))
+        client.setblocking(False)
+        self.assertEqual(client.recv(100), b"")
+        self.assertEqual(server._peers, set())
+
+    async def test_anotherUsersServer(self) -> None:
+        """
+        A client doesn't trust another user's server, and says nothing to it.
+        """
+        self.folder.chmod(0o777)
+        listener = socket.socket(socket.AF_UNIX)
+        self.closers.append(listener.close)
+        with anotherUser():
+            listener.bind(str(self.folder / "s"))
+            listener.listen()
+        q = TaskQueue()
+        self.closers.append(lambda: q.shutdown(timeout=0))
+        error = await self.assertFailure(
+            q.attachWorker(self.worker()), AuthenticationError
+        )
+        self.assertIn(f"another user's ({NOBODY})", str(error))
+        client, _ = listener.accept()
+        self.closers.append(client.close)
+        client.setblocking(False)
+        said = b"?"
+
+        def isOver() -> bool:
+            """
+            See whether the client has ended the connection.
+
+            @return: Whether it has.
+            """
+            nonlocal said
+            with contextlib.suppress(BlockingIOError):
+                said = client.recv(100)
+            return said != b"?"
+
+        await self.until(isOver)
+        self.assertEqual(said, b"")
 
     async def test_key(self) -> None:
         """

@@ -12,7 +12,7 @@ from unittest import mock
 
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString, wrapClientTLS
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -160,11 +160,9 @@ class TLSTestCase(WireTestCase):
         error = await self.assertFailure(q.attachWorker(self.worker(**kw)), kind)
         return str(error)
 
-    async def raw(self, creator: Any, makeProtocol: Any) -> Any:
+    async def raw(self, makeProtocol: Any) -> Any:
         """
-        Connect in another way.
-
-        @param creator: What makes the connection of OpenSSL, C{None} for no TLS.
+        Connect without TLS.
 
         @param makeProtocol: Makes the protocol.
 
@@ -172,8 +170,6 @@ class TLSTestCase(WireTestCase):
         """
         description = self.description.replace("tls:", "tcp:")
         endpoint = clientFromString(globalReactor(), description)
-        if creator is not None:
-            endpoint = wrapClientTLS(creator, endpoint)
         client: Any = await endpoint.connect(Factory.forProtocol(makeProtocol))
         self.closers.append(client.transport.abortConnection)
         return client
@@ -327,7 +323,7 @@ class PinnedTests(TLSTestCase):
         others from coming in.
         """
         server = await self.serveTLS()
-        silent = await self.raw(None, Silent)
+        silent = await self.raw(Silent)
         self.description = self.description.replace("tls:", "tcp:")
         why = await self.refused(WorkerStartError, key=KEY)
         self.assertIn("is TLS at one of them only?", why)
@@ -379,6 +375,26 @@ class PinnedTests(TLSTestCase):
         await self.refused(tls=self.client.accepting(self.server))
         self.assertTrue(b"".join(heard).startswith(b"\x16\x03"))
         self.assertNotIn(b"Hello", b"".join(heard))
+
+
+class ExpiringTests(SynchronousTestCase):
+    """
+    Tests of certificates that are about to expire.
+    """
+
+    skip = MISSING
+
+    def test_warned(self) -> None:
+        """
+        Whoever uses a certificate that has expired, or soon will, is told so.
+        """
+        peer = Identity("peer")
+        for days, text in (((-3, -1), "has expired"), ((-3, 20), "expires on 20")):
+            with self.assertLogs("asynqueue", "WARNING") as logged:
+                Identity("own", days=days).accepting(peer)
+            self.assertIn(text, "".join(logged.output))
+        with self.assertNoLogs("asynqueue", "WARNING"):
+            Identity("own", days=(-3, 40)).accepting(peer)
 
 
 class AuthorityTests(TLSTestCase):
@@ -495,7 +511,7 @@ from asynqueue.wire import TLS, runServer
 tls = TLS.fromFiles('$3/server.pem')
 runServer('tls:7000', 'tests._wire.Universe', tls=tls)
 " & server=$!
-"$1" -c "$2" "$3"
+timeout 40 "$1" -c "$2" "$3"
 """
 
 #: The client.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,6 +19,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from .._log import log
 from ..errors import AuthenticationError
 from .private import readPrivate
 
@@ -34,6 +35,9 @@ _PEER = re.compile(rb"^peer: (sha256:[0-9a-f]{64})\s*$", re.MULTILINE)
 #: What OpenSSL may find wrong with a certificate that is known by its digest: nothing,
 #: or that it doesn't know who has issued it.
 _UNKNOWN_ISSUER = {0, 2, 18, 19, 20, 21}
+
+#: It's logged if a certificate of one's own expires within this time.
+_SOON = timedelta(days=30)
 
 #: For TLS 1.2. Those of later versions are all good.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
@@ -129,6 +133,7 @@ class TLS:
             )
         self._context = _context(SSL, key, own, between, trusted, self._accepts)
         self._own = pinOf(own)
+        _warnOfEnd(own)
         self._parts = (key, [own, *between], trusted)
         self._refused: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
@@ -414,6 +419,23 @@ def _checkTime(certificate: Any) -> None:
         raise AuthenticationError("The certificate has expired")
     if now < certificate.not_valid_before_utc:
         raise AuthenticationError("The certificate isn't valid yet")
+
+
+def _warnOfEnd(own: Any) -> None:
+    """
+    Log that one's certificate isn't valid for long.
+
+    @param own: The certificate.
+    """
+    end = own.not_valid_after_utc
+    left = end - datetime.now(timezone.utc)
+    if left < _SOON:
+        log.warn(
+            "The certificate {pin} {when} {end}: the other ends won't accept it then",
+            pin=pinOf(own),
+            when="expires on" if left > timedelta() else "has expired on",
+            end=end.date(),
+        )
 
 
 def _aboutError(error: int, certificate: Any) -> str:
