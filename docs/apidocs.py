@@ -18,6 +18,7 @@ PUBLIC = (
     "process",
     "threads",
     "wire",
+    "credentials",
     "util",
     "workers",
 )

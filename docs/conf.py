@@ -56,15 +56,15 @@ pydoctor_url_path = "api/"
 doctest_test_doctest_blocks = ""
 doctest_default_flags = doctest.ELLIPSIS
 doctest_global_setup = f"""
-import os, pathlib, re, subprocess, sys, tempfile
+import os, pathlib, re, socket, subprocess, sys, tempfile
 
 ROOT = pathlib.Path({str(ROOT)!r})
 
-def run(path):
+def run(path, *arguments, cwd=ROOT):
     # Programs with a reactor, and children of their own, need an interpreter of theirs.
     done = subprocess.run(
-        [sys.executable, "-W", "error", path],
-        cwd=ROOT,
+        [sys.executable, "-W", "error", path, *arguments],
+        cwd=cwd,
         env=os.environ | dict(PYTHONPATH=str(ROOT)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -84,4 +84,29 @@ def runReadme():
         path = pathlib.Path(folder, "program.py")
         path.write_text(program)
         run(path)
+
+def runMachines():
+    # The two machines of the page on remote workers, as one.
+    snippets = ROOT / "docs" / "snippets"
+    environment = os.environ | dict(PYTHONPATH=str(ROOT), PYTHONDONTWRITEBYTECODE="1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        python = [sys.executable, "-m"]
+        pair = [*python, "asynqueue.credentials", "pair", folder + "/tls"]
+        subprocess.run(
+            pair, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True
+        )
+        place = f"tls:{{port}}:interface=127.0.0.1"
+        tls = ["--tls", folder + "/tls/server.pem"]
+        serve = [*python, "asynqueue.wire", *tls, place, "primes.Primes"]
+        server = subprocess.Popen(
+            serve, cwd=snippets, env=environment, stderr=subprocess.DEVNULL
+        )
+        try:
+            client = folder + "/tls/client.pem"
+            run(snippets / "ask.py", f"tls:127.0.0.1:{{port}}", client)
+        finally:
+            server.terminate()
+            server.wait(20)
 """
