@@ -59,6 +59,37 @@ if __name__ == "__main__":
 """
 
 
+#: A program whose reactor isn't told of processes that end.
+DEAF = """
+import os
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from asynqueue import TaskQueue
+from asynqueue.wire import ServerManager, WireWorker
+from tests._servers import Local, soon
+
+async def main():
+    manager = ServerManager(Local, backoff=soon)
+    place = manager.newSocket()
+    pid = await manager.spawn(place)
+    q = TaskQueue(WireWorker(Local, place, reconnect=True, backoff=soon))
+    assert await q.call("pid") == pid
+    os.kill(pid, 9)
+    assert await q.call("pid", retries=3) != pid
+    await q.shutdown()
+    await manager.shutdown()
+    print("all right", flush=True)
+
+def start():
+    d = Deferred.fromCoroutine(main())
+    d.addErrback(lambda failure: failure.printTraceback())
+    d.addBoth(lambda _: reactor.stop())
+
+reactor.callWhenRunning(start)
+reactor.run(installSignalHandlers=False)
+"""
+
+
 class SpawnTests(ManagerTestCase):
     """
     Tests of servers that are started.
@@ -551,6 +582,17 @@ class RestartTests(ManagerTestCase):
         self.assertTrue(log.having(f"Child process {pid} was ended by SIGKILL"))
         await manager.done(pid)
         self.assertRaises(ProcessLookupError, os.kill, another, 0)
+
+    async def test_noSignalHandlers(self) -> None:
+        """
+        It's noticed that a server has ended also where the reactor has no handlers of
+        signals.
+        """
+        script = self.folder / "script.py"
+        script.write_text(DEAF)
+        program = Program(str(script))
+        self.assertEqual(await program.ended, 0)
+        self.assertEqual(program.output, "all right\n", program.errors)
 
     async def test_port(self) -> None:
         """
