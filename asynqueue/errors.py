@@ -186,7 +186,14 @@ class WorkerLost(ProcessError):
 
 class AuthenticationError(AsynQueueError):
     """
-    The peer of a connection has not proved its identity.
+    The two ends of a connection can't know one another.
+
+    A L{WireWorker<asynqueue.wire.WireWorker>} or
+    L{WireServer<asynqueue.wire.WireServer>} that is to connect or listen where others
+    could, without key or certificates, raises it when it's made; so do files with
+    secrets that others may read when they're read. The message says what helps. A
+    worker fails with it when one end doesn't accept what the other has proved: have
+    both use keys or certificates that go together.
     """
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._wire.making import main
@@ -219,6 +220,30 @@ class FilesTests(WireTestCase):
         with self.assertRaisesRegex(ValueError, "64 hexadecimal digits"):
             TLS(self.mine.key, [self.mine.certificate], ["sha256:abc"])
         self.assertRaises(FileNotFoundError, TLS.fromFiles, self.folder / "none")
+
+    def test_hidden(self) -> None:
+        """
+        No traceback shows a private key, not even one with all variables.
+        """
+        secret = self.mine.secret.splitlines()[1]
+        wrong = (
+            self.mine.secret,
+            self.mine.secret * 2 + self.mine.pem,
+            self.mine.secret.replace(secret[:9], b"AAAAAAAAA") + self.mine.pem,
+            self.mine.secret + self.peer.pem,
+            self.mine.secret + self.peer.pem.replace(b"MII", b"AAA"),
+        )
+        for data in wrong:
+            self.own.write_bytes(data)
+            try:
+                TLS.fromFiles(self.own, self.public)
+            except ValueError:
+                failure = Failure(captureVars=True)
+                frames = [frame[3:] for frame in failure.frames[1:]]
+                self.assertGreater(len(frames), 0)
+                self.assertNotIn(secret[10:].decode(), repr(frames))
+            else:
+                self.fail("It was accepted")
 
     def test_mode(self) -> None:
         """

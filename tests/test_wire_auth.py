@@ -542,6 +542,26 @@ class TCPTests(WireTestCase):
         host: Any = server.port.getHost()
         self.assertEqual(host.host, "127.0.0.1")
 
+    async def test_names(self) -> None:
+        """
+        This machine can be named in any way, also by its address of version 6.
+        """
+        server = await self.serve(description="tcp:0", key=Key(SECRET))
+        named = self.description.replace("127.0.0.1", "localhost")
+        q = await self.queue(key=Key(SECRET), description=named)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+        await server.stop()
+        try:
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+        except OSError:
+            return
+        server = await self.serve(
+            description="tcp:0:interface=\\:\\:1", key=Key(SECRET)
+        )
+        named = self.description.replace("127.0.0.1", "\\:\\:1")
+        q = await self.queue(key=Key(SECRET), description=named)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+
     async def test_insecure(self) -> None:
         """
         Who says so does without, and is warned.

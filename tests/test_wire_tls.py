@@ -4,19 +4,24 @@ Tests of connections under TLS, with real handshakes.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, ClassVar
 from unittest import mock
 
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import TaskQueue
@@ -538,33 +543,139 @@ react(main)
 """
 
 
-class DeadlineTests(SynchronousTestCase):
+class HandshakeTests(SynchronousTestCase):
     """
-    Tests of how long a handshake may take.
+    Tests of handshakes of TLS, in memory.
     """
 
     skip = MISSING
+
+    def setUp(self) -> None:
+        """
+        Make certificates, and a server's gates.
+        """
+        self.clock, self.doors = Clock(), Doors()
+        self.identity, self.client = Identity("server"), Identity("client")
+        tls = self.identity.accepting(self.client)
+        terms = Terms(Place.parse("tls:0", True), None, tls)
+        self.gates: list[ServerGate] = []
+        inner = Factory.forProtocol(lambda: self.gate(terms))
+        self.factory = TLSMemoryBIOFactory(tls.creator(), False, inner, self.clock)
+
+    def gate(self, terms: Terms) -> ServerGate:
+        """
+        Make a gate.
+
+        @param terms: What a client must prove.
+
+        @return: It.
+        """
+        clock = self.clock
+        gate = ServerGate(lambda: Peer(None, clock), terms, self.doors, clock)
+        self.gates.append(gate)
+        return gate
+
+    def connect(self) -> tuple[Any, StringTransport]:
+        """
+        Connect.
+
+        @return: The server's end, and its transport.
+        """
+        outer = self.factory.buildProtocol(None)
+        transport = StringTransport()
+        outer.makeConnection(transport)
+        return outer, transport
+
+    def shake(self, change: Callable[[bytes, int], bytes]) -> ServerGate:
+        """
+        Have a client make a handshake.
+
+        @param change: Called with what it sends, and how much it has sent before, gives
+            what gets through.
+
+        @return: The server's gate.
+        """
+        tls = self.client.accepting(self.identity)
+        connection = tls.creator("a").clientConnectionForTLS(None)
+        connection.set_connect_state()
+        outer, transport = self.connect()
+        said = 0
+        for _ in range(5):
+            with contextlib.suppress(SSL.Error):
+                connection.do_handshake()
+            with contextlib.suppress(SSL.WantReadError):
+                data = connection.bio_read(1 << 16)
+                outer.dataReceived(change(data, said))
+                said += len(data)
+            self.clock.advance(0)
+            if transport.value():
+                connection.bio_write(transport.value())
+                transport.clear()
+        outer.connectionLost(Failure(ConnectionDone()))
+        self.said = said
+        return self.gates[-1]
 
     def test_deadline(self) -> None:
         """
         A client that doesn't get on with the handshake has ten seconds.
         """
-        clock, doors = Clock(), Doors()
-        tls = Identity("server").accepting(Identity("client"))
-        terms = Terms(Place.parse("tls:0", True), None, tls)
-        inner = Factory.forProtocol(
-            lambda: ServerGate(lambda: Peer(None, clock), terms, doors, clock)
-        )
-        factory = TLSMemoryBIOFactory(tls.creator(), False, inner, clock)
-        outer = factory.buildProtocol(None)
-        transport = StringTransport()
-        outer.makeConnection(transport)
+        outer, transport = self.connect()
         outer.dataReceived(b"\x16\x03\x01\x02\x00\x01")
-        self.assertEqual(len(doors), 1)
-        clock.advance(9.9)
+        self.assertEqual(len(self.doors), 1)
+        self.clock.advance(9.9)
         self.assertFalse(transport.disconnecting)
-        clock.advance(0.2)
+        self.clock.advance(0.2)
         self.assertTrue(transport.disconnecting)
+
+    def test_changed(self) -> None:
+        """
+        Whichever byte is changed or missing, nobody gets in, and nothing is left.
+        """
+        logger = logging.getLogger("asynqueue")
+        self.addCleanup(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
+        self.assertIsNotNone(self.shake(lambda data, _: data)._inner)
+        whole = self.said
+        self.assertGreater(whole, 1000)
+        for at in range(0, whole, 13):
+
+            def flip(data: bytes, before: int, at: int = at) -> bytes:
+                """
+                Change a bit.
+
+                @param data: The bytes.
+
+                @param before: How many came before.
+
+                @param at: Which byte is changed.
+
+                @return: Others.
+                """
+                here = at - before
+                if not 0 <= here < len(data):
+                    return data
+                return data[:here] + bytes([data[here] ^ 1]) + data[here + 1 :]
+
+            def cut(data: bytes, before: int, at: int = at) -> bytes:
+                """
+                Cut it off.
+
+                @param data: The bytes.
+
+                @param before: How many came before.
+
+                @param at: How many get through.
+
+                @return: The rest.
+                """
+                return data[: max(0, at - before)]
+
+            with self.subTest(at=at):
+                self.assertIsNone(self.shake(flip)._inner)
+                self.assertIsNone(self.shake(cut)._inner)
+        self.assertEqual(len(self.doors), 0)
+        self.clock.advance(60)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class ExtraTests(SynchronousTestCase):

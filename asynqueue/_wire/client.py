@@ -112,8 +112,8 @@ class WireWorker:
 
         @param wwu: The universe that the server has, an instance of it or its class.
 
-        @param description: Where the server is: C{unix:PATH}, C{tcp:HOST:PORT},
-            C{tls:HOST:PORT}.
+        @param description: Where the server is: C{unix:PATH}; C{tls:HOST:PORT} with
+            C{tls}; or C{tcp:HOST:PORT}, on this machine unless there's C{tls}.
 
         @param series: Series that it's qualified for besides those of its class.
 
@@ -125,15 +125,17 @@ class WireWorker:
         @param N_concurrent: How many tasks the server may be running at once for this
             worker.
 
-        @param key: A key that the server has, too.
+        @param key: A key that the server must have, too: what
+            L{Key.fromFile<asynqueue.wire.Key.fromFile>} gives. By itself it's enough on
+            this machine only, as it doesn't encrypt anything.
 
-        @param tls: Certificates.
+        @param tls: Certificates: what L{TLS.fromFiles<asynqueue.wire.TLS.fromFiles>}
+            gives. The server must have one that's accepted.
 
-        @param pickle: Whether pickles are sent and accepted. By default, only on Unix
-            sockets, where both ends are the same user's.
+        @param pickle: Whether pickles are sent and accepted, if the server wants them,
+            too. By default, only on Unix sockets, where both ends are the same user's.
 
-        @param insecure: C{True} to do without identities, which is possible on this
-            machine only.
+        @param insecure: C{True} for TCP without identities, on this machine only.
 
         @param reconnect: C{True} to connect again after a while when the connection is
             lost, and to go on trying when it can't be made.
@@ -152,9 +154,11 @@ class WireWorker:
 
         @param _attempts: How often in a row it has been tried before.
 
-        @raise TypeError: If the first argument isn't a universe.
+        @raise TypeError: If the first argument isn't a universe, or something else is
+            no key, or none of C{TLS}.
 
-        @raise ValueError: If a number is out of range.
+        @raise ValueError: If a number is out of range, the description can't be
+            understood, or something doesn't go with it.
 
         @raise AuthenticationError: If the description needs an identity that isn't
             given.

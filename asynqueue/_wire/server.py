@@ -101,21 +101,25 @@ class WireServer:
         """
         Make a server that doesn't listen yet.
 
-        @param description: Where it's to listen: C{unix:PATH}, C{tcp:PORT},
-            C{tls:PORT}.
+        @param description: Where it's to listen: C{unix:PATH}, in a folder that is the
+            user's alone, and is made if there's none; C{tls:PORT} with C{tls}; or
+            C{tcp:PORT}, on this machine alone unless there's C{tls}.
 
         @param wwu: The universe, or the dotted name of a subclass of
             L{WireWorkerUniverse}, or of an instance.
 
-        @param key: A key that the clients have, too.
+        @param key: A key that the clients must have, too: what
+            L{Key.fromFile<asynqueue.wire.Key.fromFile>} gives. By itself it's enough on
+            this machine only, as it doesn't encrypt anything.
 
-        @param tls: Certificates.
+        @param tls: Certificates: what L{TLS.fromFiles<asynqueue.wire.TLS.fromFiles>}
+            gives. Clients must have one that's accepted.
 
-        @param pickle: Whether pickles are sent and accepted. By default, only on Unix
-            sockets, where both ends are the same user's.
+        @param pickle: Whether pickles are sent and accepted, if the client wants them,
+            too. By default, only on Unix sockets, where both ends are the same user's.
 
-        @param insecure: C{True} to do without identities, which is possible on this
-            machine only.
+        @param insecure: C{True} for TCP without identities, on this machine only. Every
+            user of it can call what is served then.
 
         @param concurrent: How many tasks are run at once, of all clients together.
             Further ones are held back. C{None} for as many as come.
@@ -138,11 +142,13 @@ class WireServer:
 
         @param reactor: The reactor. By default, the global one.
 
-        @raise TypeError: If that's no universe.
+        @raise TypeError: If that's no universe, or no key, or none of C{TLS}.
 
-        @raise ValueError: If a number is out of range.
+        @raise ValueError: If a number is out of range, the description can't be
+            understood, or something doesn't go with it.
 
-        @raise AuthenticationError: If there must be an identity, and none is given.
+        @raise AuthenticationError: If there must be an identity, and none is given, or
+            if others could get at the socket, or into what is said with pickles.
         """
         self._reactor: Any = orGlobalReactor(reactor)
         self._limits = Limits(largest, maxTasks, maxIterators, maxHeld)
@@ -189,7 +195,9 @@ class WireServer:
         """
         Begin to listen.
 
-        @return: A Deferred that fires with C{None} when it does.
+        @return: A Deferred that fires with C{None} when it does. It fails if that's
+            not possible there, and with L{AuthenticationError
+            <asynqueue.errors.AuthenticationError>} if others could get at the socket.
         """
         return maybeDeferred(self._listener.listen).addCallback(self._listening)
 

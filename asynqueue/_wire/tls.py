@@ -112,15 +112,16 @@ class TLS:
         @raise AuthenticationError: If nothing would be accepted, or anything.
         """
         SSL, _ = tlsModules()
+        own, *between = chain
+        trusted = list(authorities)
         self.pins = frozenset(pins)
+        self._own = pinOf(own)
         for pin in self.pins:
             if not _PIN.fullmatch(pin):
                 raise ValueError(
                     f"A certificate is known by sha256: and 64 hexadecimal digits, not"
                     f" by {pin!r}"
                 )
-        own, *between = chain
-        trusted = list(authorities)
         if not self.pins and not trusted:
             raise AuthenticationError(
                 "It isn't said whose certificates are accepted: peer= takes the other"
@@ -132,7 +133,6 @@ class TLS:
                 " authority: give peer= or ca=, not both"
             )
         self._context = _context(SSL, key, own, between, trusted, self._accepts)
-        self._own = pinOf(own)
         _warnOfEnd(own)
         self._parts = (key, [own, *between], trusted)
         self._refused: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -173,7 +173,7 @@ class TLS:
         tlsModules()
         key, chain, pins = _readOwn(own)
         given = [peer] if isinstance(peer, (str, os.PathLike)) else list(peer)
-        authorities = [] if ca is None else _certificates(_read(ca), ca)
+        authorities = [] if ca is None else _readCertificates(ca)
         if given or authorities:
             pins = [pin for item in given for pin in _pinsOf(item)]
         return cls(key, chain, pins, authorities)
@@ -500,35 +500,71 @@ def _readOwn(path: str | os.PathLike[str]) -> tuple[Any, list[Any], list[str]]:
     """
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    # No variable has the key when something is raised: a traceback may be shown with
+    # all of them.
     data = readPrivate(path)
-    blocks = [m[0] for m in _PEM.finditer(data) if m[1].endswith(b"PRIVATE KEY")]
-    if len(blocks) != 1:
-        raise ValueError(f"{path} must have one private key, and has {len(blocks)}")
+    pins = [pin.decode() for pin in _PEER.findall(data)]
+    certificates = [text for label, text in _blocks(data) if label == b"CERTIFICATE"]
+    secrets = [text for label, text in _blocks(data) if label.endswith(b"PRIVATE KEY")]
+    count = len(secrets)
+    if count != 1:
+        del data, secrets
+        raise ValueError(f"{path} must have one private key, and has {count}")
+    del data
     try:
-        key = load_pem_private_key(blocks[0], None)
+        key = load_pem_private_key(secrets.pop(), None)
     except (TypeError, ValueError) as error:
         raise ValueError(f"The private key in {path} can't be read: {error}") from None
-    pins = [pin.decode() for pin in _PEER.findall(data)]
-    return key, _certificates(data, path), pins
+    return key, _certificates(certificates, path), pins
 
 
-def _certificates(data: bytes, path: object) -> list[Any]:
+def _blocks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """
+    Take a file of PEM's apart.
+
+    @param data: What's in it.
+
+    @return: What it has, each with its label.
+    """
+    return [(match[1], match[0]) for match in _PEM.finditer(data)]
+
+
+def _certificates(texts: list[bytes], path: object) -> list[Any]:
     """
     Read certificates.
 
-    @param data: What is in a file.
+    @param texts: They as text.
 
-    @param path: The file.
+    @param path: The file that they're from.
 
-    @return: Its certificates.
+    @return: The certificates.
 
     @raise ValueError: If there are none.
     """
     _, x509 = tlsModules()
-    blocks = [m[0] for m in _PEM.finditer(data) if m[1] == b"CERTIFICATE"]
-    if not blocks:
+    if not texts:
         raise ValueError(f"There's no certificate in {path}")
-    return [x509.load_pem_x509_certificate(block) for block in blocks]
+    try:
+        return [x509.load_pem_x509_certificate(text) for text in texts]
+    except ValueError as error:
+        raise ValueError(f"A certificate in {path} can't be read: {error}") from None
+
+
+def _readCertificates(path: str | os.PathLike[str]) -> list[Any]:
+    """
+    Read certificates from a file that everybody may know.
+
+    @param path: The file.
+
+    @return: The certificates.
+
+    @raise ValueError: If there are none.
+    """
+    with open(path, "rb") as file:
+        blocks = _blocks(file.read(1 << 20))
+    texts = [text for label, text in blocks if label == b"CERTIFICATE"]
+    del blocks
+    return _certificates(texts, path)
 
 
 def _pinsOf(item: str | os.PathLike[str]) -> list[str]:
@@ -541,16 +577,4 @@ def _pinsOf(item: str | os.PathLike[str]) -> list[str]:
     """
     if isinstance(item, str) and item.startswith("sha256:"):
         return [item]
-    return [pinOf(certificate) for certificate in _certificates(_read(item), item)]
-
-
-def _read(path: str | os.PathLike[str]) -> bytes:
-    """
-    Read a file that everybody may know.
-
-    @param path: The file.
-
-    @return: What's in it.
-    """
-    with open(path, "rb") as file:
-        return file.read(1 << 20)
+    return [pinOf(certificate) for certificate in _readCertificates(item)]
