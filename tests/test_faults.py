@@ -17,6 +17,7 @@ from typing import Any
 
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.task import deferLater
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
@@ -339,6 +340,8 @@ class RunningFaultTests(FaultCase):
         [one, other] = q.workers()
         start = time.monotonic()
         call = self.call(q, f, *args, timeout=0.5, retries=0)
+        # It's handed out when the callbacks of the last answer have returned.
+        await deferLater(globalReactor, 0)
         busy = one if one._jobs else other
         pid = busy.process.pid
         neighbour = self.call(q, time.sleep, 0.8)
