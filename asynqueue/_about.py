@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 __all__ = [
+    "PLAIN",
     "callText",
     "describe",
     "errorText",
@@ -49,6 +50,26 @@ _BRACKETS: dict[type, tuple[str, str]] = {
 }
 
 _STRINGS = (str, bytes, bytearray)
+
+#: What is of one of these very types is neither an iterator nor to be waited for. That
+#: takes a fraction of the time to see that asking it would take.
+PLAIN = frozenset(
+    [
+        bool,
+        bytes,
+        bytearray,
+        dict,
+        float,
+        frozenset,
+        int,
+        list,
+        memoryview,
+        set,
+        str,
+        tuple,
+        type(None),
+    ]
+)
 
 
 def isDeferred(value: object) -> bool:

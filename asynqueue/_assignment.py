@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from ._log import log
 from ._reactor import orGlobalReactor
 from ._task import Task
 from .errors import ImplementationError
-from .interfaces import ISendsAhead, ITaskCanceller, IWorker
+from .interfaces import IPrompt, ISendsAhead, ITaskCanceller, IWorker
 
 __all__ = ["Assignment", "AssignmentFactory"]
 
@@ -109,6 +109,77 @@ def _run(worker: Any, task: Task) -> Deferred[object]:
     )
 
 
+def _prompt(worker: Any) -> Callable[[Any, Callable[[], object]], None] | None:
+    """
+    Find out how a worker runs tasks without a Deferred.
+
+    @param worker: The worker.
+
+    @return: Its C{runThen}. C{None} if it has none, or a subclass has a C{run} of its
+        own that C{runThen} knows nothing of.
+    """
+    if not IPrompt.providedBy(worker):
+        return None
+    for kind in type(worker).__mro__:
+        if "runThen" in vars(kind):
+            return worker.runThen
+        if "run" in vars(kind):
+            break
+    return None
+
+
+class _Request(list["Deferred[Assignment]"]):
+    """
+    The request of a worker for tasks of any of its series: a list of one Deferred,
+    which is made when somebody looks at it, as mostly nobody does.
+
+    @ivar seen: Whether somebody has.
+    """
+
+    __slots__ = ("seen",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __len__(self) -> int:
+        """
+        There's always one.
+        """
+        return 1
+
+    def __getitem__(self, index: Any) -> Any:
+        """
+        Get the Deferred.
+
+        @param index: Its index.
+        """
+        self._look()
+        return super().__getitem__(index)
+
+    def __iter__(self) -> Iterator[Deferred[Assignment]]:
+        """
+        Iterate over the one Deferred.
+        """
+        self._look()
+        return super().__iter__()
+
+    def __repr__(self) -> str:
+        """
+        Show the Deferred.
+        """
+        self._look()
+        return super().__repr__()
+
+    def _look(self) -> None:
+        """
+        Make the Deferred.
+        """
+        if not self.seen:
+            self.seen = True
+            self.append(Deferred())
+
+
 class _Post:
     """
     What is known of a worker while tasks are handed to it.
@@ -128,6 +199,11 @@ class _Post:
     @ivar ahead: Whether it may have tasks that it could give back.
 
     @ivar ready: Notes that the worker is ready for another task.
+
+    @ivar runThen: Has the worker run a task and call L{ready} then. C{None} if it can't
+        do that.
+
+    @ivar request: Its request, while it's outstanding, else C{None}.
     """
 
     __slots__ = (
@@ -136,6 +212,8 @@ class _Post:
         "listed",
         "open",
         "ready",
+        "request",
+        "runThen",
         "running",
         "series",
         "worker",
@@ -150,13 +228,17 @@ class _Post:
         self.listed = False
         self.open = True
         self.ahead = ISendsAhead.providedBy(worker)
+        self.runThen = _prompt(worker)
+        self.request: _Request | None = None
 
     @property
     def free(self) -> bool:
         """
         Whether the worker can be given another task.
         """
-        return self.open and self.running < getattr(self.worker, "capacity", 1)
+        return self.open and (
+            not self.running or self.running < getattr(self.worker, "capacity", 1)
+        )
 
 
 def _isDeep() -> bool:
@@ -201,10 +283,12 @@ class AssignmentFactory:
         @param reactor: Gives the time, and the turns. By default, the global reactor.
         """
         self.backlog = Backlog()
-        self.requests: dict[Hashable, dict[Deferred[Assignment], _Post]] = {}
+        self.requests: dict[Hashable, dict[_Post, _Request]] = {}
+        self._asking = 0
         self._posts: dict[int, _Post] = {}
         self._line: deque[_Post] = deque()
         self._busy = False
+        self._meeting: _Post | None = None
         self._resumption: IDelayedCall | None = None
         self._relief: IDelayedCall | None = None
         self._occasions = 0
@@ -255,32 +339,47 @@ class AssignmentFactory:
         @param task: The task.
         """
         requests = self.requests.get(task.series)
-        if requests and not (self._busy or self._line or self._resumption):
-            post = next(iter(requests.values()))
-            if post.free and not self.backlog:
-                self._meet(post, task)
-                return
-        self.backlog.put(task)
-        if requests:
-            self._enlist(next(iter(requests.values())))
+        if not requests:
+            self.backlog.put(task)
+            return
+        post = next(iter(requests))
+        if (
+            self._busy
+            or self._line
+            or self._resumption
+            or self.backlog
+            or not post.free
+            or self._isTooDeep()
+        ):
+            self.backlog.put(task)
+            self._enlist(post)
             self._handOut()
+        else:
+            self._meet(post, task)
 
     def _meet(self, post: _Post, task: Task) -> None:
         """
         Hand a task to a worker that has waited for one, when nothing else waits: the
-        same as by way of the backlog, in half the time.
+        same as by way of the backlog, in half the time. If the worker is done with it
+        at once, its requests have never been withdrawn.
 
         @param post: The worker's post.
 
         @param task: The task.
         """
         self._busy = True
+        self._meeting = post
         try:
             self._fill(post, task)
         finally:
             self._busy = False
-        if post.free:
+            self._meeting = None
+        if not post.free:
+            self._withdraw(post)
+        elif post.request is None or self.backlog:
             self._enlist(post)
+        elif self._asking > 1:
+            self._goBehind(post)
         if self._line or self.backlog:
             self._handOut()
 
@@ -295,6 +394,9 @@ class AssignmentFactory:
         if post is not None:
             post.open = False
             self._withdraw(post)
+            self.requests = {
+                series: posts for series, posts in self.requests.items() if posts
+            }
 
     def runDirectly(self, worker: Any, task: Task) -> None:
         """
@@ -377,11 +479,7 @@ class AssignmentFactory:
         """
         Hand tasks to the workers in line.
         """
-        if self._busy or self._resumption is not None:
-            return
-        self._occasions += 1
-        if self._occasions % _GLANCE == 0 and _isDeep():
-            self._yield()
+        if self._busy or self._resumption is not None or self._isTooDeep():
             return
         self._busy = True
         try:
@@ -389,6 +487,18 @@ class AssignmentFactory:
                 self._yield()
         finally:
             self._busy = False
+
+    def _isTooDeep(self) -> bool:
+        """
+        Tell whether calls are nested too deeply to hand out anything.
+
+        @return: Whether they are. It goes on when the reactor has had its turn, then.
+        """
+        self._occasions += 1
+        if self._occasions % _GLANCE or not _isDeep():
+            return False
+        self._yield()
+        return True
 
     def _yield(self) -> None:
         """
@@ -425,10 +535,11 @@ class AssignmentFactory:
             if task is None:
                 self._enter(post)
                 continue
-            if self.requests:
-                self._fill(post, task)
-            else:
+            if post.request is None:
                 self._start(post, task)
+            else:
+                self._fill(post, task)
+                self._withdraw(post)
             if backlog.onShrink is not None:
                 backlog.onShrink()
             if post.free:
@@ -444,10 +555,10 @@ class AssignmentFactory:
 
         @return: Whether there's one.
         """
-        if self.requests and self.backlog:
+        if self._asking and self.backlog:
             for series, requests in self.requests.items():
-                if self.backlog.waits(series):
-                    self._enlist(next(iter(requests.values())))
+                if requests and self.backlog.waits(series):
+                    self._enlist(next(iter(requests)))
                     return True
         return False
 
@@ -458,19 +569,30 @@ class AssignmentFactory:
 
         @param post: The worker's post.
         """
-        d: Deferred[Assignment] = Deferred()
-        assignments, requests = post.worker.assignments, self.requests
-        for series in post.series:
-            if series not in assignments:
-                assignments[series] = [d]
+        if post.request is None:
+            request = post.request = _Request()
+            self._asking += 1
+            assignments, requests = post.worker.assignments, self.requests
+            for series in post.series:
+                assignments[series] = request
                 if series in requests:
-                    requests[series][d] = post
+                    requests[series][post] = request
                 else:
-                    requests[series] = {d: post}
+                    requests[series] = {post: request}
         relief = self._relief
         if relief is not None and not self._crowded():
             self._relief = None
             relief.cancel()
+
+    def _goBehind(self, post: _Post) -> None:
+        """
+        Put the worker's requests behind those of others.
+
+        @param post: The worker's post.
+        """
+        for series in post.worker.assignments:
+            requests = self.requests[series]
+            requests[post] = requests.pop(post)
 
     def _crowded(self) -> list[_Post]:
         """
@@ -506,34 +628,31 @@ class AssignmentFactory:
 
         @param post: The worker's post.
         """
-        assignments = post.worker.assignments
-        for series, mine in assignments.items():
-            requests = self.requests.get(series)
-            if requests:
-                for d in mine:
-                    requests.pop(d, None)
-                if not requests:
-                    del self.requests[series]
-        assignments.clear()
+        if post.request is not None:
+            post.request = None
+            self._asking -= 1
+            assignments = post.worker.assignments
+            for series in assignments:
+                del self.requests[series][post]
+            assignments.clear()
 
     def _fill(self, post: _Post, task: Task) -> None:
         """
-        Start a task on a worker that may have requests outstanding, and fire the one
-        that the task meets.
+        Start a task on a worker that has requests outstanding. If somebody may wait
+        for that, it's told so, and the requests are withdrawn.
 
         @param post: The worker's post.
 
         @param task: The task.
         """
-        mine = post.worker.assignments.get(task.series)
-        request = mine[0] if mine else None
-        self._withdraw(post)
-        if request is None:
+        request = post.request
+        if request is None or not request.seen:
             self._start(post, task)
             return
+        self._withdraw(post)
         assignment = task.assignment = task.assignment or Assignment(task)
         self._start(post, task)
-        request.callback(assignment)
+        request[0].callback(assignment)
 
     def _start(self, post: _Post, task: Task) -> None:
         """
@@ -551,9 +670,9 @@ class AssignmentFactory:
         try:
             if assignment is not None:
                 d = assignment.accept(post.worker)
-            elif post.ahead:
+            elif post.runThen is not None:
                 task.accept()
-                post.worker.runThen(task, post.ready)
+                post.runThen(task, post.ready)
                 return
             else:
                 task.accept()
@@ -579,7 +698,7 @@ class AssignmentFactory:
         post.running -= 1
         if isinstance(result, Failure):
             log.failure("{worker} failed to run a task", result, worker=post.worker)
-        if post.open and post.series:
+        if post.open and post.series and post is not self._meeting:
             if not post.listed:
                 post.listed = True
                 self._line.append(post)

@@ -5,7 +5,8 @@ The worker in the reactor's own thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from inspect import iscoroutine
 from typing import Any
 
@@ -13,19 +14,19 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ._about import callText, failureText
+from ._about import PLAIN, callText, failureText
 from ._calls import isIterator
 from ._log import log
-from ._status import ErrorText, Status
+from ._status import RAN, ErrorText, Status
 from ._task import forWorker, seriesList
 from .errors import WorkerError
-from .interfaces import ITask, ITaskCanceller, IWorker
+from .interfaces import IPrompt, ITask, ITaskCanceller, IWorker
 from .iteration import Deferator, IterationProducer
 
 __all__ = ["AsyncWorker"]
 
 
-@implementer(IWorker, ITaskCanceller)
+@implementer(IWorker, IPrompt, ITaskCanceller)
 class AsyncWorker:
     """
     Runs one task at a time in the reactor's thread. The callable may return a
@@ -57,7 +58,7 @@ class AsyncWorker:
         # Its result isn't wanted any longer.
         self._dropped: ITask | None = None
         self._running: Deferred[Any] | None = None
-        self._line: deque[tuple[ITask, Deferred[None]]] = deque()
+        self._line: deque[tuple[ITask, Callable[[], object]]] = deque()
         self._going = False
         self._idle: list[Deferred[None]] = []
 
@@ -76,12 +77,22 @@ class AsyncWorker:
 
         @return: A Deferred that fires with C{None} when it has been run.
         """
-        done: Deferred[None] = Deferred()
+        d: Deferred[None] = Deferred()
+        self.runThen(task, partial(d.callback, None))
+        return d
+
+    def runThen(self, task: ITask, ready: Callable[[], object]) -> None:
+        """
+        Implement L{IPrompt.runThen}.
+
+        @param task: The task.
+
+        @param ready: Called when it has been run.
+        """
         if self._task is None:
-            self._start(task, done)
+            self._start(task, ready)
         else:
-            self._line.append((task, done))
-        return done
+            self._line.append((task, ready))
 
     def stop(self) -> Deferred[None]:
         """
@@ -128,16 +139,16 @@ class AsyncWorker:
         for entry in self._line:
             if entry[0] is task:
                 self._line.remove(entry)
-                entry[1].callback(None)
+                entry[1]()
                 return
 
-    def _start(self, task: ITask, done: Deferred[None]) -> None:
+    def _start(self, task: ITask, ready: Callable[[], object]) -> None:
         """
         Run a task.
 
         @param task: The task.
 
-        @param done: Fires when it has been run.
+        @param ready: Called when it has been run.
         """
         self._task = task
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
@@ -146,6 +157,11 @@ class AsyncWorker:
         except BaseException:  # noqa: BLE001 - the callable is the user's
             self._raised(Failure(), task)
         else:
+            if type(result) in PLAIN:
+                if task is not self._dropped:
+                    task.callback((RAN, result))
+                self._next(None, task, ready)
+                return
             if iscoroutine(result):
                 result = Deferred.fromCoroutine(result)
             if isinstance(result, Deferred):
@@ -160,10 +176,10 @@ class AsyncWorker:
                     callbackArgs=(task, raw, consumer),
                     errbackArgs=(task,),
                 )
-                result.addBoth(self._next, task, done)
+                result.addBoth(self._next, task, ready)
                 return
             self._ran(result, task, raw, consumer)
-        self._next(None, task, done)
+        self._next(None, task, ready)
 
     def _ran(self, result: Any, task: ITask, raw: bool, consumer: Any) -> None:
         """
@@ -180,7 +196,7 @@ class AsyncWorker:
         if task is self._dropped:
             return
         if raw or not isIterator(result):
-            task.callback((Status.RAN, result))
+            task.callback((RAN, result))
             return
         deferator = Deferator(result)
         if consumer is None:
@@ -228,7 +244,7 @@ class AsyncWorker:
         carrier.__cause__ = error
         task.callback((Status.ERROR, ErrorText(text, carrier)))
 
-    def _next(self, _: object, task: ITask, done: Deferred[None]) -> None:
+    def _next(self, _: object, task: ITask, ready: Callable[[], object]) -> None:
         """
         Run the next task, if there is one.
 
@@ -236,12 +252,13 @@ class AsyncWorker:
 
         @param task: The task that has been run.
 
-        @param done: Fires to tell so.
+        @param ready: Called to tell so.
         """
         if self._task is task:
             self._task = self._running = None
-            self._goOn()
-        done.callback(None)
+            if self._line or self._idle:
+                self._goOn()
+        ready()
 
     def _goOn(self) -> None:
         """

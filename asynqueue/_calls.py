@@ -13,8 +13,8 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
-from ._about import callText, errorText, failureText, isDeferred, message
-from ._status import ErrorText, Status, StatusResult
+from ._about import PLAIN, callText, errorText, failureText, isDeferred, message
+from ._status import RAN, ErrorText, Status, StatusResult
 
 __all__ = ["CallRunner", "isIterator", "o2p", "p2o"]
 
@@ -82,7 +82,8 @@ def isIterator(x: object) -> bool:
     # Looked up where C{next} does it, so not on instances.
     kind = type(x)
     return (
-        getattr(kind, "__next__", None) is not None
+        kind not in PLAIN
+        and getattr(kind, "__next__", None) is not None
         and getattr(kind, "__iter__", None) is not None
         and not issubclass(kind, _CONTAINERS)
         and not isDeferred(x)
@@ -176,7 +177,7 @@ class CallRunner:
         """
         self._note(start)
         iterates = not self.raw and isIterator(result)
-        return (Status.ITERATOR if iterates else Status.RAN), result
+        return (Status.ITERATOR if iterates else RAN), result
 
     def _failed(
         self, failure: Any, start: float, callTuple: tuple[Any, Any, Any]

@@ -18,7 +18,7 @@ from ._load import LoadInfoProducer
 from ._log import log
 from ._policy import ErrorPolicy, failureOf
 from ._reactor import orGlobalReactor
-from ._status import Status
+from ._status import RAN, Status
 from ._task import MOVED, Task, checkSeconds
 from .errors import (
     QueueStopped,
@@ -141,7 +141,7 @@ class Outcomes:
             status, result = statusResult
         except (TypeError, ValueError):
             status, result = None, None
-        if status == Status.RAN:
+        if status is RAN or status == RAN:
             if self._spew:
                 self._tell(task, result)
             self._finished()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, TypeAlias
 
-__all__ = ["ErrorText", "Status", "StatusResult"]
+__all__ = ["RAN", "ErrorText", "Status", "StatusResult"]
 
 
 class Status(bytes, Enum):
@@ -39,6 +39,9 @@ class Status(bytes, Enum):
     #: The task wasn't run, because its worker went away.
     DISCONNECTED = b"d"
 
+
+#: The status of most tasks. Python 3.11 takes long to look up the members of an enum.
+RAN = Status.RAN
 
 #: A status (plain bytes will do) and the result that goes with it.
 StatusResult: TypeAlias = tuple[bytes, Any]

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ._about import callText
+from ._about import PLAIN, callText
 from ._log import log
 from ._reactor import orGlobalReactor
 from ._status import Status, StatusResult
@@ -27,6 +27,9 @@ MOVED: Any = object()
 
 #: Numbers all tasks in the order of their making, to break ties of priority.
 _orders = count(1)
+
+#: By what the serial number of a task is multiplied, for each niceness.
+_FACTORS = {n: 1.0 + ((n + 20) / 10.0) ** 2 for n in range(-20, 21)}
 
 #: A factory remembers the serial numbers of so many series.
 _MOST_SERIES = 10_000
@@ -47,7 +50,8 @@ class Holder(Protocol):
 
 class _ResultDeferred(Deferred[Any]):
     """
-    The Deferred of a task.
+    The Deferred of a task. Its canceller is L{_cancelled}, one function for all: that's
+    less to keep, for each queued task, than a method of each.
 
     @ivar task: The task that is to give it its result, C{None} if none is any longer.
         So nothing is left then that only a garbage collection could clear away.
@@ -55,12 +59,8 @@ class _ResultDeferred(Deferred[Any]):
     @ivar coming: A Deferred that is to give it its result, or C{None}.
     """
 
-    def __init__(self, task: Task) -> None:
-        # One function for all is less to keep, for each queued task, than a method of
-        # each.
-        super().__init__(_cancelled)
-        self.task: Task | None = task
-        self.coming: Deferred[Any] | None = None
+    task: Task | None = None
+    coming: Deferred[Any] | None = None
 
     def fire(self, result: Any) -> None:
         """
@@ -71,7 +71,9 @@ class _ResultDeferred(Deferred[Any]):
         """
         if self.called:
             return
-        if isinstance(result, Deferred):
+        if type(result) in PLAIN:
+            self.callback(result)
+        elif isinstance(result, Deferred):
             self.coming = result
             result.addBoth(self._came)
         elif isinstance(result, Failure):
@@ -214,7 +216,8 @@ class Task:
         self._callbacks: list[tuple[Any, Any, Any]] | None = None
         self._timer: IDelayedCall | None = None
         self._reactor = reactor
-        self.d = _ResultDeferred(self)
+        self.d = _ResultDeferred(_cancelled)
+        self.d.task = self
 
     def __lt__(self, other: Task | None) -> bool:
         """
@@ -390,7 +393,8 @@ class Task:
         """
         self.stopTimer()
         self.accepted = False
-        self.d = _ResultDeferred(self)
+        self.d = _ResultDeferred(_cancelled)
+        self.d.task = self
         return self.d
 
     def rush(self) -> None:
@@ -551,17 +555,14 @@ class TaskFactory:
 
         @raise TypeError: If the series isn't hashable.
         """
-        if (
-            not isinstance(niceness, int)
-            or isinstance(niceness, bool)
-            or not -20 <= niceness <= 20
-        ):
+        factor = _FACTORS.get(niceness) if isinstance(niceness, int) else None
+        if factor is None or isinstance(niceness, bool):
             raise ValueError(
                 f"niceness must be an integer from -20 to 20, not {niceness!r}"
             )
         if timeout is not None:
             checkSeconds("timeout", timeout)
-        priority = self._serial(series) * (1.0 + ((niceness + 20) / 10.0) ** 2)
+        priority = self._serial(series) * factor
         return self.TaskClass(
             func, args, kw, priority, series, timeout, reactor=self._reactor
         )

@@ -14,6 +14,7 @@ from .errors import InvariantError
 
 __all__ = [
     "IConnecting",
+    "IPrompt",
     "IRenewable",
     "IReplaceable",
     "ISendsAhead",
@@ -164,7 +165,26 @@ class ITaskCanceller(Interface):
         """
 
 
-class ISendsAhead(Interface):
+class IPrompt(Interface):
+    """
+    A worker that can also tell without a Deferred that it's ready for another task.
+    Short tasks would feel the cost of one.
+
+    Subclasses that have a C{run} of their own are given their tasks by that.
+    """
+
+    def runThen(task: ITask, ready: Callable[[], object]) -> None:
+        """
+        Run a task as C{run} does.
+
+        @param task: The task.
+
+        @param ready: Called once, without arguments, when the Deferred from C{run}
+            would have fired.
+        """
+
+
+class ISendsAhead(IPrompt):
     """
     A worker that may be given several tasks though it runs one after the other, and
     that can give those back that it hasn't started.
@@ -180,17 +200,6 @@ class ISendsAhead(Interface):
         " has tasks handed out after that, to all that have become ready meanwhile, at"
         " one go. Until then, something that just calls it."
     )
-
-    def runThen(task: ITask, ready: Callable[[], object]) -> None:
-        """
-        Run a task as C{run} does, without a Deferred, of which short tasks would feel
-        the cost.
-
-        @param task: The task.
-
-        @param ready: Called, without arguments, when the Deferred from C{run} would
-            have fired.
-        """
 
     def takeBack() -> list[ITask]:
         """

@@ -223,6 +223,75 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(list(self.worker.assignments), ["x"])
         self.assertIsNot(self.worker.assignments["x"][0], old)
 
+    def test_requestIsAList(self) -> None:
+        """
+        A request is a list of one Deferred, the same whichever way it's looked at.
+        """
+        self.factory.requestAll(self.worker, ["x", "y"])
+        request = self.worker.assignments["x"]
+        self.assertIsInstance(request, list)
+        self.assertTrue(request)
+        [d] = request
+        self.assertIs(request[0], d)
+        self.assertIs(self.worker.assignments["y"][-1], d)
+        self.assertIn(d, request)
+        self.assertEqual([*request], [d])
+
+    def test_doneAtOnce(self) -> None:
+        """
+        A worker that is done at once with a task asks for the next. Its request fires
+        with each task if anybody has looked at it.
+        """
+        worker = AsyncWorker()
+        self.factory.request(worker, "x")
+        self.assertEqual(self.successResultOf(self.add(1, series="x").d)[1], 1)
+        request = worker.assignments["x"][0]
+        self.assertNoResult(request)
+        job = self.add(2, series="x")
+        assignment = self.successResultOf(request)
+        self.assertIs(assignment.task, job)
+        self.assertIs(self.successResultOf(assignment.d), worker)
+        self.assertNoResult(worker.assignments["x"][0])
+        self.assertEqual(self.successResultOf(self.add(3, series="x").d)[1], 3)
+
+    def test_takeTurns(self) -> None:
+        """
+        Workers that are done at once take turns.
+        """
+        ran: list[int] = []
+
+        class Named(AsyncWorker):
+            def __init__(self, number: int) -> None:
+                super().__init__()
+                self.number = number
+
+            def runThen(self, task: Any, ready: Any) -> None:
+                ran.append(self.number)
+                super().runThen(task, ready)
+
+        for number in range(3):
+            self.factory.requestAll(Named(number), [None, "x"])
+        for series in (None, "x", "x", None, "x"):
+            self.add(series=series)
+        self.assertEqual(ran, [0, 1, 2, 0, 1])
+
+    def test_ownRun(self) -> None:
+        """
+        A subclass of a prompt worker that has a C{run} of its own is asked for that,
+        also if it leaves most to the worker's.
+        """
+        ran: list[Any] = []
+
+        class Own(AsyncWorker):
+            def run(self, task: Any) -> Any:
+                ran.append(task)
+                return super().run(task)
+
+        self.factory.request(Own(), None)
+        jobs = [self.add(n) for n in range(2)]
+        self.assertEqual(ran, jobs)
+        self.assertEqual([self.successResultOf(job.d)[1] for job in jobs], [0, 1])
+
     def test_cancelRequests(self) -> None:
         """
         All requests of a worker can be withdrawn. It's given no task then, and those

@@ -16,7 +16,7 @@ from asynqueue._asyncworker import AsyncWorker
 from asynqueue._status import Status
 from asynqueue._task import Task
 from asynqueue.errors import WorkerError
-from asynqueue.interfaces import ITaskCanceller, IWorker
+from asynqueue.interfaces import IPrompt, ITaskCanceller, IWorker
 from asynqueue.iteration import Deferator, IterationProducer
 from asynqueue.testing import RecordingConsumer
 
@@ -112,7 +112,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         """
         It's a worker that can cancel tasks.
         """
-        for interface in (IWorker, ITaskCanceller):
+        for interface in (IWorker, IPrompt, ITaskCanceller):
             verifyClass(interface, AsyncWorker)
             verifyObject(interface, self.worker)
         IWorker.validateInvariants(self.worker)

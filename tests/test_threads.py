@@ -25,7 +25,7 @@ from asynqueue.errors import (
     WorkerError,
     WorkerLost,
 )
-from asynqueue.interfaces import ITaskCanceller, IWorker
+from asynqueue.interfaces import IPrompt, ITaskCanceller, IWorker
 from asynqueue.iteration import Deferator, ListConsumer
 from asynqueue.threads import ThreadLooper, ThreadQueue, ThreadWorker, deferToThread
 
@@ -186,6 +186,7 @@ class WorkerTests(ThreadCase):
         """
         verifyObject(IWorker, self.worker)
         IWorker.validateInvariants(self.worker)
+        verifyObject(IPrompt, self.worker)
         verifyObject(ITaskCanceller, self.worker)
         self.assertEqual(self.worker.cQualified, ["thread", "local"])
         self.assertEqual(self.newWorker(["x"]).iQualified, ["x"])

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from .._about import callText, errorText
 from .._calls import isIterator
-from .._status import ErrorText, Status, StatusResult
+from .._status import RAN, ErrorText, Status, StatusResult
 from ..errors import ThreadError
 from ..iteration import IterationProducer
 from .iteration import IterationOwner, ThreadIteration
@@ -205,7 +205,7 @@ class Call:
         """
         iteration = self._iteration
         if iteration is None:
-            status = Status.RAN if self.error is None else Status.ERROR
+            status = RAN if self.error is None else Status.ERROR
             return status, self.result
         if self._consumer is None and iteration.empty:
             return Status.ITERATOR, []

@@ -6,16 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any, Protocol, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._status import Status
 from .._task import forWorker, seriesList
-from ..interfaces import ITask, ITaskCanceller, IWorker
+from ..interfaces import IPrompt, ITask, ITaskCanceller, IWorker
 from .call import Call
 from .loop import ThreadSystem, realThreads
 from .looper import ThreadLooper
@@ -57,7 +58,7 @@ class _TaskCall(Call):
 
     @ivar task: The task.
 
-    @ivar ready: A Deferred that fires when the worker is ready after it.
+    @ivar ready: Called when the worker is ready after it.
     """
 
     __slots__ = ("_worker", "ready", "task")
@@ -70,6 +71,7 @@ class _TaskCall(Call):
         call: tuple[Any, tuple[Any, ...], dict[str, Any]],
         raw: bool,
         consumer: Any,
+        ready: Callable[[], object],
     ) -> None:
         """
         Make a call.
@@ -85,11 +87,13 @@ class _TaskCall(Call):
         @param raw: See L{Call}.
 
         @param consumer: See L{Call}.
+
+        @param ready: Called when the worker is ready after it.
         """
         super().__init__(worker.t, context, call, raw, consumer)
         self._worker = worker
         self.task = task
-        self.ready: Deferred[None] = Deferred()
+        self.ready = ready
 
     def finish(self) -> None:
         """
@@ -105,7 +109,7 @@ class _TaskCall(Call):
         """
 
 
-@implementer(IWorker, ITaskCanceller)
+@implementer(IWorker, IPrompt, ITaskCanceller)
 class ThreadWorker:
     """
     Runs its tasks in a thread of its own, one after the other.
@@ -206,21 +210,33 @@ class ThreadWorker:
 
         @return: A Deferred that fires with C{None} when it has been run.
         """
+        d: Deferred[None] = Deferred()
+        self.runThen(task, partial(d.callback, None))
+        return d
+
+    def runThen(self, task: ITask, ready: Callable[[], object]) -> None:
+        """
+        Implement L{IPrompt.runThen}.
+
+        @param task: The task.
+
+        @param ready: Called when it has been run.
+        """
         if self._stopping or not self.t.threadRunning:
             task.callback((Status.DISCONNECTED, None))
-            return succeed(None)
+            ready()
+            return
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         mine: Context | None = getattr(task, "context", None)
         # An abandoned thread may still be in the one that the task has.
         context = copy_context() if mine is None else mine.copy()
-        job = _TaskCall(self, task, context, (f, args, kw), raw, consumer)
+        job = _TaskCall(self, task, context, (f, args, kw), raw, consumer, ready)
         if not self._calls:
             self._first = task
         elif task.timeout is not None:
             cast(_Timed, task).stopTimer()
         self._calls[task] = job
         self.t.submit(job)
-        return job.ready
 
     def stop(self) -> Deferred[None]:
         """
@@ -242,7 +258,7 @@ class ThreadWorker:
         self._first = None
         self.t.crash()
         for call in calls.values():
-            call.ready.callback(None)
+            call.ready()
         return list(calls)
 
     def cancelTask(self, task: ITask) -> None:
@@ -256,7 +272,7 @@ class ThreadWorker:
         if call is not None:
             self.t.cancel(call, abandon=True)
             self._startTimer()
-            call.ready.callback(None)
+            call.ready()
 
     def finished(self, call: _TaskCall) -> None:
         """
@@ -278,7 +294,7 @@ class ThreadWorker:
             task.errback(Failure())
         else:
             task.callback(statusResult)
-        call.ready.callback(None)
+        call.ready()
 
     def _adapt(self, seconds: float, waiting: int) -> None:
         """
