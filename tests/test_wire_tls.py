@@ -322,6 +322,22 @@ class PinnedTests(TLSTestCase):
         self.assertIn("another key", await self.refused(tls=tls, key=Key(b"x" * 32)))
         self.assertIn("wants a key", await self.refused(tls=tls))
 
+    async def test_reconnected(self) -> None:
+        """
+        A worker that connects again proves who it is again, and so does the server,
+        which has another certificate now that is accepted.
+        """
+        server = await self.serveTLS(key=KEY, stopTimeout=5)
+        tls = self.client.accepting(self.server, self.other)
+        q = await self.queue(tls=tls, key=KEY, reconnect=True, backoff=lambda _: 0.01)
+        self.assertEqual(await q.call("add", 1, 2), 3)
+        place = self.description.replace("127.0.0.1:", "") + ":interface=127.0.0.1"
+        await server.stop()
+        d = q.call("add", 3, 4)
+        again = self.other.accepting(self.client)
+        await self.serve(description=place, tls=again, key=KEY)
+        self.assertEqual(await d, 7)
+
     async def test_plainClient(self) -> None:
         """
         A client without TLS is refused, soon, and one that says nothing doesn't keep
