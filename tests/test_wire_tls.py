@@ -242,12 +242,14 @@ class PinnedTests(TLSTestCase):
         self.assertIsInstance(await q.call("secret"), Secret)
         self.assertIsInstance(await q.call("add", Secret(), _Zero()), Secret)
         plain = await self.queue(tls=tls)
-        await self.assertFailure(plain.call("secret"), SerializationError)
+        error = await self.assertFailure(plain.call("secret"), SerializationError)
+        self.assertIn("Plain data can be sent", str(error))
         self.assertEqual(await plain.call("add", 1, 2), 3)
         await both.stop()
         await self.serveTLS()
         q = await self.queue(tls=tls, pickle=True)
-        await self.assertFailure(q.call("note", Secret()), SerializationError)
+        error = await self.assertFailure(q.call("note", Secret()), SerializationError)
+        self.assertIn("Plain data can be sent", str(error))
         self.assertEqual(await q.call("add", 1, 2), 3)
 
     async def test_unknownClient(self) -> None:
@@ -301,7 +303,7 @@ class PinnedTests(TLSTestCase):
         It's not left to the handshake alone: what it lets through is looked at again.
         """
         late = Identity("late", days=(-3, -1))
-        lax = self.server.accepting(self.client)
+        lax = self.server.accepting(self.client, late)
         lax._context.set_verify(SSL.VERIFY_PEER, lambda *_: True)
         server = await self.serveTLS(lax)
         for identity in (late, self.other):
