@@ -15,7 +15,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from asynqueue._wire.gate import ClientGate, Terms
+from asynqueue._wire.clientgate import ClientGate
+from asynqueue._wire.gate import Terms
 from asynqueue._wire.places import Place
 from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse
 

@@ -49,9 +49,11 @@ _asyncworker _process.worker _threads.worker
 _wire.logs
 _wire.plain _wire.chunks _wire.commands _wire.limits _wire.slots _wire.universe
 _wire.places _wire.private _wire.doors
-_wire.values _wire.peer _wire.keys _wire.tls
+_wire.values _wire.peer _wire.keys _wire.certificates
+_wire.tls
 _wire.making _wire.gate _wire.setup
-_wire.raised _wire.pushing _wire.iteration _wire.runner
+_wire.raised _wire.pushing _wire.iteration _wire.runner _wire.servergate
+_wire.clientgate
 _wire.served _wire.link _wire.ends _wire.serverprocess
 _wire.client _wire.server
 _wire.command _wire.managed _wire.localserver

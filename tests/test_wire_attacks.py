@@ -31,7 +31,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from asynqueue import ProcessQueue, TaskQueue, ThreadQueue
 from asynqueue._reactor import globalReactor
 from asynqueue._wire import commands, doors
-from asynqueue._wire.gate import ClientGate, firstBox
+from asynqueue._wire.clientgate import ClientGate
+from asynqueue._wire.gate import firstBox
 from asynqueue._wire.values import Codec
 from asynqueue.null import NullQueue
 from asynqueue.wire import Key, WireServer, WireWorker

@@ -21,12 +21,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from asynqueue import TaskQueue
+from asynqueue._wire.clientgate import ClientGate
 from asynqueue._wire.doors import Doors
-from asynqueue._wire.gate import ClientGate, Gate, ServerGate, Terms, firstBox
+from asynqueue._wire.gate import Gate, Terms, firstBox
 from asynqueue._wire.keys import NONCE
 from asynqueue._wire.peer import Peer
 from asynqueue._wire.places import Place, isLoopback
 from asynqueue._wire.private import checkFolder, checkUser
+from asynqueue._wire.servergate import ServerGate
 from asynqueue.errors import AuthenticationError, WorkerStartError
 from asynqueue.wire import Key, WireServer, WireWorker
 

@@ -27,9 +27,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from asynqueue import TaskQueue
 from asynqueue._reactor import globalReactor
 from asynqueue._wire.doors import Doors
-from asynqueue._wire.gate import ServerGate, Terms
+from asynqueue._wire.gate import Terms
 from asynqueue._wire.peer import Peer
 from asynqueue._wire.places import Place
+from asynqueue._wire.servergate import ServerGate
 from asynqueue.credentials import makePair
 from asynqueue.errors import AuthenticationError, SerializationError, WorkerStartError
 from asynqueue.wire import TLS, Key, WireServer

@@ -22,12 +22,14 @@ from twisted.internet.protocol import Factory
 
 from .._log import log
 from ..errors import AuthenticationError
+from .clientgate import ClientGate
 from .doors import Doors
-from .gate import ClientGate, ServerGate, Terms
+from .gate import Terms
 from .keys import Key
 from .peer import Peer
 from .places import Place
 from .private import checkFolder
+from .servergate import ServerGate
 from .tls import TLS
 
 __all__ = ["Listener", "connector", "mayPickle"]

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from .certificates import pinOf, tlsModules
 from .private import writePrivate
-from .tls import pinOf, tlsModules
 
 __all__ = ["main", "makeKey", "makePair"]
 

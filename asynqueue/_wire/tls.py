@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta, timezone
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,60 +18,30 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from .._log import log
 from ..errors import AuthenticationError
-from .private import readPrivate
+from .certificates import (
+    aboutError,
+    checkHost,
+    checkTime,
+    isAddress,
+    pinOf,
+    pinsOf,
+    readCertificates,
+    readOwn,
+    tlsModules,
+    warnOfEnd,
+)
 
-__all__ = ["TLS", "pinOf", "tlsModules"]
-
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.+?-----END \1-----", re.DOTALL)
+__all__ = ["TLS"]
 
 _PIN = re.compile(r"sha256:([0-9a-f]{64})")
-
-#: Lines outside the certificates of a file that say whom its owner knows.
-_PEER = re.compile(rb"^peer: (sha256:[0-9a-f]{64})\s*$", re.MULTILINE)
 
 #: What OpenSSL may find wrong with a certificate that is known by its digest: nothing,
 #: or that it doesn't know who has issued it.
 _UNKNOWN_ISSUER = {0, 2, 18, 19, 20, 21}
 
-#: It's logged if a certificate of one's own expires within this time.
-_SOON = timedelta(days=30)
-
 #: For TLS 1.2. Those of later versions are all good.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
-
-
-def tlsModules() -> tuple[Any, Any]:
-    """
-    Import what is needed for TLS.
-
-    @return: The modules C{OpenSSL.SSL} and C{cryptography.x509}.
-
-    @raise ImportError: If it isn't installed.
-    """
-    try:
-        import service_identity  # noqa: F401 - used with the others
-        from cryptography import x509
-        from OpenSSL import SSL
-    except ImportError as error:
-        raise ImportError(
-            "Certificates need the extra tls: pip install 'asynqueue[tls]'"
-        ) from error
-    return SSL, x509
-
-
-def pinOf(certificate: Any) -> str:
-    """
-    Compute what a certificate is known by.
-
-    @param certificate: The certificate, of C{cryptography}'s.
-
-    @return: Its digest.
-    """
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    return f"sha256:{certificate.fingerprint(SHA256()).hex()}"
 
 
 class TLS:
@@ -133,7 +102,7 @@ class TLS:
                 " authority: give peer= or ca=, not both"
             )
         self._context = _context(SSL, key, own, between, trusted, self._accepts)
-        _warnOfEnd(own)
+        warnOfEnd(own)
         self._parts = (key, [own, *between], trusted)
         self._refused: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
@@ -171,11 +140,11 @@ class TLS:
         @raise OSError: If a file can't be read.
         """
         tlsModules()
-        key, chain, pins = _readOwn(own)
+        key, chain, pins = readOwn(own)
         given = [peer] if isinstance(peer, (str, os.PathLike)) else list(peer)
-        authorities = [] if ca is None else _readCertificates(ca)
+        authorities = [] if ca is None else readCertificates(ca)
         if given or authorities:
-            pins = [pin for item in given for pin in _pinsOf(item)]
+            pins = [pin for item in given for pin in pinsOf(item)]
         return cls(key, chain, pins, authorities)
 
     def __repr__(self) -> str:
@@ -235,7 +204,7 @@ class TLS:
         if original is None:
             raise AuthenticationError("The other end has shown no certificate")
         certificate = original.to_cryptography()
-        _checkTime(certificate)
+        checkTime(certificate)
         pin = pinOf(certificate)
         if self.pins:
             if pin not in self.pins:
@@ -243,7 +212,7 @@ class TLS:
                     f"The certificate {pin} isn't among those that are accepted"
                 )
         elif host is not None:
-            _checkHost(transport.getHandle(), host)
+            checkHost(transport.getHandle(), host)
         pair = (self._own, pin) if host is None else (pin, self._own)
         return "\0".join(pair).encode()
 
@@ -278,14 +247,14 @@ class TLS:
         certificate = x509.to_cryptography()
         why: str | None = None
         if not self.pins:
-            why = None if isGood else _aboutError(error, certificate)
+            why = None if isGood else aboutError(error, certificate)
         elif not depth:
             # Who has issued what is known by its digest doesn't matter.
             pin = pinOf(certificate)
             if pin not in self.pins:
                 why = f"The certificate {pin} isn't among those that are accepted"
             elif error not in _UNKNOWN_ISSUER:
-                why = _aboutError(error, certificate)
+                why = aboutError(error, certificate)
         if why is not None:
             self._refused[connection] = why
         return why is None
@@ -318,7 +287,7 @@ class _Creator:
         """
         connection = self.serverConnectionForTLS(tlsProtocol)
         host = self._host
-        if host is not None and not _isAddress(host):
+        if host is not None and not isAddress(host):
             connection.set_tlsext_host_name(host.encode("idna"))
         return connection
 
@@ -404,177 +373,3 @@ def _context(
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, accepts)
     context.set_cipher_list(_CIPHERS)
     return context
-
-
-def _checkTime(certificate: Any) -> None:
-    """
-    See that a certificate is valid now.
-
-    @param certificate: The certificate.
-
-    @raise AuthenticationError: If it isn't.
-    """
-    now = datetime.now(timezone.utc)
-    if now > certificate.not_valid_after_utc:
-        raise AuthenticationError("The certificate has expired")
-    if now < certificate.not_valid_before_utc:
-        raise AuthenticationError("The certificate isn't valid yet")
-
-
-def _warnOfEnd(own: Any) -> None:
-    """
-    Log that one's certificate isn't valid for long.
-
-    @param own: The certificate.
-    """
-    end = own.not_valid_after_utc
-    left = end - datetime.now(timezone.utc)
-    if left < _SOON:
-        log.warn(
-            "The certificate {pin} {when} {end}: the other ends won't accept it then",
-            pin=pinOf(own),
-            when="expires on" if left > timedelta() else "has expired on",
-            end=end.date(),
-        )
-
-
-def _aboutError(error: int, certificate: Any) -> str:
-    """
-    Say why OpenSSL doesn't accept a certificate.
-
-    @param error: Its number for that.
-
-    @param certificate: The certificate.
-
-    @return: The text.
-    """
-    try:
-        _checkTime(certificate)
-    except AuthenticationError as late:
-        return str(late)
-    return f"The certificate {pinOf(certificate)} isn't good (OpenSSL's error {error})"
-
-
-def _checkHost(connection: Any, host: str) -> None:
-    """
-    See that a certificate is that of a host.
-
-    @param connection: The connection of OpenSSL.
-
-    @param host: The host.
-
-    @raise AuthenticationError: If it isn't.
-    """
-    from service_identity import CertificateError, VerificationError
-    from service_identity.pyopenssl import verify_hostname, verify_ip_address
-
-    verify = verify_ip_address if _isAddress(host) else verify_hostname
-    try:
-        verify(connection, host)
-    except (CertificateError, VerificationError):
-        raise AuthenticationError(
-            f"The server's certificate isn't for {host}"
-        ) from None
-
-
-def _isAddress(host: str) -> bool:
-    """
-    Tell whether a host is given by its address.
-
-    @param host: The host.
-
-    @return: Whether it is.
-    """
-    return ":" in host or host.replace(".", "").isdigit()
-
-
-def _readOwn(path: str | os.PathLike[str]) -> tuple[Any, list[Any], list[str]]:
-    """
-    Read a file with a private key.
-
-    @param path: The file.
-
-    @return: The key, the certificate and those after it, and digests of accepted ones.
-
-    @raise ValueError: If it isn't there.
-    """
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    # No variable has the key when something is raised: a traceback may be shown with
-    # all of them.
-    data = readPrivate(path)
-    pins = [pin.decode() for pin in _PEER.findall(data)]
-    certificates = [text for label, text in _blocks(data) if label == b"CERTIFICATE"]
-    secrets = [text for label, text in _blocks(data) if label.endswith(b"PRIVATE KEY")]
-    count = len(secrets)
-    if count != 1:
-        del data, secrets
-        raise ValueError(f"{path} must have one private key, and has {count}")
-    del data
-    try:
-        key = load_pem_private_key(secrets.pop(), None)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"The private key in {path} can't be read: {error}") from None
-    return key, _certificates(certificates, path), pins
-
-
-def _blocks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """
-    Take a file of PEM's apart.
-
-    @param data: What's in it.
-
-    @return: What it has, each with its label.
-    """
-    return [(match[1], match[0]) for match in _PEM.finditer(data)]
-
-
-def _certificates(texts: list[bytes], path: object) -> list[Any]:
-    """
-    Read certificates.
-
-    @param texts: They as text.
-
-    @param path: The file that they're from.
-
-    @return: The certificates.
-
-    @raise ValueError: If there are none.
-    """
-    _, x509 = tlsModules()
-    if not texts:
-        raise ValueError(f"There's no certificate in {path}")
-    try:
-        return [x509.load_pem_x509_certificate(text) for text in texts]
-    except ValueError as error:
-        raise ValueError(f"A certificate in {path} can't be read: {error}") from None
-
-
-def _readCertificates(path: str | os.PathLike[str]) -> list[Any]:
-    """
-    Read certificates from a file that everybody may know.
-
-    @param path: The file.
-
-    @return: The certificates.
-
-    @raise ValueError: If there are none.
-    """
-    with open(path, "rb") as file:
-        blocks = _blocks(file.read(1 << 20))
-    texts = [text for label, text in blocks if label == b"CERTIFICATE"]
-    del blocks
-    return _certificates(texts, path)
-
-
-def _pinsOf(item: str | os.PathLike[str]) -> list[str]:
-    """
-    Find out what certificates are known by.
-
-    @param item: The digest of one, or a file with some.
-
-    @return: Their digests.
-    """
-    if isinstance(item, str) and item.startswith("sha256:"):
-        return [item]
-    return [pinOf(certificate) for certificate in _readCertificates(item)]
