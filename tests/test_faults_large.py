@@ -274,6 +274,9 @@ class LimitFaultTests(FaultCase):
         written: list[int] = []
 
         def full(fd: int, data: Any, offset: int) -> int:
+            """
+            Have no room left now and then.
+            """
             written.append(offset)
             if len(written) % 4 == 3:
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -296,6 +299,9 @@ class LimitFaultTests(FaultCase):
         pid = await self.pidOf(q)
 
         def fail(*_: Any) -> Any:
+            """
+            Have no memory left.
+            """
             raise MemoryError("no room")
 
         patch = self.patch(inbox, "readBytes", fail)
@@ -317,6 +323,9 @@ class LimitFaultTests(FaultCase):
         refused: list[None] = []
 
         def refuse() -> int:
+            """
+            Have no descriptors left.
+            """
             refused.append(None)
             raise OSError(errno.EMFILE, "Too many open files")
 

@@ -126,6 +126,9 @@ class ValueTests(LargeCase):
         turns: list[None] = []
 
         def turn() -> None:
+            """
+            Count the reactor's turns.
+            """
             turns.append(None)
             calls[0] = reactor.callLater(0.001, turn)
 
