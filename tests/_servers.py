@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,6 @@ class Local(WireWorkerUniverse):
         @return: Its value.
         """
         return os.environ.get(name)
-
-    def argv(self) -> list[str]:
-        """
-        Tell what the system shows of the process.
-
-        @return: Its command line.
-        """
-        with open(f"/proc/{os.getpid()}/cmdline") as file:
-            return file.read().split("\0")[:-1]
 
     def say(self, text: str) -> None:
         """
@@ -161,14 +153,6 @@ class Local(WireWorkerUniverse):
         @param fd: It.
         """
         os.close(fd)
-
-    def block(self, seconds: float) -> None:
-        """
-        Do something for long.
-
-        @param seconds: How long.
-        """
-        time.sleep(seconds)
 
     def zeros(self, size: int) -> bytes:
         """
@@ -272,6 +256,13 @@ def processGone(pid: int) -> Deferred[None]:
     """
 
     def wait() -> None:
+        if not hasattr(os, "pidfd_open"):
+            # Somebody else's child can only be looked at.
+            with suppress(ProcessLookupError):
+                for _ in range(3_000):
+                    os.kill(pid, 0)
+                    time.sleep(0.01)
+            return
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:

@@ -10,7 +10,7 @@ import pickle
 import struct
 from typing import Any
 
-from attrs import asdict, frozen
+from attrs import asdict, field, frozen
 
 from ..errors import SerializationError
 from .keys import Key
@@ -35,7 +35,7 @@ class Setup:
     @ivar wwu: The dotted name of the universe.
 
     @ivar options: Further keywords of the server, pickled: what they need may be found
-        only when the process is set up.
+        only when the process is set up. They aren't shown, as there may be secrets.
 
     @ivar preparation: What the manager's interpreter is like.
 
@@ -50,7 +50,7 @@ class Setup:
 
     description: str
     wwu: str
-    options: bytes
+    options: bytes = field(repr=False)
     preparation: dict[str, Any]
     niceness: int
     timeout: float | None
