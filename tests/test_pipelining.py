@@ -340,6 +340,46 @@ class AheadTests(WorkerCase):
         self.assertEqual(self.process.signals, ["TERM"])
         self.assertEqual(self.unfinished, [self.tasks[2]])
 
+    def test_givenMeanwhile(self) -> None:
+        """
+        A task that has been given to the worker because another was answered, which is
+        found out when a third is cancelled, goes to others as well.
+        """
+        self.answer(1)
+        self.assertTrue(self.process.claim(2))
+        another = self.task()
+        self.ready[0].addCallback(lambda _: self.worker.runThen(another, list))
+        self.worker.cancelTask(self.tasks[1])
+        self.assertEqual(self.process.signals, ["TERM"])
+        self.assertEqual(self.unfinished, [self.tasks[2], another])
+        self.process.end(None, signal.SIGTERM)
+
+    def test_iterationCancelled(self) -> None:
+        """
+        When an iteration is cancelled, for which the child is ended, tasks that were
+        sent ahead go to others.
+        """
+        self.sender.iterator(1)
+        self.reactor.serve()
+        self.worker.cancelTask(self.tasks[0])
+        self.assertEqual(self.process.signals, ["TERM"])
+        self.assertEqual(self.unfinished, self.tasks[1:])
+        self.process.end(None, signal.SIGTERM)
+
+    def test_unclaimed(self) -> None:
+        """
+        Tasks that nobody takes back from a worker before its child has been ended are
+        known not to have been run.
+        """
+        self.worker.setResignator(list)
+        self.answer(1)
+        self.assertTrue(self.process.claim(2))
+        self.worker.cancelTask(self.tasks[1])
+        self.process.end(None, signal.SIGTERM)
+        self.assertEqual(
+            self.successResultOf(self.tasks[2].d), (Status.DISCONNECTED, None)
+        )
+
     def test_lost(self) -> None:
         """
         When a child is lost, the task that it had started fails. Those that were sent

@@ -368,6 +368,8 @@ class ProcessWorker:
             sent the results of others.
         """
         if self.state is State.DYING:
+            recalled = self._recall()
+            self._jobs.extend(recalled)
             return [job.task for job in self._unsent()]
         begun = [iteration.release() for iteration in self._iterations.values()]
         tasks = [task for task in begun if task is not None]
@@ -1007,6 +1009,10 @@ class ProcessWorker:
         if state is State.STOPPING and (self._jobs or started or iterations):
             # Not before the tasks have their results: it's asked for that.
             self._lose(ended)
+        if state is State.DYING:
+            # Whoever wanted them back has had the time.
+            for job in self._unsent():
+                job.task.callback((Status.DISCONNECTED, None))
         if child is None:
             self._gone()
         else:
