@@ -524,7 +524,7 @@ class AssignmentFactory:
             self._reactor = orGlobalReactor(None)
         seconds = self._reactor.seconds
         end = seconds() + _STRETCH
-        while line or self._match():
+        while line or (self._asking and self._match()):
             post = line.popleft()
             post.listed = False
             if not post.free:
@@ -555,7 +555,7 @@ class AssignmentFactory:
 
         @return: Whether there's one.
         """
-        if self._asking and self.backlog:
+        if self.backlog:
             for series, requests in self.requests.items():
                 if requests and self.backlog.waits(series):
                     self._enlist(next(iter(requests)))

@@ -169,16 +169,19 @@ class Backlog:
         if not self._size:
             return None
         best: Task | None = None
+        source: _Lane | None = None
         for series in seriesList:
             lane = self._lanes.get(series)
             if lane is None:
                 continue
-            task = self._firstOf(series, lane)
+            task = lane.first()
+            if task is None or task.holder is not self:
+                task = self._firstOf(series, lane)
             if task is not None and (best is None or task < best):
-                best = task
-        if best is None:
+                best, source = task, lane
+        if best is None or source is None:
             return None
-        self._lanes[best.series].drop()
+        source.drop()
         best.holder = None
         self._size -= 1
         return best

@@ -83,7 +83,6 @@ class Outcomes:
         """
         self.accepting = True
         self.onFinished: Callable[[], object] | None = None
-        self._handler = handler
         self._load = load
         self._defaults = defaults
         self._verbose = verbose
@@ -92,6 +91,7 @@ class Outcomes:
         self._reactor = reactor
         # Made once, since each task that waits has it.
         self._cameTo = self._resolve
+        self._add = handler.assignmentFactory.add
 
     def put(self, task: Task) -> Deferred[Any]:
         """
@@ -103,7 +103,7 @@ class Outcomes:
         """
         self._load.oneMore()
         task.outcome = self._cameTo
-        self._handler.enqueue(task)
+        self._add(task)
         return task.d
 
     @property
@@ -113,30 +113,18 @@ class Outcomes:
         """
         return list(self._delayed)
 
-    def _resolve(self, result: Any, task: Task) -> Any:
+    def _resolve(self, statusResult: Any, task: Task) -> Any:
         """
         Make something of what a task has come to.
 
-        @param result: A status and a result, or a failure.
+        @param statusResult: A status and a result, or a failure.
 
         @param task: The task.
 
         @return: What the Deferred fires with.
         """
-        if isinstance(result, Failure):
-            return self._hasFailed(result, task)
-        return self._hasResult(result, task)
-
-    def _hasResult(self, statusResult: Any, task: Task) -> Any:
-        """
-        Make something of what a worker handed back.
-
-        @param statusResult: A status and a result.
-
-        @param task: The task.
-
-        @return: What the Deferred fires with.
-        """
+        if isinstance(statusResult, Failure):
+            return self._hasFailed(statusResult, task)
         try:
             status, result = statusResult
         except (TypeError, ValueError):
@@ -313,7 +301,7 @@ class Outcomes:
             )
             task.holder = self
         else:
-            self._handler.enqueue(task)
+            self._add(task)
         return MOVED
 
     def cancelTask(self, task: Task) -> None:
@@ -331,7 +319,7 @@ class Outcomes:
         @param task: The task.
         """
         del self._delayed[task]
-        self._handler.enqueue(task)
+        self._add(task)
 
     def _finished(self) -> None:
         """

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable
+from contextvars import Context, copy_context
 from itertools import count
 from typing import Any, Protocol
 
@@ -139,19 +140,25 @@ class Task:
     @ivar assignment: The assignment of the task until it is accepted, if somebody
         waits to hear of that.
 
+    @ivar context: The context variables as they were when the call was queued, C{None}
+        if they don't travel with it.
+
     @ivar attempt: How many times the call was queued before this task of it.
 
     @ivar options: Whatever who made the task wants to know when its result comes.
     """
 
     __slots__ = (
+        "_args",
         "_callbacks",
+        "_f",
+        "_kw",
         "_reactor",
         "_timer",
         "accepted",
         "assignment",
         "attempt",
-        "callTuple",
+        "context",
         "d",
         "direct",
         "holder",
@@ -201,7 +208,9 @@ class Task:
             args = tuple(args)
         if not isinstance(kw, dict):
             raise TypeError(f"kw must be a dict, not {kw!r}")
-        self.callTuple: tuple[Any, tuple[Any, ...], dict[str, Any]] = (f, args, kw)
+        self._f = f
+        self._args: tuple[Any, ...] = args
+        self._kw = kw
         self.priority = priority
         self.order = next(_orders)
         self.series = series
@@ -210,6 +219,7 @@ class Task:
         self.accepted = False
         self.direct = False
         self.assignment: Any = None
+        self.context: Context | None = None
         self.attempt = 0
         self.options: Any = None
         self.outcome: Callable[[Any, Task], Any] | None = None
@@ -249,6 +259,14 @@ class Task:
         """
         return f"<Task {callText(*self.callTuple)}>"
 
+    @property
+    def callTuple(self) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """
+        The call. Made when it's asked for: it's one object less, for each task that
+        waits, to keep and for the garbage collector to look at.
+        """
+        return self._f, self._args, self._kw
+
     def copy(self) -> Task:
         """
         Make a task of the same call, with the same callbacks but a Deferred and a
@@ -266,6 +284,7 @@ class Task:
             self.timeout,
             reactor=self._reactor,
         )
+        task.context = self.context and self.context.copy()
         for callback, cbArgs, cbKw in self._callbacks or ():
             task.addCallback(callback, *cbArgs, **cbKw)
         return task
@@ -289,6 +308,8 @@ class Task:
             self.timeout,
             reactor=self._reactor,
         )
+        # A copy, since the thread of the last attempt may still be in that one.
+        task.context = self.context and self.context.copy()
         task.order = self.order
         task.attempt = self.attempt + 1
         task.options = self.options
@@ -347,19 +368,32 @@ class Task:
         if timer is not None and timer.active():
             timer.cancel()
 
-    def callback(self, statusResult: StatusResult) -> None:
+    def callback(self, statusResult: StatusResult | Failure) -> None:
         """
         Implement L{ITask.callback}.
 
-        @param statusResult: The status and the result.
+        @param statusResult: The status and the result, or a failure to be run.
         """
         d = self.d
-        if d.task is self and not d.called:
-            self._settle()
-            if self.outcome is None:
-                d.callback(statusResult)
-            else:
-                self._conclude(statusResult)
+        if d.task is not self or d.called:
+            return
+        if self._timer is not None:
+            self.stopTimer()
+        if self.accepted:
+            self.holder = None
+        else:
+            # It waits to be run again, and a worker that had it before is late.
+            self.release()
+        d.task = None
+        result: Any = statusResult
+        if self.outcome is not None:
+            try:
+                result = self.outcome(result, self)
+            except Exception:  # noqa: BLE001 - as a callback, it fails the Deferred
+                result = Failure()
+            if result is MOVED:
+                return
+        d.fire(result)
 
     def errback(self, failure: Failure | BaseException) -> None:
         """
@@ -368,10 +402,9 @@ class Task:
         @param failure: The failure, or the exception.
         """
         if not self.settled:
-            self._settle()
             if not isinstance(failure, Failure):
                 failure = Failure(failure)
-            self._conclude(failure)
+            self.callback(failure)
 
     def cancel(self, d: Deferred[Any]) -> None:
         """
@@ -381,9 +414,10 @@ class Task:
         """
         if d is self.d:
             self.release()
-            self.d.task = None
-            if self.outcome is not None:
-                self._conclude(Failure(CancelledError()))
+            if self.outcome is None:
+                self.d.task = None
+            else:
+                self.callback(Failure(CancelledError()))
 
     def reset(self) -> Deferred[Any]:
         """
@@ -421,33 +455,6 @@ class Task:
             except Exception:  # noqa: BLE001 - a worker may be of anybody's making
                 log.failure("{holder} failed to drop {task}", holder=holder, task=self)
 
-    def _settle(self) -> None:
-        """
-        Let go of everything, since the result is there.
-        """
-        if self._timer is not None:
-            self.stopTimer()
-        if self.accepted:
-            self.holder = None
-        else:
-            # It waits to be run again, and a worker that had it before is late.
-            self.release()
-        self.d.task = None
-
-    def _conclude(self, result: Any) -> None:
-        """
-        Have the Deferred fire.
-
-        @param result: The status/result pair, or a failure.
-        """
-        if self.outcome is not None:
-            try:
-                result = self.outcome(result, self)
-            except Exception:  # noqa: BLE001 - as a callback, it fails the Deferred
-                result = Failure()
-        if result is not MOVED:
-            self.d.fire(result)
-
     def _timedOut(self) -> None:
         """
         Stop the work, then give the task its result.
@@ -475,6 +482,7 @@ class TaskFactory:
         self,
         TaskClass: type[Task] = Task,
         *,
+        contexts: bool = False,
         reactor: IReactorTime | None = None,
     ) -> None:
         """
@@ -482,10 +490,13 @@ class TaskFactory:
 
         @param TaskClass: The class of the tasks.
 
+        @param contexts: C{True} for context variables to travel with the tasks.
+
         @param reactor: What keeps the time for them.
         """
         self.TaskClass = TaskClass
         self.seriesNumbers: dict[Hashable, float] = {}
+        self._contexts = contexts
         self._largest = 0.0
         self._reactor = reactor
 
@@ -563,9 +574,12 @@ class TaskFactory:
         if timeout is not None:
             checkSeconds("timeout", timeout)
         priority = self._serial(series) * factor
-        return self.TaskClass(
+        task = self.TaskClass(
             func, args, kw, priority, series, timeout, reactor=self._reactor
         )
+        if self._contexts:
+            task.context = copy_context()
+        return task
 
 
 def forWorker(

@@ -14,13 +14,11 @@ In a queue, with priorities and all that::
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from contextvars import copy_context
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
 
-from ._task import Task, TaskFactory
+from ._task import TaskFactory
 from ._threads.consumerator import Consumerator
 from ._threads.filerator import Filerator
 from ._threads.getter import IterationGetter, IterationStopper
@@ -91,58 +89,6 @@ def deferToThread(
     return looper.deferToThread(f, *args, **kw)
 
 
-class _ContextTask(Task):
-    """
-    A task that knows the context variables as they were when it was queued.
-
-    @ivar context: They.
-    """
-
-    __slots__ = ("context",)
-
-    def __init__(
-        self,
-        f: Any,
-        args: tuple[Any, ...] | list[Any],
-        kw: dict[str, Any],
-        priority: float,
-        series: Hashable,
-        timeout: float | None = None,
-        *,
-        reactor: IReactorTime | None = None,
-    ) -> None:
-        """
-        Make a task.
-
-        @param f: See L{Task}.
-
-        @param args: See L{Task}.
-
-        @param kw: See L{Task}.
-
-        @param priority: See L{Task}.
-
-        @param series: See L{Task}.
-
-        @param timeout: See L{Task}.
-
-        @param reactor: See L{Task}.
-        """
-        Task.__init__(self, f, args, kw, priority, series, timeout, reactor=reactor)
-        self.context = copy_context()
-
-    def again(self) -> Task:
-        """
-        Do as L{Task.again}.
-
-        @return: The task of the next attempt.
-        """
-        task = super().again()
-        # A copy, since the thread of the last attempt may still be in that one.
-        task.context = self.context.copy()  # type: ignore[attr-defined]
-        return task
-
-
 class ThreadQueue(TaskQueue):
     """
     A task queue with one thread.
@@ -167,7 +113,7 @@ class ThreadQueue(TaskQueue):
         """
         reactor = kw.get("reactor")
         super().__init__(**kw)
-        self.taskFactory = TaskFactory(_ContextTask, reactor=reactor)
+        self.taskFactory = TaskFactory(contexts=True, reactor=reactor)
         self.worker = ThreadWorker(series, raw, reactor=reactor)
         self.worker.demand = self._demand
         self.attachWorker(self.worker)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import math
 import weakref
+from contextvars import ContextVar
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -747,6 +748,23 @@ class TaskFactoryTests(SynchronousTestCase):
         self.assertEqual(number, 1.0)
         self.assertIsInstance(number, float)
         self.assertEqual(self.priorities(1, -20, "s"), [2])
+
+    def test_contexts(self) -> None:
+        """
+        Context variables travel with tasks if the factory is told so, as they were when
+        the task was made. Copies and further attempts have them, too, in contexts of
+        their own.
+        """
+        self.assertIsNone(self.factory.new(same, (), {}, 0).context)
+        variable: ContextVar[int] = ContextVar("variable")
+        factory = TaskFactory(contexts=True)
+        variable.set(1)
+        job = factory.new(same, (), {}, 0)
+        variable.set(2)
+        others = [job.copy(), job.again()]
+        contexts = [each.context for each in (job, *others)]
+        self.assertEqual([c[variable] for c in contexts if c is not None], [1, 1, 1])
+        self.assertEqual(len(set(map(id, contexts))), 3)
 
     def test_badNiceness(self) -> None:
         """

@@ -287,7 +287,10 @@ class ThreadWorker:
             call.seconds > self._seconds or not self._count % _GLANCE
         ):
             self._adapt(call.seconds, self.demand())
-        self._startTimer()
+        if self._calls:
+            self._startTimer()
+        else:
+            self._first = None
         try:
             statusResult = call.outcome()
         except Exception:  # noqa: BLE001 - the consumer may be of anybody's making
