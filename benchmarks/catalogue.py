@@ -234,6 +234,8 @@ MEASURES = {
             "growth": Figure("growth of the cost", "times"),
             "bytes": Figure("memory per task", "bytes"),
             "stall": Figure("longest stall", "ms"),
+            "collection": Figure("longest garbage collection", "ms"),
+            "calm": Figure("longest stall, collecting seldom", "ms"),
         },
         (OURS, REFERENCE, "heap"),
         {"few": 1_000, "many": 1_000_000},

@@ -105,6 +105,7 @@ TARGETS = {
     ("queued", "growth"): _at(1.5, 1.2),
     ("queued", "bytes"): _at(1024, 614),
     ("queued", "stall"): Targets((Target(50),)),
+    ("queued", "calm"): Targets((Target(50),)),
     ("idle", "cpu"): _at(5, 0.5),  # the aim is nothing, but for the two calls
     ("idle", "wakeUps"): Targets((Target(0),)),
     ("start", "start"): _times(1.5, 1, "cf-spawn", "cf-forkserver"),

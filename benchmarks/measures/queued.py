@@ -8,8 +8,11 @@ import gc
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from statistics import median
+from time import perf_counter
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -26,6 +29,60 @@ SLICE = 1_000
 
 #: The small number is measured so often, since once is over in a few milliseconds.
 REPEAT = 20
+
+
+class Collections:
+    """
+    Watches the garbage collector.
+
+    @ivar longest: Seconds that its longest collection has taken.
+    """
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._since = 0.0
+
+    def __enter__(self) -> Collections:
+        """
+        Begin to watch.
+        """
+        gc.callbacks.append(self._look)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """
+        Watch no longer.
+        """
+        gc.callbacks.remove(self._look)
+
+    def _look(self, phase: str, _: object) -> None:
+        """
+        Note how long a collection takes.
+
+        @param phase: Whether it begins or ends.
+        """
+        if phase == "start":
+            self._since = perf_counter()
+        else:
+            self.longest = max(self.longest, perf_counter() - self._since)
+
+
+@contextmanager
+def seldom() -> Iterator[None]:
+    """
+    Have the garbage collector look less often, as the documentation has it.
+
+    @return: A context manager. After it, all is as before.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 1_000, 1_000)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class Counter:
@@ -102,12 +159,18 @@ async def floor(few: int, many: int) -> Figures:
 
     @param many: A large number of tasks.
 
-    @return: The costs, and their ratio.
+    @return: The costs, their ratio, and the longest garbage collection with many.
     """
     low = median([await heap(few) for _ in range(REPEAT)])
     gc.collect()
-    high = await heap(many)
-    return {"few": low * 1e6, "many": high * 1e6, "growth": high / low}
+    with Collections() as collections:
+        high = await heap(many)
+    return {
+        "few": low * 1e6,
+        "many": high * 1e6,
+        "growth": high / low,
+        "collection": collections.longest * 1e3,
+    }
 
 
 async def take(few: int, many: int) -> Figures:
@@ -118,20 +181,25 @@ async def take(few: int, many: int) -> Figures:
 
     @param many: A large number of tasks.
 
-    @return: The costs, their ratio, the memory of one of many, and the longest that
-        the reactor was held up with many.
+    @return: The costs, their ratio, and the memory of one of many; for how long the
+        reactor was held up with many at most, and how much of that was a garbage
+        collection; and for how long where the collector looks less often.
     """
     module = import_module("asynqueue")
     q = module.TaskQueue(module.AsyncWorker())
     low = median([(await fill(q, few))[0] for _ in range(REPEAT)])
-    with Ticker() as ticker:
+    with Ticker() as ticker, Collections() as collections:
         high, size = await fill(q, many)
+    with seldom(), Ticker() as calm:
+        await fill(q, many)
     return {
         "few": low * 1e6,
         "many": high * 1e6,
         "growth": high / low,
         "bytes": size,
         "stall": ticker.longest * 1e3,
+        "collection": collections.longest * 1e3,
+        "calm": calm.longest * 1e3,
     }
 
 
