@@ -761,6 +761,30 @@ class ArgumentTests(LargeCase):
         self.work()
         self.assertEqual(len(self.calls()), 1)
 
+    def test_takenBackWithThoseBefore(self) -> None:
+        """
+        It's taken back along with tasks before it that the child hasn't come to.
+        Nothing would have it sent otherwise.
+        """
+        clock = [10.0]
+        from asynqueue._process import worker
+
+        self.patch(worker, "perf_counter", lambda: clock[0])
+        self.sender.hello()
+        self.reactor.serve()
+        first, ahead, task = self.task(len, 1), self.task(len, 2), self.large()
+        self.worker.run(first)
+        readies = [self.worker.run(each) for each in (ahead, task)]
+        self.sender.result(1, 1)
+        self.reactor.serve()
+        clock[0] += 1
+        self.assertEqual(self.worker.takeBack(), [ahead, task])
+        for ready in readies:
+            self.successResultOf(ready)
+        self.worker.run(task)
+        self.work()
+        self.assertEqual(self.calls()[-1], (Kind.LARGE_CALL, 3, b"a" * LARGE))
+
     def test_timer(self) -> None:
         """
         The clock of a call starts anew when its arguments have been sent.

@@ -723,7 +723,8 @@ class ProcessWorker:
             if job.ahead and job.number in numbers:
                 job.sent = job.ahead = False
                 taken.append(job)
-            elif kept and not job.sent:
+            elif not job.sent and (kept or taken):
+                # Without the others, nothing would have it sent.
                 taken.append(job)
             else:
                 kept.append(job)
