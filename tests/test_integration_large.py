@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SkipTest
 
 from asynqueue import AsyncWorker, ProcessQueue, TaskQueue, ThreadQueue
+from asynqueue._process.outbox import KEPT
 from asynqueue._process.parcels import THRESHOLD
 
 from . import _large as large
@@ -94,6 +95,16 @@ class LargeCase(ChildrenTestCase):
         self.assertIs(type(found), type(value))
         self.assertTrue(found == value)
         return found
+
+    async def givenBack(self, q: ProcessQueue) -> None:
+        """
+        Wait until the files of a queue's only child take up no more than is kept to be
+        used again. Who needs what no longer is told in passing, so this makes calls.
+
+        @param q: The queue.
+        """
+        while max(takenUp(q)) > KEPT + 2 * MB:
+            await q.call(int)
 
 
 class ValueTests(LargeCase):
@@ -521,12 +532,10 @@ class LifeTests(LargeCase):
         self.assertEqual(
             [thing.buffer[-1] for thing in kept], [i % 251 for i in range(1000)]
         )
+        self.assertGreaterEqual(takenUp(q)[1], 1000 * THRESHOLD)
         del kept, calls
-        await self.back(q, bytes(MB))
         gc.collect()
-        await q.call(int)
-        await q.call(int)
-        self.assertLess(takenUp(q)[1], 70 * MB)
+        await self.givenBack(q)
 
     async def test_notHeldOn(self) -> None:
         """
@@ -571,11 +580,7 @@ class LifeTests(LargeCase):
         found = await self.back(q, memoryview(bytearray(160 * MB)))
         self.assertGreaterEqual(takenUp(q)[1], 160 * MB)
         del found
-        for _ in range(3):
-            # What isn't needed is told with what comes next.
-            await self.back(q, b"x" * THRESHOLD)
-            await q.call(int)
-        self.assertLessEqual(max(takenUp(q)), 66 * MB)
+        await self.givenBack(q)
 
     async def test_stressed(self) -> None:
         """

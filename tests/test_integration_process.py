@@ -178,6 +178,8 @@ class ChildrenTestCase(TestCase):
         self.assertEqual([pid for pid in pids if pid and alive(pid)], [])
         selectables = set(reactor.getReaders()) | set(reactor.getWriters())
         self.assertEqual(selectables - self.selectables, set())
+        # Some reactors have a delayed call for each that comes from a thread.
+        await wait(0)
         self.assertEqual(delayedCalls(), [])
         descriptors = set(os.listdir("/dev/fd")) - self.descriptors
         self.assertEqual(
@@ -384,7 +386,10 @@ class CallTests(ChildrenTestCase):
         [worker] = q.workers()
         pid = await q.call(os.getpid)
         lines = gatherResults(
-            [self.log.lineWith("gr\u00fc\u00dfe"), self.log.lineWith("on stderr")]
+            [
+                self.log.lineWith("stdout: gr\u00fc\u00dfe"),
+                self.log.lineWith("on stderr"),
+            ]
         )
         await q.call(jobs.prints, "gr\u00fc\u00dfe")
         await lines
