@@ -240,11 +240,12 @@ class CutTests(FaultTestCase):
         self.assertGreater(whole, 122_000)
         # Every byte of the small boxes, and some of the large ones.
         cuts = [*range(1, 1500), *range(1500, whole, 1999), *range(whole - 300, whole)]
-        for cut in cuts[:: self.step]:
+        first = len(type(globalReactor()).__name__) % self.step
+        for cut in cuts[first :: self.step]:
             await talk(cut)
 
-    #: Of the places where it could be cut, each so many'th is.
-    step = 3
+    #: Of the places where it could be cut, each so many'th is: others with each reactor.
+    step = 12
 
 
 class HostileTests(FaultTestCase):
