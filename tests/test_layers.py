@@ -48,7 +48,7 @@ base
 _asyncworker _process.worker _threads.worker
 _wire.logs
 _wire.plain _wire.chunks _wire.commands _wire.limits _wire.slots _wire.universe
-_wire.places _wire.private _wire.doors
+_wire.encoder _wire.decoder _wire.places _wire.private _wire.doors
 _wire.values _wire.peer _wire.keys _wire.certificates
 _wire.tls
 _wire.making _wire.gate _wire.setup

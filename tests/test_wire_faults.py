@@ -244,7 +244,7 @@ class CutTests(FaultTestCase):
         for cut in cuts[first :: self.step]:
             await talk(cut)
 
-    #: Of the places where it could be cut, each so many'th is: others with each reactor.
+    #: Of the places where it could be cut, each so many'th is, others in each reactor.
     step = 12
 
 

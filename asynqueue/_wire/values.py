@@ -17,7 +17,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from .._about import describe, message
-from .plain import PLAIN, Decoder, Encoder, NotPlain
+from .decoder import Decoder
+from .encoder import Encoder
+from .plain import PLAIN, NotPlain
 
 __all__ = ["INLINE", "Codec", "NotEncodable", "Payload", "TooLarge"]
 
