@@ -23,7 +23,7 @@ from asynqueue._process.framing import SECONDS, Kind
 from asynqueue._process.parcels import THRESHOLD
 from asynqueue._process.payloads import dumpsLarge, loads
 from asynqueue._process.pickling import Packed
-from asynqueue._process.worker import State
+from asynqueue._process.states import State
 from asynqueue._status import Status
 
 from . import _jobs as jobs

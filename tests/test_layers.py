@@ -19,15 +19,15 @@ PACKAGE = Path(asynqueue.__file__).parent
 LAYERS = """
 _version errors _status _about _ended _process _process.shared _threads _wire
 _mainmodule _process.claims _process.regions _process.pickling _process.anonymous
-_process.parcels
+_process.parcels _process.states
 _reactor _log interfaces _process.framing _process.payloads _process.memory
 _calls _chunks info _delay _kill _sync _output _process.raised _process.starts
 _process.stream
 _process.options _process.outbox _process.inbox
 _process.boxes
 _sources _process.universe _process.exceptions _process.delivery
-_threads.loop _threads.channel _process.transport _process.jobs
-_feed _process.reactorchild
+_threads.loop _threads.channel _process.transport _process.jobs _process.answers
+_feed _process.reactorchild _process.handle
 _handout
 _deferator _process.loop
 _prefetcherator _producer _listconsumer _process.child

@@ -21,7 +21,7 @@ from asynqueue._process.claims import Claimer, Claims
 from asynqueue._process.framing import Kind
 from asynqueue._process.jobs import AHEAD_SECONDS, Pace
 from asynqueue._process.payloads import loads
-from asynqueue._process.worker import State
+from asynqueue._process.states import State
 from asynqueue._status import Status
 from asynqueue.interfaces import ISendsAhead
 from asynqueue.tasks import Task

@@ -23,8 +23,8 @@ from asynqueue._process.memory import residentSize
 from asynqueue._process.payloads import dumps, loads
 from asynqueue._process.raised import dumpsException
 from asynqueue._process.starts import Starts
+from asynqueue._process.states import State
 from asynqueue._process.stream import WAITS
-from asynqueue._process.worker import State
 from asynqueue._status import Status
 from asynqueue.interfaces import IReplaceable, ITaskCanceller, IWorker
 from asynqueue.iteration import Deferator

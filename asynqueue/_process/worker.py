@@ -6,10 +6,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from enum import Enum, auto
 from functools import partial
 from time import perf_counter
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -21,10 +20,18 @@ from .._log import log
 from .._reactor import orGlobalReactor
 from .._status import Status
 from .._task import forWorker, seriesList
-from ..errors import SerializationError, WorkerLost, WorkerStartError
+from ..errors import WorkerLost, WorkerStartError
 from ..interfaces import IRenewable, ISendsAhead, ITask, ITaskCanceller, IWorker
-from .exceptions import rebuild
+from .answers import (
+    ANSWERS,
+    LARGE_RESULT,
+    RESULT,
+    cantBeSent,
+    giveError,
+    giveResult,
+)
 from .framing import COUNT, SECONDS, Frame, Kind
+from .handle import ChildHandle
 from .inbox import Arrival
 from .iteration import Iteration
 from .jobs import AHEAD_SECONDS, Job, Pace
@@ -33,50 +40,13 @@ from .options import START_TIMEOUT, ChildOptions
 from .payloads import NotPicklable, dumpsCall, loads, told
 from .pickling import Packed
 from .starts import Starts
+from .states import USELESS, State
 from .transport import Child, IReactorChild
 
-__all__ = ["ChildHandle", "ProcessWorker", "State"]
-
-T = TypeVar("T")
-
-#: Frames that tell what a call has come to.
-_ANSWERS = frozenset(
-    map(int, (Kind.RESULT, Kind.ERROR, Kind.ITERATOR, Kind.LARGE_RESULT))
-)
-
-#: The commonest of them.
-_RESULT = int(Kind.RESULT)
-
-#: The one that may have to be waited for.
-_LARGE_RESULT = int(Kind.LARGE_RESULT)
-
-
-class State(Enum):
-    """
-    The life of a worker, in order.
-    """
-
-    #: There's no word from the child yet. What is sent to it, it hasn't run.
-    STARTING = auto()
-
-    #: The child is there.
-    READY = auto()
-
-    #: The worker has been told to stop, and will when it has done what it has accepted.
-    STOPPING = auto()
-
-    #: The worker is of no use any longer, but its child has not ended yet.
-    DYING = auto()
-
-    #: Nothing is left.
-    DEAD = auto()
-
+__all__ = ["ProcessWorker"]
 
 #: So many jobs at most have been sent. Updates come in any number.
 _MOST_SENT = 256
-
-#: States in which tasks are sent back.
-_USELESS = (State.DYING, State.DEAD)
 
 
 class _Timed(Protocol):
@@ -93,36 +63,6 @@ class _Timed(Protocol):
         """
         Stop its clock.
         """
-
-
-class ChildHandle:
-    """
-    The child process as users see it.
-    """
-
-    def __init__(self, child: Callable[[], Child | None]) -> None:
-        """
-        Make a handle.
-
-        @param child: Gets the child, if there's one.
-        """
-        self._child = child
-
-    @property
-    def pid(self) -> int | None:
-        """
-        The process ID, C{None} if it isn't running.
-        """
-        child = self._child()
-        return None if child is None else child.pid
-
-    def is_alive(self) -> bool:
-        """
-        Tell whether the process is running.
-
-        @return: Whether it is.
-        """
-        return self.pid is not None
 
 
 @implementer(IWorker, ITaskCanceller, IRenewable, ISendsAhead)
@@ -325,7 +265,7 @@ class ProcessWorker:
 
         @param ready: Called when the worker is ready for another task.
         """
-        if self.state in _USELESS:
+        if self.state in USELESS:
             task.callback((Status.DISCONNECTED, None))
             ready()
             return
@@ -333,7 +273,7 @@ class ProcessWorker:
         try:
             payload = dumpsCall(f, args, kw, raw)
         except NotPicklable as error:
-            task.errback(Failure(_unsent(task, error)))
+            task.errback(Failure(cantBeSent(task, error)))
             ready()
             return
         if not getattr(task, "direct", False):
@@ -684,14 +624,14 @@ class ProcessWorker:
         @param job: The job.
         """
         shipment = job.shipment
-        if self.state in _USELESS or job not in self._jobs or shipment is None:
+        if self.state in USELESS or job not in self._jobs or shipment is None:
             return
         unsent = self._unsent()
         if shipment.error is not None:
             unsent.remove(job)
             reason = NotPicklable(told(shipment.error))
             reason.__cause__ = shipment.error
-            job.task.errback(Failure(_unsent(job.task, reason)))
+            job.task.errback(Failure(cantBeSent(job.task, reason)))
             job.ready()
         self._resend(unsent)
         self._maybeStop()
@@ -798,9 +738,9 @@ class ProcessWorker:
         frames = self._frames
         while frames:
             kind, number, payload = frames.popleft()
-            if kind in _ANSWERS:
+            if kind in ANSWERS:
                 if self._jobs and self._jobs[0].number == number:
-                    if kind == _LARGE_RESULT and not self._arrived(number, payload):
+                    if kind == LARGE_RESULT and not self._arrived(number, payload):
                         frames.appendleft((kind, number, payload))
                         break
                     self._answered(kind, payload)
@@ -895,13 +835,13 @@ class ProcessWorker:
             if jobs:
                 jobs[0].since = now
         payload = payload[SECONDS.size :]
-        if kind == _RESULT:
-            _giveResult(job.task, loads, payload)
-        elif self._arrival is not None and kind == _LARGE_RESULT:
+        if kind == RESULT:
+            giveResult(job.task, loads, payload)
+        elif self._arrival is not None and kind == LARGE_RESULT:
             arrival, self._arrival = self._arrival[1], None
-            _giveResult(job.task, Arrival.loads, arrival)
+            giveResult(job.task, Arrival.loads, arrival)
         elif kind == Kind.ERROR:
-            _giveError(job.task, payload)
+            giveError(job.task, payload)
         else:
             self._iterations[job.number] = Iteration(
                 job.task,
@@ -1087,55 +1027,3 @@ def _atOnce(f: Callable[[], object]) -> None:
     @param f: The callable.
     """
     f()
-
-
-def _giveResult(task: ITask, load: Callable[[T], Any], payload: T) -> None:
-    """
-    Give a task its result.
-
-    @param task: The task.
-
-    @param load: Unpickles it.
-
-    @param payload: The result, pickled.
-    """
-    try:
-        result = load(payload)
-    except BaseException as error:  # noqa: BLE001 - runs code of users
-        wrapped = SerializationError(
-            f"The result of {task!r} can't be unpickled here: {told(error)}"
-        )
-        wrapped.__cause__ = error
-        task.errback(Failure(wrapped))
-    else:
-        task.callback((Status.RAN, result))
-
-
-def _giveError(task: ITask, payload: memoryview) -> None:
-    """
-    Give a task its failure.
-
-    @param task: The task.
-
-    @param payload: The exception, pickled.
-    """
-    text = rebuild(payload)
-    if isinstance(text.exception, SerializationError):
-        task.errback(Failure(text.exception))
-    else:
-        task.callback((Status.ERROR, text))
-
-
-def _unsent(task: ITask, error: NotPicklable) -> SerializationError:
-    """
-    Make the error of a task that can't be sent to the child.
-
-    @param task: The task.
-
-    @param error: Why.
-
-    @return: The error.
-    """
-    unsent = SerializationError(f"{task!r} can't be sent to a child process: {error}")
-    unsent.__cause__ = error.__cause__
-    return unsent
