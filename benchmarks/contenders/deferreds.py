@@ -96,25 +96,25 @@ class _Gathering:
         @param reactor: What keeps the time.
         """
         self.d: Deferred[list[Any]] = Deferred()
-        self._results: list[Any] = [None] * len(ds)
+        self._ds = ds
         self._left = len(ds)
         self._timer = reactor.callLater(limit, self._giveUp)
-        for index, d in enumerate(ds):
-            d.addCallbacks(self._one, self._failed, callbackArgs=(index,))
+        for d in ds:
+            d.addCallbacks(self._one, self._failed)
 
-    def _one(self, result: Any, index: int) -> None:
+    def _one(self, result: Any) -> Any:
         """
-        Take a result.
+        Note a result.
 
         @param result: It.
 
-        @param index: Its number.
+        @return: It: the Deferred keeps it.
         """
-        self._results[index] = result
         self._left -= 1
         if not self._left and self._timer.active():
             self._timer.cancel()
-            self.d.callback(self._results)
+            self.d.callback([d.result for d in self._ds])
+        return result
 
     def _failed(self, failure: Failure) -> None:
         """
@@ -130,7 +130,7 @@ class _Gathering:
         """
         Fail because of those that are lost.
         """
-        count = len(self._results)
+        count = len(self._ds)
         self.d.errback(Lost(f"{self._left:,} of {count:,} calls were never answered"))
 
 
