@@ -26,10 +26,10 @@ __all__ = ["Bar", "Panel", "draw", "panels"]
 _WIDTH, _COLUMN, _MARGIN = 1080, 500, 24
 
 #: Where in a column the names end, and the bars begin and end.
-_NAMES, _LEFT, _RIGHT = 176, 186, 372
+_NAMES, _LEFT, _RIGHT = 176, 186, 360
 
 #: Where in a column the ratios and the figures end.
-_RATIOS, _FIGURES = 428, 500
+_RATIOS, _FIGURES = 414, 500
 
 #: Heights: of what's above and below all panels, of a panel's head and foot, of a bar.
 _TOP, _BOTTOM, _HEAD, _FOOT, _ROW = 124, 52, 44, 34, 19
