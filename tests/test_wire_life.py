@@ -26,7 +26,7 @@ from ._wire import Universe, WireTestCase
 PROGRAM = """
 import sys
 from asynqueue.wire import runServer
-runServer(sys.argv[1], "tests._wire.Universe", heartbeat=0.1)
+runServer(sys.argv[1], "tests._wire.Universe", heartbeat=0.4)
 """
 
 
@@ -510,8 +510,8 @@ class ProcessTests(WireTestCase):
         A connection on which nothing happens stays for as long as both ends are there.
         """
         await self.start()
-        q = await self.queue(reconnect=True, backoff=soon, heartbeat=0.05)
-        await deferLater(globalReactor(), 0.6)
+        q = await self.queue(reconnect=True, backoff=soon, heartbeat=0.4)
+        await deferLater(globalReactor(), 1.6)
         self.assertEqual(await q.call("add", 1), 1)
         self.assertEqual(q.workers()[0].ID, 1)
 

@@ -54,7 +54,7 @@ class ServerTestCase(ManagerTestCase):
         """
         self.servers = self.manager()
         self.place = self.servers.newSocket()
-        pid = await self.servers.spawn(self.place, heartbeat=0.2)
+        pid = await self.servers.spawn(self.place, heartbeat=0.5)
         return pid, await self.queueFor(self.place, **kw)
 
     async def readable(self, fd: int) -> None:
@@ -216,7 +216,7 @@ class FrozenTests(ServerTestCase):
         A server that is frozen is found by its missing heartbeats, whatever is going
         on, and calls go on when it's back.
         """
-        pid, q = await self.start(heartbeat=0.1, N_concurrent=2, thread=True)
+        pid, q = await self.start(heartbeat=0.3, N_concurrent=2, thread=True)
         deferator = await q.call("items", 1_000, 100_000)
         await deferator.__anext__()
         os.kill(pid, signal.SIGSTOP)
