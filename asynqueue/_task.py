@@ -5,6 +5,7 @@ The task: one call, its place in the order, and the Deferred of its result.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import Context, copy_context
 from itertools import count
@@ -600,7 +601,7 @@ def forWorker(
     if not kw or ("raw" not in kw and "consumer" not in kw):
         return f, args, kw, raw, None
     kw = dict(kw)
-    return f, args, kw, kw.pop("raw", raw), kw.pop("consumer", None)
+    return f, args, kw, bool(kw.pop("raw", raw)), kw.pop("consumer", None)
 
 
 def seriesList(series: Iterable[Hashable]) -> list[Hashable]:
@@ -636,7 +637,7 @@ def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:
         isinstance(value, bool)
         or not isinstance(value, (int, float))
         or not (value >= 0 if zero else value > 0)
-        or value == math.inf
+        or value > sys.float_info.max
     ):
         raise ValueError(
             f"{name} must be a {'' if zero else 'positive '}number of seconds,"

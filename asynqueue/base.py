@@ -556,7 +556,8 @@ class TaskQueue:
             default as it was given to the queue.
 
         @return: A Deferred that fires when all workers have gone, with a list of the
-            tasks left unfinished. Calling again gives the same.
+            tasks left unfinished. Calling again gives the same, sooner if a C{timeout}
+            is given that is up before that of the first call.
         """
         if timeout is not None:
             checkSeconds("timeout", timeout, zero=True)
@@ -565,6 +566,8 @@ class TaskQueue:
         d: Deferred[list[Task]] = Deferred()
         if self._stopping is not None:
             self._stopping.append(d)
+            if timeout is not None:
+                self._hurry(timeout)
             if not drain:
                 self._stopDraining()
             return d
@@ -578,9 +581,7 @@ class TaskQueue:
         if drain and self._canDrain():
             self._outcomes.onFinished = self._checkDrained
             if timeout is not None:
-                self._drainTimer = orGlobalReactor(self._reactor).callLater(
-                    timeout, self._stopDraining
-                )
+                self._drainFor(timeout)
         else:
             self._stopDraining()
         return d
@@ -843,6 +844,33 @@ class TaskQueue:
             return True
         series = self.th.assignmentFactory.backlog.waiting() if waiting else []
         return any(map(self.th.roster, series))
+
+    def _hurry(self, timeout: float) -> None:
+        """
+        Have a shutdown that goes on be over sooner, unless it will be anyway.
+
+        @param timeout: Seconds from now.
+        """
+        deadline = orGlobalReactor(self._reactor).seconds() + timeout
+        if self._deadline is not None and self._deadline <= deadline:
+            return
+        self._deadline = deadline
+        if self._draining:
+            self._drainFor(timeout)
+        else:
+            self.q.shutdown(timeout)
+
+    def _drainFor(self, timeout: float) -> None:
+        """
+        Go on to let the workers go after some time, whatever is queued then.
+
+        @param timeout: Seconds from now.
+        """
+        if self._drainTimer is not None:
+            self._drainTimer.cancel()
+        self._drainTimer = orGlobalReactor(self._reactor).callLater(
+            timeout, self._stopDraining
+        )
 
     def _stopDraining(self) -> None:
         """

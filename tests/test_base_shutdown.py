@@ -133,6 +133,42 @@ class ShutdownTests(QueueTestCase):
         results[0].clear()
         self.assertEqual(len(self.successResultOf(self.q.shutdown())), 1)
 
+    def test_hurried(self) -> None:
+        """
+        Who shuts down again can have it be over sooner, and not later.
+        """
+        for first in (
+            {},
+            {"timeout": 50},
+            {"drain": True},
+            {"drain": True, "timeout": 50},
+        ):
+            self.worker = MemoryWorker()
+            self.q = self.queue(self.worker)
+            running = self.fillWorker()
+            again = {"drain": "drain" in first}
+            shutdowns = [self.q.shutdown(**first)]
+            shutdowns += [self.q.shutdown(timeout=n, **again) for n in (7, 5, 30)]
+            shutdowns.append(self.q.shutdown(**again))
+            self.clock.advance(4)
+            self.assertNoResult(shutdowns[0])
+            self.clock.advance(1)
+            for d in shutdowns:
+                self.assertEqual(len(self.successResultOf(d)), 1)
+            self.failureResultOf(running, WorkerLost)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_hurriedAtOnce(self) -> None:
+        """
+        Also at once.
+        """
+        running = self.fillWorker()
+        shutdowns = [self.q.shutdown(), self.q.shutdown(timeout=0)]
+        self.clock.advance(0)
+        for d in shutdowns:
+            self.successResultOf(d)
+        self.failureResultOf(running, WorkerLost)
+
     def test_inCallback(self) -> None:
         """
         A callback of a call may shut down the queue; it can't wait for that in the call

@@ -128,6 +128,8 @@ class InterfaceTests(WireTestCase):
             {"connectTimeout": -1},
         ):
             self.assertRaises(ValueError, self.worker, **kw)
+        for kw in ({"description": 5}, {"backoff": "x"}):
+            self.assertRaises(TypeError, self.worker, **kw)
         for kw in ({"largest": 0}, {"threads": 0}, {"heartbeat": -1}):
             with self.assertRaises(ValueError):
                 await self.serve(**kw)

@@ -17,6 +17,7 @@ from unittest import SkipTest
 from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThread
 
+from asynqueue._wire.serverprocess import ServerProcess
 from asynqueue.credentials import TLS, Key, makePair
 from asynqueue.errors import (
     AuthenticationError,
@@ -315,6 +316,25 @@ class FailureTests(ManagerTestCase):
         self.assertEqual(dict(manager.servers), {})
         await manager.done()
         return str(error)
+
+    async def test_wrongKinds(self) -> None:
+        """
+        What isn't described by text is refused at once, and leaves nothing to wait for.
+        """
+        manager = self.manager()
+        self.assertRaises(TypeError, manager.spawn, 3)
+        self.assertRaises(TypeError, ServerManager, 3)
+        self.assertRaises(TypeError, ServerManager, "a.B", backoff=-1)
+        await manager.shutdown()
+
+    async def test_cannotBeSpawned(self) -> None:
+        """
+        A process that the reactor refuses to start is none that is waited for.
+        """
+        manager = self.manager()
+        self.patch(ServerProcess, "start", lambda _: int("x"))
+        self.assertIn("ValueError", await self.fails(manager))
+        await manager.shutdown()
 
     async def test_noUniverse(self) -> None:
         """

@@ -168,7 +168,7 @@ class ProcessWorker:
         @raise ValueError: If a number is out of range.
         """
         self.iQualified = seriesList(series)
-        self.raw = raw
+        self.raw = bool(raw)
         self.callStats = callStats
         self.useReactor = useReactor
         self.callTimes: list[tuple[float, float]] = []

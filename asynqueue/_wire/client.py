@@ -10,7 +10,7 @@ from enum import Enum, auto
 from typing import Any, cast
 
 from twisted.application.internet import backoffPolicy
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
@@ -154,8 +154,8 @@ class WireWorker:
 
         @param _attempts: How often in a row it has been tried before.
 
-        @raise TypeError: If the first argument isn't a universe, or something else is
-            no key, or none of C{TLS}.
+        @raise TypeError: If the first argument isn't a universe, the description no
+            text, C{backoff} not callable, or something else no key, or none of C{TLS}.
 
         @raise ValueError: If a number is out of range, the description can't be
             understood, or something doesn't go with it.
@@ -171,6 +171,8 @@ class WireWorker:
         if heartbeat is not None:
             checkSeconds("heartbeat", heartbeat)
         checkSeconds("connectTimeout", connectTimeout)
+        if backoff is not None and not callable(backoff):
+            raise TypeError(f"backoff must be callable, which {backoff!r} isn't")
         self.iQualified = seriesList(series)
         self.raw = raw
         self.thread = thread
@@ -605,7 +607,11 @@ class WireWorker:
         if failure.check(AuthenticationError):
             self._giveUp(cast(Exception, failure.value))
             return
-        why = failure.getErrorMessage() or type(failure.value).__name__
+        if failure.check(CancelledError):
+            limit = self._options["connectTimeout"]
+            why = f"there was no answer within {limit:g} seconds"
+        else:
+            why = failure.getErrorMessage() or type(failure.value).__name__
         if self._reconnect:
             log.info(
                 "{worker} can't connect, and tries again: {why}", worker=self, why=why

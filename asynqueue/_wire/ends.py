@@ -50,7 +50,7 @@ def mayPickle(description: str, pickle: bool | None, tls: TLS | None) -> bool:
 
     @raise AuthenticationError: If they're wanted where they can't be.
     """
-    isUnix = description.startswith("unix:")
+    isUnix = str(description).startswith("unix:")
     if pickle and not isUnix and tls is None:
         raise AuthenticationError(
             f"pickle=True isn't possible over {description!r}: pickles can run"

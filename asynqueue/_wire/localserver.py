@@ -158,7 +158,7 @@ class LocalServer:
         )
         try:
             process.start()
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - nobody else would note its end
             self._ended(Ended(None, None, None, ""), type(error).__name__, str(error))
             return
         if self.firstPID is None:

@@ -78,14 +78,21 @@ class ServerManager:
         @param options: Further keywords of each server, see L{WireServer}. A key is not
             seen on command lines, nor in the environment.
 
-        @raise TypeError: If a server has no such keyword.
+        @raise TypeError: If a server has no such keyword, or an argument is of a wrong
+            kind.
 
         @raise ValueError: If a number is out of range.
         """
         if timeout is not None:
             checkSeconds("timeout", timeout, zero=True)
+        if backoff is not None and not callable(backoff):
+            raise TypeError(f"backoff must be callable, which {backoff!r} isn't")
         if isinstance(wwuFQN, type):
             wwuFQN = f"{wwuFQN.__module__}.{wwuFQN.__qualname__}"
+        elif not isinstance(wwuFQN, str):
+            raise TypeError(
+                f"A universe is named by its class or a dotted name, not {wwuFQN!r}"
+            )
         _checkOptions(options)
         self.wwuFQN = wwuFQN
         self.restart = restart
@@ -142,7 +149,8 @@ class ServerManager:
             and with L{AuthenticationError<asynqueue.errors.AuthenticationError>} if
             it lacks an identity that it needs. Cancelling it ends the process.
 
-        @raise TypeError: If a server has no such keyword.
+        @raise TypeError: If a server has no such keyword, or the place isn't described
+            by text.
 
         @raise ValueError: If the niceness is out of range.
 
@@ -150,6 +158,10 @@ class ServerManager:
 
         @raise WorkerStartError: If the manager is being shut down.
         """
+        if not isinstance(description, str):
+            raise TypeError(
+                f"A place is described by text, such as unix:PATH, not {description!r}"
+            )
         if isinstance(niceness, bool) or not isinstance(niceness, int):
             raise ValueError(f"niceness must be an integer, not {niceness!r}")
         if not -20 <= niceness <= 19:
