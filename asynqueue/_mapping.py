@@ -134,6 +134,7 @@ class Mapping:
         self._read = 0
         self._next = 0
         self._exhausted = False
+        self._inputFailure: Failure | None = None
         self._over = False
         self._filling = False
         self._again = False
@@ -235,13 +236,13 @@ class Mapping:
         """
         Queue the next chunk.
         """
+        items: list[Any] = []
         try:
-            items = list(islice(self._items, self._size))
+            items.extend(islice(self._items, self._size))
         except Exception:  # noqa: BLE001 - the input is the user's
+            # What it has given before isn't lost.
             self._exhausted = True
-            self._keep(self._next, [], Failure())
-            self._next += 1
-            return
+            self._inputFailure = Failure()
         if not items:
             self._exhausted = True
             return
@@ -364,7 +365,8 @@ class Mapping:
         """
         if self._exhausted and not (self._over or self._pending or self._results):
             self._over = True
-            self._finish(None)
+            failure, self._inputFailure = self._inputFailure, None
+            self._finish(failure)
 
 
 def progressOf(progress: Any) -> Progress | None:

@@ -814,6 +814,34 @@ class IterationTests(ChildrenTestCase):
             self.assertEqual(consumer.items, list(range(n)))
             self.assertIsNone(consumer.producer)
 
+    async def test_consumerRefuses(self) -> None:
+        """
+        When the consumer refuses its producer, the call fails with that, the iteration
+        ends in the child, and the next call has its turn.
+        """
+
+        class Refusing(Items):
+            """
+            A consumer that takes nothing.
+            """
+
+            def registerProducer(self, producer: Any, streaming: bool) -> None:
+                """
+                Refuse.
+
+                @param producer: The producer.
+
+                @param streaming: Whether it pushes.
+                """
+                raise ValueError("refused")
+
+        for useReactor in (False, True):
+            q = self.queue(useReactor=useReactor)
+            call = q.call(jobs.count, 100_000, consumer=Refusing())
+            await self.failureOf(ValueError, call)
+            self.assertEqual(await q.call(abs, -3), 3)
+            await q.shutdown()
+
     async def test_consumerAndFailure(self) -> None:
         """
         If the iterator fails, so does the call, after the items before.

@@ -267,6 +267,37 @@ class MapTests(SynchronousTestCase):
         self.failureResultOf(Deferred.fromCoroutine(take()), ZeroDivisionError)
         self.assertEqual(len(got), 5)
 
+    def test_imapInputFails(self) -> None:
+        """
+        When the input fails, all that it has given before is done, in order or not.
+        """
+
+        def numbers() -> Iterator[int]:
+            """
+            Fail after some.
+            """
+            yield from range(100)
+            raise OSError("source")
+
+        for ordered in (True, False):
+            for chunksize in (None, 1, 7, 1_000):
+                found: list[int] = []
+                results = self.makeQueue().imap(
+                    abs, numbers(), ordered=ordered, chunksize=chunksize
+                )
+
+                async def take() -> None:
+                    """
+                    Take all.
+                    """
+                    async for x in results:  # noqa: B023 - it's over in this turn
+                        found.append(x)  # noqa: B023, PERF401
+
+                d = Deferred.fromCoroutine(take())
+                self.clock.pump([0] * 200)
+                self.failureResultOf(d, OSError)
+                self.assertEqual(sorted(found), list(range(100)))
+
     def test_imapStop(self) -> None:
         """
         When an C{imap} is stopped, no more of its input is read.

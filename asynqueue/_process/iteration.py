@@ -33,7 +33,7 @@ class Iteration:
     An iteration in a child, from which items are taken here.
 
     Its task has its result when the first word of it has come, because an empty
-    iterator comes as an empty list; with a consumer, at once.
+    iterator comes as an empty list; with a consumer, when it's told of that.
 
     @ivar task: The task.
     """
@@ -41,7 +41,6 @@ class Iteration:
     def __init__(
         self,
         task: ITask,
-        consumer: Any,
         taken: Callable[[int], object],
         close: Callable[[], object],
     ) -> None:
@@ -49,8 +48,6 @@ class Iteration:
         Begin.
 
         @param task: The task.
-
-        @param consumer: The consumer, or C{None}.
 
         @param taken: Called with what the child is to be told when items have been
             taken: how many, and L{WAITS} if the consumer waits for more.
@@ -62,14 +59,22 @@ class Iteration:
         self._begun = False
         self._tell = taken
         self._source = BufferedSource(self._taken, close, every=_EVERY)
-        if consumer is not None:
-            self._begun = True
-            task.callback(
-                (
-                    Status.ITERATOR,
-                    IterationProducer(Deferator(self._source), consumer),
-                )
-            )
+
+    def feed(self, consumer: Any) -> None:
+        """
+        Let a consumer have the items. If it refuses, the task fails with its error, and
+        the iteration is ended.
+
+        @param consumer: The consumer.
+        """
+        self._begun = True
+        try:
+            producer = IterationProducer(Deferator(self._source), consumer)
+        except Exception:  # noqa: BLE001 - the consumer is the user's
+            self._source.stop()
+            self.task.errback(Failure())
+        else:
+            self.task.callback((Status.ITERATOR, producer))
 
     def received(self, kind: int, payload: memoryview) -> bool:
         """

@@ -843,12 +843,13 @@ class ProcessWorker:
         elif kind == Kind.ERROR:
             giveError(job.task, payload)
         else:
-            self._iterations[job.number] = Iteration(
+            iteration = self._iterations[job.number] = Iteration(
                 job.task,
-                job.consumer,
                 lambda count: self._tell(Kind.TAKEN, job.number, count),
                 lambda: self._closeIteration(job.number),
             )
+            if job.consumer is not None:
+                iteration.feed(job.consumer)
         if self._options.wears:
             self._renewIfWorn()
         job.ready()
