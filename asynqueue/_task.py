@@ -643,3 +643,17 @@ def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:
             f"{name} must be a {'' if zero else 'positive '}number of seconds,"
             f" not {value!r}"
         )
+
+
+def checkCallable(name: str, value: Any) -> None:
+    """
+    Check that something can be called.
+
+    @param name: What it's called.
+
+    @param value: The thing.
+
+    @raise TypeError: If it can't.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, which {value!r} isn't")

@@ -32,6 +32,7 @@ _handout
 _deferator _process.loop
 _prefetcherator _producer _listconsumer _process.child
 iteration
+_faraway
 _process.iteration _threads.iteration
 _threads.call
 _threads.looper

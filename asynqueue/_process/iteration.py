@@ -9,10 +9,10 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from .._status import Status
+from .._faraway import FarIteration
 from ..errors import SerializationError, WorkerError
 from ..interfaces import ITask
-from ..iteration import BufferedSource, Deferator, IterationProducer
+from ..iteration import BufferedSource
 from .exceptions import rebuild
 from .framing import Kind
 from .payloads import told
@@ -28,14 +28,9 @@ _EVERY = 8
 _MOST_EVERY = 512
 
 
-class Iteration:
+class Iteration(FarIteration):
     """
     An iteration in a child, from which items are taken here.
-
-    Its task has its result when the first word of it has come, because an empty
-    iterator comes as an empty list; with a consumer, when it's told of that.
-
-    @ivar task: The task.
     """
 
     def __init__(
@@ -54,27 +49,9 @@ class Iteration:
 
         @param close: Called when nobody wants the iteration to go on.
         """
-        self.task = task
+        super().__init__(task, BufferedSource(self._taken, close, every=_EVERY))
         self._close = close
-        self._begun = False
         self._tell = taken
-        self._source = BufferedSource(self._taken, close, every=_EVERY)
-
-    def feed(self, consumer: Any) -> None:
-        """
-        Let a consumer have the items. If it refuses, the task fails with its error, and
-        the iteration is ended.
-
-        @param consumer: The consumer.
-        """
-        self._begun = True
-        try:
-            producer = IterationProducer(Deferator(self._source), consumer)
-        except Exception:  # noqa: BLE001 - the consumer is the user's
-            self._source.stop()
-            self.task.errback(Failure())
-        else:
-            self.task.callback((Status.ITERATOR, producer))
 
     def received(self, kind: int, payload: memoryview) -> bool:
         """
@@ -86,31 +63,15 @@ class Iteration:
 
         @return: Whether the iteration has come to its end.
         """
-        if kind == Kind.END and not self._begun:
-            self._begun = True
-            self.task.callback((Status.ITERATOR, []))
+        if kind == Kind.END:
+            self.end()
             return True
         self._begin()
         if kind == Kind.ITEMS:
             return not self._push(payload)
-        if kind == Kind.END:
-            self._source.end()
-        else:
-            text = rebuild(payload)
-            self._source.fail(Failure(text.exception or WorkerError(str(text))))
+        text = rebuild(payload)
+        self._source.fail(Failure(text.exception or WorkerError(str(text))))
         return True
-
-    def fail(self, failure: Failure) -> None:
-        """
-        Have the iteration fail after the items that have come.
-
-        @param failure: How.
-        """
-        if self._begun:
-            self._source.fail(failure)
-        else:
-            self._begun = True
-            self.task.errback(failure)
 
     def drop(self, task: ITask) -> bool:
         """
@@ -124,25 +85,6 @@ class Iteration:
             return False
         self._begun = True
         return True
-
-    def release(self) -> ITask | None:
-        """
-        Let go of the task if it has no result yet.
-
-        @return: The task, C{None} if it has a result.
-        """
-        if self._begun:
-            return None
-        self._begun = True
-        return self.task
-
-    def _begin(self) -> None:
-        """
-        Give the task its result, if it hasn't got it.
-        """
-        if not self._begun:
-            self._begun = True
-            self.task.callback((Status.ITERATOR, Deferator(self._source)))
 
     def _push(self, payload: memoryview) -> bool:
         """

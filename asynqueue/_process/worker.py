@@ -308,8 +308,7 @@ class ProcessWorker:
             sent the results of others.
         """
         if self.state is State.DYING:
-            recalled = self._recall()
-            self._jobs.extend(recalled)
+            self._unsend()
             return [job.task for job in self._unsent()]
         begun = [iteration.release() for iteration in self._iterations.values()]
         tasks = [task for task in begun if task is not None]
@@ -671,6 +670,15 @@ class ProcessWorker:
         self._jobs = kept
         return taken
 
+    def _unsend(self, child: Child | None = None) -> None:
+        """
+        Have the jobs that the child hasn't started wait behind those that it has.
+
+        @param child: See L{_recall}.
+        """
+        taken = self._recall(child)
+        self._jobs.extend(taken)
+
     def _resend(self, jobs: list[Job]) -> None:
         """
         Send jobs that aren't among the others now.
@@ -918,8 +926,7 @@ class ProcessWorker:
         if self._arrival is not None and not self._arrival[1].ready:
             # The child has said more than has been heard.
             self._endedEarly = ended
-            recalled = self._recall()
-            self._jobs.extend(recalled)
+            self._unsend()
             if self._child is not None:
                 self._child.delivery.stay()
             return
@@ -930,8 +937,7 @@ class ProcessWorker:
         self._cancelStartTimer()
         if state is not State.DYING and not (self._greeted and self._upToDate):
             self._starts.failed(None if self._failure else ended.signal)
-        for job in self._recall(child):
-            self._jobs.append(job)
+        self._unsend(child)
         self._giveUpShipments()
         if child is not None:
             child.delivery.close()
@@ -947,7 +953,7 @@ class ProcessWorker:
         for job in started:
             job.task.errback(Failure(self._lost(ended, job.task)))
         for iteration in iterations:
-            iteration.fail(Failure(self._lost(ended, iteration.task)))
+            iteration.lose(Failure(self._lost(ended, iteration.task)))
         if state is State.STOPPING and (self._jobs or started or iterations):
             # Not before the tasks have their results: it's asked for that.
             self._lose(ended)

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from .._log import log
 from .._reactor import orGlobalReactor
 from .._status import ErrorText, Status
-from .._task import checkSeconds, forWorker, seriesList
+from .._task import checkCallable, checkSeconds, forWorker, seriesList
 from ..errors import (
     AuthenticationError,
     WorkerError,
@@ -171,8 +171,8 @@ class WireWorker:
         if heartbeat is not None:
             checkSeconds("heartbeat", heartbeat)
         checkSeconds("connectTimeout", connectTimeout)
-        if backoff is not None and not callable(backoff):
-            raise TypeError(f"backoff must be callable, which {backoff!r} isn't")
+        if backoff is not None:
+            checkCallable("backoff", backoff)
         self.iQualified = seriesList(series)
         self.raw = raw
         self.thread = thread

@@ -27,7 +27,7 @@ from .doors import Doors
 from .gate import Terms
 from .keys import Key
 from .peer import Peer
-from .places import Place
+from .places import Place, checkText
 from .private import checkFolder
 from .servergate import ServerGate
 from .tls import TLS
@@ -49,8 +49,11 @@ def mayPickle(description: str, pickle: bool | None, tls: TLS | None) -> bool:
     @return: Whether they are.
 
     @raise AuthenticationError: If they're wanted where they can't be.
+
+    @raise TypeError: If the place isn't described by text.
     """
-    isUnix = str(description).startswith("unix:")
+    checkText(description)
+    isUnix = description.startswith("unix:")
     if pickle and not isUnix and tls is None:
         raise AuthenticationError(
             f"pickle=True isn't possible over {description!r}: pickles can run"

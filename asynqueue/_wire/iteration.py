@@ -9,9 +9,9 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from .._status import Status
+from .._faraway import FarIteration
 from ..interfaces import ITask
-from ..iteration import BufferedSource, Deferator, IterationProducer
+from ..iteration import BufferedSource
 
 __all__ = ["Iteration"]
 
@@ -20,14 +20,9 @@ __all__ = ["Iteration"]
 _EVERY = 8
 
 
-class Iteration:
+class Iteration(FarIteration):
     """
     An iteration at the server, from which items are taken here.
-
-    Its task has its result when the first word of it has come, because an empty
-    iterator comes as an empty list; with a consumer, at once.
-
-    @ivar task: The task.
     """
 
     def __init__(
@@ -48,18 +43,9 @@ class Iteration:
 
         @param close: Called when nobody wants the iteration to go on.
         """
-        self.task = task
-        self._begun = False
-        self._source = BufferedSource(taken, close, every=_EVERY)
+        super().__init__(task, BufferedSource(taken, close, every=_EVERY))
         if consumer is not None:
-            self._begun = True
-            try:
-                producer = IterationProducer(Deferator(self._source), consumer)
-            except Exception:  # noqa: BLE001 - the consumer is the user's
-                self._source.stop()
-                task.errback(Failure())
-            else:
-                task.callback((Status.ITERATOR, producer))
+            self.feed(consumer)
 
     def push(self, item: Any) -> None:
         """
@@ -70,15 +56,6 @@ class Iteration:
         self._begin()
         self._source.push([item])
 
-    def end(self) -> None:
-        """
-        Note that the iteration has come to its end.
-        """
-        if not self._begun:
-            self._begun = True
-            self.task.callback((Status.ITERATOR, []))
-        self._source.end()
-
     def fail(self, failure: Failure) -> None:
         """
         Have the iteration fail after the items that have come.
@@ -87,34 +64,3 @@ class Iteration:
         """
         self._begin()
         self._source.fail(failure)
-
-    def lose(self, failure: Failure) -> None:
-        """
-        Note that the server is lost.
-
-        @param failure: What the iteration fails with, after the items that have come.
-        """
-        if self._begun:
-            self._source.fail(failure)
-        else:
-            self._begun = True
-            self.task.errback(failure)
-
-    def release(self) -> ITask | None:
-        """
-        Let go of the task if it has no result yet.
-
-        @return: The task, C{None} if it has a result.
-        """
-        if self._begun:
-            return None
-        self._begun = True
-        return self.task
-
-    def _begin(self) -> None:
-        """
-        Give the task its result, if it hasn't got it.
-        """
-        if not self._begun:
-            self._begun = True
-            self.task.callback((Status.ITERATOR, Deferator(self._source)))

@@ -20,9 +20,10 @@ from twisted.internet.endpoints import quoteStringArgument
 
 from .._mainmodule import preparation
 from .._reactor import orGlobalReactor
-from .._task import checkSeconds
+from .._task import checkCallable, checkSeconds
 from ..errors import WorkerStartError
 from .localserver import LocalServer, State
+from .places import checkText
 from .server import WireServer
 from .setup import Setup, dumpOptions
 from .universe import WireWorkerUniverse
@@ -85,8 +86,8 @@ class ServerManager:
         """
         if timeout is not None:
             checkSeconds("timeout", timeout, zero=True)
-        if backoff is not None and not callable(backoff):
-            raise TypeError(f"backoff must be callable, which {backoff!r} isn't")
+        if backoff is not None:
+            checkCallable("backoff", backoff)
         if isinstance(wwuFQN, type):
             wwuFQN = f"{wwuFQN.__module__}.{wwuFQN.__qualname__}"
         elif not isinstance(wwuFQN, str):
@@ -158,10 +159,7 @@ class ServerManager:
 
         @raise WorkerStartError: If the manager is being shut down.
         """
-        if not isinstance(description, str):
-            raise TypeError(
-                f"A place is described by text, such as unix:PATH, not {description!r}"
-            )
+        checkText(description)
         if isinstance(niceness, bool) or not isinstance(niceness, int):
             raise ValueError(f"niceness must be an integer, not {niceness!r}")
         if not -20 <= niceness <= 19:

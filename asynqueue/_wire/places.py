@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-__all__ = ["Place", "isLoopback"]
+__all__ = ["Place", "checkText", "isLoopback"]
 
 #: What a description has, by whether it's a server's, and its kind: what must be there,
 #: in this order, and what may be.
@@ -60,10 +60,7 @@ class Place:
 
         @raise ValueError: If it's none that is understood.
         """
-        if not isinstance(description, str):
-            raise TypeError(
-                f"A place is described by text, such as unix:PATH, not {description!r}"
-            )
+        checkText(description)
         kind, *parts = (
             re.sub(r"\\(.)", r"\1", part)
             for part in re.findall(r"(?:^|:)((?:[^:\\]|\\.)*)", description)
@@ -173,3 +170,17 @@ def _wrong(description: str, isServer: bool) -> str:
     ]
     who = "listens" if isServer else "connects"
     return f"{description!r} isn't where a worker's end {who}: use {', '.join(forms)}"
+
+
+def checkText(description: Any) -> None:
+    """
+    Check that a place is described by text, whatever that says.
+
+    @param description: The description.
+
+    @raise TypeError: If it isn't.
+    """
+    if not isinstance(description, str):
+        raise TypeError(
+            f"A place is described by text, such as unix:PATH, not {description!r}"
+        )
