@@ -41,12 +41,12 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from ._asyncworker import AsyncWorker
-    from ._delay import deferToDelay
-    from ._sync import DeferredLock, DeferredTracker
     from .base import TaskQueue
     from .info import Info, showResult
+    from .iteration import deferToDelay
     from .process import ProcessBase, ProcessQueue, ProcessWorker
     from .threads import ThreadQueue, ThreadWorker, deferToThread
+    from .util import DeferredLock, DeferredTracker
     from .wire import WireWorker, WireWorkerUniverse
 
 __all__ = [
@@ -71,8 +71,8 @@ __all__ = [
 #: The module that each public name is defined in.
 _HOMES = {
     "AsyncWorker": "_asyncworker",
-    "DeferredLock": "_sync",
-    "DeferredTracker": "_sync",
+    "DeferredLock": "util",
+    "DeferredTracker": "util",
     "Info": "info",
     "ProcessBase": "process",
     "ProcessQueue": "process",
@@ -82,7 +82,7 @@ _HOMES = {
     "ThreadWorker": "threads",
     "WireWorker": "wire",
     "WireWorkerUniverse": "wire",
-    "deferToDelay": "_delay",
+    "deferToDelay": "iteration",
     "deferToThread": "threads",
     "showResult": "info",
 }

@@ -14,19 +14,20 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ._about import PLAIN, callText, failureText
-from ._calls import isIterator
-from ._log import log
-from ._status import RAN, ErrorText, Status
-from ._task import forWorker, seriesList
+from ._child.calls import isIterator
+from ._child.describe import PLAIN, callText, failureText
+from ._child.status import RAN, ErrorText, Status
+from ._support.checks import seriesList
+from ._support.log import log
 from .errors import WorkerError
-from .interfaces import IPrompt, ITask, ITaskCanceller, IWorker
+from .interfaces import ICancellingWorker, IPrompt, ITask, IWorker
 from .iteration import Deferator, IterationProducer
+from .tasks._task import forWorker
 
 __all__ = ["AsyncWorker"]
 
 
-@implementer(IWorker, IPrompt, ITaskCanceller)
+@implementer(IWorker, IPrompt, ICancellingWorker)
 class AsyncWorker:
     """
     Runs one task at a time in the reactor's thread. The callable may return a
@@ -126,7 +127,7 @@ class AsyncWorker:
 
     def cancelTask(self, task: ITask) -> None:
         """
-        Implement L{ITaskCanceller.cancelTask}: cancel the Deferred that the callable
+        Implement L{ICancellingWorker.cancelTask}: cancel the Deferred that the callable
         has returned.
 
         @param task: The task.

@@ -7,9 +7,9 @@ clients, C{python -m asynqueue.credentials key FILE} a key for one machine.
 
 import sys
 
-from ._wire.keys import Key
-from ._wire.making import main, makeKey, makePair
-from ._wire.tls import TLS
+from .wire._keys import Key
+from .wire._making import main, makeKey, makePair
+from .wire._tls import TLS
 
 __all__ = ["TLS", "Key", "makeKey", "makePair"]
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar, cast
 
-from ._about import (
+from ._child.describe import (
     callText,
     describe,
     errorText,

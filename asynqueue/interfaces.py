@@ -13,13 +13,11 @@ from zope.interface import Attribute, Interface, invariant
 from .errors import InvariantError
 
 __all__ = [
-    "IConnecting",
+    "ICancellingWorker",
+    "IPrefetchingWorker",
     "IPrompt",
-    "IRenewable",
-    "IReplaceable",
-    "ISendsAhead",
+    "IReplaceableWorker",
     "ITask",
-    "ITaskCanceller",
     "IWorker",
 ]
 
@@ -40,7 +38,7 @@ class ITask(Interface):
         """
         Give the task its result. All but the first are ignored.
 
-        @param statusResult: A status byte (L{Status<asynqueue._status.Status>} or
+        @param statusResult: A status byte (L{Status<asynqueue._child.status.Status>} or
             plain C{bytes}) and the result that goes with it.
         """
 
@@ -135,21 +133,7 @@ class IWorker(Interface):
         """
 
 
-class IConnecting(Interface):
-    """
-    A worker that can't be given anything before it's connected to something.
-    """
-
-    def deferUntilReady() -> Deferred[None]:
-        """
-        Wait until the worker is connected.
-
-        @return: A Deferred that fires with C{None} then. It fails if there will be no
-            connection, and the worker has stopped by itself then.
-        """
-
-
-class ITaskCanceller(Interface):
+class ICancellingWorker(Interface):
     """
     A worker that can also stop a task that it has accepted.
     """
@@ -184,40 +168,67 @@ class IPrompt(Interface):
         """
 
 
-class ISendsAhead(IPrompt):
+class IPrefetchingWorker(Interface):
     """
-    A worker that may be given several tasks though it runs one after the other, and
-    that can give those back that it hasn't started.
+    A worker that may be given tasks in advance, though it runs one after the other, and
+    can give those back that it hasn't started.
     """
 
-    demand = Attribute(
-        "Set by whoever hires the worker, where tasks may be given to it ahead: a"
-        " callable that tells how many tasks wait, for each worker. C{None} before."
+    backlogPerWorker: Callable[[], int] | None = Attribute(
+        "Set by the employer: a callable that tells how many tasks wait, for each"
+        " worker. C{None} while the worker isn't hired."
     )
 
-    together = Attribute(
-        "Set by whoever hires the worker: a callable that calls what it's given, and"
-        " has tasks handed out after that, to all that have become ready meanwhile, at"
-        " one go. Until then, something that just calls it."
+    batch: Callable[[Callable[[], object]], object] = Attribute(
+        "Set by the employer: a callable that calls what it's given, and hands tasks"
+        " out after that, to all workers that have become ready meanwhile. Until then,"
+        " something that just calls it."
     )
 
-    def takeBack() -> list[ITask]:
+    def reclaim() -> list[ITask]:
         """
         Give back tasks that have certainly not been started, and won't be.
 
-        Called when there's another worker with nothing to do. Of these tasks, the
-        Deferred from C{run} has fired, or C{ready} has been called, when this returns.
+        Called when another worker is idle. The Deferreds that C{run} has returned for
+        these tasks have fired when this returns.
 
-        @return: The tasks, to be given to any worker. None if it isn't worth it,
-            because the worker is about to start them.
+        @return: The tasks, to be given to any worker. None if the worker is about to
+            start them.
         """
 
 
-class IReplaceable(Interface):
+class IReplaceableWorker(Interface):
     """
     A worker that stands for something that can be lost and made again, as a child
-    process.
+    process or a connection.
     """
+
+    def deferUntilReady() -> Deferred[None]:
+        """
+        Wait until the worker can be given tasks, for instance is connected.
+
+        @return: A Deferred that fires with C{None} then. It fails if that will never
+            be, and the worker has stopped by itself then.
+        """
+
+    def setRecycler(callableObject: Callable[[], object]) -> None:
+        """
+        Take the callable by which the worker can ask to be replaced.
+
+        The worker calls it, without arguments, when it should get no more tasks. It's
+        then told to C{stop}, which it does when it has done what it has accepted, and
+        another is hired in its place.
+
+        @param callableObject: The callable.
+        """
+
+    def updatesApplied(text: str | None) -> None:
+        """
+        Hear how the stored updates have gone that are run before anything else.
+
+        @param text: C{None} if they have gone well, or if there are none. Else, text
+            about the failure; a worker that has done nothing else yet resigns then.
+        """
 
     def replacement() -> Any:
         """
@@ -230,43 +241,17 @@ class IReplaceable(Interface):
             tasks that no other worker is qualified for fail with the exception.
         """
 
-    def deferUntilGone() -> Deferred[None]:
-        """
-        Wait until all resources of the worker are gone, after C{stop} or C{crash}.
-
-        @return: A Deferred that fires with C{None} then.
-        """
-
-
-class IRenewable(IReplaceable):
-    """
-    A replaceable worker that may ask to be replaced before it's lost, and counts how
-    often in a row one like it could not be put to work.
-    """
-
-    def setRenewer(callableObject: Callable[[], object]) -> None:
-        """
-        Take the callable by which the worker can ask to be replaced.
-
-        The worker calls it, without arguments, when it should get no more tasks. It's
-        then told to C{stop}, which it does when it has done what it has accepted, and
-        another is hired in its place.
-
-        @param callableObject: The callable.
-        """
-
-    def broughtUpToDate(text: str | None) -> None:
-        """
-        Hear how the stored updates have gone that are run before anything else.
-
-        @param text: C{None} if they have gone well, or if there are none. Else, text
-            about the failure; a worker that has done nothing else yet resigns then.
-        """
-
-    def anotherTry() -> Any:
+    def retryReplacement() -> Any:
         """
         Make a worker like this one although L{replacement} has seen no use in it, since
         that may have changed. It waits before it starts, each time longer.
 
         @return: The new worker, to be hired.
+        """
+
+    def deferUntilGone() -> Deferred[None]:
+        """
+        Wait until all resources of the worker are gone, after C{stop} or C{crash}.
+
+        @return: A Deferred that fires with C{None} then.
         """

@@ -21,17 +21,17 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
-from ._calls import CallRunner
-from ._status import ErrorText, Status, StatusResult
-from ._task import seriesList
+from ._child.calls import CallRunner
+from ._child.status import ErrorText, Status, StatusResult
+from ._support.checks import seriesList
 from .info import Info
-from .interfaces import ITask, ITaskCanceller, IWorker
+from .interfaces import ICancellingWorker, ITask, IWorker
 from .iteration import Deferator, IterationProducer
 
 __all__ = ["MemoryWorker", "RecordingConsumer"]
 
 
-@implementer(IWorker, ITaskCanceller)
+@implementer(IWorker, ICancellingWorker)
 class MemoryWorker:
     """
     Accepts tasks, and does nothing about them until it's told to.
@@ -160,7 +160,7 @@ class MemoryWorker:
 
     def cancelTask(self, task: ITask) -> None:
         """
-        Implement L{ITaskCanceller.cancelTask}: forget a task, and be ready.
+        Implement L{ICancellingWorker.cancelTask}: forget a task, and be ready.
 
         @param task: The task.
         """

@@ -3,9 +3,9 @@ The workers, in one place: re-exported from the modules where they are defined.
 """
 
 from ._asyncworker import AsyncWorker
-from ._wire.client import WireWorker
 from .interfaces import IWorker
 from .process import ProcessWorker
 from .threads import ThreadWorker
+from .wire._client import WireWorker
 
 __all__ = ["AsyncWorker", "IWorker", "ProcessWorker", "ThreadWorker", "WireWorker"]

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from twisted.internet.base import DelayedCall
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from asynqueue._task import Task
 from asynqueue.base import TaskQueue
+from asynqueue.interfaces import IReplaceableWorker
+from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker
 
 
@@ -134,3 +137,55 @@ class QueueTestCase(SynchronousTestCase):
             order += ids(self.worker)[:1]
             self.worker.complete()
         return order
+
+
+@implementer(IReplaceableWorker)
+class ReplaceableWorker(MemoryWorker):
+    """
+    A worker in memory that can be replaced.
+
+    @ivar texts: What L{updatesApplied} was called with.
+
+    @ivar recycle: Asks for it to be replaced.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str | None] = []
+        self.recycle: Any = None
+
+    def deferUntilReady(self) -> Deferred[None]:
+        """
+        It's ready at once.
+        """
+        return succeed(None)
+
+    def setRecycler(self, callableObject: Any) -> None:
+        """
+        Keep it.
+        """
+        self.recycle = callableObject
+
+    def updatesApplied(self, text: str | None) -> None:
+        """
+        Note the text.
+        """
+        self.texts.append(text)
+
+    def replacement(self) -> Any:
+        """
+        Another of the same class.
+        """
+        return type(self)()
+
+    def retryReplacement(self) -> Any:
+        """
+        Another of the same class.
+        """
+        return type(self)()
+
+    def deferUntilGone(self) -> Deferred[None]:
+        """
+        It's gone at once.
+        """
+        return succeed(None)

@@ -23,9 +23,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from asynqueue._process.claims import Claimer
-from asynqueue._process.framing import Decoder, header
-from asynqueue._process.transport import IReactorChild
+from asynqueue._child.claims import Claimer
+from asynqueue._child.protocol import Decoder, header
+from asynqueue.process._transport import IReactorChild
 
 __all__ = ["FakeProcess", "FakeReactor", "LogLines", "replaceModule"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 
-from asynqueue._threads.loop import ThreadSystem
+from asynqueue.threads._loop import ThreadSystem
 
 __all__ = ["FakeThreads", "ThreadReactor"]
 

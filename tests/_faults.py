@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from asynqueue._process.framing import Kind, header
+from asynqueue._child.protocol import Kind, header
 
 #: What was set up in this interpreter.
 ready: list[Any] = []

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from asynqueue._process.shared import ProcessBase
+from asynqueue._child.processbase import ProcessBase
 
 #: Told to L{remember}, and by L{remembered}.
 memory: list[Any] = []

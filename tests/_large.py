@@ -319,7 +319,7 @@ def dieWhileReading(n: int) -> int:
 
     @return: The process ID.
     """
-    from asynqueue._process import anonymous
+    from asynqueue._child import memfd as anonymous
 
     anonymous._read = partial(_dieAfter, n, anonymous._read)
     return os.getpid()

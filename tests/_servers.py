@@ -24,7 +24,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from asynqueue import TaskQueue
-from asynqueue._reactor import globalReactor
+from asynqueue._support.reactor import globalReactor
 from asynqueue.wire import ServerManager, WireWorker, WireWorkerUniverse
 
 from ._wire import WireTestCase

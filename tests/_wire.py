@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.trial.unittest import TestCase
 
 from asynqueue import TaskQueue
-from asynqueue._reactor import globalReactor
+from asynqueue._support.reactor import globalReactor
 from asynqueue.wire import WireServer, WireWorker, WireWorkerUniverse
 
 __all__ = ["Point", "Secret", "Universe", "WireTestCase", "box"]

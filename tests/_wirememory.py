@@ -15,10 +15,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from asynqueue._wire.clientgate import ClientGate
-from asynqueue._wire.gate import Terms
-from asynqueue._wire.places import Place
 from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse
+from asynqueue.wire._clientgate import ClientGate
+from asynqueue.wire._gate import Terms
+from asynqueue.wire._places import Place
 
 __all__ = [
     "KEY",

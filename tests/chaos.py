@@ -33,7 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from asynqueue import TaskQueue
-from asynqueue.errors import TimeoutError, WorkerLost  # noqa: A004 - the API's name
+from asynqueue.errors import TimeoutError, WorkerLost
 from asynqueue.process import ProcessQueue
 
 from ._chaosjobs import (

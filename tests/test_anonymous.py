@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._process.anonymous}.
+Tests of L{asynqueue._child.memfd}.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from asynqueue._process import anonymous
-from asynqueue._process.anonymous import (
+from asynqueue._child import memfd as anonymous
+from asynqueue._child.memfd import (
     SLICE,
     SharedFile,
     anonymousFile,

@@ -11,11 +11,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from asynqueue._assignment import Assignment, AssignmentFactory
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue._task import Task
 from asynqueue.errors import ImplementationError
 from asynqueue.interfaces import IWorker
+from asynqueue.tasks._assignment import Assignment, AssignmentFactory
+from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker
 
 from ._cases import ids, same, task, turn
@@ -607,9 +607,9 @@ class AssignmentFactoryTests(SynchronousTestCase):
             other.ready()
             self.worker.ready()
             self.assertEqual([first[1].accepted, waiting[1].accepted], [True, False])
-            self.factory.together(lambda: sooner.append(self.add(priority=3)))
+            self.factory.batch(lambda: sooner.append(self.add(priority=3)))
 
-        self.factory.together(together)
+        self.factory.batch(together)
         self.assertEqual(other.running, [first[1], *sooner])
         self.assertEqual(self.worker.running, [first[0], waiting[1]])
 
@@ -619,7 +619,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         """
         self.factory.request(self.worker, None)
         with self.assertRaises(ZeroDivisionError):
-            self.factory.together(lambda: self.add(1 // 0))
+            self.factory.batch(lambda: self.add(1 // 0))
         self.assertEqual(self.worker.running, [])
         job = self.add()
         self.assertEqual(self.worker.running, [job])

@@ -13,11 +13,11 @@ from zope.interface import implementer
 from zope.interface.verify import verifyClass, verifyObject
 
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue._status import Status
-from asynqueue._task import Task
+from asynqueue._child.status import Status
 from asynqueue.errors import WorkerError
-from asynqueue.interfaces import IPrompt, ITaskCanceller, IWorker
+from asynqueue.interfaces import ICancellingWorker, IPrompt, IWorker
 from asynqueue.iteration import Deferator, IterationProducer
+from asynqueue.tasks._task import Task
 from asynqueue.testing import RecordingConsumer
 
 from ._cases import same, task
@@ -112,7 +112,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         """
         It's a worker that can cancel tasks.
         """
-        for interface in (IWorker, IPrompt, ITaskCanceller):
+        for interface in (IWorker, IPrompt, ICancellingWorker):
             verifyClass(interface, AsyncWorker)
             verifyObject(interface, self.worker)
         IWorker.validateInvariants(self.worker)

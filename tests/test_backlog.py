@@ -10,8 +10,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._backlog import Backlog
-from asynqueue._task import Task
+from asynqueue.tasks._backlog import Backlog
+from asynqueue.tasks._task import Task
 
 from ._cases import task
 

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from asynqueue import base
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue._status import Status
+from asynqueue._child.status import Status
 from asynqueue.base import TaskQueue
 from asynqueue.errors import (
     ImplementationError,

@@ -13,14 +13,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue._status import ErrorText
+from asynqueue._child.status import ErrorText
 from asynqueue.base import TaskQueue
-from asynqueue.errors import (
-    RemoteTraceback,
-    TimeoutError,  # noqa: A004 - the name of the API
-    WorkerError,
-    WorkerLost,
-)
+from asynqueue.errors import RemoteTraceback, TimeoutError, WorkerError, WorkerLost
 from asynqueue.testing import MemoryWorker
 
 from ._cases import QueueTestCase, logged, same

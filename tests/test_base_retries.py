@@ -10,11 +10,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue.errors import (
-    QueueStopped,
-    TimeoutError,  # noqa: A004 - the name of the API
-    WorkerLost,
-)
+from asynqueue.errors import QueueStopped, TimeoutError, WorkerLost
 from asynqueue.testing import MemoryWorker
 
 from ._cases import QueueTestCase, ids, same

@@ -7,19 +7,16 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from zope.interface import implementer
 
 from asynqueue._asyncworker import AsyncWorker
 from asynqueue.base import TaskQueue
 from asynqueue.errors import QueueRunError, QueueStopped, WorkerLost
-from asynqueue.interfaces import IReplaceable
 from asynqueue.testing import MemoryWorker
 
-from ._cases import QueueTestCase, ids, same
+from ._cases import QueueTestCase, ReplaceableWorker, ids, same
 
 
-@implementer(IReplaceable)
-class Replaceable(MemoryWorker):
+class Replaceable(ReplaceableWorker):
     """
     A worker that another takes the place of when it's lost.
 
@@ -32,24 +29,12 @@ class Replaceable(MemoryWorker):
 
     def replacement(self) -> Any:
         """
-        Name the one who takes its place.
-
-        @return: It.
+        The next of them.
         """
         heir = self.heirs.pop(0)
         if isinstance(heir, Exception):
             raise heir
         return heir
-
-    def deferUntilGone(self) -> Deferred[None]:
-        """
-        Be gone.
-
-        @return: A Deferred that has fired.
-        """
-        d: Deferred[None] = Deferred()
-        d.callback(None)
-        return d
 
 
 class ShutdownTests(QueueTestCase):

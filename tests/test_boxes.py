@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._process.boxes}, and of both sides of a file, which are in one
+Tests of L{asynqueue._child.boxes}, and of both sides of a file, which are in one
 process here.
 """
 
@@ -16,15 +16,15 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from asynqueue._process import inbox, outbox
-from asynqueue._process.anonymous import SLICE, SharedFile, anonymousFile
-from asynqueue._process.boxes import Boxes
-from asynqueue._process.inbox import Arrival, Inbox
-from asynqueue._process.outbox import KEPT, Outbox
-from asynqueue._process.parcels import COUNT, ENTRY, INLINE, THRESHOLD, What
-from asynqueue._process.payloads import dumpsLarge
-from asynqueue._process.pickling import Packed
-from asynqueue._process.regions import PAGE
+from asynqueue._child import inbox, outbox
+from asynqueue._child.boxes import Boxes
+from asynqueue._child.inbox import Arrival, Inbox
+from asynqueue._child.memfd import SLICE, SharedFile, anonymousFile
+from asynqueue._child.outbox import KEPT, Outbox
+from asynqueue._child.parcels import COUNT, ENTRY, INLINE, THRESHOLD, What
+from asynqueue._child.payloads import dumpsLarge
+from asynqueue._child.pickling import Packed
+from asynqueue._child.regions import PAGE
 
 from ._fakes import replaceModule
 

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._calls}.
+Tests of L{asynqueue._child.calls}.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue import _calls
-from asynqueue._calls import CallRunner, isIterator, o2p, p2o
-from asynqueue._status import ErrorText, Status
+from asynqueue._child import calls as _calls
+from asynqueue._child.calls import CallRunner, isIterator, o2p, p2o
+from asynqueue._child.status import ErrorText, Status
 
 
 def add(a: int, b: int = 0) -> int:
@@ -570,7 +570,7 @@ class ImportTests(SynchronousTestCase):
         """
         program = (
             "import sys\n"
-            "from asynqueue._calls import CallRunner, o2p\n"
+            "from asynqueue._child.calls import CallRunner, o2p\n"
             "run = CallRunner()\n"
             "print(run((pow, (2, 3), {}))[1], run((iter, ([],), {}))[0].value,"
             " run((int, ('x',), {}))[1].exception)\n"

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._delay}.
+Tests of L{asynqueue.iteration._delay}.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._delay import Delay, deferToDelay
+from asynqueue.iteration._delay import Delay, deferToDelay
 
 
 class DeferToDelayTests(SynchronousTestCase):

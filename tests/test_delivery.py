@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._process.delivery}, and of workers whose arguments and results are
+Tests of L{asynqueue.process._delivery}, and of workers whose arguments and results are
 large. Children and threads are played by the test.
 """
 
@@ -15,16 +15,17 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import ProcessQueue, ProcessWorker, errors
-from asynqueue._process import anonymous, delivery
-from asynqueue._process.anonymous import SLICE
-from asynqueue._process.boxes import Boxes
-from asynqueue._process.delivery import Delivery, Shipment
-from asynqueue._process.framing import SECONDS, Kind
-from asynqueue._process.parcels import THRESHOLD
-from asynqueue._process.payloads import dumpsLarge, loads
-from asynqueue._process.pickling import Packed
-from asynqueue._process.states import State
-from asynqueue._status import Status
+from asynqueue._child import memfd as anonymous
+from asynqueue._child.boxes import Boxes
+from asynqueue._child.memfd import SLICE
+from asynqueue._child.parcels import THRESHOLD
+from asynqueue._child.payloads import dumpsLarge, loads
+from asynqueue._child.pickling import Packed
+from asynqueue._child.protocol import SECONDS, Kind
+from asynqueue._child.status import Status
+from asynqueue.process import _delivery as delivery
+from asynqueue.process._delivery import Delivery, Shipment
+from asynqueue.process._states import State
 
 from . import _jobs as jobs
 from ._fakes import FakeProcess, FakeReactor
@@ -697,7 +698,7 @@ class ArgumentTests(LargeCase):
         The time that it takes to copy them counts as seen here.
         """
         clock = [10.0]
-        from asynqueue._process import worker
+        from asynqueue.process import _worker as worker
 
         self.patch(worker, "perf_counter", lambda: clock[0])
         self.worker.run(self.large())
@@ -746,7 +747,7 @@ class ArgumentTests(LargeCase):
         Tasks behind it are taken back, if it takes long, and it itself isn't.
         """
         clock = [10.0]
-        from asynqueue._process import worker
+        from asynqueue.process import _worker as worker
 
         self.patch(worker, "perf_counter", lambda: clock[0])
         self.sender.hello()
@@ -754,9 +755,9 @@ class ArgumentTests(LargeCase):
         task, other = self.large(), self.task(len, 1)
         self.worker.run(task)
         ready = self.worker.run(other)
-        self.assertEqual(self.worker.takeBack(), [])
+        self.assertEqual(self.worker.reclaim(), [])
         clock[0] += 1
-        self.assertEqual(self.worker.takeBack(), [other])
+        self.assertEqual(self.worker.reclaim(), [other])
         self.successResultOf(ready)
         self.work()
         self.assertEqual(len(self.calls()), 1)
@@ -767,7 +768,7 @@ class ArgumentTests(LargeCase):
         Nothing would have it sent otherwise.
         """
         clock = [10.0]
-        from asynqueue._process import worker
+        from asynqueue.process import _worker as worker
 
         self.patch(worker, "perf_counter", lambda: clock[0])
         self.sender.hello()
@@ -778,7 +779,7 @@ class ArgumentTests(LargeCase):
         self.sender.result(1, 1)
         self.reactor.serve()
         clock[0] += 1
-        self.assertEqual(self.worker.takeBack(), [ahead, task])
+        self.assertEqual(self.worker.reclaim(), [ahead, task])
         for ready in readies:
             self.successResultOf(ready)
         self.worker.run(task)

@@ -1,6 +1,6 @@
 """
-Tests of how exceptions get from a child to its parent, by L{asynqueue._process.raised}
-and L{asynqueue._process.exceptions}.
+Tests of how exceptions get from a child to its parent, by L{asynqueue._child.raised}
+and L{asynqueue.process._exceptions}.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import errors
-from asynqueue._policy import failureOf
-from asynqueue._process.exceptions import rebuild
-from asynqueue._process.payloads import NotPicklable, loads
-from asynqueue._process.raised import dumpsException
+from asynqueue._child.payloads import NotPicklable, loads
+from asynqueue._child.raised import dumpsException
+from asynqueue.base._policy import failureOf
 from asynqueue.errors import (
     RemoteTraceback,
     SerializationError,
     WorkerError,
     WorkerLost,
 )
+from asynqueue.process._exceptions import rebuild
 
 #: C{ExceptionGroup}, or C{None} before Python 3.11.
 Group: Any = getattr(builtins, "ExceptionGroup", None)

@@ -27,45 +27,49 @@ PUBLIC = {
         WorkerStartError
     """,
     "tasks": """
-        Assignment=_assignment AssignmentFactory=_assignment Task=_task
-        TaskFactory=_task TaskHandler
+        Assignment=tasks._assignment AssignmentFactory=tasks._assignment
+        Task=tasks._task TaskFactory=tasks._task TaskHandler=tasks._handler
     """,
     "base": """
-        LoadInfoProducer=_load Priority=_priority Queue=_queue TaskQueue
+        LoadInfoProducer=base._load Priority=base._priority Queue=base._queue
+        TaskQueue=base._taskqueue
     """,
     "workers": """
-        AsyncWorker=_asyncworker IWorker=interfaces ProcessWorker=_process.worker
-        ThreadWorker=_threads.worker WireWorker=_wire.client
+        AsyncWorker=_asyncworker IWorker=interfaces ProcessWorker=process._worker
+        ThreadWorker=threads._worker WireWorker=wire._client
     """,
     "wire": """
-        ChunkyString=_wire.chunks GetNext=_wire.commands Key=_wire.keys
-        RunTask=_wire.commands TLS=_wire.tls
-        ServerManager=_wire.manager
-        WireRunner=_wire.runner WireServer=_wire.server WireWorker=_wire.client
-        WireWorkerUniverse=_wire.universe runServer=_wire.server
+        ChunkyString=wire._chunks GetNext=wire._commands Key=wire._keys
+        RunTask=wire._commands TLS=wire._tls ServerManager=wire._manager
+        WireRunner=wire._runner WireServer=wire._server WireWorker=wire._client
+        WireWorkerUniverse=wire._universe runServer=wire._server
     """,
     "credentials": """
-        Key=_wire.keys TLS=_wire.tls makeKey=_wire.making makePair=_wire.making
+        Key=wire._keys TLS=wire._tls makeKey=wire._making makePair=wire._making
     """,
     "null": "NullQueue",
     "process": """
-        ProcessBase=_process.shared ProcessQueue ProcessWorker=_process.worker
+        ProcessBase=_child.processbase ProcessQueue=process._queue
+        ProcessWorker=process._worker
     """,
     "threads": """
-        Consumerator=_threads.consumerator Filerator=_threads.filerator
-        IterationGetter=_threads.getter IterationStopper=_threads.getter
-        OrderedItemProducer=_threads.ordered PoolUser=_threads.pool TaskQueue=base
-        ThreadLooper=_threads.looper ThreadQueue ThreadWorker=_threads.worker
-        deferToThread
+        Consumerator=threads._consumerator Filerator=threads._filerator
+        IterationGetter=threads._getter IterationStopper=threads._getter
+        OrderedItemProducer=threads._ordered PoolUser=threads._pool
+        TaskQueue=base._taskqueue ThreadLooper=threads._looper
+        ThreadQueue=threads._queue ThreadWorker=threads._worker
+        deferToThread=threads._queue
     """,
     "iteration": """
-        Deferator=_deferator Delay=_delay IterationProducer=_producer
-        ListConsumer=_listconsumer Prefetcherator=_prefetcherator
-        deferToDelay=_delay isIterator=_calls iteratorToProducer=_producer
+        Deferator=iteration._deferator Delay=iteration._delay
+        IterationProducer=iteration._producer ListConsumer=iteration._listconsumer
+        Prefetcherator=iteration._prefetcherator deferToDelay=iteration._delay
+        isIterator=_child.calls iteratorToProducer=iteration._producer
     """,
     "util": """
-        CallRunner=_calls DeferredLock=_sync DeferredTracker=_sync
-        callAfterDeferred=_sync killProcess=_kill o2p=_calls p2o=_calls
+        CallRunner=_child.calls DeferredLock=util._sync DeferredTracker=util._sync
+        callAfterDeferred=util._sync killProcess=util._kill o2p=_child.calls
+        p2o=_child.calls
     """,
     "testing": "MemoryWorker RecordingConsumer",
     "info": "Converter Info hashIt showResult whichThread",
@@ -249,5 +253,7 @@ class ImportTests(SynchronousTestCase):
         """
         What children import at their start imports no Twisted.
         """
-        modules = "import asynqueue._calls, asynqueue._status, asynqueue.info"
+        modules = (
+            "import asynqueue._child.calls, asynqueue._child.status, asynqueue.info"
+        )
         self.assertEqual(fresh(f"{modules}\n{REPORT}"), "False False 1")

@@ -15,8 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SkipTest
 
 from asynqueue import ProcessQueue, errors
-from asynqueue._process import delivery
-from asynqueue._process.parcels import THRESHOLD
+from asynqueue._child.parcels import THRESHOLD
+from asynqueue.process import _delivery as delivery
 
 from . import _faults as faults, _large as large
 from .test_faults import FaultCase, freeze
@@ -293,7 +293,7 @@ class LimitFaultTests(FaultCase):
         """
         16: A result for which there's no memory here fails, and nothing else does.
         """
-        from asynqueue._process import inbox
+        from asynqueue._child import inbox
 
         q = self.queue()
         pid = await self.pidOf(q)

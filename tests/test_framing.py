@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._process.framing}.
+Tests of L{asynqueue._child.protocol}.
 """
 
 from __future__ import annotations
@@ -8,14 +8,7 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._process.framing import (
-    HEADER,
-    LARGEST,
-    Decoder,
-    FrameError,
-    Kind,
-    header,
-)
+from asynqueue._child.protocol import HEADER, LARGEST, Decoder, FrameError, Kind, header
 
 
 def frame(kind: int, number: int, payload: bytes) -> bytes:

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue.info}, and of the texts in L{asynqueue._about}.
+Tests of L{asynqueue.info}, and of the texts in L{asynqueue._child.describe}.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from asynqueue._about import callText, describe, isDeferred, nameOf
+from asynqueue._child.describe import callText, describe, isDeferred, nameOf
 from asynqueue.errors import RemoteTraceback
 from asynqueue.info import Converter, Info, hashIt, showResult, whichThread
 

@@ -17,8 +17,8 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SkipTest
 
 from asynqueue import AsyncWorker, ProcessQueue, TaskQueue, ThreadQueue
-from asynqueue._process.outbox import KEPT
-from asynqueue._process.parcels import THRESHOLD
+from asynqueue._child.outbox import KEPT
+from asynqueue._child.parcels import THRESHOLD
 
 from . import _large as large
 from .test_integration_process import ChildrenTestCase, reactor

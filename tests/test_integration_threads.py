@@ -21,17 +21,8 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 import asynqueue
-from asynqueue.errors import (
-    QueueStopped,
-    ThreadError,
-    TimeoutError,  # noqa: A004 - the name of the API
-)
-from asynqueue.iteration import (
-    Deferator,
-    IterationProducer,
-    ListConsumer,
-    deferToDelay,
-)
+from asynqueue.errors import QueueStopped, ThreadError, TimeoutError
+from asynqueue.iteration import Deferator, IterationProducer, ListConsumer, deferToDelay
 from asynqueue.threads import (
     Consumerator,
     Filerator,

@@ -15,7 +15,6 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue import _deferator
 from asynqueue.errors import NotReadyError
 from asynqueue.iteration import (
     BufferedSource,
@@ -25,6 +24,7 @@ from asynqueue.iteration import (
     PlentifulSource,
     Prefetcherator,
     PromptSource,
+    _deferator,
 )
 
 

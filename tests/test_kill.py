@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._kill}.
+Tests of L{asynqueue.util._kill}.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.runtime import platform
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from asynqueue import _kill
-from asynqueue._kill import killProcess
+from asynqueue.util import _kill
+from asynqueue.util._kill import killProcess
 
 #: A child that says when it's ready, and ends when its input does.
 GENTLE = "import sys; print(flush=True); sys.stdin.read()"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -14,107 +15,41 @@ import asynqueue
 
 PACKAGE = Path(asynqueue.__file__).parent
 
-#: A layer a line, lowest first. Modules import from lower lines only, and their
-#: packages' C{__init__} counts as a module. The root package is above all.
+#: A layer a line, lowest first: modules at the root, and folders. Modules import from
+#: lower lines, and from their own folder. The root package is above all.
 LAYERS = """
-_version errors _status _about _ended _process _process.shared _threads _wire
-_mainmodule _process.claims _process.regions _process.pickling _process.anonymous
-_process.parcels _process.states
-_reactor _log interfaces _process.framing _process.payloads _process.memory
-_calls _chunks info _delay _kill _sync _output _process.raised _process.starts
-_process.stream
-_process.options _process.outbox _process.inbox
-_process.boxes
-_sources _process.universe _process.exceptions _process.delivery
-_threads.loop _threads.channel _process.transport _process.jobs _process.answers
-_feed _process.reactorchild _process.handle
-_handout
-_deferator _process.loop
-_prefetcherator _producer _listconsumer _process.child
+_version errors
+_child
+interfaces _support info
 iteration
-_faraway
-_process.iteration _threads.iteration
-_threads.call
-_threads.looper
-_threads.pool
-_threads.getter
-_threads.consumerator _threads.filerator
-_threads.ordered
-_task _load _priority
-_backlog _policy _mapping
-_assignment _callopts
 tasks
-_outcome _queue
 base
-_asyncworker _process.worker _threads.worker
-_wire.logs
-_wire.plain _wire.chunks _wire.commands _wire.limits _wire.slots _wire.universe
-_wire.encoder _wire.decoder _wire.places _wire.private _wire.doors
-_wire.values _wire.peer _wire.keys _wire.certificates
-_wire.tls
-_wire.making _wire.gate _wire.setup
-_wire.raised _wire.pushing _wire.iteration _wire.runner _wire.servergate
-_wire.clientgate
-_wire.served _wire.link _wire.ends _wire.serverprocess
-_wire.client _wire.server
-_wire.command _wire.managed _wire.localserver
-_wire.child _wire.manager _wire.tap
-null process threads
-util workers wire credentials
+_asyncworker threads
+process wire
+null workers util credentials
 testing
 """
 
 #: Modules that only re-export, for users.
-FACADES = {"credentials", "util", "workers", "wire"}
+FACADES = {"credentials", "util", "workers"}
 
 #: Modules that are run, and would exist twice if they were imported as well.
-RUNNABLE = {"_process.child", "_wire.child"}
+RUNNABLE = {"_child.child", "wire._child", "wire.__main__"}
 
-#: The kinds of workers. Each has modules of its own, named so or C{_}so.
-KINDS = {"asyncworker", "dask", "executor", "process", "threads", "wire"}
+#: The kinds of workers. Nothing in one imports another, but for what is shared.
+KINDS = {"_asyncworker", "process", "threads", "wire"}
 
 #: Modules of one kind that others may import: threads for whatever needs one.
-SHARED = {"_threads.looper"}
+SHARED = {"threads._looper"}
 
-#: Modules that children import when they start, so nothing but the standard library
-#: and each other.
-LIGHT = {
-    "",
-    "_about",
-    "_calls",
-    "_chunks",
-    "_mainmodule",
-    "_process",
-    "_process.anonymous",
-    "_process.boxes",
-    "_process.child",
-    "_process.claims",
-    "_process.framing",
-    "_process.inbox",
-    "_process.loop",
-    "_process.outbox",
-    "_process.parcels",
-    "_process.payloads",
-    "_process.pickling",
-    "_process.raised",
-    "_process.regions",
-    "_process.shared",
-    "_process.stream",
-    "_process.universe",
-    "_status",
-    "_version",
-    "info",
-}
-
-#: A module that children import only if they are to have a reactor.
-REACTOR_CHILD = "_process.reactorchild"
+#: A module that children import only if they are to have a reactor. It may import what
+#: is above its folder.
+REACTOR_CHILD = "_child.reactorloop"
 
 
 def layers() -> dict[str, int]:
     """
-    Read the table.
-
-    @return: The number of its layer for each module.
+    Read the table: the number of its layer for each module at the root, and folder.
     """
     lines = LAYERS.split("\n")
     return {name: i for i, line in enumerate(lines) for name in line.split()}
@@ -122,14 +57,17 @@ def layers() -> dict[str, int]:
 
 def nameOf(path: Path) -> str:
     """
-    Name a module as it's named in the table.
-
-    @param path: The module's file.
-
-    @return: Its dotted name without that of the root package, which itself is C{""}.
+    Give the dotted name of a module without that of the root package, itself C{""}.
     """
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def top(module: str) -> str:
+    """
+    Give the part of a module's name that stands in the table.
+    """
+    return module.partition(".")[0]
 
 
 def imported(package: tuple[str, ...], source: str) -> Iterator[str]:
@@ -152,18 +90,6 @@ def imported(package: tuple[str, ...], source: str) -> Iterator[str]:
             base = above if node.level else ()
             names = (*base, *((node.module,) if node.module else ()))
             yield from (".".join((*names, alias.name)) for alias in node.names)
-
-
-def kindOf(module: str) -> str | None:
-    """
-    Tell which kind of worker a module belongs to.
-
-    @param module: The module's name.
-
-    @return: The kind, or C{None}.
-    """
-    top = module.partition(".")[0].lstrip("_")
-    return top if top in KINDS else None
 
 
 class ImportedTests(SynchronousTestCase):
@@ -211,9 +137,9 @@ class LayerTests(SynchronousTestCase):
         for module, path in sorted(paths.items()):
             package = path.relative_to(PACKAGE).parent.parts
             for name in imported(package, path.read_text(encoding="utf-8")):
-                top, _, rest = name.partition(".")
-                if top != "asynqueue":
-                    self.outside.append((module, top))
+                root, _, rest = name.partition(".")
+                if root != "asynqueue":
+                    self.outside.append((module, root))
                     continue
                 while rest not in self.modules:
                     rest = rest.rpartition(".")[0]
@@ -221,19 +147,39 @@ class LayerTests(SynchronousTestCase):
 
     def test_complete(self) -> None:
         """
-        The table has each module of the package once, and no other.
+        The table has each module at the root and each folder once, and no other.
         """
         names = LAYERS.split()
-        self.assertEqual(sorted(names), sorted(self.modules - {""}))
+        self.assertEqual(sorted(names), sorted({top(m) for m in self.modules} - {""}))
 
     def test_downwards(self) -> None:
         """
-        A module imports only from layers below its own.
+        A module imports only from layers below its own, and from its own folder.
         """
         rank = layers()
         rank[""] = len(rank)
-        wrong = [(m, t) for m, t in self.edges if t and rank[t] >= rank[m]]
+        wrong = [
+            (m, t)
+            for m, t in self.edges
+            if t
+            and m != REACTOR_CHILD
+            and top(m) != top(t)
+            and rank[top(t)] >= rank[top(m)]
+        ]
         self.assertEqual(wrong, [])
+
+    def test_acyclic(self) -> None:
+        """
+        No modules import one another in a circle, neither within a folder.
+        """
+        graph: dict[str, set[str]] = {module: set() for module in self.modules}
+        for module, target in self.edges:
+            if module and target:
+                graph[module].add(target)
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            self.fail(" -> ".join(error.args[1]))
 
     def test_root(self) -> None:
         """
@@ -257,12 +203,10 @@ class LayerTests(SynchronousTestCase):
         """
         No module of one kind of worker imports one of another kind.
         """
-
         wrong = [
             (m, t)
             for m, t in self.edges
-            if m not in FACADES and t not in SHARED
-            if kindOf(m) and kindOf(t) not in (None, kindOf(m))
+            if {top(m), top(t)} <= KINDS and top(m) != top(t) and t not in SHARED
         ]
         self.assertEqual(wrong, [])
 
@@ -271,8 +215,9 @@ class LayerTests(SynchronousTestCase):
         What children import at their start imports neither Twisted nor anything else
         that takes its time.
         """
+        light = {m for m in self.modules if top(m) == "_child"} - {REACTOR_CHILD}
+        light |= {"", "info", "_version"}
         heavy = {"attr", "attrs", "twisted", "zope", "numpy"}
-        light = LIGHT & self.modules
         self.assertEqual(
             [e for e in self.outside if e[0] in light and e[1] in heavy], []
         )

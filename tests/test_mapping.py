@@ -13,9 +13,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue._chunks import DONE, runChunk
-from asynqueue._mapping import progressOf
+from asynqueue._child.chunks import DONE, runChunk
 from asynqueue.base import TaskQueue
+from asynqueue.base._mapping import progressOf
 from asynqueue.errors import QueueRunError, QueueStopped
 
 

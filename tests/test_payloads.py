@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._process.payloads}.
+Tests of L{asynqueue._child.payloads}.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._mainmodule import preparation
-from asynqueue._process.payloads import (
+from asynqueue._child.mainmodule import preparation
+from asynqueue._child.payloads import (
     NotPicklable,
     cut,
     dumps,

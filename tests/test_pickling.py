@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._process.pickling}.
+Tests of L{asynqueue._child.pickling}.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._process import pickling
-from asynqueue._process.payloads import NotPicklable, dumpsLarge
-from asynqueue._process.pickling import (
+from asynqueue._child import pickling
+from asynqueue._child.payloads import NotPicklable, dumpsLarge
+from asynqueue._child.pickling import (
     LARGE,
     PROTOCOL,
     Packed,

@@ -16,14 +16,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
 
 from asynqueue import ProcessQueue, ProcessWorker, errors
-from asynqueue._process import worker as processworker
-from asynqueue._process.claims import Claimer, Claims
-from asynqueue._process.framing import Kind
-from asynqueue._process.jobs import AHEAD_SECONDS, Pace
-from asynqueue._process.payloads import loads
-from asynqueue._process.states import State
-from asynqueue._status import Status
-from asynqueue.interfaces import ISendsAhead
+from asynqueue._child.claims import Claimer, Claims
+from asynqueue._child.payloads import loads
+from asynqueue._child.protocol import Kind
+from asynqueue._child.status import Status
+from asynqueue.interfaces import IPrefetchingWorker
+from asynqueue.process import _worker as processworker
+from asynqueue.process._jobs import AHEAD_SECONDS, Pace
+from asynqueue.process._states import State
 from asynqueue.tasks import Task
 
 from . import _jobs as jobs
@@ -66,8 +66,8 @@ class ClaimsTests(SynchronousTestCase):
         """
         self.claims.offer([1, 2, 3])
         self.assertTrue(self.claimer.claim(1))
-        self.assertEqual(self.claims.takeBack(), {2, 3})
-        self.assertEqual(self.claims.takeBack(), set())
+        self.assertEqual(self.claims.reclaim(), {2, 3})
+        self.assertEqual(self.claims.reclaim(), set())
         self.assertFalse(self.claimer.claim(2))
 
     def test_another(self) -> None:
@@ -76,12 +76,12 @@ class ClaimsTests(SynchronousTestCase):
         offered since, gets that when it asks for it.
         """
         self.claims.offer([1, 2])
-        self.claims.takeBack()
+        self.claims.reclaim()
         self.claims.offer([3, 4])
         self.assertFalse(self.claimer.claim(1))
         self.assertFalse(self.claimer.claim(2))
         self.assertTrue(self.claimer.claim(3))
-        self.assertEqual(self.claims.takeBack(), {4})
+        self.assertEqual(self.claims.reclaim(), {4})
 
     def test_closed(self) -> None:
         """
@@ -93,7 +93,7 @@ class ClaimsTests(SynchronousTestCase):
         self.claims.close()
         self.claims.close()
         self.claims.offer([1])
-        self.assertEqual(self.claims.takeBack(), set())
+        self.assertEqual(self.claims.reclaim(), set())
         self.assertFalse(Claimer(reader).claim(1))
 
 
@@ -241,8 +241,8 @@ class AheadTests(WorkerCase):
         """
         It provides what such workers provide.
         """
-        verifyClass(ISendsAhead, ProcessWorker)
-        self.assertIsNone(self.worker.demand)
+        verifyClass(IPrefetchingWorker, ProcessWorker)
+        self.assertIsNone(self.worker.backlogPerWorker)
 
     def test_together(self) -> None:
         """
@@ -258,7 +258,7 @@ class AheadTests(WorkerCase):
             f()
             results.append("end")
 
-        self.worker.together = together
+        self.worker.batch = together
         for number in (1, 2, 3):
             self.answer(number)
         self.reactor.serve()
@@ -442,22 +442,22 @@ class AheadTests(WorkerCase):
         Tasks are given back if the child has been at one for long, and it gets no more
         ahead until it proves quick again.
         """
-        self.worker.demand = lambda: 100
+        self.worker.backlogPerWorker = lambda: 100
         self.begun(1)
-        self.assertEqual(self.worker.takeBack(), self.tasks[1:])
+        self.assertEqual(self.worker.reclaim(), self.tasks[1:])
         for d in self.ready[1:]:
             self.successResultOf(d)
         self.assertNoResult(self.ready[0])
         self.assertEqual(self.worker.capacity, 1)
         self.assertFalse(self.process.claim(2))
-        self.assertEqual(self.worker.takeBack(), [])
+        self.assertEqual(self.worker.reclaim(), [])
 
     def test_notTakenBack(self) -> None:
         """
         They aren't if it has only just begun one.
         """
         self.worker._jobs[0].since += 1000
-        self.assertEqual(self.worker.takeBack(), [])
+        self.assertEqual(self.worker.reclaim(), [])
         self.assertTrue(self.process.claim(2))
 
     def test_updatesStay(self) -> None:
@@ -469,7 +469,7 @@ class AheadTests(WorkerCase):
         self.worker.run(update)
         self.numbers()
         self.begun(1)
-        self.assertEqual(self.worker.takeBack(), self.tasks[1:])
+        self.assertEqual(self.worker.reclaim(), self.tasks[1:])
         self.assertEqual(self.numbers(), [5])
         self.assertTrue(self.process.claim(5))
         self.answer(1)
@@ -504,7 +504,7 @@ class AheadTests(WorkerCase):
         How many it wants depends on how many wait, and how long they take.
         """
         waiting = 0
-        self.worker.demand = lambda: waiting
+        self.worker.backlogPerWorker = lambda: waiting
         capacities = []
         for number, waiting in enumerate((0, 3, 1000), 1):  # noqa: B007 - it's used
             self.answer(number)
@@ -525,7 +525,7 @@ class AheadTests(WorkerCase):
         sender: Sender = self.child()
         sender.hello()
         self.reactor.serve()
-        worker.demand = lambda: 1000
+        worker.backlogPerWorker = lambda: 1000
         worker.run(self.task())
         sender.result(1, None, 1e-6)
         self.reactor.serve()

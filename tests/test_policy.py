@@ -12,8 +12,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._policy import ErrorPolicy, TaskFailure, failureOf
-from asynqueue._status import ErrorText
+from asynqueue._child.status import ErrorText
+from asynqueue.base._policy import ErrorPolicy, TaskFailure, failureOf
 from asynqueue.errors import RemoteTraceback, WorkerError
 
 from ._cases import logged

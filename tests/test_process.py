@@ -17,17 +17,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass, verifyObject
 
 from asynqueue import ProcessBase, ProcessQueue, ProcessWorker, errors
-from asynqueue._process import memory
-from asynqueue._process.framing import COUNT, SECONDS, Kind
-from asynqueue._process.memory import residentSize
-from asynqueue._process.payloads import dumps, loads
-from asynqueue._process.raised import dumpsException
-from asynqueue._process.starts import Starts
-from asynqueue._process.states import State
-from asynqueue._process.stream import WAITS
-from asynqueue._status import Status
-from asynqueue.interfaces import IReplaceable, ITaskCanceller, IWorker
+from asynqueue._child import protocol
+from asynqueue._child.payloads import dumps, loads
+from asynqueue._child.protocol import COUNT, SECONDS, Kind
+from asynqueue._child.raised import dumpsException
+from asynqueue._child.status import Status
+from asynqueue._child.stream import WAITS
+from asynqueue.interfaces import ICancellingWorker, IReplaceableWorker, IWorker
 from asynqueue.iteration import Deferator
+from asynqueue.process import _memory as memory
+from asynqueue.process._memory import residentSize
+from asynqueue.process._starts import Starts
+from asynqueue.process._states import State
 from asynqueue.tasks import Task
 
 from . import _jobs as jobs
@@ -192,7 +193,7 @@ class WorkerTests(WorkerCase):
         """
         It provides what workers of its kind provide.
         """
-        for interface in (IWorker, ITaskCanceller, IReplaceable):
+        for interface in (IWorker, ICancellingWorker, IReplaceableWorker):
             verifyObject(interface, self.worker)
             verifyClass(interface, ProcessWorker)
         IWorker.validateInvariants(self.worker)
@@ -898,7 +899,7 @@ class ReplacementTests(WorkerCase):
         )
         self.child().hello()
         self.reactor.serve()
-        worker.broughtUpToDate(None)
+        worker.updatesApplied(None)
         self.reactor.processes[-1].end(1)
         other = worker.replacement()
         self.assertEqual(other.iQualified, ["mine"])
@@ -914,7 +915,7 @@ class ReplacementTests(WorkerCase):
         worker = ProcessWorker(reactor=self.reactor)
         self.child().hello()
         self.reactor.serve()
-        worker.broughtUpToDate(None)
+        worker.updatesApplied(None)
         self.reactor.processes[-1].end(1)
         worker.replacement()
         self.assertEqual(len(self.reactor.processes), 2)
@@ -1432,7 +1433,7 @@ class ProgramTests(SynchronousTestCase):
         """
         before = signal.getsignal(signal.SIGINT)
         self.addCleanup(signal.signal, signal.SIGINT, before)
-        path = Path(memory.__file__).with_name("child.py")
+        path = Path(protocol.__file__).with_name("child.py")
         space: dict[str, Any] = {"__name__": "child", "__file__": str(path)}
         exec(compile(path.read_text(encoding="utf-8"), path, "exec"), space)
         self.assertIn("sys", space)

@@ -11,17 +11,16 @@ from typing import Any
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 from zope.interface.verify import verifyClass
 
 from asynqueue import AsyncWorker, ProcessQueue, ProcessWorker, TaskQueue, errors
-from asynqueue._process.options import ChildOptions
-from asynqueue._process.payloads import loads
-from asynqueue._process.starts import Starts
-from asynqueue.interfaces import IRenewable, IReplaceable
-from asynqueue.testing import MemoryWorker
+from asynqueue._child.payloads import loads
+from asynqueue.interfaces import IReplaceableWorker
+from asynqueue.process._options import ChildOptions
+from asynqueue.process._starts import Starts
 
 from . import _faults as faults, _jobs as jobs
+from ._cases import ReplaceableWorker
 from .test_integration_process import ChildrenTestCase, alive
 from .test_process import WorkerCase
 
@@ -110,48 +109,32 @@ class StartsTests(SynchronousTestCase):
         self.assertEqual(starts.delay, 0)
 
 
-@implementer(IRenewable)
-class Renewable(MemoryWorker):
+class Renewable(ReplaceableWorker):
     """
-    A worker that can be replaced.
+    A worker that resigns when an update fails, and is replaced by another such.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str | None] = []
-        self.renew: Any = None
-
-    def setRenewer(self, callableObject: Any) -> None:
+    def updatesApplied(self, text: str | None) -> None:
         """
-        Implement L{IRenewable.setRenewer}.
+        Resign if one has failed.
         """
-        self.renew = callableObject
-
-    def broughtUpToDate(self, text: str | None) -> None:
-        """
-        Implement L{IRenewable.broughtUpToDate}.
-        """
-        self.texts.append(text)
+        super().updatesApplied(text)
         if text:
             self.resign()
 
     def deferUntilGone(self) -> Any:
         """
-        Implement L{IReplaceable.deferUntilGone}.
+        It's gone when it has stopped.
         """
         return self.stop()
 
     def replacement(self) -> Renewable:
         """
-        Implement L{IReplaceable.replacement}.
+        Another such.
         """
         return Renewable()
 
-    def anotherTry(self) -> Renewable:
-        """
-        Implement L{IRenewable.anotherTry}.
-        """
-        return Renewable()
+    retryReplacement = replacement
 
 
 class RecyclingTests(SynchronousTestCase):
@@ -171,8 +154,7 @@ class RecyclingTests(SynchronousTestCase):
         """
         The worker in a child is such a worker.
         """
-        verifyClass(IRenewable, ProcessWorker)
-        self.assertTrue(IRenewable.extends(IReplaceable))
+        verifyClass(IReplaceableWorker, ProcessWorker)
 
     def test_renew(self) -> None:
         """
@@ -180,7 +162,7 @@ class RecyclingTests(SynchronousTestCase):
         another gets the next.
         """
         first, second = self.q.call(abs, -1), self.q.call(abs, -2)
-        self.worker.renew()
+        self.worker.recycle()
         [heir] = self.q.workers()
         self.assertIsNot(heir, self.worker)
         self.assertTrue(self.worker.stopping)
@@ -196,8 +178,8 @@ class RecyclingTests(SynchronousTestCase):
         """
         Asking twice makes no difference.
         """
-        self.worker.renew()
-        self.worker.renew()
+        self.worker.recycle()
+        self.worker.recycle()
         self.assertEqual(len(self.q), 1)
 
     def test_renewAndLost(self) -> None:
@@ -205,7 +187,7 @@ class RecyclingTests(SynchronousTestCase):
         Should it be lost before it's done, others get what it hasn't begun.
         """
         d = self.q.call(abs, -1)
-        self.worker.renew()
+        self.worker.recycle()
         self.worker.resign()
         [heir] = self.q.workers()
         heir.step()
@@ -217,7 +199,7 @@ class RecyclingTests(SynchronousTestCase):
         A shutdown waits for those who haven't gone, and not for longer than it may.
         """
         d = self.q.call(abs, -1)
-        self.worker.renew()
+        self.worker.recycle()
         shutdown = self.q.shutdown(timeout=3)
         self.assertNoResult(shutdown)
         self.clock.advance(3)
@@ -225,7 +207,7 @@ class RecyclingTests(SynchronousTestCase):
         self.failureResultOf(d, errors.WorkerLost)
         self.assertTrue(self.worker.crashed)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.worker.renew()
+        self.worker.recycle()
         self.assertEqual(len(self.q), 0)
 
     def test_upToDate(self) -> None:
@@ -235,7 +217,7 @@ class RecyclingTests(SynchronousTestCase):
         self.assertEqual(self.worker.texts, [None])
         self.q.update(abs, -3)
         self.worker.step()
-        self.worker.renew()
+        self.worker.recycle()
         [heir] = self.q.workers()
         self.assertEqual(heir.texts, [])
         d = self.q.call(abs, -1)
@@ -250,7 +232,7 @@ class RecyclingTests(SynchronousTestCase):
         """
         self.q.update(abs, -3)
         self.worker.step()
-        self.worker.renew()
+        self.worker.recycle()
         d = self.q.call(abs, -1)
         [heir] = self.q.workers()
         heir.fail(LookupError("no"))

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._process.regions}.
+Tests of L{asynqueue._child.regions}.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._process.regions import PAGE, Regions
+from asynqueue._child.regions import PAGE, Regions
 
 
 class RegionsTests(SynchronousTestCase):

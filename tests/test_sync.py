@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._sync}.
+Tests of L{asynqueue.util._sync}.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._sync import DeferredLock, DeferredTracker, callAfterDeferred
+from asynqueue.util._sync import DeferredLock, DeferredTracker, callAfterDeferred
 
 #: Far more than could be on the stack at once.
 MANY = 5 * sys.getrecursionlimit()

@@ -16,9 +16,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from asynqueue._status import Status
-from asynqueue._task import MOVED, Task, TaskFactory, checkSeconds
+from asynqueue._child.status import Status
+from asynqueue._support.checks import checkSeconds
 from asynqueue.interfaces import ITask
+from asynqueue.tasks._task import MOVED, Task, TaskFactory
 
 from ._cases import same, task
 

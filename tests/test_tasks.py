@@ -9,22 +9,22 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import classImplementsOnly, implementer
+from zope.interface import classImplementsOnly
 
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue._status import Status
-from asynqueue._task import Task
+from asynqueue._child.status import Status
 from asynqueue.errors import (
     ImplementationError,
     InvariantError,
     QueueRunError,
     WorkerLost,
 )
-from asynqueue.interfaces import IReplaceable, IWorker
+from asynqueue.interfaces import IWorker
 from asynqueue.tasks import TaskHandler
+from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker
 
-from ._cases import ids, logged, same, task
+from ._cases import ReplaceableWorker, ids, logged, same, task
 
 
 class ClassyWorker(MemoryWorker):
@@ -65,8 +65,7 @@ class Stubborn(MemoryWorker):
         super().crash()
 
 
-@implementer(IReplaceable)
-class Replaceable(MemoryWorker):
+class Replaceable(ReplaceableWorker):
     """
     A worker that takes its time to be gone after a crash.
 
@@ -77,19 +76,9 @@ class Replaceable(MemoryWorker):
         super().__init__()
         self.gone: Deferred[None] = Deferred()
 
-    def replacement(self) -> Any:
-        """
-        Make another.
-
-        @return: It.
-        """
-        return Replaceable()
-
     def deferUntilGone(self) -> Deferred[None]:
         """
-        Wait until it's gone.
-
-        @return: A Deferred that fires then.
+        Wait for that.
         """
         return self.gone
 

@@ -12,11 +12,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass, verifyObject
 
-from asynqueue._status import ErrorText, Status
-from asynqueue._task import Task
+from asynqueue._child.status import ErrorText, Status
 from asynqueue.errors import WorkerLost
-from asynqueue.interfaces import ITaskCanceller, IWorker
+from asynqueue.interfaces import ICancellingWorker, IWorker
 from asynqueue.iteration import Deferator, IterationProducer
+from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker, RecordingConsumer
 
 from ._cases import same, task
@@ -76,7 +76,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         """
         It does all that a worker does, and can cancel tasks.
         """
-        for interface in (IWorker, ITaskCanceller):
+        for interface in (IWorker, ICancellingWorker):
             verifyClass(interface, MemoryWorker)
             verifyObject(interface, self.worker)
         IWorker.validateInvariants(self.worker)

@@ -15,19 +15,20 @@ from zope.interface.verify import verifyObject
 
 from asynqueue import threads
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue._status import Status
-from asynqueue._task import Task
-from asynqueue._threads import pool
+from asynqueue._child.status import Status
 from asynqueue.base import TaskQueue
-from asynqueue.errors import (
-    ThreadError,
-    TimeoutError,  # noqa: A004 - the name of the API
-    WorkerError,
-    WorkerLost,
-)
-from asynqueue.interfaces import IPrompt, ITaskCanceller, IWorker
+from asynqueue.errors import ThreadError, TimeoutError, WorkerError, WorkerLost
+from asynqueue.interfaces import ICancellingWorker, IPrompt, IWorker
 from asynqueue.iteration import Deferator, ListConsumer
-from asynqueue.threads import ThreadLooper, ThreadQueue, ThreadWorker, deferToThread
+from asynqueue.tasks._task import Task
+from asynqueue.threads import (
+    ThreadLooper,
+    ThreadQueue,
+    ThreadWorker,
+    _pool as pool,
+    _queue,
+    deferToThread,
+)
 
 from ._fakethreads import ThreadReactor
 
@@ -187,7 +188,7 @@ class WorkerTests(ThreadCase):
         verifyObject(IWorker, self.worker)
         IWorker.validateInvariants(self.worker)
         verifyObject(IPrompt, self.worker)
-        verifyObject(ITaskCanceller, self.worker)
+        verifyObject(ICancellingWorker, self.worker)
         self.assertEqual(self.worker.cQualified, ["thread", "local"])
         self.assertEqual(self.newWorker(["x"]).iQualified, ["x"])
 
@@ -502,7 +503,7 @@ class QueueTests(ThreadCase):
         def newWorker(series: Any, raw: bool, reactor: Any) -> ThreadWorker:
             return ThreadWorker(series, raw, reactor=reactor, system=self.threads)
 
-        self.patch(threads, "ThreadWorker", newWorker)
+        self.patch(_queue, "ThreadWorker", newWorker)
         return ThreadQueue(*args, reactor=self.reactor, **kw)
 
     def test_worker(self) -> None:
@@ -560,7 +561,7 @@ class QueueTests(ThreadCase):
         """
         times = iter(range(100_000))
         self.patch(
-            __import__("asynqueue._threads.call", fromlist=["x"]),
+            __import__("asynqueue.threads._call", fromlist=["x"]),
             "perf_counter",
             lambda: next(times) / 100,
         )
@@ -735,8 +736,8 @@ class DeferToThreadTests(ThreadCase):
         def newLooper() -> ThreadLooper:
             return ThreadLooper(reactor=self.reactor, system=self.threads)
 
-        self.patch(threads, "ThreadLooper", newLooper)
-        self.patch(threads, "_shared", threads._Shared())
+        self.patch(_queue, "ThreadLooper", newLooper)
+        self.patch(_queue, "_shared", _queue._Shared())
 
     def test_oneThread(self) -> None:
         """
@@ -800,7 +801,7 @@ class DeferToThreadTests(ThreadCase):
 
 class PoolTests(ThreadCase):
     """
-    Tests of L{ThreadPool<asynqueue._threads.pool.ThreadPool>} and L{PoolUser
+    Tests of L{ThreadPool<asynqueue.threads._pool.ThreadPool>} and L{PoolUser
     <asynqueue.threads.PoolUser>}.
     """
 

@@ -25,8 +25,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from asynqueue._threads.channel import Channel, Closed, Empty
-from asynqueue._threads.pool import ThreadPool
 from asynqueue.errors import ThreadError
 from asynqueue.iteration import Deferator, IterationProducer
 from asynqueue.threads import (
@@ -36,6 +34,8 @@ from asynqueue.threads import (
     IterationStopper,
     OrderedItemProducer,
 )
+from asynqueue.threads._channel import Channel, Closed, Empty
+from asynqueue.threads._pool import ThreadPool
 
 from ._fakethreads import ThreadReactor
 
@@ -335,7 +335,7 @@ class GetterTests(BridgeCase):
         Threads of a pool that was made for one alone end with the iteration.
         """
         self.patch(
-            __import__("asynqueue._threads.pool", fromlist=["x"]),
+            __import__("asynqueue.threads._pool", fromlist=["x"]),
             "ThreadPool",
             lambda n: ThreadPool(n, reactor=self.reactor, system=self.reactor.threads),
         )

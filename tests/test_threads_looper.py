@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._threads.loop}, C{call}, C{iteration}, and C{looper}, with threads
+Tests of L{asynqueue.threads._loop}, C{call}, C{iteration}, and C{looper}, with threads
 that exist in the mind only.
 """
 
@@ -16,12 +16,12 @@ from twisted.internet.interfaces import IConsumer
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from asynqueue._calls import isIterator
-from asynqueue._status import Status
-from asynqueue._threads.loop import Loop, Outbox
-from asynqueue._threads.looper import ThreadLooper
+from asynqueue._child.calls import isIterator
+from asynqueue._child.status import Status
 from asynqueue.errors import ThreadError
 from asynqueue.iteration import Deferator, IterationProducer, ListConsumer
+from asynqueue.threads._loop import Loop, Outbox
+from asynqueue.threads._looper import ThreadLooper
 
 from ._fakethreads import ThreadReactor
 
@@ -643,7 +643,7 @@ class IterationTests(LooperCase):
         ticks: list[int] = []
         times = iter(range(1_000))
         self.patch(
-            __import__("asynqueue._threads.iteration", fromlist=["x"]),
+            __import__("asynqueue.threads._iteration", fromlist=["x"]),
             "perf_counter",
             lambda: next(times),
         )

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._process.transport}.
+Tests of L{asynqueue.process._transport}.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._ended import Ended
-from asynqueue._process import transport
-from asynqueue._process.framing import HEADER, Frame, Kind
-from asynqueue._process.transport import Child
+from asynqueue._child.protocol import HEADER, Frame, Kind
+from asynqueue._support.exitstatus import Ended
+from asynqueue.process import _transport as transport
+from asynqueue.process._transport import Child
 
 from ._fakes import FakeProcess, FakeReactor, LogLines
 

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._process.universe}, and of what a reactor in the child adds to it,
+Tests of L{asynqueue._child.server}, and of what a reactor in the child adds to it,
 without a child.
 """
 
@@ -19,21 +19,21 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from asynqueue._mainmodule import preparation
-from asynqueue._process import reactorchild
-from asynqueue._process.anonymous import SharedFile, anonymousFile
-from asynqueue._process.boxes import Boxes
-from asynqueue._process.exceptions import rebuild
-from asynqueue._process.framing import COUNT, SECONDS, Kind
-from asynqueue._process.inbox import Inbox
-from asynqueue._process.outbox import Outbox
-from asynqueue._process.parcels import THRESHOLD
-from asynqueue._process.payloads import dumps, dumpsLarge, loads
-from asynqueue._process.pickling import Packed
-from asynqueue._process.reactorchild import ReactorUniverse
-from asynqueue._process.stream import WAITS, Stream, loadItems
-from asynqueue._process.universe import Universe
+from asynqueue._child import reactorloop as reactorchild
+from asynqueue._child.boxes import Boxes
+from asynqueue._child.inbox import Inbox
+from asynqueue._child.mainmodule import preparation
+from asynqueue._child.memfd import SharedFile, anonymousFile
+from asynqueue._child.outbox import Outbox
+from asynqueue._child.parcels import THRESHOLD
+from asynqueue._child.payloads import dumps, dumpsLarge, loads
+from asynqueue._child.pickling import Packed
+from asynqueue._child.protocol import COUNT, SECONDS, Kind
+from asynqueue._child.reactorloop import ReactorUniverse
+from asynqueue._child.server import Universe
+from asynqueue._child.stream import WAITS, Stream, loadItems
 from asynqueue.errors import SerializationError
+from asynqueue.process._exceptions import rebuild
 
 from . import _jobs as jobs
 

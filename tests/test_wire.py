@@ -12,11 +12,11 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 
 from asynqueue import TaskQueue
-from asynqueue._reactor import globalReactor
+from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import (
     AuthenticationError,
     SerializationError,
-    TimeoutError,  # noqa: A004 - the name of the API
+    TimeoutError,
     WorkerError,
     WorkerStartError,
 )

@@ -29,13 +29,18 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import ProcessQueue, TaskQueue, ThreadQueue
-from asynqueue._reactor import globalReactor
-from asynqueue._wire import commands, doors
-from asynqueue._wire.clientgate import ClientGate
-from asynqueue._wire.gate import firstBox
-from asynqueue._wire.values import Codec
+from asynqueue._support.reactor import globalReactor
 from asynqueue.null import NullQueue
-from asynqueue.wire import Key, WireServer, WireWorker
+from asynqueue.wire import (
+    Key,
+    WireServer,
+    WireWorker,
+    _commands as commands,
+    _doors as doors,
+)
+from asynqueue.wire._clientgate import ClientGate
+from asynqueue.wire._gate import firstBox
+from asynqueue.wire._values import Codec
 
 from ._certificates import SSL, Identity
 from ._wire import WireTestCase, box
@@ -594,7 +599,7 @@ class FuzzTests(SynchronousTestCase):
         logger.setLevel(logging.CRITICAL)
         self.failures: list[Failure] = []
         patch = mock.patch(
-            "asynqueue._wire.peer.log.failure",
+            "asynqueue.wire._peer.log.failure",
             lambda *_, **__: self.failures.append(Failure()),
         )
         patch.start()

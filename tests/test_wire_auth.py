@@ -21,16 +21,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from asynqueue import TaskQueue
-from asynqueue._wire.clientgate import ClientGate
-from asynqueue._wire.doors import Doors
-from asynqueue._wire.gate import Gate, Terms, firstBox
-from asynqueue._wire.keys import NONCE
-from asynqueue._wire.peer import Peer
-from asynqueue._wire.places import Place, isLoopback
-from asynqueue._wire.private import checkFolder, checkUser
-from asynqueue._wire.servergate import ServerGate
 from asynqueue.errors import AuthenticationError, WorkerStartError
 from asynqueue.wire import Key, WireServer, WireWorker
+from asynqueue.wire._clientgate import ClientGate
+from asynqueue.wire._doors import Doors
+from asynqueue.wire._gate import Gate, Terms, firstBox
+from asynqueue.wire._keys import NONCE
+from asynqueue.wire._peer import Peer
+from asynqueue.wire._places import Place, isLoopback
+from asynqueue.wire._private import checkFolder, checkUser
+from asynqueue.wire._servergate import ServerGate
 
 from ._wire import Universe, WireTestCase, box
 
@@ -422,7 +422,7 @@ class UnixTests(WireTestCase):
         """
         await self.serve()
         with mock.patch(
-            "asynqueue._wire.gate.checkUser",
+            "asynqueue.wire._gate.checkUser",
             side_effect=AuthenticationError("nobody's"),
         ):
             q = TaskQueue()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._wire.chunks import (
+from asynqueue.wire._chunks import (
     CHUNK,
     WINDOW,
     ChunkyString,

@@ -22,12 +22,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import TaskQueue
 from asynqueue._version import __version__
-from asynqueue._wire import tap
-from asynqueue._wire.command import ServerOptions
-from asynqueue._wire.tap import makeService
 from asynqueue.credentials import TLS, Key, makeKey, makePair
 from asynqueue.errors import WorkerLost
-from asynqueue.wire import WireWorker
+from asynqueue.wire import WireWorker, _tap as tap
+from asynqueue.wire._command import ServerOptions
+from asynqueue.wire._tap import makeService
 
 from ._servers import Local, Program, freePort, processGone
 from ._wire import WireTestCase

@@ -18,10 +18,10 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols import amp
 
 from asynqueue import TaskQueue
-from asynqueue._reactor import globalReactor
-from asynqueue._wire.values import Codec
+from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import WorkerLost, WorkerStartError
 from asynqueue.wire import GetNext, RunTask
+from asynqueue.wire._values import Codec
 
 from ._wire import WireTestCase, box
 

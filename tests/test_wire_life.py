@@ -15,9 +15,9 @@ from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from asynqueue import TaskQueue
-from asynqueue._reactor import globalReactor
+from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import WorkerLost, WorkerStartError
-from asynqueue.interfaces import IConnecting, IRenewable, ITaskCanceller, IWorker
+from asynqueue.interfaces import ICancellingWorker, IReplaceableWorker, IWorker
 from asynqueue.wire import WireServer, WireWorker
 
 from ._wire import Universe, WireTestCase
@@ -104,7 +104,7 @@ class InterfaceTests(WireTestCase):
         The worker provides what it says.
         """
         worker = self.worker()
-        for interface in (IWorker, ITaskCanceller, IRenewable, IConnecting):
+        for interface in (IWorker, ICancellingWorker, IReplaceableWorker):
             verifyObject(interface, worker)
         return worker.stop()  # type: ignore[return-value]
 

@@ -12,9 +12,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import TaskQueue
-from asynqueue._wire.values import Codec
 from asynqueue.errors import AsynQueueError, WorkerLost, WorkerStartError
 from asynqueue.wire import WireServer
+from asynqueue.wire._values import Codec
 
 from ._wire import Universe, box
 from ._wirememory import KEY, Connection, InlineReactor, Pair, Small

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._wire.manager}, with real servers.
+Tests of L{asynqueue.wire._manager}, with real servers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from unittest import SkipTest
 from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThread
 
-from asynqueue._wire.serverprocess import ServerProcess
 from asynqueue.credentials import TLS, Key, makePair
 from asynqueue.errors import (
     AuthenticationError,
@@ -26,6 +25,7 @@ from asynqueue.errors import (
     WorkerStartError,
 )
 from asynqueue.wire import ServerManager
+from asynqueue.wire._serverprocess import ServerProcess
 
 from ._fakes import LogLines
 from ._servers import (

@@ -10,11 +10,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._status import Status
-from asynqueue._wire.limits import Limits
-from asynqueue._wire.slots import Slots
+from asynqueue._child.status import Status
 from asynqueue.errors import WorkerError
 from asynqueue.wire import WireRunner, WireWorkerUniverse
+from asynqueue.wire._limits import Limits
+from asynqueue.wire._slots import Slots
 
 from ._wire import Universe
 

@@ -25,15 +25,15 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import TaskQueue
-from asynqueue._reactor import globalReactor
-from asynqueue._wire.doors import Doors
-from asynqueue._wire.gate import Terms
-from asynqueue._wire.peer import Peer
-from asynqueue._wire.places import Place
-from asynqueue._wire.servergate import ServerGate
+from asynqueue._support.reactor import globalReactor
 from asynqueue.credentials import makePair
 from asynqueue.errors import AuthenticationError, SerializationError, WorkerStartError
 from asynqueue.wire import TLS, Key, WireServer
+from asynqueue.wire._doors import Doors
+from asynqueue.wire._gate import Terms
+from asynqueue.wire._peer import Peer
+from asynqueue.wire._places import Place
+from asynqueue.wire._servergate import ServerGate
 
 from ._certificates import SSL, Identity
 from ._wire import Secret, WireTestCase, box

@@ -19,10 +19,10 @@ from zoneinfo import ZoneInfo
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._wire.raised import dumpsError, dumpsText, loadsError
-from asynqueue._wire.universe import WireWorkerUniverse, namesOf
-from asynqueue._wire.values import INLINE, Codec, NotEncodable, TooLarge
 from asynqueue.errors import SerializationError, WorkerError
+from asynqueue.wire._raised import dumpsError, dumpsText, loadsError
+from asynqueue.wire._universe import WireWorkerUniverse, namesOf
+from asynqueue.wire._values import INLINE, Codec, NotEncodable, TooLarge
 
 from ._wire import Base, Declared, Point, Secret, Slotted, Undeclared, Universe
 

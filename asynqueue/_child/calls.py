@@ -1,0 +1,245 @@
+"""
+Calls that are run where they are, and the pickling of what goes with them.
+
+Children import this when they start, so it imports nothing but the standard library,
+and of that only what is there anyway. With Twisted's Deferreds it deals without an
+import: there are none before Twisted has been imported by somebody else.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import perf_counter
+from types import CoroutineType
+from typing import Any
+
+from .describe import PLAIN, callText, errorText, failureText, isDeferred, message
+from .status import RAN, ErrorText, Status, StatusResult
+
+__all__ = ["CallRunner", "isIterator", "o2p", "p2o"]
+
+#: The protocol of pickle, fixed so that peers with other versions of Python read it.
+_PROTOCOL = 5
+
+#: What is never taken for an iterator, whatever a subclass adds.
+_CONTAINERS = (
+    str,
+    bytes,
+    bytearray,
+    memoryview,
+    list,
+    tuple,
+    dict,
+    set,
+    frozenset,
+)
+
+
+def o2p(obj: object) -> bytes:
+    """
+    Pickle an object.
+
+    @param obj: The object. Empty containers are pickled like all else, so they come
+        back as what they were.
+
+    @return: The pickle, never empty.
+    """
+    import pickle
+
+    return pickle.dumps(obj, _PROTOCOL)
+
+
+def p2o(pickled: bytes, default: Any = None) -> Any:
+    """
+    Get an object out of its pickle.
+
+    Unpickling runs whatever code the pickle names, so it's only for pickles of a peer
+    that is trusted.
+
+    @param pickled: The pickle. It may be empty, by which some peers mean an empty
+        container, or nothing.
+
+    @param default: What an empty pickle stands for.
+
+    @return: The object, or the default.
+    """
+    if not pickled:
+        return default
+    import pickle
+
+    return pickle.loads(pickled)
+
+
+def isIterator(x: object) -> bool:
+    """
+    Tell whether something is to be iterated over.
+
+    @param x: The thing.
+
+    @return: C{True} for generators and other objects with both C{__iter__} and
+        C{__next__}, but never for Deferreds, strings, or containers.
+    """
+    # Looked up where C{next} does it, so not on instances.
+    kind = type(x)
+    return (
+        kind not in PLAIN
+        and getattr(kind, "__next__", None) is not None
+        and getattr(kind, "__iter__", None) is not None
+        and not issubclass(kind, _CONTAINERS)
+        and not isDeferred(x)
+    )
+
+
+class CallRunner:
+    """
+    Runs calls and makes a status/result pair of what each comes to.
+
+    Nothing that the callable raises gets out, not even C{SystemExit} or
+    C{KeyboardInterrupt}: it becomes a pair like all else.
+
+    A keyword C{raw} of a call is for the worker, who takes it out and chooses the
+    runner by it. Here it's passed on like any other, since the callable may have one of
+    its own.
+
+    @ivar raw: See L{__init__}.
+
+    @ivar callStats: See L{__init__}.
+
+    @ivar reactor: See L{__init__}.
+
+    @ivar callTimes: The seconds that each call took, with C{callStats}, in the order in
+        which they were done. Nothing is ever removed; whoever reads it may clear it.
+    """
+
+    def __init__(
+        self, raw: bool = False, callStats: bool = False, reactor: object = None
+    ) -> None:
+        """
+        Make a runner.
+
+        @param raw: C{True} for iterators to be results like any other.
+
+        @param callStats: C{True} to note how long each call takes, also one that fails.
+
+        @param reactor: The reactor that runs in this thread, if there's one: Deferreds
+            that callables return, and coroutines, are then waited for. Without it
+            they are results like any other.
+        """
+        self.raw = raw
+        self.callStats = callStats
+        self.reactor = reactor
+        self.callTimes: list[float] = []
+
+    def __call__(self, callTuple: tuple[Any, Any, Any]) -> Any:
+        """
+        Run a call.
+
+        @param callTuple: The callable, its arguments, and its keywords.
+
+        @return: The status/result pair: L{Status.RAN} and what was returned;
+            L{Status.ITERATOR} and the iterator itself; or L{Status.ERROR} and an
+            L{ErrorText} with the exception. If a reactor was given, and the callable
+            returned a Deferred, it's a Deferred that fires with the pair.
+        """
+        f, args, kw = callTuple
+        start = perf_counter()
+        try:
+            result = f(*args, **kw)
+        except BaseException as error:  # noqa: BLE001 - the callable is the user's
+            self._note(start)
+            if error.__traceback__ is not None and error.__traceback__.tb_next:
+                # Tracebacks begin in the user's code, and don't keep this frame.
+                error.__traceback__ = error.__traceback__.tb_next
+            return _raised(error, callTuple)
+        if self.reactor is not None:
+            if isinstance(result, CoroutineType):
+                # There's a reactor, so somebody has imported this.
+                defer = sys.modules["twisted.internet.defer"]
+                result = defer.Deferred.fromCoroutine(result)
+            if isDeferred(result):
+                return result.addCallbacks(
+                    self._fired,
+                    self._failed,
+                    callbackArgs=(start,),
+                    errbackArgs=(start, callTuple),
+                )
+        return self._fired(result, start)
+
+    def _fired(self, result: Any, start: float) -> StatusResult:
+        """
+        Make a pair of a result.
+
+        @param result: The result.
+
+        @param start: When the call began.
+
+        @return: The pair.
+        """
+        self._note(start)
+        iterates = not self.raw and isIterator(result)
+        return (Status.ITERATOR if iterates else RAN), result
+
+    def _failed(
+        self, failure: Any, start: float, callTuple: tuple[Any, Any, Any]
+    ) -> StatusResult:
+        """
+        Make a pair of a failure.
+
+        @param failure: The failure.
+
+        @param start: When the call began.
+
+        @param callTuple: The call that has failed.
+
+        @return: The pair.
+        """
+        self._note(start)
+        call = callText(*callTuple)
+        text = failureText(failure, call)
+        error = _carried(failure.value, call)
+        kept = failure if error is failure.value else None
+        return Status.ERROR, ErrorText(text, error, kept)
+
+    def _note(self, start: float) -> None:
+        """
+        Note how long a call took, if that's wanted.
+
+        @param start: When it began.
+        """
+        if self.callStats:
+            self.callTimes.append(perf_counter() - start)
+
+
+def _raised(error: BaseException, callTuple: tuple[Any, Any, Any]) -> StatusResult:
+    """
+    Make a pair of an exception.
+
+    @param error: The exception.
+
+    @param callTuple: The call that raised it.
+
+    @return: The pair.
+    """
+    call = callText(*callTuple)
+    text = errorText(error, call)
+    return Status.ERROR, ErrorText(text, _carried(error, call))
+
+
+def _carried(error: BaseException, call: str) -> BaseException:
+    """
+    Get an exception that can be raised wherever somebody waits for the call.
+
+    C{StopIteration} can't: in a generator or coroutine it would mean something else.
+
+    @param error: The exception.
+
+    @param call: Text about the call that raised it.
+
+    @return: The exception, or in place of C{StopIteration} a C{RuntimeError} with it
+        as the cause.
+    """
+    if not isinstance(error, StopIteration):
+        return error
+    carrier = RuntimeError(f"{call} raised StopIteration({message(error)})")
+    carrier.__cause__ = error
+    return carrier

@@ -1,0 +1,387 @@
+"""
+An iteration in the child, whose items are sent as the parent wants them.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice, repeat
+from types import GeneratorType
+from typing import Any
+
+from .payloads import dumps, loadsMany
+from .protocol import Kind
+
+__all__ = ["WAITS", "Flusher", "Stream", "loadItems"]
+
+#: Added to the number of items that have been taken if no more of them are at hand, so
+#: that the consumer waits for others.
+WAITS = 1 << 31
+
+#: An iteration may be so many items ahead of its consumer to begin with,
+_LEAST_AHEAD = 16
+
+#: and so many if the consumer takes them as soon as they come,
+_MOST_AHEAD = 2048
+
+#: and not after it's ahead so many bytes.
+_WINDOW_BYTES = 1 << 20
+
+#: The consumer lags behind if it hasn't taken after so many seconds what was sent.
+_LAG_SECONDS = 0.02
+
+#: What has been yielded is sent when it has so many bytes,
+_BATCH_BYTES = 65_536
+
+#: or is so many items.
+_BATCH_ITEMS = 1024
+
+#: What has been yielded is sent after so many seconds while the next item still takes
+#: its time.
+_FLUSH_SECONDS = 0.005
+
+#: So many items may be made before the time is looked at,
+_MOST_AT_ONCE = 32
+
+#: if it's expected that this takes no longer than so many seconds.
+_GLANCE_SECONDS = 0.0001
+
+#: Text of this length isn't worth being pickled by itself.
+_SHORT = 512
+
+#: Nor are numbers between these.
+_LEAST, _MOST = -(1 << 63), 1 << 63
+
+#: An item of so many bytes is counted before the next one is made.
+_LARGE = 4096
+
+#: Types, besides numbers and text, of which nobody can change a thing, and of which no
+#: thing is large.
+_CONSTANT = frozenset((float, bool, type(None)))
+
+
+def loadItems(payload: memoryview) -> Iterator[list[Any]]:
+    """
+    Unpickle items that a L{Stream} has sent.
+
+    @param payload: The payload of the frame.
+
+    @return: An iterator of lists of items.
+    """
+    return loadsMany(payload)
+
+
+class Stream:
+    """
+    An iteration whose items are sent within a window: so many, and so many bytes, that
+    the consumer has not taken yet.
+
+    The window grows while the consumer takes all that comes and waits for more, and
+    shrinks when it takes its time.
+
+    An item is pickled when it's yielded, so that it doesn't matter if the iterator
+    changes it afterwards. Those that can't be changed, and are small, are pickled
+    together when they are sent.
+
+    @ivar number: The number of the call.
+
+    @ivar iterator: The iterator.
+
+    @ivar waiting: Whether an item is awaited that the iterator has yielded already.
+
+    @ivar closed: Whether it has been ended where it stood.
+
+    @ivar window: So many items it may be ahead.
+
+    @ivar hurry: Set by the flusher when it's time to look what else there is to do.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        iterator: Iterator[Any],
+        send: Callable[..., None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """
+        Begin an iteration.
+
+        @param number: The number of the call.
+
+        @param iterator: The iterator.
+
+        @param send: Sends a frame.
+
+        @param clock: Tells the time in seconds.
+        """
+        self.number = number
+        self.iterator = iterator
+        self.waiting = False
+        self.closed = False
+        self.window = _LEAST_AHEAD
+        self.hurry = False
+        self._send = send
+        self._clock = clock
+        # Only generators are sure to be their own iterators, from where they stand.
+        self._source: Iterator[Any] = (
+            iterator
+            if isinstance(iterator, GeneratorType)
+            else map(next, repeat(iterator))
+        )
+        # Whether the window was full when it was advanced last.
+        self._full = False
+        # Of each frame that isn't taken: how many items, bytes, and when it was sent.
+        self._frames: deque[tuple[int, int, float]] = deque()
+        self._ahead = 0
+        self._bytesSent = 0
+        # What is pending: pickled lists of so many items, then items. They are added
+        # by one thread alone, while the flusher may take away what is there.
+        self._pickles: list[bytes] = []
+        self._pickled = 0
+        self._items: list[Any] = []
+        # Its bytes, besides numbers.
+        self._size = 0
+        self._atOnce = 1
+        # Held for all but the items, and while those are taken away.
+        self._lock = threading.Lock()
+
+    @property
+    def ready(self) -> bool:
+        """
+        Whether another item may be sent.
+        """
+        return (
+            not (self.waiting or self.closed)
+            and self._ahead < self.window
+            and self._bytesSent + self._size < _WINDOW_BYTES
+        )
+
+    def taken(self, told: int) -> None:
+        """
+        Note that the consumer has taken items.
+
+        @param told: How many, and L{WAITS} if it waits for more.
+        """
+        count = told & ~WAITS
+        lag = self._release(count)
+        if lag > _LAG_SECONDS:
+            window = int(self.window * _LAG_SECONDS / lag)
+            self.window = max(_LEAST_AHEAD, window)
+        elif told & WAITS and self._full:
+            self.window = min(_MOST_AHEAD, 2 * self.window)
+            self._full = False
+
+    def make(
+        self,
+        end: float,
+        wake: Callable[[], object],
+        add: Callable[[Any], bool] | None = None,
+    ) -> bool:
+        """
+        Make items, as long as they may be sent, and send them.
+
+        @param end: When to leave off.
+
+        @param wake: Has what is pending sent in a moment, by a L{Flusher}.
+
+        @param add: Called instead of L{add}, see there.
+
+        @return: Whether the iterator has come to its end.
+        """
+        began = self._clock()
+        while self.ready:
+            # Half of the window at a time, so that the other half can be on its way.
+            room = min(self.window // 2, _BATCH_ITEMS) - len(self._items)
+            room = min(room - self._pickled, self.window - self._ahead)
+            most = max(1, min(room, self._atOnce))
+            if most > 1 or self.pending:
+                wake()
+            if self._makeSome(most, add or self.add):
+                return True
+            now = self._clock()
+            self._adapt(now - began)
+            began = now
+            if now >= end:
+                break
+            if most >= room or self._size >= _BATCH_BYTES:
+                self.flush()
+        self._full = self._ahead >= self.window
+        self.flush()
+        return False
+
+    def add(self, item: Any) -> bool:
+        """
+        Have an item sent, soon, as it is now.
+
+        @param item: The item.
+
+        @return: Whether the next one may be made right away.
+
+        @raise NotPicklable: If it can't be pickled.
+        """
+        pickle = dumps([item])
+        with self._lock:
+            self._pickleItems()
+            self._pickles.append(pickle)
+            self._pickled += 1
+            self._size += len(pickle)
+        self._ahead += 1
+        if self._size >= _BATCH_BYTES:
+            self.flush()
+        return len(pickle) < _LARGE
+
+    def flush(self) -> None:
+        """
+        Send what is pending.
+        """
+        with self._lock:
+            self._pickleItems()
+            if self._pickles:
+                data = b"".join(self._pickles)
+                self._frames.append((self._pickled, len(data), self._clock()))
+                self._bytesSent += len(data)
+                self._pickles.clear()
+                self._pickled = 0
+                self._size = 0
+                self._send(Kind.ITEMS, self.number, data)
+
+    @property
+    def pending(self) -> bool:
+        """
+        Whether an item waits to be sent.
+        """
+        return bool(self._items or self._pickles)
+
+    def close(self) -> None:
+        """
+        End the iteration where it stands. What its end raises goes to stderr.
+        """
+        self.closed = True
+        close = getattr(self.iterator, "close", None)
+        if close is not None:
+            try:
+                close()
+            except BaseException:  # noqa: BLE001 - the iterator is the user's
+                with suppress(BaseException):
+                    sys.excepthook(*sys.exc_info())
+
+    def _release(self, count: int) -> float:
+        """
+        Count items no longer.
+
+        @param count: How many.
+
+        @return: How many seconds ago the first of them was sent.
+        """
+        self._ahead -= count
+        with self._lock:
+            frames = self._frames
+            since = frames[0][2] if frames else self._clock()
+            while count and frames:
+                items, size, sent = frames.popleft()
+                if items > count:
+                    part = size * count // items
+                    frames.appendleft((items - count, size - part, sent))
+                    items, size = count, part
+                count -= items
+                self._bytesSent -= size
+        return self._clock() - since
+
+    def _makeSome(self, most: int, add: Callable[[Any], bool]) -> bool:
+        """
+        Make some items.
+
+        @param most: How many at most.
+
+        @param add: Adds one that must be pickled by itself.
+
+        @return: Whether the iterator has come to its end.
+        """
+        append = self._items.append
+        count = others = chars = 0
+        ended = False
+        for count, item in enumerate(islice(self._source, most), 1):  # noqa: B007
+            kind = type(item)
+            if (kind is int and _LEAST < item < _MOST) or kind in _CONSTANT:
+                append(item)
+            elif (kind is str or kind is bytes) and len(item) <= _SHORT:
+                append(item)
+                chars += len(item)
+            else:
+                others += 1
+                if not add(item):
+                    break
+            if self.hurry:
+                break
+        else:
+            ended = count < most
+        self._ahead += count - others
+        if chars:
+            with self._lock:
+                self._size += chars
+        return ended
+
+    def _adapt(self, seconds: float) -> None:
+        """
+        See how often to look at the time.
+
+        @param seconds: How long it took since the last time.
+        """
+        if self.hurry:
+            self.hurry = False
+            self._atOnce = 1
+        elif seconds > _GLANCE_SECONDS:
+            self._atOnce = max(1, int(self._atOnce * _GLANCE_SECONDS / seconds))
+        elif seconds < _GLANCE_SECONDS / 2:
+            self._atOnce = min(2 * self._atOnce, _MOST_AT_ONCE)
+
+    def _pickleItems(self) -> None:
+        """
+        Pickle the items that are to be pickled together. The lock is held.
+        """
+        # Others may come at any moment.
+        count = len(self._items)
+        if count:
+            self._pickles.append(dumps(self._items[:count]))
+            self._pickled += count
+            del self._items[:count]
+
+
+class Flusher:
+    """
+    A thread that sends what is pending while an iterator takes its time.
+    """
+
+    def __init__(self, streams: dict[int, Stream]) -> None:
+        """
+        Start the thread.
+
+        @param streams: The iterations.
+        """
+        self._streams = streams
+        self._event = threading.Event()
+        threading.Thread(target=self._loop, name="flusher", daemon=True).start()
+
+    def wake(self) -> None:
+        """
+        Have what is pending sent in a moment.
+        """
+        if not self._event.is_set():
+            self._event.set()
+
+    def _loop(self) -> None:
+        """
+        Wait to be woken, then for a moment, then send.
+        """
+        while True:
+            self._event.wait()
+            time.sleep(_FLUSH_SECONDS)
+            self._event.clear()
+            for stream in list(self._streams.values()):
+                stream.hurry = True
+                stream.flush()

@@ -1,0 +1,3 @@
+"""
+Small tools that the rest of the package shares.
+"""

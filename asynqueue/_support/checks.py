@@ -1,0 +1,99 @@
+"""
+Checks of what users pass. Each error names the thing, and says what is wanted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Iterable
+from typing import Any
+
+from twisted.internet.interfaces import IConsumer
+
+from ..errors import ImplementationError
+
+__all__ = [
+    "checkCallable",
+    "checkConsumer",
+    "checkCount",
+    "checkFlag",
+    "checkHashable",
+    "checkSeconds",
+    "seriesList",
+]
+
+
+def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:
+    """
+    Raise ValueError unless the value is a number of seconds, more than 0 by default.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or not (value >= 0 if zero else value > 0)
+        or value > sys.float_info.max
+    ):
+        raise ValueError(
+            f"{name} must be a {'' if zero else 'positive '}number of seconds,"
+            f" not {value!r}"
+        )
+
+
+def checkCount(name: str, value: Any, least: int) -> None:
+    """
+    Raise ValueError unless the value is an integer from C{least} up.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
+
+
+def checkFlag(name: str, value: Any) -> None:
+    """
+    Raise TypeError unless the value is a bool.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+
+
+def checkCallable(name: str, value: Any) -> None:
+    """
+    Raise TypeError unless the value can be called.
+    """
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, which {value!r} isn't")
+
+
+def checkHashable(series: Any) -> None:
+    """
+    Raise TypeError unless the value can be a series.
+    """
+    try:
+        hash(series)
+    except TypeError as error:
+        raise TypeError(
+            f"A series must be hashable, and {series!r} isn't: use a string, a number,"
+            " or a tuple of such"
+        ) from error
+
+
+def checkConsumer(value: Any) -> None:
+    """
+    Raise ImplementationError unless the value provides C{IConsumer}.
+    """
+    if not IConsumer.providedBy(value):
+        raise ImplementationError(
+            f"{value!r} doesn't provide IConsumer: is its class marked with"
+            " @implementer(IConsumer)?"
+        )
+
+
+def seriesList(series: Iterable[Hashable]) -> list[Hashable]:
+    """
+    Make a list of series. A string, which would make a series of each letter, is a
+    TypeError.
+    """
+    if isinstance(series, (str, bytes)):
+        raise TypeError(
+            f"series must be a list of series, such as [{series!r}], not {series!r}"
+        )
+    return list(series)

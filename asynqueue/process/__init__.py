@@ -1,0 +1,9 @@
+"""
+Workers in child processes, and the queue that has a number of them.
+"""
+
+from .._child.processbase import ProcessBase
+from ._queue import ProcessQueue
+from ._worker import ProcessWorker
+
+__all__ = ["ProcessBase", "ProcessQueue", "ProcessWorker"]

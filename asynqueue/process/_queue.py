@@ -1,0 +1,158 @@
+"""
+The queue with a number of child processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+
+from .._support.checks import seriesList
+from .._support.reactor import orGlobalReactor
+from ..base import TaskQueue
+from ..tasks import Task
+from ._options import START_TIMEOUT, ChildOptions
+from ._starts import Starts
+from ._worker import ProcessWorker
+
+__all__ = ["ProcessQueue"]
+
+
+class ProcessQueue(TaskQueue):
+    """
+    A task queue with a number of child processes. One that's lost is replaced.
+    """
+
+    def __init__(
+        self,
+        N: Any = None,
+        *,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        callStats: bool = False,
+        useReactor: bool = False,
+        env: Mapping[str, str] | None = None,
+        initializer: Any = None,
+        niceness: int = 0,
+        maxTasks: int | None = None,
+        maxMemory: float | None = None,
+        startTimeout: float | None = START_TIMEOUT,
+        **kw: Any,
+    ) -> None:
+        """
+        Start the children.
+
+        @param N: How many, one for each core by default.
+
+        @param series: Series that they're qualified for besides C{'process'} and
+            C{'local'}.
+
+        @param raw: C{True} for iterators to come back as they are, which the few that
+            can be pickled do.
+
+        @param callStats: C{True} to note how long each call takes, see L{stats}.
+
+        @param useReactor: C{True} for a reactor to run in the children, so that
+            callables may return Deferreds there.
+
+        @param env: The environment of the children, C{None} for that of this process.
+
+        @param initializer: A callable, or a tuple of one and its arguments, that is
+            run in each new child before anything else. If it fails, so has the start
+            of the child. With C{useReactor}, it may return a Deferred.
+
+        @param niceness: What is added to the niceness of the processes, from -20 to 19.
+            Less than 0 needs privileges. That of calls is another matter.
+
+        @param maxTasks: A child that has run so many tasks is replaced.
+
+        @param maxMemory: A child that has more than so many MB (of 1,024 kB) in use
+            after a task is replaced.
+
+        @param startTimeout: Seconds until a child must be ready, initializer included.
+            Else, it's killed, and its start has failed. C{None} for any time.
+
+        @param kw: Keywords of L{TaskQueue}.
+
+        @raise TypeError: If the number isn't an integer, or the initializer not
+            callable.
+
+        @raise ValueError: If a number is out of range.
+
+        @raise SerializationError: If the initializer can't be pickled.
+
+        @raise WorkerStartError: If a child can't be started.
+        """
+        if N is None:
+            N = self.cores()
+        if not isinstance(N, int) or isinstance(N, bool):
+            raise TypeError(
+                f"The number of processes must be an integer, such as"
+                f" {self.cores()}, not {N!r}"
+            )
+        if N < 1:
+            raise ValueError(f"The number of processes must be 1 at least, not {N}")
+        options = ChildOptions.checked(
+            env, initializer, niceness, maxTasks, maxMemory, startTimeout
+        )
+        self.N = N
+        self.callStats = callStats
+        super().__init__(**kw)
+        series = seriesList(series)
+        starts = Starts(orGlobalReactor(kw.get("reactor")).seconds)
+        worker: ProcessWorker | None = None
+        try:
+            for _ in range(N):
+                worker = ProcessWorker(
+                    series,
+                    raw,
+                    callStats,
+                    useReactor,
+                    reactor=kw.get("reactor"),
+                    _starts=starts,
+                    _options=options,
+                )
+                self.attachWorker(worker)
+        except BaseException:
+            # Nobody will have the queue to do this. The last may not have been hired.
+            if worker is not None:
+                worker.crash()
+            self.shutdown(timeout=0)
+            raise
+
+    @staticmethod
+    def cores() -> int:
+        """
+        Count the cores that this process may use.
+
+        @return: The number.
+        """
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
+
+    def stats(self) -> Deferred[list[tuple[float, float]]]:
+        """
+        Get how long calls took.
+
+        @return: A Deferred that fires with a list of pairs: seconds as seen here, and
+            seconds in the child. Empty unless C{callStats=True}.
+        """
+        return DeferredList([worker.stats() for worker in self.workers()]).addCallback(
+            lambda results: [pair for _, pairs in results for pair in pairs]
+        )
+
+    def crashWorkers(self) -> Deferred[list[Task]]:
+        """
+        Kill all children, whatever they're doing. The queue has no workers then.
+
+        @return: A Deferred that fires when they're gone, with a list of the tasks that
+            they left unfinished. The Deferreds of those calls fail with
+            L{WorkerLost<asynqueue.errors.WorkerLost>}.
+        """
+        return DeferredList(
+            [self.detachWorker(worker, crash=True) for worker in self.workers()]
+        ).addCallback(lambda results: [task for _, tasks in results for task in tasks])

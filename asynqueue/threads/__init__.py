@@ -1,0 +1,37 @@
+"""
+Calls in threads, and streams between the reactor and blocking code.
+
+A call in a thread of its own, from anywhere::
+
+    d = deferToThread(f, x)
+
+In a queue, with priorities and all that::
+
+    q = ThreadQueue()
+    d = q.call(f, x, niceness=-5)
+"""
+
+from ..base import TaskQueue
+from ._consumerator import Consumerator
+from ._filerator import Filerator
+from ._getter import IterationGetter, IterationStopper
+from ._looper import ThreadLooper
+from ._ordered import OrderedItemProducer
+from ._pool import PoolUser, ThreadPool
+from ._queue import ThreadQueue, deferToThread
+from ._worker import ThreadWorker
+
+__all__ = [
+    "Consumerator",
+    "Filerator",
+    "IterationGetter",
+    "IterationStopper",
+    "OrderedItemProducer",
+    "PoolUser",
+    "TaskQueue",
+    "ThreadLooper",
+    "ThreadPool",
+    "ThreadQueue",
+    "ThreadWorker",
+    "deferToThread",
+]

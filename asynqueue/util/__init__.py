@@ -1,0 +1,21 @@
+"""
+What helps with Deferreds, calls and processes, put together for users.
+
+Nothing is defined here, and no module of the package imports it.
+"""
+
+from __future__ import annotations
+
+from .._child.calls import CallRunner, o2p, p2o
+from ._kill import killProcess
+from ._sync import DeferredLock, DeferredTracker, callAfterDeferred
+
+__all__ = [
+    "CallRunner",
+    "DeferredLock",
+    "DeferredTracker",
+    "callAfterDeferred",
+    "killProcess",
+    "o2p",
+    "p2o",
+]

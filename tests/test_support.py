@@ -1,0 +1,156 @@
+"""
+Tests of the small tools that the rest of the package shares.
+"""
+
+from __future__ import annotations
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from asynqueue._support.checks import (
+    checkCallable,
+    checkConsumer,
+    checkCount,
+    checkFlag,
+    checkHashable,
+    checkSeconds,
+    seriesList,
+)
+from asynqueue._support.oneshot import OneShot
+from asynqueue._support.timeslice import SLICE_SECONDS, TimeSlice
+from asynqueue.errors import ImplementationError
+
+
+class OneShotTests(SynchronousTestCase):
+    """
+    Tests of L{OneShot}.
+    """
+
+    def test_fire(self) -> None:
+        """
+        All who wait get the result, in their order; who comes later has it at once.
+        """
+        event: OneShot[int] = OneShot()
+        heard: list[tuple[str, int]] = []
+        event.wait().addCallback(lambda result: heard.append(("a", result)))
+        event.wait().addCallback(lambda result: heard.append(("b", result)))
+        self.assertFalse(event.hasFired)
+        event.fire(3)
+        self.assertTrue(event.hasFired)
+        self.assertEqual(heard, [("a", 3), ("b", 3)])
+        self.assertEqual(self.successResultOf(event.wait()), 3)
+
+    def test_fireTwice(self) -> None:
+        """
+        The first result counts.
+        """
+        event: OneShot[int] = OneShot()
+        event.fire(1)
+        event.fire(2)
+        self.assertEqual(self.successResultOf(event.wait()), 1)
+
+    def test_cancel(self) -> None:
+        """
+        Cancelling what one waits for leaves the others alone.
+        """
+        event: OneShot[None] = OneShot()
+        first, second = event.wait(), event.wait()
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        event.fire(None)
+        self.assertIsNone(self.successResultOf(second))
+
+    def test_cancelWithin(self) -> None:
+        """
+        A callback of one may cancel another.
+        """
+        event: OneShot[None] = OneShot()
+        first, second = event.wait(), event.wait()
+        first.addCallback(lambda _: second.cancel())
+        event.fire(None)
+        self.successResultOf(first)
+        self.failureResultOf(second, CancelledError)
+
+    def test_waitWithin(self) -> None:
+        """
+        A callback may wait again, and has the result at once.
+        """
+        event: OneShot[str] = OneShot()
+        again: list[Deferred[str]] = []
+        event.wait().addCallback(lambda _: again.append(event.wait()))
+        event.fire("x")
+        self.assertEqual(self.successResultOf(again[0]), "x")
+
+
+class TimeSliceTests(SynchronousTestCase):
+    """
+    Tests of L{TimeSlice}.
+    """
+
+    def test_isOver(self) -> None:
+        """
+        A slice is over when its time is, and not before, whatever the steps.
+        """
+        clock = Clock()
+        part = TimeSlice(clock.seconds)
+        self.assertFalse(any(part.isOver() for _ in range(1_000)))
+        clock.advance(SLICE_SECONDS)
+        self.assertTrue(any(part.isOver() for _ in range(100)))
+        part.restart()
+        self.assertFalse(any(part.isOver() for _ in range(1_000)))
+
+
+class ChecksTests(SynchronousTestCase):
+    """
+    Tests of the checks: each names what it doesn't like.
+    """
+
+    def test_seconds(self) -> None:
+        """
+        Seconds are positive numbers, or 0 where that is said, and no bools.
+        """
+        checkSeconds("timeout", 0.5)
+        checkSeconds("timeout", 0, zero=True)
+        for value in (0, -1, True, "1", None, float("nan"), float("inf"), 10**400):
+            with self.subTest(value=value):
+                error = self.assertRaises(ValueError, checkSeconds, "timeout", value)
+                self.assertIn("timeout must be", str(error))
+
+    def test_count(self) -> None:
+        """
+        Counts are integers from a number up, and no bools.
+        """
+        checkCount("retries", 0, 0)
+        for value in (-1, 1.0, False, "1"):
+            with self.subTest(value=value):
+                error = self.assertRaises(ValueError, checkCount, "retries", value, 0)
+                self.assertIn("retries", str(error))
+
+    def test_flag(self) -> None:
+        """
+        Flags are bools.
+        """
+        checkFlag("raw", True)
+        error = self.assertRaises(TypeError, checkFlag, "raw", 4)
+        self.assertIn("raw must be True or False, not 4", str(error))
+
+    def test_others(self) -> None:
+        """
+        What is to be called, hashed, or written to must be able to.
+        """
+        checkCallable("f", len)
+        checkHashable(("a", 1))
+        for error, check, args in (
+            (TypeError, checkCallable, ("f", 3)),
+            (TypeError, checkHashable, ([],)),
+            (ImplementationError, checkConsumer, (3,)),
+        ):
+            self.assertRaises(error, check, *args)
+
+    def test_seriesList(self) -> None:
+        """
+        Series are listed, and a string isn't taken for a list of letters.
+        """
+        self.assertEqual(seriesList(("a", 2)), ["a", 2])
+        self.assertRaises(TypeError, seriesList, "abc")
