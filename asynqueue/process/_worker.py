@@ -258,7 +258,7 @@ class ProcessWorker:
 
     def runThen(self, task: ITask, ready: Callable[[], object]) -> None:
         """
-        Implement L{IPrefetchingWorker.runThen}.
+        Implement L{IPrompt<asynqueue.interfaces.IPrompt>}.
 
         @param task: The task. It fails with L{SerializationError} if it can't be
             pickled.

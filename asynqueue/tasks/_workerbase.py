@@ -1,0 +1,58 @@
+"""
+What workers of all kinds have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+
+from .._support.checks import checkFlag, seriesList
+
+__all__ = ["WorkerBase"]
+
+_T = TypeVar("_T")
+
+
+class WorkerBase:
+    """
+    The attributes that L{IWorker<asynqueue.interfaces.IWorker>} asks for and that the
+    employer sets, and resigning.
+    """
+
+    cQualified: list[Hashable] = []  # noqa: RUF012 - IWorker has it so
+
+    def __init__(self, series: Iterable[Hashable] = (), raw: bool = False) -> None:
+        checkFlag("raw", raw)
+        self.iQualified = seriesList(series)
+        self.raw = raw
+        # The employer sets these three while the worker is hired.
+        self.ID: int | None = None
+        self.hired = False
+        self.assignments: dict[Hashable, list[Deferred[object]]] = {}
+        self._resignator: Callable[[], object] | None = None
+
+    def setResignator(self, callableObject: Callable[[], object]) -> None:
+        self._resignator = callableObject
+
+    def _resign(self) -> None:
+        """
+        Tell the employer, if there is one, that the worker can't work any longer.
+        """
+        if self._resignator is not None:
+            self._resignator()
+
+    def _resignAfter(self, stopped: Deferred[_T]) -> Deferred[_T]:
+        """
+        Have C{stop} end in resigning when it's called by another than the employer,
+        who takes the worker off its roster first.
+        """
+        if self.hired:
+            stopped.addCallback(self._passOnAndResign)
+        return stopped
+
+    def _passOnAndResign(self, result: _T) -> _T:
+        self._resign()
+        return result
