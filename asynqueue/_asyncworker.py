@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ._child.calls import isIterator
+from ._child.calls import isIteration
 from ._child.describe import PLAIN, callText, failureText
 from ._child.status import RAN, ErrorText, Status
 from ._support.checks import seriesList
@@ -196,7 +196,7 @@ class AsyncWorker:
         """
         if task is self._dropped:
             return
-        if raw or not isIterator(result):
+        if raw or not isIteration(result):
             task.callback((RAN, result))
             return
         deferator = Deferator(result)

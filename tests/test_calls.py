@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._child import calls as _calls
-from asynqueue._child.calls import CallRunner, isIterator, o2p, p2o
+from asynqueue._child.calls import CallRunner, isIteration, isIterator, o2p, p2o
 from asynqueue._child.status import ErrorText, Status
 
 
@@ -207,6 +207,30 @@ class IsIteratorTests(SynchronousTestCase):
         Objects that fail at whatever they're asked aren't asked.
         """
         self.assertIs(isIterator(Refusing()), False)
+
+    def test_refusingClass(self) -> None:
+        """
+        Nor are those whose class fails at whatever it's asked.
+        """
+
+        class Meta(type):
+            def __getattr__(cls, name: str) -> Any:
+                raise ValueError(name)
+
+        class Odd(metaclass=Meta):
+            pass
+
+        self.assertIs(isIterator(Odd()), False)
+        self.assertIs(isIteration(Odd()), False)
+
+    def test_generatorFunction(self) -> None:
+        """
+        A generator function is one too, but as the result of a call it's a value.
+        """
+        self.assertIs(isIterator(generate), True)
+        self.assertIs(isIteration(generate), False)
+        self.assertIs(isIterator(len), False)
+        self.assertEqual(CallRunner()((lambda: generate, (), {})), (b"r", generate))
 
     def test_blocked(self) -> None:
         """

@@ -16,15 +16,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.errors import NotReadyError
-from asynqueue.iteration import (
+from asynqueue.iteration import Deferator, Prefetcherator, _deferator
+from asynqueue.iteration._sources import (
     BufferedSource,
-    Deferator,
     ItemSource,
     IteratorSource,
     PlentifulSource,
-    Prefetcherator,
     PromptSource,
-    _deferator,
 )
 
 

@@ -23,12 +23,12 @@ from zope.interface.verify import verifyObject
 
 from asynqueue.errors import ImplementationError, NotReadyError
 from asynqueue.iteration import (
-    BufferedSource,
     Deferator,
     IterationProducer,
     ListConsumer,
     iteratorToProducer,
 )
+from asynqueue.iteration._sources import BufferedSource
 
 
 @implementer(IConsumer)

@@ -16,7 +16,7 @@ from typing import Any
 from .describe import PLAIN, callText, errorText, failureText, isDeferred, message
 from .status import RAN, ErrorText, Status, StatusResult
 
-__all__ = ["CallRunner", "isIterator", "o2p", "p2o"]
+__all__ = ["CallRunner", "isIteration", "isIterator", "o2p", "p2o"]
 
 #: The protocol of pickle, fixed so that peers with other versions of Python read it.
 _PROTOCOL = 5
@@ -76,18 +76,35 @@ def isIterator(x: object) -> bool:
 
     @param x: The thing.
 
-    @return: C{True} for generators and other objects with both C{__iter__} and
-        C{__next__}, but never for Deferreds, strings, or containers.
+    @return: C{True} for generators, generator functions, and other objects with both
+        C{__iter__} and C{__next__}, but never for Deferreds, strings, or containers.
+        It never raises anything, whatever the thing is like.
     """
-    # Looked up where C{next} does it, so not on instances.
-    kind = type(x)
-    return (
-        kind not in PLAIN
-        and getattr(kind, "__next__", None) is not None
-        and getattr(kind, "__iter__", None) is not None
-        and not issubclass(kind, _CONTAINERS)
-        and not isDeferred(x)
-    )
+    from inspect import isgeneratorfunction
+
+    try:
+        return isIteration(x) or isgeneratorfunction(x)
+    except BaseException:  # noqa: BLE001 - runs __getattribute__ of users
+        return False
+
+
+def isIteration(result: object) -> bool:
+    """
+    Tell whether what a call has returned is an iteration: as L{isIterator} does, but a
+    generator function is a result like any other.
+    """
+    # Looked up where next() does it, so not on instances.
+    kind = type(result)
+    try:
+        return (
+            kind not in PLAIN
+            and getattr(kind, "__next__", None) is not None
+            and getattr(kind, "__iter__", None) is not None
+            and not issubclass(kind, _CONTAINERS)
+            and not isDeferred(result)
+        )
+    except BaseException:  # noqa: BLE001 - runs metaclasses of users
+        return False
 
 
 class CallRunner:
@@ -176,7 +193,7 @@ class CallRunner:
         @return: The pair.
         """
         self._note(start)
-        iterates = not self.raw and isIterator(result)
+        iterates = not self.raw and isIteration(result)
         return (Status.ITERATOR if iterates else RAN), result
 
     def _failed(

@@ -11,25 +11,13 @@ from ._delay import Delay, deferToDelay
 from ._listconsumer import ListConsumer
 from ._prefetcherator import Prefetcherator
 from ._producer import IterationProducer, iteratorToProducer
-from ._sources import (
-    BufferedSource,
-    ItemSource,
-    IteratorSource,
-    PlentifulSource,
-    PromptSource,
-)
 
 __all__ = [
-    "BufferedSource",
     "Deferator",
     "Delay",
-    "ItemSource",
     "IterationProducer",
-    "IteratorSource",
     "ListConsumer",
-    "PlentifulSource",
     "Prefetcherator",
-    "PromptSource",
     "deferToDelay",
     "isIterator",
     "iteratorToProducer",

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
-from .._child.calls import isIterator
+from .._child.calls import isIteration
 from ..errors import NotReadyError
 from ._deferator import Deferator
 from ._sources import END, Item
@@ -80,7 +80,7 @@ class Prefetcherator:
                 f"{self!r} can't be set up again before its iteration is over: get the"
                 " rest of its items, or call stop"
             )
-        if callable(iteratorOrCallable) and not isIterator(iteratorOrCallable):
+        if callable(iteratorOrCallable) and not isIteration(iteratorOrCallable):
             deferator = Deferator(_CallableSource(iteratorOrCallable, args, kw))
         elif args or kw:
             raise TypeError(

@@ -14,10 +14,10 @@ from ._deferator import Deferator
 from ._producer import IterationProducer
 from ._sources import BufferedSource
 
-__all__ = ["FarIteration"]
+__all__ = ["RemoteIteration"]
 
 
-class FarIteration:
+class RemoteIteration:
     """
     The near side of an iteration that goes on somewhere else, whose items come in as
     they're made.

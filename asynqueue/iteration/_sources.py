@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
-from .._child.calls import isIterator
+from .._child.calls import isIteration
 from .._support.log import log
 
 __all__ = [
@@ -432,7 +432,7 @@ def asIterator(obj: object) -> Iterator[Any]:
 
     @raise TypeError: If it's neither.
     """
-    if isIterator(obj):
+    if isIteration(obj):
         return cast(Iterator[Any], obj)
     if isinstance(obj, Iterable) and not isinstance(obj, _NOT_ITERABLE):
         return iter(obj)

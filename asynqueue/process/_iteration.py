@@ -14,8 +14,8 @@ from .._child.protocol import Kind
 from .._child.stream import WAITS, loadItems
 from ..errors import SerializationError, WorkerError
 from ..interfaces import ITask
-from ..iteration import BufferedSource
-from ..iteration._remote import FarIteration
+from ..iteration._remote import RemoteIteration
+from ..iteration._sources import BufferedSource
 from ._exceptions import rebuild
 
 __all__ = ["Iteration"]
@@ -28,7 +28,7 @@ _EVERY = 8
 _MOST_EVERY = 512
 
 
-class Iteration(FarIteration):
+class Iteration(RemoteIteration):
     """
     An iteration in a child, from which items are taken here.
     """

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from .._child.calls import isIterator
+from .._child.calls import isIteration
 from .._child.describe import callText, errorText
 from .._child.status import RAN, ErrorText, Status, StatusResult
 from ..errors import ThreadError
@@ -137,7 +137,7 @@ class Call:
             self.error = error.with_traceback(trace.tb_next if trace else None)
             self.describe(f, args, kw)
         else:
-            if self._raw or not isIterator(result):
+            if self._raw or not isIteration(result):
                 self.result = result
             else:
                 self._iterate(result)

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 from twisted.python.failure import Failure
 
 from .._support.log import log
-from ..iteration import BufferedSource, Deferator
+from ..iteration import Deferator
+from ..iteration._sources import BufferedSource
 from ._loop import Job
 
 __all__ = ["ThreadIteration"]

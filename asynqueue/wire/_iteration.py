@@ -10,8 +10,8 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from ..interfaces import ITask
-from ..iteration import BufferedSource
-from ..iteration._remote import FarIteration
+from ..iteration._remote import RemoteIteration
+from ..iteration._sources import BufferedSource
 
 __all__ = ["Iteration"]
 
@@ -20,7 +20,7 @@ __all__ = ["Iteration"]
 _EVERY = 8
 
 
-class Iteration(FarIteration):
+class Iteration(RemoteIteration):
     """
     An iteration at the server, from which items are taken here.
     """

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from .._child.calls import isIterator
+from .._child.calls import isIteration
 from .._child.describe import callText, errorText, failureText
 from .._child.status import ErrorText, Status, StatusResult
 from .._support.log import log
@@ -366,7 +366,7 @@ def _ran(result: Any, raw: bool) -> StatusResult:
 
     @return: The pair.
     """
-    if raw or not isIterator(result):
+    if raw or not isIteration(result):
         return Status.RAN, result
     if not isinstance(result, Deferator):
         result = Deferator(result)
