@@ -399,3 +399,62 @@ def stopReactor() -> Any:
 
     reactor.stop()
     return Deferred()
+
+
+class _Refusing(type):
+    """
+    Classes that don't want to be looked at.
+    """
+
+    def __getattr__(cls, name: str) -> Any:
+        """
+        Refuse.
+        """
+        raise ValueError(f"no {name}")
+
+
+class Odd(metaclass=_Refusing):
+    """
+    Something that doesn't want to be looked at.
+    """
+
+
+def givesOdd() -> Any:
+    """
+    Return something that doesn't want to be looked at.
+    """
+    return Odd()
+
+
+async def asyncItems(n: int) -> Any:
+    """
+    Yield integers, asynchronously.
+    """
+    for i in range(n):
+        yield i
+
+
+def forks(how: str) -> int:
+    """
+    Fork a process that leaves this function in one way or another.
+
+    @return: Its exit code, in the process that has forked it.
+    """
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it's soon over
+    if how == "exit":
+        sys.exit(3)
+    if how == "raise":
+        raise ValueError("in the fork")
+    return 77
+
+
+def stopsIteration(x: int) -> int:
+    """
+    Raise C{StopIteration} for 7.
+    """
+    if x == 7:
+        raise StopIteration
+    return x

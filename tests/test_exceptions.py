@@ -161,6 +161,28 @@ class Unseen(ValueError):
     __traceback__ = property()
 
 
+class Slotted(Exception):
+    """
+    Has slots, one of which isn't filled.
+    """
+
+    __slots__ = ("__private", "empty", "extra")
+
+    def fill(self, extra: int) -> Slotted:
+        """
+        Fill the others.
+        """
+        self.extra = extra
+        self.__private = -extra
+        return self
+
+    def private(self) -> int:
+        """
+        Get what is in a slot with a private name.
+        """
+        return self.__private
+
+
 class Special(Exception):
     """
     Is made in a way of its own.
@@ -311,6 +333,15 @@ class BroughtOverTests(SynchronousTestCase):
         got = bringOver(Keyword(path="/x")).exception
         self.assertIs(type(got), Keyword)
         self.assertEqual((got.errno, got.filename, got.path), (2, "/x", "/x"))
+
+    def test_slots(self) -> None:
+        """
+        What is in slots is kept, too.
+        """
+        got = bringOver(Slotted("text").fill(5)).exception
+        self.assertIs(type(got), Slotted)
+        self.assertEqual((str(got), got.extra, got.private()), ("text", 5, -5))
+        self.assertFalse(hasattr(got, "empty"))
 
     def test_ownReduce(self) -> None:
         """

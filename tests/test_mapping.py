@@ -18,6 +18,8 @@ from asynqueue.base import TaskQueue
 from asynqueue.base._mapping import progressOf
 from asynqueue.errors import QueueRunError, QueueStopped
 
+from ._jobs import stopsIteration
+
 
 def invert(x: int) -> float:
     """
@@ -52,6 +54,17 @@ class ChunkTests(SynchronousTestCase):
         error = self.assertRaises(ZeroDivisionError, runChunk, invert, [4, 5, 6], 4, 0)
         self.assertEqual(getattr(error, DONE), (5, [-1.0]))
         self.assertEqual(error.__notes__, ["Raised for item 5 of a map"])
+
+    def test_stopIteration(self) -> None:
+        """
+        A function that raises C{StopIteration} has failed. It doesn't end the items.
+        """
+        for star, items in ((False, [6, 7, 8]), (True, [(6,), (7,), (8,)])):
+            error = self.assertRaises(
+                RuntimeError, runChunk, stopsIteration, items, 6, star
+            )
+            self.assertEqual(getattr(error, DONE), (7, [6]))
+            self.assertIn("StopIteration", str(error))
 
     def test_deferred(self) -> None:
         """

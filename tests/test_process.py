@@ -617,6 +617,85 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.process.signals, [])
         self.assertEqual(self.worker.crash(), [running, other])
 
+    def test_cancelledLeavesUnread(self) -> None:
+        """
+        A call that a child is sent and doesn't come to read, because another is
+        cancelled, isn't forgotten: it goes back to be run elsewhere.
+        """
+        self.sender.hello()
+        running, unread, unsent = (
+            self.task(),
+            self.task(jobs.echo, "x" * 1_000_000),
+            self.task(),
+        )
+        self.worker.run(running)
+        self.sender.iterator(1)
+        self.serve()
+        self.worker.run(unread)
+        self.worker.run(unsent)
+        results: list[Any] = []
+        for task in (unread, unsent):
+            task.d.addCallback(results.append)
+        self.worker.cancelTask(running)
+        self.process.end(None, 15, reads=False)
+        self.assertEqual(results, [(Status.DISCONNECTED, None)] * 2)
+
+    def test_cancelSaid(self) -> None:
+        """
+        The log says that a child is ended because a task was cancelled.
+        """
+        task = self.task(jobs.echo, "guilty")
+        self.worker.run(task)
+        self.log.take()
+        self.worker.cancelTask(task)
+        [line] = self.log.take()
+        self.assertIn("guilty", line)
+        self.assertIn(f"pid {self.process.pid}", line)
+
+    def test_timeWhileStarting(self) -> None:
+        """
+        No time passes for a task while its child is starting.
+        """
+        task = Task(jobs.nothing, (), {}, 0, None, 1.0, reactor=self.reactor)
+        task.accept()
+        self.worker.run(task)
+        self.reactor.advance(50)
+        self.assertNoResult(task.d)
+        self.sender.hello()
+        self.serve()
+        self.reactor.advance(0.9)
+        self.assertNoResult(task.d)
+        self.reactor.advance(0.2)
+        self.assertEqual(self.successResultOf(task.d)[0], Status.TIMEOUT)
+
+    def test_tasks(self) -> None:
+        """
+        It tells the tasks that have no result yet.
+        """
+        first, second = self.task(), self.task()
+        self.worker.run(first)
+        self.worker.run(second)
+        self.assertEqual(self.worker.tasks, [first, second])
+        self.sender.result(1, None)
+        self.serve()
+        self.assertEqual(self.worker.tasks, [second])
+
+    def test_cores(self) -> None:
+        """
+        It tells the number of cores, as a queue does.
+        """
+        self.assertEqual(ProcessWorker.cores(), ProcessQueue.cores())
+
+    def test_stoppedByOthers(self) -> None:
+        """
+        It resigns when somebody else than its queue has stopped it.
+        """
+        self.worker.hired = True
+        self.worker.stop()
+        self.assertEqual(self.resigned, 0)
+        self.process.end()
+        self.assertEqual(self.resigned, 1)
+
     def test_cancelIterating(self) -> None:
         """
         One whose iteration hasn't begun is stopped as if it ran.
@@ -1060,11 +1139,36 @@ class QueueTests(WorkerCase):
         self.patch(os, "cpu_count", lambda: None)
         self.assertEqual(ProcessQueue.cores(), 1)
 
+    def test_none(self) -> None:
+        """
+        It may be none: workers are attached later.
+        """
+        self.assertEqual(len(ProcessQueue(0, reactor=self.reactor)), 0)
+
+    def test_oneTooMany(self) -> None:
+        """
+        If not all children can be started, those that were are killed.
+        """
+        start = self.reactor.spawnProcess
+
+        def refuse(*args: Any, **kw: Any) -> Any:
+            if len(self.reactor.processes) == 3:
+                raise OSError("no more processes")
+            return start(*args, **kw)
+
+        self.patch(self.reactor, "spawnProcess", refuse)
+        self.assertRaises(
+            errors.WorkerStartError, ProcessQueue, 4, reactor=self.reactor
+        )
+        self.assertEqual(
+            [process.signals for process in self.reactor.processes], [["KILL"]] * 3
+        )
+
     def test_badNumber(self) -> None:
         """
         A number that's none is refused, before anything is started.
         """
-        for bad, kind in ((0, ValueError), (-1, ValueError), ("2", TypeError)):
+        for bad, kind in ((-1, ValueError), ("2", TypeError)):
             error = self.assertRaises(kind, ProcessQueue, bad, reactor=self.reactor)
             self.assertIn(str(bad), str(error))
         self.assertRaises(TypeError, ProcessQueue, True, reactor=self.reactor)
@@ -1367,10 +1471,22 @@ class Thing(ProcessBase):
         self.value = value
 
 
+class OtherThing(ProcessBase):
+    """
+    An object of another class.
+    """
+
+
 class ProcessBaseTests(SynchronousTestCase):
     """
     Tests of L{ProcessBase}.
     """
+
+    def setUp(self) -> None:
+        """
+        Leave nothing in the dict of this interpreter.
+        """
+        self.addCleanup(Thing(1).data.clear)
 
     def test_pid(self) -> None:
         """
@@ -1380,7 +1496,7 @@ class ProcessBaseTests(SynchronousTestCase):
 
     def test_copies(self) -> None:
         """
-        Copies have data in common, also if it's older than they are.
+        Copies have data in common.
         """
         thing = Thing(1)
         thing.data["x"] = 2
@@ -1391,11 +1507,11 @@ class ProcessBaseTests(SynchronousTestCase):
 
     def test_others(self) -> None:
         """
-        Other objects of the class don't.
+        So have objects of other subclasses: there's one dict in an interpreter.
         """
-        one, other = Thing(1), Thing(1)
-        one.data["x"] = 2
-        self.assertEqual(other.data, {})
+        Thing(1).data["x"] = 2
+        self.assertEqual(OtherThing().x, 2)
+        self.assertIs(OtherThing().data, Thing(1).data)
 
     def test_attributes(self) -> None:
         """
@@ -1409,16 +1525,6 @@ class ProcessBaseTests(SynchronousTestCase):
         self.assertIn("missing", str(error))
         self.assertIn("Thing", str(error))
         self.assertFalse(hasattr(thing, "__missing__"))
-
-    def test_forgotten(self) -> None:
-        """
-        The data goes with the first of them.
-        """
-        thing = Thing(1)
-        thing.data["x"] = 2
-        copy = loads(dumps(thing))
-        del thing
-        self.assertEqual(copy.data, {})
 
 
 class ProgramTests(SynchronousTestCase):

@@ -272,6 +272,42 @@ class CallTests(UniverseCase):
         self.assertIn("The result can't be pickled", str(error))
         self.assertIn("lock", str(error))
 
+    def test_hostileResult(self) -> None:
+        """
+        A result whose class can't even be looked at fails its call alone.
+        """
+        self.call(7, jobs.givesOdd)
+        error = self.error()
+        self.assertIs(type(error), SerializationError)
+        self.assertIn("no __next__", str(error))
+        self.call(8, abs, -1)
+        self.assertEqual(self.frame()[:2], (Kind.RESULT, 8))
+
+    def test_awaitable(self) -> None:
+        """
+        What only a reactor could wait for is refused in words.
+        """
+        for f, what in (
+            (jobs.coroutine, "a coroutine"),
+            (succeed, "a Deferred"),
+            (jobs.asyncItems, "an asynchronous generator"),
+        ):
+            self.call(7, f, 1)
+            error = self.error()
+            self.assertIs(type(error), TypeError)
+            self.assertIn(f"has returned {what}", str(error))
+            self.assertIn("useReactor", str(error))
+
+    def test_forked(self) -> None:
+        """
+        A process that a call has forked answers nothing, however it leaves the call.
+        It ends as it would have at the end of a program.
+        """
+        for how, code in (("return", 0), ("exit", 3), ("raise", 1)):
+            self.call(7, jobs.forks, how)
+            _, _, payload = self.frame()
+            self.assertEqual(loads(payload), code, how)
+
     def test_raw(self) -> None:
         """
         An iterator that's wanted as it is is a result like any other.

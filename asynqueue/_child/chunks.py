@@ -12,7 +12,7 @@ from itertools import starmap
 from time import perf_counter
 from typing import Any
 
-from .describe import isDeferred
+from .describe import describe, isDeferred
 
 __all__ = ["DONE", "runChunk"]
 
@@ -42,6 +42,9 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
     results: list[Any] = []
     try:
         results.extend(starmap(f, items) if star else map(f, items))
+        if len(results) < len(items):
+            # Seen from here, the items have come to their end.
+            raise RuntimeError(f"{describe(f)} has raised StopIteration")
     except BaseException as error:
         _note(error, first, results)
         raise

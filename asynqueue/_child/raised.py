@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import traceback
+from types import MemberDescriptorType
 from typing import Any
 
 from .payloads import PROTOCOL, NotPicklable, cut, dumps, told
@@ -39,11 +40,11 @@ Link = tuple[str, "bytes | None"]
 
 class TakenApart(tuple[Any, ...]):
     """
-    Class, arguments and attributes of an exception whose class has an C{__init__} of
-    its own.
+    Class, arguments, attributes and slots of an exception whose class has an
+    C{__init__} or slots of its own.
 
     Such an exception can't be relied on to be unpickled: that calls the class with the
-    arguments that its base was given.
+    arguments that its base was given, and knows nothing of slots.
     """
 
     __slots__ = ()
@@ -81,12 +82,14 @@ def putTogether(parts: TakenApart) -> BaseException:
 
     @return: The exception.
     """
-    kind, args, state = parts
+    kind, args, state, slots = parts
     base = _builtinBase(kind)
     error: BaseException = base.__new__(kind, *args)
     base.__init__(error, *args)
     if state:
         error.__dict__.update(state)
+    for name, value in slots.items():
+        object.__setattr__(error, name, value)
     return error
 
 
@@ -159,13 +162,19 @@ def _takeApart(error: BaseException) -> TakenApart | None:
     kind = type(error)
     base = _builtinBase(kind)
     own = kind.__mro__[: kind.__mro__.index(base)]
-    if kind.__init__ is base.__init__ or any(
-        name in vars(parent) for parent in own for name in _SPECIAL
-    ):
+    if any(name in vars(parent) for parent in own for name in _SPECIAL):
+        return None
+    slots = {
+        name: member.__get__(error)
+        for parent in own
+        for name, member in vars(parent).items()
+        if isinstance(member, MemberDescriptorType) and hasattr(error, name)
+    }
+    if kind.__init__ is base.__init__ and not slots:
         return None
     reduced = base.__reduce__(error)
     state = reduced[2] if len(reduced) > 2 else None
-    return TakenApart((kind, reduced[1], state))
+    return TakenApart((kind, reduced[1], state, slots))
 
 
 def _builtinBase(kind: type[BaseException]) -> Any:

@@ -49,6 +49,7 @@ class ReactorUniverse(Universe):
         super().__init__(send, boxes)
         self.runners = {raw: CallRunner(raw, reactor=reactor) for raw in (False, True)}
         self._reactor = reactor
+        self._awaitsNothing = False
         self._scheduled = False
 
     def ran(self, number: int, outcome: Any, start: float) -> None:
@@ -257,7 +258,8 @@ def run(
     def keepSignals() -> None:
         # The reactor's own handlers would have Ctrl-C stop the child, which is the
         # parent's decision, and a task go on after the signal that is to end it.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # (Ignored signals would be ignored by commands that tasks run, too.)
+        signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     listener = _Listener(pipes.fileno(), receive)

@@ -5,17 +5,22 @@ advanced in between.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
-from typing import Any
+from types import AsyncGeneratorType, CoroutineType
+from typing import Any, NoReturn
 
 from .boxes import Boxes
 from .calls import CallRunner
+from .describe import isDeferred
 from .payloads import NotPicklable, dumpsLarge, loads, told
 from .pickling import Packed
 from .protocol import COUNT, SECONDS, Frame, Kind
 from .raised import dumpsException
-from .status import Status
+from .status import ErrorText, Status
 from .stream import Flusher, Stream
 
 __all__ = ["Universe"]
@@ -51,6 +56,8 @@ class Universe:
         self._send = send
         self._flusher: Flusher | None = None
         self._turn = 0
+        self._pid = os.getpid()
+        self._awaitsNothing = True
 
     def handle(self, frame: Frame) -> None:
         """
@@ -89,15 +96,25 @@ class Universe:
 
         @param load: Unpickles it.
         """
+        # Unpickling counts: calls with large arguments aren't short.
+        start = perf_counter()
         try:
             f, args, kw, raw = load(payload)
         except BaseException as error:  # noqa: BLE001 - runs code of users
-            reason = NotPicklable(told(error))
-            reason.__cause__ = error
-            self.fail(number, reason, "The call can't be unpickled in the child", 0.0)
+            self.fail(
+                number, _reason(error), "The call can't be unpickled in the child", 0.0
+            )
             return
-        start = perf_counter()
-        self.ran(number, self.runners[raw]((f, args, kw)), start)
+        try:
+            outcome = self.runners[raw]((f, args, kw))
+        except BaseException as error:  # noqa: BLE001 - results may be of any class
+            outcome = (
+                Status.ERROR,
+                ErrorText("The result can't be sent", _reason(error)),
+            )
+        if os.getpid() != self._pid:
+            leaveFork(outcome)
+        self.ran(number, outcome, start)
 
     def ran(self, number: int, outcome: Any, start: float) -> None:
         """
@@ -125,6 +142,13 @@ class Universe:
         @param seconds: How long it took.
         """
         if status == Status.RAN:
+            if self._awaitsNothing and (unawaited := _kindOfAwaitable(result)):
+                error = TypeError(
+                    f"The callable has returned {unawaited}, and nothing waits for it"
+                    " in a child process without a reactor: useReactor=True has one run"
+                )
+                self.fail(number, error, str(error), seconds)
+                return
             try:
                 packed = dumpsLarge(result)
             except NotPicklable as error:
@@ -262,3 +286,44 @@ class Universe:
         self.streams.pop(stream.number, None)
         stream.flush()
         self._send(kind, stream.number, payload)
+
+
+def _reason(error: BaseException) -> NotPicklable:
+    reason = NotPicklable(told(error))
+    reason.__cause__ = error
+    return reason
+
+
+def _kindOfAwaitable(result: Any) -> str | None:
+    """
+    Name what a reactor would wait for, C{None} for other results.
+    """
+    if type(result) is CoroutineType:
+        # It isn't to be warned of besides.
+        result.close()
+        return "a coroutine"
+    if type(result) is AsyncGeneratorType:
+        return "an asynchronous generator"
+    return "a Deferred" if isDeferred(result) else None
+
+
+def leaveFork(outcome: Any) -> NoReturn:
+    """
+    End a process that a call has forked, and that has left the call. It mustn't answer.
+    """
+    error = None
+    if isinstance(outcome, tuple) and outcome[0] == Status.ERROR:
+        error = outcome[1].exception
+    code = 0
+    if isinstance(error, SystemExit):
+        code = (
+            error.code if isinstance(error.code, int) else int(error.code is not None)
+        )
+    elif error is not None:
+        code = 1
+        with suppress(BaseException):
+            sys.excepthook(type(error), error, error.__traceback__)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):
+            stream.flush()
+    os._exit(code & 0xFF)

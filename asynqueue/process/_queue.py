@@ -4,7 +4,6 @@ The queue with a number of child processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
@@ -93,8 +92,8 @@ class ProcessQueue(TaskQueue):
                 f"The number of processes must be an integer, such as"
                 f" {self.cores()}, not {N!r}"
             )
-        if N < 1:
-            raise ValueError(f"The number of processes must be 1 at least, not {N}")
+        if N < 0:
+            raise ValueError(f"The number of processes must be 0 at least, not {N}")
         options = ChildOptions.checked(
             env, initializer, niceness, maxTasks, maxMemory, startTimeout
         )
@@ -117,9 +116,11 @@ class ProcessQueue(TaskQueue):
                 )
                 self.attachWorker(worker)
         except BaseException:
-            # Nobody will have the queue to do this. The last may not have been hired.
-            if worker is not None:
-                worker.crash()
+            # Nobody will have the queue to do this, and the reactor may never run. The
+            # last may not have been hired.
+            for started in {worker, *self.workers()}:
+                if started is not None:
+                    started.crash()
             self.shutdown(timeout=0)
             raise
 
@@ -130,9 +131,7 @@ class ProcessQueue(TaskQueue):
 
         @return: The number.
         """
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        return ProcessWorker.cores()
 
     def stats(self) -> Deferred[list[tuple[float, float]]]:
         """

@@ -4,6 +4,7 @@ The worker in a child process.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
@@ -20,7 +21,6 @@ from .._child.payloads import NotPicklable, dumpsCall, loads, told
 from .._child.pickling import Packed
 from .._child.protocol import COUNT, SECONDS, Frame, Kind
 from .._child.status import Status
-from .._support.checks import seriesList
 from .._support.exitstatus import Ended
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
@@ -33,6 +33,7 @@ from ..interfaces import (
     IWorker,
 )
 from ..tasks._task import forWorker
+from ..tasks._workerbase import WorkerBase
 from ._answers import ANSWERS, LARGE_RESULT, RESULT, cantBeSent, giveError, giveResult
 from ._handle import ChildHandle
 from ._iteration import Iteration
@@ -66,7 +67,7 @@ class _Timed(Protocol):
 
 
 @implementer(IWorker, ICancellingWorker, IReplaceableWorker, IPrefetchingWorker)
-class ProcessWorker:
+class ProcessWorker(WorkerBase):
     """
     Runs one task at a time in a child process of its own.
 
@@ -167,14 +168,10 @@ class ProcessWorker:
 
         @raise ValueError: If a number is out of range.
         """
-        self.iQualified = seriesList(series)
-        self.raw = bool(raw)
+        super().__init__(series, raw)
         self.callStats = callStats
         self.useReactor = useReactor
         self.callTimes: list[tuple[float, float]] = []
-        self.ID: int | None = None
-        self.hired = False
-        self.assignments: dict[Hashable, list[Deferred[Any]]] = {}
         self.state = State.STARTING
         self.process = ChildHandle(lambda: self._child)
         self._options = _options or ChildOptions.checked(
@@ -191,7 +188,6 @@ class ProcessWorker:
         self._delayed: IDelayedCall | None = None
         self._startTimer: IDelayedCall | None = None
         self._ended: Ended | None = None
-        self._resign: Callable[[], object] | None = None
         self._numbers = 0
         self._jobs: deque[Job] = deque()
         self._first: Job | None = None
@@ -237,7 +233,7 @@ class ProcessWorker:
 
         @param callableObject: The callable.
         """
-        self._resign = callableObject
+        super().setResignator(callableObject)
         self._nameOutput()
         if self.state in (State.DYING, State.DEAD):
             self._reactor.callLater(0, callableObject)
@@ -279,8 +275,8 @@ class ProcessWorker:
         if not getattr(task, "direct", False):
             # Updates don't wear a child out: it must come to its tasks.
             self._taken += 1
-        if self._jobs and task.timeout is not None:
-            # Its clock runs when it's its turn.
+        if task.timeout is not None and (self._jobs or not self._greeted):
+            # Its clock runs when it's its turn, in a child that is there.
             cast(_Timed, task).stopTimer()
         self._send(Job(task, payload, consumer, ready))
 
@@ -291,13 +287,13 @@ class ProcessWorker:
         @return: A Deferred that fires with C{None} when the child has ended.
         """
         if self._isGone:
-            return succeed(None)
+            return self._resignAfter(succeed(None))
         d: Deferred[None] = Deferred()
         self._stopWaiters.append(d)
         if self.state in (State.STARTING, State.READY):
             self.state = State.STOPPING
             self._maybeStop()
-        return d
+        return self._resignAfter(d)
 
     def crash(self) -> list[ITask]:
         """
@@ -400,7 +396,7 @@ class ProcessWorker:
         self._failure = f"a stored update failed in it: {text}"
         self._starts.failed(None)
         self._die(rudely=False)
-        self._doResign()
+        self._resign()
 
     def cancelTask(self, task: ITask) -> None:
         """
@@ -429,8 +425,15 @@ class ProcessWorker:
             self._jobs.remove(job)
         elif not any(iteration.drop(task) for iteration in self._iterations.values()):
             return
+        log.info(
+            "Worker {ID}, pid {pid}, is ended to stop {task}, which was cancelled or"
+            " ran out of time",
+            ID=self.ID,
+            pid=self.process.pid,
+            task=task,
+        )
         self._die(rudely=False)
-        self._doResign()
+        self._resign()
 
     @property
     def capacity(self) -> int:
@@ -476,6 +479,23 @@ class ProcessWorker:
             seconds in the child. Empty unless C{callStats=True}.
         """
         return succeed(list(self.callTimes))
+
+    @property
+    def tasks(self) -> list[ITask]:
+        """
+        The tasks that were accepted and have no result yet.
+        """
+        begun = [iteration.task for iteration in self._iterations.values()]
+        return begun + [job.task for job in self._jobs]
+
+    @staticmethod
+    def cores() -> int:
+        """
+        Count the cores that this process may use.
+        """
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
     def memUsage(self) -> int | None:
         """
@@ -693,7 +713,7 @@ class ProcessWorker:
         """
         for job in jobs:
             self._send(job)
-            if job is self._first and job.task.timeout is not None:
+            if job is self._first and self._greeted and job.task.timeout is not None:
                 cast(_Timed, job.task).startTimer()
 
     def _unsent(self) -> list[Job]:
@@ -818,6 +838,8 @@ class ProcessWorker:
             self._hasStarted()
             if self.state is State.STARTING:
                 self.state = State.READY
+            if self._jobs:
+                self._begin(self._jobs[0])
         elif kind == Kind.RELEASE:
             if self._child is not None:
                 self._child.delivery.release(payload)
@@ -964,8 +986,10 @@ class ProcessWorker:
             # Not before the tasks have their results: it's asked for that.
             self._lose(ended)
         if state is State.DYING:
-            # Whoever wanted them back has had the time.
-            for job in self._unsent():
+            # Whoever wanted them back has had the time. The child hasn't begun any,
+            # also of those that it was sent.
+            unstarted, self._jobs = self._jobs, deque()
+            for job in unstarted:
                 job.task.callback((Status.DISCONNECTED, None))
         if child is None:
             self._gone()
@@ -989,7 +1013,7 @@ class ProcessWorker:
         @param ended: How.
         """
         log.warn("Worker {ID} is lost. {ended}", ID=self.ID, ended=ended)
-        self._doResign()
+        self._resign()
 
     def _mayHaveStarted(self, job: Job, child: Child | None) -> bool:
         """
@@ -1004,13 +1028,6 @@ class ProcessWorker:
         if child is None or not self._greeted or not job.sent:
             return False
         return job.ahead or child.delivered >= job.end
-
-    def _doResign(self) -> None:
-        """
-        Resign, if there's somebody to resign to.
-        """
-        if self._resign is not None:
-            self._resign()
 
     def _lost(self, ended: Ended, task: ITask) -> WorkerLost:
         """
