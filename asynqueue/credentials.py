@@ -7,9 +7,8 @@ clients, C{python -m asynqueue.credentials key FILE} a key for one machine.
 
 import sys
 
-from .wire._keys import Key
+from .wire._credentials import TLS, Key
 from .wire._making import main, makeKey, makePair
-from .wire._tls import TLS
 
 __all__ = ["TLS", "Key", "makeKey", "makePair"]
 

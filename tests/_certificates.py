@@ -10,6 +10,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from zope.interface import implementer
+
 from asynqueue.wire import TLS
 
 try:
@@ -25,7 +28,7 @@ try:
 except ImportError:
     SSL = None
 
-__all__ = ["SSL", "Identity"]
+__all__ = ["SSL", "Identity", "withContext"]
 
 
 class Identity:
@@ -98,13 +101,6 @@ class Identity:
             self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         )
 
-    @property
-    def pin(self) -> str:
-        """
-        What it's known by.
-        """
-        return f"sha256:{self.certificate.fingerprint(SHA256()).hex()}"
-
     def save(self, path: Path) -> Path:
         """
         Write both to a file.
@@ -125,14 +121,39 @@ class Identity:
 
         @return: What the ends of a connection take.
         """
-        return TLS(self.key, [self.certificate], [other.pin for other in others])
+        return TLS(self.secret + self.pem, [other.pem for other in others])
 
-    def under(self, authority: Identity) -> TLS:
+    def under(self, authority: Identity, *between: Identity) -> TLS:
         """
         Use it where those of an authority are accepted.
 
         @param authority: The authority's.
 
+        @param between: Those between it and the authority's.
+
         @return: What the ends of a connection take.
         """
-        return TLS(self.key, [self.certificate], authorities=[authority.certificate])
+        own = b"".join((self.secret, self.pem, *(each.pem for each in between)))
+        return TLS(own, authorities=[authority.pem])
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Creator:
+    """
+    Has a client use a context of OpenSSL's as it is.
+    """
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> Any:
+        return SSL.Connection(self._context, None)
+
+
+def withContext(tls: TLS, context: Any) -> TLS:
+    """
+    Have a client's identity use a context of OpenSSL's instead.
+    """
+    # No subclass, which would be missing where TLS can't be imported.
+    tls.clientOptions = lambda host: _Creator(context)  # type: ignore[method-assign]
+    return tls

@@ -17,8 +17,8 @@ from twisted.python.failure import Failure
 
 from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse
 from asynqueue.wire._clientgate import ClientGate
-from asynqueue.wire._gate import Terms
-from asynqueue.wire._places import Place
+from asynqueue.wire._endpoints import Address, Requirements
+from asynqueue.wire._servergate import ServerGate
 
 __all__ = [
     "KEY",
@@ -27,7 +27,7 @@ __all__ = [
     "InlineReactor",
     "Pair",
     "Small",
-    "clientTerms",
+    "clientRequirements",
 ]
 
 KEY = Key(b"k" * 32)
@@ -84,7 +84,7 @@ class InlineReactor(Clock):
         f(*args)
 
 
-def clientTerms(key: Key | None) -> Terms:
+def clientRequirements(key: Key | None) -> Requirements:
     """
     Make what a server must prove.
 
@@ -92,7 +92,7 @@ def clientTerms(key: Key | None) -> Terms:
 
     @return: It.
     """
-    return Terms(Place.parse("tcp:127.0.0.1:7", False), key, None)
+    return Requirements(Address.parse("tcp:127.0.0.1:7", False), key, None)
 
 
 class Connection:
@@ -109,7 +109,13 @@ class Connection:
         @param server: The server.
         """
         self.transport = StringTransport(peerAddress=LOCAL)
-        self.protocol: Any = server._listener._factory.buildProtocol(LOCAL)
+        self.protocol: Any = ServerGate(
+            server._makePeer,
+            server._required,
+            server._doors,
+            server._reactor,
+            server._codec.pickles,
+        )
         self.protocol.makeConnection(self.transport)
 
     def send(self, data: bytes) -> bytes:
@@ -131,7 +137,7 @@ class Connection:
 
         @param key: The key.
         """
-        gate = ClientGate(lambda: mock.Mock(transport=None), clientTerms(key))
+        gate = ClientGate(lambda: mock.Mock(transport=None), clientRequirements(key))
         gate.makeConnection(StringTransport(peerAddress=LOCAL))
         transport: Any = gate.transport
         while data := transport.value():
@@ -267,7 +273,7 @@ class Pair:
         """
         server = Connection(self.server).protocol
         gate = ClientGate(
-            self.worker._makeLink, clientTerms(self.worker._options["key"])
+            self.worker._makeLink, clientRequirements(self.worker._options["key"])
         )
         self._ends = [gate, server]
         gate.makeConnection(StringTransport(peerAddress=LOCAL))

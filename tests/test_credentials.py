@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from twisted.python.failure import Failure
@@ -142,7 +142,7 @@ class MakingPairTests(WireTestCase):
         """
         Without the extra, it's said what to install.
         """
-        with mock.patch.dict(sys.modules, {"OpenSSL": None}):
+        with mock.patch.dict(sys.modules, {"service_identity": None}):
             code, _, err = command("pair", str(self.folder / "tls"))
         self.assertEqual(code, 1)
         self.assertIn("asynqueue[tls]", err)
@@ -168,27 +168,25 @@ class FilesTests(WireTestCase):
 
     def test_peers(self) -> None:
         """
-        Accepted certificates are given as files or digests, one or several.
+        Accepted certificates are given as files, one or several.
         """
-        digest = "sha256:" + "0" * 64
-        cases: list[tuple[Any, set[str]]] = [
-            (self.public, {self.peer.pin}),
-            (str(self.public), {self.peer.pin}),
-            (digest, {digest}),
-            ([self.public, digest], {self.peer.pin, digest}),
-        ]
-        for peer, pins in cases:
+        other = self.folder / "other.crt"
+        other.write_bytes(Identity("other").pem)
+        for peer in (self.public, str(self.public), [self.public]):
             with self.subTest(peer=peer):
-                self.assertEqual(TLS.fromFiles(self.own, peer).pins, pins)
+                peers = TLS.fromFiles(self.own, peer)._peers
+                self.assertEqual([each.dumpPEM() for each in peers], [self.peer.pem])
+        self.assertEqual(len(TLS.fromFiles(self.own, [self.public, other])._peers), 2)
 
     def test_givenOnes(self) -> None:
         """
         What is given counts, not what is in the own file.
         """
         server, _ = makePair(self.folder / "pair")
-        self.assertEqual(len(TLS.fromFiles(server).pins), 1)
-        self.assertEqual(TLS.fromFiles(server, self.public).pins, {self.peer.pin})
-        self.assertEqual(TLS.fromFiles(server, ca=self.public).pins, frozenset())
+        self.assertEqual(len(TLS.fromFiles(server)._peers), 1)
+        [given] = TLS.fromFiles(server, self.public)._peers
+        self.assertEqual(given.dumpPEM(), self.peer.pem)
+        self.assertEqual(TLS.fromFiles(server, ca=self.public)._peers, [])
 
     def test_nobody(self) -> None:
         """
@@ -203,22 +201,32 @@ class FilesTests(WireTestCase):
         """
         Files that lack something are refused by name.
         """
-        with self.assertRaisesRegex(ValueError, "peer.crt must have one private key"):
+        with self.assertRaisesRegex(
+            ValueError, "peer.crt can.t be used: one private key"
+        ):
             self.public.chmod(0o600)
             TLS.fromFiles(self.public, self.public)
-        with self.assertRaisesRegex(ValueError, "no certificate in .*own.pem"):
+        with self.assertRaisesRegex(ValueError, "own.pem.*1 and 0"):
             self.own.write_bytes(self.mine.secret)
             TLS.fromFiles(self.own, self.public)
-        with self.assertRaisesRegex(ValueError, "own.pem can't be read"):
+        with self.assertRaisesRegex(ValueError, "own.pem.*can't be read"):
             self.own.write_bytes(
                 b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
+                + self.mine.pem
             )
             TLS.fromFiles(self.own, self.public)
-        with self.assertRaisesRegex(ValueError, "isn't that of the certificate"):
+        with self.assertRaisesRegex(ValueError, "own.pem.*do not match"):
             self.own.write_bytes(self.mine.secret + self.peer.pem)
             TLS.fromFiles(self.own, self.public)
-        with self.assertRaisesRegex(ValueError, "64 hexadecimal digits"):
-            TLS(self.mine.key, [self.mine.certificate], ["sha256:abc"])
+        with self.assertRaisesRegex(ValueError, "own.pem.*is encrypted"):
+            self.own.write_bytes(
+                self.mine.secret.replace(b"PRIVATE", b"ENCRYPTED PRIVATE")
+                + self.mine.pem
+            )
+            TLS.fromFiles(self.own, self.public)
+        with self.assertRaisesRegex(ValueError, "no certificate in .*peer.crt"):
+            self.public.write_bytes(b"")
+            TLS.fromFiles(self.own, self.public)
         self.assertRaises(FileNotFoundError, TLS.fromFiles, self.folder / "none")
 
     def test_hidden(self) -> None:
@@ -253,10 +261,10 @@ class FilesTests(WireTestCase):
         with self.assertRaisesRegex(AuthenticationError, "chmod 600"):
             TLS.fromFiles(self.own, self.public)
 
-    def test_repr(self) -> None:
+    def test_shown(self) -> None:
         """
-        What is shown is what others know it by.
+        The certificate's digest is shown, and the private key can't be pickled.
         """
-        self.assertEqual(
-            repr(TLS.fromFiles(self.own, self.public)), f"<TLS {self.mine.pin}>"
-        )
+        tls = TLS.fromFiles(self.own, self.public)
+        self.assertRegex(repr(tls), "^<TLS [0-9A-F]{2}(:[0-9A-F]{2}){31}>$")
+        self.assertRaises(TypeError, pickle.dumps, tls)

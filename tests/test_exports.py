@@ -39,13 +39,14 @@ PUBLIC = {
         ThreadWorker=threads._worker WireWorker=wire._client
     """,
     "wire": """
-        ChunkyString=wire._chunks GetNext=wire._commands Key=wire._keys
-        RunTask=wire._commands TLS=wire._tls ServerManager=wire._manager
+        ChunkyString=wire._chunks GetNext=wire._commands Key=wire._credentials
+        RunTask=wire._commands TLS=wire._credentials ServerManager=wire._manager
         WireRunner=wire._runner WireServer=wire._server WireWorker=wire._client
         WireWorkerUniverse=wire._universe runServer=wire._server
     """,
     "credentials": """
-        Key=wire._keys TLS=wire._tls makeKey=wire._making makePair=wire._making
+        Key=wire._credentials TLS=wire._credentials
+        makeKey=wire._making makePair=wire._making
     """,
     "null": "NullQueue",
     "process": """

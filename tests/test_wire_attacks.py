@@ -42,9 +42,16 @@ from asynqueue.wire._clientgate import ClientGate
 from asynqueue.wire._gate import firstBox
 from asynqueue.wire._values import Codec
 
-from ._certificates import SSL, Identity
+from ._certificates import SSL, Identity, withContext
 from ._wire import WireTestCase, box
-from ._wirememory import KEY, LOCAL, Connection, InlineReactor, Small, clientTerms
+from ._wirememory import (
+    KEY,
+    LOCAL,
+    Connection,
+    InlineReactor,
+    Small,
+    clientRequirements,
+)
 
 #: What has been run that mustn't be.
 ran: list[str] = []
@@ -302,7 +309,7 @@ class PickleTests(SynchronousTestCase):
                 worker = WireWorker(
                     Small, "tcp:127.0.0.1:7", key=KEY, reactor=self.clock
                 )
-                early = ClientGate(worker._makeLink, clientTerms(KEY))
+                early = ClientGate(worker._makeLink, clientRequirements(KEY))
                 early.makeConnection(StringTransport(peerAddress=LOCAL))
                 early.opened.addErrback(lambda _: None)
                 early.dataReceived(attack)
@@ -310,7 +317,7 @@ class PickleTests(SynchronousTestCase):
                 q = TaskQueue(reactor=self.clock)
                 q.attachWorker(worker).addErrback(lambda _: None)
                 d = q.call("note", 1, retries=0).addErrback(lambda _: None)
-                late = ClientGate(worker._makeLink, clientTerms(KEY))
+                late = ClientGate(worker._makeLink, clientRequirements(KEY))
                 late.transport = StringTransport(peerAddress=LOCAL)
                 late.open({b"version": b"1", b"pickle": b"1"})
                 late.dataReceived(attack)
@@ -383,8 +390,9 @@ class SocketTests(WireTestCase):
             self.skipTest("pyOpenSSL isn't installed")
         identity, client = Identity("server"), Identity("client")
         late = Identity("late", days=(-3, -1))
-        none = Identity("none").accepting(identity)
-        none._context = SSL.Context(SSL.TLS_METHOD)
+        none = withContext(
+            Identity("none").accepting(identity), SSL.Context(SSL.TLS_METHOD)
+        )
         server = await self.serve(
             description="tls:0", tls=identity.accepting(client, late)
         )
@@ -393,7 +401,7 @@ class SocketTests(WireTestCase):
         with watch.on() as calls:
             for tls in (wrong, late.accepting(identity), none):
                 for attack in some:
-                    creator = tls.creator("localhost")
+                    creator = tls.clientOptions("localhost")
                     answer = await self.attack(attack, creator)
                     self.assertEqual(answer, b"")
         self.assertEqual((calls, ran, self.universe.log), ([], [], []))
@@ -451,7 +459,7 @@ class SocketTests(WireTestCase):
             ds = [self.attack(hello + hello) for _ in range(50)]
             for d in [Deferred.fromCoroutine(c) for c in ds]:
                 await d
-        self.assertEqual((server._peers, len(server._listener.doors)), (set(), 0))
+        self.assertEqual((server._peers, len(server._doors)), (set(), 0))
         q = await self.queue(key=KEY)
         self.assertEqual(await q.call("add", 1, 2), 3)
 
@@ -669,7 +677,7 @@ class FuzzTests(SynchronousTestCase):
         self.clock.advance(60)
         self.assertEqual(self.failures, [])
         self.assertLess(max(highest, memory()) - before, 64 << 20)
-        self.assertEqual((server._peers, len(server._listener.doors)), (set(), 0))
+        self.assertEqual((server._peers, len(server._doors)), (set(), 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def finish(self, server: WireServer) -> None:

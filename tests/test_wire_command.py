@@ -161,7 +161,7 @@ class OptionTests(CommandTestCase):
             raise SkipTest("pyOpenSSL isn't installed")
         server, client = makePair(str(self.folder / "pair"))
         tls = self.parse(f"--tls={server}", f"--tls-peer={client}")["tls"]
-        self.assertEqual(tls.pins, TLS.fromFiles(server).pins)
+        self.assertEqual(tls._peers, TLS.fromFiles(server)._peers)
 
     async def test_help(self) -> None:
         """
@@ -189,7 +189,7 @@ class OptionTests(CommandTestCase):
             (("--key=/nonexistent", "unix:/x", "x"), 2, "/nonexistent"),
             ((taken, UNIVERSE), 1, "listen"),
             ((f"unix:{self.folder}/t", "tests._servers.Nosuch"), 1, "Nosuch"),
-            (("tcp:0", UNIVERSE), 1, "know one another"),
+            (("tcp:0", UNIVERSE), 1, "know each other"),
             (("nosuch:0", UNIVERSE), 1, "nosuch:0"),
             (("--concurrent=0", "unix:/x", UNIVERSE), 1, "concurrent"),
         ):
@@ -345,7 +345,7 @@ class PluginTests(CommandTestCase):
         for place, name, text in (
             (self.description, UNIVERSE, "listen"),
             (f"unix:{self.folder}/t", "tests._servers.Nosuch", "Nosuch"),
-            ("tcp:0", UNIVERSE, "know one another"),
+            ("tcp:0", UNIVERSE, "know each other"),
         ):
             program = self.program(
                 self.script("twist"), "asynqueue-worker", place, name

@@ -7,11 +7,10 @@ C{python -m asynqueue.wire --help} tells how to run a server.
 from ._chunks import ChunkyString
 from ._client import WireWorker
 from ._commands import GetNext, RunTask
-from ._keys import Key
+from ._credentials import TLS, Key
 from ._manager import ServerManager
 from ._runner import WireRunner
 from ._server import WireServer, runServer
-from ._tls import TLS
 from ._universe import WireWorkerUniverse
 
 __all__ = [

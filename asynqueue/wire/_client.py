@@ -12,6 +12,7 @@ from typing import Any, cast
 from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -23,10 +24,10 @@ from .._support.reactor import orGlobalReactor
 from ..errors import AuthenticationError, WorkerError, WorkerLost, WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
 from ..tasks._task import forWorker
-from ._ends import connector, mayPickle
-from ._keys import Key
+from ._clientgate import ClientGate
+from ._credentials import TLS, Key
+from ._endpoints import clientEndpoint, mayPickle, requirements
 from ._link import Job, Link, Stage
-from ._tls import TLS
 from ._universe import WireWorkerUniverse, classOf, namesOf
 from ._values import Codec
 
@@ -210,15 +211,11 @@ class WireWorker:
         self._goneWaiters: list[Deferred[None]] = []
         self._resign: Callable[[], object] | None = None
         self._renew: Callable[[], object] | None = None
-        self._connector = connector(
-            description,
-            self._makeLink,
-            self._reactor,
-            key=key,
-            tls=tls,
-            insecure=insecure,
-            pickles=self._codec.pickles,
+        self._required = requirements(
+            description, False, key=key, tls=tls, insecure=insecure
         )
+        self._endpoint = clientEndpoint(self._required, self._reactor)
+        self._connector = self._open
         self._connectLater()
 
     def __repr__(self) -> str:
@@ -589,6 +586,17 @@ class WireWorker:
             self._options["connectTimeout"], d.cancel
         )
         d.addCallbacks(lambda _: None, self._failed)
+
+    def _open(self) -> Deferred[None]:
+        """
+        Open a connection, and fire when both ends have proved who they are.
+        """
+        factory: Any = Factory.forProtocol(
+            lambda: ClientGate(self._makeLink, self._required, self._codec.pickles)
+        )
+        factory.noisy = False
+        d: Deferred[Any] = self._endpoint.connect(factory)
+        return d.addCallback(lambda gate: gate.opened)
 
     def _failed(self, failure: Failure) -> None:
         """

@@ -13,8 +13,9 @@ from twisted.python.failure import Failure
 
 from ..errors import AuthenticationError
 from ._commands import VERSION
-from ._gate import Gate, Terms, aboutTLS
-from ._keys import NONCE
+from ._credentials import NONCE
+from ._endpoints import Requirements
+from ._gate import Gate, aboutTLS
 from ._peer import Fields, Peer
 
 __all__ = ["ClientGate"]
@@ -27,26 +28,30 @@ class ClientGate(Gate):
     @ivar opened: Fires with C{None} when it has, or fails.
     """
 
-    def __init__(self, makePeer: Callable[[], Peer], terms: Terms) -> None:
+    def __init__(
+        self, makePeer: Callable[[], Peer], terms: Requirements, pickles: bool = False
+    ) -> None:
         """
         Make a gate.
 
         @param makePeer: See L{Gate}.
 
         @param terms: See L{Gate}.
+
+        @param pickles: See L{Gate}.
         """
-        super().__init__(makePeer, terms)
+        super().__init__(makePeer, terms, pickles)
         self.opened: Deferred[None] = Deferred(lambda _: self._abort())
         self._nonce = os.urandom(NONCE)
         self._nonces: tuple[bytes, bytes] | None = None
-        self._greeting: Fields = {}
+        self._theirs: Fields = {}
         self._hasSent = False
 
     def ready(self) -> None:
         """
         Implement L{Gate.ready}.
         """
-        box = {b"_ask": b"1", b"_command": b"Hello", **self.terms.greeting}
+        box = {b"_ask": b"1", b"_command": b"Hello", **self.greeting}
         if self.terms.key is not None:
             box[b"nonce"] = self._nonce
         self._hasSent = True
@@ -67,7 +72,7 @@ class ClientGate(Gate):
         if b"_answer" not in box:
             raise ValueError("no answer")
         if self._nonces is not None and key is not None:
-            parts = (VERSION, *self._nonces, self.binding)
+            parts = (VERSION, *self._nonces)
             if key.check(box[b"proof"], b"server", *parts):
                 self._welcome()
             else:
@@ -75,14 +80,14 @@ class ClientGate(Gate):
         elif box[b"version"] != VERSION:
             self._fail(ConnectionError(_otherVersion(box)))
         elif key is None:
-            self._greeting = box
+            self._theirs = box
             self._welcome()
         elif len(box.get(b"nonce", b"")) != NONCE:
             self.refuse("It has no key, and this end has one (key=)")
         else:
-            self._greeting = box
+            self._theirs = box
             self._nonces = (self._nonce, box[b"nonce"])
-            proof = key.prove(b"client", VERSION, *self._nonces, self.binding)
+            proof = key.prove(b"client", VERSION, *self._nonces)
             self.send({b"_ask": b"2", b"_command": b"Prove", b"proof": proof})
 
     def refuse(self, why: str) -> None:
@@ -91,7 +96,7 @@ class ClientGate(Gate):
 
         @param why: Why.
         """
-        place = self.terms.place.description
+        place = self.terms.address.description
         self._fail(AuthenticationError(f"The server at {place} isn't trusted: {why}"))
 
     def closed(self, reason: Failure) -> None:
@@ -118,7 +123,7 @@ class ClientGate(Gate):
         """
         Let the server in.
         """
-        self.open(self._greeting)
+        self.open(self._theirs)
         if not self.opened.called:
             self.opened.callback(None)
 
@@ -145,7 +150,7 @@ class ClientGate(Gate):
 
         @return: The message.
         """
-        return f"The server at {self.terms.place.description} refuses this end: {why}"
+        return f"The server at {self.terms.address.description} refuses this end: {why}"
 
     def _fail(self, error: Exception) -> None:
         """

@@ -13,10 +13,9 @@ from twisted.python import usage
 
 from .._support.reactor import orGlobalReactor
 from .._version import __version__
-from ._keys import Key
+from ._credentials import TLS, Key
 from ._logs import explain, logTo
 from ._server import runServer
-from ._tls import TLS
 
 __all__ = ["ServerOptions", "main"]
 

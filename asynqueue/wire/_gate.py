@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -20,63 +19,26 @@ from zope.interface import implementer
 
 from ..errors import AuthenticationError
 from ._commands import VERSION
-from ._keys import Key
+from ._credentials import tlsErrorText
+from ._endpoints import Requirements
 from ._peer import BoxProtocol, Fields, Peer
-from ._places import Place, isLoopback
-from ._private import checkUser
-from ._tls import TLS
 
-__all__ = ["Gate", "Terms", "aboutTLS", "firstBox"]
+__all__ = ["Gate", "aboutTLS", "firstBox"]
 
 #: So many bytes has a box at most that comes before the other end is known, and so many
 #: fields.
 _LARGEST, _MOST_FIELDS = 2000, 10
 
 
-@frozen
-class Terms:
+def _greeting(pickles: bool) -> Fields:
     """
-    What the other end must prove.
+    Say what an end says of itself.
 
-    @ivar place: Where the connection is made.
+    @param pickles: Whether it accepts pickles.
 
-    @ivar key: The key that it must have, or C{None}.
-
-    @ivar tls: Which certificates are accepted, or C{None}.
-
-    @ivar pickles: Whether this end accepts pickles.
+    @return: The fields.
     """
-
-    place: Place
-    key: Key | None
-    tls: TLS | None
-    pickles: bool = False
-
-    @property
-    def greeting(self) -> Fields:
-        """
-        What this end says of itself.
-        """
-        return {b"version": VERSION, **({b"pickle": b"1"} if self.pickles else {})}
-
-    def check(self, transport: Any) -> bytes:
-        """
-        See who is at the other end of a transport.
-
-        @param transport: The transport. If it has TLS, that is ready.
-
-        @return: What the connection has that no other has.
-
-        @raise AuthenticationError: If it's somebody whom it must not be.
-        """
-        place = self.place
-        if self.tls is not None:
-            return self.tls.check(transport, None if place.isServer else place.host)
-        if place.isUnix:
-            checkUser(transport)
-        elif not isLoopback(getattr(transport.getPeer(), "host", "")):
-            raise AuthenticationError("The other end isn't on this machine")
-        return b""
+    return {b"version": VERSION, **({b"pickle": b"1"} if pickles else {})}
 
 
 @implementer(IHandshakeListener)
@@ -85,17 +47,21 @@ class Gate(Protocol):
     What both ends of a connection have before it.
     """
 
-    def __init__(self, makePeer: Callable[[], Peer], terms: Terms) -> None:
+    def __init__(
+        self, makePeer: Callable[[], Peer], terms: Requirements, pickles: bool = False
+    ) -> None:
         """
         Make a gate.
 
         @param makePeer: Makes what is behind it.
 
         @param terms: What the other end must prove.
+
+        @param pickles: Whether this end accepts pickles.
         """
         self.transport: Any = None
         self.terms = terms
-        self.binding = b""
+        self.greeting = _greeting(pickles)
         self.isOver = False
         self._makePeer = makePeer
         self._data = b""
@@ -114,7 +80,7 @@ class Gate(Protocol):
         knows.
         """
         try:
-            self.binding = self.terms.check(self.transport)
+            self.terms.check(self.transport)
         except AuthenticationError as error:
             self.refuse(str(error))
         else:
@@ -254,15 +220,4 @@ def aboutTLS(gate: Gate, reason: Failure) -> str:
 
     @return: The text.
     """
-    why = None if gate.terms.tls is None else gate.terms.tls.why(gate.transport)
-    if why is not None:
-        return why
-    texts = [
-        str(error[-1])
-        for group in getattr(reason.value, "args", ())
-        if isinstance(group, list)
-        for error in group
-        if isinstance(error, tuple) and error
-    ]
-    what = "; ".join(text for text in texts if text) or type(reason.value).__name__
-    return f"The TLS handshake has failed: {what}"
+    return tlsErrorText(reason)

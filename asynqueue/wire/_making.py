@@ -1,5 +1,6 @@
 """
-Makes the files by which the ends of connections know one another.
+Makes the files by which the two ends of a connection know each other, and has the
+command line for it.
 """
 
 from __future__ import annotations
@@ -13,29 +14,28 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from ._certificates import pinOf, tlsModules
-from ._private import writePrivate
+from ._credentials import sslModule
 
 __all__ = ["main", "makeKey", "makePair"]
 
-#: For so many days is a certificate valid if nothing else is said.
+#: Days that a certificate is valid by default.
 _DAYS = 1826
 
 
 def makeKey(path: str | os.PathLike[str]) -> None:
     """
-    Make a file with a key that both ends are to have.
+    Make a file with a key for both ends.
 
     @param path: The file, which mustn't exist. Only its owner has access to it.
 
     @raise FileExistsError: If it exists.
     """
-    writePrivate(path, f"{secrets.token_hex(32)}\n".encode())
+    _writePrivate(path, f"{secrets.token_hex(32)}\n".encode())
 
 
 def makePair(folder: str | os.PathLike[str], days: int = _DAYS) -> tuple[Path, Path]:
     """
-    Make certificates for a server and its clients, each of which knows the other's.
+    Make certificates for a server and its clients, each of which accepts the other's.
 
     @param folder: Where to. If it isn't there it's made, for its owner only.
 
@@ -47,33 +47,33 @@ def makePair(folder: str | os.PathLike[str], days: int = _DAYS) -> tuple[Path, P
 
     @raise ImportError: If the extra C{tls} isn't installed.
 
-    @raise FileExistsError: If there is one.
+    @raise FileExistsError: If one of them exists.
 
-    @raise ValueError: If that's no number of days.
+    @raise ValueError: If C{days} is less than one.
     """
     if days < 1:
         raise ValueError(f"A certificate must be valid for a day at least, not {days}")
-    tlsModules()
+    sslModule()
     place = Path(folder)
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    paths = place / "server.pem", place / "client.pem"
-    for path in paths:
+    server, client = place / "server.pem", place / "client.pem"
+    for path in (server, client):
         if path.exists():
             raise FileExistsError(f"{path} is there already")
-    made = [_certificate(path.stem, days) for path in paths]
-    for path, (key, own), (_, peer) in zip(paths, made, made[::-1], strict=True):
-        writePrivate(path, _text(path.stem, key, own, peer))
-    return paths
+    serverKey, serverPEM = _makeCertificate("server", days)
+    clientKey, clientPEM = _makeCertificate("client", days)
+    for path, key, own, peer in (
+        (server, serverKey, serverPEM, clientPEM),
+        (client, clientKey, clientPEM, serverPEM),
+    ):
+        head = f"asynqueue {path.stem}: private key and certificate\n".encode()
+        _writePrivate(path, head + key + own + b"accepted of the other end:\n" + peer)
+    return server, client
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """
-    Make what the command line says.
-
-    @param arguments: What it says after the program's name, that of this process by
-        default.
-
-    @return: The exit code.
+    Do what the command line says, and return the exit code.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -86,14 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """
-    Make what understands the command line.
-
-    @return: It.
-    """
     parser = argparse.ArgumentParser(
         prog="python -m asynqueue.credentials",
-        description="Make what wire workers and servers know one another by.",
+        description="Make credentials for remote workers and their servers.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     pair = commands.add_parser(
@@ -111,43 +106,24 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pair(options: Any) -> str:
-    """
-    Make certificates.
-
-    @param options: What the command line says.
-
-    @return: What is to be said about it.
-    """
     server, client = makePair(options.folder, options.days)
     return (
-        f"{server}: keep it at the server, tls=TLS.fromFiles({server.name!r})\n"
+        f"{server}: keep it on the server, tls=TLS.fromFiles({server.name!r})\n"
         f"{client}: move it to the clients, tls=TLS.fromFiles({client.name!r})\n"
     )
 
 
 def _key(options: Any) -> str:
-    """
-    Make a key.
-
-    @param options: What the command line says.
-
-    @return: What is to be said about it.
-    """
     makeKey(options.file)
     return f"{options.file}: for both ends, key=Key.fromFile({options.file!r})\n"
 
 
-def _certificate(role: str, days: int) -> tuple[Any, Any]:
+def _makeCertificate(role: str, days: int) -> tuple[bytes, bytes]:
     """
-    Make a certificate.
-
-    @param role: Whose.
-
-    @param days: For how many days it's valid.
-
-    @return: The private key, and the certificate.
+    Make a private key and a self-signed certificate for a role, in PEM format.
     """
-    _, x509 = tlsModules()
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -165,39 +141,24 @@ def _certificate(role: str, days: int) -> tuple[Any, Any]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # Clocks may differ.
+        # The clocks of the two ends may differ.
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
         .add_extension(x509.ExtendedKeyUsage([usage]), False)
         .sign(key, SHA256())
     )
-    return key, certificate
-
-
-def _text(role: str, key: Any, own: Any, peer: Any) -> bytes:
-    """
-    Make the content of a file.
-
-    @param role: Whose it is.
-
-    @param key: The private key.
-
-    @param own: The certificate.
-
-    @param peer: The other end's.
-
-    @return: The content.
-    """
-    from cryptography.hazmat.primitives import serialization
-
-    head = (
-        f"asynqueue {role}, valid until {own.not_valid_after_utc:%Y-%m-%d}\n"
-        f"own: {pinOf(own)}\n"
-        f"peer: {pinOf(peer)}\n"
-    )
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(
         pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return head.encode() + bytes(secret) + bytes(own.public_bytes(pem))
+    return secret, certificate.public_bytes(pem)
+
+
+def _writePrivate(path: str | os.PathLike[str], data: bytes) -> None:
+    """
+    Make a file that nobody but its owner can read, at any time.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with open(os.open(path, flags, 0o600), "wb") as file:
+        file.write(data)

@@ -22,8 +22,8 @@ from .._child.mainmodule import preparation
 from .._support.checks import checkCallable, checkSeconds
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerStartError
+from ._endpoints import checkText
 from ._localserver import LocalServer, State
-from ._places import checkText
 from ._server import WireServer
 from ._setup import Setup, dumpOptions
 from ._universe import WireWorkerUniverse

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.protocol import Factory
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
@@ -17,13 +18,14 @@ from twisted.python.reflect import namedAny
 from .._support.checks import checkSeconds
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
-from ._ends import Listener, mayPickle
-from ._keys import Key
+from ._credentials import TLS, Key
+from ._doors import Doors
+from ._endpoints import mayPickle, requirements, serverEndpoint
 from ._limits import Limits
 from ._runner import WireRunner
 from ._served import ServedPeer
+from ._servergate import ServerGate
 from ._slots import Slots
-from ._tls import TLS
 from ._universe import WireWorkerUniverse, classOf
 from ._values import Codec
 
@@ -174,15 +176,11 @@ class WireServer:
         self._stopped = False
         self._stopWaiters: list[Deferred[None]] = []
         self._deadline: IDelayedCall | None = None
-        self._listener = Listener(
-            description,
-            self._makePeer,
-            self._reactor,
-            key=key,
-            tls=tls,
-            insecure=insecure,
-            pickles=self._codec.pickles,
+        self._doors = Doors()
+        self._required = requirements(
+            description, True, key=key, tls=tls, insecure=insecure
         )
+        self._endpoint = serverEndpoint(self._required, self._reactor)
         self.service = _WireService(self)
 
     def __repr__(self) -> str:
@@ -199,7 +197,14 @@ class WireServer:
             not possible there, and with L{AuthenticationError
             <asynqueue.errors.AuthenticationError>} if others could get at the socket.
         """
-        return maybeDeferred(self._listener.listen).addCallback(self._listening)
+        factory: Any = Factory.forProtocol(
+            lambda: ServerGate(
+                self._makePeer, self._required, self._doors, self._reactor, pickles
+            )
+        )
+        factory.noisy = False
+        pickles = self._codec.pickles
+        return self._endpoint.listen(factory).addCallback(self._listening)
 
     def stop(self) -> Deferred[None]:
         """
@@ -241,7 +246,7 @@ class WireServer:
                 # Somebody has taken the socket's file away.
                 log.warn("{server}: {error}", server=self, error=error)
         self._closed = True
-        self._listener.close()
+        self._doors.close()
         if self._stopTimeout is not None:
             self._deadline = self._reactor.callLater(self._stopTimeout, self._abortAll)
         for peer in list(self._peers):

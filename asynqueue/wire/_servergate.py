@@ -13,9 +13,10 @@ from twisted.python.failure import Failure
 
 from .._support.log import log
 from ._commands import VERSION
+from ._credentials import NONCE
 from ._doors import Doors
-from ._gate import Gate, Terms, aboutTLS
-from ._keys import NONCE
+from ._endpoints import Requirements
+from ._gate import Gate, aboutTLS
 from ._peer import Fields, Peer
 
 __all__ = ["ServerGate"]
@@ -30,7 +31,12 @@ class ServerGate(Gate):
     """
 
     def __init__(
-        self, makePeer: Callable[[], Peer], terms: Terms, doors: Doors, reactor: Any
+        self,
+        makePeer: Callable[[], Peer],
+        terms: Requirements,
+        doors: Doors,
+        reactor: Any,
+        pickles: bool = False,
     ) -> None:
         """
         Make a gate.
@@ -42,13 +48,15 @@ class ServerGate(Gate):
         @param doors: All gates of the server.
 
         @param reactor: The reactor.
+
+        @param pickles: See L{Gate}.
         """
-        super().__init__(makePeer, terms)
+        super().__init__(makePeer, terms, pickles)
         self._doors = doors
         self._reactor = reactor
         self._timers: list[Any] = []
         self._nonces: tuple[bytes, bytes] | None = None
-        self._greeting: Fields | None = None
+        self._theirs: Fields | None = None
 
     def connectionMade(self) -> None:
         """
@@ -100,15 +108,15 @@ class ServerGate(Gate):
             elif len(box[b"nonce"]) != NONCE:
                 raise ValueError("a number of another size")
             else:
-                self._greeting = box
+                self._theirs = box
                 self._nonces = (box[b"nonce"], os.urandom(NONCE))
                 fields = {b"_answer": tag, b"nonce": self._nonces[1]}
-                self.send(fields | self.terms.greeting)
+                self.send(fields | self.greeting)
         elif command == b"Prove" and self._nonces is not None:
-            parts = (VERSION, *self._nonces, self.binding)
+            parts = (VERSION, *self._nonces)
             if key.check(box[b"proof"], b"client", *parts):
                 self.send({b"_answer": tag, b"proof": key.prove(b"server", *parts)})
-                self.open(self._greeting)
+                self.open(self._theirs)
             else:
                 self.refuse("It has another key", tag, b"KEY")
         else:
@@ -174,7 +182,7 @@ class ServerGate(Gate):
         if not count & (count - 1):
             log.warn(
                 "{place} refuses {peer}, {count} in a row now: {why}",
-                place=self.terms.place.description,
+                place=self.terms.address.description,
                 peer=self.transport.getPeer(),
                 count=count,
                 why=why,

@@ -13,8 +13,7 @@ from typing import Any
 from attrs import asdict, field, frozen
 
 from ..errors import SerializationError
-from ._keys import Key
-from ._tls import TLS
+from ._credentials import TLS, Key
 
 __all__ = ["STOP", "Setup", "dumpOptions"]
 

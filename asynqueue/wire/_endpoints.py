@@ -1,0 +1,421 @@
+"""
+From the description of an address to an endpoint, and what the other end must prove.
+
+Over Unix sockets both ends know from the system who is at the other end, over TLS from
+certificates, and over TCP on this machine from a key. Anything else is refused before
+anything is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+import struct
+import time
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    SSL4ServerEndpoint,
+    TCP4ServerEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
+from zope.interface import implementer
+
+from .._support.log import log
+from ..errors import AuthenticationError
+from ._credentials import TLS, Key, trustedUsers
+
+__all__ = [
+    "Address",
+    "Requirements",
+    "checkText",
+    "clientEndpoint",
+    "mayPickle",
+    "requirements",
+    "serverEndpoint",
+]
+
+#: By kind, and whether it's a server's: the parts of a description in their order, and
+#: those that may be left out and are always named.
+_FORMS = {
+    ("unix", True): (("address",), ()),
+    ("tcp", True): (("port",), ("interface",)),
+    ("tls", True): (("port",), ("interface",)),
+    ("unix", False): (("path",), ()),
+    ("tcp", False): (("host", "port"), ()),
+    ("tls", False): (("host", "port"), ()),
+}
+
+#: Seconds after which a socket has a listener, if there's one.
+_LISTENING_SECONDS = 1.0
+
+#: Process, user and group of a socket's other end, as Linux gives them.
+_PEER_CREDENTIALS = struct.Struct("3i")
+
+
+@frozen
+class Address:
+    """
+    Where a server listens, or a client connects to.
+
+    @ivar kind: C{unix}, C{tcp} or C{tls}.
+
+    @ivar host: A server's interface, empty for all.
+    """
+
+    description: str
+    kind: str
+    isServer: bool
+    path: str = ""
+    host: str = ""
+    port: int = 0
+
+    @classmethod
+    def parse(cls, description: str, isServer: bool) -> Address:
+        """
+        Read a description, which is one of Twisted's endpoints with fewer options.
+        """
+        checkText(description)
+        kind, *parts = (
+            re.sub(r"\\(.)", r"\1", part)
+            for part in re.findall(r"(?:^|:)((?:[^:\\]|\\.)*)", description)
+        )
+        try:
+            fields = _readParts(parts, *_FORMS[kind, isServer])
+            return cls(
+                description,
+                kind,
+                isServer,
+                path=fields.get("address") or fields.get("path", ""),
+                host=fields.get("interface") or fields.get("host", ""),
+                port=int(fields.get("port", 0)),
+            )
+        except (KeyError, ValueError):
+            forms = (
+                "a server listens: use unix:ADDRESS, tcp:PORT[:interface=...] or"
+                " tls:PORT[:interface=...]"
+                if isServer
+                else "a server is: use unix:PATH, tcp:HOST:PORT or tls:HOST:PORT"
+            )
+            raise ValueError(f"{description!r} isn't where {forms}") from None
+
+    @property
+    def isUnix(self) -> bool:
+        return self.kind == "unix"
+
+    @property
+    def isLocal(self) -> bool:
+        """Whether only this machine can reach it."""
+        return self.isUnix or self.host == "localhost" or _isLoopback(self.host)
+
+
+@frozen
+class Requirements:
+    """
+    What the other end of a connection must prove.
+    """
+
+    address: Address
+    key: Key | None
+    tls: TLS | None
+
+    def check(self, transport: Any) -> None:
+        """
+        Check who is at the other end, as far as the transport tells. TLS must have
+        done its handshake.
+
+        @raise AuthenticationError: If it's somebody who isn't accepted.
+        """
+        if self.tls is not None:
+            host = None if self.address.isServer else self.address.host
+            self.tls.check(transport, host)
+        elif self.address.isUnix:
+            _checkUser(transport)
+        elif not _isLoopback(getattr(transport.getPeer(), "host", "")):
+            raise AuthenticationError("The other end isn't on this machine")
+
+
+def requirements(
+    description: str, isServer: bool, *, key: Any, tls: Any, insecure: bool
+) -> Requirements:
+    """
+    Check that the two ends of a connection can know each other.
+
+    @raise AuthenticationError: If they can't, or if others could get at the socket.
+
+    @raise TypeError: If C{key} or C{tls} is something else.
+
+    @raise ValueError: If the description can't be understood, or doesn't go with the
+        rest.
+    """
+    for name, value, kind, make in (
+        ("key", key, Key, "Key.fromFile(path) or Key.fromEnvironment(name)"),
+        ("tls", tls, TLS, "TLS.fromFiles(own, peer)"),
+    ):
+        if value is not None and not isinstance(value, kind):
+            # The value isn't shown, as it may be a secret.
+            raise TypeError(
+                f"{name}= takes what {make} gives, not an object of class"
+                f" {type(value).__name__}"
+            )
+    address = Address.parse(description, isServer)
+    if insecure and (address.kind != "tcp" or key or tls):
+        raise ValueError(
+            "insecure=True is for TCP without anything else: leave it out over"
+            f" {description!r}"
+        )
+    if key is not None and (address.isUnix or tls is not None):
+        raise ValueError(
+            "A key is for TCP on this machine without certificates: leave out key="
+            f" over {description!r}"
+        )
+    if address.isUnix:
+        if tls is not None:
+            raise ValueError(f"Nobody listens in on {description!r}: leave out tls=")
+        if address.path.startswith("\0"):
+            raise AuthenticationError(
+                "A Unix socket without a file can be reached by all users: use a file"
+                " (unix:PATH)"
+            )
+        if isServer:
+            _checkFolder(address.path)
+    elif tls is None:
+        address = _withoutTLS(address, key, insecure)
+    return Requirements(address, key, tls)
+
+
+def mayPickle(description: str, pickle: bool | None, tls: TLS | None) -> bool:
+    """
+    Tell whether pickles are sent and accepted: by default, over Unix sockets alone.
+    Loading one can run anything, so nobody else may be able to send one.
+
+    @raise AuthenticationError: If they're wanted where they can't be.
+    """
+    checkText(description)
+    isUnix = description.startswith("unix:")
+    if pickle and not isUnix and tls is None:
+        raise AuthenticationError(
+            f"pickle=True isn't possible over {description!r}: pickles can run"
+            " anything, so they need a Unix socket (unix:PATH) or certificates"
+            " (tls=TLS.fromFiles(...))"
+        )
+    return isUnix if pickle is None else pickle
+
+
+def clientEndpoint(required: Requirements, reactor: Any) -> IStreamClientEndpoint:
+    """Make the endpoint that a client connects to."""
+    address = required.address
+    if address.isUnix:
+        return UNIXClientEndpoint(reactor, address.path)
+    endpoint: IStreamClientEndpoint = HostnameEndpoint(
+        reactor, address.host, address.port
+    )
+    if required.tls is not None:
+        options = required.tls.clientOptions(address.host)
+        endpoint = wrapClientTLS(options, endpoint)
+    return endpoint
+
+
+def serverEndpoint(required: Requirements, reactor: Any) -> IStreamServerEndpoint:
+    """Make the endpoint that a server listens at."""
+    address = required.address
+    if address.isUnix:
+        return _PrivateUNIXEndpoint(address.path, reactor)
+    # These take addresses of IPv6, too.
+    host = "127.0.0.1" if address.host == "localhost" else address.host
+    if required.tls is None:
+        return TCP4ServerEndpoint(reactor, address.port, interface=host)
+    options = required.tls.serverOptions()
+    return SSL4ServerEndpoint(reactor, address.port, options, interface=host)
+
+
+@implementer(IStreamServerEndpoint)
+class _PrivateUNIXEndpoint:
+    """
+    Listens at a Unix socket that only this user can reach.
+    """
+
+    def __init__(self, path: str, reactor: Any) -> None:
+        self._path = path
+        self._reactor = reactor
+
+    def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
+        return execute(self._listen, protocolFactory)
+
+    def _listen(self, factory: Any) -> IListeningPort:
+        _checkFolder(self._path, make=True)
+        lock = f"{self._path}.lock"
+        try:
+            return self._bind(factory)
+        except CannotListenError as error:
+            if not _isAbandoned(self._path):
+                if os.path.lexists(lock):
+                    error.socketError = f"a server listens there, or has left {lock}"
+                raise
+        for path in (lock, self._path):
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        return self._bind(factory)
+
+    def _bind(self, factory: Any) -> IListeningPort:
+        # The file's mode is set before anybody can connect.
+        port: IListeningPort = self._reactor.listenUNIX(
+            self._path, factory, mode=0o600, wantPID=True
+        )
+        return port
+
+
+def _isAbandoned(path: str) -> bool:
+    """
+    Tell whether nobody listens at a socket. Its lock doesn't tell when a process has
+    got the ID of the server that was killed, as in containers.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            # A server needs a moment between making the socket and listening.
+            return time.time() - os.stat(path).st_mtime > _LISTENING_SECONDS
+        except OSError:
+            return False
+    return False
+
+
+def _readParts(
+    parts: list[str], needed: tuple[str, ...], optional: tuple[str, ...]
+) -> dict[str, str]:
+    """
+    Assign the parts of a description to names.
+
+    @raise ValueError: If something is missing, or too much.
+    """
+    names = list(needed)
+    fields: dict[str, str] = {}
+    for part in parts:
+        name, isNamed, value = part.partition("=")
+        if not isNamed or name not in (*needed, *optional):
+            name, value = names[0] if names else "", part
+        if name in names:
+            names.remove(name)
+        elif name not in optional or name in fields:
+            raise ValueError(name)
+        fields[name] = value
+    if names or not all(fields[name] for name in needed):
+        raise ValueError(names)
+    return fields
+
+
+def checkText(description: Any) -> None:
+    """
+    Check that an address is described by text, whatever that says.
+
+    @raise TypeError: If it isn't.
+    """
+    if not isinstance(description, str):
+        raise TypeError(
+            f"An address is described by text, such as unix:PATH, not {description!r}"
+        )
+
+
+def _withoutTLS(address: Address, key: Key | None, insecure: bool) -> Address:
+    """
+    Check that TCP without TLS is all right, and have a server listen on this machine
+    by default.
+
+    @raise AuthenticationError: If it isn't.
+    """
+    description = address.description
+    if address.kind == "tls":
+        raise AuthenticationError(
+            f"{description!r} needs certificates: tls=TLS.fromFiles(own, peer), with"
+            " files that python -m asynqueue.credentials pair FOLDER makes"
+        )
+    if key is None and not insecure:
+        raise AuthenticationError(
+            f"Over {description!r} the two ends can't know each other: use"
+            " certificates (tls=TLS.fromFiles(own, peer)), on one machine also a key"
+            " (key=Key.fromFile(path)) or a Unix socket (unix:PATH)"
+        )
+    if address.isServer and not address.host:
+        address = evolve(address, host="127.0.0.1")
+    if not address.isLocal:
+        what = "insecure=True is" if insecure else "A key alone is"
+        raise AuthenticationError(
+            f"{what} for this machine only, not for {description!r}: use certificates"
+            " (tls=TLS.fromFiles(own, peer))"
+        )
+    if insecure and address.isServer:
+        log.warn(
+            "{address}: whoever can run a program on this machine can call what is"
+            " served here (insecure=True)",
+            address=description,
+        )
+    return address
+
+
+def _isLoopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checkFolder(socketPath: str, make: bool = False) -> None:
+    """
+    Check that only the user can reach a socket's file, if its folder is there.
+
+    @param make: Whether to make the folder if it isn't there.
+
+    @raise AuthenticationError: If the folder lets others in, or is somebody else's.
+    """
+    folder = Path(socketPath).absolute().parent
+    if make:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid not in trustedUsers() or mode & 0o077:
+        raise AuthenticationError(
+            f"{folder} lets others in (user {status.st_uid}, mode {mode:03o}), so it's"
+            f" no place for a Unix socket: name a folder of its own, which is made if"
+            f" it isn't there (unix:{folder}/asynqueue/{Path(socketPath).name}), or"
+            f" chmod 700 {folder}"
+        )
+
+
+def _checkUser(transport: Any) -> None:
+    """
+    Check that the other end of a Unix socket is the same user's, or root's, where the
+    system can tell.
+
+    @raise AuthenticationError: If it's somebody else's.
+    """
+    option = getattr(socket, "SO_PEERCRED", None)
+    if option is None:
+        return
+    data = transport.getHandle().getsockopt(
+        socket.SOL_SOCKET, option, _PEER_CREDENTIALS.size
+    )
+    _, user, _ = _PEER_CREDENTIALS.unpack(data)
+    if user not in trustedUsers():
+        raise AuthenticationError(
+            f"The other end of the Unix socket is another user's ({user})"
+        )
