@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
@@ -25,9 +26,25 @@ from zope.interface import implementer
 
 from asynqueue._child.claims import Claimer
 from asynqueue._child.protocol import Decoder, header
+from asynqueue._support import childprocess
 from asynqueue.process._transport import IReactorChild
 
-__all__ = ["FakeProcess", "FakeReactor", "LogLines", "replaceModule"]
+__all__ = ["FIRST_PID", "FakeProcess", "FakeReactor", "LogLines", "replaceModule"]
+
+#: The ID of the first process that a L{FakeReactor} starts. No system gives such.
+FIRST_PID = 1_000_000_000
+
+_isChild = childprocess.isChild
+
+
+def _isChildOrFake(pid: int) -> bool:
+    """
+    Take fake processes for children.
+    """
+    return pid >= FIRST_PID or _isChild(pid)
+
+
+childprocess.isChild = _isChildOrFake
 
 
 @implementer(ILogObserver)
@@ -161,6 +178,7 @@ class FakeProcess:
         self.ended = False
         self._protocol = protocol
         self._fds = {number: os.dup(fd) for number, fd in childFDs.items()}
+        protocol.makeConnection(cast(Any, self))
         os.set_blocking(self._fds[3], False)
         self._decoder = Decoder()
         self._claimer = Claimer(self._fds[7])
@@ -175,15 +193,13 @@ class FakeProcess:
         """
         return self._claimer.claim(number)
 
-    def signalProcess(self, name: str) -> None:
+    def signalProcess(self, number: int) -> None:
         """
         Implement C{IProcessTransport.signalProcess}.
-
-        @param name: The signal.
         """
         if self.ended:
             raise ProcessExitedAlready
-        self.signals.append(name)
+        self.signals.append(signal.Signals(number).name.removeprefix("SIG"))
 
     def write(self, data: bytes, fd: int = 4) -> None:
         """
@@ -246,7 +262,7 @@ class FakeProcess:
     def end(
         self,
         exitCode: int | None = 0,
-        signal: int | None = None,
+        signalNumber: int | None = None,
         reads: bool = True,
     ) -> None:
         """
@@ -254,7 +270,7 @@ class FakeProcess:
 
         @param exitCode: The exit code.
 
-        @param signal: The signal that has done it.
+        @param signalNumber: The signal that has done it.
 
         @param reads: Whether it has read what it was sent before that.
         """
@@ -267,7 +283,7 @@ class FakeProcess:
         if exitCode == 0:
             reason = Failure(ProcessDone(0))
         else:
-            reason = Failure(ProcessTerminated(exitCode, signal, 0))
+            reason = Failure(ProcessTerminated(exitCode, signalNumber, 0))
         self._protocol.processExited(reason)
 
 
@@ -401,7 +417,7 @@ class FakeReactor(Clock):
         """
         if self.refusal is not None:
             raise self.refusal
-        pid = 1_000 + len(self.processes)
+        pid = FIRST_PID + len(self.processes)
         process = FakeProcess(pid, processProtocol, args, env, childFDs or {})
         self.processes.append(process)
         return process

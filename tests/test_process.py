@@ -32,7 +32,7 @@ from asynqueue.process._states import State
 from asynqueue.tasks import Task
 
 from . import _jobs as jobs
-from ._fakes import FakeProcess, FakeReactor, LogLines
+from ._fakes import FIRST_PID, FakeProcess, FakeReactor, LogLines
 
 
 class Sender:
@@ -209,7 +209,9 @@ class WorkerTests(WorkerCase):
         """
         It's shown with its ID, its process, and its state.
         """
-        self.assertEqual(repr(self.worker), "<ProcessWorker 5, pid 1000, starting>")
+        self.assertEqual(
+            repr(self.worker), f"<ProcessWorker 5, pid {FIRST_PID}, starting>"
+        )
 
     def test_setup(self) -> None:
         """
@@ -474,7 +476,7 @@ class WorkerTests(WorkerCase):
         error: Any = self.failureResultOf(running.d, errors.WorkerLost).value
         self.assertEqual(
             (error.workerID, error.pid, error.exitCode, error.signal, error.task),
-            (5, 1_000, None, signal.SIGSEGV, running),
+            (5, FIRST_PID, None, signal.SIGSEGV, running),
         )
         self.assertIn("SIGSEGV", str(error))
         self.assertIn("nothing()", str(error))
@@ -727,7 +729,7 @@ class WorkerTests(WorkerCase):
         """
         The memory is that of the child's process, if there's one.
         """
-        self.process.pid = self.worker._child.pid = os.getpid()  # type: ignore[union-attr]
+        self.worker._child._process.pid = os.getpid()  # type: ignore[union-attr]
         usage: Any = self.worker.memUsage()
         self.assertGreater(usage, 1_000)
         self.process.end()
@@ -739,7 +741,7 @@ class WorkerTests(WorkerCase):
         """
         self.process.write(b"hello\n", 1)
         self.serve()
-        self.assertEqual(self.log.lines, ["Worker 5, pid 1000, stdout: hello"])
+        self.assertEqual(self.log.lines, [f"Worker 5, pid {FIRST_PID}, stdout: hello"])
 
     def test_numbers(self) -> None:
         """

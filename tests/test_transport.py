@@ -12,11 +12,12 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._child.protocol import HEADER, Frame, Kind
-from asynqueue._support.exitstatus import Ended
+from asynqueue._support import childprocess
+from asynqueue._support.exitstatus import ExitStatus
 from asynqueue.process import _transport as transport
 from asynqueue.process._transport import Child
 
-from ._fakes import FakeProcess, FakeReactor, LogLines
+from ._fakes import FIRST_PID, FakeProcess, FakeReactor, LogLines
 
 
 def openDescriptors() -> int:
@@ -30,14 +31,14 @@ def openDescriptors() -> int:
 
 class EndedTests(SynchronousTestCase):
     """
-    Tests of L{Ended}.
+    Tests of L{ExitStatus}.
     """
 
     def test_exitCode(self) -> None:
         """
         It says with which exit code a process ended.
         """
-        text = str(Ended(7, 3, None, ""))
+        text = str(ExitStatus(7, 3, None, ""))
         self.assertEqual(text, "Child process 7 ended with exit code 3")
 
     def test_signal(self) -> None:
@@ -45,10 +46,11 @@ class EndedTests(SynchronousTestCase):
         It names the signal, if there's a name for it.
         """
         self.assertEqual(
-            str(Ended(7, None, 9, "")), "Child process 7 was ended by SIGKILL (9)"
+            str(ExitStatus(7, None, 9, "")), "Child process 7 was ended by SIGKILL (9)"
         )
         self.assertEqual(
-            str(Ended(7, None, 250, "")), "Child process 7 was ended by a signal (250)"
+            str(ExitStatus(7, None, 250, "")),
+            "Child process 7 was ended by a signal (250)",
         )
 
     def test_notStarted(self) -> None:
@@ -56,7 +58,7 @@ class EndedTests(SynchronousTestCase):
         A process that hasn't come to be has no number.
         """
         self.assertTrue(
-            str(Ended(None, None, None, "")).startswith("The child process")
+            str(ExitStatus(None, None, None, "")).startswith("The child process")
         )
 
 
@@ -72,7 +74,7 @@ class ChildTests(SynchronousTestCase):
         self.before = openDescriptors()
         self.reactor = FakeReactor()
         self.got: list[tuple[int, int, bytes]] = []
-        self.ends: list[Ended] = []
+        self.ends: list[ExitStatus] = []
         self.child = Child(
             self.received,
             self.ends.append,
@@ -178,7 +180,7 @@ class ChildTests(SynchronousTestCase):
         self.process.write(b"Oh no\n", 2)
         self.process.end(3)
         self.assertEqual(self.got, [(Kind.RESULT, 1, b"last")])
-        self.assertEqual(self.ends, [Ended(1_000, 3, None, "Oh no")])
+        self.assertEqual(self.ends, [ExitStatus(FIRST_PID, 3, None, "Oh no")])
         self.assertIsNone(self.child.pid)
 
     def test_signal(self) -> None:
@@ -186,7 +188,7 @@ class ChildTests(SynchronousTestCase):
         The signal that has ended it is told.
         """
         self.process.end(None, 11)
-        self.assertEqual(self.ends, [Ended(1_000, None, 11, "")])
+        self.assertEqual(self.ends, [ExitStatus(FIRST_PID, None, 11, "")])
 
     def test_heir(self) -> None:
         """
@@ -292,9 +294,9 @@ class ChildTests(SynchronousTestCase):
         It's looked after one that has been killed, since not every reactor is told of
         the ends of processes.
         """
-        self.patch(transport, "reapAllProcesses", self.process.end)
+        self.patch(childprocess, "reapAllProcesses", self.process.end)
         self.child.end(rudely=True)
-        self.reactor.advance(0.1)
+        self.reactor.advance(0.2)
         self.assertEqual(len(self.ends), 1)
 
     def test_endOfTheEnded(self) -> None:
@@ -321,7 +323,7 @@ class ChildTests(SynchronousTestCase):
         """
         A child that has closed its pipe is of no use, and killed if it doesn't end.
         """
-        self.patch(transport, "reapAllProcesses", lambda: None)
+        self.patch(childprocess, "reapAllProcesses", lambda: None)
         self.process.close(4)
         self.reactor.serve()
         self.assertEqual(self.process.signals, [])
@@ -440,7 +442,7 @@ class NoChildTests(SynchronousTestCase):
         The fake that all this relies on passes on what is sent, both ways.
         """
         reactor = FakeReactor()
-        ends: list[Ended] = []
+        ends: list[ExitStatus] = []
         child = Child(lambda frames: None, ends.append, reactor=reactor)
         process: FakeProcess = reactor.processes[0]
         self.assertFalse(process.atEnd())

@@ -11,50 +11,45 @@ from attrs import frozen
 from twisted.internet.error import ProcessDone
 from twisted.python.failure import Failure
 
-__all__ = ["Ended"]
+__all__ = ["ExitStatus"]
 
 
 @frozen
-class Ended:
+class ExitStatus:
     """
-    How a child has ended.
+    How a child process has ended.
 
-    @ivar pid: Its process ID.
+    @ivar pid: Its process ID, C{None} if it wasn't started.
 
     @ivar exitCode: Its exit code, or C{None}.
 
-    @ivar signal: The number of the signal that has ended it, or C{None}.
+    @ivar signal: The number of the signal that has ended it, or C{None}. If there's no
+        exit code either, somebody else has taken the status.
 
     @ivar output: The last that it wrote to stderr.
     """
 
-    pid: int | None
-    exitCode: int | None
-    signal: int | None
-    output: str
+    pid: int | None = None
+    exitCode: int | None = None
+    signal: int | None = None
+    output: str = ""
 
     @classmethod
-    def of(cls, pid: int | None, reason: Failure, output: str = "") -> Ended:
+    def of(cls, pid: int | None, reason: Failure) -> ExitStatus:
         """
-        Make it of what Twisted tells.
-
-        @param pid: See L{Ended}.
-
-        @param reason: What C{processExited} was told.
-
-        @param output: See L{Ended}.
-
-        @return: How it has ended.
+        Make it of what C{processExited} was told.
         """
         value: Any = reason.value
         code = 0 if reason.check(ProcessDone) else value.exitCode
-        return cls(pid, code, getattr(value, "signal", None), output)
+        return cls(pid, code, getattr(value, "signal", None))
 
     def __str__(self) -> str:
         """
         Say it in words.
         """
-        who = "The child process" if self.pid is None else f"Child process {self.pid}"
+        if self.pid is None:
+            return "The child process was not started"
+        who = f"Child process {self.pid}"
         if self.signal is not None:
             try:
                 name = signal.Signals(self.signal).name
@@ -62,5 +57,5 @@ class Ended:
                 name = "a signal"
             return f"{who} was ended by {name} ({self.signal})"
         if self.exitCode is None:
-            return f"{who} was not started"
+            return f"{who} has ended, and somebody else has taken its exit status"
         return f"{who} ended with exit code {self.exitCode}"

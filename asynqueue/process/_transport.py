@@ -15,28 +15,23 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
-from typing import Any, cast
 
 from attrs import evolve
-from twisted.internet.error import ConnectionDone, ProcessExitedAlready
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IReactorFDSet,
     IReactorFromThreads,
-    IReactorProcess,
-    IReactorTime,
     IReadDescriptor,
     IWriteDescriptor,
 )
-from twisted.internet.process import reapAllProcesses
-from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._child import protocol
 from .._child.claims import Claims
 from .._child.protocol import HEADER, Decoder, Frame, FrameError, Kind
-from .._support.exitstatus import Ended
+from .._support.childprocess import ChildProcess, IProcessReactor
+from .._support.exitstatus import ExitStatus
 from .._support.output import OutputLog
 from ._delivery import Delivery
 
@@ -48,13 +43,11 @@ _READ_BYTES = 65_536
 #: So much is read from a pipe after its child has ended, and no more.
 _MOST_LEFT = 1 << 22
 
-#: Seconds that a child has to end after a signal that it may handle, or after its
-#: pipe has been closed for it.
-_GRACE = 0.5
+#: Seconds that a child has to end after a signal that it may handle.
+_TERM_GRACE_SECONDS = 0.5
 
-#: Seconds between looks whether a child that has closed its pipe has ended. The
-#: system tells that at once, but not to a reactor without signal handlers.
-_LOOK = 0.02
+#: Seconds that a child has to end after it has closed its pipe.
+_EXIT_GRACE_SECONDS = 0.02
 
 #: So many pieces are written at a time; more than any system takes would be an error.
 _MOST_PIECES = 64
@@ -66,7 +59,7 @@ _NUMBER = struct.Struct("i")
 _PROGRAM = os.path.join(os.path.dirname(protocol.__file__), "child.py")
 
 
-class IReactorChild(IReactorTime, IReactorProcess, IReactorFDSet, IReactorFromThreads):
+class IReactorChild(IProcessReactor, IReactorFromThreads):
     """
     What is needed of a reactor to have a child process.
     """
@@ -313,33 +306,9 @@ class _Writer:
                 self._reactor.removeWriter(self)
 
 
-class _Protocol(ProcessProtocol):
-    """
-    What Twisted tells of the process.
-    """
-
-    def __init__(self, child: Child) -> None:
-        """
-        Make it.
-
-        @param child: Who wants to know.
-        """
-        self._child = child
-
-    def processExited(self, reason: Failure) -> None:
-        """
-        Note that the process has ended.
-
-        @param reason: How.
-        """
-        self._child.exited(reason)
-
-
 class Child:
     """
     A child process: it's spoken to in frames, and its end is told once.
-
-    @ivar pid: Its process ID, C{None} when it isn't running.
 
     @ivar delivery: The way that large things go. It's closed when the end of the child
         has been told, unless it's to L{stay<Delivery.stay>}.
@@ -352,7 +321,7 @@ class Child:
     def __init__(
         self,
         received: Callable[[list[Frame]], None],
-        ended: Callable[[Ended], None],
+        ended: Callable[[ExitStatus], None],
         *,
         options: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
@@ -379,16 +348,11 @@ class Child:
         self._decoder = Decoder()
         self.delivery = Delivery(partial(self.send, Kind.RELEASE, 0), reactor)
         self._deaf = False
-        self._how: Ended | None = None
-        self._timer: IDelayedCall | None = None
         self.stdout = OutputLog("stdout", reactor=reactor)
         self.stderr = OutputLog("stderr", reactor=reactor)
-        self.pid: int | None = None
-        self._complete = False
-        self._early: Failure | None = None
-        self._process, fds, self._claims = self._spawn(options, env)
+        self._process = ChildProcess(reactor=reactor)
+        fds, self._claims = self._spawn(options, env)
         self._left: set[int] = set()
-        self.pid = self._process.pid
         self._writer = _Writer(fds[3], reactor)
         self._offers: list[int] = []
         self._held = False
@@ -398,10 +362,14 @@ class Child:
             _Reader(fds[2], self.stderr.write, reactor),
             self._replies,
         ]
-        self._complete = True
-        early = cast("Failure | None", self._early)  # by what starting it has led to
-        if early is not None:
-            reactor.callLater(0, self.exited, early)
+        self._process.ended.addCallback(self._exited)
+
+    @property
+    def pid(self) -> int | None:
+        """
+        Its process ID, C{None} when it isn't running.
+        """
+        return self._process.pid
 
     @property
     def accepted(self) -> int:
@@ -499,36 +467,28 @@ class Child:
         """
         self._writer.close()
         if rudely:
-            self._kill()
-        elif self._how is None:
-            self._signal("TERM")
-            self._after(_GRACE, self._kill)
+            self._process.kill()
+        else:
+            self._process.terminate(_TERM_GRACE_SECONDS)
 
-    def exited(self, reason: Failure) -> None:
+    def _exited(self, status: ExitStatus) -> None:
         """
         Note that the process has ended.
 
-        @param reason: How.
+        @param status: How.
         """
-        if not self._complete:
-            # It has been so quick that this is told while it's being started.
-            self._early = reason
-            return
-        pid, self.pid = self.pid, None
-        self._cancelTimer()
         self._writer.settle()
         self._writer.close()
-        self._how = Ended.of(pid, reason)
         for reader in self._readers:
             reader.finish()
         self._left = self._claims.reclaim()
         self._claims.close()
-        self._ended(evolve(self._how, output=self.stderr.tail))
+        self._ended(evolve(status, output=self.stderr.tail))
         self.delivery.close()
 
     def _spawn(
         self, options: tuple[str, ...], env: Mapping[str, str] | None
-    ) -> tuple[Any, dict[int, int], Claims]:
+    ) -> tuple[dict[int, int], Claims]:
         """
         Start the process.
 
@@ -536,7 +496,7 @@ class Child:
 
         @param env: Its environment.
 
-        @return: The process, our ends of the pipes by the descriptor that the child has
+        @return: Our ends of the pipes by the descriptor that the child has
             the other end as, and the pipe of which both have the same end.
         """
         ours: dict[int, int] = {}
@@ -550,20 +510,15 @@ class Child:
             # Both sides take what there is, and wait for nothing.
             os.set_blocking(theirs[7], False)
             ours[-7] = os.dup(theirs[7])
-            process: Any = self._reactor.spawnProcess(
-                _Protocol(self),
-                sys.executable,
+            self._process.start(
                 [
                     sys.executable,
                     *_args_from_interpreter_flags(),
                     _PROGRAM,
                     *options,
                 ],
-                env=None if env is None else dict(env),
-                childFDs={
-                    **theirs,
-                    **dict(zip((5, 6), self.delivery.fds, strict=True)),
-                },
+                {**theirs, **dict(zip((5, 6), self.delivery.fds, strict=True))},
+                env,
             )
         except BaseException:
             for fd in ours.values():
@@ -573,7 +528,7 @@ class Child:
         finally:
             for fd in theirs.values():
                 os.close(fd)
-        return process, ours, Claims(ours.pop(-7), ours.pop(7))
+        return ours, Claims(ours.pop(-7), ours.pop(7))
 
     def _offer(self) -> None:
         """
@@ -598,55 +553,10 @@ class Child:
                 # Nor can anything be made of what comes after it.
                 self._deaf = True
                 self.stderr.write(f"{error}\n".encode())
-                self._kill()
+                self._process.kill()
             else:
                 if frames:
                     self._received(frames)
-        elif self._how is None and self._timer is None:
+        else:
             # A process without its pipe is of no use any longer.
-            self._after(_LOOK, self._look)
-
-    def _look(self) -> None:
-        """
-        Look whether a process that should have ended has, and kill it.
-        """
-        self._timer = None
-        reapAllProcesses()
-        self._kill()
-
-    def _kill(self) -> None:
-        """
-        Kill the process, and see to it that this is noticed.
-        """
-        if self._how is None:
-            self._signal("KILL")
-            self._after(_LOOK, self._look)
-
-    def _signal(self, name: str) -> None:
-        """
-        Send a signal to the process.
-
-        @param name: The signal's name.
-        """
-        # Unless it's ending right now.
-        with suppress(ProcessExitedAlready, OSError):
-            self._process.signalProcess(name)
-
-    def _after(self, seconds: float, f: Callable[[], None]) -> None:
-        """
-        Do something later, instead of what was to be done.
-
-        @param seconds: When.
-
-        @param f: What.
-        """
-        self._cancelTimer()
-        self._timer = self._reactor.callLater(seconds, f)
-
-    def _cancelTimer(self) -> None:
-        """
-        Do nothing later.
-        """
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+            self._process.killAfter(_EXIT_GRACE_SECONDS)

@@ -21,7 +21,7 @@ from .._child.payloads import NotPicklable, dumpsCall, loads, told
 from .._child.pickling import Packed
 from .._child.protocol import COUNT, SECONDS, Frame, Kind
 from .._child.status import Status
-from .._support.exitstatus import Ended
+from .._support.exitstatus import ExitStatus
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerLost, WorkerStartError
@@ -187,7 +187,7 @@ class ProcessWorker(WorkerBase):
         self._renew: Callable[[], object] | None = None
         self._delayed: IDelayedCall | None = None
         self._startTimer: IDelayedCall | None = None
-        self._ended: Ended | None = None
+        self._ended: ExitStatus | None = None
         self._numbers = 0
         self._jobs: deque[Job] = deque()
         self._first: Job | None = None
@@ -195,7 +195,7 @@ class ProcessWorker(WorkerBase):
         self._reading = False
         # A large result that is read, and how the child has ended meanwhile.
         self._arrival: tuple[int, Arrival] | None = None
-        self._endedEarly: Ended | None = None
+        self._endedEarly: ExitStatus | None = None
         self._pace = Pace()
         self.backlogPerWorker: Callable[[], int] | None = None
         self.batch: Callable[[Callable[[], object]], object] = _atOnce
@@ -545,7 +545,7 @@ class ProcessWorker(WorkerBase):
             self._start()
         except OSError as error:
             self._failure = f"it could not be started: {error}"
-            self._childEnded(Ended(None, None, None, ""))
+            self._childEnded(ExitStatus())
 
     def _startTimedOut(self) -> None:
         """
@@ -941,9 +941,9 @@ class ProcessWorker(WorkerBase):
             delayed, self._delayed = self._delayed, None
             if delayed is not None:
                 delayed.cancel()
-            self._childEnded(Ended(None, None, None, ""))
+            self._childEnded(ExitStatus())
 
-    def _childEnded(self, ended: Ended) -> None:
+    def _childEnded(self, ended: ExitStatus) -> None:
         """
         Note that the child has ended, or could not be started.
 
@@ -1006,7 +1006,7 @@ class ProcessWorker(WorkerBase):
         for d in waiters:
             d.callback(None)
 
-    def _lose(self, ended: Ended) -> None:
+    def _lose(self, ended: ExitStatus) -> None:
         """
         Resign because the child has ended.
 
@@ -1029,7 +1029,7 @@ class ProcessWorker(WorkerBase):
             return False
         return job.ahead or child.delivered >= job.end
 
-    def _lost(self, ended: Ended, task: ITask) -> WorkerLost:
+    def _lost(self, ended: ExitStatus, task: ITask) -> WorkerLost:
         """
         Make the error of a task whose worker was lost.
 

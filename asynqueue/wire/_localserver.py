@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
-from .._support.exitstatus import Ended
+from .._support.exitstatus import ExitStatus
 from .._support.log import log
 from ..errors import AuthenticationError, WorkerStartError
 from ._serverprocess import ServerProcess
@@ -159,7 +159,7 @@ class LocalServer:
         try:
             process.start()
         except Exception as error:  # noqa: BLE001 - nobody else would note its end
-            self._ended(Ended(None, None, None, ""), type(error).__name__, str(error))
+            self._ended(ExitStatus(), type(error).__name__, str(error))
             return
         if self.firstPID is None:
             self.firstPID = process.pid
@@ -179,7 +179,7 @@ class LocalServer:
         if d is not None:
             d.callback(pid)
 
-    def _ended(self, how: Ended, name: str, text: str) -> None:
+    def _ended(self, how: ExitStatus, name: str, text: str) -> None:
         """
         Note that its process has ended.
 
@@ -229,7 +229,7 @@ class LocalServer:
         for waiter in waiters:
             waiter.callback(None)
 
-    def _startError(self, how: Ended, name: str, text: str) -> Exception:
+    def _startError(self, how: ExitStatus, name: str, text: str) -> Exception:
         """
         Make the error of a server that can't be started.
 

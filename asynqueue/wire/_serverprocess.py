@@ -19,7 +19,7 @@ from twisted.internet.process import reapAllProcesses
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-from .._support.exitstatus import Ended
+from .._support.exitstatus import ExitStatus
 from .._support.output import OutputLog
 from ._setup import STOP, Setup
 
@@ -54,7 +54,7 @@ class ServerProcess(ProcessProtocol):
         self,
         setup: Setup,
         listening: Callable[[int], object],
-        ended: Callable[[Ended, str, str], object],
+        ended: Callable[[ExitStatus, str, str], object],
         *,
         reactor: Any,
     ) -> None:
@@ -81,7 +81,7 @@ class ServerProcess(ProcessProtocol):
             2: OutputLog("stderr", reactor=reactor),
         }
         self._said = b""
-        self._how: Ended | None = None
+        self._how: ExitStatus | None = None
         self._timer: IDelayedCall | None = None
 
     def start(self) -> None:
@@ -174,7 +174,7 @@ class ServerProcess(ProcessProtocol):
 
         @param reason: How the process has ended.
         """
-        self._how = Ended.of(self.pid, reason)
+        self._how = ExitStatus.of(self.pid, reason)
         self.pid = None
         self._after(_OUTPUT, self._closeAll)
 
@@ -186,7 +186,7 @@ class ServerProcess(ProcessProtocol):
         @param reason: How.
         """
         self._cancelTimer()
-        how = self._how or Ended.of(self.pid, reason)
+        how = self._how or ExitStatus.of(self.pid, reason)
         name = text = ""
         with suppress(ValueError):
             said = json.loads(self._said)

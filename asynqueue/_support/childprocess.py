@@ -1,0 +1,264 @@
+"""
+Child processes: starting them, noticing their end, signalling them.
+
+Two things are guaranteed. The end of a process is noticed whoever takes its exit
+status: a handler of C{SIGCHLD}, a thread that calls C{waitpid(-1)}, or a system that
+was told to keep none. And no signal reaches another process that has been given the
+process ID since.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone, ProcessExitedAlready
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IReactorFDSet,
+    IReactorProcess,
+    IReactorTime,
+    IReadDescriptor,
+)
+from twisted.internet.process import reapAllProcesses, unregisterReapProcessHandler
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .._child.startup import GROUP_SIGNALS
+from .exitstatus import ExitStatus
+
+__all__ = ["ChildProcess", "IProcessReactor"]
+
+#: Seconds until a process is killed again whose end the system doesn't announce.
+_RETRY_SECONDS = 0.1
+
+
+class IProcessReactor(IReactorTime, IReactorProcess, IReactorFDSet):
+    """
+    What is needed of a reactor to have a child process.
+    """
+
+
+class ChildProcess(ProcessProtocol):
+    """
+    A process that is started by the reactor.
+
+    What it runs must begin with L{asynqueue._child.startup.begin}, which takes it out
+    of this process's group.
+
+    @ivar pid: Its process ID, C{None} when it isn't running.
+
+    @ivar ended: Fires with its L{ExitStatus} when it has ended, and not before L{start}
+        has returned.
+    """
+
+    # pid is set while the process runs, by what the transport tells; _pidfd is open
+    # during that time, if the system has such. _timer is the one thing that is to be
+    # done later: kill the process.
+
+    def __init__(self, *, reactor: IProcessReactor) -> None:
+        self.pid: int | None = None
+        self.ended: Deferred[ExitStatus] = Deferred()
+        self.transport: Any = None
+        self._reactor = reactor
+        self._pidfd: _Pidfd | None = None
+        self._timer: IDelayedCall | None = None
+        self._isStarting = True
+        self._statusTaken = False
+        self._status: ExitStatus | None = None
+
+    def start(
+        self,
+        args: Sequence[str],
+        childFDs: Mapping[int, int | str],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        Start the process.
+
+        @param args: The command line.
+
+        @param childFDs: As in C{spawnProcess}.
+
+        @param env: Its environment, C{None} for the same as this process has.
+
+        @raise OSError: If it can't be started.
+        """
+        with _signalsBlocked():
+            self._reactor.spawnProcess(
+                self,
+                args[0],
+                args,
+                env=None if env is None else dict(env),
+                childFDs=dict(childFDs),
+            )
+        self._isStarting = False
+        if self._status is not None:
+            self._reactor.callLater(0, self.ended.callback, self._status)
+
+    def terminate(self, graceSeconds: float) -> None:
+        """
+        Send it C{SIGTERM}, and kill it if it doesn't end in time.
+        """
+        self.killAfter(graceSeconds)
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """
+        Kill it.
+        """
+        self._cancelTimer()
+        self._signal(signal.SIGKILL)
+        if self._pidfd is None:
+            # A reactor without a handler of SIGCHLD isn't told of the end.
+            self.killAfter(_RETRY_SECONDS)
+
+    def killAfter(self, seconds: float) -> None:
+        """
+        Kill it if it doesn't end in time.
+        """
+        self._cancelTimer()
+        if self.pid is not None:
+            self._timer = self._reactor.callLater(seconds, self.kill)
+
+    def connectionMade(self) -> None:
+        # Before anybody may have taken the exit status, so it's this process's.
+        self.pid = self.transport.pid
+        pidfd = openPidfd(self.transport.pid)
+        if pidfd is not None:
+            self._pidfd = _Pidfd(pidfd, self._look, self._reactor)
+
+    def processExited(self, reason: Failure) -> None:
+        pid, self.pid = self.pid, None
+        if self._statusTaken:
+            self._status = ExitStatus(pid)
+        else:
+            self._status = ExitStatus.of(pid, reason)
+        self._cancelTimer()
+        if self._pidfd is not None:
+            self._pidfd.close()
+        if not self._isStarting:
+            self.ended.callback(self._status)
+
+    def _signal(self, number: int) -> None:
+        """
+        Send it a signal, unless it has ended.
+        """
+        # Without a pidfd, a process whose exit status nobody has taken keeps its ID.
+        if self._pidfd is None:
+            self._look()
+        if self.pid is None:
+            return
+        with suppress(ProcessExitedAlready, OSError):  # it's ending right now
+            if self._pidfd is None:
+                self.transport.signalProcess(number)
+            else:
+                signal.pidfd_send_signal(self._pidfd.fileno(), number)
+
+    def _look(self) -> None:
+        """
+        Look whether the process has ended.
+        """
+        if self.pid is None:
+            return
+        reapAllProcesses()
+        # That may have told of the end.
+        pid: int | None = self.pid
+        if pid is None:
+            return
+        if not isChild(pid) if self._pidfd is None else self._pidfd.hasEnded():
+            # Somebody else has taken the exit status.
+            self._statusTaken = True
+            unregisterReapProcessHandler(pid, self.transport)
+            self.transport.processEnded(0)
+
+    def _cancelTimer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+
+@implementer(IReadDescriptor)
+class _Pidfd:
+    """
+    A descriptor of a process, in the reactor until the process ends.
+    """
+
+    def __init__(
+        self, fd: int, ended: Callable[[], object], reactor: IReactorFDSet
+    ) -> None:
+        self._fd = fd
+        self._ended = ended
+        self._reactor = reactor
+        self._isOpen = True
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def logPrefix(self) -> str:
+        return "asynqueue"
+
+    def doRead(self) -> None:
+        self._ended()
+
+    def connectionLost(self, reason: Failure) -> None:
+        # Some reactors tell the end in this way, and may mean another descriptor that
+        # had the same number; else the reactor itself has come to its end.
+        if self._isOpen and reason.check(ConnectionDone):
+            self._reactor.addReader(self)
+            self._ended()
+
+    def hasEnded(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        if self._isOpen:
+            self._isOpen = False
+            self._reactor.removeReader(self)
+            os.close(self._fd)
+
+
+def openPidfd(pid: int) -> int | None:
+    """
+    Open a descriptor of a process, if the system has such: Linux from 5.3.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+def isChild(pid: int) -> bool:
+    """
+    Tell whether nobody has taken the exit status of a child.
+    """
+    try:
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        else:  # macOS, before Python 3.13
+            os.kill(pid, 0)
+    except (ChildProcessError, ProcessLookupError):
+        return False
+    return True
+
+
+@contextmanager
+def _signalsBlocked() -> Iterator[None]:
+    """
+    Have a child that is started now take no signals that were meant for this process,
+    until it's in a process group of its own.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
