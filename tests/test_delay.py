@@ -13,6 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.iteration._delay import Delay, deferToDelay
 
+from ._stopping import StoppingReactor
+
 
 class DeferToDelayTests(SynchronousTestCase):
     """
@@ -44,8 +46,8 @@ class DeferToDelayTests(SynchronousTestCase):
         """
         What isn't a number of seconds is refused, and named.
         """
-        for bad in (-1, math.inf, math.nan, "1", None):
-            with self.assertRaisesRegex(ValueError, f"seconds .*{bad!r}"):
+        for bad in (-1, math.inf, math.nan, "1"):
+            with self.assertRaisesRegex(ValueError, f"seconds.* {bad!r}"):
                 deferToDelay(bad, reactor=Clock())  # type: ignore[arg-type]
 
 
@@ -191,7 +193,7 @@ class DelayTests(SynchronousTestCase):
         """
         A checker must be callable.
         """
-        with self.assertRaisesRegex(TypeError, "checker .*7"):
+        with self.assertRaisesRegex(TypeError, "eventChecker .*7"):
             Delay(reactor=self.clock).untilEvent(7)  # type: ignore[arg-type]
 
     def test_cancel(self) -> None:
@@ -229,3 +231,81 @@ class DelayTests(SynchronousTestCase):
         self.assertNoResult(begun[0])
         self.clock.advance(1)
         self.successResultOf(begun[0])
+
+    def test_defaults(self) -> None:
+        """
+        C{None} stands for the defaults.
+        """
+        delay = Delay(None, None, None)
+        self.assertEqual((delay.interval, delay.backoff), (0.001, 1.1))
+        d = deferToDelay(None, reactor=self.clock)
+        self.clock.advance(0.001)
+        self.successResultOf(d)
+
+    def test_noTimeout(self) -> None:
+        """
+        A time limit of 0 is none.
+        """
+        d = Delay(1, timeout=0, reactor=self.clock).untilEvent(self.check)
+        self.clock.advance(100)
+        self.assertNoResult(d)
+        d.cancel()
+        self.failureResultOf(d, CancelledError)
+
+
+class ReactorShutdownTests(SynchronousTestCase):
+    """
+    Tests of what becomes of delays when the reactor shuts down.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a reactor that hasn't begun to.
+        """
+        self.reactor = StoppingReactor()
+
+    def test_fire(self) -> None:
+        """
+        All that is pending fires: delays with C{None}, events with C{False}.
+        """
+        delay = Delay(1, reactor=self.reactor)
+        waits: list[Deferred[Any]] = [delay(100), delay.untilEvent(lambda: False)]
+        waits.append(deferToDelay(100, reactor=self.reactor))
+        self.reactor.beginShutdown()
+        self.assertEqual([self.successResultOf(d) for d in waits], [None, False, None])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_noTrigger(self) -> None:
+        """
+        There's a trigger only while something is pending.
+        """
+        delay = Delay(1, reactor=self.reactor)
+        self.assertEqual(self.reactor.shutdownTriggers, [])
+        first, second = delay(), delay()
+        self.assertEqual(len(self.reactor.shutdownTriggers), 1)
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(len(self.reactor.shutdownTriggers), 1)
+        self.reactor.advance(1)
+        self.successResultOf(second)
+        self.assertEqual(self.reactor.shutdownTriggers, [])
+
+    def test_again(self) -> None:
+        """
+        Who waits again each time doesn't keep the reactor from its end.
+        """
+        delays = [Delay(1, reactor=self.reactor), Delay(1, reactor=self.reactor)]
+        times = 0
+
+        async def loop() -> None:
+            nonlocal times
+            while True:
+                for delay in delays:
+                    await delay()
+                    times += 1
+
+        d = Deferred.fromCoroutine(loop())
+        self.reactor.beginShutdown()
+        self.assertEqual(times, 1)
+        d.cancel()
+        self.failureResultOf(d, CancelledError)

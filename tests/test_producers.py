@@ -6,7 +6,9 @@ L{iteratorToProducer} and L{ListConsumer}.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from threading import get_ident
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -192,20 +194,43 @@ class IterationProducerTests(SynchronousTestCase):
         The consumer may be registered later. Until then it can't be run.
         """
         producer = IterationProducer(iter([1]))
-        with self.assertRaisesRegex(ImplementationError, "registerConsumer"):
-            producer.run()
+        failure = self.failureResultOf(producer.run(), ImplementationError)
+        self.assertIn("registerConsumer", failure.getErrorMessage())
         producer.registerConsumer(self.consumer)
         self.successResultOf(producer.run())
         self.assertEqual(self.consumer.items, [1])
 
     def test_registerTwice(self) -> None:
         """
-        Another consumer can't be registered.
+        Registering the same consumer again does nothing. Another one takes its place.
         """
-        producer = self.make([])
-        with self.assertRaisesRegex(RuntimeError, "is already"):
-            producer.registerConsumer(RecordingConsumer())
+        producer = self.make(iter([1]))
+        producer.registerConsumer(self.consumer)
         self.assertEqual(self.consumer.log, [("registered", True)])
+        other = RecordingConsumer()
+        producer.registerConsumer(other)
+        self.assertIs(self.successResultOf(producer.run()), other)
+        self.assertEqual(other.log, [("registered", True), 1, "unregistered"])
+        self.assertEqual(self.consumer.log, [("registered", True)])
+
+    def test_consumerRegistersItself(self) -> None:
+        """
+        A consumer may register itself from within its C{registerProducer}, and refuse
+        to be told of a producer twice.
+        """
+
+        @implementer(IConsumer)
+        class Eager(RecordingConsumer):
+            def registerProducer(self, producer: Any, streaming: bool) -> None:
+                if self.producer is not None:
+                    raise RuntimeError
+                self.producer = producer
+                producer.registerConsumer(self)
+                self.log.append("set up")
+
+        self.consumer = Eager()
+        self.successResultOf(self.make(iter([1, 2])).run())
+        self.assertEqual(self.consumer.log, ["set up", 1, 2, "unregistered"])
 
     def test_noConsumer(self) -> None:
         """
@@ -265,7 +290,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.failureResultOf(d, ZeroDivisionError)
         self.failureResultOf(producer.deferUntilDone(), ZeroDivisionError)
         self.assertEqual(self.consumer.log, [("registered", True), 1, "unregistered"])
-        self.assertFalse(self.successResultOf(producer.deferator.d))
+        self.assertFalse(self.successResultOf(producer.dr.d))
 
     def test_consumerFails(self) -> None:
         """
@@ -397,7 +422,7 @@ class IterationProducerTests(SynchronousTestCase):
         producer = self.make(Deferator(self.source))
         d = producer.run()
         self.source.push([1])
-        producer.deferator.stop()
+        producer.dr.stop()
         self.assertIs(self.successResultOf(d), self.consumer)
 
     def test_cancel(self) -> None:
@@ -434,19 +459,26 @@ class IterationProducerTests(SynchronousTestCase):
 
     def test_stopBeforeTurn(self) -> None:
         """
-        Stopped by the consumer when the reactor is to have its turn, it doesn't come
-        back after it.
+        Stopped when the reactor is to have its turn, it doesn't come back after it.
         """
-
-        def stop(item: int) -> None:
-            self.clock.rightNow += 1
-            if item == 7:
-                self.consumer.producer.stopProducing()
-
-        self.consumer.onWrite = stop
-        self.successResultOf(self.make(self.numbers()).run())
-        self.assertEqual(self.consumer.items, list(range(8)))
+        producer = self.make(self.numbers())
+        d = producer.run()
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        producer.stopProducing()
+        self.successResultOf(d)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stopWhilePaused(self) -> None:
+        """
+        Stopped while it's paused, it writes nothing more.
+        """
+        producer = self.make(Deferator(self.source))
+        d = producer.run()
+        producer.pauseProducing()
+        self.source.push([1, 2])
+        producer.stopProducing()
+        self.successResultOf(d)
+        self.assertEqual(self.consumer.log, [("registered", True), "unregistered"])
 
     def test_othersWait(self) -> None:
         """
@@ -535,114 +567,145 @@ class IteratorToProducerTests(SynchronousTestCase):
         """
         self.consumer = RecordingConsumer()
 
-    def run_(self, d: Deferred[IterationProducer | None]) -> Deferred[Any]:
+    def test_runs(self) -> None:
         """
-        Run a producer that is there.
+        With a consumer, the Deferred fires with the producer when all is written.
+        """
+        items: list[Deferred[int]] = [Deferred(), succeed(2)]
+        d = iteratorToProducer(iter(items), self.consumer)
+        self.assertNoResult(d)
+        items[0].callback(1)
+        self.assertIsInstance(self.successResultOf(d), IterationProducer)
+        self.assertEqual(
+            self.consumer.log, [("registered", True), 1, 2, "unregistered"]
+        )
 
-        @param d: A Deferred that has fired with it.
-
-        @return: What running it returns.
+    def test_stopped(self) -> None:
         """
-        producer = self.successResultOf(d)
-        assert producer is not None
-        return producer.run()
-
-    def test_producer(self) -> None:
+        Or when the consumer has stopped the producer.
         """
-        The Deferred fires with a producer, which writes nothing before it's run.
-        """
-        d = iteratorToProducer(iter([1, 2]), self.consumer)
-        self.assertEqual(self.consumer.items, [])
-        self.successResultOf(self.run_(d))
-        self.assertEqual(self.consumer.items, [1, 2])
+        self.consumer.onWrite = lambda item: self.consumer.producer.stopProducing()
+        self.successResultOf(iteratorToProducer(iter([1, 2]), self.consumer))
+        self.assertEqual(self.consumer.items, [1])
 
     def test_withoutConsumer(self) -> None:
         """
-        The consumer can be registered with the producer.
+        Without one, the consumer is to be registered, and the producer run.
         """
-        d = iteratorToProducer(iter([1, 2]))
-        producer = self.successResultOf(d)
+        producer = self.successResultOf(iteratorToProducer(iter([1, 2])))
         assert producer is not None
         producer.registerConsumer(self.consumer)
+        self.assertEqual(self.consumer.items, [])
         self.successResultOf(producer.run())
         self.assertEqual(self.consumer.items, [1, 2])
 
-    def test_empty(self) -> None:
+    def test_none(self) -> None:
         """
-        For an iterator without items it fires with C{None}, and the consumer isn't
-        told.
+        For an iterator without items, and for what isn't one, it fires with C{None},
+        and the consumer isn't told.
         """
-        self.assertIsNone(
-            self.successResultOf(iteratorToProducer(iter(()), self.consumer))
-        )
+        for nothing in (iter(()), [1], None, 5, "ab"):
+            d = iteratorToProducer(nothing, self.consumer)
+            self.assertIsNone(self.successResultOf(d))
         self.assertEqual(self.consumer.log, [])
 
     def test_later(self) -> None:
         """
-        For a deferator, it fires when it's known whether there's an item.
+        For a deferator, it's waited for an item.
         """
         source = BufferedSource()
-        d = iteratorToProducer(Deferator(source), self.consumer)
+        d = iteratorToProducer(Deferator(source))
         self.assertNoResult(d)
         source.push([1])
-        source.end()
-        self.successResultOf(self.run_(d))
-        self.assertEqual(self.consumer.items, [1])
+        self.assertIsNotNone(self.successResultOf(d))
 
     def test_wrapper(self) -> None:
         """
-        A wrapper makes something else of the items. It may return Deferreds.
+        A wrapper is called in place of the function that gets the next item, once for
+        each item.
         """
+        answers: list[Any] = []
 
-        def double(item: int) -> Any:
-            return 2 * item if item > 1 else succeed(2 * item)
+        async def wrapper(getNext: Callable[[], Deferred[Any]]) -> Any:
+            answers.append(item := await getNext())
+            return item
 
-        d = iteratorToProducer(iter([1, 2]), self.consumer, wrapper=double)
-        self.successResultOf(self.run_(d))
-        self.assertEqual(self.consumer.items, [2, 4])
+        d = iteratorToProducer(iter("abc"), ListConsumer(), wrapper=wrapper)
+        self.successResultOf(d)
+        self.assertEqual(
+            answers, [("a", True, True), ("b", True, True), ("c", True, False)]
+        )
+
+    def test_wrapperElsewhere(self) -> None:
+        """
+        In another thread, the function gets the item there, and no Deferred.
+        """
+        threads: set[int] = set()
+
+        def numbers() -> Iterator[int]:
+            threads.add(get_ident())
+            yield from (1, 2, 3)
+
+        with ThreadPoolExecutor(1) as pool:
+
+            def wrapper(getNext: Callable[[], Any]) -> Any:
+                return pool.submit(getNext).result()
+
+            d = iteratorToProducer(numbers(), self.consumer, wrapper)
+        self.successResultOf(d)
+        self.assertEqual(self.consumer.items, [1, 2, 3])
+        self.assertNotIn(get_ident(), threads)
+
+    def test_wrapperOfNothing(self) -> None:
+        """
+        With a wrapper, too, an empty iterator means no producer.
+        """
+        d = iteratorToProducer(iter(()), self.consumer, lambda f: f())
+        self.assertIsNone(self.successResultOf(d))
 
     def test_wrapperFails(self) -> None:
         """
-        What the wrapper raises is the failure of the run, and the generator is closed.
+        What the wrapper raises is the failure, and the generator is closed.
         """
         closed: list[bool] = []
+        answers = iter([(1, True, True)])
 
         def numbers() -> Iterator[int]:
             try:
-                yield from (1, 0, 5)
+                yield from (1, 2, 3)
             finally:
                 closed.append(True)
 
-        d = iteratorToProducer(numbers(), self.consumer, lambda item: 4 // item)
-        self.failureResultOf(self.run_(d), ZeroDivisionError)
-        self.assertEqual(self.consumer.items, [4])
+        def wrapper(getNext: Callable[[], Any]) -> Any:
+            getNext()
+            return next(answers, None) or 1 // 0
+
+        d = iteratorToProducer(numbers(), self.consumer, wrapper)
+        self.failureResultOf(d, ZeroDivisionError)
+        self.assertEqual(self.consumer.items, [1])
         self.assertEqual(closed, [True])
 
     def test_iteratorFails(self) -> None:
         """
-        So is what the iterator raises, be it at once.
+        So is what the iterator raises, after the items before it.
         """
 
         def failing() -> Iterator[int]:
+            yield 1
             yield 1 // 0
 
-        for wrapper in (None, int):
-            d = iteratorToProducer(failing(), RecordingConsumer(), wrapper)
-            self.failureResultOf(self.run_(d), ZeroDivisionError)
+        for wrapper in (None, lambda getNext: getNext()):
+            consumer = RecordingConsumer()
+            d = iteratorToProducer(failing(), consumer, wrapper)
+            self.failureResultOf(d, ZeroDivisionError)
+            self.assertEqual(consumer.items, [1])
 
     def test_noWrapper(self) -> None:
         """
         A wrapper that can't be called is named in a C{TypeError} at once.
         """
-        with self.assertRaisesRegex(TypeError, "5 isn't"):
+        with self.assertRaisesRegex(TypeError, "wrapper .*5"):
             iteratorToProducer(iter([1]), self.consumer, wrapper=5)  # type: ignore[arg-type]
-
-    def test_noIterator(self) -> None:
-        """
-        So is what can't be iterated over.
-        """
-        with self.assertRaisesRegex(TypeError, "7 can't be iterated over"):
-            iteratorToProducer(7)
 
     def test_noConsumer(self) -> None:
         """
@@ -712,6 +775,15 @@ class ListConsumerTests(SynchronousTestCase):
     Tests of L{ListConsumer}.
     """
 
+    def feed(self, consumer: ListConsumer, *items: object) -> None:
+        """
+        Be a producer of items.
+        """
+        consumer.registerProducer(StubProducer(), True)
+        for item in items:
+            consumer.write(item)
+        consumer.unregisterProducer()
+
     def test_interface(self) -> None:
         """
         It provides C{IConsumer}.
@@ -723,15 +795,66 @@ class ListConsumerTests(SynchronousTestCase):
         As it is, it lists the items, in order of writing.
         """
         consumer = ListConsumer()
-        for item in (3, None, "x"):
-            consumer.write(item)
+        self.feed(consumer, 3, None, "x")
         self.assertEqual(self.successResultOf(consumer()), [3, None, "x"])
 
     def test_nothing(self) -> None:
         """
         Without items the list is empty.
         """
-        self.assertEqual(self.successResultOf(ListConsumer()()), [])
+        consumer = ListConsumer()
+        self.feed(consumer)
+        self.assertEqual(self.successResultOf(consumer()), [])
+
+    def test_calledFirst(self) -> None:
+        """
+        Called before a producer is registered, it waits until one has been.
+        """
+        consumer = ListConsumer()
+        d = consumer()
+        consumer.write(1)
+        self.assertNoResult(d)
+        self.feed(consumer, 2)
+        self.assertEqual(self.successResultOf(d), [1, 2])
+
+    def test_oneAtATime(self) -> None:
+        """
+        The producer is paused while an item is in the making, for each item.
+        """
+        consumer, producer = SlowConsumer(making=[]), StubProducer()
+        consumer.registerProducer(producer, True)
+        for _ in range(2):
+            consumer.write(1)
+            self.assertEqual(producer.log, ["pause"])
+            consumer.making.pop().callback(None)
+            self.assertEqual(producer.log, ["pause", "resume"])
+            producer.log.clear()
+
+    def test_oneAtATimeFails(self) -> None:
+        """
+        A producer that is paused hears that the item has failed when it writes the
+        next.
+        """
+        consumer, producer = SlowConsumer(making=[]), StubProducer()
+        consumer.registerProducer(producer, True)
+        consumer.write(1)
+        consumer.making.pop().errback(ZeroDivisionError())
+        self.assertEqual(producer.log, ["pause", "resume"])
+        self.assertRaises(ZeroDivisionError, consumer.write, 2)
+        self.failureResultOf(consumer(), ZeroDivisionError)
+
+    def test_concurrent(self) -> None:
+        """
+        As many items may be in the making as it says.
+        """
+        consumer, producer = SlowConsumer(concurrent=2, making=[]), StubProducer()
+        consumer.registerProducer(producer, True)
+        consumer.write(1)
+        self.assertEqual(producer.log, [])
+        consumer.write(2)
+        self.assertEqual(producer.log, ["pause"])
+        with self.assertRaisesRegex(ValueError, "concurrent .*0"):
+            ListConsumer(concurrent=0)
 
     def test_attributes(self) -> None:
         """
@@ -746,10 +869,10 @@ class ListConsumerTests(SynchronousTestCase):
                 return item * self.factor
 
         consumer = Multiplier(factor=3)
-        consumer.write(2)
+        self.feed(consumer, 2)
         self.assertEqual(self.successResultOf(consumer()), [6])
         other = ListConsumer(processItem=str)
-        other.write(2)
+        self.feed(other, 2)
         self.assertEqual(self.successResultOf(other()), ["2"])
 
     def test_waitsForProducer(self) -> None:
@@ -817,11 +940,12 @@ class ListConsumerTests(SynchronousTestCase):
         So does its Deferred, at the next item. Who waits for the list needn't wait for
         that.
         """
-        consumer = SlowConsumer(making=[])
+        consumer = SlowConsumer(concurrent=3, making=[])
         source = BufferedSource()
         producer = IterationProducer(Deferator(source), consumer, reactor=Clock())
         run, d = producer.run(), consumer()
         source.push([1, 2])
+        self.assertEqual(len(consumer.making), 2)
         consumer.making[0].errback(ZeroDivisionError())
         self.failureResultOf(d, ZeroDivisionError)
         self.assertNoResult(run)
@@ -835,11 +959,11 @@ class ListConsumerTests(SynchronousTestCase):
         """
         While many items are in the making, the producer is paused.
         """
-        consumer = SlowConsumer(making=[])
+        consumer = SlowConsumer(concurrent=64, making=[])
         producer = IterationProducer(Deferator(count()), consumer, reactor=Clock())
         producer.run()
         first = len(consumer.making)
-        self.assertLess(first, 1_000)
+        self.assertEqual(first, 64)
         consumer.making[5].callback(None)
         self.assertEqual(len(consumer.making), first + 1)
         producer.stopProducing()
@@ -884,7 +1008,7 @@ class ListConsumerTests(SynchronousTestCase):
         consumer = SlowConsumer(making=[])
         consumer.registerProducer(StubProducer(lambda: consumer.write(1)), False)
         first = len(consumer.making)
-        self.assertLess(first, 1_000)
+        self.assertEqual(first, 1)
         consumer.making[0].callback(None)
         self.assertEqual(len(consumer.making), first + 1)
 
@@ -918,7 +1042,7 @@ class ListConsumerTests(SynchronousTestCase):
         Who has got the list may change it.
         """
         consumer = ListConsumer()
-        consumer.write(1)
+        self.feed(consumer, 1)
         self.successResultOf(consumer()).append(5)
         self.assertEqual(self.successResultOf(consumer()), [1])
 

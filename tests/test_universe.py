@@ -279,7 +279,7 @@ class CallTests(UniverseCase):
         self.call(7, jobs.givesOdd)
         error = self.error()
         self.assertIs(type(error), SerializationError)
-        self.assertIn("no __next__", str(error))
+        self.assertIn("The result can't be pickled", str(error))
         self.call(8, abs, -1)
         self.assertEqual(self.frame()[:2], (Kind.RESULT, 8))
 

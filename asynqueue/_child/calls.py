@@ -16,13 +16,13 @@ from typing import Any
 from .describe import PLAIN, callText, errorText, failureText, isDeferred, message
 from .status import RAN, ErrorText, Status, StatusResult
 
-__all__ = ["CallRunner", "isIteration", "isIterator", "o2p", "p2o"]
+__all__ = ["CONTAINERS", "CallRunner", "isIteration", "isIterator", "o2p", "p2o"]
 
 #: The protocol of pickle, fixed so that peers with other versions of Python read it.
 _PROTOCOL = 5
 
 #: What is never taken for an iterator, whatever a subclass adds.
-_CONTAINERS = (
+CONTAINERS = (
     str,
     bytes,
     bytearray,
@@ -78,7 +78,7 @@ def isIterator(x: object) -> bool:
 
     @return: C{True} for generators, generator functions, and other objects with both
         C{__iter__} and C{__next__}, but never for Deferreds, strings, or containers.
-        It never raises anything, whatever the thing is like.
+        It never raises, whatever the thing is like.
     """
     from inspect import isgeneratorfunction
 
@@ -100,7 +100,7 @@ def isIteration(result: object) -> bool:
             kind not in PLAIN
             and getattr(kind, "__next__", None) is not None
             and getattr(kind, "__iter__", None) is not None
-            and not issubclass(kind, _CONTAINERS)
+            and not issubclass(kind, CONTAINERS)
             and not isDeferred(result)
         )
     except BaseException:  # noqa: BLE001 - runs metaclasses of users

@@ -21,10 +21,15 @@ class TimeSlice:
     A stretch of time that a loop has.
     """
 
-    __slots__ = ("_clock", "_end", "_steps")
+    __slots__ = ("_checkEvery", "_clock", "_end", "_steps")
 
-    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = perf_counter,
+        checkEvery: int = _CHECK_EVERY,
+    ) -> None:
         self._clock = clock
+        self._checkEvery = checkEvery
         self.restart()
 
     def restart(self) -> None:
@@ -39,4 +44,4 @@ class TimeSlice:
         Tell whether the reactor should have its turn now. Call it once a step.
         """
         self._steps += 1
-        return self._steps % _CHECK_EVERY == 0 and self._clock() >= self._end
+        return self._steps % self._checkEvery == 0 and self._clock() >= self._end

@@ -4,36 +4,40 @@ Waiting for time to pass, or for something to become true that tells nobody.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
+from .._support.atshutdown import AtShutdown
+from .._support.checks import checkCallable, checkSeconds
 from .._support.reactor import orGlobalReactor
 
 __all__ = ["Delay", "deferToDelay"]
 
+_INTERVAL = 0.001
+_BACKOFF = 1.10
+
 
 def deferToDelay(
-    seconds: float, *, reactor: IReactorTime | None = None
+    delay: float | None, *, reactor: IReactorTime | None = None
 ) -> Deferred[None]:
     """
     Wait for some time.
 
-    @param seconds: How long.
+    @param delay: How many seconds, C{None} for the shortest usual delay.
 
     @param reactor: What keeps the time. By default, the global reactor.
 
-    @return: A Deferred that fires with C{None} after that time. It can be cancelled.
+    @return: A Deferred that fires with C{None} after that time, or when the reactor
+        begins to shut down. It can be cancelled.
 
     @raise ValueError: If it's not a number of seconds.
     """
-    _checkSeconds("seconds", seconds)
-    d: Deferred[None] = Deferred(lambda _: delayed.cancel())
-    delayed = orGlobalReactor(reactor).callLater(seconds, d.callback, None)
-    return d
+    return (_delay if reactor is None else Delay(reactor=reactor))(delay)
 
 
 class Delay:
@@ -53,14 +57,14 @@ class Delay:
 
     def __init__(
         self,
-        interval: float = 0.001,
-        backoff: float = 1.10,
+        interval: float | None = _INTERVAL,
+        backoff: float | None = _BACKOFF,
         timeout: float | None = None,
         *,
         reactor: IReactorTime | None = None,
     ) -> None:
         """
-        Set the lengths.
+        Set the lengths. For any of them C{None} stands for the default.
 
         @param interval: Seconds of the usual delay, and of the first between two looks.
 
@@ -68,24 +72,27 @@ class Delay:
             is, from 1.0 to 1.3.
 
         @param timeout: Seconds after which an event isn't waited for any longer,
-            C{None} for never.
+            C{None} or 0 for never.
 
         @param reactor: What keeps the time. By default, the global reactor.
 
         @raise ValueError: If a number is out of range.
         """
-        _checkSeconds("interval", interval)
-        if timeout is not None:
-            _checkSeconds("timeout", timeout)
-        if not 1.0 <= backoff <= 1.3:
+        self.interval = _INTERVAL if interval is None else interval
+        self.backoff = _BACKOFF if backoff is None else backoff
+        self.timeout = timeout or None
+        checkSeconds("interval", self.interval, zero=True)
+        if self.timeout is not None:
+            checkSeconds("timeout", self.timeout)
+        if not 1.0 <= self.backoff <= 1.3:
             raise ValueError(
                 f"backoff must be a number from 1.0 to 1.3, not {backoff!r}"
             )
-        self.interval = interval
-        self.backoff = backoff
-        self.timeout = timeout
         self._reactor = reactor
-        self._pending: dict[_Wait, None] = {}
+        # What has been handed out and has not fired, with what it waits for, and what
+        # it fires with upon shutdown.
+        self._pending: dict[Deferred[Any], tuple[Deferred[Any], bool | None]] = {}
+        self._atShutdown = AtShutdown(self.shutdown, reactor)
 
     def __call__(self, delay: float | None = None) -> Deferred[None]:
         """
@@ -99,21 +106,17 @@ class Delay:
         @raise ValueError: If it's not a number of seconds.
         """
         seconds = self.interval if delay is None else delay
-        _checkSeconds("delay", seconds)
-        wait = _Wait(self._pending, None)
-        wait.timer = orGlobalReactor(self._reactor).callLater(
-            seconds, wait.finish, None
-        )
-        return wait.d
+        checkSeconds("delay", seconds, zero=True)
+        return self._track(deferLater(self._clock, seconds), None)
 
     def untilEvent(
-        self, checker: Callable[..., Any], *args: Any, **kw: Any
+        self, eventChecker: Callable[..., Any], *args: Any, **kw: Any
     ) -> Deferred[bool | None]:
         """
         Wait until a callable says that something has happened. It's called at once,
         and then again and again. It may return a Deferred, which is waited for.
 
-        @param checker: The callable. What it returns is true when it has happened.
+        @param eventChecker: The callable. What it returns is true when it has happened.
 
         @param args: Arguments for it.
 
@@ -125,100 +128,61 @@ class Delay:
 
         @raise TypeError: If it isn't callable.
         """
-        if not callable(checker):
-            raise TypeError(f"checker must be callable, not {checker!r}")
-        wait = _Wait(self._pending, False)
+        checkCallable("eventChecker", eventChecker)
+        d = Deferred.fromCoroutine(self._poll(partial(eventChecker, *args, **kw)))
         if self.timeout is not None:
-            wait.timer = orGlobalReactor(self._reactor).callLater(
-                self.timeout, wait.finish, False
-            )
-        self._look(wait, lambda: maybeDeferred(checker, *args, **kw), self.interval)
-        return wait.d
+            d.addTimeout(self.timeout, self._clock, lambda *_: False)
+        return self._track(d, False)
 
     def shutdown(self) -> None:
         """
-        Fire all that is pending: delays with C{None}, events with C{False}.
+        Fire all that is pending: delays with C{None}, events with C{False}. That's also
+        done when the reactor begins to shut down.
         """
-        for wait in list(self._pending):
-            wait.finish(wait.atShutdown)
+        for d, (awaited, result) in list(self._pending.items()):
+            if d in self._pending:  # not cancelled by the callbacks of another
+                self._forget(d)
+                d.callback(result)
+                awaited.cancel()
 
-    def _look(
-        self, wait: _Wait, check: Callable[[], Deferred[Any]], interval: float
-    ) -> None:
+    @property
+    def _clock(self) -> IReactorTime:
+        return orGlobalReactor(self._reactor)
+
+    async def _poll(self, check: Callable[[], Any]) -> bool | None:
+        interval = self.interval
+        while True:
+            try:
+                if await maybeDeferred(check):
+                    return True
+            except CancelledError:
+                raise
+            except Exception:  # noqa: BLE001 - runs code of users
+                return None
+            await deferLater(self._clock, interval)
+            interval *= self.backoff
+
+    def _track(self, awaited: Deferred[Any], atShutdown: bool | None) -> Deferred[Any]:
         """
-        Look whether an event has happened.
-
-        @param wait: Who waits for it.
-
-        @param check: What tells.
-
-        @param interval: Seconds until the next look.
+        Make a Deferred that fires as another one does, or upon shutdown.
         """
+        d: Deferred[Any] = Deferred(lambda _: awaited.cancel())
 
-        def seen(happened: Any) -> None:
-            if happened:
-                wait.finish(True)
-            elif wait in self._pending:
-                wait.nextLook = orGlobalReactor(self._reactor).callLater(
-                    interval, self._look, wait, check, interval * self.backoff
-                )
+        def fired(result: Any) -> None:
+            if d in self._pending:
+                self._forget(d)
+                d.callback(result)
 
-        wait.nextLook = None
-        check().addCallbacks(seen, lambda _: wait.finish(None))
+        self._pending[d] = awaited, atShutdown
+        self._atShutdown.want()
+        awaited.addBoth(fired)
+        return d
 
-
-class _Wait:
-    """
-    One thing that is waited for.
-
-    @ivar d: A Deferred that tells when it's over.
-
-    @ivar atShutdown: What that fires with upon shutdown.
-
-    @ivar timer: What ends the wait in time, or C{None}.
-
-    @ivar nextLook: When to look next, or C{None}.
-    """
-
-    __slots__ = ("_pending", "atShutdown", "d", "nextLook", "timer")
-
-    def __init__(self, pending: dict[_Wait, None], atShutdown: Any) -> None:
-        self.d: Deferred[Any] = Deferred(lambda _: self._stop())
-        self.atShutdown = atShutdown
-        self.timer: IDelayedCall | None = None
-        self.nextLook: IDelayedCall | None = None
-        self._pending = pending
-        pending[self] = None
-
-    def finish(self, result: Any) -> None:
-        """
-        End the wait, if it hasn't ended yet.
-
-        @param result: How it has ended.
-        """
-        if self in self._pending:
-            self._stop()
-            self.d.callback(result)
-
-    def _stop(self) -> None:
-        """
-        Leave nothing behind.
-        """
-        self._pending.pop(self, None)
-        for delayed in (self.timer, self.nextLook):
-            if delayed is not None and delayed.active():
-                delayed.cancel()
+    def _forget(self, d: Deferred[Any]) -> None:
+        del self._pending[d]
+        if not self._pending:
+            self._atShutdown.forgo()
 
 
-def _checkSeconds(name: str, value: Any) -> None:
-    """
-    Check that something is a number of seconds.
-
-    @param name: What it's called.
-
-    @param value: The number.
-
-    @raise ValueError: If it isn't.
-    """
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be a number of seconds, not {value!r}")
+#: All delays of deferToDelay share it, and so one trigger in the reactor.
+_delay = Delay()

@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IConsumer, IProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["ListConsumer"]
+from .._support.checks import checkCount
+from .._support.oneshot import OneShot
 
-#: While so many items are in the making, no more are wanted.
-_MOST = 64
+__all__ = ["ListConsumer"]
 
 
 @implementer(IConsumer)
@@ -28,20 +28,31 @@ class ListConsumer:
     @ivar producer: The producer that is registered, C{None} if there isn't one.
     """
 
-    def __init__(self, **attrs: Any) -> None:
+    def __init__(self, *, concurrent: int = 1, **attrs: Any) -> None:
         """
         Make a consumer.
 
+        @param concurrent: The producer is paused while so many items are in the making.
+
         @param attrs: Attributes to set, for L{processItem} to use.
+
+        @raise ValueError: If that isn't a number from 1 up.
         """
+        checkCount("concurrent", concurrent, 1)
         self.producer: Any = None
-        self._streaming = True
-        self._pulling = False
-        self._paused = False
+        self._concurrent = concurrent
+        # Of the producer: whether it writes by itself, has been paused, and, if it
+        # doesn't write by itself, whether it's being asked.
+        self._isStreaming = True
+        self._isPaused = False
+        self._isPulling = False
+        self._hasHadProducer = False
+        # Those in the making have None in the list, and are counted.
         self._results: list[Any] = []
         self._making = 0
         self._failure: Failure | None = None
-        self._waiters: list[Deferred[list[Any]]] = []
+        # Fires with None when the list is there, or with the failure.
+        self._complete: OneShot[Any] = OneShot()
         for name, value in attrs.items():
             setattr(self, name, value)
 
@@ -49,19 +60,16 @@ class ListConsumer:
         """
         Get the list.
 
-        @return: A Deferred that fires with it when no producer is registered any
-            longer, and no item is in the making. At once if that's so already, also
-            if nothing has been written yet. It fails with what L{processItem} has
-            raised, or its Deferred has failed with, for one of the items, or a
-            producer has raised when it was asked for one.
+        @return: A Deferred that fires with it when a producer has been registered, none
+            is any longer, and no item is in the making. It fails with what
+            L{processItem} has raised, or its Deferred has failed with, for one of the
+            items, or a producer has raised when it was asked for one.
         """
         if self._failure is not None:
             return fail(self._failure)
-        if not self._busy:
+        if self._isComplete:
             return succeed(list(self._results))
-        d: Deferred[list[Any]] = Deferred()
-        self._waiters.append(d)
-        return d
+        return self._complete.wait().addCallback(lambda _: list(self._results))
 
     def processItem(self, item: Any) -> Any:
         """
@@ -75,11 +83,7 @@ class ListConsumer:
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         """
-        Implement C{IConsumer.registerProducer}.
-
-        @param producer: The producer.
-
-        @param streaming: Whether it writes by itself. If not, it's asked for each item.
+        Register a producer.
 
         @raise RuntimeError: If there's one already.
         """
@@ -88,121 +92,95 @@ class ListConsumer:
                 f"{producer!r} can't be registered: {self.producer!r} is already"
             )
         self.producer = producer
-        self._streaming = streaming
-        self._paused = False
-        if not streaming:
-            self._pull()
+        self._hasHadProducer = True
+        self._isStreaming = streaming
+        self._isPaused = False
+        self._pace()
 
     def unregisterProducer(self) -> None:
-        """
-        Implement C{IConsumer.unregisterProducer}.
-        """
         self.producer = None
         self._tell()
 
-    def write(self, item: Any) -> None:
+    def write(self, data: Any) -> None:
         """
-        Implement C{IConsumer.write}.
-
-        @param item: Any object.
+        Make something of an item. The producer is paused until it's made.
 
         @raise Exception: What L{processItem} has raised, or its Deferred has failed
             with, for this item or one before it. No more are processed then.
         """
-        making = self._making
         if self._failure is None:
             position = len(self._results)
             self._results.append(None)
             self._making += 1
-            d = maybeDeferred(self.processItem, item)
+            self._pace()
+            d = maybeDeferred(self.processItem, data)
             d.addCallbacks(self._made, self._notMade, callbackArgs=(position,))
         if self._failure is not None:
             self._failure.raiseException()
-        if self._making > making:  # else it has been made already, and that has paced
-            self._pace()
 
     @property
-    def _busy(self) -> bool:
-        """
-        Whether the list may still grow or change.
-        """
-        return self.producer is not None or self._making > 0
+    def _isComplete(self) -> bool:
+        return self._hasHadProducer and self.producer is None and not self._making
 
     def _made(self, result: Any, position: int) -> None:
-        """
-        Put something into the list.
-
-        @param result: It.
-
-        @param position: Where.
-        """
         self._results[position] = result
         self._making -= 1
         self._pace()
         self._tell()
 
     def _notMade(self, failure: Failure) -> None:
-        """
-        Tell that nothing comes of an item.
-
-        @param failure: Why.
-        """
         self._making -= 1
         self._failed(failure)
+        self._pace()  # so that a producer that is paused hears of it when it writes
 
     def _failed(self, failure: Failure) -> None:
-        """
-        Tell of the first failure.
-
-        @param failure: It.
-        """
         if self._failure is None:
             self._failure = failure
-        self._tell()
+            self._tell()
 
     def _tell(self) -> None:
         """
         Tell who waits for the list, if it's there, or never will be.
         """
-        if self._failure is None and self._busy:
-            return
-        waiters, self._waiters = self._waiters, []
-        for d in waiters:
-            d.callback(list(self._results) if self._failure is None else self._failure)
+        if self._isComplete or self._failure is not None:
+            complete, self._complete = self._complete, OneShot()
+            complete.fire(self._failure)
 
     def _pace(self) -> None:
         """
         Have the producer write no faster than the items are made.
         """
+        isBusy = self._making >= self._concurrent
         if self.producer is None:
             return
-        if not self._streaming:
+        if not self._isStreaming:
             self._pull()
-        elif not self._paused and self._making >= _MOST:
-            self._paused = True
+        elif isBusy and not self._isPaused:
+            self._isPaused = True
             self.producer.pauseProducing()
-        elif self._paused and self._making < _MOST:
-            self._paused = False
+        elif self._isPaused and not isBusy:
+            self._isPaused = False
             self.producer.resumeProducing()
 
     def _pull(self) -> None:
         """
         Ask a producer that doesn't write by itself for items, one after the other.
         """
-        if self._pulling:
+        if self._isPulling:
             return
-        self._pulling = True
+        self._isPulling = True
         try:
-            while self.producer is not None and self._making < _MOST:
+            while self.producer is not None and self._making < self._concurrent:
                 count = len(self._results)
-                try:
-                    self.producer.resumeProducing()
-                except Exception:  # noqa: BLE001 - the producer may be anybody's
-                    self._failed(Failure())
+                if self._failure is None:
+                    try:
+                        self.producer.resumeProducing()
+                    except Exception:  # noqa: BLE001 - it may be anybody's
+                        self._failed(Failure())
                 if self._failure is not None:
                     self.producer.stopProducing()
                     break
                 if len(self._results) == count:
                     break  # It will write later, and be asked again then.
         finally:
-            self._pulling = False
+            self._isPulling = False

@@ -4,25 +4,22 @@ The items of an iteration written to a consumer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import (
-    IConsumer,
-    IDelayedCall,
-    IPushProducer,
-    IReactorTime,
-)
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import IConsumer, IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .._child.calls import isIteration
+from .._support.checks import checkCallable, checkConsumer
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
+from .._support.oneshot import OneShot
 from ..errors import ImplementationError
 from ._deferator import Deferator
-from ._feed import Stretch
-from ._sources import END, Item
+from ._sources import END, FunctionSource, Item, IteratorSource
 
 __all__ = ["IterationProducer", "iteratorToProducer"]
 
@@ -38,14 +35,14 @@ class IterationProducer:
     producer is told to stop. A consumer whose C{registerProducer} raises
     C{RuntimeError}, because it knows of a producer already, is written to all the same.
 
-    @ivar deferator: The iteration.
+    @ivar dr: The iteration.
 
     @ivar consumer: The consumer, C{None} if there isn't one yet.
     """
 
     def __init__(
         self,
-        deferator: object,
+        dr: object,
         consumer: IConsumer | None = None,
         *,
         reactor: IReactorTime | None = None,
@@ -53,8 +50,8 @@ class IterationProducer:
         """
         Make a producer.
 
-        @param deferator: A L{Deferator<asynqueue.iteration.Deferator>}, or whatever
-            one can be made of, such as an iterator or an empty list.
+        @param dr: A L{Deferator<asynqueue.iteration.Deferator>}, or whatever one can be
+            made of, such as an iterator or an empty list.
 
         @param consumer: The consumer, unless L{registerConsumer} is called for it.
 
@@ -64,46 +61,41 @@ class IterationProducer:
 
         @raise TypeError: If there's nothing to iterate over.
         """
-        if not isinstance(deferator, Deferator):
-            deferator = Deferator(deferator)
-        self.deferator = deferator
+        self.dr = dr if isinstance(dr, Deferator) else Deferator(dr)
+        if reactor is not None:
+            self.dr.reactor = reactor
         self.consumer: IConsumer | None = None
-        self._reactor = reactor
-        self._stretch = Stretch()
-        self._started = False
-        self._done = False
-        self._paused = False
-        self._looping = False
-        self._failure: Failure | None = None
-        self._arrival: Deferred[Any] | None = None
-        self._turn: IDelayedCall | None = None
-        self._waiters: list[Deferred[Any]] = []
+        self._isStarted = False
+        self._isOver = False
+        # Fires with the consumer, or a Failure.
+        self._done: OneShot[Any] = OneShot()
+        # Fires when writing is to go on, while it's paused.
+        self._resumed: OneShot[None] | None = None
+        # Whether it's paused, or over.
+        self._isHeld = False
         if consumer is not None:
             self.registerConsumer(consumer)
 
     def registerConsumer(self, consumer: IConsumer) -> None:
         """
-        Set the consumer, and tell it of this producer.
+        Set the consumer, and tell it of this producer. Another one may be set in its
+        place. With the same nothing happens, so a consumer's C{registerProducer} may
+        call this.
 
         @param consumer: The consumer.
 
         @raise ImplementationError: If it doesn't provide C{IConsumer}.
-
-        @raise RuntimeError: If there's a consumer already.
         """
-        _checkConsumer(consumer)
-        if self.consumer is not None:
-            raise RuntimeError(
-                f"{consumer!r} can't be the consumer: {self.consumer!r} is already."
-                " Make a producer for each consumer"
-            )
-        self.consumer = consumer
+        checkConsumer(consumer)
+        if consumer is self.consumer:
+            return
+        before, self.consumer = self.consumer, consumer
         try:
             consumer.registerProducer(self, True)
         except RuntimeError:
             pass  # It has a producer, which may well be this one.
         except BaseException:
-            self.consumer = None
+            self.consumer = before
             raise
 
     def run(self) -> Deferred[Any]:
@@ -112,19 +104,27 @@ class IterationProducer:
 
         @return: A Deferred that fires with the consumer when all has been written, or
             the producer has been told to stop. It fails with what the source has
-            raised after its last item, or what the consumer's C{write} has raised.
-            Cancelling it stops the producer.
-
-        @raise ImplementationError: If there's no consumer yet.
+            raised after its last item, or what the consumer's C{write} has raised; with
+            L{ImplementationError<asynqueue.errors.ImplementationError>} if there's no
+            consumer yet. Cancelling it stops the producer.
         """
         if self.consumer is None:
-            raise ImplementationError(
-                "There's no consumer to write to: call registerConsumer before run"
+            return fail(
+                ImplementationError(
+                    "There's no consumer to write to: call registerConsumer before run"
+                )
             )
-        d = self._untilDone(self.stopProducing)
-        if not self._started:
-            self._started = True
-            self._produce()
+        done = self._done.wait()
+
+        def cancel(_: Deferred[Any]) -> None:
+            done.cancel()
+            self.stopProducing()
+
+        d: Deferred[Any] = Deferred(cancel)
+        done.chainDeferred(d)
+        if not self._isStarted:
+            self._isStarted = True
+            Deferred.fromCoroutine(self._writeAll()).addBoth(self._finish)
         return d
 
     def deferUntilDone(self) -> Deferred[Any]:
@@ -134,145 +134,54 @@ class IterationProducer:
         @return: A Deferred that fires as that of L{run}. Cancelling it does nothing
             else.
         """
-        return self._untilDone(None)
+        return self._done.wait()
 
     def pauseProducing(self) -> None:
         """
-        Implement C{IPushProducer.pauseProducing}: write nothing, and ask the source for
-        nothing.
+        Write nothing, and ask the source for nothing.
         """
-        self._paused = True
+        if self._resumed is None:
+            self._resumed = OneShot()
+            self._isHeld = True
 
     def resumeProducing(self) -> None:
-        """
-        Implement C{IPushProducer.resumeProducing}: go on writing.
-        """
-        self._paused = False
-        if self._started:
-            self._produce()
+        resumed, self._resumed = self._resumed, None
+        self._isHeld = self._isOver
+        if resumed is not None:
+            resumed.fire(None)
 
     def stopProducing(self) -> None:
         """
-        Implement C{IPushProducer.stopProducing}: write nothing more, and have the
-        source release everything. That's no failure.
+        Write nothing more, and have the source release everything. That's no failure.
         """
         self._finish(None)
 
-    def _untilDone(self, onCancel: Callable[[], None] | None) -> Deferred[Any]:
+    async def _writeAll(self) -> None:
         """
-        Make a Deferred that waits for the end.
-
-        @param onCancel: Called if it's cancelled.
-
-        @return: The Deferred.
+        The Deferator gives the reactor its turns, so this needn't.
         """
-        if self._failure is not None:
-            return fail(self._failure)
-        if self._done:
-            return succeed(self.consumer)
-
-        def cancel(d: Deferred[Any]) -> None:
-            self._waiters.remove(d)
-            if onCancel is not None:
-                onCancel()
-
-        d: Deferred[Any] = Deferred(cancel)
-        self._waiters.append(d)
-        return d
-
-    def _produce(self) -> None:
-        """
-        Write what is at hand, unless that's being done, or something is waited for.
-        """
-        if self._looping or self._arrival is not None or self._turn is not None:
-            return
-        self._looping = True
-        try:
-            self._loop()
-        except Exception:  # noqa: BLE001 - the consumer may be of anybody's making
-            self._finish(Failure())
-        finally:
-            self._looping = False
-
-    def _loop(self) -> None:
-        """
-        Write what is at hand.
-        """
-        assert self.consumer is not None
-        write = self.consumer.write
-        feed = self.deferator.feed
-        held = feed.held
-        stretch = self._stretch
-        while not (self._paused or self._done):
-            if held:
-                write(held.popleft())
-                if stretch.left:
-                    stretch.left -= 1
-                elif stretch.isOver(self._reactor):
-                    self._letTurn()
+        await self._untilResumed()
+        # By runs it's 0.1 µs an item less than by a plain async for, which has 0.3.
+        async for items in self.dr.runs():
+            if self._isHeld:  # since these were asked for
+                await self._untilResumed()
+                if self._isOver:
                     return
-            elif feed.more and feed.fetching is None:
-                feed.look()
-            else:
-                self._await()
-                return
+            for item in items:
+                self.consumer.write(item)  # type: ignore[union-attr] # It's never unset
+                if self._isHeld:  # Ask for none before it's wanted.
+                    await self._untilResumed()
 
-    def _letTurn(self) -> None:
-        """
-        Let the reactor have its turn before going on.
-        """
-        if not self._done:
-            reactor = orGlobalReactor(self._reactor)
-            self._turn = reactor.callLater(0, self._hadTurn)
-
-    def _hadTurn(self) -> None:
-        """
-        Go on after the reactor has had its turn.
-        """
-        self._turn = None
-        self._stretch.begin()
-        self._produce()
-
-    def _await(self) -> None:
-        """
-        Wait for the next item, or the end.
-        """
-        d = self._arrival = self.deferator.__anext__()
-        d.addCallbacks(self._arrived, self._failed)
-
-    def _arrived(self, value: Any) -> None:
-        """
-        Go on with the item that was waited for.
-
-        @param value: It.
-        """
-        self._arrival = None
-        if not self._done:
-            self.deferator.feed.held.appendleft(value)
-            self._produce()
-
-    def _failed(self, failure: Failure) -> None:
-        """
-        Finish, since there are no more items.
-
-        @param failure: Why.
-        """
-        self._arrival = None
-        self._finish(None if failure.check(StopAsyncIteration) else failure)
+    async def _untilResumed(self) -> None:
+        while self._resumed is not None:
+            await self._resumed.wait()
 
     def _finish(self, failure: Failure | None) -> None:
-        """
-        Come to the end.
-
-        @param failure: How something has failed, if it has.
-        """
-        if self._done:
+        if self._isOver:
             return
-        self._done = True
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            turn.cancel()
-        self.deferator.stop()
+        self._isOver = True
+        self.dr.stop()
+        self.resumeProducing()
         if self.consumer is not None:
             try:
                 self.consumer.unregisterProducer()
@@ -281,111 +190,100 @@ class IterationProducer:
                     failure = Failure()
                 else:
                     log.failure("{consumer} failed at the end", consumer=self.consumer)
-        self._failure = failure
-        while self._waiters:  # one may cancel another
-            d = self._waiters.pop(0)
-            d.callback(self.consumer if failure is None else failure)
+        self._done.fire(self.consumer if failure is None else failure)
 
 
 def iteratorToProducer(
     iterator: object,
     consumer: IConsumer | None = None,
-    wrapper: Callable[[Any], Any] | None = None,
+    wrapper: Callable[[Callable[[], Any]], Any] | None = None,
     *,
     reactor: IReactorTime | None = None,
 ) -> Deferred[IterationProducer | None]:
     """
-    Make a producer of an iterator.
+    Make a producer of an iterator, and run it if there's a consumer.
 
-    @param iterator: The iterator, or whatever a
-        L{Deferator<asynqueue.iteration.Deferator>} can be made of, or one itself.
+    @param iterator: The iterator, or a
+        L{Deferator<asynqueue.iteration.Deferator>}.
 
-    @param consumer: The consumer, unless the producer's C{registerConsumer} is called
-        for it.
+    @param consumer: The consumer.
 
-    @param wrapper: Called with each item. What it returns is what is written; it may
-        return a Deferred, which is waited for.
+    @param wrapper: Called for each item with a function, in place of which it's called:
+        that gets the next item, and the one after it. It returns a Deferred to what the
+        function returns: value, validity, and whether there are more. So with a queue's
+        C{deferToThread}, say, the iteration goes on in a thread. In another thread than
+        the reactor's, the function returns the triple without a Deferred.
 
     @param reactor: Gives the producer the time, and its turns. By default, the global
         reactor.
 
     @return: A Deferred that fires with an L{IterationProducer
-        <asynqueue.iteration.IterationProducer>}, which is to be told to run, when it's
-        known that there's an item or a failure; with C{None} if there are no items. The
-        consumer isn't told then.
+        <asynqueue.iteration.IterationProducer>}. With a consumer, it does so when all
+        has been written to that, or the consumer has stopped the producer, and fails
+        with what C{run} fails with. Without, when it's known that there's an item or a
+        failure; C{registerConsumer} and C{run} are to be called then. It fires with
+        C{None} if there are no items, or it isn't an iterator.
 
-    @raise TypeError: If there's nothing to iterate over, or the wrapper can't be
-        called.
+    @raise TypeError: If the wrapper can't be called.
 
     @raise ImplementationError: If the consumer doesn't provide C{IConsumer}.
     """
-    if wrapper is not None and not callable(wrapper):
-        raise TypeError(f"The wrapper must be a callable, and {wrapper!r} isn't")
-    if consumer is not None:
-        _checkConsumer(consumer)
-    deferator = iterator if isinstance(iterator, Deferator) else Deferator(iterator)
     if wrapper is not None:
-        deferator = Deferator(_WrappingSource(deferator, wrapper))
-    return deferator.peek().addCallback(
-        lambda more: (
-            IterationProducer(deferator, consumer, reactor=reactor) if more else None
-        )
-    )
+        checkCallable("wrapper", wrapper)
+    if consumer is not None:
+        checkConsumer(consumer)
+    if not isIteration(iterator):
+        return succeed(None)
+    return Deferred.fromCoroutine(_produce(iterator, consumer, wrapper, reactor))
 
 
-class _WrappingSource:
+async def _produce(
+    iterator: Any,
+    consumer: IConsumer | None,
+    wrapper: Callable[[Callable[[], Any]], Any] | None,
+    reactor: IReactorTime | None,
+) -> IterationProducer | None:
+    if wrapper is not None:
+        dr = Deferator(_WrappedSource(iterator, wrapper))
+    else:
+        dr = iterator if isinstance(iterator, Deferator) else Deferator(iterator)
+    if not await dr.peek():
+        return None
+    producer = IterationProducer(dr, consumer, reactor=reactor)
+    if consumer is not None:
+        await producer.run()
+    return producer
+
+
+class _WrappedSource(FunctionSource):
     """
-    A source of what a callable makes of the items of a deferator.
+    A source that has a callable get each item of an iterator, maybe in another thread.
     """
 
-    def __init__(self, deferator: Deferator, wrapper: Callable[[Any], Any]) -> None:
-        """
-        Make a source.
-
-        @param deferator: The deferator.
-
-        @param wrapper: The callable.
-        """
-        self._deferator = deferator
-        self._wrapper = wrapper
-
-    def fetch(self) -> Deferred[Item]:
-        """
-        Implement L{ItemSource.fetch<asynqueue.iteration.ItemSource.fetch>}.
-
-        @return: A Deferred that fires with the next item.
-        """
-        d = self._deferator.__anext__().addCallback(self._wrapper)
-        return d.addCallbacks(lambda value: (value, True, True), self._ended)
+    def __init__(
+        self, iterator: Iterator[Any], wrapper: Callable[[Callable[[], Any]], Any]
+    ) -> None:
+        super().__init__(iterator, wrapper, self._getNext)
+        self._source = IteratorSource(iterator)
+        # Fetched already, to know that there is one.
+        self._ahead: Item | None = None
+        self._thread = get_ident()
 
     def stop(self) -> None:
-        """
-        Implement L{ItemSource.stop<asynqueue.iteration.ItemSource.stop>}.
-        """
-        self._deferator.stop()
+        self._source.stop()
 
-    def _ended(self, failure: Failure) -> Item:
-        """
-        Tell the end from a failure.
+    def _getNext(self) -> Any:
+        if get_ident() == self._thread:
+            return maybeDeferred(self._next)
+        return self._next()
 
-        @param failure: Why there's no item.
-
-        @return: L{END}.
-        """
-        failure.trap(StopAsyncIteration)
-        return END
-
-
-def _checkConsumer(consumer: object) -> None:
-    """
-    Check that something is a consumer.
-
-    @param consumer: It.
-
-    @raise ImplementationError: If it doesn't provide C{IConsumer}.
-    """
-    if not IConsumer.providedBy(consumer):
-        raise ImplementationError(
-            f"{consumer!r} doesn't provide IConsumer: is its class marked with"
-            " @implementer(IConsumer)?"
-        )
+    def _next(self) -> Item:
+        item = self._ahead or self._source.fetchNow()
+        if item is None:
+            assert self._source.failure is not None
+            self._source.failure.raiseException()
+        assert item is not None
+        value, isValid, _ = item
+        # A failure is told when it's asked for.
+        self._ahead = self._source.fetchNow() if isValid else END
+        return value, isValid, self._ahead is not END

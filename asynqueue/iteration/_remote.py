@@ -29,14 +29,8 @@ class RemoteIteration:
     """
 
     def __init__(self, task: ITask, source: BufferedSource) -> None:
-        """
-        Begin.
-
-        @param task: The task.
-
-        @param source: What the items are taken from here.
-        """
         self.task = task
+        # Whether the task has its result, or has been let go.
         self._begun = False
         self._source = source
 
@@ -44,8 +38,6 @@ class RemoteIteration:
         """
         Let a consumer have the items. If it refuses, the task fails with its error, and
         the iteration is ended.
-
-        @param consumer: The consumer.
         """
         self._begun = True
         try:
@@ -67,9 +59,8 @@ class RemoteIteration:
 
     def lose(self, failure: Failure) -> None:
         """
-        Note that nothing more will come, as who made the items is lost.
-
-        @param failure: What the iteration fails with, after the items that have come.
+        Note that nothing more will come, as who made the items is lost: fail with this
+        after the items that have come.
         """
         if self._begun:
             self._source.fail(failure)
@@ -79,9 +70,7 @@ class RemoteIteration:
 
     def release(self) -> ITask | None:
         """
-        Let go of the task if it has no result yet.
-
-        @return: The task, C{None} if it has a result.
+        Let go of the task, and give it back, if it has no result yet.
         """
         if self._begun:
             return None

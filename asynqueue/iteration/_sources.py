@@ -1,14 +1,12 @@
 """
 Where the items of an iteration come from.
-
-A source is asked for one item after the other, by one asker: a
-L{Deferator<asynqueue.iteration.Deferator>}.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -20,13 +18,11 @@ from .._support.log import log
 __all__ = [
     "END",
     "BufferedSource",
+    "CallableSource",
     "FunctionSource",
     "Item",
     "ItemSource",
     "IteratorSource",
-    "PlentifulSource",
-    "PromptSource",
-    "asIterator",
     "sourceOf",
 ]
 
@@ -44,9 +40,18 @@ _NOT_ITERABLE = (str, bytes, bytearray, memoryview, Deferred)
 @runtime_checkable
 class ItemSource(Protocol):
     """
-    A source of items.
+    A source of items, which is asked for one after the other by one asker.
 
-    It may also be a L{PromptSource}, which makes for speed.
+    It may have more than it must have:
+
+      - C{fetchNow() -> Item | None} tells without a Deferred of an item that's at hand,
+        or of the end. It gives C{None} if C{fetch} must be called, which it leaves
+        telling of failures to.
+      - C{fetchMany() -> Collection | None} gives several items that are at hand, none
+        of them a Deferred, or C{None} if they are to be fetched one by one. They are
+        regarded as taken when the source is asked for the next.
+      - C{tellsMore}, if it's true, says that it knows whether there's another item when
+        it gives one. So nothing need be fetched ahead to find out.
     """
 
     def fetch(self) -> Deferred[Item]:
@@ -66,105 +71,54 @@ class ItemSource(Protocol):
         End early, and release everything. Nothing happens the second time, or after
         the end.
 
-        A Deferred of L{fetch} that has not fired needn't fire any longer.
-
-        @return: Anything.
-        """
-
-
-@runtime_checkable
-class PromptSource(ItemSource, Protocol):
-    """
-    A source of items that tells without a Deferred of an item that's at hand.
-    """
-
-    def fetchNow(self) -> Item | None:
-        """
-        Get the next item, if it's at hand.
-
-        As C{fetch}, it isn't called while a Deferred of that is outstanding. It never
-        raises what the source has raised: that is for C{fetch} to tell.
-
-        @return: The item, or L{END}, or C{None} if C{fetch} must be called for it.
-        """
-
-
-@runtime_checkable
-class PlentifulSource(PromptSource, Protocol):
-    """
-    A source of items that hands over several at once where they are at hand.
-    """
-
-    def fetchMany(self) -> Collection[Any] | None:
-        """
-        Get some items, if they are at hand.
-
-        They are regarded as taken when this, C{fetchNow} or C{fetch} is called again,
-        which is done when all of them have been.
-
-        @return: Items, none of which is a Deferred, or C{None} if they must be fetched
-            one by one.
+        If a Deferred of L{fetch} has not fired, it fires with L{END} unless its item
+        can still come.
         """
 
 
 class IteratorSource:
     """
     A source of what an iterator in the reactor's thread yields.
+
+    @ivar failure: What the iterator has raised, until C{fetch} has told.
     """
 
     def __init__(self, iterator: Iterator[Any]) -> None:
-        """
-        Make a source.
-
-        @param iterator: The iterator.
-        """
         self._iterator = iterator
-        self._failure: Failure | None = None
+        self.failure: Failure | None = None
+        # Whether it's to be closed when it has yielded.
         self._toClose = False
 
     def fetchNow(self) -> Item | None:
-        """
-        Implement L{PromptSource.fetchNow}.
-
-        @return: The item, or L{END}, or C{None} if the iterator has raised something.
-        """
-        if self._failure is not None:
+        if self.failure is not None:
             return None
         try:
             value = next(self._iterator)
         except StopIteration:
             return END
         except BaseException:  # noqa: BLE001 - the iterator is the user's
-            self._failure = Failure()
+            self.failure = Failure()
             return None
         if self._toClose:
             self.stop()
         return value, True, True
 
     def fetch(self) -> Deferred[Item]:
-        """
-        Implement L{ItemSource.fetch}.
-
-        @return: A Deferred that has fired.
-        """
         item = self.fetchNow()
         if item is not None:
             return succeed(item)
-        failure, self._failure = self._failure, None
+        failure, self.failure = self.failure, None
         return fail(failure)
 
     def stop(self) -> None:
         """
-        Implement L{ItemSource.stop}: close a generator, so that its C{finally} runs.
-
-        What that raises is logged. An iterator that is running at the moment, because
-        it's itself what leads to this call, is closed when it has yielded.
+        Close a generator, so that its C{finally} runs. What that raises is logged.
         """
         iterator = self._iterator
-        if getattr(iterator, "gi_running", False):
-            self._toClose = True
+        # It may be running at the moment, as what leads to this call.
+        self._toClose = getattr(iterator, "gi_running", False)
+        if self._toClose:
             return
-        self._toClose = False
         self._iterator = iter(())
         close = getattr(iterator, "close", None)
         if close is not None:
@@ -176,57 +130,57 @@ class IteratorSource:
 
 class FunctionSource:
     """
-    A source of what a function answers, time after time.
+    A source of what a function answers, time after time: value, validity, and whether
+    there may be more, or a Deferred that fires with them.
     """
 
+    tellsMore = True
+
     def __init__(
-        self, name: object, f: Callable[..., Any], *args: Any, **kw: Any
+        self, name: object, f: Callable[..., Any], /, *args: Any, **kw: Any
     ) -> None:
-        """
-        Make a source.
-
-        @param name: What stands for it in messages.
-
-        @param f: The function. It returns value, validity, and whether there may be
-            more, or a Deferred that fires with them.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-        """
         self._name = name
-        self._call = f, args, kw
+        self._call = partial(f, *args, **kw)
 
     def fetch(self) -> Deferred[Item]:
-        """
-        Implement L{ItemSource.fetch}: call the function.
-
-        @return: A Deferred that fires with what it has answered.
-        """
-        f, args, kw = self._call
-        return maybeDeferred(f, *args, **kw).addCallback(self._check)
+        return maybeDeferred(self._call).addCallback(self._check)
 
     def stop(self) -> None:
         """
-        Implement L{ItemSource.stop}. There's nothing that could be released.
+        Do nothing: there's nothing that could be released.
         """
 
     def _check(self, answer: Any) -> Item:
-        """
-        Check that an answer is one.
-
-        @param answer: The answer.
-
-        @return: The same.
-
-        @raise TypeError: If it isn't a triple.
-        """
         if isinstance(answer, tuple) and len(answer) == 3:
             return answer
         raise TypeError(
-            f"{self._call[0]!r} must answer with (value, isValid, moreLeft) when it's"
+            f"{self._call.func!r} must answer with (value, isValid, moreLeft) when it's"
             f" asked for the next item of {self._name!r}, not with {answer!r}"
         )
+
+
+class CallableSource:
+    """
+    A source of what a callable returns, time after time, until it raises
+    C{StopIteration} or C{IndexError}.
+    """
+
+    def __init__(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
+        self._call = partial(f, *args, **kw)
+
+    def fetch(self) -> Deferred[Item]:
+        return maybeDeferred(self._call).addCallbacks(
+            lambda value: (value, True, True), self._ended
+        )
+
+    def stop(self) -> None:
+        """
+        Do nothing: there's nothing that could be released.
+        """
+
+    def _ended(self, failure: Failure) -> Item:
+        failure.trap(StopIteration, IndexError)
+        return END
 
 
 class BufferedSource:
@@ -255,7 +209,7 @@ class BufferedSource:
         @param onTaken: Called with the number of items that have been taken since the
             last call, so that the other end can be given credit for as many: when
             there are C{every} of them, and when no other is at hand. If C{every} is
-            more than 1, not before the next one is asked for.
+            more than 1, not before the next one is asked for. Not after the end.
 
         @param onStop: Called once, when no more items are wanted, unless the source
             has ended by then.
@@ -264,14 +218,17 @@ class BufferedSource:
         """
         self.stopped = False
         self.ended = False
+        self.every = every
         self._items: deque[Any] = deque()
+        # How it has failed, until fetch has told.
         self._failure: Failure | None = None
+        # The Deferred of fetch, while it has not fired. There are no items then.
         self._waiting: Deferred[Item] | None = None
         self._onTaken = onTaken
         self._onStop = onStop
-        self.every = every
+        # Items taken that onTaken hasn't been told of,
         self._taken = 0
-        # How many have been handed over, and may not have been taken yet.
+        # and those handed over together, which may not have been taken yet.
         self._handed = 0
         # Whether no Deferred has been pushed.
         self._plain = True
@@ -286,8 +243,6 @@ class BufferedSource:
     def push(self, items: Iterable[Any]) -> None:
         """
         Add items. They are dropped if the source has been stopped.
-
-        @param items: The items.
 
         @raise RuntimeError: If the source has been told of the end.
         """
@@ -315,35 +270,23 @@ class BufferedSource:
         """
         Tell that after the items that were pushed, the iteration has failed. Ignored
         after the end, and after L{stop}.
-
-        @param failure: How it has failed.
         """
         self._end(failure if isinstance(failure, Failure) else Failure(failure))
 
     def fetchNow(self) -> Item | None:
-        """
-        Implement L{PromptSource.fetchNow}.
-
-        @return: The item, or L{END}, or C{None} if there's none at hand.
-        """
         if self._handed:
-            self._settle(0)
+            self._countTaken(0)
         items = self._items
         if items:
             item = items.popleft(), True, True
             if self._onTaken is not None:
-                self._settle(1)
+                self._countTaken(1)
             return item
         return END if self.ended and self._failure is None else None
 
     def fetchMany(self) -> Collection[Any] | None:
-        """
-        Implement L{PlentifulSource.fetchMany}.
-
-        @return: At most C{every} items.
-        """
         if self._handed:
-            self._settle(0)
+            self._countTaken(0)
         items, most = self._items, self.every - self._taken
         if len(items) < 2 or most < 2 or not self._plain:
             return None
@@ -357,11 +300,6 @@ class BufferedSource:
         return items
 
     def fetch(self) -> Deferred[Item]:
-        """
-        Implement L{ItemSource.fetch}.
-
-        @return: A Deferred that fires with an item, or L{END}.
-        """
         item = self.fetchNow()
         if item is not None:
             return succeed(item)
@@ -372,9 +310,6 @@ class BufferedSource:
         return self._waiting
 
     def stop(self) -> None:
-        """
-        Implement L{ItemSource.stop}.
-        """
         if self.stopped:
             return
         self.stopped = True
@@ -387,11 +322,9 @@ class BufferedSource:
                 onStop()
         self._answer()
 
-    def _settle(self, count: int) -> None:
+    def _countTaken(self, count: int) -> None:
         """
-        Take note that items have been taken: those that were handed over, and others.
-
-        @param count: How many others.
+        Count items as taken: those that were handed over together, and others.
         """
         self._taken += self._handed + count
         self._handed = 0
@@ -400,11 +333,6 @@ class BufferedSource:
             self._onTaken(count)
 
     def _end(self, failure: Failure | None) -> None:
-        """
-        Take note of the end.
-
-        @param failure: How the iteration has failed, if it has.
-        """
         if self.ended:
             return
         self.ended = True
@@ -422,30 +350,6 @@ class BufferedSource:
         self.fetch().chainDeferred(waiting)
 
 
-def asIterator(obj: object) -> Iterator[Any]:
-    """
-    Get something to iterate over.
-
-    @param obj: An iterator, or an iterable object that isn't text.
-
-    @return: An iterator.
-
-    @raise TypeError: If it's neither.
-    """
-    if isIteration(obj):
-        return cast(Iterator[Any], obj)
-    if isinstance(obj, Iterable) and not isinstance(obj, _NOT_ITERABLE):
-        return iter(obj)
-    if isinstance(obj, Deferred):
-        raise TypeError(
-            f"{obj!r} can't be iterated over: wait for it, and give what it fires with"
-        )
-    raise TypeError(
-        f"{obj!r} can't be iterated over: give an iterator, or text and a function"
-        " that returns a Deferred to (value, isValid, moreLeft)"
-    )
-
-
 def sourceOf(
     objOrRep: object,
     f: Callable[..., Any] | None,
@@ -454,18 +358,6 @@ def sourceOf(
 ) -> ItemSource:
     """
     Find the source of what a L{Deferator<asynqueue.iteration.Deferator>} is made of.
-
-    @param objOrRep: Something that has items, or text.
-
-    @param f: A function that gives one item after the other, or C{None}.
-
-    @param args: Its arguments.
-
-    @param kw: Its keywords.
-
-    @return: The source.
-
-    @raise TypeError: If there's none.
     """
     if f is not None:
         if not callable(f):
@@ -473,4 +365,16 @@ def sourceOf(
         return FunctionSource(objOrRep, f, *args, **kw)
     if isinstance(objOrRep, ItemSource):
         return objOrRep
-    return IteratorSource(asIterator(objOrRep))
+    if isIteration(objOrRep):
+        return IteratorSource(cast(Iterator[Any], objOrRep))
+    if isinstance(objOrRep, Iterable) and not isinstance(objOrRep, _NOT_ITERABLE):
+        return IteratorSource(iter(objOrRep))
+    if isinstance(objOrRep, Deferred):
+        raise TypeError(
+            f"{objOrRep!r} can't be iterated over: wait for it, and give what it fires"
+            " with"
+        )
+    raise TypeError(
+        f"{objOrRep!r} can't be iterated over: give an iterator, or text and a function"
+        " that returns a Deferred to (value, isValid, moreLeft)"
+    )
