@@ -138,6 +138,20 @@ class Local(WireWorkerUniverse):
             file.write(b"x")
         time.sleep(60)
 
+    def compute(self, path: str) -> int:
+        """
+        Write to a pipe that is read, and then compute for long, in a loop of the
+        interpreter's in which no other thread can run.
+
+        @param path: The pipe.
+
+        @return: A number.
+        """
+        with open(path, "wb", buffering=0) as file:
+            file.write(b"x")
+        power: int = 3**10**9
+        return power & 1
+
     def leaveOne(self) -> int:
         """
         Start a process that has this one's output, and outlives it.

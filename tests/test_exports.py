@@ -42,7 +42,7 @@ PUBLIC = {
         ChunkyString=wire._chunks GetNext=wire._commands Key=wire._credentials
         RunTask=wire._commands TLS=wire._credentials ServerManager=wire._manager
         WireRunner=wire._runner WireServer=wire._server WireWorker=wire._client
-        WireWorkerUniverse=wire._universe runServer=wire._server
+        WireWorkerUniverse=wire._universe runServer=wire._command
     """,
     "credentials": """
         Key=wire._credentials TLS=wire._credentials

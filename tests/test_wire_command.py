@@ -11,22 +11,19 @@ import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import SkipTest
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.python.usage import UsageError
-from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import TaskQueue
 from asynqueue._version import __version__
 from asynqueue.credentials import TLS, Key, makeKey, makePair
 from asynqueue.errors import WorkerLost
-from asynqueue.wire import WireWorker, _tap as tap
-from asynqueue.wire._command import ServerOptions
-from asynqueue.wire._tap import makeService
+from asynqueue.wire import WireWorker
+from asynqueue.wire._command import ServerOptions, makeService
 
 from ._servers import Local, Program, freePort, processGone
 from ._wire import WireTestCase
@@ -215,11 +212,12 @@ class RunTests(CommandTestCase):
 
     async def test_unix(self) -> None:
         """
-        A server at a Unix socket runs tasks until it's told to end, when those that it
-        has are done.
+        A server at a Unix socket says that it listens, and runs tasks until it's told
+        to end, when those that it has are done.
         """
         program = self.command(self.description, UNIVERSE)
-        await program.errorWith("is there")
+        line = await program.line()
+        self.assertEqual(line, f"AsynQueue WireServer listening at {self.description}")
         q = await self.queueFor(self.description, thread=True)
         self.assertEqual(await q.call("pid"), program.pid)
         fifo = str(self.folder / "fifo")
@@ -351,6 +349,7 @@ class PluginTests(CommandTestCase):
                 self.script("twist"), "asynqueue-worker", place, name
             )
             self.assertEqual(await program.ended, 1, place)
+            self.assertIn("asynqueue-worker: ", program.errors)
             self.assertIn(text, program.errors)
             self.assertNotIn("Traceback", program.errors)
 
@@ -388,48 +387,6 @@ class PluginTests(CommandTestCase):
         stopped: Deferred[None] = service.stopService()
         await stopped
         self.assertFalse(Path(self.folder / "s").exists())
-
-
-class LateServer:
-    """
-    A server of which it's known only later that it can't listen.
-
-    @ivar started: What L{start} has returned.
-    """
-
-    def __init__(self) -> None:
-        """
-        Make one.
-        """
-        self.started: Deferred[None] = Deferred()
-
-    def start(self) -> Deferred[None]:
-        """
-        Begin.
-
-        @return: A Deferred.
-        """
-        return self.started
-
-
-class LateTests(SynchronousTestCase):
-    """
-    Tests of a service whose server can't listen.
-    """
-
-    def test_stopped(self) -> None:
-        """
-        The program ends.
-        """
-        stops: list[str] = []
-        reactor = SimpleNamespace(stop=lambda: stops.append("stopped"))
-        self.patch(tap, "orGlobalReactor", lambda given: reactor)
-        server: Any = LateServer()
-        tap._WorkerService(server).startService()
-        self.assertEqual(stops, [])
-        server.started.errback(OSError("there's something there"))
-        self.assertEqual(stops, ["stopped"])
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
 
 
 def _end(pid: int) -> None:

@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import stat
+import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +25,8 @@ from asynqueue.errors import (
     WorkerLost,
     WorkerStartError,
 )
-from asynqueue.wire import ServerManager
-from asynqueue.wire._serverprocess import ServerProcess
+from asynqueue.wire import DEFAULT_WWU_FQN, ServerManager, _manager
+from asynqueue.wire._process import ServerProcess
 
 from ._fakes import LogLines
 from ._servers import (
@@ -106,6 +107,7 @@ class SpawnTests(ManagerTestCase):
         pids = [await manager.spawn(place) for place in places]
         self.assertEqual(dict(manager.servers), dict(zip(pids, places, strict=True)))
         for pid, place in zip(pids, places, strict=True):
+            self.assertEqual(pid.pid, pid)
             q = await self.queueFor(place)
             self.assertEqual(await q.call("pid"), pid)
             self.assertEqual(await q.call("add", 1, 2), 3)
@@ -121,6 +123,15 @@ class SpawnTests(ManagerTestCase):
         self.assertTrue(stat.S_ISSOCK(os.stat(path).st_mode))
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
         self.assertEqual(stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode), 0o700)
+
+    async def test_default(self) -> None:
+        """
+        If no universe is named, one without methods is served.
+        """
+        manager = ServerManager(timeout=0)
+        self.closers.append(manager.shutdown)
+        self.assertEqual(manager.wwuFQN, DEFAULT_WWU_FQN)
+        await manager.spawn(manager.newSocket())
 
     async def test_environment(self) -> None:
         """
@@ -332,7 +343,7 @@ class FailureTests(ManagerTestCase):
         A process that the reactor refuses to start is none that is waited for.
         """
         manager = self.manager()
-        self.patch(ServerProcess, "start", lambda _: int("x"))
+        self.patch(ServerProcess, "start", lambda *_: int("x"))
         self.assertIn("ValueError", await self.fails(manager))
         await manager.shutdown()
 
@@ -515,20 +526,21 @@ class EndTests(ManagerTestCase):
 
     async def test_managerKilled(self) -> None:
         """
-        A server ends by itself when the process of its manager is killed, and the last
-        one removes the folder.
+        A server ends by itself when the process of its manager is killed.
         """
         await self._managerEnds("await Deferred()", signal.SIGKILL)
 
     async def test_managerForgets(self) -> None:
         """
-        It also does when that process ends without having shut down its manager.
+        It also does when that process ends without having shut down its manager, which
+        leaves nothing behind.
         """
-        errors = await self._managerEnds("", None)
+        errors, folder = await self._managerEnds("", None)
         self.assertEqual([x for x in errors.splitlines() if "Warning" in x], [])
+        self.assertFalse(folder.exists())
         await self._managerEnds("import os; os._exit(0)", None)
 
-    async def _managerEnds(self, rest: str, number: int | None) -> str:
+    async def _managerEnds(self, rest: str, number: int | None) -> tuple[str, Path]:
         """
         Have the process of a manager end.
 
@@ -536,49 +548,91 @@ class EndTests(ManagerTestCase):
 
         @param number: A signal that it's sent then, C{None} for none.
 
-        @return: What it has written to stderr.
+        @return: What it has written to stderr, and the folder of its socket.
+        """
+        program, pid, place = await self._program(rest)
+        gone = processGone(pid)
+        if number is not None:
+            os.kill(program.pid, number)
+        await gone
+        await program.ended
+        return program.errors, Path(place.partition(":")[2]).parent
+
+    async def _program(
+        self, rest: str = "await Deferred()"
+    ) -> tuple[Program, int, str]:
+        """
+        Run a program with a manager.
+
+        @param rest: What it does when its server listens.
+
+        @return: It, the process ID of its server, and where that is.
         """
         script = self.folder / "script.py"
         script.write_text(
             PROGRAM.format(universe="'tests._servers.Local'", stdio=False, rest=rest)
         )
-        program = Program("-W", "default", str(script))
-        line = await program.line()
-        pid, _, place = line.partition(" ")
-        gone = processGone(int(pid))
-        if number is not None:
-            os.kill(program.pid, number)
-        await gone
-        await program.ended
-        self.assertFalse(Path(place.partition(":")[2]).parent.exists())
-        return program.errors
+        environment = {"TMPDIR": str(self.folder)}
+        program = Program("-W", "default", str(script), env=environment)
+        pid, _, place = (await program.line()).partition(" ")
+        return program, int(pid), place
 
     async def test_managerKilledBlocked(self) -> None:
         """
         Even one whose reactor is blocked ends when its manager is killed.
         """
-        script = self.folder / "script.py"
-        script.write_text(
-            PROGRAM.format(
-                universe="'tests._servers.Local'", stdio=False, rest="await Deferred()"
-            )
-        )
-        program = Program(str(script))
-        pid, _, place = (await program.line()).partition(" ")
+        program, pid, place = await self._program()
         q = await self.queueFor(place, reconnect=False)
         fifo = str(self.folder / "fifo")
         os.mkfifo(fifo)
         d = q.call("read", fifo)
         writer = await deferToThread(open, fifo, "w")
-        gone = processGone(int(pid))
+        gone = processGone(pid)
         os.kill(program.pid, signal.SIGKILL)
         await gone
         await self.assertFailure(d, WorkerLost)
         writer.close()
         await program.ended
-        import shutil
 
-        shutil.rmtree(Path(place.partition(":")[2]).parent)
+    async def test_managerKilledBusy(self) -> None:
+        """
+        So does one that is in a loop in which no other thread can run, where the system
+        has a signal for that.
+        """
+        if not sys.platform.startswith("linux"):
+            raise SkipTest("Only Linux tells a process that its parent has ended")
+        program, pid, place = await self._program()
+        q = await self.queueFor(place, reconnect=False)
+        fifo = str(self.folder / "fifo")
+        os.mkfifo(fifo)
+        d = q.call("compute", fifo)
+        reader = await deferToThread(open, fifo)
+        self.assertEqual(await deferToThread(reader.read, 1), "x")
+        gone = processGone(pid)
+        os.kill(program.pid, signal.SIGKILL)
+        await gone
+        await self.assertFailure(d, WorkerLost)
+        reader.close()
+        await program.ended
+
+    async def test_abandonedFolders(self) -> None:
+        """
+        The folder of a manager that was killed is removed by another, and those of
+        managers that are there aren't.
+        """
+        program, pid, place = await self._program()
+        folder = Path(place.partition(":")[2]).parent
+        gone = processGone(pid)
+        self.patch(tempfile, "tempdir", str(folder.parent))
+        self.patch(_manager, "_LOCKED_SECONDS", -1.0)
+        self.manager().newSocket()
+        self.assertTrue(folder.exists())
+        os.kill(program.pid, signal.SIGKILL)
+        await gone
+        await program.ended
+        self.assertTrue(folder.exists())
+        self.manager().newSocket()
+        self.assertFalse(folder.exists())
 
 
 class RestartTests(ManagerTestCase):
@@ -664,7 +718,8 @@ class RestartTests(ManagerTestCase):
 
     async def test_terminated(self) -> None:
         """
-        So is one that somebody else has told to end, once its tasks are done.
+        So is one that somebody else has told to end, once its tasks are done. That's no
+        error.
         """
         manager = self.manager(stopTimeout=None)
         place = manager.newSocket()
@@ -673,12 +728,13 @@ class RestartTests(ManagerTestCase):
         fifo = str(self.folder / "fifo")
         os.mkfifo(fifo)
         d = q.call("read", fifo)
-        with await deferToThread(open, fifo, "w") as writer:
-            os.kill(pid, signal.SIGTERM)
-            later = q.call("pid")
-            writer.write("x")
-        self.assertEqual(await d, "x")
-        self.assertNotEqual(await later, pid)
+        with self.assertNoLogs("asynqueue", "WARNING"):
+            with await deferToThread(open, fifo, "w") as writer:
+                os.kill(pid, signal.SIGTERM)
+                later = q.call("pid")
+                writer.write("x")
+            self.assertEqual(await d, "x")
+            self.assertNotEqual(await later, pid)
 
     async def test_backoff(self) -> None:
         """
@@ -699,12 +755,12 @@ class RestartTests(ManagerTestCase):
             return 0
 
         manager = self.manager(backoff=backoff)
-        pid = await manager.spawn(manager.newSocket())
+        await manager.spawn(manager.newSocket())
         for _ in range(3):
+            [pid] = manager.servers
             again = log.lineWith("listens, process")
             os.kill(pid, signal.SIGKILL)
             await again
-            [pid] = manager.servers
         self.assertEqual(attempts, [1, 2, 3])
 
     async def test_default(self) -> None:
@@ -741,6 +797,7 @@ class RestartTests(ManagerTestCase):
         ended = log.lineWith("was ended by SIGKILL")
         os.kill(pid, signal.SIGKILL)
         await ended
+        await manager.done(pid)
         self.assertEqual(manager._servers, [])
 
     async def test_rolling(self) -> None:

@@ -529,7 +529,7 @@ $inside "$1" -c "
 from asynqueue.wire import TLS, runServer
 tls = TLS.fromFiles('$3/server.pem')
 runServer('tls:7000', 'tests._wire.Universe', tls=tls)
-" & server=$!
+" > /dev/null & server=$!
 timeout 40 "$1" -c "$2" "$3"
 """
 

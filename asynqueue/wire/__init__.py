@@ -4,16 +4,20 @@ Workers on other machines, or in other processes of this one, over AMP.
 C{python -m asynqueue.wire --help} tells how to run a server.
 """
 
+from .._child.calls import o2p, p2o
 from ._chunks import ChunkyString
 from ._client import WireWorker
+from ._command import runServer
 from ._commands import GetNext, RunTask
 from ._credentials import TLS, Key
-from ._manager import ServerManager
+from ._manager import DEFAULT_SOCKET, DEFAULT_WWU_FQN, ServerManager
 from ._runner import WireRunner
-from ._server import WireServer, runServer
+from ._server import WireServer
 from ._universe import WireWorkerUniverse
 
 __all__ = [
+    "DEFAULT_SOCKET",
+    "DEFAULT_WWU_FQN",
     "TLS",
     "ChunkyString",
     "GetNext",
@@ -24,5 +28,7 @@ __all__ = [
     "WireServer",
     "WireWorker",
     "WireWorkerUniverse",
+    "o2p",
+    "p2o",
     "runServer",
 ]

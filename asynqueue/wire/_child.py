@@ -5,14 +5,8 @@ started by its path.
 
 from __future__ import annotations
 
-import signal
-
-# Ctrl-C is for the manager, who decides what it means. First of all, because it may
-# come at any time.
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-import os  # noqa: E402
-import sys  # noqa: E402
+import os
+import sys
 
 if __name__ == "__main__":
     here = os.path.dirname(os.path.abspath(__file__))
@@ -20,6 +14,10 @@ if __name__ == "__main__":
     # Python has put the folder of this file there, unless it was told not to.
     sys.path[:] = [root, *(path for path in sys.path if path not in (here, root))]
 
-    from asynqueue.wire._managed import run
+    from asynqueue._child.startup import begin
 
-    run()
+    begin()
+
+    from asynqueue.wire._process import serve
+
+    serve()

@@ -1,45 +1,60 @@
 """
-The command line of a server.
+Servers as programs: C{python -m asynqueue.wire}, and a service of C{twist} and
+C{twistd}.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import Any
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TextIO
 
+import twisted
+from twisted.application.service import Service
+from twisted.internet.error import BindError, ReactorNotRunning
+from twisted.logger import FileLogObserver, LogEvent, eventAsText, globalLogBeginner
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from .._support.reactor import orGlobalReactor
 from .._version import __version__
+from ..errors import AsynQueueError
 from ._credentials import TLS, Key
-from ._logs import explain, logTo
-from ._server import runServer
+from ._server import WireServer, WireService
+from ._universe import WireWorkerUniverse
 
-__all__ = ["ServerOptions", "main"]
+__all__ = [
+    "Options",
+    "ServerOptions",
+    "explain",
+    "logTo",
+    "main",
+    "makeService",
+    "runServer",
+    "runUntilStopped",
+]
 
-
-def _seconds(text: str) -> float:
-    """
-    Read a number of seconds.
-
-    @param text: The number.
-
-    @return: It.
-    """
-    return float(text)
+#: Where the code is that errors about wrong arguments pass through.
+_OURS = tuple(
+    os.path.dirname(os.path.abspath(file)) + os.sep
+    for file in (os.path.dirname(__file__), twisted.__file__)
+)
 
 
 class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
     """
     Options of a server on the command line.
 
-    @ivar description: Where it's to listen.
+    @ivar description: Where it listens.
 
     @ivar wwu: The dotted name of its universe.
 
-    @ivar keywords: What L{WireServer} is made with besides.
+    @ivar keywords: Further keywords of L{WireServer}.
     """
 
     synopsis = "[options] DESCRIPTION DOTTED.NAME"
@@ -58,17 +73,17 @@ class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
         ["key-env", None, None, "Environment variable with that key."],
         ["tls", None, None, "File with this end's private key and certificate."],
         ["tls-ca", None, None, "File with the authority's certificates."],
-        ["concurrent", None, None, "How many tasks are run at once.", int],
-        ["threads", None, 16, "How many of them in threads, at the most.", int],
+        ["concurrent", None, None, "How many tasks run at once. No limit: none.", int],
+        ["threads", None, 16, "How many tasks run in threads at once.", int],
         ["largest", None, 512 << 20, "The most bytes that a value may have.", int],
-        ["heartbeat", None, 10.0, "Seconds between signs of life.", _seconds],
+        ["heartbeat", None, 10.0, "Seconds between signs of life; 0 for none.", float],
         [
             "stop-timeout",
             None,
             None,
-            "Seconds that running tasks have to be done when the server is told to end."
-            " By default, as many as they take.",
-            _seconds,
+            "Seconds that running tasks have when the server is told to end. By"
+            " default, as many as they take.",
+            float,
         ],
     ]
 
@@ -78,9 +93,6 @@ class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
     ]
 
     def __init__(self) -> None:
-        """
-        Prepare to read them.
-        """
         super().__init__()
         self.description = ""
         self.wwu = ""
@@ -88,24 +100,15 @@ class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
         self._peers: list[str] = []
 
     def opt_tls_peer(self, peer: str) -> None:
-        """File with a client's certificate, or its digest. May be given again."""
+        """File with a client's certificate. May be given again."""
         self._peers.append(peer)
 
     def opt_version(self) -> None:
-        """
-        Show the version, and exit.
-        """
+        """Show the version, and exit."""
         sys.stdout.write(f"asynqueue {__version__}\n")
         sys.exit(0)
 
     def parseArgs(self, *args: str) -> None:
-        """
-        Take the arguments.
-
-        @param args: The arguments.
-
-        @raise usage.UsageError: If there are more or less than two.
-        """
         if len(args) != 2:
             raise usage.UsageError(
                 "Say where to listen, and the dotted name of what to serve: DESCRIPTION"
@@ -114,12 +117,6 @@ class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
         self.description, self.wwu = args
 
     def postOptions(self) -> None:
-        """
-        Make keywords of the options.
-
-        @raise usage.UsageError: If they don't go together, or if a file with
-            credentials can't be used.
-        """
         try:
             key, tls = self._key(), self._tls()
         except Exception as error:
@@ -137,13 +134,6 @@ class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
         }
 
     def _key(self) -> Key | None:
-        """
-        Get the key.
-
-        @return: It, C{None} if there's none.
-
-        @raise usage.UsageError: If two are given.
-        """
         if self["key"] is not None and self["key-env"] is not None:
             raise usage.UsageError(
                 "A key comes from a file or the environment: --key or --key-env"
@@ -155,13 +145,6 @@ class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
         return None
 
     def _tls(self) -> TLS | None:
-        """
-        Get the certificates.
-
-        @return: They, C{None} if there are none.
-
-        @raise usage.UsageError: If one's own is missing.
-        """
         if self["tls"] is not None:
             return TLS.fromFiles(self["tls"], self._peers, self["tls-ca"])
         if self._peers or self["tls-ca"] is not None:
@@ -169,13 +152,42 @@ class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
         return None
 
 
+#: What C{twist} looks for.
+Options = ServerOptions
+
+
+def makeService(options: ServerOptions) -> Service:
+    """
+    Make the service of C{twist} and C{twistd}, a program that does nothing else.
+
+    @raise SystemExit: If there can't be such a server.
+    """
+    # As with C{python -m}.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    _logOnce()
+    try:
+        server = WireServer(options.description, options.wwu, **options.keywords)
+    except Exception as error:  # noqa: BLE001 - it's told
+        raise _exit(error) from None
+    service = WireService(server, failed=_cannotListen)
+    service.setName("asynqueue-worker")
+    return service
+
+
+def _cannotListen(failure: Failure) -> None:
+    error: Any = failure.value
+    raise _exit(error)
+
+
+def _exit(error: BaseException) -> SystemExit:
+    return SystemExit(f"asynqueue-worker: {explain(error)}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """
-    Run a server as the command line says, until the process is told to end.
-
-    @param argv: The command line without the program, by default that of this process.
-
-    @return: The exit code.
+    Run a server as the command line says, until the process is told to end, and return
+    the exit code.
     """
     options = ServerOptions()
     options.synopsis = f"Usage: python -m asynqueue.wire {options.synopsis}"
@@ -186,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     logTo(sys.stderr)
     reactor: Any = orGlobalReactor(None)
-    reactor.addSystemEventTrigger("before", "shutdown", _impatient)
+    reactor.addSystemEventTrigger("before", "shutdown", _endAtNextSignal)
     try:
         runServer(options.description, options.wwu, **options.keywords)
     except Exception as error:  # noqa: BLE001 - it's told
@@ -195,9 +207,101 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _impatient() -> None:
-    """
-    Have the next signal end the process at once.
-    """
+def _endAtNextSignal() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+
+
+def runServer(description: str, wwuFQN: WireWorkerUniverse | str, **kw: Any) -> None:
+    """
+    Run a server, and the reactor for it, until the process is told to end. It's said on
+    stdout when the server listens.
+
+    @param description: See L{WireServer<asynqueue.wire.WireServer>}.
+
+    @param wwuFQN: The dotted name of a universe, or the universe itself.
+
+    @param kw: Further keywords of L{WireServer<asynqueue.wire.WireServer>}.
+    """
+
+    def announce() -> None:
+        # Programs that start servers themselves wait for this line.
+        sys.stdout.write(f"AsynQueue WireServer listening at {description}\n")
+        sys.stdout.flush()
+
+    server = WireServer(description, wwuFQN, **kw)
+    runUntilStopped(server, announce, kw.get("reactor"))
+
+
+def runUntilStopped(
+    server: WireServer, listening: Callable[[], object], reactor: Any = None
+) -> None:
+    """
+    Run the reactor with a server, and call C{listening} when that listens. Whatever
+    keeps it from listening is raised.
+    """
+    reactor = orGlobalReactor(reactor)
+    failures: list[Failure] = []
+
+    def start() -> None:
+        reactor.addSystemEventTrigger("before", "shutdown", server.stop)
+        server.start().addCallback(lambda _: listening()).addErrback(stop)
+
+    def stop(failure: Failure) -> None:
+        failures.append(failure)
+        with suppress(ReactorNotRunning):  # it's stopping already
+            reactor.stop()
+
+    reactor.callWhenRunning(start)
+    reactor.run()
+    if failures:
+        failures[0].raiseException()
+
+
+def logTo(file: TextIO, *, times: bool = True) -> None:
+    """
+    Write the log of this process to a file.
+
+    @param times: Whether each line begins with the time.
+    """
+
+    def text(event: LogEvent) -> str | None:
+        line = eventAsText(event, includeTimestamp=times, includeSystem=False)
+        return f"{line}\n" if line else None
+
+    globalLogBeginner.beginLoggingTo(
+        [FileLogObserver(file, text)], redirectStandardIO=False
+    )
+    _logOnce()
+
+
+def _logOnce() -> None:
+    """
+    Keep the standard library from writing to stderr what Twisted's log has, too.
+    """
+    logging.getLogger("asynqueue").addHandler(logging.NullHandler())
+
+
+def explain(error: BaseException) -> str:
+    """
+    Say what is wrong with the server that the user wants: in the error's own words, or
+    with the whole traceback if the user's code, or a defect, has led to it.
+    """
+    first = error.__cause__ or error
+    told = (AsynQueueError, BindError, OSError, TypeError, ValueError, usage.UsageError)
+    if isinstance(error, told) and not (
+        isinstance(error, TypeError) and _isElsewhere(first)
+    ):
+        return str(error) or type(error).__name__
+    lines = traceback.format_exception(type(first), first, first.__traceback__)
+    return "".join(lines) + (str(error) if first is not error else "")
+
+
+def _isElsewhere(error: BaseException) -> bool:
+    """
+    Tell whether other code than this package's and Twisted's has led to an error.
+    """
+    return any(
+        not frame.filename.startswith((*_OURS, "<"))
+        for frame in traceback.extract_tb(error.__traceback__)
+    )

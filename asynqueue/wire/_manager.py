@@ -1,15 +1,19 @@
 """
-What starts servers on this machine, keeps them running, and stops them.
+Starts servers on this machine, keeps them running, and stops them.
 """
 
 from __future__ import annotations
 
+import fcntl
 import inspect
+import itertools
 import os
-import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from random import random
 from types import MappingProxyType
 from typing import Any
@@ -20,22 +24,37 @@ from twisted.internet.endpoints import quoteStringArgument
 
 from .._child.mainmodule import preparation
 from .._support.checks import checkCallable, checkSeconds
+from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerStartError
 from ._endpoints import checkText
-from ._localserver import LocalServer, State
+from ._managedserver import ManagedServer, ProcessID, State
+from ._process import Setup, dumpOptions
 from ._server import WireServer
-from ._setup import Setup, dumpOptions
 from ._universe import WireWorkerUniverse
 
-__all__ = ["ServerManager"]
+__all__ = ["DEFAULT_SOCKET", "DEFAULT_WWU_FQN", "ServerManager"]
 
-#: The path of a Unix socket has so many bytes at most, with that of its lock.
-_LONGEST_PATH = 90
+#: The universe that is served if no other is named. It has no methods.
+DEFAULT_WWU_FQN = "asynqueue.wire.WireWorkerUniverse"
+
+#: A Unix socket of this user's, for a server that stands alone.
+DEFAULT_SOCKET = "unix:{}/asynqueue-{}/socket".format(
+    os.environ.get("XDG_RUNTIME_DIR", "/tmp"), os.getuid()
+)
+
+#: Bytes of the path of a Unix socket, with that of its lock.
+_MAX_PATH_BYTES = 90
 
 #: Seconds until a server is started again: at first, at the most, and the factor by
 #: which they grow from one to the next.
-_FIRST_DELAY, _MOST_DELAY, _GROWTH = 0.1, 60.0, 2.0
+_FIRST_DELAY_SECONDS, _MAX_DELAY_SECONDS, _GROWTH = 0.1, 60.0, 2.0
+
+#: The names of folders of sockets, and of what is in them.
+_FOLDER_PREFIX, _SOCKET_PREFIX = "asynqueue-sockets-", "worker-"
+
+#: Seconds after which a folder of sockets is locked, if its manager is there.
+_LOCKED_SECONDS = 60.0
 
 
 class ServerManager:
@@ -43,7 +62,7 @@ class ServerManager:
     Starts servers on this machine, each in a process of its own, starts one again that
     ends by itself, and stops them.
 
-    A server ends when the process does that has the manager, however that ends. What it
+    A server ends with the process that owns its manager, however that ends. What it
     prints goes to the log, line by line, and so does its own log.
 
     @ivar wwuFQN: The dotted name of the universe.
@@ -51,9 +70,12 @@ class ServerManager:
     @ivar restart: Whether servers are started again.
     """
 
+    # _trigger is there when there may be something to be shut down; _stopped while
+    # that is being done.
+
     def __init__(
         self,
-        wwuFQN: str | type[WireWorkerUniverse],
+        wwuFQN: str | type[WireWorkerUniverse] = DEFAULT_WWU_FQN,
         *,
         restart: bool = True,
         backoff: Callable[[int], float] | None = None,
@@ -71,13 +93,13 @@ class ServerManager:
         @param backoff: Called with how often in a row it has ended, gives the seconds
             until it's started again. By default, that's from 0.1 seconds to a minute.
 
-        @param timeout: A server that is to stop has so many seconds for its tasks to be
-            done. C{None} for as long as they take.
+        @param timeout: Seconds that a server which is to stop has for its running
+            tasks. C{None} for as long as they take.
 
         @param reactor: The reactor. By default, the global one.
 
-        @param options: Further keywords of each server, see L{WireServer}. A key is not
-            seen on command lines, nor in the environment.
+        @param options: Further keywords of each server, see L{WireServer}. They go to
+            its process through a private pipe, so nobody sees a key.
 
         @raise TypeError: If a server has no such keyword, or an argument is of a wrong
             kind.
@@ -98,22 +120,21 @@ class ServerManager:
         self.wwuFQN = wwuFQN
         self.restart = restart
         self._backoff = backoff or backoffPolicy(
-            _FIRST_DELAY / _GROWTH, _MOST_DELAY, _GROWTH, lambda: random() / 10
+            _FIRST_DELAY_SECONDS / _GROWTH,
+            _MAX_DELAY_SECONDS,
+            _GROWTH,
+            lambda: random() / 10,
         )
         self._timeout = timeout
         self._options = options
         self._reactor: Any = orGlobalReactor(reactor)
-        self._servers: list[LocalServer] = []
-        self._folder: str | None = None
-        self._removal: weakref.finalize[Any, Any] | None = None
-        self._sockets = 0
+        self._servers: list[ManagedServer] = []
+        self._folder: _SocketFolder | None = None
+        self._socketNumbers = itertools.count()
         self._trigger: Any = None
-        self._ending: list[Deferred[None]] | None = None
+        self._stopped: OneShot[None] | None = None
 
     def __repr__(self) -> str:
-        """
-        Name the manager.
-        """
         return f"<ServerManager {self.wwuFQN}, {len(self._servers)} servers>"
 
     @property
@@ -130,7 +151,7 @@ class ServerManager:
 
     def spawn(
         self, description: str, stdio: bool = False, niceness: int = 0, **options: Any
-    ) -> Deferred[int]:
+    ) -> Deferred[ProcessID]:
         """
         Start a server.
 
@@ -144,18 +165,20 @@ class ServerManager:
 
         @param options: Further keywords of this server, besides those of all.
 
-        @return: A Deferred that fires with the ID of its process when it listens. The
-            ID names the server, see L{done}, also when it has another process by then.
-            The Deferred fails with L{WorkerStartError} if the server can't be started,
-            and with L{AuthenticationError<asynqueue.errors.AuthenticationError>} if
-            it lacks an identity that it needs. Cancelling it ends the process.
+        @return: A Deferred that fires with the ID of its process when it listens: an
+            C{int}, with an attribute C{pid} that is the same. The ID names the server,
+            see L{done}, also when it has another process by then. The Deferred fails
+            with L{WorkerStartError} if the server can't be started, and with
+            L{AuthenticationError<asynqueue.errors.AuthenticationError>} if it lacks an
+            identity that it needs. Cancelling it ends the process.
 
         @raise TypeError: If a server has no such keyword, or the place isn't described
             by text.
 
         @raise ValueError: If the niceness is out of range.
 
-        @raise SerializationError: If what a keyword has can't be sent to the process.
+        @raise SerializationError: If the value of a keyword can't be sent to the
+            process.
 
         @raise WorkerStartError: If the manager is being shut down.
         """
@@ -165,22 +188,25 @@ class ServerManager:
         if not -20 <= niceness <= 19:
             raise ValueError(f"niceness must be from -20 to 19, not {niceness}")
         _checkOptions(options)
-        if self._ending is not None:
+        if self._stopped is not None:
             raise WorkerStartError(f"{self!r} is being shut down")
-        self._addTrigger()
         setup = Setup(
-            description,
-            self.wwuFQN,
-            dumpOptions({"stopTimeout": self._timeout, **self._options, **options}),
-            preparation(),
-            niceness,
-            self._timeout,
-            stdio,
-            self._folder,
+            description=description,
+            wwu=self.wwuFQN,
+            options=dumpOptions(
+                {"stopTimeout": self._timeout, **self._options, **options}
+            ),
+            preparation=preparation(),
+            niceness=niceness,
+            timeout=self._timeout,
+            stdio=stdio,
         )
-        backoff = self._backoff if self.restart else None
-        server = LocalServer(setup, backoff, self._gone, reactor=self._reactor)
+        self._addTrigger()
+        server = ManagedServer(
+            setup, self._backoff if self.restart else None, reactor=self._reactor
+        )
         self._servers.append(server)
+        server.gone.wait().addCallback(lambda _: self._servers.remove(server))
         return server.start()
 
     def newSocket(self) -> str:
@@ -191,17 +217,16 @@ class ServerManager:
         @return: The place's description, for L{spawn} and for workers.
         """
         if self._folder is None:
-            self._folder = _makeFolder()
-            # In case that nobody shuts down the manager.
-            self._removal = weakref.finalize(self, shutil.rmtree, self._folder, True)
+            self._folder = _SocketFolder()
             self._addTrigger()
-        path = os.path.join(self._folder, f"worker-{self._sockets:03}.sock")
-        self._sockets += 1
+        path = (
+            f"{self._folder.path}/{_SOCKET_PREFIX}{next(self._socketNumbers):03}.sock"
+        )
         return f"unix:{quoteStringArgument(path)}"
 
     def done(self, pid: int | None = None) -> Deferred[None]:
         """
-        Stop a server, or all. Running tasks have their time to be done.
+        Stop a server, or all. Running tasks are waited for, within their time.
 
         @param pid: What L{spawn} has fired with for the server, or the ID of its
             process. C{None} for all servers.
@@ -224,77 +249,93 @@ class ServerManager:
 
         @return: A Deferred that fires with C{None} when nothing is left.
         """
-        d: Deferred[None] = Deferred()
-        if self._ending is not None:
-            self._ending.append(d)
-            return d
-        self._ending = [d]
+        if self._stopped is not None:
+            return self._stopped.wait()
+        self._stopped = OneShot()
+        d = self._stopped.wait()
         self.done().addCallback(lambda _: self._finish())
         return d
 
-    def _gone(self, server: LocalServer) -> None:
-        """
-        Forget a server that has ended for good.
-
-        @param server: The server.
-        """
-        self._servers.remove(server)
-
     def _finish(self) -> None:
-        """
-        Remove what is left when all servers have ended.
-        """
-        self._folder = None
-        if self._removal is not None:
-            self._removal()
-            self._removal = None
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.remove()
         trigger, self._trigger = self._trigger, None
         if trigger is not None:
             self._reactor.removeSystemEventTrigger(trigger)
-        waiters, self._ending = self._ending or [], None
-        for d in waiters:
-            d.callback(None)
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            stopped.fire(None)
 
     def _addTrigger(self) -> None:
-        """
-        Have the servers be stopped when the reactor stops.
-        """
         if self._trigger is None:
             self._trigger = self._reactor.addSystemEventTrigger(
-                "before", "shutdown", self._reactorStops
+                "before", "shutdown", self._beforeShutdown
             )
 
-    def _reactorStops(self) -> Deferred[None]:
-        """
-        Shut down because the reactor stops.
-
-        @return: A Deferred that fires with C{None} when nothing is left.
-        """
-        # It has done what it was there for, and can't be removed any longer.
+    def _beforeShutdown(self) -> Deferred[None]:
+        # A trigger that has run can't be removed.
         self._trigger = None
         return self.shutdown()
 
 
 def _checkOptions(options: dict[str, Any]) -> None:
     """
-    Check keywords of servers.
-
-    @param options: The keywords.
-
-    @raise TypeError: If there's none of such a name.
+    @raise TypeError: If a server has no such keywords.
     """
     inspect.signature(WireServer).bind("", "", **options)
 
 
-def _makeFolder() -> str:
+class _SocketFolder:
     """
-    Make a folder for sockets.
+    A folder for sockets, private to this user. It's locked for as long as its manager
+    is there, so that another manager can remove it if this one is killed.
+    """
 
-    @return: Its path.
+    def __init__(self) -> None:
+        _removeAbandonedFolders()
+        path = tempfile.mkdtemp(prefix=_FOLDER_PREFIX)
+        longest = f"{path}/{_SOCKET_PREFIX}000.sock.lock"
+        if len(os.fsencode(longest)) > _MAX_PATH_BYTES:
+            os.rmdir(path)
+            path = tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp")
+        self.path = path
+        lock = os.open(path, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Done at the end of the program at the latest, and not by its forks.
+        self.remove = weakref.finalize(self, _unlock, path, lock, os.getpid())
+
+
+def _unlock(path: str, lock: int, owner: int) -> None:
+    if os.getpid() == owner:
+        with suppress(OSError):
+            _removeFolder(path)
+    os.close(lock)
+
+
+def _removeFolder(path: str) -> None:
     """
-    folder = tempfile.mkdtemp(prefix="asynqueue-")
-    if len(os.fsencode(folder)) + len("/worker-000.sock.lock") <= _LONGEST_PATH:
-        return folder
-    # No socket could be made there.
-    os.rmdir(folder)
-    return tempfile.mkdtemp(prefix="asynqueue-", dir="/tmp")
+    Remove a folder of sockets, if nothing else is in it.
+    """
+    for name in os.listdir(path):
+        if name.startswith(_SOCKET_PREFIX):
+            os.unlink(f"{path}/{name}")
+    os.rmdir(path)
+
+
+def _removeAbandonedFolders() -> None:
+    """
+    Remove folders of sockets of this user's whose manager was killed.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        # Whatever can't be opened, locked or removed is somebody else's, or in use.
+        with suppress(OSError):
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+            try:
+                status = os.fstat(lock)
+                isOld = time.time() - status.st_mtime > _LOCKED_SECONDS
+                if status.st_uid == os.geteuid() and isOld:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _removeFolder(str(path))
+            finally:
+                os.close(lock)

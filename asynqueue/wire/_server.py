@@ -29,32 +29,48 @@ from ._slots import Slots
 from ._universe import WireWorkerUniverse, classOf
 from ._values import Codec
 
-__all__ = ["WireServer", "runServer"]
+__all__ = ["WireServer", "WireService"]
 
 
-class _WireService(Service):  # type: ignore[misc, unused-ignore]
+class WireService(Service):  # type: ignore[misc, unused-ignore]
     """
     A server as a service of C{twisted.application}.
     """
 
     name = "asynqueue"
 
-    def __init__(self, server: WireServer) -> None:
+    def __init__(
+        self,
+        server: WireServer,
+        failed: Callable[[Failure], object] | None = None,
+    ) -> None:
         """
         Make a service.
 
         @param server: The server.
+
+        @param failed: Called if the server can't listen, and may raise something to end
+            the program. By default, that's logged.
         """
         self._server = server
+        self._failed = failed or (
+            lambda failure: log.failure("The server can't be started", failure)
+        )
+        self._isListening = False
+
+    def privilegedStartService(self) -> None:
+        """
+        Listen, while ports below 1024 can be had.
+        """
+        super().privilegedStartService()
+        self._listen()
 
     def startService(self) -> None:
         """
-        Start the server.
+        Listen, if that hasn't been done: C{twist} starts services without privileges.
         """
         super().startService()
-        self._server.start().addErrback(
-            lambda failure: log.failure("The server can't be started", failure)
-        )
+        self._listen()
 
     def stopService(self) -> Deferred[None]:
         """
@@ -63,7 +79,18 @@ class _WireService(Service):  # type: ignore[misc, unused-ignore]
         @return: A Deferred that fires when it has stopped.
         """
         super().stopService()
+        self._isListening = False
         return self._server.stop()
+
+    def _listen(self) -> None:
+        if self._isListening:
+            return
+        self._isListening = True
+        failures: list[Failure] = []
+        self._server.start().addErrback(failures.append)
+        # Endpoints of servers fail at once, and an error ends the program only here.
+        for failure in failures:
+            self._failed(failure)
 
 
 class WireServer:
@@ -181,7 +208,7 @@ class WireServer:
             description, True, key=key, tls=tls, insecure=insecure
         )
         self._endpoint = serverEndpoint(self._required, self._reactor)
-        self.service = _WireService(self)
+        self.service = WireService(self)
 
     def __repr__(self) -> str:
         """
@@ -325,34 +352,6 @@ class WireServer:
         """
         pool = self._reactor.getThreadPool()
         return deferToThreadPool(self._reactor, pool, f, *args)
-
-
-def runServer(description: str, wwuFQN: WireWorkerUniverse | str, **kw: Any) -> None:
-    """
-    Run a server, and the reactor for it, until the process is told to end.
-
-    @param description: See L{WireServer}.
-
-    @param wwuFQN: The dotted name of a universe, or the universe itself.
-
-    @param kw: Further keywords of L{WireServer}.
-    """
-    server = WireServer(description, wwuFQN, **kw)
-    reactor: Any = orGlobalReactor(kw.get("reactor"))
-    failures: list[Failure] = []
-
-    def failed(failure: Failure) -> None:
-        failures.append(failure)
-        reactor.stop()
-
-    def start() -> None:
-        reactor.addSystemEventTrigger("before", "shutdown", server.stop)
-        server.start().addErrback(failed)
-
-    reactor.callWhenRunning(start)
-    reactor.run()
-    if failures:
-        failures[0].raiseException()
 
 
 def _universe(wwu: Any, server: WireServer) -> WireWorkerUniverse:

@@ -54,7 +54,7 @@ def classOf(wwu: Any) -> type[WireWorkerUniverse]:
     @raise TypeError: If it's no universe.
     """
     kind = wwu if isinstance(wwu, type) else type(wwu)
-    if not issubclass(kind, WireWorkerUniverse) or kind is WireWorkerUniverse:
+    if not issubclass(kind, WireWorkerUniverse):
         raise TypeError(
             f"A universe is needed, an instance of a subclass of WireWorkerUniverse or"
             f" the subclass itself, not {wwu!r}"

@@ -6,7 +6,7 @@ from twisted.application.service import ServiceMaker
 
 asynqueueWorker = ServiceMaker(
     "asynqueue worker",
-    "asynqueue.wire._tap",
+    "asynqueue.wire._command",
     "Runs tasks of asynqueue's queues on other machines, or in this one.",
     "asynqueue-worker",
 )
