@@ -68,9 +68,9 @@ PUBLIC = {
         isIterator=_child.calls iteratorToProducer=iteration._producer
     """,
     "util": """
-        CallRunner=_child.calls DeferredLock=util._sync DeferredTracker=util._sync
-        callAfterDeferred=util._sync killProcess=util._kill o2p=_child.calls
-        p2o=_child.calls
+        CallRunner=_child.calls DeferredLock=util._sync DeferredTracker=util._tracker
+        ProcessProtocol=util._processprotocol callAfterDeferred=util._sync
+        killProcess=util._kill o2p=_child.calls p2o=_child.calls
     """,
     "testing": "MemoryWorker RecordingConsumer",
     "info": "Converter Info hashIt showResult whichThread",

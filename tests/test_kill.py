@@ -4,19 +4,25 @@ Tests of L{asynqueue.util._kill}.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from time import sleep
+from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ProcessDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.python.runtime import platform
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from asynqueue.util import _kill
+from asynqueue.util import ProcessProtocol, _kill
 from asynqueue.util._kill import killProcess
 
 #: A child that says when it's ready, and ends when its input does.
@@ -198,7 +204,7 @@ class HasEndedTests(SynchronousTestCase):
         A process of which there are no files to tell about it is there.
         """
         self.patch(os, "kill", lambda pid, number: None)
-        self.assertFalse(_kill._hasEnded(2**31))
+        self.assertFalse(_kill._hasEnded(2**31 - 1))
 
 
 class DescriptorTests(SynchronousTestCase):
@@ -262,6 +268,58 @@ class DescriptorTests(SynchronousTestCase):
         self.assertRaises(OSError, os.fstat, descriptor)
 
 
+class Child(ProcessProtocol):
+    """
+    Says when a child of the reactor's has ended.
+
+    @ivar ended: A Deferred that fires with what the reactor has told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: Deferred[Any] = Deferred()
+
+    def processEnded(self, reason: Failure) -> None:
+        """
+        Note how it has ended.
+        """
+        super().processEnded(reason)
+        self.ended.callback(SimpleNamespace(value=reason.value))
+
+
+class ProcessProtocolTests(SynchronousTestCase):
+    """
+    Tests of L{ProcessProtocol}.
+    """
+
+    def setUp(self) -> None:
+        """
+        Start a process that exists in the mind only.
+        """
+        self.protocol = ProcessProtocol()
+        self.assertIsNone(self.protocol.pid)
+        transport: Any = SimpleNamespace(pid=4711)
+        self.protocol.makeConnection(transport)
+
+    def test_output(self) -> None:
+        """
+        It has the process ID, and fires with the first output.
+        """
+        self.assertEqual(self.protocol.pid, 4711)
+        self.assertNoResult(self.protocol.d)
+        self.protocol.outReceived(b"ready")
+        self.protocol.outReceived(b"more")
+        self.protocol.processEnded(Failure(ProcessDone(0)))
+        self.assertEqual(self.successResultOf(self.protocol.d), b"ready")
+
+    def test_noOutput(self) -> None:
+        """
+        If the process ends without any, it fires with none.
+        """
+        self.protocol.processEnded(Failure(ProcessDone(0)))
+        self.assertEqual(self.successResultOf(self.protocol.d), b"")
+
+
 class RealTests(TestCase):
     """
     Tests with real processes.
@@ -289,35 +347,33 @@ class RealTests(TestCase):
         self.addCleanup(child.kill)
         return child
 
-    async def ends(self, program: str, how: int, kill: Any) -> None:
+    async def ends(self, program: str, how: int, grace: float = 5) -> None:
         """
-        Start a child, and end it.
+        Have the reactor start a child, and end it.
 
         @param program: What it does.
 
-        @param how: The signal that it's to end by.
-
-        @param kill: What ends it, given its process ID.
+        @param how: The signal that it's to end by, which the reactor is to be told.
         """
-        child = self.start(program)
-        assert child.stdout is not None
-        child.stdout.readline()
-        self.assertIs(await kill(child.pid), True)
-        self.assertEqual(child.wait(), -how)
+        child = Child()
+        argv = [sys.executable, "-c", program]
+        reactor.spawnProcess(child, sys.executable, argv)
+        await child.d
+        assert child.pid is not None
+        self.assertIs(await killProcess(child.pid, grace=grace), True)
+        self.assertEqual((await child.ended).value.signal, how)
 
     async def test_gentle(self) -> None:
         """
-        A child is told to terminate, and is left to be reaped by who started it.
+        A child is told to terminate. One of the reactor's is left to it to be reaped.
         """
-        await self.ends(GENTLE, signal.SIGTERM, killProcess)
+        await self.ends(GENTLE, signal.SIGTERM)
 
     async def test_stubborn(self) -> None:
         """
         A child that ignores that is killed.
         """
-        await self.ends(
-            STUBBORN, signal.SIGKILL, lambda pid: killProcess(pid, grace=0.01)
-        )
+        await self.ends(STUBBORN, signal.SIGKILL, 0.01)
 
     async def test_withoutDescriptors(self) -> None:
         """
@@ -332,10 +388,30 @@ class RealTests(TestCase):
 
         if hasattr(os, "pidfd_open"):
             self.patch(os, "pidfd_open", refuse)
-        await self.ends(GENTLE, signal.SIGTERM, killProcess)
-        await self.ends(
-            STUBBORN, signal.SIGKILL, lambda pid: killProcess(pid, grace=0.01)
-        )
+        await self.ends(GENTLE, signal.SIGTERM)
+        await self.ends(STUBBORN, signal.SIGKILL, 0.01)
+        await self.test_reaped()
+
+    async def test_reaped(self) -> None:
+        """
+        A child that nobody is known to wait for is reaped.
+        """
+        child = self.start(GENTLE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        self.assertIs(await killProcess(child.pid), True)
+        self.assertRaises(ChildProcessError, os.waitpid, child.pid, os.WNOHANG)
+
+    async def test_ofMultiprocessing(self) -> None:
+        """
+        A child of C{multiprocessing} is left to that.
+        """
+        child = multiprocessing.get_context("spawn").Process(target=sleep, args=(60,))
+        child.start()
+        assert child.pid is not None
+        self.assertIs(await killProcess(child.pid), True)
+        child.join()
+        self.assertEqual(child.exitcode, -signal.SIGTERM)
 
     async def test_notAChild(self) -> None:
         """
@@ -357,7 +433,7 @@ class RealTests(TestCase):
         # It's a zombie as soon as it has ended, and stays one until it's waited for.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         self.assertIs(await killProcess(child.pid), False)
-        child.wait()
+        self.assertRaises(ChildProcessError, os.waitpid, child.pid, os.WNOHANG)
         self.assertIs(await killProcess(child.pid), False)
 
     async def test_twice(self) -> None:

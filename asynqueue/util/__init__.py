@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from .._child.calls import CallRunner, o2p, p2o
 from ._kill import killProcess
-from ._sync import DeferredLock, DeferredTracker, callAfterDeferred
+from ._processprotocol import ProcessProtocol
+from ._sync import DeferredLock, callAfterDeferred
+from ._tracker import DeferredTracker
 
 __all__ = [
     "CallRunner",
     "DeferredLock",
     "DeferredTracker",
+    "ProcessProtocol",
     "callAfterDeferred",
     "killProcess",
     "o2p",

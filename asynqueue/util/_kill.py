@@ -4,13 +4,12 @@ Ending processes, politely first.
 
 from __future__ import annotations
 
-import math
 import os
 import signal
-from collections.abc import Callable
-from typing import Any, Protocol
+import sys
+from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IDelayedCall,
     IReactorFDSet,
@@ -19,6 +18,7 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
+from .._support.checks import checkCount, checkSeconds
 from .._support.reactor import orGlobalReactor
 
 __all__ = ["killProcess"]
@@ -35,7 +35,8 @@ def killProcess(
     End a process, whether it's a child of this one or not. It's told to terminate,
     and if it's still there after a time of grace, it's killed.
 
-    A child is left to be reaped by whoever started it, who wants to know how it ended.
+    A child is reaped, too, unless somebody else waits for it who can be known: the
+    reactor, for children of C{spawnProcess}, or C{multiprocessing}.
 
     @param pid: The process ID.
 
@@ -51,288 +52,130 @@ def killProcess(
     @raise ValueError: If the ID isn't one of another process, or the time of grace not
         a number of seconds.
     """
-    _checkID(pid)
-    if not 0 <= grace < math.inf:
-        raise ValueError(f"grace must be a number of seconds, not {grace!r}")
-    reactor = orGlobalReactor(reactor)
-    try:
-        target = _find(pid, reactor)
-    except ProcessLookupError:
-        return succeed(False)
-    killing = _Killing(target, grace, reactor)
-    try:
-        killing.start()
-    except ProcessLookupError:
-        return succeed(False)
-    except PermissionError as error:
-        return fail(PermissionError(error.errno, f"Process {pid} may not be ended"))
-    return killing.d
-
-
-def _checkID(pid: Any) -> None:
-    """
-    Check that something is the ID of a process that may be ended.
-
-    @param pid: The ID.
-
-    @raise ValueError: If it isn't.
-    """
-    if not isinstance(pid, int) or isinstance(pid, bool) or pid < 1:
-        # Zero and negative numbers are groups of processes, or all there are.
-        raise ValueError(f"A process ID is a positive integer, not {pid!r}")
+    # Zero and negative numbers are groups of processes, or all there are.
+    checkCount("A process ID", pid, 1)
     if pid == os.getpid():
         raise ValueError(f"{pid} is this very process")
+    checkSeconds("grace", grace, zero=True)
+    reactor = orGlobalReactor(reactor)
+    try:
+        process = _Process(pid, reactor)
+    except ProcessLookupError:
+        return succeed(False)
+    return Deferred.fromCoroutine(_end(process, grace, reactor))
 
 
-class _Target(Protocol):
-    """
-    A process to be ended.
-    """
-
-    def send(self, number: int) -> None:
-        """
-        Send a signal.
-
-        @param number: Its number.
-
-        @raise OSError: If that can't be done.
-        """
-
-    def watch(self, gone: Callable[[], object]) -> None:
-        """
-        Call back when the process has ended.
-
-        @param gone: What to call, once, not before this has returned.
-        """
-
-    def close(self) -> None:
-        """
-        Stop watching and leave nothing behind.
-        """
-
-
-class _Killing:
-    """
-    What becomes of a process that is to be ended.
-
-    @ivar d: A Deferred that fires with C{True} when it has.
-    """
-
-    def __init__(self, target: _Target, grace: float, reactor: IReactorTime) -> None:
-        self.d: Deferred[bool] = Deferred(lambda _: self._leave())
-        self._target = target
-        self._grace = grace
-        self._timer: IDelayedCall | None = None
-        self._reactor = reactor
-
-    def start(self) -> None:
-        """
-        Tell the process to terminate.
-
-        @raise OSError: If it can't be told. Nothing is left behind then.
-        """
-        try:
-            self._target.send(signal.SIGTERM)
-        except OSError:
-            self._target.close()
-            raise
-        self._target.watch(self._gone)
-        self._timer = self._reactor.callLater(self._grace, self._kill)
-
-    def _kill(self) -> None:
-        """
-        Kill the process: the time of grace is up.
-        """
-        self._timer = None
-        try:
-            self._target.send(signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # It has ended just now, which will be noticed.
-        except OSError as error:
-            self._leave()
-            self.d.errback(error)
-
-    def _gone(self) -> None:
-        """
-        Note that the process has ended.
-        """
-        self._leave()
-        self.d.callback(True)
-
-    def _leave(self) -> None:
-        """
-        Leave nothing behind.
-        """
-        timer, self._timer = self._timer, None
-        if timer is not None:
+async def _end(process: _Process, grace: float, reactor: IReactorTime) -> bool:
+    timer: IDelayedCall | None = None
+    try:
+        if _hasEnded(process.pid):
+            return False
+        process.signal(signal.SIGTERM)
+        timer = reactor.callLater(grace, process.kill)
+        await process.watch()
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        raise PermissionError(
+            error.errno, f"Process {process.pid} may not be ended"
+        ) from error
+    finally:
+        if timer is not None and timer.active():
             timer.cancel()
-        self._target.close()
+        process.close()
+    _reap(process.pid)
+    return True
 
 
 @implementer(IReadDescriptor)
-class _Descriptor:
+class _Process:
     """
-    A process known by a descriptor, which the system makes readable when it ends. It
-    never stands for another process that has got the same ID since.
+    A process to be ended.
+
+    It's known by a descriptor where there are such: the system makes that readable when
+    the process ends, and it never stands for another one that has got the same ID
+    since. Elsewhere it's known by its ID, and looked at now and then.
     """
 
-    def __init__(self, descriptor: int, reactor: IReactorFDSet) -> None:
-        self._descriptor = descriptor
+    def __init__(self, pid: int, reactor: Any) -> None:
+        self.pid = pid
         self._reactor = reactor
-        self._gone: Callable[[], object] | None = None
+        self._descriptor: int | None = None
+        # Fires when the process has ended; fails if it can't be killed.
+        self._ended: Deferred[None] = Deferred()
+        self._look: IDelayedCall | None = None
+        if hasattr(os, "pidfd_open") and IReactorFDSet.providedBy(reactor):
+            try:
+                self._descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                raise
+            except OSError:
+                pass  # The system doesn't know, or doesn't allow, such descriptors.
 
-    def send(self, number: int) -> None:
-        """
-        Send a signal.
+    def signal(self, number: int) -> None:
+        if self._descriptor is None:
+            os.kill(self.pid, number)
+        else:
+            signal.pidfd_send_signal(self._descriptor, number)
 
-        @param number: Its number.
-        """
-        signal.pidfd_send_signal(self._descriptor, number)
+    def kill(self) -> None:
+        try:
+            self.signal(signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # It has ended just now, which will be noticed.
+        except OSError as error:
+            self._ended.errback(error)
 
-    def watch(self, gone: Callable[[], object]) -> None:
+    def watch(self) -> Deferred[None]:
         """
-        Call back when the process has ended.
-
-        @param gone: What to call.
+        Wait for the end.
         """
-        self._gone = gone
-        self._reactor.addReader(self)
+        if self._descriptor is None:
+            self._lookAfter(_FIRST_LOOK)
+        else:
+            self._reactor.addReader(self)
+        return self._ended
 
     def close(self) -> None:
         """
-        Stop watching and close the descriptor.
+        Leave nothing behind.
         """
-        if self._gone is not None:
-            self._gone = None
+        if self._look is not None and self._look.active():
+            self._look.cancel()
+        if self._descriptor is not None:
             self._reactor.removeReader(self)
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor != -1:
-            os.close(descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def fileno(self) -> int:
-        """
-        Implement C{IReadDescriptor.fileno}.
-
-        @return: The descriptor.
-        """
-        return self._descriptor
+        return -1 if self._descriptor is None else self._descriptor
 
     def doRead(self) -> None:
-        """
-        Implement C{IReadDescriptor.doRead}: the process has ended.
-        """
-        if self._gone is not None:
-            self._gone()
+        if not self._ended.called:
+            self._ended.callback(None)
 
     def connectionLost(self, reason: Any) -> None:
         """
-        Implement C{IReadDescriptor.connectionLost}: some reactors tell so that the
-        process has ended, and has been reaped as well.
-
-        @param reason: Nothing of interest.
+        Some reactors tell so that the process has ended, and has been reaped as well.
         """
         self.doRead()
 
     def logPrefix(self) -> str:
-        """
-        Implement C{ILoggingContext.logPrefix}.
-
-        @return: A short text.
-        """
         return "killProcess"
 
-
-class _Number:
-    """
-    A process known by its number only, where the system has no such descriptors. It
-    has to be looked at now and then.
-    """
-
-    def __init__(self, pid: int, reactor: IReactorTime) -> None:
-        self._pid = pid
-        self._reactor = reactor
-        self._look: IDelayedCall | None = None
-
-    def send(self, number: int) -> None:
-        """
-        Send a signal.
-
-        @param number: Its number.
-        """
-        os.kill(self._pid, number)
-
-    def watch(self, gone: Callable[[], object]) -> None:
-        """
-        Call back when the process has ended.
-
-        @param gone: What to call.
-        """
-        self._watch(gone, _FIRST_LOOK)
-
-    def close(self) -> None:
-        """
-        Stop watching.
-        """
-        look, self._look = self._look, None
-        if look is not None:
-            look.cancel()
-
-    def _watch(self, gone: Callable[[], object], interval: float) -> None:
-        """
-        Look at the process later.
-
-        @param gone: What to call when it has ended.
-
-        @param interval: Seconds until then.
-        """
-
+    def _lookAfter(self, seconds: float) -> None:
         def look() -> None:
-            self._look = None
-            if _hasEnded(self._pid):
-                gone()
+            if _hasEnded(self.pid):
+                self._ended.callback(None)
             else:
-                self._watch(gone, min(interval * _GROWTH, _LAST_LOOK))
+                self._lookAfter(min(seconds * _GROWTH, _LAST_LOOK))
 
-        self._look = self._reactor.callLater(interval, look)
-
-
-def _find(pid: int, reactor: Any) -> _Target:
-    """
-    Find a process.
-
-    @param pid: Its ID.
-
-    @param reactor: The reactor.
-
-    @return: The process.
-
-    @raise ProcessLookupError: If there's none, or if it has ended already.
-    """
-    # In this order, so that it's the process of the descriptor that is looked at.
-    descriptor = None
-    if hasattr(os, "pidfd_open") and IReactorFDSet.providedBy(reactor):
-        try:
-            descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            raise
-        except OSError:
-            pass  # The system doesn't know, or doesn't allow, such descriptors.
-    if _hasEnded(pid):
-        if descriptor is not None:
-            os.close(descriptor)
-        raise ProcessLookupError(f"There's no process {pid}, or it has ended")
-    if descriptor is not None:
-        return _Descriptor(descriptor, reactor)
-    return _Number(pid, reactor)
+        self._look = self._reactor.callLater(seconds, look)
 
 
 def _hasEnded(pid: int) -> bool:
     """
-    Tell whether a process has ended, though it may not have been reaped yet.
-
-    @param pid: Its ID.
-
-    @return: Whether it has.
+    Tell whether a process has ended. It's reaped then if that's for us to do.
     """
     try:
         os.kill(pid, 0)
@@ -340,6 +183,8 @@ def _hasEnded(pid: int) -> bool:
         return True
     except PermissionError:
         return False
+    if _reap(pid):
+        return True
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The state comes after the name, which may have anything in it.
@@ -347,3 +192,22 @@ def _hasEnded(pid: int) -> bool:
     except (OSError, IndexError):
         return False  # There's no such file system here, or the process has just gone.
     return state in (b"Z", b"X")
+
+
+def _reap(pid: int) -> bool:
+    """
+    Take the exit status of a child that has ended, unless somebody else waits for it.
+
+    @return: Whether there was one to take.
+    """
+    # Imported here, since it's only there on POSIX.
+    from twisted.internet.process import reapProcessHandlers
+
+    multiprocessing = sys.modules.get("multiprocessing")
+    children = multiprocessing.active_children() if multiprocessing else ()
+    if pid in reapProcessHandlers or any(child.pid == pid for child in children):
+        return False
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False

@@ -1,286 +1,43 @@
 """
-Waiting for Deferreds, and taking turns: a tracker and a lock.
+Taking turns: a lock, and calls that wait for a Deferred.
 """
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from enum import Enum, auto
+from functools import partial
+from typing import Any
 
 from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.checks import checkCallable
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
+from .._support.oneshot import OneShot
 
-__all__ = ["DeferredLock", "DeferredTracker", "callAfterDeferred"]
-
-_D = TypeVar("_D", bound="Deferred[Any]")
-
-#: The bucket of those who wait for any firing. The others wait for fewer than N, N > 0.
-_ANY = 0
+__all__ = ["DeferredLock", "callAfterDeferred"]
 
 
-class DeferredTracker:
+class _LockStage(Enum):
     """
-    Counts Deferreds that haven't fired, so that one can wait for all of them, or any,
-    or until there are fewer than so many.
-
-    What is waited for is noticed the moment it's true, and each Deferred costs the
-    same, however many there are. Waits are ended from one loop, never from within the
-    callbacks of the last, so chains of them may be of any length.
-
-    A wait that is itself tracked by the same tracker is one of those it waits for.
-
-    @ivar dCount: The number of Deferreds that haven't fired, and of waits that were
-        added and not removed.
+    How far a L{DeferredLock} has come.
     """
 
-    def __init__(
-        self,
-        interval: float | None = None,
-        backoff: float | None = None,
-        *,
-        reactor: IReactorTime | None = None,
-    ) -> None:
-        """
-        Make a tracker.
+    #: It goes from one to the next in line.
+    IN_USE = auto()
 
-        @param interval: Without effect.
+    #: So it does, and is stopped when nobody has it or is in line.
+    EMPTYING = auto()
 
-        @param backoff: Without effect.
+    #: It's free for all, and the stoppers run.
+    STOPPING = auto()
 
-        @param reactor: What keeps the time. By default, the global reactor.
-        """
-        self.dCount = 0
-        self._added = 0
-        self._quit = False
-        self._buckets: dict[int, dict[Deferred[bool], IDelayedCall | None]] = {}
-        self._ended: deque[Deferred[bool]] = deque()
-        self._ending = False
-        self._reactor = reactor
-
-    def put(self, d: _D) -> _D:
-        """
-        Track a Deferred. Its result, or failure, passes through untouched.
-
-        @param d: The Deferred.
-
-        @return: The same Deferred.
-
-        @raise TypeError: If it isn't a Deferred.
-        """
-        if not isinstance(d, Deferred):
-            raise TypeError(f"Only a Deferred can be tracked, not {d!r}")
-        self.dCount += 1
-        d.addBoth(self._fired)
-        return d
-
-    def addWait(self) -> None:
-        """
-        Count something that isn't a Deferred, until L{removeWait}.
-        """
-        self.dCount += 1
-        self._added += 1
-
-    def removeWait(self) -> None:
-        """
-        Count one thing that isn't a Deferred as done.
-
-        @raise RuntimeError: If there were as many calls of this as of L{addWait}.
-        """
-        if not self._added:
-            raise RuntimeError("removeWait() was called more often than addWait()")
-        self._added -= 1
-        self._fired(None)
-
-    def notWaiting(self) -> bool:
-        """
-        Tell whether there's nothing to wait for.
-
-        @return: C{True} if nothing is tracked that hasn't fired, or if waiting has
-            been quit.
-        """
-        return self._quit or not self.dCount
-
-    def deferToAll(self, timeout: float | None = None) -> Deferred[bool]:
-        """
-        Wait until nothing is tracked that hasn't fired, which includes what is tracked
-        from now on.
-
-        @param timeout: Seconds to wait, C{None} for any time.
-
-        @return: A Deferred that fires with C{True} when that is so, at once if it is;
-            with C{False} when the time is up first. Cancelling it ends the wait only.
-
-        @raise ValueError: If the timeout isn't a number of seconds.
-        """
-        return self._wait(1, timeout)
-
-    def deferToAny(self, timeout: float | None = None) -> Deferred[bool]:
-        """
-        Wait until something that is tracked fires.
-
-        @param timeout: Seconds to wait, C{None} for any time.
-
-        @return: A Deferred that fires with C{True} when something has fired, at once
-            if there's nothing to wait for; with C{False} when the time is up first.
-            Cancelling it ends the wait only.
-
-        @raise ValueError: If the timeout isn't a number of seconds.
-        """
-        return self._wait(_ANY, timeout)
-
-    def deferUntilFewer(self, N: int, timeout: float | None = None) -> Deferred[bool]:
-        """
-        Wait until fewer Deferreds are tracked that haven't fired.
-
-        @param N: Fewer than how many.
-
-        @param timeout: Seconds to wait, C{None} for any time.
-
-        @return: A Deferred that fires with C{True} when that is so, at once if it is;
-            with C{False} when the time is up first. Cancelling it ends the wait only.
-
-        @raise ValueError: If the number isn't a positive integer, or the timeout not a
-            number of seconds.
-        """
-        _checkLimit(N)
-        return self._wait(N, timeout)
-
-    def quitWaiting(self) -> None:
-        """
-        End all waits with C{True}, and all future ones at once.
-        """
-        self._quit = True
-        for bucket in list(self._buckets):
-            self._take(bucket)
-        self._end()
-
-    def _wait(self, bucket: int, timeout: float | None) -> Deferred[bool]:
-        """
-        Wait.
-
-        @param bucket: For what.
-
-        @param timeout: Seconds to wait, or C{None}.
-
-        @return: A Deferred that tells whether it has come about.
-        """
-        if timeout is not None:
-            _checkSeconds(timeout)
-        if self._quit or self.dCount < (bucket or 1):
-            return succeed(True)
-
-        d: Deferred[bool] = Deferred(lambda d: self._drop(bucket, d))
-        timer = None
-        if timeout is not None:
-            timer = orGlobalReactor(self._reactor).callLater(
-                timeout, self._timedOut, bucket, d
-            )
-        self._buckets.setdefault(bucket, {})[d] = timer
-        return d
-
-    def _drop(self, bucket: int, d: Deferred[bool]) -> None:
-        """
-        Forget a wait, unless it's in line to be ended.
-
-        @param bucket: What it's for.
-
-        @param d: Its Deferred.
-        """
-        waits = self._buckets.get(bucket)
-        if waits and d in waits:
-            timer = waits.pop(d)
-            if timer is not None and timer.active():
-                timer.cancel()
-            if not waits:
-                del self._buckets[bucket]
-
-    def _timedOut(self, bucket: int, d: Deferred[bool]) -> None:
-        """
-        End a wait whose time is up.
-
-        @param bucket: What it's for.
-
-        @param d: Its Deferred.
-        """
-        self._drop(bucket, d)
-        d.callback(False)
-
-    def _fired(self, result: Any) -> Any:
-        """
-        Count a Deferred that has fired.
-
-        @param result: Its result or failure.
-
-        @return: The same.
-        """
-        self.dCount -= 1
-        if self._buckets:
-            # The count goes down one by one, so no number is ever skipped.
-            self._take(self.dCount + 1)
-            self._take(_ANY)
-            self._end()
-        return result
-
-    def _take(self, bucket: int) -> None:
-        """
-        Put the waits for something in line to be ended.
-
-        @param bucket: For what.
-        """
-        for d, timer in self._buckets.pop(bucket, {}).items():
-            if timer is not None:
-                timer.cancel()
-            self._ended.append(d)
-
-    def _end(self) -> None:
-        """
-        End the waits in line, unless that's being done further up the stack.
-        """
-        if self._ending:
-            return
-        self._ending = True
-        try:
-            while self._ended:
-                d = self._ended.popleft()
-                if not d.called:  # Nor cancelled since.
-                    d.callback(True)
-        finally:
-            self._ending = False
-
-
-def _checkLimit(N: Any) -> None:
-    """
-    Check that there can be fewer Deferreds than a number.
-
-    @param N: The number.
-
-    @raise ValueError: If it's not a positive integer.
-    """
-    if not isinstance(N, int) or isinstance(N, bool) or N < 1:
-        raise ValueError(
-            "N must be a positive integer, for there are never fewer than 0 Deferreds;"
-            f" not {N!r}"
-        )
-
-
-def _checkSeconds(value: Any) -> None:
-    """
-    Check that a timeout is one.
-
-    @param value: The timeout.
-
-    @raise ValueError: If it's not a number of seconds.
-    """
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"timeout must be a number of seconds, not {value!r}")
+    #: It's free for all, for good.
+    STOPPED = auto()
 
 
 class DeferredLock(defer.DeferredLock):
@@ -291,21 +48,26 @@ class DeferredLock(defer.DeferredLock):
     last, so any number may wait who release it at once.
 
     @ivar locked: Whether somebody has it.
+
+    @ivar waiting: The Deferreds of those in line.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allowZombies: bool = False) -> None:
         """
         Make a lock that nobody has.
+
+        @param allowZombies: Without effect.
         """
         super().__init__()
         self.locked = False
-        self._vips: OrderedDict[Deferred[DeferredLock], None] = OrderedDict()
-        self._rest: OrderedDict[Deferred[DeferredLock], None] = OrderedDict()
-        self._granting = False
-        self._stopping = False
-        self._open = False
-        self._stoppers: deque[Callable[[], Deferred[Any]]] = deque()
-        self._stopWaiters: dict[Deferred[None], None] = {}
+        # Who is privileged. They are the first in line.
+        self._vips: set[Deferred[Any]] = set()
+        self._stage = _LockStage.IN_USE
+        # Whether the loop runs that hands it on.
+        self._isGranting = False
+        self._stoppers: deque[Callable[[], Any]] = deque()
+        # Fires with None, or the first failure of a stopper.
+        self._stopped: OneShot[Any] = OneShot()
 
     def acquire(self, vip: bool = False) -> Deferred[Any]:
         """
@@ -317,11 +79,14 @@ class DeferredLock(defer.DeferredLock):
         @return: A Deferred that fires with the lock when it's one's own; at once if
             the lock has been stopped. It can be cancelled as long as it hasn't fired.
         """
-        if self._open:
+        if self._isFree:
             return succeed(self)
-        line = self._vips if vip else self._rest
-        d: Deferred[DeferredLock] = Deferred(lambda d: self._left(line, d))
-        line[d] = None
+        d: Deferred[Any] = Deferred(self._leave)
+        if vip:
+            self.waiting.insert(len(self._vips), d)
+            self._vips.add(d)
+        else:
+            self.waiting.append(d)
         self._grant()
         return d
 
@@ -341,7 +106,7 @@ class DeferredLock(defer.DeferredLock):
 
         @raise RuntimeError: If nobody has it.
         """
-        if self._open:
+        if self._isFree:
             return
         if not self.locked:
             raise RuntimeError("release() of a lock that nobody has")
@@ -377,10 +142,10 @@ class DeferredLock(defer.DeferredLock):
             if got:
                 self.release()
             else:
-                d.addErrback(_ignoreCancelled)
+                d.addErrback(lambda failure: failure.trap(CancelledError))
                 d.cancel()
 
-    def addStopper(self, f: Callable[..., Any], *args: Any, **kw: Any) -> None:
+    def addStopper(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
         """
         Add a callable to be run when the lock is stopped, after those added before.
 
@@ -392,9 +157,8 @@ class DeferredLock(defer.DeferredLock):
 
         @raise TypeError: If it isn't callable.
         """
-        if not callable(f):
-            raise TypeError(f"A stopper must be callable, and {f!r} isn't")
-        self._stoppers.append(lambda: maybeDeferred(f, *args, **kw))
+        checkCallable("A stopper", f)
+        self._stoppers.append(partial(f, *args, **kw))
 
     def stop(self) -> Deferred[None]:
         """
@@ -405,22 +169,19 @@ class DeferredLock(defer.DeferredLock):
         @return: A Deferred that fires with C{None} when all is done. If stoppers fail,
             the others are run nevertheless, and it fails with the first failure.
         """
-        d: Deferred[None] = Deferred(lambda d: self._stopWaiters.pop(d, None))
-        self._stopWaiters[d] = None
-        self._grant()
+        d = self._stopped.wait()
+        if self._stage is not _LockStage.STOPPING:
+            self._stage = _LockStage.EMPTYING
+            self._grant()
         return d
 
-    def _left(
-        self, line: OrderedDict[Deferred[DeferredLock], None], d: Deferred[DeferredLock]
-    ) -> None:
-        """
-        Let somebody go who doesn't want to wait any longer.
+    @property
+    def _isFree(self) -> bool:
+        return self._stage in (_LockStage.STOPPING, _LockStage.STOPPED)
 
-        @param line: Where they stand.
-
-        @param d: Their Deferred.
-        """
-        del line[d]
+    def _leave(self, d: Deferred[Any]) -> None:
+        self.waiting.remove(d)
+        self._vips.discard(d)
         self._grant()
 
     def _grant(self) -> None:
@@ -428,67 +189,32 @@ class DeferredLock(defer.DeferredLock):
         Give the lock to whoever is next, as long as it's free. If nobody is, and it's
         to be stopped, stop it.
         """
-        if self._granting:
+        if self._isGranting:
             return
-        self._granting = True
-        try:
-            while not self.locked and (line := self._vips or self._rest):
-                d, _ = line.popitem(last=False)
-                self.locked = True
-                d.callback(self)
-        finally:
-            self._granting = False
-        if self._stopWaiters and not self.locked and not self._stopping:
-            self._stopping = self._open = True
-            Deferred.fromCoroutine(self._stop())
+        self._isGranting = True
+        while self.waiting and not self.locked:
+            d: Deferred[Any] = self.waiting.pop(0)
+            self._vips.discard(d)
+            self.locked = True
+            d.callback(self)
+        self._isGranting = False
+        if self._stage is _LockStage.EMPTYING and not self.locked:
+            self._stage = _LockStage.STOPPING
+            Deferred.fromCoroutine(self._runStoppers())
 
-    async def _stop(self) -> None:
-        """
-        Run the stoppers, and tell those who wait for that.
-        """
-        first: Failure | None = None
+    async def _runStoppers(self) -> None:
+        failures: list[Failure] = []
         while self._stoppers:
-            failure = await _failureOf(self._stoppers.popleft())
-            if failure is not None and first is not None:
-                log.failure("Another stopper of a lock failed, too", failure)
-            first = first or failure
-        self._stopping = False
-        waiters, self._stopWaiters = self._stopWaiters, {}
-        for d in waiters:
-            if d.called:
-                continue  # It was cancelled by the callbacks of another.
-            if first is None:
-                d.callback(None)
-            else:
-                d.errback(first)
-
-
-async def _failureOf(f: Callable[[], Deferred[Any]]) -> Failure | None:
-    """
-    Make a call.
-
-    @param f: What to call.
-
-    @return: The failure, if it has failed.
-    """
-    try:
-        await f()
-    except Exception:  # noqa: BLE001 - runs code of users
-        return Failure()
-    return None
-
-
-def _ignoreCancelled(failure: Failure) -> None:
-    """
-    Handle the failure of what has been cancelled because it isn't wanted.
-
-    @param failure: The failure. Any other is passed on.
-    """
-    failure.trap(CancelledError)
+            await maybeDeferred(self._stoppers.popleft()).addErrback(failures.append)
+        for failure in failures[1:]:
+            log.failure("Another stopper of a lock failed, too", failure)
+        self._stage = _LockStage.STOPPED
+        stopped, self._stopped = self._stopped, OneShot()
+        stopped.fire(failures[0] if failures else None)
 
 
 def callAfterDeferred(
-    namespace: Any, dName: str, f: Callable[..., Any], *args: Any, **kw: Any
+    namespace: Any, dName: str, f: Callable[..., Any], /, *args: Any, **kw: Any
 ) -> Deferred[Any]:
     """
     Make a call once a Deferred has fired that may be the attribute of an object.
@@ -512,32 +238,22 @@ def callAfterDeferred(
 
     @raise TypeError: If the attribute is something else than a Deferred.
     """
+    call = partial(f, *args, **kw)
     gate = getattr(namespace, dName, None)
     if gate is None:
-        return maybeDeferred(f, *args, **kw)
+        return maybeDeferred(call)
     if not isinstance(gate, Deferred):
         raise TypeError(
             f"The attribute {dName!r} of {namespace!r} must be a Deferred or None,"
             f" not {gate!r}"
         )
-    running: list[Deferred[Any]] = []
+    d: Deferred[Any] = Deferred()
 
-    def cancel(_: Deferred[Any]) -> None:
-        if running:
-            running[0].cancel()
-
-    d: Deferred[Any] = Deferred(cancel)
-
-    def fired(result: Any) -> Any:
-        if d.called:
-            return result  # It has been cancelled.
-        if isinstance(result, Failure):
-            d.errback(result)
-            return result
-        inner = maybeDeferred(f, *args, **kw)
-        running.append(inner)
-        inner.chainDeferred(d)
+    def passOn(result: Any) -> Any:
+        if not d.called:  # nor cancelled
+            d.callback(result)
         return result
 
-    gate.addBoth(fired)
+    d.addCallback(lambda _: maybeDeferred(call))
+    gate.addBoth(passOn)
     return d
