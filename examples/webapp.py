@@ -332,8 +332,9 @@ class Picture:
             self._strips.start(writePicture, self._file, view.size)
             for top in range(0, height, rows):
                 count = min(rows, height - top)
-                if not await self._strips.produceItem(self._renderStrip, top, count):
+                if not await self._strips.ready():
                     break
+                self._strips.produceItem(self._renderStrip, top, count)
             await self._strips.stop()
         except Exception:  # noqa: BLE001 - whatever it is, the client must be told
             if not self._gone:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue.threads._loop import ThreadSystem
+from asynqueue.threads import _jobs
 
 __all__ = ["FakeThreads", "ThreadReactor"]
 
@@ -48,7 +49,7 @@ class _FakeQueue:
         return self.items.popleft()
 
 
-class FakeThreads(ThreadSystem):
+class FakeThreads:
     """
     Threads of which each does what it has to do when it's told to L{run}.
 
@@ -73,13 +74,12 @@ class FakeThreads(ThreadSystem):
         self.most = most
         self._running: list[Callable[[], object]] = []
 
-    def newQueue(self) -> Any:
+    def install(self, case: SynchronousTestCase) -> None:
         """
-        Make a queue.
-
-        @return: The queue.
+        Have all threads be of this kind during a test.
         """
-        return _FakeQueue()
+        case.patch(_jobs, "SimpleQueue", _FakeQueue)
+        case.patch(_jobs, "startThread", self.start)
 
     def start(self, target: Callable[[], object], name: str) -> Callable[[], object]:
         """

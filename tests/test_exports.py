@@ -54,7 +54,7 @@ PUBLIC = {
         ProcessWorker=process._worker
     """,
     "threads": """
-        Consumerator=threads._consumerator Filerator=threads._filerator
+        Consumerator=threads._bridge Filerator=threads._bridge
         IterationGetter=threads._getter IterationStopper=threads._getter
         OrderedItemProducer=threads._ordered PoolUser=threads._pool
         TaskQueue=base._taskqueue ThreadLooper=threads._looper

@@ -407,22 +407,33 @@ class StreamTests(RealCase):
 
     async def test_written(self) -> None:
         """
-        What one thread writes to a file, another reads. Who writes waits for who reads.
+        What one thread writes to a file, another reads. Who writes waits for who reads,
+        once there is one.
         """
         f = Filerator()
+        started = threading.Event()
         ahead: list[int] = []
 
         def write() -> None:
             """
             Write much.
             """
+            started.wait()
             with f:
                 for i in range(2_000):
                     f.write(b"%d\n" % i)
                     ahead.append(len(f._channel))
 
+        def read() -> bytes:
+            """
+            Read all of it.
+            """
+            lines: Iterator[bytes] = iter(f)
+            started.set()
+            return next(lines) + b"".join(lines)
+
         writing = PoolUser.deferToThreadInPool(write)
-        text = await PoolUser.deferToThreadInPool(lambda: b"".join(f))
+        text = await PoolUser.deferToThreadInPool(read)
         await writing
         self.assertEqual(text.split(), [b"%d" % i for i in range(2_000)])
         self.assertLessEqual(max(ahead), 16)
@@ -450,12 +461,16 @@ class StreamTests(RealCase):
             """
             Write more than there's room for.
             """
-            f.write("x")
+            for _ in range(3):
+                f.write("x")
             full.set()
             f.write("x")
 
+        await PoolUser.deferToThreadInPool(f.write, "x")
+        await PoolUser.deferToThreadInPool(next, f)
         writing = PoolUser.deferToThreadInPool(write)
-        await PoolUser.deferToThreadInPool(full.wait)
+        await turn()
+        self.assertFalse(full.is_set())
         f.stop()
         await self.assertFailure(writing, ValueError)
         f = Filerator()
@@ -463,6 +478,45 @@ class StreamTests(RealCase):
         await turn()
         f.stop()
         self.assertEqual(await reading, [])
+
+    async def test_writtenBefore(self) -> None:
+        """
+        A thread that writes before anybody reads doesn't wait.
+        """
+        f = Filerator()
+
+        def write() -> None:
+            """
+            Write all.
+            """
+            f.writelines(range(100))
+            f.close()
+
+        await PoolUser.deferToThreadInPool(write)
+        items = await PoolUser.deferToThreadInPool(list, f)
+        self.assertEqual(items, list(range(100)))
+
+    async def test_readerLeft(self) -> None:
+        """
+        When the reader has left its loop, who writes needn't wait for it any longer,
+        and the iteration is done when it's stopped.
+        """
+        f = Filerator()
+
+        def read() -> list[tuple[int, Any]]:
+            """
+            Read two items.
+            """
+            return list(zip(range(2), f, strict=False))
+
+        reading = PoolUser.deferToThreadInPool(read)
+        await PoolUser.deferToThreadInPool(f.writelines, range(50))
+        self.assertEqual(await reading, [(0, 0), (1, 1)])
+        done = f.deferUntilDone()
+        await turn()
+        self.assertFalse(done.called)
+        f.stop()
+        self.assertEqual(await done, [(True, None)])
 
     async def test_severalReaders(self) -> None:
         """
@@ -518,7 +572,7 @@ class StreamTests(RealCase):
             p = OrderedItemProducer()
             p.start(write, "name")
             for i in range(500):
-                self.assertTrue(await p.produceItem(q.call, bytes, [i % 256]))
+                p.produceItem(q.call, bytes, [i % 256])
             data = gzip.decompress(await p.stop())
         self.assertEqual(data, bytes(i % 256 for i in range(500)))
 
@@ -547,9 +601,24 @@ class StreamTests(RealCase):
         await self.assertFailure(p.stop(), ValueError)
         p = OrderedItemProducer()
         p.start(breaks)
-        while await p.produceItem(int):
+        while await p.produceItem(object) is not None:
             await turn()
         await self.assertFailure(p.stop(), KeyError)
+
+    async def test_orderedOneByOne(self) -> None:
+        """
+        Each item is told as soon as it's made, while the function waits for the one
+        before.
+        """
+        p = OrderedItemProducer()
+        await p.start(list)
+        first: Deferred[int] = Deferred()
+        made = p.produceItem(lambda: first)
+        self.assertEqual(await p.produceItem(int, "50"), 50)
+        self.assertFalse(made.called)
+        first.callback(1)
+        self.assertEqual(await made, 1)
+        self.assertEqual(await p.stop(), [1, 50])
 
     async def test_orderedGivenUp(self) -> None:
         """
@@ -557,7 +626,7 @@ class StreamTests(RealCase):
         """
         p = OrderedItemProducer()
         p.start(list)
-        await p.produceItem(Deferred)
+        p.produceItem(Deferred)
         await turn()
         p.stopProducing()
         self.assertEqual(await p.stop(), [])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,7 +19,7 @@ from asynqueue._asyncworker import AsyncWorker
 from asynqueue._child.status import Status
 from asynqueue.base import TaskQueue
 from asynqueue.errors import ThreadError, TimeoutError, WorkerError, WorkerLost
-from asynqueue.interfaces import ICancellingWorker, IPrompt, IWorker
+from asynqueue.interfaces import ICancellingWorker, IWorker
 from asynqueue.iteration import Deferator, ListConsumer
 from asynqueue.tasks._task import Task
 from asynqueue.threads import (
@@ -53,6 +54,7 @@ class ThreadCase(SynchronousTestCase):
         """
         self.reactor = ThreadReactor()
         self.threads = self.reactor.threads
+        self.threads.install(self)
         self.notes: list[Any] = []
 
     def note(self, x: Any = None) -> Any:
@@ -116,7 +118,7 @@ class ThreadCase(SynchronousTestCase):
 
         @return: The worker.
         """
-        return ThreadWorker(*args, reactor=self.reactor, system=self.threads, **kw)
+        return ThreadWorker(*args, reactor=self.reactor, **kw)
 
     def stuck(self, meanwhile: Callable[[], object]) -> Callable[[], str]:
         """
@@ -187,7 +189,6 @@ class WorkerTests(ThreadCase):
         """
         verifyObject(IWorker, self.worker)
         IWorker.validateInvariants(self.worker)
-        verifyObject(IPrompt, self.worker)
         verifyObject(ICancellingWorker, self.worker)
         self.assertEqual(self.worker.cQualified, ["thread", "local"])
         self.assertEqual(self.newWorker(["x"]).iQualified, ["x"])
@@ -430,6 +431,21 @@ class WorkerTests(ThreadCase):
         self.threads.most = len(self.threads.names)
         self.assertRaises(ThreadError, self.newWorker)
 
+    def test_resigns(self) -> None:
+        """
+        A worker that is stopped by another than the queue resigns: the queue drops it,
+        and calls wait for others.
+        """
+        q = TaskQueue(self.worker, reactor=self.reactor)
+        self.resultOf(self.worker.stop())
+        self.assertEqual(len(q), 0)
+        d = q.call(self.note, 1)
+        self.reactor.settle()
+        self.assertNoResult(d)
+        q.attachWorker(self.newWorker())
+        self.assertEqual(self.resultOf(d), 1)
+        self.resultOf(q.shutdown())
+
     def test_repr(self) -> None:
         """
         It's named by its ID.
@@ -500,10 +516,6 @@ class QueueTests(ThreadCase):
         @return: The queue.
         """
 
-        def newWorker(series: Any, raw: bool, reactor: Any) -> ThreadWorker:
-            return ThreadWorker(series, raw, reactor=reactor, system=self.threads)
-
-        self.patch(_queue, "ThreadWorker", newWorker)
         return ThreadQueue(*args, reactor=self.reactor, **kw)
 
     def test_worker(self) -> None:
@@ -561,7 +573,7 @@ class QueueTests(ThreadCase):
         """
         times = iter(range(100_000))
         self.patch(
-            __import__("asynqueue.threads._call", fromlist=["x"]),
+            __import__("asynqueue.threads._calls", fromlist=["x"]),
             "perf_counter",
             lambda: next(times) / 100,
         )
@@ -668,6 +680,50 @@ class QueueTests(ThreadCase):
         """
         self.assertEqual(self.resultOf(self.q.update(self.note, 1)), [1])
 
+    def test_several(self) -> None:
+        """
+        It may have several threads, each with a worker that's qualified for all series.
+        """
+        q = self.newQueue(threads=3, series=["x"])
+        self.assertEqual(len(q), 3)
+        self.assertIs(q.worker, q.workers()[0])
+        self.assertEqual(self.successResultOf(q.d), q.worker.ID)
+        before = len(self.threads.names)
+        self.assertEqual(before, 4)
+        calls = [q.call(self.note, i, series="x") for i in range(100)]
+        self.assertTrue(all(worker.tasks for worker in q.workers()))
+        self.reactor.settle()
+        self.assertEqual([self.successResultOf(d) for d in calls], [*range(100)])
+        self.resultOf(q.shutdown())
+        self.assertEqual(len(self.threads.alive), 1)
+
+    def test_notStarted(self) -> None:
+        """
+        When one of several threads can't be started, none is left.
+        """
+        self.threads.most = 3
+        self.assertRaises(ThreadError, self.newQueue, threads=3)
+        self.reactor.settle()
+        self.assertEqual(len(self.threads.alive), 1)
+
+    def test_misuse(self) -> None:
+        """
+        The number of threads must be one, and C{raw} isn't it.
+        """
+        for number in (0, True, 1.5):
+            self.assertRaises(ValueError, self.newQueue, threads=number)
+        self.assertRaises(TypeError, self.newQueue, 4)
+
+    def test_wraps(self) -> None:
+        """
+        The queue's C{returnFailure} holds for calls that skip the queue.
+        """
+        q = self.newQueue(returnFailure=True)
+        error = self.failureOf(q.deferToThread(divide), ThreadError)
+        self.assertIsInstance(error.__cause__, ZeroDivisionError)
+        self.failureOf(q.deferToThread(divide, returnFailure=False), ZeroDivisionError)
+        self.failureOf(self.q.deferToThread(divide), ZeroDivisionError)
+
     def test_skipping(self) -> None:
         """
         A call may skip the queue.
@@ -733,11 +789,8 @@ class DeferToThreadTests(ThreadCase):
         """
         super().setUp()
 
-        def newLooper() -> ThreadLooper:
-            return ThreadLooper(reactor=self.reactor, system=self.threads)
-
-        self.patch(_queue, "ThreadLooper", newLooper)
-        self.patch(_queue, "_shared", _queue._Shared())
+        self.patch(_queue, "ThreadLooper", partial(ThreadLooper, reactor=self.reactor))
+        self.patch(_queue, "_looper", None)
 
     def test_oneThread(self) -> None:
         """
@@ -748,7 +801,7 @@ class DeferToThreadTests(ThreadCase):
             deferToThread(self.note, i)
         d = deferToThread(self.note, "next", doNext=True)
         self.assertEqual(self.resultOf(d), "next")
-        self.assertEqual(self.notes, ["next", 0, 1, 2])
+        self.assertEqual(self.notes, [0, "next", 1, 2])
         self.assertEqual(len(self.threads.names), 1)
 
     def test_failure(self) -> None:
@@ -795,7 +848,7 @@ class DeferToThreadTests(ThreadCase):
         """
         What can't be called is refused.
         """
-        with self.assertRaisesRegex(TypeError, "not 7"):
+        with self.assertRaisesRegex(TypeError, "which 7 isn't"):
             deferToThread(7)  # type: ignore[arg-type]
 
 
@@ -812,7 +865,8 @@ class PoolTests(ThreadCase):
         super().setUp()
         self.pool = self.newPool(3)
         self.patch(pool, "ThreadPool", self.newPool)
-        self.patch(pool, "_default", pool._Default())
+        pool.defaultPool.cache_clear()
+        self.addCleanup(pool.defaultPool.cache_clear)
 
     def newPool(self, maxThreads: int | None = None) -> threads.ThreadPool:
         """
@@ -822,7 +876,7 @@ class PoolTests(ThreadCase):
 
         @return: The pool.
         """
-        return self.poolClass(maxThreads, reactor=self.reactor, system=self.threads)
+        return self.poolClass(maxThreads, reactor=self.reactor)
 
     poolClass = threads.ThreadPool
 
@@ -907,7 +961,7 @@ class PoolTests(ThreadCase):
         self.assertEqual(len(self.threads.alive), 1)
         for bad in (0, -1, True, "1"):
             with self.assertRaisesRegex(ValueError, "maxThreads"):
-                self.pool.resize(bad)
+                self.pool.resize(bad)  # type: ignore[arg-type]
 
     def test_ownThread(self) -> None:
         """
@@ -955,8 +1009,41 @@ class PoolTests(ThreadCase):
         What can't be called is refused.
         """
         for method in (self.pool.defer, self.pool.deferToOwnThread):
-            with self.assertRaisesRegex(TypeError, "not 7"):
+            with self.assertRaisesRegex(TypeError, "which 7 isn't"):
                 method(7)  # type: ignore[arg-type]
+
+    def test_callInThread(self) -> None:
+        """
+        As with Twisted's pools, a callback is called in the thread, with the result or
+        the failure. Without one, a failure is logged.
+        """
+
+        def told(*result: Any) -> None:
+            told.threads = len(self.threads._running)  # type: ignore[attr-defined]
+            self.notes.append(result)
+
+        self.pool.callInThread(self.note, 1)
+        self.pool.callInThread(divide)
+        self.pool.callInThreadWithCallback(told, int, "7")
+        self.pool.callInThreadWithCallback(told, divide)
+        self.pool.callInThreadWithCallback(lambda *_: divide(), int, "8")
+        self.reactor.settle()
+        self.assertEqual(self.notes[:2], [1, (True, 7)])
+        self.assertIs(self.notes[2][0], False)
+        self.notes[2][1].trap(ZeroDivisionError)
+        self.assertEqual(told.threads, 1)  # type: ignore[attr-defined]
+        self.assertEqual(len(self.flushLoggedErrors()), 2)
+
+    def test_setupAnew(self) -> None:
+        """
+        Without a number, a pool has as many threads as the class says.
+        """
+        self.assertEqual(
+            (threads.PoolUser.minThreads, threads.PoolUser.maxThreads), (2, 10)
+        )
+        threads.PoolUser.setup(3)
+        threads.PoolUser.setup()
+        self.assertEqual(threads.PoolUser.pool.maxThreads, 10)
 
     def test_default(self) -> None:
         """

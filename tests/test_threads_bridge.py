@@ -1,6 +1,6 @@
 """
-Tests of the streams between the reactor and blocking code: C{_threads.channel},
-C{getter}, C{consumerator}, C{filerator} and C{ordered}.
+Tests of the streams between the reactor and blocking code: C{threads._getter},
+C{_bridge} and C{_ordered}.
 
 Blocking code runs here where it needn't wait, in threads that exist in the mind only.
 Where both sides wait for each other is tested with real ones.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import gzip
-import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -34,7 +33,7 @@ from asynqueue.threads import (
     IterationStopper,
     OrderedItemProducer,
 )
-from asynqueue.threads._channel import Channel, Closed, Empty
+from asynqueue.threads._getter import Channel, Closed, Empty
 from asynqueue.threads._pool import ThreadPool
 
 from ._fakethreads import ThreadReactor
@@ -116,6 +115,25 @@ class ChannelTests(SynchronousTestCase):
         self.channel.get()
         self.assertRaises(KeyError, self.channel.get)
         self.assertRaises(StopIteration, self.channel.get)
+
+    def test_neverRead(self) -> None:
+        """
+        While nobody takes anything, nobody waits for room. Nor when those have left who
+        did.
+        """
+        for i in range(6):
+            self.channel.putWaiting(i)
+        for _ in range(2):
+            self.channel.readerCame()
+        self.assertEqual([self.channel.get() for _ in range(6)], [*range(6)])
+        self.channel.readerLeft()
+        self.assertFalse(self.channel.isDeserted)
+        self.channel.readerLeft()
+        self.assertTrue(self.channel.isDeserted)
+        for i in range(6):
+            self.channel.putWaiting(i)
+        self.channel.get()
+        self.assertFalse(self.channel.isDeserted)
 
     def test_clear(self) -> None:
         """
@@ -209,7 +227,8 @@ class BridgeCase(SynchronousTestCase):
         Make a reactor, and a pool.
         """
         self.reactor = ThreadReactor()
-        self.pool = ThreadPool(reactor=self.reactor, system=self.reactor.threads)
+        self.reactor.threads.install(self)
+        self.pool = ThreadPool(reactor=self.reactor)
         self.kw: dict[str, Any] = {"ownPool": self.pool, "reactor": self.reactor}
 
 
@@ -232,9 +251,11 @@ class GetterTests(BridgeCase):
                 """
                 Make them.
                 """
+                states.append(self.runState)
                 for i in range(3):
                     self.produce(i)
 
+        states: list[str] = []
         getter = Counter(**self.kw)
         self.assertEqual(getter.runState, "init")
         getter.start()
@@ -244,12 +265,13 @@ class GetterTests(BridgeCase):
         self.reactor.threads.run()
         self.reactor.settle()
         self.assertNoResult(done)
+        self.assertEqual(states, ["running"])
         self.assertEqual(getter.runState, "stopping")
         self.assertEqual(list(getter), [0, 1, 2])
         self.assertEqual(getter.runState, "stopped")
         self.reactor.settle()
-        self.assertIsNone(self.successResultOf(done))
-        self.assertIsNone(self.successResultOf(getter.deferUntilDone()))
+        self.assertEqual(self.successResultOf(done), [(True, None)])
+        self.assertEqual(self.successResultOf(getter.deferUntilDone()), [(True, None)])
         self.assertEqual(len(self.reactor.threads.names), 1)
 
     def test_loopRaises(self) -> None:
@@ -289,7 +311,49 @@ class GetterTests(BridgeCase):
         self.assertEqual(list(getter), [1])
         self.reactor.settle()
         for d in (first, second):
-            self.assertIsNone(self.successResultOf(d))
+            self.assertEqual(self.successResultOf(d), [(True, None)])
+
+    def test_readerLeft(self) -> None:
+        """
+        When the reader has left its loop, there's nobody to be told of the end. So it's
+        done when it's stopped, or when the reader leaves after that.
+        """
+        for late in (False, True):
+            getter = IterationGetter(**self.kw)
+            getter.start()
+            for i in range(3):
+                getter.produce(i)
+            reader = iter(getter)
+            self.assertEqual(next(reader), 0)
+            if not late:
+                del reader
+                self.reactor.settle()
+            done = getter.deferUntilDone()
+            self.assertNoResult(done)
+            self.assertEqual(getter.runState, "running")
+            getter.stop()
+            if late:
+                self.assertNoResult(done)
+                del reader
+            self.reactor.settle()
+            self.successResultOf(done)
+            self.assertEqual(getter.runState, "stopped")
+
+    def test_readersTakeTurns(self) -> None:
+        """
+        One reader may leave and another one take what there is.
+        """
+        getter = IterationGetter(**self.kw)
+        for i in range(3):
+            getter.produce(i)
+        self.assertEqual(next(iter(getter)), 0)
+        self.assertEqual(next(getter), 1)
+        done = getter.stop()
+        self.reactor.settle()
+        self.assertNoResult(done)
+        self.assertEqual(list(getter), [2])
+        self.reactor.settle()
+        self.successResultOf(done)
 
     def test_waiters(self) -> None:
         """
@@ -337,7 +401,7 @@ class GetterTests(BridgeCase):
         self.patch(
             __import__("asynqueue.threads._pool", fromlist=["x"]),
             "ThreadPool",
-            lambda n: ThreadPool(n, reactor=self.reactor, system=self.reactor.threads),
+            lambda n: ThreadPool(n, reactor=self.reactor),
         )
         getter = IterationGetter(2, reactor=self.reactor)
         getter.deferToThreadInPool(len, "")
@@ -378,7 +442,7 @@ class ConsumeratorTests(BridgeCase):
         c = Consumerator(**self.kw)
         self.assertEqual(c.runState, "init")
         c.registerProducer(Pusher(), True)
-        self.assertEqual(c.runState, "started")
+        self.assertEqual(c.runState, "running")
         c.write(1)
         c.write(2)
         next(c)
@@ -455,8 +519,51 @@ class ConsumeratorTests(BridgeCase):
         self.patch(puller, "resumeProducing", lambda: None)
         c = Consumerator(puller, **self.kw)
         self.assertIs(c.producer, puller)
-        with self.assertRaisesRegex(TypeError, "7 is no producer"):
-            Consumerator(7, **self.kw)
+        self.assertFalse(c._streaming)
+
+    def test_plainProducer(self) -> None:
+        """
+        One that declares no interface is taken for one that writes by itself.
+        """
+
+        class Plain:
+            """
+            A producer that doesn't say so.
+            """
+
+            pauseProducing = Pusher.pauseProducing
+            resumeProducing = Pusher.resumeProducing
+            stopProducing = Pusher.stopProducing
+
+        plain: Any = Plain()
+        plain.told = []
+        c = Consumerator(plain, limit=1, **self.kw)
+        c.write(1)
+        self.assertEqual(plain.told, ["pause"])
+        self.assertEqual(next(c), 1)
+        self.reactor.settle()
+        self.assertEqual(plain.told, ["pause", "resume"])
+
+    def test_takenIn(self) -> None:
+        """
+        Writing gives a Deferred that fires at once, or if too many items are on the
+        way, when the reader has caught up, or it's stopped.
+        """
+        c = Consumerator(limit=2, **self.kw)
+        writes = [c.write(i) for i in range(3)]
+        self.assertEqual([d.called for d in writes], [True, False, False])
+        next(c)
+        self.reactor.settle()
+        self.assertFalse(writes[1].called)
+        next(c)
+        self.reactor.settle()
+        self.assertEqual([self.successResultOf(d) for d in writes], [None] * 3)
+        c.write(3)
+        late = c.write(4)
+        self.assertNoResult(late)
+        c.stop()
+        self.assertIsNone(self.successResultOf(late))
+        self.assertIsNone(self.successResultOf(c.unregisterProducer()))
 
     def test_twice(self) -> None:
         """
@@ -492,7 +599,7 @@ class ConsumeratorTests(BridgeCase):
         self.assertEqual(pusher.told, ["stop"])
         self.assertEqual(list(c), [1])
         self.reactor.settle()
-        self.assertIsNone(self.successResultOf(d))
+        self.assertEqual(self.successResultOf(d), [(True, None)])
 
     def test_abort(self) -> None:
         """
@@ -592,14 +699,17 @@ class FileratorTests(BridgeCase):
 
     def test_early(self) -> None:
         """
-        What is written and closed before anybody reads is there all the same.
+        What is written and closed before anybody reads is there all the same: each
+        thing itself, whatever it is.
         """
-        self.assertEqual(self.f.runState, "started")
-        self.assertEqual(self.f.write("one"), 3)
-        self.f.writelines(["two", "three"])
+        self.assertEqual(self.f.runState, "running")
+        items = [0, None, "", [1], b"x", "two", bytearray(b"3")]
+        self.f.write(items[0])
+        self.f.writelines(items[1:])
         self.f.close()
         self.f.close()
-        self.assertEqual(list(self.f), ["one", "two", "three"])
+        for item, read in zip(items, self.f, strict=True):
+            self.assertIs(item, read)
         self.assertEqual(self.reactor.threads.names, [])
 
     def test_closed(self) -> None:
@@ -615,25 +725,6 @@ class FileratorTests(BridgeCase):
         with self.assertRaisesRegex(ValueError, "closed"):
             self.f.writelines(["x"])
         self.f.flush()
-
-    def test_copied(self) -> None:
-        """
-        What can be changed later is copied.
-        """
-        data = bytearray(b"abc")
-        self.f.write(data)
-        self.f.write(memoryview(data)[1:])
-        data[:] = b"xyz"
-        self.f.close()
-        self.assertEqual(list(self.f), [b"abc", b"bc"])
-
-    def test_empty(self) -> None:
-        """
-        Nothing is no item.
-        """
-        self.assertEqual(self.f.write(b""), 0)
-        self.f.close()
-        self.assertEqual(list(self.f), [])
 
     def test_kind(self) -> None:
         """
@@ -658,10 +749,6 @@ class FileratorTests(BridgeCase):
         with self.f, gzip.GzipFile(fileobj=self.f, mode="wb") as zipped:
             zipped.write(b"some text")
         self.assertEqual(gzip.decompress(b"".join(self.f)), b"some text")
-        f = Filerator(**self.kw)
-        with io.BufferedWriter(f) as buffered:  # type: ignore[type-var]
-            buffered.write(b"x" * 100_000)
-        self.assertEqual(b"".join(f), b"x" * 100_000)
 
 
 class OrderedTests(BridgeCase):
@@ -723,23 +810,54 @@ class OrderedTests(BridgeCase):
         """
         verifyObject(IPushProducer, self.p)
 
+    def test_start(self) -> None:
+        """
+        Starting gives a Deferred that fires when the function has begun.
+        """
+        begun: list[bool] = []
+        d = self.p.start(lambda _: begun.append(d.called))
+        self.assertNoResult(d)
+        self.assertIsNone(self.resultOf(d))
+        self.assertEqual(begun, [False])
+        self.resultOf(self.p.stop())
+
     def test_order(self) -> None:
         """
         Items come in the order in which they were asked for, whichever is made first.
-        Its result is that of the function.
+        The result is that of the function.
         """
         items: list[Deferred[Any]] = [Deferred() for _ in range(5)]
         self.p.start(self.collect, "a", x=1)
-        for item in items:
-            wanted = self.p.produceItem(lambda d: d, item)
-            self.assertIs(self.successResultOf(wanted), True)
+        made = [self.p.produceItem(lambda d: d, item) for item in items]
         for i in (3, 1, 0, 4, 2):
             items[i].callback(i)
         d = self.p.stop()
         self.assertEqual(self.resultOf(d), (5, ("a",), {"x": 1}))
         self.assertEqual(self.got, [0, 1, 2, 3, 4])
+        self.assertEqual([self.successResultOf(d) for d in made], self.got)
         self.assertEqual(self.reactor.threads.alive, [])
         self.assertEqual(self.resultOf(self.p.stop()), (5, ("a",), {"x": 1}))
+
+    def test_madeBeforeStart(self) -> None:
+        """
+        Items may be made before the function has begun. They're told after that.
+        """
+        made = self.p.produceItem(lambda: 1)
+        self.assertNoResult(made)
+        self.p.start(next)
+        self.assertNoResult(made)
+        self.assertEqual(self.resultOf(made), 1)
+        self.assertEqual(self.resultOf(self.p.stop()), 1)
+
+    def test_keywords(self) -> None:
+        """
+        All keywords reach the functions.
+        """
+        self.p.start(lambda it, **kw: [*it, kw], fb=1, self=2)
+        self.p.produceItem(dict, fp=3, self=4)
+        self.assertEqual(
+            self.resultOf(self.p.stop()), [{"fp": 3, "self": 4}, {"fb": 1, "self": 2}]
+        )
 
     def test_nested(self) -> None:
         """
@@ -771,7 +889,7 @@ class OrderedTests(BridgeCase):
 
         self.p.start(self.collect)
         self.p.produceItem(lambda: first)
-        self.assertIs(self.successResultOf(self.p.produceItem(fail)), False)
+        self.assertIsNone(self.resultOf(self.p.produceItem(fail)))
         self.assertTrue(second.called)
         self.failureOf(self.p.stop(), KeyError)
 
@@ -784,40 +902,44 @@ class OrderedTests(BridgeCase):
         self.p.produceItem(lambda: item)
         d = self.p.stop()
         late = self.p.produceItem(self.got.append, "late")
-        self.assertIs(self.successResultOf(late), False)
+        self.assertIsNone(self.successResultOf(late))
         self.assertNoResult(d)
         item.callback(1)
         self.assertEqual(self.resultOf(d), (1, (), {}))
         self.assertEqual(self.got, [1])
 
-    def test_room(self) -> None:
+    def test_ready(self) -> None:
         """
         While many items are in the making, or wait for others, no more are wanted.
         """
         self.p = OrderedItemProducer(ahead=3, **self.kw)
         self.p.start(self.collect)
-        items: list[Deferred[int]] = [Deferred() for _ in range(5)]
-        wanted = [self.p.produceItem(lambda d: d, item) for item in items]
-        self.assertEqual([d.called for d in wanted], [True, True, False, False, False])
+        items: list[Deferred[int]] = [Deferred() for _ in range(4)]
+        for item in items:
+            d = self.p.ready()
+            self.assertEqual(d.called, item is not items[3])
+            self.p.produceItem(lambda d: d, item)
         items[1].callback(1)
-        self.assertNoResult(wanted[2])
-        wanted[3].cancel()
-        self.failureResultOf(wanted[3], CancelledError)
+        self.assertNoResult(d)
+        gone = self.p.ready()
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
         items[0].callback(0)
-        self.assertNoResult(wanted[2])
-        items[2].callback(2)
-        self.assertIs(self.successResultOf(wanted[2]), True)
-        self.assertIs(self.successResultOf(wanted[4]), True)
+        self.assertIs(self.successResultOf(d), True)
 
-    def test_roomAtEnd(self) -> None:
+    def test_readyAtEnd(self) -> None:
         """
-        Who waits to make more is told when nothing is wanted any longer.
+        Who waits to have more made is told when nothing is wanted any longer.
         """
-        self.p = OrderedItemProducer(ahead=1, **self.kw)
-        self.p.start(self.collect)
-        wanted = self.p.produceItem(Deferred)
-        self.p.stop()
-        self.assertIs(self.successResultOf(wanted), False)
+        for name in ("stop", "stopProducing"):
+            self.p = OrderedItemProducer(ahead=1, **self.kw)
+            self.p.produceItem(Deferred)
+            d = self.p.ready()
+            getattr(self.p, name)()
+            self.assertIs(self.successResultOf(d), False)
+            self.assertIs(self.successResultOf(self.p.ready()), False)
+        with self.assertRaisesRegex(ValueError, "ahead.*0"):
+            OrderedItemProducer(ahead=0, **self.kw)
 
     def test_held(self) -> None:
         """
@@ -825,25 +947,22 @@ class OrderedTests(BridgeCase):
         """
         for i in range(20):
             self.p.produceItem(lambda i: i, i)
-        self.assertEqual(len(self.p._consumerator._channel), 16)
+        self.assertEqual(len(self.p.i._channel), 16)
         for i in range(8):
-            self.assertEqual(next(self.p._consumerator), i)
+            self.assertEqual(next(self.p.i), i)
         self.reactor.settle()
-        self.assertEqual(len(self.p._consumerator._channel), 12)
+        self.assertEqual(len(self.p.i._channel), 12)
 
     def test_many(self) -> None:
         """
-        Thousands who wait to make more, and have it made at once, don't go down the
-        stack.
+        Thousands that are made at once when an earlier one is don't go down the stack.
         """
-        self.p = OrderedItemProducer(ahead=1, **self.kw)
         item: Deferred[int] = Deferred()
-        answers: list[bool] = []
-        for i in range(5_000):
-            self.p.produceItem(lambda i: i or item, i).addCallback(answers.append)
+        made = [self.p.produceItem(lambda i: i or item, i) for i in range(5_000)]
+        self.p.start(lambda it: sum(1 for _ in zip(range(16), it, strict=False)))
         item.callback(0)
-        self.p.stopProducing()
-        self.assertEqual(len(answers), 5_000)
+        self.assertEqual(self.resultOf(self.p.stop()), 16)
+        self.assertEqual([self.successResultOf(d) for d in made], [*range(5_000)])
 
     def test_makingFails(self) -> None:
         """
@@ -860,7 +979,7 @@ class OrderedTests(BridgeCase):
         first.callback(1)
         self.assertTrue(other.called)
         more = self.p.produceItem(self.got.append, "late")
-        self.assertIs(self.successResultOf(more), False)
+        self.assertIsNone(self.successResultOf(more))
         self.failureOf(self.p.stop(), KeyError)
         self.failureOf(self.p.stop(), KeyError)
         self.assertEqual(self.got, [1])
@@ -880,7 +999,7 @@ class OrderedTests(BridgeCase):
 
         self.p.start(forgiving)
         d = self.p.produceItem(lambda: 1 / 0)
-        self.assertIs(self.successResultOf(d), False)
+        self.assertIsNone(self.resultOf(d))
         self.failureOf(self.p.stop(), ZeroDivisionError)
 
     def test_functionFails(self) -> None:
@@ -895,7 +1014,7 @@ class OrderedTests(BridgeCase):
         self.reactor.settle()
         self.assertTrue(other.called)
         more = self.p.produceItem(self.got.append, "late")
-        self.assertIs(self.successResultOf(more), False)
+        self.assertIsNone(self.successResultOf(more))
         self.failureOf(self.p.stop(), KeyError)
         self.assertEqual(len(self.got), 1)
 
@@ -908,7 +1027,7 @@ class OrderedTests(BridgeCase):
             self.p.produceItem(lambda i: i, i)
         self.reactor.settle()
         more = self.p.produceItem(self.got.append, "late")
-        self.assertIs(self.successResultOf(more), False)
+        self.assertIsNone(self.successResultOf(more))
         self.assertEqual(self.resultOf(self.p.stop()), 10)
 
     def test_unclaimed(self) -> None:
@@ -924,6 +1043,20 @@ class OrderedTests(BridgeCase):
         del self.p
         gc.collect()
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_claimed(self) -> None:
+        """
+        One that is asked for, before it's there or after, isn't.
+        """
+        for early in (True, False):
+            self.p = OrderedItemProducer(**self.kw)
+            self.p.start(lambda _: 1 / 0)
+            if not early:
+                self.reactor.settle()
+            self.failureOf(self.p.stop(), ZeroDivisionError)
+            del self.p
+            gc.collect()
+            self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_stopProducing(self) -> None:
         """
@@ -942,10 +1075,10 @@ class OrderedTests(BridgeCase):
         """
         A producer that was never started stops with nothing.
         """
-        wanted = self.p.produceItem(Deferred)
-        self.assertIs(self.successResultOf(wanted), True)
+        made = [self.p.produceItem(f) for f in (Deferred, int)]
         for _ in range(2):
             self.assertIsNone(self.successResultOf(self.p.stop()))
+        self.assertEqual([self.successResultOf(d) for d in made], [None, 0])
 
     def test_misuse(self) -> None:
         """
@@ -958,8 +1091,6 @@ class OrderedTests(BridgeCase):
         self.p.start(self.collect)
         with self.assertRaisesRegex(RuntimeError, "started already"):
             self.p.start(self.collect)
-        with self.assertRaisesRegex(ValueError, "ahead.*0"):
-            OrderedItemProducer(ahead=0, **self.kw)
         self.p.stopProducing()
         self.resultOf(self.p.stop())
 

@@ -1,14 +1,16 @@
 """
-Tests of L{asynqueue.threads._loop}, C{call}, C{iteration}, and C{looper}, with threads
-that exist in the mind only.
+Tests of L{asynqueue.threads._jobs}, C{_calls}, and C{_looper}, with threads that exist
+in the mind only.
 """
 
 from __future__ import annotations
 
 import gc
+import sys
 import weakref
 from collections.abc import Iterator
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -20,7 +22,7 @@ from asynqueue._child.calls import isIterator
 from asynqueue._child.status import Status
 from asynqueue.errors import ThreadError
 from asynqueue.iteration import Deferator, IterationProducer, ListConsumer
-from asynqueue.threads._loop import Loop, Outbox
+from asynqueue.threads._jobs import Job, JobThread
 from asynqueue.threads._looper import ThreadLooper
 
 from ._fakethreads import ThreadReactor
@@ -28,119 +30,46 @@ from ._fakethreads import ThreadReactor
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 
 
-class Thing:
+class Thing(Job):
     """
-    A job, and a message, that notes what is done with it.
+    A job that notes what is done with it.
     """
 
     def __init__(self, notes: list[Any], name: Any) -> None:
-        """
-        Make a thing.
-
-        @param notes: Where to note.
-
-        @param name: Its name.
-        """
+        super().__init__()
         self.notes = notes
         self.name = name
 
     def work(self) -> None:
         """
-        Implement C{Job.work}.
+        Implement L{Job.work}.
         """
         self.notes.append(("work", self.name))
 
     def deliver(self) -> None:
         """
-        Implement C{Message.deliver}.
+        Implement L{Job.deliver}.
         """
         self.notes.append(self.name)
 
 
-class OutboxTests(SynchronousTestCase):
+class JobThreadTests(SynchronousTestCase):
     """
-    Tests of L{Outbox}.
-    """
-
-    def setUp(self) -> None:
-        """
-        Make an outbox.
-        """
-        self.reactor = ThreadReactor()
-        self.outbox = Outbox(self.reactor)  # type: ignore[arg-type]
-        self.notes: list[Any] = []
-
-    def test_one(self) -> None:
-        """
-        The reactor is woken up once for all messages that come before it has its turn.
-        """
-        for i in range(100):
-            self.outbox.post(Thing(self.notes, i))
-        self.assertEqual(self.reactor.wakeUps, 1)
-        self.reactor.turn()
-        self.assertEqual(self.notes, list(range(100)))
-        self.outbox.post(Thing(self.notes, "next"))
-        self.assertEqual(self.reactor.wakeUps, 2)
-
-    def test_meanwhile(self) -> None:
-        """
-        What is posted while messages are delivered is not left behind.
-        """
-        thing = Thing(self.notes, 1)
-        self.patch(thing, "deliver", lambda: self.outbox.post(Thing(self.notes, 2)))
-        self.outbox.post(thing)
-        self.reactor.turn()
-        self.assertEqual(self.notes, [2])
-
-    def test_turns(self) -> None:
-        """
-        The reactor has its turn every few milliseconds.
-        """
-        for i in range(64):
-            thing = Thing(self.notes, i)
-            deliver = thing.deliver
-
-            def slow(deliver: Any = deliver) -> None:
-                self.reactor.rightNow += 0.001
-                deliver()
-
-            self.patch(thing, "deliver", slow)
-            self.outbox.post(thing)
-        self.reactor._calls.popleft()[0]()
-        self.assertLess(len(self.notes), 64)
-        self.reactor.turn()
-        while len(self.notes) < 64:
-            self.reactor.turn()
-        self.assertEqual(self.notes, list(range(64)))
-        self.assertEqual(self.reactor.wakeUps, 1)
-
-
-class LoopTests(SynchronousTestCase):
-    """
-    Tests of L{Loop}.
+    Tests of L{JobThread}.
     """
 
     def setUp(self) -> None:
         """
-        Make a loop.
+        Start a thread.
         """
         self.reactor = ThreadReactor()
+        self.reactor.threads.install(self)
+        self.thread = JobThread(self.reactor)
         self.notes: list[Any] = []
-        self.ended: list[Loop] = []
-        self.loop = Loop(
-            Outbox(self.reactor),  # type: ignore[arg-type]
-            self.ended.append,
-            "name",
-            self.reactor.threads,
-        )
 
     def thing(self, name: Any) -> Thing:
         """
         Make a job.
-
-        @param name: Its name.
-
-        @return: The job.
         """
         return Thing(self.notes, name)
 
@@ -153,77 +82,151 @@ class LoopTests(SynchronousTestCase):
         self.reactor.settle()
         return [note[1] for note in self.notes if isinstance(note, tuple)]
 
+    def test_wakeUp(self) -> None:
+        """
+        The reactor is woken up once for all results that come before its turn.
+        """
+        for i in range(100):
+            self.thread.put(self.thing(i))
+        self.reactor.threads.run()
+        self.assertEqual(self.reactor.wakeUps, 1)
+        self.reactor.turn()
+        self.assertEqual(self.notes[100:], list(range(100)))
+        self.thread.post(lambda: None)
+        self.assertEqual(self.reactor.wakeUps, 2)
+
+    def test_meanwhile(self) -> None:
+        """
+        What is posted while results are delivered is not left behind.
+        """
+        self.thread.post(lambda: self.thread.post(lambda: self.notes.append(2)))
+        self.reactor.turn()
+        self.assertEqual(self.notes, [2])
+
+    def test_turns(self) -> None:
+        """
+        The reactor has its turn every few milliseconds.
+        """
+
+        def slow(i: int) -> None:
+            self.reactor.rightNow += 0.001
+            self.notes.append(i)
+
+        for i in range(64):
+            self.thread.post(partial(slow, i))
+        self.reactor._calls.popleft()[0]()
+        self.assertLess(len(self.notes), 64)
+        while len(self.notes) < 64:
+            self.reactor.turn()
+        self.assertEqual(self.notes, list(range(64)))
+        self.assertEqual(self.reactor.wakeUps, 1)
+
+    def test_badResult(self) -> None:
+        """
+        A result that can't be delivered doesn't hold up those behind it.
+        """
+        self.thread.post(lambda: self.notes[0])
+        self.thread.post(lambda: self.notes.append("next"))
+        self.reactor.turn()
+        self.assertEqual(self.notes, ["next"])
+        self.assertEqual(len(self.flushLoggedErrors(IndexError)), 1)
+
+    def test_badJob(self) -> None:
+        """
+        Nothing that a job raises ends the thread. It's delivered with its error.
+        """
+        job = self.thing(1)
+        self.patch(job, "work", lambda: sys.exit(3))
+        self.thread.put(job)
+        self.thread.put(self.thing(2))
+        self.assertEqual(self.worked(), [2])
+        self.assertEqual(self.notes[1:], [1, 2])
+        self.assertIsInstance(job.error, SystemExit)
+
     def test_order(self) -> None:
         """
         Jobs are done in their order, then delivered in the same. Those to be done
-        first are, in order among themselves.
+        first are, in order among themselves, but never before one that came while
+        there was nothing to do.
         """
-        for name, first in ((1, False), (2, False), ("A", True), ("B", True)):
-            self.loop.put(self.thing(name), first)
-        self.assertEqual(len(self.loop), 4)
-        self.assertEqual(self.worked(), ["A", "B", 1, 2])
-        self.assertEqual(self.notes[4:], ["A", "B", 1, 2])
-        self.assertEqual(len(self.loop), 0)
+        for name, first in (("idle", False), (1, False), ("A", True), ("B", True)):
+            self.thread.put(self.thing(name), first)
+        self.assertTrue(self.thread.isWanted())
+        self.assertEqual(self.worked(), ["idle", "A", "B", 1])
+        self.assertEqual(self.notes[4:], ["idle", "A", "B", 1])
+        self.assertFalse(self.thread.isWanted())
 
-    def test_withdraw(self) -> None:
+    def test_cancel(self) -> None:
         """
-        A job that is withdrawn isn't done. One that has been done can't be.
+        A job that is cancelled before it was begun isn't done.
         """
         jobs = [self.thing(i) for i in range(3)]
         for job in jobs:
-            self.loop.put(job, first=job is jobs[2])
-        self.assertTrue(self.loop.withdraw(jobs[0]))
-        self.assertTrue(self.loop.withdraw(jobs[2]))
-        self.assertFalse(self.loop.withdraw(jobs[0]))
+            self.thread.put(job, first=job is jobs[2])
+        for job in (jobs[0], jobs[2], jobs[0]):
+            self.thread.cancel(job)
         self.assertEqual(self.worked(), [1])
-        self.assertFalse(self.loop.withdraw(jobs[1]))
 
-    def test_withdrawAll(self) -> None:
+    def test_abandon(self) -> None:
         """
-        All that haven't been begun are withdrawn in the order they would be done in.
+        When the thread is abandoned, another does what waits, in the same order.
         """
         jobs = [self.thing(i) for i in range(4)]
-        for job in jobs:
-            self.loop.put(job, first=job is jobs[2])
-        self.loop.withdraw(jobs[1])
-        expected = [jobs[2], jobs[0], jobs[3]]
-        self.assertEqual(self.loop.withdrawAll(), expected)
-        self.assertEqual(self.worked(), [])
+
+        def stuck() -> None:
+            for job in jobs:
+                self.thread.put(job, first=job is jobs[2])
+            self.thread.cancel(jobs[1])
+            self.thread.cancel(first, abandon=True)
+            self.assertEqual(self.worked(), [2, 0, 3])
+
+        first = self.thing("stuck")
+        self.patch(first, "work", stuck)
+        self.thread.put(first)
+        self.assertEqual(self.worked(), [2, 0, 3])
+        self.assertEqual(self.thread.abandoned, 1)
+        self.assertEqual(len(self.reactor.threads.alive), 1)
 
     def test_again(self) -> None:
         """
         A job may be given again when it's done.
         """
         job = self.thing(1)
-        self.loop.put(job)
-        self.worked()
-        self.loop.put(job)
+        for _ in range(2):
+            self.thread.put(job)
+            self.reactor.settle()
+            self.thread.jobs.clear()
         self.assertEqual(self.worked(), [1, 1])
 
-    def test_end(self) -> None:
+    def test_stop(self) -> None:
         """
         The thread ends after what it was given. It's told when it has really ended.
         """
-        self.loop.put(self.thing(1))
-        self.loop.end()
-        self.assertTrue(self.loop.running)
+        job = self.thing(1)
+        self.thread.put(job)
+        d = self.thread.stop()
+        self.worked()
+        self.assertNoResult(d)
+        del self.thread.jobs[job]
+        self.thread.post(lambda: None)
         self.assertEqual(self.worked(), [1])
+        self.successResultOf(d)
         self.assertEqual(self.reactor.threads.alive, [])
-        self.assertEqual(self.ended, [self.loop])
         self.assertEqual(self.reactor.threads.joined, 1)
-        self.assertFalse(self.loop.running)
 
     def test_letsGo(self) -> None:
         """
         A thread that waits holds none of its jobs.
         """
-        job = self.thing(1)
-        reference = weakref.ref(job)
-        self.loop.put(job)
-        del job
-        self.worked()
-        gc.collect()
-        self.assertIsNone(reference())
+        for first in (False, True):
+            job = self.thing(1)
+            reference = weakref.ref(job)
+            self.thread.put(job, first)
+            del job
+            self.worked()
+            self.thread.jobs.clear()
+            gc.collect()
+            self.assertIsNone(reference())
 
 
 class LooperCase(SynchronousTestCase):
@@ -237,6 +240,7 @@ class LooperCase(SynchronousTestCase):
         """
         self.reactor = ThreadReactor()
         self.threads = self.reactor.threads
+        self.threads.install(self)
         self.looper = self.newLooper()
         self.notes: list[Any] = []
 
@@ -248,7 +252,7 @@ class LooperCase(SynchronousTestCase):
 
         @return: The looper.
         """
-        return ThreadLooper(reactor=self.reactor, system=self.threads, **kw)
+        return ThreadLooper(reactor=self.reactor, **kw)
 
     def resultOf(self, d: Deferred[Any]) -> Any:
         """
@@ -429,13 +433,14 @@ class CallTests(LooperCase):
     def test_order(self) -> None:
         """
         Calls are made one after the other, those that are to be next before those that
-        wait.
+        wait, but not before one that came when the thread had nothing to do.
         """
-        for i in range(3):
-            self.looper.deferToThread(self.note, i)
-        self.looper.deferToThread(self.note, "next", doNext=True)
-        self.reactor.settle()
-        self.assertEqual(self.notes, ["next", 0, 1, 2])
+        for _ in range(2):
+            for i in range(3):
+                self.looper.deferToThread(self.note, i)
+            self.looper.deferToThread(self.note, "next", doNext=True)
+            self.reactor.settle()
+        self.assertEqual(self.notes, [0, "next", 1, 2] * 2)
 
     def test_wakeUp(self) -> None:
         """
@@ -508,12 +513,98 @@ class CallTests(LooperCase):
         self.failureOf(d, CancelledError)
         self.assertEqual(self.notes, [1])
 
+    def test_keywords(self) -> None:
+        """
+        All keywords but ours reach the callable, also those that are parameters here.
+        """
+        kw = {"f": 1, "func": 2, "self": 3}
+        self.assertEqual(self.resultOf(self.looper.deferToThread(dict, **kw)), kw)
+        pair = self.resultOf(self.looper.call(dict, doNext=True, **kw))
+        self.assertEqual(pair, (Status.RAN, kw))
+
+    def test_coroutine(self) -> None:
+        """
+        A coroutine function is refused in words, since a thread can't await anything.
+        """
+
+        async def f() -> None:
+            raise AssertionError
+
+        for kw in ({}, {"raw": True}):
+            d = self.looper.deferToThread(f, **kw)
+            error = self.failureOf(d, TypeError)
+            self.assertRegex(str(error), "f returned a coroutine.*AsyncWorker")
+        self.assertEqual(self.resultOf(self.looper.deferToThread(self.note, 1)), 1)
+
+    def test_hostile(self) -> None:
+        """
+        Whatever a result or an exception is like, it harms its own call alone.
+        """
+
+        class Meta(type):
+            def __getattr__(cls, name: str) -> Any:
+                raise SystemExit
+
+            def __hash__(cls) -> int:
+                raise SystemExit
+
+        class Odd(metaclass=Meta):
+            pass
+
+        def refuse(self: Any) -> Any:
+            raise SystemExit
+
+        names = ("__class__", "__str__", "__traceback__", "with_traceback")
+        Bad: Any = type("Bad", (Exception,), dict.fromkeys(names, property(refuse)))
+
+        def raiseBad() -> None:
+            raise Bad
+
+        def generateBad() -> Iterator[int]:
+            yield 1
+            raise Bad
+
+        for f in (Odd, raiseBad):
+            for method in (self.looper.call, self.looper.deferToThread):
+                d = method(f)
+                self.reactor.settle()
+                self.assertTrue(d.called)
+                d.addErrback(lambda _: None)
+        deferator = self.resultOf(self.looper.deferToThread(generateBad))
+        self.assertEqual(self.resultOf(deferator.__anext__()), 1)
+        d = deferator.__anext__()
+        self.reactor.settle()
+        self.assertTrue(d.called)
+        d.addErrback(lambda _: None)
+        self.assertEqual(self.resultOf(self.looper.deferToThread(self.note, 1)), 1)
+        self.resultOf(self.looper.stop())
+
+    def test_hostileClose(self) -> None:
+        """
+        Nor does an iterator that can't even be asked whether it can be closed.
+        """
+
+        class Endless:
+            def __iter__(self) -> Endless:
+                return self
+
+            def __next__(self) -> int:
+                return 1
+
+            def __getattr__(self, name: str) -> Any:
+                raise SystemExit
+
+        deferator = self.resultOf(self.looper.deferToThread(Endless))
+        deferator.stop()
+        self.resultOf(self.looper.stop())
+        self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
+
     def test_notCallable(self) -> None:
         """
         What can't be called is refused at once.
         """
         for method in (self.looper.call, self.looper.deferToThread):
-            with self.assertRaisesRegex(TypeError, "not 7"):
+            with self.assertRaisesRegex(TypeError, "which 7 isn't"):
                 method(7)  # type: ignore[arg-type]
 
     def test_noThread(self) -> None:
@@ -643,7 +734,7 @@ class IterationTests(LooperCase):
         ticks: list[int] = []
         times = iter(range(1_000))
         self.patch(
-            __import__("asynqueue.threads._iteration", fromlist=["x"]),
+            __import__("asynqueue.threads._calls", fromlist=["x"]),
             "perf_counter",
             lambda: next(times),
         )
@@ -858,15 +949,18 @@ class IterationTests(LooperCase):
 
     def test_dr2ip(self) -> None:
         """
-        A producer can be made of a Deferator, with a consumer or without.
+        The items of a Deferator can be written to a consumer. Without one, there's a
+        producer that is to be given one.
         """
         deferator = self.resultOf(self.looper.deferToThread(self.generate, 1, 2))
         consumer = ListConsumer()
-        producer = self.looper.dr2ip(deferator, consumer)
-        self.assertIs(self.resultOf(producer.run()), consumer)
+        d: Any = self.looper.dr2ip(dr=deferator, consumer=consumer)
+        self.assertIs(self.resultOf(d), consumer)
         self.assertEqual(self.successResultOf(consumer()), [1, 2])
         deferator = self.resultOf(self.looper.deferToThread(self.generate, 1, 2))
-        self.assertIsNone(self.looper.dr2ip(deferator).consumer)
+        producer: Any = self.looper.dr2ip(deferator)
+        self.assertIsInstance(producer, IterationProducer)
+        self.assertIsNone(producer.consumer)
 
 
 class StopTests(LooperCase):

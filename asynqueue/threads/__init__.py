@@ -12,8 +12,7 @@ In a queue, with priorities and all that::
 """
 
 from ..base import TaskQueue
-from ._consumerator import Consumerator
-from ._filerator import Filerator
+from ._bridge import Consumerator, Filerator
 from ._getter import IterationGetter, IterationStopper
 from ._looper import ThreadLooper
 from ._ordered import OrderedItemProducer

@@ -5,22 +5,183 @@ An iterator that waits for its items in blocking code.
 from __future__ import annotations
 
 import threading
-from typing import Any, cast
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias, cast
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python import threadable
 
+from .._support.checks import checkCount
+from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import ThreadError
-from ._channel import Channel, Closed, Empty
-from ._loop import IReactorThreaded
+from ._jobs import IReactorThreaded
 from ._pool import PoolUser, ThreadPool
 
 __all__ = ["LIMIT", "IterationGetter", "IterationStopper", "inReactorThread"]
 
-#: So many items are on the way before who makes them is held up.
+#: So many items may be on the way before who makes them is held up.
 LIMIT = 16
+
+#: As from a DeferredList: pairs of success and result.
+Done: TypeAlias = list[tuple[bool, Any]]
+
+
+class Closed(Exception):
+    """
+    Nothing can be put into a channel that has been closed. Never leaves the package.
+    """
+
+
+class Empty(Exception):
+    """
+    A channel is empty, and isn't to be waited for. Never leaves the package.
+    """
+
+
+class Channel:
+    """
+    A line of items, put in at one end and taken out at the other. Either end may be
+    used by any number of threads.
+
+    One lock guards all of it. It's held for a few instructions only.
+
+    @ivar limit: How many items fill it.
+
+    @ivar closed: Whether nothing can be put in any longer.
+
+    @ivar isDeserted: Whether those who took items have left.
+    """
+
+    def __init__(self, limit: int, onRoom: Callable[[], object]) -> None:
+        """
+        @param onRoom: Called in the thread that takes when the channel is half empty,
+            once after each L{put} that has told that it was full.
+        """
+        self.limit = limit
+        self.closed = False
+        self._onRoom = onRoom
+        self._items: deque[Any] = deque()
+        self._lock = threading.Condition()
+        # How many threads wait to take, and to put.
+        self._getters = 0
+        self._putters = 0
+        self._toldFull = False
+        # How many readers have come and not left. While _isRead, waiting for room makes
+        # sense; isDeserted when the last one has left, unless others take items again.
+        self._readers = 0
+        self._isRead = False
+        self.isDeserted = False
+        self._error: BaseException | None = None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: Any) -> bool:
+        """
+        Put an item in, without waiting even if the channel is full.
+
+        @return: Whether the channel is full now.
+
+        @raise Closed: If it has been closed.
+        """
+        with self._lock:
+            self._add(item)
+            full = len(self._items) >= self.limit
+            self._toldFull = self._toldFull or full
+        return full
+
+    def putWaiting(self, item: Any) -> None:
+        """
+        Put an item in. If the channel is full, and items are being taken, wait first.
+
+        @raise Closed: If it has been closed, before or while waiting.
+        """
+        with self._lock:
+            while self._isRead and not self.closed and len(self._items) >= self.limit:
+                self._putters += 1
+                self._lock.wait()
+                self._putters -= 1
+            self._add(item)
+
+    def get(self, wait: bool = True) -> Any:
+        """
+        Take an item out. Wait until there's one, or the channel is closed.
+
+        @raise StopIteration: If the channel has been closed and is empty. The first
+            time, what it was closed with is raised instead if that was an exception.
+
+        @raise Empty: If there's none and it isn't to be waited for.
+        """
+        room = False
+        with self._lock:
+            self._isRead = True
+            self.isDeserted = False
+            while not self._items:
+                if self.closed:
+                    error, self._error = self._error, None
+                    raise StopIteration if error is None else error
+                if not wait:
+                    raise Empty
+                self._getters += 1
+                self._lock.wait()
+                self._getters -= 1
+            item = self._items.popleft()
+            if self._putters:
+                self._lock.notify_all()
+            if self._toldFull and len(self._items) <= self.limit // 2:
+                self._toldFull = False
+                room = True
+        if room:
+            self._onRoom()
+        return item
+
+    def readerCame(self) -> None:
+        """
+        Count one reader more.
+        """
+        with self._lock:
+            self._readers += 1
+
+    def readerLeft(self) -> None:
+        """
+        Count one reader less. After the last, nobody has to wait for room.
+        """
+        with self._lock:
+            self._readers -= 1
+            if not self._readers:
+                self._isRead = False
+                self.isDeserted = True
+                self._lock.notify_all()
+
+    def close(self, error: BaseException | None = None) -> None:
+        """
+        Let nothing more in. What's there can still be taken. The first call counts.
+
+        @param error: What is to be raised after that, C{None} for just the end.
+        """
+        with self._lock:
+            if not self.closed:
+                self.closed = True
+                self._error = error
+                self._lock.notify_all()
+
+    def clear(self) -> None:
+        """
+        Forget what's in the channel, and the exception that it was closed with.
+        """
+        with self._lock:
+            self._items.clear()
+            self._error = None
+
+    def _add(self, item: Any) -> None:
+        if self.closed:
+            raise Closed
+        self._items.append(item)
+        if self._getters:
+            self._lock.notify_all()
 
 
 class IterationStopper:
@@ -36,6 +197,9 @@ class IterationGetter(PoolUser):
 
     Subclasses say where the items come from. One that makes them in a thread overrides
     L{loop}, which gives them to L{produce}.
+
+    Threads that iterate use the channel only, and call the reactor for the rest. All
+    else is for the reactor's thread.
 
     @cvar IterationStopper: An item that ends the iteration.
     """
@@ -63,8 +227,7 @@ class IterationGetter(PoolUser):
 
         @raise ValueError: If a number isn't a positive integer.
         """
-        if limit < 1:
-            raise ValueError(f"limit must be a positive integer, not {limit!r}")
+        checkCount("limit", limit, 1)
         super().__init__(maxThreads, ownPool=ownPool)
         # Whatever else it is, it's a reactor that threads can call.
         self._reactor = cast(IReactorThreaded, orGlobalReactor(reactor))
@@ -72,33 +235,33 @@ class IterationGetter(PoolUser):
             limit, lambda: self._reactor.callFromThread(self._hasRoom)
         )
         self._started = False
-        self._taking = False
+        self._listening = False
+        self._stopping = False
+        # Whether somebody has been told of the end, raised in the thread that iterates.
         self._told = False
-        self._done = False
-        self._doneWaiters: dict[Deferred[None], None] = {}
+        self._done: OneShot[Done] = OneShot()
 
     @property
     def runState(self) -> str:
         """
-        How far it has come: C{'init'}; C{'started'} when there may be items;
-        C{'running'} when some have been taken; C{'stopping'} when there will be no more
-        than are on the way; C{'stopped'} when who iterates has been told of the end.
+        How far it has come: C{'init'}; C{'started'}; C{'running'} when it takes items,
+        which it does at once unless L{loop} makes them; C{'stopping'} when there will
+        be no more than are on the way; C{'stopped'} when who iterates has been told of
+        the end.
         """
-        if self._told:
+        if self._told or self._done.hasFired:
             return "stopped"
         if self._channel.closed:
             return "stopping"
-        if self._taking:
+        if self._listening:
             return "running"
         return "started" if self._started else "init"
 
-    def __iter__(self) -> IterationGetter:
+    def __iter__(self) -> _Reader:
         """
-        Iterate.
-
-        @return: Itself.
+        Iterate. When the iterator is released, the reader is known to have left.
         """
-        return self
+        return _Reader(self)
 
     def __next__(self) -> Any:
         """
@@ -114,17 +277,17 @@ class IterationGetter(PoolUser):
         @raise ThreadError: If there's none yet, and waiting would block the reactor.
         """
         try:
-            item = self._channel.get(wait=not inReactorThread())
+            return self._channel.get(wait=not inReactorThread())
         except Empty:
             raise ThreadError(
                 f"{self!r} has no item yet, and waiting for it here would block the"
                 " reactor: iterate in another thread"
             ) from None
         except BaseException:
-            self._tell()
+            if not self._told:
+                self._told = True
+                self._reactor.callFromThread(self._finish)
             raise
-        self._taking = True
-        return item
 
     def start(self) -> None:
         """
@@ -135,8 +298,10 @@ class IterationGetter(PoolUser):
         """
         if self._started:
             return
-        if type(self).loop is not IterationGetter.loop:
-            self.pool.deferToOwnThread(self.loop).addCallbacks(
+        if type(self).loop is IterationGetter.loop:
+            self._listening = True
+        else:
+            self.pool.deferToOwnThread(self._runLoop).addCallbacks(
                 lambda _: self._channel.close(),
                 lambda failure: self._channel.close(failure.value),
             )
@@ -152,7 +317,8 @@ class IterationGetter(PoolUser):
 
     def produce(self, item: Any) -> None:
         """
-        Add an item, for L{loop}. Waits if too many are on the way.
+        Add an item, for L{loop}. While somebody iterates and too many are on the way,
+        this waits.
 
         @param item: The item.
 
@@ -163,20 +329,18 @@ class IterationGetter(PoolUser):
         except Closed:
             raise ThreadError(f"{self!r} has been stopped") from None
 
-    def deferUntilDone(self) -> Deferred[None]:
+    def deferUntilDone(self) -> Deferred[Done]:
         """
         Wait for the end.
 
-        @return: A Deferred that fires with C{None} when who iterates has been told that
-            there are no more items, or has been raised what has ended the iteration.
+        @return: A Deferred that fires with C{[(True, None)]}, as a C{DeferredList}
+            would, when who iterates has been told that there are no more items, or has
+            been raised what has ended the iteration; or after L{stop} when nobody
+            iterates any longer, having left the loop early.
         """
-        if self._done:
-            return succeed(None)
-        d: Deferred[None] = Deferred(lambda d: self._doneWaiters.pop(d, None))
-        self._doneWaiters[d] = None
-        return d
+        return self._done.wait()
 
-    def stop(self) -> Deferred[None]:
+    def stop(self) -> Deferred[Done]:
         """
         Let no more items in. Those that are on the way can still be taken. Nothing
         more happens the second time.
@@ -184,38 +348,54 @@ class IterationGetter(PoolUser):
         @return: The same as from L{deferUntilDone}.
         """
         self._channel.close()
+        self._stopping = True
+        self._maybeFinish()
         return self.deferUntilDone()
 
+    def _runLoop(self) -> None:
+        self._listening = True
+        self.loop()
+
     def _hasRoom(self) -> None:
-        """
-        Note, in the reactor's thread, that who makes the items may go on.
-        """
+        """Note that who makes the items may go on."""
 
-    def _tell(self) -> None:
-        """
-        Note, in the thread of who iterates, that they have been told of the end.
-        """
+    def _readerLeft(self) -> None:
+        """Note, in whatever thread, that a reader has left its loop."""
+        self._channel.readerLeft()
         if not self._told:
-            self._told = True
-            self._reactor.callFromThread(self._hasEnded)
+            self._reactor.callFromThread(self._maybeFinish)
 
-    def _hasEnded(self) -> None:
-        """
-        Tell those who wait for the end.
-        """
-        self._done = True
+    def _maybeFinish(self) -> None:
+        if self._stopping and self._channel.isDeserted:
+            self._finish()
+
+    def _finish(self) -> None:
         self.releasePool()
-        waiters, self._doneWaiters = self._doneWaiters, {}
-        for d in waiters:
-            if not d.called:  # One may be cancelled by the callbacks of another.
-                d.callback(None)
+        self._done.fire([(True, None)])
+
+
+class _Reader:
+    """
+    An iterator over a getter whose release tells that the reader has left.
+    """
+
+    def __init__(self, getter: IterationGetter) -> None:
+        self._getter = getter
+        getter._channel.readerCame()
+
+    def __iter__(self) -> _Reader:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._getter)
+
+    def __del__(self) -> None:
+        self._getter._readerLeft()
 
 
 def inReactorThread() -> bool:
     """
     Tell whether this is the thread that the reactor runs in, or will run in.
-
-    @return: Whether it is.
     """
     reactorThread: int | None = threadable.ioThread
     if reactorThread is None:

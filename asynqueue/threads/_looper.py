@@ -6,47 +6,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import copy_context
-from itertools import count
-from typing import Any, cast
+from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.python.failure import Failure
 
-from .._support.log import log
-from .._support.reactor import orGlobalReactor
+from .._child.status import Status, StatusResult
+from .._support.checks import checkCallable
 from ..errors import ThreadError
 from ..iteration import Deferator, IterationProducer
-from ._call import Call, DeferredCall
-from ._iteration import ThreadIteration
-from ._loop import IReactorThreaded, Job, Loop, Outbox, ThreadSystem, realThreads
+from ._calls import Call, failureOf
+from ._jobs import ENDED, OPEN, JobThread
 
 __all__ = ["ThreadLooper"]
-
-_numbers = count(1)
 
 
 class ThreadLooper:
     """
     Makes calls in a thread of its own, one after the other.
 
-    Context variables have in a call the values that they had where it was asked for.
-    Iterators that calls return are iterated over in the thread as well, ahead of who
-    takes the items by a few, and closed there. The thread never keeps the interpreter
-    from ending.
+    Context variables have the values that they had where the call was asked for.
+    Iterators that calls return are iterated over in the thread, too, a few items ahead
+    of whoever takes them, and closed there. The thread never keeps the interpreter from
+    ending.
 
-    Its methods are for the reactor's thread.
+    The methods are for the reactor's thread.
 
     @ivar raw: Whether iterators come back as they are.
 
-    @ivar abandoned: How many threads have been given up because they were stuck in a
-        call that nobody waits for any longer. Each ends when its call does.
+    @ivar returnFailure: Whether Deferreds of L{deferToThread} fail with L{ThreadError}.
 
-    @ivar onLost: Called when there's no thread any longer because no other could be
-        started in place of one that was abandoned. C{None} for nobody; all calls fail
-        then.
-
-    @ivar reactor: The reactor.
+    @ivar thread: The thread, for the package's own use.
     """
 
     def __init__(
@@ -55,7 +46,6 @@ class ThreadLooper:
         *,
         returnFailure: bool = False,
         reactor: IReactorTime | None = None,
-        system: ThreadSystem = realThreads,
     ) -> None:
         """
         Start a thread.
@@ -63,41 +53,33 @@ class ThreadLooper:
         @param raw: C{True} for iterators to come back as they are.
 
         @param returnFailure: C{True} for the Deferreds of L{deferToThread} to fail with
-            L{ThreadError}, the exception that was raised chained as its cause; else
-            they fail with that itself.
+            L{ThreadError}, the exception that was raised chained as its cause. By
+            default they fail with the exception itself.
 
         @param reactor: The reactor. By default, the global one.
-
-        @param system: Where threads come from.
 
         @raise ThreadError: If no thread can be started.
         """
         self.raw = raw
         self.returnFailure = returnFailure
-        self.abandoned = 0
-        self.onLost: Callable[[], object] | None = None
-        # Whatever else it is, it's a reactor that threads can call.
-        self.reactor = cast(IReactorThreaded, orGlobalReactor(reactor))
-        self._system = system
-        self._outbox = Outbox(self.reactor)
-        self._calls: dict[Call, None] = {}
-        self._iterations: dict[ThreadIteration, None] = {}
-        self._stopWaiters: dict[Deferred[None], None] = {}
-        self._closed = False
-        self._ending = False
-        try:
-            self._loop: Loop | None = self._start()
-        except RuntimeError as error:
-            raise ThreadError(f"A thread can't be started: {error}") from error
+        self.thread = JobThread(reactor)
 
     @property
     def threadRunning(self) -> bool:
         """
-        Whether the thread is there.
+        Whether there is a thread.
         """
-        return self._loop is not None
+        return self.thread.state is not ENDED
 
-    def call(self, f: Callable[..., Any], *args: Any, **kw: Any) -> Deferred[Any]:
+    @property
+    def abandoned(self) -> int:
+        """
+        How many threads were given up because they were stuck in a call that nobody
+        waits for any longer. Each ends with its call.
+        """
+        return self.thread.abandoned
+
+    def call(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> Deferred[Any]:
         """
         Make a call in the thread.
 
@@ -105,20 +87,20 @@ class ThreadLooper:
 
         @param args: Its arguments.
 
-        @param kw: Its keywords, and those of L{deferToThread}.
+        @param kw: Its keywords, and those of L{deferToThread} but C{returnFailure}.
 
         @return: A Deferred that fires with a status and a result: C{b'r'} and what was
             returned; C{b'i'} and a L{Deferator}, an L{IterationProducer} that isn't
-            running yet if a consumer was given, or an empty list for an iterator
+            running yet if there is a consumer, or an empty list for an iterator
             without items; C{b'e'} and text about what was raised. It fails with
             L{ThreadError} if the thread has been stopped.
 
         @raise TypeError: If the callable isn't callable.
         """
-        return self._defer(f, args, kw, True)
+        return self._call(_pairOf, f, args, kw)
 
     def deferToThread(
-        self, f: Callable[..., Any], *args: Any, **kw: Any
+        self, f: Callable[..., Any], /, *args: Any, **kw: Any
     ) -> Deferred[Any]:
         """
         Make a call in the thread.
@@ -136,36 +118,37 @@ class ThreadLooper:
 
         @param kw: Its keywords.
 
-        @return: A Deferred that fires with what was returned, with a L{Deferator} or an
-            empty list for an iterator, or with the consumer when it has all the items.
-            It fails with what was raised. Also C{StopIteration}, which there isn't any
-            use in waiting for with C{await}, but which is the end for a function that a
-            L{Deferator} is made of. It fails with L{ThreadError} if the thread has been
-            stopped.
+        @return: A Deferred that fires with what was returned; with a L{Deferator}, or
+            an empty list, for an iterator; or with the consumer when it has all the
+            items. It fails with what was raised, even C{StopIteration}: a callback can
+            tell the end of a sequence by it, but C{await} can't raise it. It fails with
+            L{ThreadError} if the thread has been stopped.
 
-            Cancelling it drops the call if it waits. If the thread is at it, its result
-            is dropped.
+            Cancelling it withdraws the call. If it has been begun, its result is
+            dropped.
 
         @raise TypeError: If the callable isn't callable.
         """
-        return self._defer(f, args, kw, False)
+        wrap = kw.pop("returnFailure", self.returnFailure)
+        return self._call(_wrappedResultOf if wrap else _resultOf, f, args, kw)
 
     def dr2ip(
-        self, deferator: Deferator, consumer: IConsumer | None = None
-    ) -> IterationProducer:
+        self, dr: Deferator, consumer: IConsumer | None = None
+    ) -> IterationProducer | Deferred[Any]:
         """
-        Make a producer of a deferator.
+        Have the items of a deferator written to a consumer.
 
-        @param deferator: The deferator.
+        @param dr: The deferator.
 
-        @param consumer: The consumer, unless the producer's C{registerConsumer} is
-            called for it.
+        @param consumer: The consumer.
 
-        @return: The producer, which is to be told to run.
+        @return: A Deferred that fires with the consumer when all has been written.
+            Without a consumer, an L{IterationProducer} that is to be given one and run.
 
         @raise ImplementationError: If the consumer doesn't provide C{IConsumer}.
         """
-        return IterationProducer(deferator, consumer, reactor=self.reactor)
+        producer = IterationProducer(dr, consumer, reactor=self.thread.reactor)
+        return producer if consumer is None else producer.run()
 
     def stop(self) -> Deferred[None]:
         """
@@ -174,249 +157,57 @@ class ThreadLooper:
 
         @return: A Deferred that fires with C{None} when the thread has ended.
         """
-        self._closed = True
-        if self._loop is None:
-            return succeed(None)
-        d: Deferred[None] = Deferred(lambda d: self._stopWaiters.pop(d, None))
-        self._stopWaiters[d] = None
-        self._maybeEnd()
-        return d
+        return self.thread.stop()
 
     def crash(self) -> None:
         """
-        Take no more calls, and give up the thread at once, whatever it's at. It ends
-        when it's done with that.
+        Take no more calls, and give up the thread at once. It ends when it's done with
+        what it's at.
 
-        Iterations fail with L{ThreadError} after the items that are there, and so do
-        the Deferreds of calls.
+        The Deferreds of calls fail with L{ThreadError}, and so do iterations, after the
+        items that are there.
         """
-        self._closed = True
-        loop, self._loop = self._loop, None
-        if loop is None:
-            return
-        loop.withdrawAll()
-        self._loseAll(Failure(ThreadError("The thread has been given up")), loop)
-        loop.end()
-        self._fireStopped()
+        self.thread.crash()
 
-    def submit(self, call: Call, first: bool = False) -> None:
-        """
-        Give the thread a call.
-
-        @param call: The call.
-
-        @param first: C{True} to make it before those that wait.
-        """
-        loop = self._loop
-        assert loop is not None
-        self._calls[call] = None
-        loop.put(call, first)
-
-    def cancel(self, call: Call, abandon: bool = False) -> None:
-        """
-        Drop a call. It isn't made if it hasn't been begun.
-
-        @param call: The call.
-
-        @param abandon: C{True} to abandon the thread if it's at the call, and go on
-            with another one.
-        """
-        if call not in self._calls:
-            return
-        del self._calls[call]
-        call.drop()
-        loop = self._loop
-        assert loop is not None
-        if not loop.withdraw(call) and abandon and not call.finished:
-            self._replace(loop)
-        self._maybeEnd()
-
-    def put(self, job: Job) -> None:
-        """
-        Implement L{IterationOwner.put
-        <asynqueue.threads._iteration.IterationOwner.put>}.
-
-        @param job: The job.
-        """
-        if self._loop is not None and not self._ending:
-            self._loop.put(job)
-
-    def isWanted(self) -> bool:
-        """
-        Implement L{IterationOwner.isWanted
-        <asynqueue.threads._iteration.IterationOwner.isWanted>}.
-
-        @return: Whether there are jobs that wait.
-        """
-        loop = self._loop
-        return loop is None or len(loop) > 0
-
-    def tell(self, job: Job) -> None:
-        """
-        Implement L{IterationOwner.tell
-        <asynqueue.threads._iteration.IterationOwner.tell>}.
-
-        @param job: The job.
-        """
-        self._outbox.post(job)
-
-    def callEnded(self, call: Call) -> bool:
-        """
-        Implement L{CallOwner.callEnded<asynqueue.threads._call.CallOwner.callEnded>}.
-
-        @param call: The call.
-
-        @return: Whether anybody wants to know.
-        """
-        if call not in self._calls:
-            return False
-        del self._calls[call]
-        return True
-
-    def settled(self) -> None:
-        """
-        Implement L{CallOwner.settled<asynqueue.threads._call.CallOwner.settled>}.
-        """
-        if self._stopWaiters:
-            self._maybeEnd()
-
-    def iterationBegun(self, iteration: ThreadIteration) -> None:
-        """
-        Implement L{CallOwner.iterationBegun
-        <asynqueue.threads._call.CallOwner.iterationBegun>}.
-
-        @param iteration: The iteration.
-        """
-        self._iterations[iteration] = None
-
-    def iterationEnded(self, iteration: ThreadIteration) -> None:
-        """
-        Implement L{IterationOwner.iterationEnded
-        <asynqueue.threads._iteration.IterationOwner.iterationEnded>}.
-
-        @param iteration: The iteration.
-        """
-        self._iterations.pop(iteration, None)
-        self._maybeEnd()
-
-    def _defer(
-        self, f: Any, args: tuple[Any, ...], kw: dict[str, Any], pair: bool
+    def _call(
+        self, outcome: Callable[[Call], Any], f: Any, args: Any, kw: dict[str, Any]
     ) -> Deferred[Any]:
-        """
-        Make a call in the thread.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords, and ours.
-
-        @param pair: Whether the Deferred fires with a status/result pair.
-
-        @return: The Deferred.
-        """
-        if not callable(f):
-            raise TypeError(f"A callable is needed for a call in a thread, not {f!r}")
-        if self._closed or self._loop is None:
+        checkCallable("f", f)
+        if self.thread.state is not OPEN:
             return fail(
                 ThreadError(f"The thread has been stopped and can't take {f!r}")
             )
-        raw, consumer, wrap, first = self.raw, None, self.returnFailure, False
-        if kw:
-            raw = kw.pop("raw", raw)
-            consumer = kw.pop("consumer", None)
-            wrap = kw.pop("returnFailure", wrap)
-            first = kw.pop("doNext", False)
-        call = DeferredCall(
-            self, copy_context(), (f, args, kw), raw, consumer, pair, wrap
+        raw = kw.pop("raw", self.raw)
+        consumer = kw.pop("consumer", None)
+        first = kw.pop("doNext", False)
+        d: Deferred[Any] = Deferred(lambda _: call.cancel())
+        call = Call(
+            self.thread, copy_context(), (f, args, kw), raw, consumer, d.callback
         )
-        self._calls[call] = None
-        self._loop.put(call, first)
-        return call.d
+        d.addCallback(outcome)
+        self.thread.put(call, first)
+        return d
 
-    def _start(self) -> Loop:
-        """
-        Start a thread.
 
-        @return: The thread.
+def _pairOf(call: Call) -> StatusResult | Failure:
+    return call.failure or call.outcome()
 
-        @raise RuntimeError: If that can't be done.
-        """
-        name = f"asynqueue-{next(_numbers)}"
-        return Loop(self._outbox, self._ended, name, self._system)
 
-    def _replace(self, loop: Loop) -> None:
-        """
-        Abandon the thread, and go on with another one.
+def _resultOf(call: Call) -> Any:
+    """Get what was returned, or a failure with what was raised."""
+    if call.failure is not None:
+        return call.failure
+    if call.error is not None:
+        return failureOf(call.error)
+    status, result = call.outcome()
+    if status is Status.ITERATOR and isinstance(result, IterationProducer):
+        return result.run()
+    return result
 
-        @param loop: The thread that is abandoned.
-        """
-        self.abandoned += 1
-        jobs = loop.withdrawAll()
-        loop.end()
-        try:
-            self._loop = self._start()
-        except RuntimeError as error:
-            self._loop = None
-            self._closed = True
-            log.error("A thread can't be replaced: {error}", error=error)
-            if self.onLost is not None:
-                self.onLost()
-            lost = ThreadError(f"The thread is stuck and can't be replaced: {error}")
-            self._loseAll(Failure(lost), None)
-            self._fireStopped()
-        else:
-            for job in jobs:
-                self._loop.put(job)
 
-    def _loseAll(self, failure: Failure, loop: Loop | None) -> None:
-        """
-        Give up all calls and iterations.
-
-        @param failure: What they fail with.
-
-        @param loop: Where iterators are closed, if there's still a thread.
-        """
-        calls, self._calls = self._calls, {}
-        iterations, self._iterations = self._iterations, {}
-        for iteration in iterations:
-            iteration.lose(failure)
-            if loop is not None:
-                loop.put(iteration)
-        for call in calls:
-            call.drop()
-            call.lose(failure)
-
-    def _maybeEnd(self) -> None:
-        """
-        Have the thread end if it's told to, and there's nothing left to do.
-        """
-        if not (
-            self._stopWaiters
-            and self._loop is not None
-            and not self._ending
-            and not self._calls
-            and not self._iterations
-        ):
-            return
-        self._ending = True
-        self._loop.end()
-
-    def _ended(self, loop: Loop) -> None:
-        """
-        Note that a thread has ended.
-
-        @param loop: The thread.
-        """
-        if loop is self._loop:
-            self._loop = None
-            self._fireStopped()
-
-    def _fireStopped(self) -> None:
-        """
-        Tell those who wait for the thread to end.
-        """
-        waiters, self._stopWaiters = self._stopWaiters, {}
-        for d in waiters:
-            if not d.called:  # One may be cancelled by the callbacks of another.
-                d.callback(None)
+def _wrappedResultOf(call: Call) -> Any:
+    if call.error is None:
+        return _resultOf(call)
+    wrapped = ThreadError(str(call.result))
+    wrapped.__cause__ = call.error
+    return Failure(wrapped)

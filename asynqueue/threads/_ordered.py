@@ -5,7 +5,7 @@ one after the other.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -14,58 +14,62 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ._consumerator import Consumerator
+from .._support.checks import checkCallable, checkCount
+from .._support.oneshot import OneShot
+from ._bridge import Consumerator
 from ._pool import PoolUser, ThreadPool
 
 __all__ = ["OrderedItemProducer"]
 
-#: So many items may be in the making, or wait for one that was asked for before.
-_AHEAD = 32
+#: How many items may be in the making, or wait for one that was asked for before.
+AHEAD = 32
 
 
 class _Place:
     """
     The place of an item in the line.
 
-    @ivar d: A Deferred for the item while it's in the making, C{None} before, while
-        the function that makes it is being called, and after.
+    @ivar d: What makes it, C{None} before that has begun and after it has ended.
 
-    @ivar made: Whether the item, or the failure, is there.
-
-    @ivar item: The item.
-
-    @ivar failure: What has become of it instead, or C{None}.
+    @ivar made: Whether C{result} is there: the item, or a failure.
     """
 
-    __slots__ = ("d", "failure", "item", "made")
+    __slots__ = ("d", "made", "result")
 
     def __init__(self) -> None:
         self.d: Deferred[Any] | None = None
         self.made = False
-        self.item: Any = None
-        self.failure: Failure | None = None
+        self.result: Any = None
 
 
 @implementer(IPushProducer)
 class OrderedItemProducer(PoolUser):
     """
-    Has a blocking function iterate, in a thread, over items that functions make in the
-    reactor, each of them with a Deferred if it takes its time. Items come in the order
-    in which they were asked for, whichever is made first::
+    Has a blocking function iterate, in a thread, over items that other functions make
+    in the reactor, each with a Deferred if it takes its time. The items come in the
+    order in which they were asked for, whichever is made first::
 
         p = OrderedItemProducer()
-        p.start(writeImage, "image.png")
+        await p.start(writeImage, "image.png")
         for y in range(height):
-            if not await p.produceItem(q.call, makeRow, y):
+            if not await p.ready():
                 break
+            p.produceItem(q.call, makeRow, y)
         await p.stop()
+
+    C{_line} has the places of items that haven't been written to the Consumerator. The
+    first is written as soon as it's made, unless the Consumerator has paused this.
+    After C{_over}, the line is empty and nothing is made; C{_result} fires when the
+    function has returned.
+
+    @ivar i: The L{Consumerator} that the function is given as its iterator.
     """
 
     def __init__(
         self,
         maxThreads: int | None = None,
         *,
-        ahead: int = _AHEAD,
+        ahead: int = AHEAD,
         ownPool: ThreadPool | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
@@ -75,7 +79,7 @@ class OrderedItemProducer(PoolUser):
         @param maxThreads: See L{PoolUser}.
 
         @param ahead: How many items may be in the making, or wait for others, before
-            no more are wanted for the moment.
+            L{ready} waits.
 
         @param ownPool: See L{PoolUser}.
 
@@ -83,26 +87,26 @@ class OrderedItemProducer(PoolUser):
 
         @raise ValueError: If a number isn't a positive integer.
         """
-        if ahead < 1:
-            raise ValueError(f"ahead must be a positive integer, not {ahead!r}")
+        checkCount("ahead", ahead, 1)
         super().__init__(maxThreads, ownPool=ownPool)
+        self.i = Consumerator(self, ownPool=self.ownPool, reactor=reactor)
         self._ahead = ahead
-        self._consumerator = Consumerator(self, ownPool=self.ownPool, reactor=reactor)
         self._line: deque[_Place] = deque()
-        self._rooms: OrderedDict[Deferred[bool], None] = OrderedDict()
-        self._handing = False
-        self._paused = False
-        self._over = False
-        self._stopping = False
+        # What those wait for who want to have more items made.
+        self._room: OneShot[bool] | None = None
         self._started = False
+        self._begun: OneShot[None] = OneShot()
+        self._paused = False
+        self._writing = False
+        self._stopping = False
+        self._over = False
+        # What has failed first in making an item.
         self._failure: Failure | None = None
-        self._ended = False
-        self._result: Any = None
-        self._waiters: dict[Deferred[Any], None] = {}
+        self._result: OneShot[Any] = OneShot()
         # Logs a failure that nobody asks for.
         self._unclaimed: Deferred[Any] | None = None
 
-    def start(self, fb: Callable[..., Any], *args: Any, **kw: Any) -> None:
+    def start(self, fb: Callable[..., Any], /, *args: Any, **kw: Any) -> Deferred[None]:
         """
         Run the blocking function.
 
@@ -113,21 +117,25 @@ class OrderedItemProducer(PoolUser):
 
         @param kw: Its keywords.
 
+        @return: A Deferred that fires with C{None} when the function has begun.
+
         @raise RuntimeError: If it's been started already.
 
         @raise TypeError: If it isn't callable.
 
         @raise ThreadError: If no thread can be started.
         """
+        checkCallable("fb", fb)
         if self._started:
             raise RuntimeError(f"{self!r} has been started already")
-        d = self.pool.deferToOwnThread(fb, self._consumerator, *args, **kw)
+        d = self.pool.deferToOwnThread(self._runFunction, fb, args, kw)
         self._started = True
         d.addBoth(self._functionEnded)
+        return self._begun.wait()
 
     def produceItem(
-        self, fp: Callable[..., Any], *args: Any, **kw: Any
-    ) -> Deferred[bool]:
+        self, fp: Callable[..., Any], /, *args: Any, **kw: Any
+    ) -> Deferred[Any]:
         """
         Have an item made, for the next place in the order.
 
@@ -138,33 +146,37 @@ class OrderedItemProducer(PoolUser):
 
         @param kw: Keywords for it.
 
-        @return: A Deferred that fires with C{True} when another item is wanted: at
-            once, unless many are in the making, or wait for others. With C{False} if
-            no more are, because something has failed, or the function has returned, or
-            L{stop} was called.
+        @return: A Deferred that fires with the item when that has been made, whatever
+            its place, and the function has begun. It fires with C{None} if making it
+            has failed, or if no more items are wanted because something has failed, the
+            function has returned, or L{stop} was called: C{fp} isn't called then.
 
-        @raise TypeError: If it isn't callable.
+        @raise TypeError: If C{fp} isn't callable.
         """
-        if not callable(fp):
-            raise TypeError(f"A callable is needed to make an item, not {fp!r}")
+        checkCallable("fp", fp)
         if not self._wantsMore():
-            return succeed(False)
+            return succeed(None)
         place = _Place()
         self._line.append(place)
         d = place.d = maybeDeferred(fp, *args, **kw)
-        d.addCallbacks(
-            self._made, self._failed, callbackArgs=(place,), errbackArgs=(place,)
-        )
+        d.addBoth(self._made, place)
         if self._over and not place.made:
-            # It has come to the end while the function was being called.
-            d.cancel()
-        if not self._wantsMore():
-            return succeed(False)
-        if len(self._line) < self._ahead:
-            return succeed(True)
-        room: Deferred[bool] = Deferred(lambda d: self._rooms.pop(d, None))
-        self._rooms[room] = None
-        return room
+            d.cancel()  # It came to the end while fp was being called.
+        return d.addCallback(self._whenBegun)
+
+    def ready(self) -> Deferred[bool]:
+        """
+        Wait until another item is wanted, so that a function that is slow isn't left
+        behind.
+
+        @return: A Deferred that fires with C{True} when fewer items than C{ahead} are
+            in the making or wait for others. With C{False} if no more are wanted.
+        """
+        if len(self._line) < self._ahead or not self._wantsMore():
+            return succeed(self._wantsMore())
+        if self._room is None:
+            self._room = OneShot()
+        return self._room.wait()
 
     def stop(self) -> Deferred[Any]:
         """
@@ -175,19 +187,15 @@ class OrderedItemProducer(PoolUser):
             what the function has raised. Calling again gives the same.
         """
         self._stopping = True
-        self._refuse()
+        self._tellOfRoom()
         if self._started:
-            self._handOver()
-        elif not self._ended:
+            self._write()
+        else:
             self._functionEnded(None)
         unclaimed, self._unclaimed = self._unclaimed, None
         if unclaimed is not None:
             unclaimed.addErrback(lambda _: None)
-        d: Deferred[Any] = Deferred(lambda d: self._waiters.pop(d, None))
-        self._waiters[d] = None
-        if self._ended:
-            self._fire()
-        return d
+        return self._result.wait()
 
     def pauseProducing(self) -> None:
         """
@@ -200,7 +208,7 @@ class OrderedItemProducer(PoolUser):
         Implement C{IPushProducer.resumeProducing}: the function wants more items.
         """
         self._paused = False
-        self._handOver()
+        self._write()
 
     def stopProducing(self) -> None:
         """
@@ -208,126 +216,76 @@ class OrderedItemProducer(PoolUser):
         the iteration end at once for the function.
         """
         self._finish()
-        self._consumerator.abort()
+        self.i.abort()
+
+    def _runFunction(self, fb: Callable[..., Any], args: Any, kw: Any) -> Any:
+        self.i._reactor.callFromThread(self._begun.fire, None)
+        return fb(self.i, *args, **kw)
+
+    def _tellOfRoom(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            room.fire(self._wantsMore())
 
     def _wantsMore(self) -> bool:
-        """
-        Tell whether items may still be asked for.
-
-        @return: Whether they may.
-        """
         return not (self._over or self._stopping)
 
-    def _made(self, item: Any, place: _Place) -> None:
-        """
-        Put an item in its place.
+    def _whenBegun(self, item: Any) -> Any:
+        if self._begun.hasFired:
+            return item
+        return self._begun.wait().addCallback(lambda _: item)
 
-        @param item: The item.
-
-        @param place: The place.
-        """
+    def _made(self, result: Any, place: _Place) -> Any:
+        """Put an item, or a failure, in its place."""
         place.d = None
         place.made = True
-        place.item = item
-        self._handOver()
+        place.result = result
+        self._write()
+        return None if isinstance(result, Failure) else result
 
-    def _failed(self, failure: Failure, place: _Place) -> None:
+    def _write(self) -> None:
         """
-        Put a failure in the place of an item.
-
-        @param failure: The failure.
-
-        @param place: The place.
+        Write what is made and has nothing unmade before it, in one loop, never from
+        within what the last has led to.
         """
-        place.d = None
-        place.made = True
-        place.failure = failure
-        self._handOver()
-
-    def _handOver(self) -> None:
-        """
-        Hand over what is made and has nothing unmade before it. Then tell those who
-        wait that more is wanted.
-
-        That's done in one loop, never from within the callbacks of the last.
-        """
-        if self._handing:
+        if self._writing:
             return
-        self._handing = True
+        self._writing = True
         try:
-            while not self._over and self._handOverOne():
-                pass
+            while self._line and self._line[0].made and not self._paused:
+                result = self._line.popleft().result
+                if isinstance(result, Failure):
+                    self._failure = result
+                    self._finish()
+                    self.i.fail(result)
+                else:
+                    self.i.write(result)
         finally:
-            self._handing = False
+            self._writing = False
+        if len(self._line) < self._ahead:
+            self._tellOfRoom()
         if self._stopping and not (self._over or self._line):
-            self._consumerator.unregisterProducer()
-
-    def _handOverOne(self) -> bool:
-        """
-        Hand over an item, or tell one who waits.
-
-        @return: Whether there was something to be done.
-        """
-        if self._line and self._line[0].made and not self._paused:
-            place = self._line.popleft()
-            if place.failure is None:
-                self._consumerator.write(place.item)
-            else:
-                self._failure = place.failure
-                self._finish()
-                self._consumerator.fail(place.failure)
-        elif self._rooms and len(self._line) < self._ahead:
-            d, _ = self._rooms.popitem(last=False)
-            d.callback(True)
-        else:
-            return False
-        return True
+            self.i.unregisterProducer()
 
     def _finish(self) -> None:
-        """
-        Make no more items, and cancel those in the making.
-        """
-        if self._over:
-            return
+        """Make no more items, and cancel those in the making."""
         self._over = True
         line, self._line = self._line, deque()
         for place in line:
             if place.d is not None:
                 place.d.cancel()
-        self._refuse()
-
-    def _refuse(self) -> None:
-        """
-        Tell those who wait that no more items are wanted.
-        """
-        while self._rooms:
-            d, _ = self._rooms.popitem(last=False)
-            d.callback(False)
+        self._tellOfRoom()
 
     def _functionEnded(self, result: Any) -> None:
-        """
-        Come to the end.
-
-        @param result: What the function has returned, or its failure.
-        """
+        """Come to the end."""
+        if self._result.hasFired:
+            return
         self._finish()
-        self._consumerator.abort()
+        self.i.abort()
         self.releasePool()
-        self._ended = True
-        self._result = result if self._failure is None else self._failure
-        if isinstance(self._result, Failure) and not self._waiters:
-            self._unclaimed = fail(self._result)
-        self._fire()
-
-    def _fire(self) -> None:
-        """
-        Tell those who wait for the end.
-        """
-        waiters, self._waiters = self._waiters, {}
-        for d in waiters:
-            if d.called:
-                continue  # It was cancelled by the callbacks of another.
-            if isinstance(self._result, Failure):
-                d.errback(self._result)
-            else:
-                d.callback(self._result)
+        self._begun.fire(None)
+        if self._failure is not None:
+            result = self._failure
+        if isinstance(result, Failure) and not self._stopping:
+            self._unclaimed = fail(result)
+        self._result.fire(result)

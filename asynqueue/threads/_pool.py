@@ -1,49 +1,58 @@
 """
-A pool of threads, and who uses one.
+A pool of threads, and a base class for what uses one.
+
+Twisted's C{ThreadPool} won't do: its threads keep the interpreter from ending, its
+C{stop} holds up the reactor, a call can't be withdrawn, and context variables are lost.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from contextvars import copy_context
-from functools import partial, update_wrapper
-from typing import Any
+from contextvars import Context, copy_context
+from functools import cache, partial
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.checks import checkCallable, checkCount
+from .._support.log import log
+from .._support.oneshot import OneShot
 from ..errors import ThreadError
-from ._loop import ThreadSystem, realThreads
-from ._looper import ThreadLooper
+from ._calls import Call, failureOf
+from ._jobs import JobThread
 
 __all__ = ["PoolUser", "ThreadPool", "defaultPool"]
 
-#: How many threads a pool has at most, unless it's told.
-_MOST = 10
+#: How many threads a pool has at most by default.
+MAX_THREADS = 10
 
 #: How many threads are kept that have nothing to do.
-_SPARE = 2
+MAX_IDLE = 2
+
+_ContextAndCall: TypeAlias = tuple[
+    Context, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+]
 
 
 class ThreadPool:
     """
-    A number of threads that grows with what there's to be done, and shrinks to a few
-    when there's nothing.
+    A number of threads that grows with the calls that wait, and shrinks to a few when
+    there are none.
 
-    It can be used again after it has been shut down. Its methods are for the reactor's
+    It can be used again after it has been shut down. The methods are for the reactor's
     thread. The threads never keep the interpreter from ending.
+
+    Each thread is in one of C{_idle}, C{_busy} and C{_ending}. Calls in C{_backlog}
+    wait only while C{maxThreads} or more are busy, or no other can be started.
 
     @ivar maxThreads: How many threads there are at most.
     """
 
     def __init__(
-        self,
-        maxThreads: int | None = None,
-        *,
-        reactor: IReactorTime | None = None,
-        system: ThreadSystem = realThreads,
+        self, maxThreads: int | None = None, *, reactor: IReactorTime | None = None
     ) -> None:
         """
         Make a pool without threads.
@@ -52,50 +61,37 @@ class ThreadPool:
 
         @param reactor: The reactor. By default, the global one.
 
-        @param system: Where threads come from.
-
         @raise ValueError: If the number isn't a positive integer.
         """
-        self.maxThreads = _MOST
-        if maxThreads is not None:
-            self.resize(maxThreads)
+        self.resize(MAX_THREADS if maxThreads is None else maxThreads)
         self._reactor = reactor
-        self._system = system
-        self._idle: list[ThreadLooper] = []
-        self._busy: set[ThreadLooper] = set()
-        self._ending: set[ThreadLooper] = set()
-        self._backlog: OrderedDict[Deferred[Any], Callable[[], Any]] = OrderedDict()
-        self._closing = False
-        self._waiters: dict[Deferred[None], None] = {}
+        self._idle: list[JobThread] = []
+        self._busy: set[JobThread] = set()
+        self._ending: set[JobThread] = set()
+        self._backlog: OrderedDict[Deferred[Any], _ContextAndCall] = OrderedDict()
+        # What is waited for while the pool is being shut down.
+        self._gone: OneShot[None] | None = None
 
     @property
     def threads(self) -> int:
         """
         How many threads there are, with those that are about to end.
         """
-        return sum(map(len, (self._idle, self._busy, self._ending)))
+        return len(self._idle) + len(self._busy) + len(self._ending)
 
-    def resize(self, maxThreads: Any) -> None:
+    def resize(self, maxThreads: int) -> None:
         """
-        Change how many threads there are at most. Threads that are too many then end
-        when they're done with what they're at; calls that wait get new ones with the
-        next call.
+        Change how many threads there are at most. Threads that are too many end after
+        their calls; calls that wait get new ones with the next call.
 
         @param maxThreads: The number.
 
         @raise ValueError: If it isn't a positive integer.
         """
-        if (
-            not isinstance(maxThreads, int)
-            or isinstance(maxThreads, bool)
-            or maxThreads < 1
-        ):
-            raise ValueError(
-                f"maxThreads must be a positive integer, not {maxThreads!r}"
-            )
+        checkCount("maxThreads", maxThreads, 1)
         self.maxThreads = maxThreads
 
-    def defer(self, f: Callable[..., Any], *args: Any, **kw: Any) -> Deferred[Any]:
+    def defer(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> Deferred[Any]:
         """
         Make a call in one of the threads, as soon as one is free.
 
@@ -106,25 +102,25 @@ class ThreadPool:
         @param kw: Its keywords.
 
         @return: A Deferred that fires with what is returned, iterators as they are, or
-            fails with what is raised. Cancelling it drops the call if it waits, else
-            its result.
+            fails with what is raised. Cancelling it withdraws the call, or drops its
+            result if it has been begun.
 
         @raise TypeError: If the callable isn't callable.
 
         @raise ThreadError: If there's no thread, and none can be started.
         """
-        call = _inContext(f, args, kw)
-        d: Deferred[Any] = Deferred(self._cancelled)
-        self._backlog[d] = call
+        checkCallable("f", f)
+        d: Deferred[Any] = Deferred(self._withdraw)
+        self._backlog[d] = copy_context(), (f, args, kw)
         try:
-            self._handOut()
+            self._dispatch()
         except ThreadError:
             del self._backlog[d]
             raise
         return d
 
     def deferToOwnThread(
-        self, f: Callable[..., Any], *args: Any, **kw: Any
+        self, f: Callable[..., Any], /, *args: Any, **kw: Any
     ) -> Deferred[Any]:
         """
         Make a call in a thread of its own, which isn't counted. So it can wait for what
@@ -142,11 +138,48 @@ class ThreadPool:
 
         @raise ThreadError: If no thread can be started.
         """
-        call = _inContext(f, args, kw)
-        looper = self._start()
-        d = looper.deferToThread(call, raw=True)
-        self._end(looper)
+        checkCallable("f", f)
+        thread = JobThread(self._reactor)
+        d: Deferred[Any] = Deferred()
+        context = copy_context()
+        thread.put(Call(thread, context, (f, args, kw), True, None, partial(_fire, d)))
+        self._end(thread)
         return d
+
+    def callInThread(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
+        """
+        Make a call in one of the threads, and log what it raises.
+
+        @param f: The callable.
+
+        @param args: Its arguments.
+
+        @param kw: Its keywords.
+        """
+        self.callInThreadWithCallback(None, f, *args, **kw)
+
+    def callInThreadWithCallback(
+        self,
+        onResult: Callable[[bool, Any], object] | None,
+        f: Callable[..., Any],
+        /,
+        *args: Any,
+        **kw: Any,
+    ) -> None:
+        """
+        Make a call in one of the threads.
+
+        @param onResult: Called in that thread with C{True} and what was returned, or
+            with C{False} and a C{Failure}. C{None} for a failure to be logged.
+
+        @param f: The callable.
+
+        @param args: Its arguments.
+
+        @param kw: Its keywords.
+        """
+        d = self.defer(_callAndTell, onResult, partial(f, *args, **kw))
+        d.addErrback(lambda failure: log.failure("{f} failed", failure, f=f))
 
     def shutdown(self) -> Deferred[None]:
         """
@@ -156,212 +189,98 @@ class ThreadPool:
         """
         if not self.threads:
             return succeed(None)
-        d: Deferred[None] = Deferred(lambda d: self._waiters.pop(d, None))
-        self._waiters[d] = None
-        self._closing = True
-        self._dismiss()
+        if self._gone is None:
+            self._gone = OneShot()
+        d = self._gone.wait()
+        self._trimIdle()
         return d
 
-    def _start(self) -> ThreadLooper:
-        """
-        Start a thread.
+    def _withdraw(self, d: Deferred[Any]) -> None:
+        self._backlog.pop(d, None)
 
-        @return: What has it.
-        """
-        return ThreadLooper(True, reactor=self._reactor, system=self._system)
-
-    def _handOut(self) -> None:
-        """
-        Give the calls that wait to threads.
-
-        @raise ThreadError: If there's no thread, and none can be started.
-        """
+    def _dispatch(self) -> None:
+        """Give the calls that wait to threads."""
         while self._backlog:
             if self._idle:
-                looper = self._idle.pop()
+                thread = self._idle.pop()
             elif len(self._busy) < self.maxThreads:
                 try:
-                    looper = self._start()
+                    thread = JobThread(self._reactor)
                 except ThreadError:
                     if self._busy:
                         return  # They can wait for one of these.
                     raise
             else:
                 return
-            d, call = self._backlog.popitem(last=False)
-            self._busy.add(looper)
-            looper.deferToThread(call, raw=True).addBoth(self._done, looper, d)
+            self._busy.add(thread)
+            d, (context, call) = self._backlog.popitem(last=False)
+            done = partial(self._called, thread, d)
+            thread.put(Call(thread, context, call, True, None, done))
 
-    def _done(self, result: Any, looper: ThreadLooper, d: Deferred[Any]) -> None:
-        """
-        Take the result of a call.
-
-        @param result: The result, or the failure.
-
-        @param looper: What has the thread.
-
-        @param d: The Deferred of the call.
-        """
-        self._busy.discard(looper)
+    def _called(self, thread: JobThread, d: Deferred[Any], call: Call) -> None:
+        self._busy.discard(thread)
         if len(self._busy) < self.maxThreads:
-            self._idle.append(looper)
+            self._idle.append(thread)
         else:
-            self._end(looper)
-        if self._backlog and self._idle:
-            self._handOut()
-        self._dismiss()
-        if d.called:
-            return  # It has been cancelled.
-        if isinstance(result, Failure):
-            d.errback(result)
-        else:
-            d.callback(result)
+            self._end(thread)
+        # The thread shouldn't wait for callbacks, nor end before those add a call.
+        if self._idle:
+            self._dispatch()
+        self._trimIdle()
+        _fire(d, call)
 
-    def _cancelled(self, d: Deferred[Any]) -> None:
-        """
-        Drop a call if it waits: its Deferred is being cancelled.
-
-        @param d: The Deferred.
-        """
-        self._backlog.pop(d, None)
-
-    def _dismiss(self) -> None:
-        """
-        Let threads end that have nothing to do and are too many.
-        """
-        while len(self._idle) > (0 if self._closing else _SPARE):
+    def _trimIdle(self) -> None:
+        while len(self._idle) > (MAX_IDLE if self._gone is None else 0):
             self._end(self._idle.pop(0))
 
-    def _end(self, looper: ThreadLooper) -> None:
-        """
-        Let a thread end.
+    def _end(self, thread: JobThread) -> None:
+        self._ending.add(thread)
+        thread.stop().addCallback(self._ended, thread)
 
-        @param looper: What has it.
-        """
-        self._ending.add(looper)
-        looper.stop().addCallback(self._ended, looper)
-
-    def _ended(self, _: None, looper: ThreadLooper) -> None:
-        """
-        Note that a thread has ended.
-
-        @param _: Nothing.
-
-        @param looper: What had it.
-        """
-        self._ending.discard(looper)
-        if self._closing and not self.threads:
-            self._closing = False
-            waiters, self._waiters = self._waiters, {}
-            for d in waiters:
-                if not d.called:  # One may be cancelled by the callbacks of another.
-                    d.callback(None)
+    def _ended(self, _: None, thread: JobThread) -> None:
+        self._ending.discard(thread)
+        if self._gone is not None and not self.threads:
+            gone, self._gone = self._gone, None
+            gone.fire(None)
 
 
-def _inContext(
-    f: Any, args: tuple[Any, ...], kw: dict[str, Any]
-) -> Callable[[], object]:
-    """
-    Put a call together, with the context variables as they are now.
-
-    @param f: The callable.
-
-    @param args: Its arguments.
-
-    @param kw: Its keywords.
-
-    @return: What makes the call.
-    """
-    if not callable(f):
-        raise TypeError(f"A callable is needed for a call in a thread, not {f!r}")
-    return partial(copy_context().run, f, *args, **kw)
-
-
-class _Default:
-    """
-    The pool that is shared by all who have none of their own.
-
-    @ivar pool: The pool, C{None} if it hasn't been used yet.
-    """
-
-    def __init__(self) -> None:
-        self.pool: ThreadPool | None = None
-
-
-_default = _Default()
-
-
+@cache
 def defaultPool() -> ThreadPool:
     """
-    Get the pool that is used where no other is given.
-
-    @return: The pool, of the global reactor.
+    Get the pool that is used where no other is given, of the global reactor.
     """
-    if _default.pool is None:
-        _default.pool = ThreadPool()
-    return _default.pool
+    return ThreadPool()
 
 
-class _OnPool:
+class _PerPool:
     """
-    A method for the pool of an instance, or for the default pool if it's called on a
-    class.
+    An attribute that concerns the pool of an instance, or on a class the default pool.
     """
 
-    def __init__(self, f: Callable[..., Any]) -> None:
-        """
-        Make a method.
-
-        @param f: What it does, given the instance, or C{None}.
-        """
-        self._f = f
-        self.__doc__ = f.__doc__
+    def __init__(self, get: Callable[[PoolUser | None], Any], doc: str) -> None:
+        self._get = get
+        self.__doc__ = doc
 
     def __get__(self, user: PoolUser | None, owner: type[PoolUser]) -> Any:
-        """
-        Bind the method.
-        """
-        return update_wrapper(partial(self._f, user), self._f)
-
-
-class _PoolAttribute:
-    """
-    The pool of an instance, or the default one for a class.
-    """
-
-    def __get__(self, user: PoolUser | None, owner: type[PoolUser]) -> ThreadPool:
-        """
-        Get the pool.
-        """
-        return _poolOf(user)
-
-
-def _poolOf(user: PoolUser | None) -> ThreadPool:
-    """
-    Get the pool of a user.
-
-    @param user: The user, C{None} for all who have none of their own.
-
-    @return: The pool.
-    """
-    if user is None or user.ownPool is None:
-        return defaultPool()
-    return user.ownPool
+        return self._get(user)
 
 
 class PoolUser:
     """
     A base for what uses a pool of threads.
 
-    Its methods, and C{pool}, may be used on the class as well. They're about the
-    default pool then, which all share who have no pool of their own.
+    C{pool} and the methods may be used on the class as well. They concern the default
+    pool then, which all share that have no pool of their own.
 
-    @ivar pool: The L{ThreadPool}.
+    @cvar minThreads: How many threads of a pool are kept that have nothing to do.
+
+    @cvar maxThreads: How many threads a pool has at most by default.
 
     @ivar ownPool: The pool if it's not the default one, else C{None}.
     """
 
-    pool = _PoolAttribute()
+    minThreads = MAX_IDLE
+    maxThreads = MAX_THREADS
 
     def __init__(
         self, maxThreads: int | None = None, *, ownPool: ThreadPool | None = None
@@ -381,53 +300,25 @@ class PoolUser:
         if maxThreads is not None:
             self.setup(maxThreads)
 
-    @_OnPool
-    def setup(self: PoolUser | None, maxThreads: int) -> None:
+    pool = _PerPool(lambda user: _poolOf(user), "The L{ThreadPool}.")
+
+    setup = _PerPool(
+        lambda user: partial(_setup, user),
         """
-        Set how many threads the pool has at most. On an instance, it gets a pool of its
-        own by that.
+        C{setup(maxThreads=None)}: set how many threads the pool has at most, by default
+        L{maxThreads}. On an instance, it gets a pool of its own by that.
+        """,
+    )
 
-        @param maxThreads: The number.
+    deferToThreadInPool = _PerPool(
+        lambda user: _poolOf(user).defer,
+        "Make a call in a thread of the pool, see L{ThreadPool.defer}.",
+    )
 
-        @raise ValueError: If it isn't a positive integer.
-        """
-        if self is None:
-            defaultPool().resize(maxThreads)
-        elif self.ownPool is None:
-            self.ownPool = ThreadPool(maxThreads)
-            self._madePool = True
-        else:
-            self.ownPool.resize(maxThreads)
-
-    @_OnPool
-    def deferToThreadInPool(
-        self: PoolUser | None,
-        f: Callable[..., Any],
-        *args: Any,
-        **kw: Any,
-    ) -> Deferred[Any]:
-        """
-        Make a call in a thread of the pool.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: See L{ThreadPool.defer}.
-        """
-        return _poolOf(self).defer(f, *args, **kw)
-
-    @_OnPool
-    def shutdown(self: PoolUser | None) -> Deferred[None]:
-        """
-        Shut the pool down. It can be used again afterwards.
-
-        @return: A Deferred that fires with C{None} when all calls have been made, and
-            all threads have ended.
-        """
-        return _poolOf(self).shutdown()
+    shutdown = _PerPool(
+        lambda user: _poolOf(user).shutdown,
+        "Shut the pool down, see L{ThreadPool.shutdown}.",
+    )
 
     def releasePool(self) -> None:
         """
@@ -435,3 +326,43 @@ class PoolUser:
         """
         if self._madePool and self.ownPool is not None:
             self.ownPool.shutdown()
+
+
+def _poolOf(user: PoolUser | None) -> ThreadPool:
+    return defaultPool() if user is None or user.ownPool is None else user.ownPool
+
+
+def _setup(user: PoolUser | None, maxThreads: int | None = None) -> None:
+    if maxThreads is None:
+        maxThreads = PoolUser.maxThreads
+    if user is None:
+        defaultPool().resize(maxThreads)
+    elif user.ownPool is None:
+        user.ownPool = ThreadPool(maxThreads)
+        user._madePool = True
+    else:
+        user.ownPool.resize(maxThreads)
+
+
+def _fire(d: Deferred[Any], call: Call) -> None:
+    if d.called:
+        return  # It was cancelled.
+    if call.error is not None:
+        d.errback(failureOf(call.error))
+    else:
+        d.callback(call.result)
+
+
+def _callAndTell(
+    onResult: Callable[[bool, Any], object] | None, f: Callable[[], Any]
+) -> None:
+    """Make a call and tell of it, in a thread. What isn't told is raised."""
+    try:
+        result = f()
+    except BaseException:
+        if onResult is None:
+            raise
+        onResult(False, Failure())
+    else:
+        if onResult is not None:
+            onResult(True, result)

@@ -1,5 +1,5 @@
 """
-The queue with one thread, and the thread that C{deferToThread} has.
+The queue with threads, and the thread of C{deferToThread}.
 """
 
 from __future__ import annotations
@@ -9,30 +9,21 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 
+from .._support.checks import checkCount
 from ..base import TaskQueue
+from ..errors import ThreadError
 from ..tasks._task import TaskFactory
 from ._looper import ThreadLooper
 from ._worker import ThreadWorker
 
 __all__ = ["ThreadQueue", "deferToThread"]
 
-
-class _Shared:
-    """
-    The thread of L{deferToThread}.
-
-    @ivar looper: What has it, C{None} if there's none.
-    """
-
-    def __init__(self) -> None:
-        self.looper: ThreadLooper | None = None
-
-
-_shared = _Shared()
+#: What has the thread of deferToThread, if there is one.
+_looper: ThreadLooper | None = None
 
 
 def deferToThread(
-    f: Callable[..., Any] | None = None, *args: Any, **kw: Any
+    f: Callable[..., Any] | None = None, /, *args: Any, **kw: Any
 ) -> Deferred[Any]:
     """
     Make a call in a thread that all calls of this function share. They're made in their
@@ -53,55 +44,76 @@ def deferToThread(
 
     @raise ThreadError: If no thread can be started.
     """
-    looper = _shared.looper
+    global _looper
     if f is None:
-        _shared.looper = None
+        looper, _looper = _looper, None
         return succeed(None) if looper is None else looper.stop()
-    if looper is None or not looper.threadRunning:
-        looper = _shared.looper = ThreadLooper()
-    return looper.deferToThread(f, *args, **kw)
+    if _looper is None or not _looper.threadRunning:
+        _looper = ThreadLooper()
+    return _looper.deferToThread(f, *args, **kw)
 
 
 class ThreadQueue(TaskQueue):
     """
-    A task queue with one thread.
+    A task queue with one thread, or several.
 
-    @ivar worker: The L{ThreadWorker}.
+    @ivar worker: The first L{ThreadWorker}.
+
+    @ivar d: A Deferred that fires with the ID of that worker.
     """
 
     def __init__(
-        self, raw: bool = False, *, series: Iterable[Hashable] = (), **kw: Any
+        self,
+        raw: bool = False,
+        *,
+        threads: int = 1,
+        series: Iterable[Hashable] = (),
+        **kw: Any,
     ) -> None:
         """
-        Start the thread.
+        Start the threads.
 
         @param raw: C{True} for iterators to come back as they are.
 
-        @param series: Series that it's qualified for besides C{'thread'} and
+        @param threads: How many there are to be. Each has a worker of its own.
+
+        @param series: Series that they are qualified for besides C{'thread'} and
             C{'local'}.
 
         @param kw: Keywords of L{TaskQueue}.
 
-        @raise ThreadError: If no thread can be started.
+        @raise ThreadError: If a thread can't be started.
         """
-        reactor = kw.get("reactor")
+        checkCount("threads", threads, 1)
         super().__init__(**kw)
+        reactor = kw.get("reactor")
         self.taskFactory = TaskFactory(contexts=True, reactor=reactor)
-        self.worker = ThreadWorker(series, raw, reactor=reactor)
+        series = list(series)
+        workers: list[ThreadWorker] = []
+        try:
+            while len(workers) < threads:
+                workers.append(ThreadWorker(series, raw, reactor=reactor))
+        except ThreadError:
+            for worker in workers:
+                worker.stop()
+            raise
+        self.worker = workers[0]
         self.worker.backlogPerWorker = self._demand
-        self.attachWorker(self.worker)
+        self.worker.t.returnFailure = kw.get("returnFailure") is True
+        self.d, *_ = [self.attachWorker(worker) for worker in workers]
 
     def deferToThread(
-        self, f: Callable[..., Any], *args: Any, **kw: Any
+        self, f: Callable[..., Any], /, *args: Any, **kw: Any
     ) -> Deferred[Any]:
         """
-        Make a call in the thread of the queue, in front of all calls that are queued.
+        Make a call in the thread of the first worker, before all calls that are queued.
 
         @param f: The callable.
 
         @param args: Its arguments.
 
         @param kw: Its keywords, and those of L{ThreadLooper.deferToThread}.
+            C{returnFailure} is as for the queue unless it's given.
 
         @return: As from L{ThreadLooper.deferToThread}.
 
@@ -110,9 +122,5 @@ class ThreadQueue(TaskQueue):
         return self.worker.t.deferToThread(f, *args, **kw)
 
     def _demand(self) -> int:
-        """
-        Tell how many tasks wait that no other worker could run.
-
-        @return: The number, 0 if there are other workers.
-        """
+        """Count the waiting tasks if no other worker could run them."""
         return self.th.waiting if len(self.th.workers) == 1 else 0

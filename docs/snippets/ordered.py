@@ -36,8 +36,9 @@ async def main(reactor):
     p = OrderedItemProducer()
     p.start(writeBook, io.BytesIO())
     for number in range(1, 6):
-        if not await p.produceItem(q.call, chapter, number):
+        if not await p.ready():
             break
+        p.produceItem(q.call, chapter, number)
     print(await p.stop())
     await q.shutdown()
 
