@@ -50,19 +50,11 @@ class Consumerator(IterationGetter):
         reactor: IReactorTime | None = None,
     ) -> None:
         """
-        Make a consumer.
+        Make a consumer. The other parameters are those of L{IterationGetter}.
 
         @param producer: A producer to begin with: a pull producer if it provides
             C{IPullProducer}, else a push producer. An L{IterationProducer
             <asynqueue.iteration.IterationProducer>} without a consumer is run.
-
-        @param maxThreads: See L{PoolUser}.
-
-        @param limit: See L{IterationGetter}.
-
-        @param ownPool: See L{PoolUser}.
-
-        @param reactor: The reactor. By default, the global one.
         """
         super().__init__(maxThreads, limit=limit, ownPool=ownPool, reactor=reactor)
         self.producer: Any = None
@@ -242,15 +234,7 @@ class Filerator(IterationGetter):
         reactor: IReactorTime | None = None,
     ) -> None:
         """
-        Open it.
-
-        @param maxThreads: See L{PoolUser}.
-
-        @param limit: See L{IterationGetter}.
-
-        @param ownPool: See L{PoolUser}.
-
-        @param reactor: The reactor. By default, the global one.
+        Open it. The parameters are those of L{IterationGetter}.
         """
         super().__init__(maxThreads, limit=limit, ownPool=ownPool, reactor=reactor)
         self.start()
@@ -287,11 +271,7 @@ class Filerator(IterationGetter):
 
     def writelines(self, lines: Iterable[Any]) -> None:
         """
-        Write one item after the other.
-
-        @param lines: The items.
-
-        @raise ValueError: If the file is closed.
+        Write one item after the other; see L{write}.
         """
         for line in lines:
             self.write(line)
@@ -310,24 +290,18 @@ class Filerator(IterationGetter):
 
     def readable(self) -> bool:
         """
-        Tell whether it's a file for reading.
-
-        @return: C{False}.
+        Tell that it can't be read as a file.
         """
         return False
 
     def seekable(self) -> bool:
         """
-        Tell whether one can move about in it.
-
-        @return: C{False}.
+        Tell that one can't move about in it.
         """
         return False
 
     def writable(self) -> bool:
         """
-        Tell whether it's a file for writing.
-
-        @return: C{True}.
+        Tell that it can be written to.
         """
         return True

@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,9 +15,8 @@ from twisted.python import threadable
 
 from .._support.checks import checkCount
 from .._support.oneshot import OneShot
-from .._support.reactor import orGlobalReactor
 from ..errors import ThreadError
-from ._jobs import IReactorThreaded
+from ._jobs import threadedReactor
 from ._pool import PoolUser, ThreadPool
 
 __all__ = ["LIMIT", "IterationGetter", "IterationStopper", "inReactorThread"]
@@ -65,9 +64,6 @@ class Channel:
         self._onRoom = onRoom
         self._items: deque[Any] = deque()
         self._lock = threading.Condition()
-        # How many threads wait to take, and to put.
-        self._getters = 0
-        self._putters = 0
         self._toldFull = False
         # How many readers have come and not left. While _isRead, waiting for room makes
         # sense; isDeserted when the last one has left, unless others take items again.
@@ -101,9 +97,7 @@ class Channel:
         """
         with self._lock:
             while self._isRead and not self.closed and len(self._items) >= self.limit:
-                self._putters += 1
                 self._lock.wait()
-                self._putters -= 1
             self._add(item)
 
     def get(self, wait: bool = True) -> Any:
@@ -125,12 +119,9 @@ class Channel:
                     raise StopIteration if error is None else error
                 if not wait:
                     raise Empty
-                self._getters += 1
                 self._lock.wait()
-                self._getters -= 1
             item = self._items.popleft()
-            if self._putters:
-                self._lock.notify_all()
+            self._lock.notify_all()
             if self._toldFull and len(self._items) <= self.limit // 2:
                 self._toldFull = False
                 room = True
@@ -180,8 +171,7 @@ class Channel:
         if self.closed:
             raise Closed
         self._items.append(item)
-        if self._getters:
-            self._lock.notify_all()
+        self._lock.notify_all()
 
 
 class IterationStopper:
@@ -217,11 +207,9 @@ class IterationGetter(PoolUser):
         """
         Make an iterator without items.
 
-        @param maxThreads: See L{PoolUser}.
+        @param maxThreads: See L{PoolUser}, as for C{ownPool}.
 
         @param limit: How many items may be on the way before who makes them is held up.
-
-        @param ownPool: See L{PoolUser}.
 
         @param reactor: The reactor. By default, the global one.
 
@@ -229,8 +217,7 @@ class IterationGetter(PoolUser):
         """
         checkCount("limit", limit, 1)
         super().__init__(maxThreads, ownPool=ownPool)
-        # Whatever else it is, it's a reactor that threads can call.
-        self._reactor = cast(IReactorThreaded, orGlobalReactor(reactor))
+        self._reactor = threadedReactor(reactor)
         self._channel = Channel(
             limit, lambda: self._reactor.callFromThread(self._hasRoom)
         )

@@ -14,28 +14,22 @@ from queue import SimpleQueue
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from .._support.log import log
 from .._support.oneshot import OneShot
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import IReactorAll, orGlobalReactor
 from .._support.timeslice import TimeSlice
 from ..errors import ThreadError
 
-__all__ = ["ENDED", "OPEN", "IReactorThreaded", "Job", "JobThread", "trimmed"]
+__all__ = ["ENDED", "OPEN", "Job", "JobThread", "threadedReactor", "trimmed"]
 
 #: How long to wait in the reactor for a thread that has told that it ends. It's at the
 #: end of its code by then.
 JOIN_SECONDS = 1.0
 
 _numbers = count(1)
-
-
-class IReactorThreaded(IReactorFromThreads, IReactorTime):
-    """
-    What the threads need of a reactor.
-    """
 
 
 class Job:
@@ -114,12 +108,7 @@ class _Loop:
 
     def _run(self) -> None:
         """Do jobs, in the thread."""
-        get, begin, urgent, post = (
-            self.queue.get,
-            self.waiting.pop,
-            self.urgent,
-            self._post,
-        )
+        get, begin, urgent = self.queue.get, self.waiting.pop, self.urgent
         job: Any = None
         item: Any = None
         while True:
@@ -139,8 +128,8 @@ class _Loop:
                 except BaseException as error:  # noqa: BLE001 - nothing may end the thread
                     job.error = error
                 job.finished = True
-                post(job.deliver)
-        post(lambda: self._onEnd(self))
+                self._post(job.deliver)
+        self._post(lambda: self._onEnd(self))
 
     def withdrawAll(self) -> list[Job]:
         """Take back the jobs that haven't been begun, in the order of their turn."""
@@ -169,8 +158,7 @@ class JobThread:
     """
 
     def __init__(self, reactor: IReactorTime | None = None) -> None:
-        # Whatever else it is, it's a reactor that threads can call.
-        self.reactor = cast(IReactorThreaded, orGlobalReactor(reactor))
+        self.reactor = threadedReactor(reactor)
         self.jobs: dict[Job, None] = {}
         self.iterations: dict[Job, None] = {}
         self.abandoned = 0
@@ -323,6 +311,13 @@ class JobThread:
         for job in lost:
             job.lose(failure)
         self._stopped.fire(None)
+
+
+def threadedReactor(reactor: IReactorTime | None) -> IReactorAll:
+    """
+    Get the reactor, or the global one, as one that threads can call, as all are.
+    """
+    return cast(IReactorAll, orGlobalReactor(reactor))
 
 
 def startThread(target: Callable[[], object], name: str) -> Callable[[], object]:

@@ -81,13 +81,8 @@ class ThreadLooper:
 
     def call(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> Deferred[Any]:
         """
-        Make a call in the thread.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords, and those of L{deferToThread} but C{returnFailure}.
+        Make a call in the thread. It takes the keywords of L{deferToThread}, but for
+        C{returnFailure}.
 
         @return: A Deferred that fires with a status and a result: C{b'r'} and what was
             returned; C{b'i'} and a L{Deferator}, an L{IterationProducer} that isn't
@@ -111,12 +106,6 @@ class ThreadLooper:
           - C{consumer}: an C{IConsumer} for the items of an iterator that is returned;
           - C{raw}: C{True} for an iterator to come back as it is;
           - C{returnFailure}: as for the looper.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
 
         @return: A Deferred that fires with what was returned; with a L{Deferator}, or
             an empty list, for an iterator; or with the consumer when it has all the

@@ -9,7 +9,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import (
+    Deferred,
+    DeferredQueue,
+    fail,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -23,23 +29,6 @@ __all__ = ["OrderedItemProducer"]
 
 #: How many items may be in the making, or wait for one that was asked for before.
 AHEAD = 32
-
-
-class _Place:
-    """
-    The place of an item in the line.
-
-    @ivar d: What makes it, C{None} before that has begun and after it has ended.
-
-    @ivar made: Whether C{result} is there: the item, or a failure.
-    """
-
-    __slots__ = ("d", "made", "result")
-
-    def __init__(self) -> None:
-        self.d: Deferred[Any] | None = None
-        self.made = False
-        self.result: Any = None
 
 
 @implementer(IPushProducer)
@@ -57,10 +46,10 @@ class OrderedItemProducer(PoolUser):
             p.produceItem(q.call, makeRow, y)
         await p.stop()
 
-    C{_line} has the places of items that haven't been written to the Consumerator. The
-    first is written as soon as it's made, unless the Consumerator has paused this.
-    After C{_over}, the line is empty and nothing is made; C{_result} fires when the
-    function has returned.
+    C{_places} has a Deferred for each item that hasn't been handed to the Consumerator,
+    in order, and C{_line} the same for L{_writeItems}, which is all that takes them
+    out. After C{_over}, nothing is made; C{_result} fires when the function has
+    returned.
 
     @ivar i: The L{Consumerator} that the function is given as its iterator.
     """
@@ -74,16 +63,10 @@ class OrderedItemProducer(PoolUser):
         reactor: IReactorTime | None = None,
     ) -> None:
         """
-        Make a producer.
-
-        @param maxThreads: See L{PoolUser}.
+        Make a producer. The other parameters are those of L{PoolUser}.
 
         @param ahead: How many items may be in the making, or wait for others, before
             L{ready} waits.
-
-        @param ownPool: See L{PoolUser}.
-
-        @param reactor: The reactor. By default, the global one.
 
         @raise ValueError: If a number isn't a positive integer.
         """
@@ -91,20 +74,22 @@ class OrderedItemProducer(PoolUser):
         super().__init__(maxThreads, ownPool=ownPool)
         self.i = Consumerator(self, ownPool=self.ownPool, reactor=reactor)
         self._ahead = ahead
-        self._line: deque[_Place] = deque()
+        self._places: deque[Deferred[Any]] = deque()
+        # A Deferred can't be what a DeferredQueue gives, so they're in tuples.
+        self._line: DeferredQueue[tuple[Deferred[Any]] | None] = DeferredQueue()
         # What those wait for who want to have more items made.
         self._room: OneShot[bool] | None = None
-        self._started = False
         self._begun: OneShot[None] = OneShot()
-        self._paused = False
-        self._writing = False
+        self._result: OneShot[Any] = OneShot()
+        self._started = False
         self._stopping = False
         self._over = False
         # What has failed first in making an item.
         self._failure: Failure | None = None
-        self._result: OneShot[Any] = OneShot()
         # Logs a failure that nobody asks for.
         self._unclaimed: Deferred[Any] | None = None
+        writing = Deferred.fromCoroutine(self._writeItems())
+        writing.addErrback(self._makingFailed)
 
     def start(self, fb: Callable[..., Any], /, *args: Any, **kw: Any) -> Deferred[None]:
         """
@@ -112,10 +97,6 @@ class OrderedItemProducer(PoolUser):
 
         @param fb: The function. It's called in a thread of its own with an iterator,
             then C{args} and C{kw}.
-
-        @param args: Its further arguments.
-
-        @param kw: Its keywords.
 
         @return: A Deferred that fires with C{None} when the function has begun.
 
@@ -142,10 +123,6 @@ class OrderedItemProducer(PoolUser):
         @param fp: What makes the item. It's called at once, and returns the item, or a
             Deferred that fires with it.
 
-        @param args: Arguments for it.
-
-        @param kw: Keywords for it.
-
         @return: A Deferred that fires with the item when that has been made, whatever
             its place, and the function has begun. It fires with C{None} if making it
             has failed, or if no more items are wanted because something has failed, the
@@ -156,13 +133,19 @@ class OrderedItemProducer(PoolUser):
         checkCallable("fp", fp)
         if not self._wantsMore():
             return succeed(None)
-        place = _Place()
-        self._line.append(place)
-        d = place.d = maybeDeferred(fp, *args, **kw)
-        d.addBoth(self._made, place)
-        if self._over and not place.made:
-            d.cancel()  # It came to the end while fp was being called.
-        return d.addCallback(self._whenBegun)
+        making: list[Deferred[Any]] = []
+
+        def cancel(_: Deferred[Any]) -> None:
+            for d in making:
+                d.cancel()
+
+        place: Deferred[Any] = Deferred(cancel)
+        self._places.append(place)
+        self._line.put((place,))
+        making.append(maybeDeferred(fp, *args, **kw).addBoth(_made, place))
+        if place.called:
+            cancel(place)  # It came to the end while fp was being called.
+        return making[0].addCallback(self._whenBegun)
 
     def ready(self) -> Deferred[bool]:
         """
@@ -172,7 +155,7 @@ class OrderedItemProducer(PoolUser):
         @return: A Deferred that fires with C{True} when fewer items than C{ahead} are
             in the making or wait for others. With C{False} if no more are wanted.
         """
-        if len(self._line) < self._ahead or not self._wantsMore():
+        if len(self._places) < self._ahead or not self._wantsMore():
             return succeed(self._wantsMore())
         if self._room is None:
             self._room = OneShot()
@@ -187,10 +170,9 @@ class OrderedItemProducer(PoolUser):
             what the function has raised. Calling again gives the same.
         """
         self._stopping = True
+        self._line.put(None)
         self._tellOfRoom()
-        if self._started:
-            self._write()
-        else:
+        if not self._started:
             self._functionEnded(None)
         unclaimed, self._unclaimed = self._unclaimed, None
         if unclaimed is not None:
@@ -199,16 +181,14 @@ class OrderedItemProducer(PoolUser):
 
     def pauseProducing(self) -> None:
         """
-        Implement C{IPushProducer.pauseProducing}: the function has items enough.
+        Implement C{IPushProducer.pauseProducing}: do nothing, since each item is
+        written when the last has been taken in.
         """
-        self._paused = True
 
     def resumeProducing(self) -> None:
         """
-        Implement C{IPushProducer.resumeProducing}: the function wants more items.
+        Implement C{IPushProducer.resumeProducing}: do nothing.
         """
-        self._paused = False
-        self._write()
 
     def stopProducing(self) -> None:
         """
@@ -235,45 +215,30 @@ class OrderedItemProducer(PoolUser):
             return item
         return self._begun.wait().addCallback(lambda _: item)
 
-    def _made(self, result: Any, place: _Place) -> Any:
-        """Put an item, or a failure, in its place."""
-        place.d = None
-        place.made = True
-        place.result = result
-        self._write()
-        return None if isinstance(result, Failure) else result
+    async def _writeItems(self) -> None:
+        """Write the items in order, each as soon as it's made and there's room."""
+        while (place := await self._line.get()) is not None:
+            item = await place[0]
+            self._places.popleft()
+            if len(self._places) < self._ahead:
+                self._tellOfRoom()
+            await self.i.write(item)
+        self.i.unregisterProducer()
 
-    def _write(self) -> None:
-        """
-        Write what is made and has nothing unmade before it, in one loop, never from
-        within what the last has led to.
-        """
-        if self._writing:
-            return
-        self._writing = True
-        try:
-            while self._line and self._line[0].made and not self._paused:
-                result = self._line.popleft().result
-                if isinstance(result, Failure):
-                    self._failure = result
-                    self._finish()
-                    self.i.fail(result)
-                else:
-                    self.i.write(result)
-        finally:
-            self._writing = False
-        if len(self._line) < self._ahead:
-            self._tellOfRoom()
-        if self._stopping and not (self._over or self._line):
-            self.i.unregisterProducer()
+    def _makingFailed(self, failure: Failure) -> None:
+        if not self._over:
+            self._failure = failure
+            self._finish()
+            self.i.fail(failure)
 
     def _finish(self) -> None:
         """Make no more items, and cancel those in the making."""
         self._over = True
-        line, self._line = self._line, deque()
-        for place in line:
-            if place.d is not None:
-                place.d.cancel()
+        places, self._places = self._places, deque()
+        for place in places:
+            place.cancel()
+            place.addErrback(lambda _: None)
+        self._line.put(None)
         self._tellOfRoom()
 
     def _functionEnded(self, result: Any) -> None:
@@ -289,3 +254,10 @@ class OrderedItemProducer(PoolUser):
         if isinstance(result, Failure) and not self._stopping:
             self._unclaimed = fail(result)
         self._result.fire(result)
+
+
+def _made(result: Any, place: Deferred[Any]) -> Any:
+    """Put an item, or a failure, in its place."""
+    if not place.called:
+        place.callback(result)
+    return None if isinstance(result, Failure) else result

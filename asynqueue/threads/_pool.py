@@ -95,12 +95,6 @@ class ThreadPool:
         """
         Make a call in one of the threads, as soon as one is free.
 
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
         @return: A Deferred that fires with what is returned, iterators as they are, or
             fails with what is raised. Cancelling it withdraws the call, or drops its
             result if it has been begun.
@@ -124,17 +118,7 @@ class ThreadPool:
     ) -> Deferred[Any]:
         """
         Make a call in a thread of its own, which isn't counted. So it can wait for what
-        other calls do, however many wait for a thread.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: As from L{defer}.
-
-        @raise TypeError: If the callable isn't callable.
+        other calls do, however many wait for a thread. See L{defer}.
 
         @raise ThreadError: If no thread can be started.
         """
@@ -149,12 +133,6 @@ class ThreadPool:
     def callInThread(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
         """
         Make a call in one of the threads, and log what it raises.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
         """
         self.callInThreadWithCallback(None, f, *args, **kw)
 
@@ -171,12 +149,6 @@ class ThreadPool:
 
         @param onResult: Called in that thread with C{True} and what was returned, or
             with C{False} and a C{Failure}. C{None} for a failure to be logged.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
         """
         d = self.defer(_callAndTell, onResult, partial(f, *args, **kw))
         d.addErrback(lambda failure: log.failure("{f} failed", failure, f=f))

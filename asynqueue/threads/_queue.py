@@ -31,8 +31,6 @@ def deferToThread(
 
     @param f: The callable, C{None} to have the thread end.
 
-    @param args: Its arguments.
-
     @param kw: Its keywords, and those of L{ThreadLooper.deferToThread}: C{doNext} to
         jump ahead, C{consumer} for the items of an iterator.
 
@@ -106,18 +104,8 @@ class ThreadQueue(TaskQueue):
         self, f: Callable[..., Any], /, *args: Any, **kw: Any
     ) -> Deferred[Any]:
         """
-        Make a call in the thread of the first worker, before all calls that are queued.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords, and those of L{ThreadLooper.deferToThread}.
-            C{returnFailure} is as for the queue unless it's given.
-
-        @return: As from L{ThreadLooper.deferToThread}.
-
-        @raise TypeError: If the callable isn't callable.
+        Make a call in the thread of the first worker, before all calls that are queued:
+        L{ThreadLooper.deferToThread}, with the C{returnFailure} of the queue.
         """
         return self.worker.t.deferToThread(f, *args, **kw)
 

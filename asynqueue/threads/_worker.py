@@ -5,7 +5,7 @@ A worker that runs its tasks in a thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from contextvars import copy_context
+from contextvars import Context
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred
@@ -120,9 +120,9 @@ class ThreadWorker(WorkerBase):
             ready.callback(None)
             return ready
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
-        context = getattr(task, "context", None)
+        context: Context | None = getattr(task, "context", None)
         # An abandoned thread may still be in the one that the task has.
-        context = copy_context() if context is None else context.copy()
+        context = Context() if context is None else context.copy()
         call = Call(thread, context, (f, args, kw), raw, consumer, self._called)
         if self._calls and task.timeout is not None:
             cast(Any, task).stopTimer()
