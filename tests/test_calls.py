@@ -99,7 +99,7 @@ class PicklingTests(SynchronousTestCase):
         values: list[Any] = [[], (), {}, set(), "", b"", 0, None, [1, {"a": (2,)}], add]
         for value in values:
             with self.subTest(value=value):
-                back = p2o(o2p(value), default="the default")
+                back = p2o(o2p(value), defaultObj="the default")
                 self.assertEqual(back, value)
                 self.assertIs(type(back), type(value))
 
@@ -108,7 +108,7 @@ class PicklingTests(SynchronousTestCase):
         Empty bytes, as other peers send them, are the default.
         """
         self.assertIsNone(p2o(b""))
-        self.assertEqual(p2o(b"", default=[]), [])
+        self.assertEqual(p2o(b"", defaultObj=[]), [])
 
     def test_noTruthAsked(self) -> None:
         """
@@ -303,14 +303,30 @@ class RunTests(SynchronousTestCase):
 
     def test_rawKeyword(self) -> None:
         """
-        A keyword C{raw} is passed on to the callable, and the call's keywords are left
-        as they are.
+        A keyword C{raw} overrides that, and never reaches the callable. The call's
+        keywords are left as they are.
         """
-        kw = {"raw": True}
-        status, result = CallRunner()((lambda raw: iter([raw]), (), kw))
-        self.assertIs(status, Status.ITERATOR)
-        self.assertEqual(list(result), [True])
-        self.assertEqual(kw, {"raw": True})
+        for raw, status in ((True, Status.RAN), (False, Status.ITERATOR)):
+            kw = {"raw": raw, "x": 1}
+            outcome, result = CallRunner(not raw)((lambda **kw: iter(kw), (), kw))
+            self.assertIs(outcome, status)
+            self.assertEqual(list(result), ["x"])
+            self.assertEqual(kw, {"raw": raw, "x": 1})
+
+    def test_hostileTraceback(self) -> None:
+        """
+        An exception that doesn't let its traceback be looked at is told all the same.
+        """
+
+        class Odd(Exception):
+            @property
+            def __traceback__(self) -> Any:  # type: ignore[override] # hostile
+                raise SystemExit
+
+        error = Odd("boom")
+        text = self.failed(throw, error)
+        self.assertIs(text.exception, error)
+        self.assertTrue(text.startswith("Exception 'boom' (Odd) in throw"))
 
     def test_error(self) -> None:
         """

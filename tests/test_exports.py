@@ -73,7 +73,10 @@ PUBLIC = {
         killProcess=util._kill o2p=_child.calls p2o=_child.calls
     """,
     "testing": "MemoryWorker RecordingConsumer",
-    "info": "Converter Info hashIt showResult whichThread",
+    "info": """
+        Converter=info._converter Info=info._info InfoHolder=info._info
+        hashIt=info._hash showResult=info._show whichThread=info._show
+    """,
 }
 
 #: The names that the root package has too, each with the public module it's from.

@@ -19,7 +19,14 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from asynqueue._child.describe import callText, describe, isDeferred, nameOf
 from asynqueue.errors import RemoteTraceback
-from asynqueue.info import Converter, Info, hashIt, showResult, whichThread
+from asynqueue.info import (
+    Converter,
+    Info,
+    InfoHolder,
+    hashIt,
+    showResult,
+    whichThread,
+)
 
 
 def function(*args: Any, **kw: Any) -> tuple[Any, ...]:
@@ -426,7 +433,8 @@ class InfoTests(SynchronousTestCase):
         """
         Nothing that objects do keeps them from being told about.
         """
-        info = Info(remember=True).setCall(Hostile(), (Hostile(),), {"x": Hostile()})
+        info = Info(remember=True)
+        info.setCall(Hostile(), (Hostile(),), {"x": Hostile()}, Hostile())
         self.assertIn("Hostile object", info.aboutException(None, ValueError("boom")))
         self.assertIs(info.getInfo(info.ID, "nothing"), None)
 
@@ -436,7 +444,7 @@ class InfoTests(SynchronousTestCase):
         """
         for ID in (None, 77):
             with self.subTest(ID=ID):
-                self.assertEqual(self.info.aboutCall(ID), "an unknown call")
+                self.assertEqual(self.info.aboutCall(ID), "")
                 self.assertIsNone(self.info.getInfo(ID, "callDict"))
                 self.assertEqual(self.info.nn(ID), (None, None))
                 self.info.forgetID(ID)
@@ -450,9 +458,53 @@ class InfoTests(SynchronousTestCase):
         ID = self.info.setCall(function, args, kw).ID
         self.assertEqual(
             self.info.getInfo(ID, "callDict"),
-            {"f": function, "fs": "function", "args": args, "kw": kw},
+            {
+                "f": function,
+                "fs": "function",
+                "args": args,
+                "kw": kw,
+                "instance": None,
+            },
         )
         self.assertEqual(self.info.setCall("add").getInfo(None, "callDict")["kw"], {})
+        for given, told in ((7, [7]), (None, [None]), ([7], [7])):
+            callDict = self.info.setCall("add", given).getInfo(None, "callDict")
+            self.assertEqual(callDict["args"], told)
+
+    def test_amend(self) -> None:
+        """
+        Without a callable, more is said of the current call.
+        """
+        ID = self.info.setCall(function).ID
+        self.assertIs(self.info.setCall(args=[7, 8]), self.info)
+        self.assertEqual(self.info.aboutCall(), "function(7, 8)")
+        self.info.setCall(kw={"x": 1}).setCall(instance=Thing())
+        self.assertEqual(self.info.aboutCall(), "<a thing>.function(7, 8, x=1)")
+        self.assertEqual(self.info.ID, ID)
+
+    def test_amendNothing(self) -> None:
+        """
+        Where there's no call, there's nothing to say more of.
+        """
+        with self.assertRaisesRegex(ValueError, "give f"):
+            self.info.setCall(args=[1])
+        self.info.setCall(function).forgetID()
+        self.assertRaises(ValueError, self.info.setCall, args=[1])
+
+    def test_instance(self) -> None:
+        """
+        What it's a method of is told before the name.
+        """
+        self.info.setCall(Thing.method, (1,), instance=[1])
+        self.assertEqual(self.info.aboutCall(), "[1].method(1)")
+
+    def test_notCallable(self) -> None:
+        """
+        What isn't callable is told as such.
+        """
+        self.assertEqual(self.info.setCall(None).aboutCall(), "None[Not Callable!]()")
+        self.info.setCall(5, 1, {"x": 2})
+        self.assertEqual(self.info.aboutCall(), "5[Not Callable!](1, x=2)")
 
     def test_whichThread(self) -> None:
         """
@@ -461,6 +513,9 @@ class InfoTests(SynchronousTestCase):
         info = Info(whichThread=True)
         inThread(lambda: info.setCall(function), name="worker 7")
         self.assertEqual(info.aboutCall(), "function() in thread 'worker 7'")
+        info.setCall(args=[1])
+        self.assertEqual(info.aboutCall(), "function(1) in thread 'worker 7'")
+        self.assertEqual(info.getInfo(None, "callDict")["thread"], "worker 7")
 
 
 class InfoErrorTests(SynchronousTestCase):
@@ -512,8 +567,10 @@ class InfoErrorTests(SynchronousTestCase):
 
     def test_noneHandled(self) -> None:
         """
-        If there's none, that is told.
+        If there's none, that is told. If there's no call, only that isn't.
         """
+        text = Info().aboutException(None, ValueError("boom"))
+        self.assertTrue(text.startswith("Exception 'boom' (ValueError)\n"))
         self.assertEqual(
             self.info.aboutException(),
             "Exception '' (none is being handled) in function(1)",
@@ -644,7 +701,7 @@ class InfoMemoryTests(SynchronousTestCase):
         for i in range(1_000):
             info.setCall(function, (i,)).aboutCall()
         self.assertEqual(info.pastInfo, {})
-        self.assertEqual(info.aboutCall(1), "an unknown call")
+        self.assertEqual(info.aboutCall(1), "")
 
     def test_recent(self) -> None:
         """
@@ -697,7 +754,7 @@ class InfoMemoryTests(SynchronousTestCase):
         """
         info = Info()
         ID = info.setCall(function, (1,)).ID
-        info.saveInfo("state", "begun")
+        self.assertEqual(info.saveInfo("state", "begun"), "begun")
         for _ in range(200):
             info.setCall(function)
         info.saveInfo("more", 7, ID)
@@ -782,20 +839,29 @@ class InfoContextTests(SynchronousTestCase):
         with self.assertRaises(ZeroDivisionError), info.context(function):
             throw(ZeroDivisionError())
         self.assertEqual(info.pastInfo, {})
-        self.assertEqual(info.aboutCall(), "an unknown call")
+        self.assertEqual(info.aboutCall(), "")
 
-    def test_remembers(self) -> None:
+    def test_forgetsAll(self) -> None:
         """
-        Unless it's to be remembered, or something was saved for it.
+        So it is with what was saved for it, and also if calls are to be remembered.
         """
         info = Info(remember=True)
-        with info.context(function) as x:
-            pass
-        self.assertEqual(x.aboutCall(), "function()")
+        for i in range(5):
+            with info.context(function, i) as x:
+                info.saveInfo("state", 7)
+                self.assertEqual(x.getInfo("state"), 7)
+        self.assertEqual(info.pastInfo, {})
+
+    def test_holder(self) -> None:
+        """
+        What it gives is an L{InfoHolder}.
+        """
         info = Info()
-        with info.context(function) as x:
-            info.saveInfo("state", 7)
-        self.assertEqual(x.getInfo("state"), 7)
+        with info.context(Thing.method, 1, {"x": 2}, instance=[]) as x:
+            self.assertIsInstance(x, InfoHolder)
+            self.assertEqual((x.info, x.ID), (info, info.ID))
+            self.assertEqual(x.aboutCall(), "[].method(1, x=2)")
+            self.assertEqual(x.nn(raw=True), (None, Thing.method))
 
     def test_forgottenWithin(self) -> None:
         """
@@ -804,7 +870,7 @@ class InfoContextTests(SynchronousTestCase):
         info = Info()
         with info.context(function) as x:
             info.forgetID(x.ID)
-        self.assertEqual(x.aboutCall(), "an unknown call")
+        self.assertEqual(x.aboutCall(), "")
 
     def test_nested(self) -> None:
         """

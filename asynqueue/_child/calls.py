@@ -39,42 +39,36 @@ def o2p(obj: object) -> bytes:
     """
     Pickle an object.
 
-    @param obj: The object. Empty containers are pickled like all else, so they come
-        back as what they were.
-
-    @return: The pickle, never empty.
+    @return: The pickle, never empty. Empty containers are pickled like all else, so
+        they come back as what they were.
     """
     import pickle
 
     return pickle.dumps(obj, _PROTOCOL)
 
 
-def p2o(pickled: bytes, default: Any = None) -> Any:
+def p2o(pickledString: bytes, defaultObj: Any = None) -> Any:
     """
     Get an object out of its pickle.
 
     Unpickling runs whatever code the pickle names, so it's only for pickles of a peer
     that is trusted.
 
-    @param pickled: The pickle. It may be empty, by which some peers mean an empty
+    @param pickledString: The pickle. It may be empty, by which some peers mean an empty
         container, or nothing.
 
-    @param default: What an empty pickle stands for.
-
-    @return: The object, or the default.
+    @param defaultObj: What an empty pickle stands for.
     """
-    if not pickled:
-        return default
+    if not pickledString:
+        return defaultObj
     import pickle
 
-    return pickle.loads(pickled)
+    return pickle.loads(pickledString)
 
 
 def isIterator(x: object) -> bool:
     """
     Tell whether something is to be iterated over.
-
-    @param x: The thing.
 
     @return: C{True} for generators, generator functions, and other objects with both
         C{__iter__} and C{__next__}, but never for Deferreds, strings, or containers.
@@ -114,10 +108,6 @@ class CallRunner:
     Nothing that the callable raises gets out, not even C{SystemExit} or
     C{KeyboardInterrupt}: it becomes a pair like all else.
 
-    A keyword C{raw} of a call is for the worker, who takes it out and chooses the
-    runner by it. Here it's passed on like any other, since the callable may have one of
-    its own.
-
     @ivar raw: See L{__init__}.
 
     @ivar callStats: See L{__init__}.
@@ -134,7 +124,8 @@ class CallRunner:
         """
         Make a runner.
 
-        @param raw: C{True} for iterators to be results like any other.
+        @param raw: C{True} for iterators to be results like any other. A keyword C{raw}
+            of a call overrides it, and isn't passed on.
 
         @param callStats: C{True} to note how long each call takes, also one that fails.
 
@@ -159,14 +150,16 @@ class CallRunner:
             returned a Deferred, it's a Deferred that fires with the pair.
         """
         f, args, kw = callTuple
+        raw = self.raw
+        if "raw" in kw:  # a copy, for the dict is the caller's
+            kw = {**kw}
+            raw = kw.pop("raw")
         start = perf_counter()
         try:
             result = f(*args, **kw)
         except BaseException as error:  # noqa: BLE001 - the callable is the user's
             self._note(start)
-            if error.__traceback__ is not None and error.__traceback__.tb_next:
-                # Tracebacks begin in the user's code, and don't keep this frame.
-                error.__traceback__ = error.__traceback__.tb_next
+            _withoutOurFrame(error)
             return _raised(error, callTuple)
         if self.reactor is not None:
             if isinstance(result, CoroutineType):
@@ -177,39 +170,19 @@ class CallRunner:
                 return result.addCallbacks(
                     self._fired,
                     self._failed,
-                    callbackArgs=(start,),
+                    callbackArgs=(start, raw),
                     errbackArgs=(start, callTuple),
                 )
-        return self._fired(result, start)
+        return self._fired(result, start, raw)
 
-    def _fired(self, result: Any, start: float) -> StatusResult:
-        """
-        Make a pair of a result.
-
-        @param result: The result.
-
-        @param start: When the call began.
-
-        @return: The pair.
-        """
+    def _fired(self, result: Any, start: float, raw: bool) -> StatusResult:
         self._note(start)
-        iterates = not self.raw and isIteration(result)
+        iterates = not raw and isIteration(result)
         return (Status.ITERATOR if iterates else RAN), result
 
     def _failed(
         self, failure: Any, start: float, callTuple: tuple[Any, Any, Any]
     ) -> StatusResult:
-        """
-        Make a pair of a failure.
-
-        @param failure: The failure.
-
-        @param start: When the call began.
-
-        @param callTuple: The call that has failed.
-
-        @return: The pair.
-        """
         self._note(start)
         call = callText(*callTuple)
         text = failureText(failure, call)
@@ -218,25 +191,22 @@ class CallRunner:
         return Status.ERROR, ErrorText(text, error, kept)
 
     def _note(self, start: float) -> None:
-        """
-        Note how long a call took, if that's wanted.
-
-        @param start: When it began.
-        """
         if self.callStats:
             self.callTimes.append(perf_counter() - start)
 
 
+def _withoutOurFrame(error: BaseException) -> None:
+    """
+    Have an exception's traceback begin in the user's code, and not keep our frame.
+    """
+    try:
+        if error.__traceback__ is not None and error.__traceback__.tb_next:
+            error.__traceback__ = error.__traceback__.tb_next
+    except BaseException:  # noqa: BLE001 - it may be a property of the user's
+        pass
+
+
 def _raised(error: BaseException, callTuple: tuple[Any, Any, Any]) -> StatusResult:
-    """
-    Make a pair of an exception.
-
-    @param error: The exception.
-
-    @param callTuple: The call that raised it.
-
-    @return: The pair.
-    """
     call = callText(*callTuple)
     text = errorText(error, call)
     return Status.ERROR, ErrorText(text, _carried(error, call))
@@ -246,14 +216,8 @@ def _carried(error: BaseException, call: str) -> BaseException:
     """
     Get an exception that can be raised wherever somebody waits for the call.
 
-    C{StopIteration} can't: in a generator or coroutine it would mean something else.
-
-    @param error: The exception.
-
-    @param call: Text about the call that raised it.
-
-    @return: The exception, or in place of C{StopIteration} a C{RuntimeError} with it
-        as the cause.
+    C{StopIteration} can't: in a generator or coroutine it would mean something else. So
+    a C{RuntimeError} carries it as the cause.
     """
     if not isinstance(error, StopIteration):
         return error
