@@ -5,8 +5,8 @@ The worker in the reactor's own thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
-from functools import partial
+from collections.abc import Hashable, Iterable
+from contextvars import Context
 from inspect import iscoroutine
 from typing import Any
 
@@ -17,21 +17,22 @@ from zope.interface import implementer
 from ._child.calls import isIteration
 from ._child.describe import PLAIN, callText, failureText
 from ._child.status import RAN, ErrorText, Status
-from ._support.checks import seriesList
 from ._support.log import log
+from ._support.oneshot import OneShot
 from .errors import WorkerError
-from .interfaces import ICancellingWorker, IPrompt, ITask, IWorker
+from .interfaces import ICancellingWorker, ITask, IWorker
 from .iteration import Deferator, IterationProducer
 from .tasks._task import forWorker
+from .tasks._workerbase import WorkerBase
 
 __all__ = ["AsyncWorker"]
 
 
-@implementer(IWorker, IPrompt, ICancellingWorker)
-class AsyncWorker:
+@implementer(IWorker, ICancellingWorker)
+class AsyncWorker(WorkerBase):
     """
     Runs one task at a time in the reactor's thread. The callable may return a
-    Deferred.
+    Deferred, or be a coroutine function.
 
     @ivar cQualified: The series C{'async'} and C{'local'}.
 
@@ -40,159 +41,110 @@ class AsyncWorker:
     @ivar raw: Whether iterators come back as they are.
     """
 
+    # _task is the one that runs, _inner the Deferred that its callable has returned.
+    # Tasks that come meanwhile, updates, are in _waiting, each with the Deferred that
+    # run has returned. _dropped is a task whose result nobody wants any longer.
+
     cQualified: list[Hashable] = ["async", "local"]  # noqa: RUF012 - IWorker has it so
 
     def __init__(self, series: Iterable[Hashable] = (), raw: bool = False) -> None:
         """
-        Make a worker.
-
         @param series: Series that it's qualified for besides those of its class.
 
         @param raw: C{True} for iterators to come back as they are.
         """
-        self.iQualified = seriesList(series)
-        self.raw = raw
-        self.ID: int | None = None
-        self.hired = False
-        self.assignments: dict[Hashable, list[Deferred[Any]]] = {}
+        super().__init__(series, raw)
         self._task: ITask | None = None
-        # Its result isn't wanted any longer.
+        self._inner: Deferred[Any] | None = None
         self._dropped: ITask | None = None
-        self._running: Deferred[Any] | None = None
-        self._line: deque[tuple[ITask, Callable[[], object]]] = deque()
-        self._going = False
-        self._idle: list[Deferred[None]] = []
-
-    def setResignator(self, callableObject: Any) -> None:
-        """
-        Implement L{IWorker.setResignator}. There's nothing that it would resign for.
-
-        @param callableObject: The callable.
-        """
+        self._waiting: deque[tuple[ITask, Deferred[None]]] = deque()
+        self._idle: OneShot[None] | None = None
+        self._isLooping = False
 
     def run(self, task: ITask) -> Deferred[None]:
-        """
-        Implement L{IWorker.run}. A task that comes while another runs waits for it.
-
-        @param task: The task.
-
-        @return: A Deferred that fires with C{None} when it has been run.
-        """
-        d: Deferred[None] = Deferred()
-        self.runThen(task, partial(d.callback, None))
-        return d
-
-    def runThen(self, task: ITask, ready: Callable[[], object]) -> None:
-        """
-        Implement L{IPrompt.runThen}.
-
-        @param task: The task.
-
-        @param ready: Called when it has been run.
-        """
         if self._task is None:
-            self._start(task, ready)
-        else:
-            self._line.append((task, ready))
+            return self._start(task)
+        ready: Deferred[None] = Deferred()
+        self._waiting.append((task, ready))
+        return ready
 
     def stop(self) -> Deferred[None]:
-        """
-        Implement L{IWorker.stop}.
-
-        @return: A Deferred that fires with C{None} when all tasks have been run.
-        """
         if self._task is None:
-            return succeed(None)
-        d: Deferred[None] = Deferred()
-        self._idle.append(d)
-        return d
+            return self._resignAfter(succeed(None))
+        if self._idle is None:
+            self._idle = OneShot()
+        return self._resignAfter(self._idle.wait())
 
     def crash(self) -> list[ITask]:
-        """
-        Implement L{IWorker.crash}.
-
-        @return: The tasks that have no result.
-        """
-        tasks = [task for task, _ in self._line]
-        self._line.clear()
-        task, running = self._task, self._running
+        tasks = [task for task, _ in self._waiting]
+        self._waiting.clear()
+        task, inner = self._task, self._inner
         if task is not None:
             tasks.insert(0, task)
-        self._task = self._running = None
+        self._task = self._inner = None
         self._dropped = task
-        if running is not None:
-            _cancel(running)
-        self._haveStopped()
+        if inner is not None:
+            _cancel(inner)
+        self._becameIdle()
         return tasks
 
     def cancelTask(self, task: ITask) -> None:
-        """
-        Implement L{ICancellingWorker.cancelTask}: cancel the Deferred that the callable
-        has returned.
-
-        @param task: The task.
-        """
         if task is self._task:
             self._dropped = task
-            if self._running is not None:
-                _cancel(self._running)
+            if self._inner is not None:
+                _cancel(self._inner)
             return
-        for entry in self._line:
+        for entry in self._waiting:
             if entry[0] is task:
-                self._line.remove(entry)
-                entry[1]()
+                self._waiting.remove(entry)
+                entry[1].callback(None)
                 return
 
-    def _start(self, task: ITask, ready: Callable[[], object]) -> None:
+    def _start(self, task: ITask) -> Deferred[None]:
         """
-        Run a task.
-
-        @param task: The task.
-
-        @param ready: Called when it has been run.
+        Run a task. Returns a Deferred that fires when it has been run.
         """
         self._task = task
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
+        context = Context() if task.context is None else task.context
         try:
-            result = f(*args, **kw)
+            result = context.run(f, *args, **kw)
+            if iscoroutine(result):
+                result = context.run(Deferred.fromCoroutine, result)
         except BaseException:  # noqa: BLE001 - the callable is the user's
             self._raised(Failure(), task)
         else:
-            if type(result) in PLAIN:
+            if type(result) in PLAIN:  # Saves 0.7 us for most results.
                 if task is not self._dropped:
                     task.callback((RAN, result))
-                self._next(None, task, ready)
-                return
-            if iscoroutine(result):
-                result = Deferred.fromCoroutine(result)
-            if isinstance(result, Deferred):
-                if task is self._dropped:
-                    # It was cancelled by its own callable.
-                    _cancel(result)
-                elif task is self._task:
-                    self._running = result
-                result.addCallbacks(
-                    self._ran,
-                    self._raised,
-                    callbackArgs=(task, raw, consumer),
-                    errbackArgs=(task,),
-                )
-                result.addBoth(self._next, task, ready)
-                return
-            self._ran(result, task, raw, consumer)
-        self._next(None, task, ready)
+            elif isinstance(result, Deferred):
+                return self._await(result, task, raw, consumer)
+            else:
+                self._ran(result, task, raw, consumer)
+        self._ended(None, task)
+        return succeed(None)
+
+    def _await(
+        self, inner: Deferred[Any], task: ITask, raw: bool, consumer: Any
+    ) -> Deferred[None]:
+        """
+        Wait for what the callable has returned.
+        """
+        if task is self._dropped:
+            _cancel(inner)  # It was cancelled by its own callable.
+        elif task is self._task:
+            self._inner = inner
+        inner.addCallbacks(
+            self._ran,
+            self._raised,
+            callbackArgs=(task, raw, consumer),
+            errbackArgs=(task,),
+        )
+        return inner.addBoth(self._ended, task)
 
     def _ran(self, result: Any, task: ITask, raw: bool, consumer: Any) -> None:
         """
-        Hand back what the callable has returned.
-
-        @param result: It.
-
-        @param task: The task.
-
-        @param raw: Whether iterators are handed back as they are.
-
-        @param consumer: The consumer of iterations, or C{None}.
+        Give the task what the callable has returned.
         """
         if task is self._dropped:
             return
@@ -213,25 +165,12 @@ class AsyncWorker:
 
     def _peeked(self, more: object, task: ITask, deferator: Deferator) -> None:
         """
-        Hand back an iteration, of which it's known now whether it's an empty one.
-
-        @param more: Whether there's an item, or that the iterator has failed, which
-            whoever iterates will hear.
-
-        @param task: The task.
-
-        @param deferator: The iteration.
+        Give the task an iteration, of which it's known now whether it's an empty one.
+        If it has failed, whoever iterates will hear of that.
         """
         task.callback((Status.ITERATOR, deferator if more else []))
 
     def _raised(self, failure: Failure, task: ITask) -> None:
-        """
-        Hand back the failure of the callable.
-
-        @param failure: The failure.
-
-        @param task: The task.
-        """
         if task is self._dropped:
             return
         error = failure.value
@@ -245,49 +184,34 @@ class AsyncWorker:
         carrier.__cause__ = error
         task.callback((Status.ERROR, ErrorText(text, carrier)))
 
-    def _next(self, _: object, task: ITask, ready: Callable[[], object]) -> None:
+    def _ended(self, _: object, task: ITask) -> None:
         """
-        Run the next task, if there is one.
-
-        @param _: Nothing.
-
-        @param task: The task that has been run.
-
-        @param ready: Called to tell so.
+        Go on after a task has been run, or crashed while it was.
         """
-        if self._task is task:
-            self._task = self._running = None
-            if self._line or self._idle:
-                self._goOn()
-        ready()
-
-    def _goOn(self) -> None:
-        """
-        Run the tasks in line, from a loop, until one takes time.
-        """
-        if self._going:
+        if task is self._dropped:
+            self._dropped = None
+        if self._task is not task:
             return
-        self._going = True
-        while self._line and self._task is None:
-            self._start(*self._line.popleft())
-        self._going = False
+        self._task = self._inner = None
+        if self._isLooping:
+            return
+        self._isLooping = True
+        while self._waiting and self._task is None:
+            waiting, ready = self._waiting.popleft()
+            self._start(waiting).chainDeferred(ready)
+        self._isLooping = False
         if self._task is None:
-            self._haveStopped()
+            self._becameIdle()
 
-    def _haveStopped(self) -> None:
-        """
-        Tell those who wait that no task is left.
-        """
-        idle, self._idle = self._idle, []
-        for d in idle:
-            d.callback(None)
+    def _becameIdle(self) -> None:
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            idle.fire(None)
 
 
 def _cancel(d: Deferred[Any]) -> None:
     """
     Cancel what a callable has returned.
-
-    @param d: It.
     """
     try:
         d.cancel()

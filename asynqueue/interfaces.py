@@ -5,6 +5,7 @@ The interfaces by which workers of any kind are plugged in.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextvars import Context
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -33,12 +34,36 @@ class ITask(Interface):
     )
     series: Hashable = Attribute("The series the task was queued in.")
     timeout: float | None = Attribute("Seconds that the task may run, or C{None}.")
+    context: Context | None = Attribute(
+        "The caller's context variables, for the callable to be run in. C{None} if"
+        " there are none."
+    )
+    direct: bool = Attribute(
+        "Whether the task is for this worker alone, as an update is: no other runs it."
+    )
+    d: Deferred[Any] = Attribute(
+        "The Deferred of the result. Firing it with a status and a result, or with a"
+        " failure, is the same as L{callback} and L{errback}. Callbacks that a worker"
+        " adds see the result of the call, and must return it."
+    )
 
-    def callback(statusResult: tuple[bytes, Any]) -> None:
+    def startTimer() -> None:
+        """
+        Start the clock of the time limit from the beginning. That has been done when
+        the worker is given the task; a worker in which it has to wait first stops it,
+        and starts it again when the task's turn comes.
+        """
+
+    def stopTimer() -> None:
+        """
+        Stop the clock of the time limit.
+        """
+
+    def callback(result: tuple[bytes, Any]) -> None:
         """
         Give the task its result. All but the first are ignored.
 
-        @param statusResult: A status byte (L{Status<asynqueue._child.status.Status>} or
+        @param result: A status byte (L{Status<asynqueue._child.status.Status>} or
             plain C{bytes}) and the result that goes with it.
         """
 
@@ -51,13 +76,6 @@ class ITask(Interface):
 
 
 def _qualificationsAreLists(worker: Any) -> None:
-    """
-    Check that both lists of qualifications exist and are lists.
-
-    @param worker: A worker.
-
-    @raise InvariantError: If they aren't.
-    """
     for name in ("cQualified", "iQualified"):
         value = getattr(worker, name, None)
         if not isinstance(value, list):

@@ -111,16 +111,34 @@ class AssignmentFactoryTests(SynchronousTestCase):
     def add(self, *args: Any, **kw: Any) -> Task:
         """
         Add a task.
-
-        @param args: See L{task}.
-
-        @param kw: See there.
-
-        @return: The task.
         """
         job = task(same, *args, **kw)
-        self.factory.add(job)
+        self.factory.new(job)
         return job
+
+    def request(self, worker: MemoryWorker | AsyncWorker, series: list[Any]) -> None:
+        """
+        Have a worker request tasks of several series, as when it's hired.
+        """
+
+        def requestAll() -> None:
+            for each in series:
+                self.factory.request(worker, each)
+
+        self.factory.batch(requestAll)
+
+    def inLine(self, worker: MemoryWorker | AsyncWorker) -> dict[Any, Any]:
+        """
+        The requests of a worker that stand in line, by what the factory has, which is
+        what the worker shows.
+        """
+        shown = {series: ds for series, ds in worker.assignments.items() if ds}
+        known = {
+            series: [d for d, state in ds.items() if state.worker is worker]
+            for series, ds in self.factory.requests.items()
+        }
+        self.assertEqual(shown, {series: ds for series, ds in known.items() if ds})
+        return shown
 
     def test_request(self) -> None:
         """
@@ -128,7 +146,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         """
         self.factory.request(self.worker, "x")
         self.factory.request(self.worker, "y")
-        self.assertEqual(list(self.worker.assignments), ["x", "y"])
+        self.assertEqual(list(self.inLine(self.worker)), ["x", "y"])
         for mine in self.worker.assignments.values():
             self.assertEqual(len(mine), 1)
             self.assertIsInstance(mine[0], Deferred)
@@ -149,7 +167,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         worker: Any = MemoryWorker()
         del worker.assignments
         self.factory.request(worker, "x")
-        self.assertEqual(list(worker.assignments), ["x"])
+        self.assertEqual(list(self.inLine(worker)), ["x"])
 
     def test_filled(self) -> None:
         """
@@ -216,43 +234,139 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.factory.request(self.worker, "x")
         old = self.worker.assignments["x"][0]
         self.add(series="x")
-        self.assertEqual(self.worker.assignments, {})
+        self.assertEqual(self.inLine(self.worker), {})
         self.worker.complete(ready=False)
-        self.assertEqual(self.worker.assignments, {})
+        self.assertEqual(self.inLine(self.worker), {})
         self.worker.ready()
-        self.assertEqual(list(self.worker.assignments), ["x"])
+        self.assertEqual(list(self.inLine(self.worker)), ["x"])
         self.assertIsNot(self.worker.assignments["x"][0], old)
-
-    def test_requestIsAList(self) -> None:
-        """
-        A request is a list of one Deferred, the same whichever way it's looked at.
-        """
-        self.factory.requestAll(self.worker, ["x", "y"])
-        request = self.worker.assignments["x"]
-        self.assertIsInstance(request, list)
-        self.assertTrue(request)
-        [d] = request
-        self.assertIs(request[0], d)
-        self.assertIs(self.worker.assignments["y"][-1], d)
-        self.assertIn(d, request)
-        self.assertEqual([*request], [d])
 
     def test_doneAtOnce(self) -> None:
         """
-        A worker that is done at once with a task asks for the next. Its request fires
-        with each task if anybody has looked at it.
+        A worker that is done at once with a task requests the next. Each task fires a
+        request of its own.
         """
         worker = AsyncWorker()
-        self.factory.request(worker, "x")
-        self.assertEqual(self.successResultOf(self.add(1, series="x").d)[1], 1)
-        request = worker.assignments["x"][0]
-        self.assertNoResult(request)
-        job = self.add(2, series="x")
-        assignment = self.successResultOf(request)
-        self.assertIs(assignment.task, job)
-        self.assertIs(self.successResultOf(assignment.d), worker)
-        self.assertNoResult(worker.assignments["x"][0])
-        self.assertEqual(self.successResultOf(self.add(3, series="x").d)[1], 3)
+        self.request(worker, [None, "x"])
+        other = worker.assignments[None][0]
+        for n in range(3):
+            request = worker.assignments["x"][0]
+            self.assertNoResult(request)
+            job = self.add(n, series="x")
+            assignment: Any = self.successResultOf(request)
+            self.assertIs(assignment.task, job)
+            self.assertIs(self.successResultOf(assignment.d), worker)
+            self.assertEqual(self.successResultOf(job.d)[1], n)
+        self.assertEqual(list(self.inLine(worker)), [None, "x"])
+        self.assertIs(worker.assignments[None][0], other)
+
+    def test_fireWithAssignment(self) -> None:
+        """
+        Firing a request with an assignment has the worker accept it, and request again
+        when it's ready.
+        """
+        self.request(self.worker, ["x", "y"])
+        job = task(series="elsewhere")
+        self.worker.assignments["x"][0].callback(Assignment(job))
+        self.assertEqual(self.worker.running, [job])
+        self.assertEqual(self.inLine(self.worker), {})
+        self.worker.complete()
+        self.assertEqual(sorted(self.inLine(self.worker)), ["x", "y"])
+
+    def withdraw(self, how: Any) -> None:
+        """
+        Withdraw one of a worker's requests, and see what becomes of it and of tasks.
+        """
+        other = MemoryWorker()
+        self.request(self.worker, ["x", "y"])
+        how(self.worker.assignments["x"][0])
+        self.assertEqual(list(self.inLine(self.worker)), ["y"])
+        waiting = self.add(series="x")
+        self.assertEqual(self.worker.running, [])
+        self.factory.request(other, "x")
+        self.assertEqual(other.running, [waiting])
+        later = self.add(series="x")
+        self.clock.advance(0)
+        self.assertEqual(self.worker.running, [later])
+        self.worker.complete()
+        self.assertEqual(sorted(self.inLine(self.worker)), ["x", "y"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_cancelRequest(self) -> None:
+        """
+        Cancelling a request withdraws it. The worker, which is still employed, requests
+        again in the reactor's next turn.
+        """
+        self.withdraw(lambda request: request.cancel())
+
+    def test_fireWithNothing(self) -> None:
+        """
+        So does firing it with C{None}, a fake assignment.
+        """
+        self.withdraw(lambda request: request.callback(None))
+
+    def test_withdrawWhileBusy(self) -> None:
+        """
+        A request that is withdrawn while its worker is busy is replaced by another when
+        the worker is ready.
+        """
+        self.request(self.worker, ["x", "y"])
+        request = self.worker.assignments["y"][0]
+        self.add(series="x")
+        request.cancel()
+        self.clock.advance(0)
+        self.assertEqual(self.inLine(self.worker), {})
+        self.worker.complete()
+        self.assertEqual(sorted(self.inLine(self.worker)), ["x", "y"])
+        self.assertIsNot(self.worker.assignments["y"][0], request)
+
+    def test_withdrawThenLetGo(self) -> None:
+        """
+        A worker that is let go after one of its requests was withdrawn doesn't request
+        again.
+        """
+        self.factory.request(self.worker, "x")
+        self.worker.assignments["x"][0].cancel()
+        self.factory.cancelRequests(self.worker)
+        self.add(series="x")
+        self.clock.advance(0)
+        self.assertEqual(self.worker.running, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_publicDictChanged(self) -> None:
+        """
+        What others do to a worker's public dict changes nothing.
+        """
+        other = MemoryWorker()
+        self.request(self.worker, [None, "x"])
+        self.factory.request(other, None)
+        self.worker.assignments.clear()
+        self.factory.cancelRequests(self.worker)
+        job = self.add()
+        self.assertEqual((self.worker.running, other.running), ([], [job]))
+        other.assignments = {}
+        other.complete()
+        job = self.add()
+        self.assertEqual(other.running, [job])
+
+    def test_subclassSeesRequests(self) -> None:
+        """
+        A subclass that overrides C{request} sees a request for each task.
+        """
+        seen: list[Any] = []
+
+        class Seeing(AssignmentFactory):
+            def request(self, worker: Any, series: Any) -> None:
+                seen.append(series)
+                super().request(worker, series)
+
+        self.factory = Seeing(reactor=self.clock)
+        self.factory.request(self.worker, "x")
+        jobs = [self.add(n, series="x") for n in range(3)]
+        for _ in jobs:
+            self.worker.complete()
+        self.assertEqual(self.worker.accepted, jobs)
+        self.assertEqual(seen, ["x"] * 4)
 
     def test_takeTurns(self) -> None:
         """
@@ -265,20 +379,19 @@ class AssignmentFactoryTests(SynchronousTestCase):
                 super().__init__()
                 self.number = number
 
-            def runThen(self, task: Any, ready: Any) -> None:
+            def run(self, task: Any) -> Any:
                 ran.append(self.number)
-                super().runThen(task, ready)
+                return super().run(task)
 
         for number in range(3):
-            self.factory.requestAll(Named(number), [None, "x"])
+            self.request(Named(number), [None, "x"])
         for series in (None, "x", "x", None, "x"):
             self.add(series=series)
         self.assertEqual(ran, [0, 1, 2, 0, 1])
 
     def test_ownRun(self) -> None:
         """
-        A subclass of a prompt worker that has a C{run} of its own is asked for that,
-        also if it leaves most to the worker's.
+        A subclass that has a C{run} of its own sees every task.
         """
         ran: list[Any] = []
 
@@ -303,8 +416,8 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.factory.request(other, "y")
         request = self.worker.assignments["x"][0]
         self.factory.cancelRequests(self.worker)
-        self.assertEqual(self.worker.assignments, {})
-        self.assertNoResult(request)
+        self.assertEqual(self.inLine(self.worker), {})
+        self.assertIsNone(self.successResultOf(request))
         self.add(series="x")
         job = self.add(series="y")
         self.assertEqual(self.worker.running, [])
@@ -320,7 +433,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.worker.complete()
         self.add()
         self.assertEqual(self.worker.running, [])
-        self.assertEqual(self.worker.assignments, {})
+        self.assertEqual(self.inLine(self.worker), {})
 
     def test_cancelRequestsOfUnknown(self) -> None:
         """
@@ -346,7 +459,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         """
         other = MemoryWorker()
         for worker in (self.worker, other):
-            self.factory.requestAll(worker, [None, "x"])
+            self.request(worker, [None, "x"])
         first, second = self.add(series="x"), self.add()
         self.assertEqual(self.worker.running, [first])
         self.assertEqual(other.running, [second])
@@ -356,7 +469,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         A worker is given as many tasks as its capacity, and no more.
         """
         worker = MemoryWorker(capacity=3)
-        self.factory.requestAll(worker, [None, "x"])
+        self.request(worker, [None, "x"])
         for n in range(5):
             self.add(n, series=(None, "x")[n % 2])
         self.assertEqual(ids(worker), [0, 1, 2])
@@ -384,11 +497,12 @@ class AssignmentFactoryTests(SynchronousTestCase):
         workers = [MemoryWorker(capacity=4), MemoryWorker(capacity=4)]
         for n in range(4):
             self.add(n)
-        self.factory._busy = True  # As if both became ready in one hand-out.
-        for worker in workers:
-            self.factory.request(worker, None)
-        self.factory._busy = False
-        self.factory._handOut()
+
+        def requestAll() -> None:
+            for worker in workers:
+                self.factory.request(worker, None)
+
+        self.factory.batch(requestAll)
         self.assertEqual([ids(worker) for worker in workers], [[0, 2], [1, 3]])
 
     def test_lowestOfAllSeries(self) -> None:
@@ -399,7 +513,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.add(1, series="y", priority=1)
         self.add(2, priority=2)
         self.add(3, series="z", priority=0)
-        self.factory.requestAll(self.worker, [None, "x", "y"])
+        self.request(self.worker, [None, "x", "y"])
         order = []
         while self.worker.running:
             order += ids(self.worker)
@@ -423,7 +537,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
 
         first = task(series="first")
         first.d.addCallback(addThree)
-        self.factory.add(first)
+        self.factory.new(first)
         self.assertEqual([ids(worker) for worker in idle], [[0], [1], [2]])
 
     def test_burstOfSeries(self) -> None:
@@ -433,7 +547,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         """
         both, one, runner = MemoryWorker(), MemoryWorker(), AsyncWorker()
         self.factory.request(runner, "first")
-        self.factory.requestAll(both, ["x", "y"])
+        self.request(both, ["x", "y"])
         self.factory.request(one, "x")
 
         def add(_: Any) -> None:
@@ -442,7 +556,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
 
         first = task(series="first")
         first.d.addCallback(add)
-        self.factory.add(first)
+        self.factory.new(first)
         self.assertEqual((ids(both), ids(one)), (["y"], ["x"]))
 
     def test_workerLeavesDuringBurst(self) -> None:
@@ -461,7 +575,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
 
         first = task(series="first")
         first.d.addCallback(addAndDismiss)
-        self.factory.add(first)
+        self.factory.new(first)
         self.assertEqual((ids(leaving), ids(staying)), ([], [1]))
 
     def test_runRaises(self) -> None:
@@ -500,7 +614,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.add()
         worker.answer.errback(ValueError("no"))
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
-        self.assertEqual(list(worker.assignments), [None])
+        self.assertEqual(list(self.inLine(worker)), [None])
 
     def test_stretches(self) -> None:
         """
@@ -514,10 +628,10 @@ class AssignmentFactoryTests(SynchronousTestCase):
             done.append(self.clock.rightNow)
 
         for _ in range(20):
-            self.factory.add(task(work))
+            self.factory.new(task(work))
         self.factory.request(AsyncWorker(), None)
         self.assertEqual(len(done), 4)
-        self.factory.add(task(work))
+        self.factory.new(task(work))
         self.assertEqual(len(done), 4)
         turns = 1
         while len(done) < 21:
@@ -537,7 +651,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
             done.append(n)
 
         for n in range(3):
-            self.factory.add(task(work, n))
+            self.factory.new(task(work, n))
         self.factory.request(AsyncWorker(), None)
         self.assertEqual(done, [0])
         turn(self.clock)
@@ -552,7 +666,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
             self.clock.rightNow += 1
 
         for _ in range(3):
-            self.factory.add(task(work))
+            self.factory.new(task(work))
         self.factory.request(AsyncWorker(), None)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.factory.stop()
@@ -566,7 +680,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.factory.request(self.worker, None)
         jobs = [self.add(n) for n in range(4)]
         self.assertEqual(
-            self.factory.withdrawTasks(lambda job: job is not jobs[2]),
+            self.factory.backlog.remove(lambda job: job is not jobs[2]),
             [jobs[1], jobs[3]],
         )
         self.worker.complete()
@@ -583,13 +697,13 @@ class AssignmentFactoryTests(SynchronousTestCase):
         direct = task()
         self.factory.runDirectly(self.worker, direct)
         self.assertEqual(self.worker.running, [direct])
-        self.assertEqual(self.worker.assignments, {})
+        self.assertEqual(self.inLine(self.worker), {})
         job = self.add()
         self.assertEqual(other.running, [job])
         self.factory.runDirectly(other, task())
         self.assertEqual(len(other.running), 2)
         self.worker.complete()
-        self.assertEqual(list(self.worker.assignments), [None])
+        self.assertEqual(list(self.inLine(self.worker)), [None])
 
     def test_together(self) -> None:
         """

@@ -15,7 +15,7 @@ from zope.interface.verify import verifyClass, verifyObject
 from asynqueue._asyncworker import AsyncWorker
 from asynqueue._child.status import Status
 from asynqueue.errors import WorkerError
-from asynqueue.interfaces import ICancellingWorker, IPrompt, IWorker
+from asynqueue.interfaces import ICancellingWorker, IWorker
 from asynqueue.iteration import Deferator, IterationProducer
 from asynqueue.tasks._task import Task
 from asynqueue.testing import RecordingConsumer
@@ -112,7 +112,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         """
         It's a worker that can cancel tasks.
         """
-        for interface in (IWorker, IPrompt, ICancellingWorker):
+        for interface in (IWorker, ICancellingWorker):
             verifyClass(interface, AsyncWorker)
             verifyObject(interface, self.worker)
         IWorker.validateInvariants(self.worker)

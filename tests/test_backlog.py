@@ -10,6 +10,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
+from asynqueue.tasks import Assignment
 from asynqueue.tasks._backlog import Backlog
 from asynqueue.tasks._task import Task
 
@@ -42,6 +43,15 @@ class BacklogTests(SynchronousTestCase):
             self.backlog.put(job)
         return jobs
 
+    def pop(self, *series: Any) -> Task | None:
+        """
+        Take out the first task of some series, by default of C{None}.
+        """
+        job = self.backlog.firstOf(dict.fromkeys(series or (None,)))
+        if job is not None:
+            self.backlog.pop(job)
+        return job
+
     def popAll(self, *series: Any) -> list[Task]:
         """
         Take out all tasks of some series.
@@ -50,8 +60,8 @@ class BacklogTests(SynchronousTestCase):
 
         @return: The tasks.
         """
-        jobs = []
-        while (job := self.backlog.pop(series or (None,))) is not None:
+        jobs: list[Task] = []
+        while (job := self.pop(*series)) is not None:
             jobs.append(job)
         return jobs
 
@@ -69,9 +79,8 @@ class BacklogTests(SynchronousTestCase):
         """
         There's nothing in a new one.
         """
-        self.assertIsNone(self.backlog.pop([None]))
-        self.assertEqual((len(self.backlog), self.backlog.sizes()), (0, {}))
-        self.assertEqual(self.backlog.waiting(), [])
+        self.assertIsNone(self.pop())
+        self.assertEqual((self.backlog.size, self.backlog.series()), (0, []))
 
     def test_order(self) -> None:
         """
@@ -86,8 +95,8 @@ class BacklogTests(SynchronousTestCase):
         the first.
         """
         first, second = self.put(1, 1)
-        self.backlog.pop([None])
-        again = first.again()
+        self.pop()
+        again = first.nextAttempt()
         self.backlog.put(again)
         self.assertEqual(self.popAll(), [again, second])
 
@@ -105,7 +114,7 @@ class BacklogTests(SynchronousTestCase):
             elif action < 0.9:
                 series = rng.choice([["a"], ["b"], ["a", "b"], ["c", "b"]])
                 wanted = [job for job in model if job.series in series]
-                job = self.backlog.pop(series)
+                job = self.pop(*series)
                 self.assertIs(job, min(wanted) if wanted else None)
                 if job is not None:
                     model.remove(job)
@@ -113,7 +122,7 @@ class BacklogTests(SynchronousTestCase):
                 job = rng.choice(model)
                 model.remove(job)
                 self.cancel([job])
-            self.assertEqual(len(self.backlog), len(model))
+            self.assertEqual(self.backlog.size, len(model))
         self.assertEqual(self.popAll("a", "b"), sorted(model))
 
     def test_series(self) -> None:
@@ -121,33 +130,32 @@ class BacklogTests(SynchronousTestCase):
         Only tasks of the series that are asked for come out, the first among them.
         """
         a, b, _ = (self.put(p, series=s)[0] for p, s in ((2, "a"), (1, "b"), (0, "c")))
-        self.assertIs(self.backlog.pop(["a", "b"]), b)
-        self.assertIs(self.backlog.pop(["a", "b"]), a)
-        self.assertIsNone(self.backlog.pop(["a", "b"]))
-        self.assertEqual(len(self.backlog), 1)
+        self.assertIs(self.pop("a", "b"), b)
+        self.assertIs(self.pop("a", "b"), a)
+        self.assertIsNone(self.pop("a", "b"))
+        self.assertEqual(self.backlog.size, 1)
 
-    def test_holder(self) -> None:
+    def test_owner(self) -> None:
         """
-        The backlog is the holder of its tasks, until they come out.
+        The backlog is the owner of its tasks, until they come out.
         """
         job = self.put(1)[0]
-        self.assertIs(job.holder, self.backlog)
-        self.backlog.pop([None])
-        self.assertIsNone(job.holder)
+        self.assertIs(job.owner, self.backlog)
+        self.pop()
+        self.assertIsNone(job.owner)
 
-    def test_sizes(self) -> None:
+    def test_seriesThatWait(self) -> None:
         """
-        The tasks of each series can be counted, without those that were cancelled.
+        The series can be told that any task waits of, and which that is, without those
+        that were cancelled.
         """
         self.put(1, 2, 0, series="a")
         self.cancel(self.put(1, series="b"))
-        self.cancel(self.put(1, 2, series="c")[:1])
-        self.assertEqual(self.backlog.sizes(), {"a": 3, "c": 1})
-        self.assertEqual(self.backlog.waiting(), ["a", "c"])
-        self.assertEqual(
-            [self.backlog.waits(series) for series in "abcd"],
-            [True, False, True, False],
-        )
+        cancelled, waiting = self.put(1, 2, series="c")
+        self.cancel([cancelled])
+        self.assertEqual(self.backlog.series(), ["a", "c"])
+        self.assertIs(self.backlog.first("c"), waiting)
+        self.assertIsNone(self.backlog.first("b"))
 
     def test_cancelled(self) -> None:
         """
@@ -155,7 +163,7 @@ class BacklogTests(SynchronousTestCase):
         """
         jobs = self.put(1, 2, 3)
         self.cancel([jobs[0], jobs[1]])
-        self.assertEqual(len(self.backlog), 1)
+        self.assertEqual(self.backlog.size, 1)
         self.assertEqual(self.popAll(), [jobs[2]])
 
     def test_cancelledAreFreed(self) -> None:
@@ -166,8 +174,8 @@ class BacklogTests(SynchronousTestCase):
         jobs = self.put(*range(1000))
         self.put(*range(500, 600), series="other")
         self.cancel(jobs)
-        lane = self.backlog._lanes[None]
-        self.assertLess(len(lane.tasks()), 200)
+        queue = self.backlog._queues[None]
+        self.assertLess(len(queue.tasks()), 200)
         self.assertEqual(self.popAll(), first)
 
     def test_lateResult(self) -> None:
@@ -176,9 +184,9 @@ class BacklogTests(SynchronousTestCase):
         """
         first, second = self.put(1, 2)
         first.callback((b"r", None))
-        self.assertEqual(len(self.backlog), 1)
+        self.assertEqual(self.backlog.size, 1)
         self.assertEqual(self.popAll(), [second])
-        self.assertEqual(len(self.backlog), 0)
+        self.assertEqual(self.backlog.size, 0)
 
     def test_remove(self) -> None:
         """
@@ -188,8 +196,8 @@ class BacklogTests(SynchronousTestCase):
         jobs = self.put(*range(10), 0)
         removed = self.backlog.remove(lambda job: job.priority % 2 == 0)
         self.assertEqual(removed, [jobs[n] for n in (0, 10, 2, 4, 6, 8)])
-        self.assertEqual({job.holder for job in removed}, {None})
-        self.assertEqual(len(self.backlog), 5)
+        self.assertEqual({job.owner for job in removed}, {None})
+        self.assertEqual(self.backlog.size, 5)
         self.assertEqual(self.popAll(), jobs[1:10:2])
 
     def test_removeAll(self) -> None:
@@ -199,14 +207,46 @@ class BacklogTests(SynchronousTestCase):
         a, b = self.put(1, series="a"), self.put(1, series="b")
         self.cancel(self.put(5, series="b"))
         self.assertEqual(self.backlog.remove(lambda job: True), a + b)
-        self.assertEqual((len(self.backlog), self.backlog.waiting()), (0, []))
+        self.assertEqual((self.backlog.size, self.backlog.series()), (0, []))
+
+    def test_accepterHears(self) -> None:
+        """
+        Who waits for a task to be accepted hears when it's cancelled or taken out.
+        """
+        jobs = self.put(1, 2)
+        for job in jobs:
+            job.assignment = Assignment(job)
+        accepted = [job.assignment.d for job in jobs]
+        self.cancel(jobs[:1])
+        self.backlog.remove(lambda job: True)
+        self.assertEqual([self.successResultOf(d) for d in accepted], [None, None])
+
+    def test_removedByOneAnother(self) -> None:
+        """
+        Tasks are counted once though taking out one leads to cancelling another.
+        """
+        first, second = self.put(1, 2)
+        first.assignment = Assignment(first)
+        first.assignment.d.addCallback(lambda _: second.d.cancel())
+        self.backlog.remove(lambda job: True)
+        self.failureResultOf(second.d, CancelledError)
+        self.assertEqual(self.backlog.size, 0)
+
+    def test_manySeries(self) -> None:
+        """
+        The first is found among few series of many, and among many of few.
+        """
+        jobs = [self.put(n, series=n)[0] for n in range(100)]
+        self.assertIs(self.backlog.firstOf({70: None, 30: None}), jobs[30])
+        self.backlog.remove(lambda job: job.series != 70)
+        self.assertIs(self.backlog.firstOf(dict.fromkeys(range(100))), jobs[70])
 
     def test_onShrink(self) -> None:
         """
         Who wants to know is told when tasks were cancelled or removed.
         """
         sizes: list[int] = []
-        self.backlog.onShrink = lambda: sizes.append(len(self.backlog))
+        self.backlog.onShrink = lambda: sizes.append(self.backlog.size)
         jobs = self.put(1, 2, 3)
         self.cancel(jobs[:1])
         self.backlog.remove(lambda job: job is jobs[1])
@@ -218,5 +258,5 @@ class BacklogTests(SynchronousTestCase):
         """
         job = task(series=[])
         self.assertRaises(TypeError, self.backlog.put, job)
-        self.assertIsNone(job.holder)
-        self.assertEqual(len(self.backlog), 0)
+        self.assertIsNone(job.owner)
+        self.assertEqual(self.backlog.size, 0)

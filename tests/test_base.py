@@ -360,7 +360,7 @@ class CallTests(QueueTestCase):
         """
         The caller's own dict of keywords isn't changed.
         """
-        kw = {"niceness": 5, "raw": True, "x": 1}
+        kw: dict[str, Any] = {"niceness": 5, "raw": True, "x": 1}
         d = self.q.call(received, **kw)
         self.worker.step()
         self.assertEqual(self.successResultOf(d), ((), {"x": 1}))
@@ -405,7 +405,6 @@ class CallTests(QueueTestCase):
             (ValueError, "niceness", 1.0),
             (TypeError, "series", []),
             (TypeError, "series", {}),
-            (ValueError, "timeout", 0),
             (ValueError, "timeout", -1),
             (ValueError, "timeout", "1"),
             (ValueError, "retries", -1),
@@ -764,8 +763,9 @@ class UpdateTests(QueueTestCase):
         can't be called, nor come after the shutdown.
         """
         bad: Any = []
+        consumer: Any = RecordingConsumer()
         with self.assertRaisesRegex(ValueError, "consumer"):
-            self.q.update(same, consumer=RecordingConsumer())
+            self.q.update(same, consumer=consumer)
         self.assertRaises(TypeError, self.q.update, same, series=bad)
         self.assertRaises(TypeError, self.q.update, bad)
         self.q.shutdown()

@@ -260,7 +260,7 @@ class CancelManyTests(QueueTestCase):
         self.worker.complete()
         self.successResultOf(self.running)
         first, second = (
-            self.q.call(same, n, series=s, timeout=1, retryDelay=10)
+            self.q.call(same, n, series=s, timeout=1, retries=1, retryDelay=10)
             for n, s in enumerate(("memory", "local"))
         )
         self.clock.advance(1)

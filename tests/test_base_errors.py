@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 
 from asynqueue._asyncworker import AsyncWorker
 from asynqueue._child.status import ErrorText
@@ -249,21 +250,60 @@ class PolicyTests(QueueTestCase):
 
     def test_verboseRaises(self) -> None:
         """
-        That is so also where the Deferred fails.
+        It alone has nothing logged: the Deferred fails.
         """
         with logged() as events:
             self.checkRaised(self.failing(verbose=True))
-        self.assertEqual(events[0]["call"], "fails()")
+        self.assertEqual(events, [])
 
-    def test_nothingKept(self) -> None:
+    def test_setLater(self) -> None:
         """
-        Nothing of calls that are done is kept, also when they're logged.
+        What was said when the queue was made can be said anew, and holds for results
+        from then on.
         """
-        q = TaskQueue(AsyncWorker(), reactor=self.reactor, verbose=True, spew=True)
-        with logged():
-            for n in range(50):
-                self.successResultOf(q.call(same, n))
-        self.assertEqual(q.info.pastInfo, {})
+        q = TaskQueue(AsyncWorker(), reactor=self.reactor)
+        self.assertIsNone(q.returnFailure)
+        q.returnFailure = True
+        self.failureResultOf(q.call(fails, 1), WorkerError)
+        q.returnFailure = None
+        q.warn = q.verbose = True
+        with logged() as events:
+            text = self.successResultOf(q.call(fails, 1))
+        self.assertIn(text, formatEvent(events[0]))
+        q.warn, q.spew = False, True
+        with logged() as events:
+            self.successResultOf(q.call(same, 1))
+        self.assertEqual(formatEvent(events[0]), "same(1) -> 1")
+        q.timeout = 5
+        self.assertEqual((q.timeout, q.q.timeout), (5, 5))
+        q.timeout = 0
+        self.assertIsNone(q.timeout)
+        self.assertEqual((q.warn, q.verbose, q.spew), (False, True, True))
+
+    def test_logLevel(self) -> None:
+        """
+        What is to be logged reaches handlers of the standard logger, whose level the
+        queue sets.
+        """
+        logger = logging.getLogger("asynqueue")
+        records: list[logging.LogRecord] = []
+
+        class Keep(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                records.append(record)
+
+        handler = Keep()
+        logger.addHandler(handler)
+        self.addCleanup(logger.removeHandler, handler)
+        self.addCleanup(logger.setLevel, logger.level)
+        logger.setLevel(logging.NOTSET)
+        q = TaskQueue(AsyncWorker(), reactor=self.reactor, spew=True)
+        self.successResultOf(q.call(same, 1))
+        self.assertEqual(
+            [(r.levelname, r.getMessage()) for r in records], [("INFO", "same(1) -> 1")]
+        )
+        TaskQueue(reactor=self.reactor, warn=True)
+        self.assertEqual(logger.level, logging.ERROR)
 
     def test_strangeArguments(self) -> None:
         """
@@ -353,21 +393,16 @@ class OtherFailureTests(QueueTestCase):
 
     def test_timeout(self) -> None:
         """
-        A call whose time is up fails under each policy as one that raised.
+        A call whose time is up fails with that under every policy: it's the queue that
+        says so, not the task.
         """
-        d = self.q.call(same, timeout=1, retries=0)
-        self.clock.advance(1)
-        self.failureResultOf(d, TimeoutError)
-        d = self.q.call(same, timeout=1, retries=0, returnFailure=True)
-        self.clock.advance(1)
-        failure = self.failureResultOf(d, WorkerError)
-        self.assertIsInstance(failure.value.__cause__, TimeoutError)
-        q = self.queue(MemoryWorker(), warn=True)
-        with logged() as events:
-            d = q.call(same, timeout=1, retries=0)
-            self.clock.advance(1)
-        self.assertIn("1 seconds", self.successResultOf(d))
-        self.assertEqual(len(events), 1)
+        for queue in ({}, {"warn": True}, {"returnFailure": True}):
+            q = self.queue(MemoryWorker(), **queue)
+            with logged() as events:
+                d = q.call(same, timeout=1)
+                self.clock.advance(1)
+            self.failureResultOf(d, TimeoutError)
+            self.assertEqual([e for e in events if e["log_level"].name == "error"], [])
 
     def test_lost(self) -> None:
         """

@@ -45,7 +45,7 @@ class FeedingTests(QueueTestCase):
         with self.assertRaisesRegex(QueueFull, r"maxQueued=2: wait for .*ready\(\)"):
             self.q.call(same, 3)
         self.assertEqual(self.runAll(), [0, 1, 2])
-        self.assertEqual(self.q.q.loadInfoProducer.load, 0)
+        self.assertEqual(self.q.q.loadInfoProducer.queued, 0)
 
     def test_roomAgain(self) -> None:
         """

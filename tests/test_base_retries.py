@@ -43,11 +43,29 @@ class TimeoutTests(QueueTestCase):
         self.clock.advance(5)
         self.failureResultOf(d, builtins.TimeoutError)
 
-    def test_retriedOnce(self) -> None:
+    def test_notRetried(self) -> None:
         """
-        A call with a time limit is tried twice by default, each time for that long.
+        A time limit alone brings no further attempt.
         """
         d = self.q.call(same, timeout=5)
+        self.clock.advance(5)
+        self.failureResultOf(d, TimeoutError)
+        self.assertEqual(len(self.worker.accepted), 1)
+
+    def test_none(self) -> None:
+        """
+        A time limit of 0 is none.
+        """
+        d = self.q.call(same, timeout=0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.worker.complete(3)
+        self.assertEqual(self.successResultOf(d), 3)
+
+    def test_retried(self) -> None:
+        """
+        With an attempt left, it's tried again, each time for that long.
+        """
+        d = self.q.call(same, timeout=5, retries=1)
         self.clock.advance(5)
         self.assertNoResult(d)
         self.assertEqual(len(self.worker.running), 1)
@@ -62,7 +80,7 @@ class TimeoutTests(QueueTestCase):
         The result of the second attempt is the call's; that of the first is ignored,
         however late.
         """
-        d = self.q.call(same, timeout=5)
+        d = self.q.call(same, timeout=5, retries=1)
         first = self.worker.running[0]
         self.clock.advance(5)
         self.worker.complete("first", first)
@@ -109,13 +127,61 @@ class TimeoutTests(QueueTestCase):
         """
         cancelled: list[Any] = []
         q = self.queue(AsyncWorker())
-        d = q.call(lambda: Deferred(cancelled.append), timeout=5)
+        d = q.call(lambda: Deferred(cancelled.append), timeout=5, retries=1)
         self.clock.advance(5)
         self.assertEqual(len(cancelled), 1)
         self.clock.advance(5)
         self.assertEqual(len(cancelled), 2)
         self.failureResultOf(d, TimeoutError)
         self.assertEqual(self.successResultOf(q.call(same, 5)), 5)
+
+    def test_within(self) -> None:
+        """
+        A limit from the call on includes waiting and further attempts.
+        """
+        self.fillWorker()
+        waiting = self.q.call(same, 1, within=5)
+        running = self.queue(MemoryWorker()).call(same, timeout=3, retries=9, within=5)
+        done = self.queue(AsyncWorker()).call(same, 3, within=5)
+        self.clock.advance(3)
+        self.assertNoResult(running)
+        self.clock.advance(2)
+        for d in (waiting, running):
+            failure = self.failureResultOf(d, TimeoutError)
+            self.assertIn("within 5 seconds", str(failure.value))
+        self.assertEqual(self.successResultOf(done), 3)
+        self.assertEqual(self.q.th.waiting, 0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_withinRetryDelay(self) -> None:
+        """
+        It also ends the wait for a further attempt.
+        """
+        d = self.q.call(same, timeout=1, retries=1, retryDelay=10, within=5)
+        self.clock.advance(1)
+        self.assertNoResult(d)
+        self.clock.advance(4)
+        self.failureResultOf(d, TimeoutError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_ownParameters(self) -> None:
+        """
+        Once for each callable that has a parameter of the name of one of the queue's
+        newer keywords, a warning says who gets it.
+        """
+
+        def download(url: str, retries: int = 0) -> str:
+            return url
+
+        def silent(url: str) -> str:
+            return url
+
+        for f in (download, silent, download):
+            self.q.call(f, "x", retries=1)
+        self.q.call(download, "x")
+        [warning] = self.flushWarnings()
+        self.assertIs(warning["category"], UserWarning)
+        self.assertIn("partial(download, retries=...)", warning["message"])
 
     def test_byWorker(self) -> None:
         """

@@ -28,7 +28,7 @@ PUBLIC = {
     """,
     "tasks": """
         Assignment=tasks._assignment AssignmentFactory=tasks._assignment
-        Task=tasks._task TaskFactory=tasks._task TaskHandler=tasks._handler
+        Task=tasks._task TaskFactory=tasks._factory TaskHandler=tasks._handler
     """,
     "base": """
         LoadInfoProducer=base._load Priority=base._priority Queue=base._queue

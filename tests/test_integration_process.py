@@ -859,7 +859,6 @@ class IterationTests(ChildrenTestCase):
         """
         q = self.queue()
         self.assertEqual(list(await q.call(iter, [1, 2], raw=True)), [1, 2])
-        self.assertEqual(list(await q.call(iter, [1, 2], raw="yes")), [1, 2])
         await self.failureOf(errors.SerializationError, q.call(jobs.count, 3, raw=True))
         await q.shutdown()
         q = self.queue(raw=True)

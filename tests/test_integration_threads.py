@@ -262,7 +262,7 @@ class QueueTests(RealCase):
         """
         end = threading.Event()
         q = ThreadQueue()
-        d = q.call(end.wait, timeout=0.01)
+        d = q.call(end.wait, timeout=0.01, retries=1)
         after = q.call(threadNow)
         await self.assertFailure(d, TimeoutError)
         self.assertEqual(q.worker.abandoned, 2)

@@ -47,7 +47,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
         """
         verifyClass(IPushProducer, LoadInfoProducer)
         verifyObject(IPushProducer, self.load)
-        self.assertIs(self.consumer.producer, self.load)
+        verifyObject(IPushProducer, self.consumer.producer)
         self.assertIs(self.consumer.streaming, True)
 
     def test_writes(self) -> None:
@@ -68,7 +68,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
         self.load.oneLess()
         self.load.oneLess()
         self.assertEqual(self.consumer.items, [1, 0])
-        self.assertEqual(self.load.load, 0)
+        self.assertEqual(self.load.queued, 0)
 
     def test_severalConsumers(self) -> None:
         """
@@ -106,6 +106,23 @@ class LoadInfoProducerTests(SynchronousTestCase):
         self.assertIsNone(self.consumer.producer)
         self.assertEqual(self.consumer.unregistered, 1)
 
+    def test_ownPause(self) -> None:
+        """
+        One consumer's pausing and stopping is its own.
+        """
+        other = RecordingConsumer()
+        self.load.registerConsumer(other)
+        producer: Any = self.consumer.producer
+        producer.pauseProducing()
+        self.load.oneMore()
+        producer.resumeProducing()
+        self.load.oneMore()
+        producer.stopProducing()
+        self.load.oneMore()
+        self.assertEqual(self.consumer.items, [2])
+        self.assertIsNone(self.consumer.producer)
+        self.assertEqual(other.items, [1, 2, 3])
+
     def test_shutdown(self) -> None:
         """
         After the shutdown nobody is told, and the consumers have no producer; a second
@@ -130,12 +147,13 @@ class LoadInfoProducerTests(SynchronousTestCase):
         A consumer that has another producer, and refuses a second one, is told all the
         same, and keeps its own.
         """
+        producer = self.consumer.producer
         other = LoadInfoProducer()
         other.registerConsumer(self.consumer)
         other.oneMore()
         other.shutdown()
         self.assertEqual(self.consumer.items, [1])
-        self.assertIs(self.consumer.producer, self.load)
+        self.assertIs(self.consumer.producer, producer)
 
     def test_breakingConsumer(self) -> None:
         """

@@ -192,7 +192,7 @@ class MapTests(SynchronousTestCase):
             waiting.callback(None)
         self.assertEqual(set(self.waiting), {0, 1})
         self.assertRaises(StopIteration, next, numbers)
-        self.assertEqual(self.q.q.loadInfoProducer.load, 0)
+        self.assertEqual(self.q.q.loadInfoProducer.queued, 0)
 
     def test_bounded(self) -> None:
         """

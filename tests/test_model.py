@@ -63,8 +63,7 @@ class Call:
         """
         How many further attempts it has.
         """
-        default = 1 if "timeout" in self.options else 0
-        retries: int = self.options.get("retries", default)
+        retries: int = self.options.get("retries", 0)
         return retries
 
     def note(self, result: Any) -> None:
@@ -345,7 +344,7 @@ class Model:
         number = len(self.updates)
         fired: list[Any] = []
         self.updates.append(fired)
-        options = {"ephemeral": self.coin(), "sequential": self.coin()}
+        options: dict[str, Any] = {"ephemeral": self.coin(), "sequential": self.coin()}
         if not options["ephemeral"]:
             self.stored.append(number)
         self.q.update(pair, "update", number, **options).addBoth(fired.append)
@@ -479,9 +478,9 @@ class Model:
                 if isinstance(result, errors.TimeoutError):
                     case.assertIn("timeout", call.options)
         case.assertEqual(len(self.q), len(self.hired), "workers")
-        case.assertEqual(self.q.q.loadInfoProducer.load, len(unfired), "load")
+        case.assertEqual(self.q.q.loadInfoProducer.queued, len(unfired), "load")
         on = {t.callTuple[1][1] for _, t in self.running() if self.isCall(t)}
-        delayed = {t.callTuple[1][1] for t in self.q._outcomes.delayed}
+        delayed = {t.callTuple[1][1] for t in self.q._results.delayed}
         waiting = [c for c in unfired if c.number not in on | delayed]
         case.assertEqual(self.q.th.waiting, len(waiting), "waiting")
         for worker in self.hired:
@@ -515,7 +514,7 @@ class Model:
                 case.assertIsInstance(result, list)
         case.assertEqual(self.clock.getDelayedCalls(), [])
         case.assertEqual((len(self.q), self.q.th.waiting), (0, 0))
-        case.assertEqual(self.q.q.loadInfoProducer.load, 0)
+        case.assertEqual(self.q.q.loadInfoProducer.queued, 0)
 
 
 def pair(kind: str, number: int) -> tuple[str, int]:

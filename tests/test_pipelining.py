@@ -24,7 +24,7 @@ from asynqueue.interfaces import IPrefetchingWorker
 from asynqueue.process import _worker as processworker
 from asynqueue.process._jobs import AHEAD_SECONDS, Pace
 from asynqueue.process._states import State
-from asynqueue.tasks import Task
+from asynqueue.tasks import Assignment, Task
 
 from . import _jobs as jobs
 from ._cases import same
@@ -407,8 +407,7 @@ class AheadTests(WorkerCase):
         The clock of a task runs from when it's its turn.
         """
         task = self.task(timeout=5)
-        task.accept()
-        self.worker.run(task)
+        Assignment(task).accept(self.worker)
         self.reactor.advance(10)
         self.assertNoResult(task.d)
         for number in (1, 2, 3):
@@ -632,7 +631,7 @@ class ReliefTests(WorkerCase):
         for worker in self.q.workers():
             worker._jobs[0].since -= 1
         waiting = self.q.th.waiting + self.outstanding()[0] - 1
-        self.reactor.advance(0.01)
+        self.reactor.advance(0.02)
         self.assertEqual(self.outstanding(), [1, 1])
         self.assertEqual(self.q.th.waiting, waiting)
         self.call(doNext=True)
@@ -646,7 +645,7 @@ class ReliefTests(WorkerCase):
         self.call()
         self.answer(0)
         calls = [c.func for c in self.reactor.getDelayedCalls()]
-        self.assertNotIn(self.q.th.assignmentFactory._relieve, calls)
+        self.assertNotIn(self.q.th.assignmentFactory._rebalance, calls)
 
     def test_shutdown(self) -> None:
         """

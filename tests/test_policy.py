@@ -9,10 +9,12 @@ from io import StringIO
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._child.status import ErrorText
+from asynqueue.base._options import UNSET, Defaults
 from asynqueue.base._policy import ErrorPolicy, TaskFailure, failureOf
 from asynqueue.errors import RemoteTraceback, WorkerError
 
@@ -122,58 +124,97 @@ class ErrorPolicyTests(SynchronousTestCase):
         self.printed = StringIO()
         self.patch(sys, "stderr", self.printed)
 
-    def settle(self, policy: ErrorPolicy, failure: Failure | None = None) -> Any:
+    def apply(
+        self, failure: Failure | None = None, call: Any = UNSET, **kw: Any
+    ) -> Any:
         """
-        Ask a policy.
+        Find what a call's Deferred fires with.
 
-        @param policy: The policy.
+        @param call: The C{returnFailure} of the call.
 
-        @param failure: The failure, if not the usual one.
-
-        @return: What the call's Deferred fires with.
+        @param kw: What is said of the queue.
         """
-        return policy.settle(failure or self.failure, "the text", self.reactor)
+        queue = {"warn": False, "verbose": False, "spew": False, "returnFailure": None}
+        defaults = Defaults(**{**queue, **kw}, retries=0, retryDelay=0)
+        self.policy = ErrorPolicy(defaults, self.reactor)
+        return self.policy.apply(failure or self.failure, "the text", "f(1)", call)
+
+    def errors(self, events: list[Any]) -> list[str]:
+        """
+        The texts that were logged as errors.
+        """
+        return [
+            formatEvent(event) for event in events if event["log_level"].name == "error"
+        ]
 
     def test_raise(self) -> None:
         """
-        Under I{raise} it's the task's own failure.
+        Under I{raise} it's the task's own failure; nothing is logged.
         """
-        self.assertIs(self.settle(ErrorPolicy.RAISE), self.failure)
+        with logged() as events:
+            self.assertIs(self.apply(), self.failure)
+            self.assertIs(self.apply(verbose=True), self.failure)
+        self.assertEqual(events, [])
+
+    def test_raiseForCall(self) -> None:
+        """
+        That can be had for one call.
+        """
+        for said in (True, False):
+            self.assertIs(self.apply(call=None, returnFailure=said), self.failure)
 
     def test_wrap(self) -> None:
         """
         Under I{wrap} it's a WorkerError with the text, the own exception its cause.
         """
-        failure = self.settle(ErrorPolicy.WRAP)
-        self.assertEqual(str(failure.value), "the text")
-        self.assertIs(type(failure.value), WorkerError)
-        self.assertIs(failure.value.__cause__, self.error)
+        for failure in (self.apply(returnFailure=True), self.apply(call=True)):
+            self.assertEqual(str(failure.value), "the text")
+            self.assertIs(type(failure.value), WorkerError)
+            self.assertIs(failure.value.__cause__, self.error)
 
     def test_wrapOnce(self) -> None:
         """
         A WorkerError isn't wrapped again.
         """
         failure = Failure(WorkerError("own"))
-        self.assertIs(self.settle(ErrorPolicy.WRAP, failure), failure)
+        self.assertIs(self.apply(failure, returnFailure=True), failure)
 
     def test_warn(self) -> None:
         """
         Under I{warn} it's the text, which is logged as an error.
         """
+        options: list[dict[str, Any]] = [{}, {"returnFailure": False}, {"call": False}]
+        for said in options:
+            with logged() as events:
+                self.assertEqual(self.apply(warn=True, **said), "the text")
+            self.assertEqual(self.errors(events), ["the text"])
+
+    def test_warnVerbosely(self) -> None:
+        """
+        With C{verbose}, the log says which call it was.
+        """
         with logged() as events:
-            self.assertEqual(self.settle(ErrorPolicy.WARN), "the text")
-        self.assertEqual(
-            [(event["log_level"].name, event["text"]) for event in events],
-            [("error", "the text")],
-        )
+            self.apply(warn=True, verbose=True)
+        self.assertEqual(self.errors(events), ["f(1) failed: the text"])
+
+    def test_warnAndWrap(self) -> None:
+        """
+        With C{warn} or C{spew}, errors are logged also where they're raised.
+        """
+        options: list[dict[str, Any]] = [{"warn": True}, {"spew": True}]
+        for said in options:
+            with logged() as events:
+                failure = self.apply(returnFailure=True, **said)
+            self.assertIsInstance(failure, Failure)
+            self.assertEqual(len(self.errors(events)), 1)
 
     def test_stop(self) -> None:
         """
-        Under I{stop} it's the text, which is printed, and a second later the reactor
-        stops.
+        Under I{stop} it's the text, which is printed as an error, and a second later
+        the reactor stops.
         """
-        self.assertEqual(self.settle(ErrorPolicy.STOP), "the text")
-        self.assertEqual(self.printed.getvalue(), "the text\n")
+        self.assertEqual(self.apply(returnFailure=False), "the text")
+        self.assertTrue(self.printed.getvalue().startswith("ERROR: the text\n"))
         self.reactor.advance(0.99)
         self.assertEqual(self.reactor.stops, 0)
         self.reactor.advance(0.01)
@@ -181,9 +222,20 @@ class ErrorPolicyTests(SynchronousTestCase):
 
     def test_stopOnce(self) -> None:
         """
-        A reactor that has been stopped isn't stopped again.
+        The reactor is stopped once.
         """
-        self.settle(ErrorPolicy.STOP)
-        self.settle(ErrorPolicy.STOP)
+        self.apply(returnFailure=False)
+        self.policy.apply(self.failure, "again", "f(2)", False)
         self.reactor.advance(1)
         self.assertEqual(self.reactor.stops, 1)
+        self.assertIn("ERROR: again", self.printed.getvalue())
+
+    def test_callOff(self) -> None:
+        """
+        The stop can be called off in time; it does nothing where none is coming.
+        """
+        self.apply(returnFailure=False)
+        self.policy.callOff()
+        self.policy.callOff()
+        self.reactor.advance(1)
+        self.assertEqual(self.reactor.stops, 0)

@@ -29,7 +29,7 @@ from asynqueue.process import _memory as memory
 from asynqueue.process._memory import residentSize
 from asynqueue.process._starts import Starts
 from asynqueue.process._states import State
-from asynqueue.tasks import Task
+from asynqueue.tasks import Assignment, Task
 
 from . import _jobs as jobs
 from ._fakes import FIRST_PID, FakeProcess, FakeReactor, LogLines
@@ -659,8 +659,7 @@ class WorkerTests(WorkerCase):
         No time passes for a task while its child is starting.
         """
         task = Task(jobs.nothing, (), {}, 0, None, 1.0, reactor=self.reactor)
-        task.accept()
-        self.worker.run(task)
+        Assignment(task).accept(self.worker)
         self.reactor.advance(50)
         self.assertNoResult(task.d)
         self.sender.hello()

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.base import Queue
-from asynqueue.errors import ImplementationError
+from asynqueue.errors import ImplementationError, QueueStopped
 from asynqueue.tasks import TaskHandler
 from asynqueue.testing import MemoryWorker, RecordingConsumer
 
@@ -243,7 +243,7 @@ class PlainHandlerTests(SynchronousTestCase):
         """
         A handler that isn't callable is refused.
         """
-        with self.assertRaisesRegex(TypeError, "callable, not 5"):
+        with self.assertRaisesRegex(TypeError, "callable, which 5 isn't"):
             Queue(5)  # type: ignore[arg-type]
 
     def test_badTimeout(self) -> None:
@@ -329,11 +329,27 @@ class TaskHandlerTests(SynchronousTestCase):
         self.assertTrue(self.worker.stopping)
         self.assertEqual(self.handler.workers, {})
 
-    def test_immediate(self) -> None:
+    def test_putTwice(self) -> None:
         """
-        A task that has its result at once is counted for a moment.
+        A task is queued once. One that waits, runs, or has its result, is refused.
         """
+        running, waiting, done = task(), task(), task()
+        done.callback((b"r", 1))
+        for job in (running, waiting):
+            self.q.put(job)
+        for job in (running, waiting, done):
+            with self.assertRaisesRegex(ValueError, "queue its copy"):
+                self.q.put(job)
+        self.assertEqual((self.worker.running, len(self.q)), ([running], 1))
+        self.assertEqual(self.consumer.items, [1, 2])
+
+    def test_shutDownByConsumer(self) -> None:
+        """
+        If a consumer of the load shuts the queue down when it's told of a task, the
+        task fails, and isn't counted any longer.
+        """
+        self.patch(self.consumer, "write", lambda load: self.q.shutdown())
         job = task()
-        job.callback((b"r", succeed(1)))
         self.q.put(job)
-        self.assertEqual(self.consumer.items, [1, 0])
+        self.failureResultOf(job.d, QueueStopped)
+        self.assertEqual(self.q.loadInfoProducer.queued, 0)

@@ -7,10 +7,10 @@ from __future__ import annotations
 import gc
 import math
 import weakref
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import AlreadyCalledError, CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -19,7 +19,9 @@ from zope.interface.verify import verifyObject
 from asynqueue._child.status import Status
 from asynqueue._support.checks import checkSeconds
 from asynqueue.interfaces import ITask
-from asynqueue.tasks._task import MOVED, Task, TaskFactory
+from asynqueue.tasks import Assignment, Task, TaskFactory
+from asynqueue.tasks._task import RETRIED
+from asynqueue.testing import MemoryWorker
 
 from ._cases import same, task
 
@@ -67,6 +69,18 @@ class Unspeakable:
         Fail.
         """
         raise ValueError("no")
+
+
+def _noted(result: Any, seen: list[Any]) -> Any:
+    seen.append(result)
+    return result
+
+
+def accept(job: Task) -> None:
+    """
+    Have a worker accept a task.
+    """
+    Assignment(job).accept(MemoryWorker())
 
 
 class TaskTests(SynchronousTestCase):
@@ -244,7 +258,7 @@ class TaskTests(SynchronousTestCase):
         job = self.timed(5)
         self.clock.advance(100)
         self.assertEqual(self.clock.getDelayedCalls(), [])
-        job.accept()
+        accept(job)
         self.assertTrue(job.accepted)
         self.clock.advance(4)
         self.assertNoResult(job.d)
@@ -257,7 +271,7 @@ class TaskTests(SynchronousTestCase):
         """
         job = self.timed(None)
         job.startTimer()
-        job.accept()
+        accept(job)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lateResult(self) -> None:
@@ -310,11 +324,11 @@ class TaskTests(SynchronousTestCase):
         """
         holder = Holder()
         job = self.timed(5)
-        job.accept()
-        job.holder = holder
+        accept(job)
+        job.owner = holder
         self.clock.advance(5)
         self.assertEqual(holder.cancelled, [job])
-        self.assertIsNone(job.holder)
+        self.assertIsNone(job.owner)
 
     def test_cancel(self) -> None:
         """
@@ -323,7 +337,7 @@ class TaskTests(SynchronousTestCase):
         """
         holder = Holder()
         job = task()
-        job.holder = holder
+        job.owner = holder
         job.d.cancel()
         job.d.cancel()
         job.callback((b"r", 1))
@@ -336,12 +350,12 @@ class TaskTests(SynchronousTestCase):
         end.
         """
         job = self.timed(5)
-        job.accept()
-        job.holder = Faulty()
+        accept(job)
+        job.owner = Faulty()
         self.clock.advance(5)
         self.successResultOf(job.d)
         other = task()
-        other.holder = Faulty()
+        other.owner = Faulty()
         other.d.cancel()
         self.failureResultOf(other.d, CancelledError)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
@@ -356,12 +370,12 @@ class TaskTests(SynchronousTestCase):
         ):
             holder = Holder()
             job = task()
-            job.accept()
-            job.holder = holder
+            accept(job)
+            job.owner = holder
             end(job)
             job.d.addErrback(lambda _: None)
             self.assertEqual(holder.cancelled, [])
-            self.assertIsNone(job.holder)
+            self.assertIsNone(job.owner)
 
     def test_lateResultOfWaiting(self) -> None:
         """
@@ -369,7 +383,7 @@ class TaskTests(SynchronousTestCase):
         """
         holder = Holder()
         job = task()
-        job.holder = holder
+        job.owner = holder
         job.callback((b"r", 1))
         self.assertEqual(holder.cancelled, [job])
 
@@ -418,19 +432,19 @@ class TaskTests(SynchronousTestCase):
         first = task(same, 1, priority=5)
         first.options = "options"
         later = task(priority=5)
-        second = first.again()
+        second = first.nextAttempt()
         self.assertTrue(second < later)
         self.assertEqual((second.attempt, second.options), (1, "options"))
         self.assertIs(second.d, first.d)
-        self.assertEqual((first.settled, second.settled), (True, False))
+        self.assertEqual((first.hasResult, second.hasResult), (True, False))
         first.callback((b"r", 1))
         first.errback(ValueError())
         self.assertNoResult(second.d)
-        third = second.again()
+        third = second.nextAttempt()
         self.assertEqual(third.attempt, 2)
         third.callback((b"r", 3))
         self.assertEqual(self.successResultOf(first.d), (b"r", 3))
-        self.assertTrue(third.settled)
+        self.assertTrue(third.hasResult)
 
     def test_cancelAgain(self) -> None:
         """
@@ -438,13 +452,13 @@ class TaskTests(SynchronousTestCase):
         """
         holder = Holder()
         first = task()
-        second = first.again()
-        second.holder = holder
+        second = first.nextAttempt()
+        second.owner = holder
         first.d.cancel()
         self.assertEqual(holder.cancelled, [second])
         self.failureResultOf(second.d, CancelledError)
 
-    def outcome(self, made: Any) -> tuple[Task, list[Any]]:
+    def resolving(self, made: Any) -> tuple[Task, list[Any]]:
         """
         Make a task with an outcome.
 
@@ -462,14 +476,14 @@ class TaskTests(SynchronousTestCase):
             return made
 
         made_ = task()
-        made_.outcome = outcome
+        made_.resolve = outcome
         return made_, given
 
     def test_outcome(self) -> None:
         """
         The Deferred fires with what the outcome makes of the result, once.
         """
-        job, given = self.outcome("made")
+        job, given = self.resolving("made")
         job.callback((b"r", 1))
         job.callback((b"r", 2))
         self.assertEqual(self.successResultOf(job.d), "made")
@@ -483,7 +497,7 @@ class TaskTests(SynchronousTestCase):
             (lambda job: job.errback(ValueError()), ValueError),
             (lambda job: job.d.cancel(), CancelledError),
         ):
-            job, given = self.outcome("made")
+            job, given = self.resolving("made")
             fail(job)
             self.assertEqual(self.successResultOf(job.d), "made")
             (failure,) = given
@@ -494,7 +508,7 @@ class TaskTests(SynchronousTestCase):
         If the outcome raises, or makes a failure, the Deferred fails.
         """
         for made in (KeyError(1), Failure(KeyError(1))):
-            job, _ = self.outcome(made)
+            job, _ = self.resolving(made)
             job.callback((b"r", 1))
             self.failureResultOf(job.d, KeyError)
 
@@ -503,13 +517,13 @@ class TaskTests(SynchronousTestCase):
         If it makes a Deferred, that is waited for, and cancelled in its stead.
         """
         coming: Deferred[Any] = Deferred()
-        job, _ = self.outcome(coming)
+        job, _ = self.resolving(coming)
         job.callback((b"r", 1))
         self.assertNoResult(job.d)
         coming.callback(5)
         self.assertEqual(self.successResultOf(job.d), 5)
         coming = Deferred()
-        job, _ = self.outcome(coming)
+        job, _ = self.resolving(coming)
         job.callback((b"r", 1))
         job.d.cancel()
         self.failureResultOf(job.d, CancelledError)
@@ -525,7 +539,7 @@ class TaskTests(SynchronousTestCase):
             job.d.cancel()
             return "made"
 
-        job.outcome = outcome
+        job.resolve = outcome
         job.callback((b"r", 1))
         self.failureResultOf(job.d, CancelledError)
 
@@ -533,16 +547,73 @@ class TaskTests(SynchronousTestCase):
         """
         If it has made another task of the call, it's left to that.
         """
-        job, _ = self.outcome(MOVED)
+        job, _ = self.resolving(RETRIED)
         job.callback((b"r", 1))
         self.assertNoResult(job.d)
+
+    def test_deferredFired(self) -> None:
+        """
+        A worker may fire the Deferred itself with a status and a result, or a failure:
+        the result of the call is made of them before its callbacks see anything.
+        """
+        for fire, seen in (
+            (lambda d: d.callback((b"r", 1)), (b"r", 1)),
+            (lambda d: d.errback(ValueError("no")), ValueError),
+        ):
+            job, given = self.resolving("made")
+            later: list[Any] = []
+            job.d.addCallback(_noted, later)
+            fire(job.d)
+            job.callback((b"r", 2))
+            self.assertEqual(self.successResultOf(job.d), "made")
+            self.assertEqual(later, ["made"])
+            if isinstance(seen, tuple):
+                self.assertEqual(given, [seen])
+            else:
+                given[0].trap(seen)
+
+    def test_deferredFiredTwice(self) -> None:
+        """
+        Firing it twice is the error that it is with any Deferred.
+        """
+        job = task()
+        job.d.callback((b"r", 1))
+        self.assertRaises(AlreadyCalledError, job.d.callback, (b"r", 2))
+        self.assertEqual(self.successResultOf(job.d), (b"r", 1))
+
+    def test_callbacksContext(self) -> None:
+        """
+        Callbacks of the result see the context variables of the call.
+        """
+        variable: ContextVar[int] = ContextVar("variable", default=0)
+        variable.set(1)
+        seen: list[int] = []
+        jobs = [
+            Context().run(TaskFactory().new, same, (), {}, 0),
+            TaskFactory().new(same, (), {}, 0),
+        ]
+        variable.set(2)
+        for job in jobs:
+            job.d.addCallback(lambda _: seen.append(variable.get()))
+            job.callback((b"r", None))
+        self.assertEqual(seen, [0, 1])
+
+    def test_furtherAttributes(self) -> None:
+        """
+        A task takes further attributes, and another call.
+        """
+        job: Any = task(same, 1)
+        job.started = 5
+        f, args, kw = job.callTuple
+        job.callTuple = (f, (2, *args), kw)
+        self.assertEqual((job.started, job.callTuple), (5, (same, (2, 1), {})))
 
     def test_reset(self) -> None:
         """
         A task that has been reset can have a result again, on a fresh Deferred.
         """
         job = task()
-        job.accept()
+        accept(job)
         old = job.d
         job.callback((b"d", None))
         new = job.reset()
@@ -560,7 +631,7 @@ class TaskTests(SynchronousTestCase):
         job = task()
         old = job.d
         job.reset()
-        job.holder = holder
+        job.owner = holder
         old.cancel()
         self.failureResultOf(old, CancelledError)
         self.assertEqual(holder.cancelled, [])
@@ -750,19 +821,32 @@ class TaskFactoryTests(SynchronousTestCase):
         self.assertIsInstance(number, float)
         self.assertEqual(self.priorities(1, -20, "s"), [2])
 
+    def test_taskClass(self) -> None:
+        """
+        The class of the tasks may be given, or be a subclass's attribute.
+        """
+
+        class Mine(Task):
+            pass
+
+        class Factory(TaskFactory):
+            TaskClass = Mine
+
+        for factory in (TaskFactory(Mine), TaskFactory(klass=Mine), Factory()):
+            self.assertIsInstance(factory.new(same, (), {}, 0), Mine)
+        self.assertIs(type(TaskFactory(None).new(same, (), {}, 0)), Task)
+
     def test_contexts(self) -> None:
         """
-        Context variables travel with tasks if the factory is told so, as they were when
-        the task was made. Copies and further attempts have them, too, in contexts of
-        their own.
+        Context variables travel with tasks, as they were when the task was made. Copies
+        and further attempts have them, too, in contexts of their own.
         """
-        self.assertIsNone(self.factory.new(same, (), {}, 0).context)
+        self.assertIsNone(Context().run(self.factory.new, same, (), {}, 0).context)
         variable: ContextVar[int] = ContextVar("variable")
-        factory = TaskFactory(contexts=True)
         variable.set(1)
-        job = factory.new(same, (), {}, 0)
+        job = self.factory.new(same, (), {}, 0)
         variable.set(2)
-        others = [job.copy(), job.again()]
+        others = [job.copy(), job.nextAttempt()]
         contexts = [each.context for each in (job, *others)]
         self.assertEqual([c[variable] for c in contexts if c is not None], [1, 1, 1])
         self.assertEqual(len(set(map(id, contexts))), 3)

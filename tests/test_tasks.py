@@ -313,7 +313,7 @@ class CallTests(HandlerTestCase):
         self.put(series="x")
         self.handler.terminate(1)
         worker.complete()
-        self.assertEqual(worker.assignments, {})
+        self.assertFalse(any(worker.assignments.values()))
         self.put(series="x")
         self.assertEqual(worker.running, [])
 
@@ -335,15 +335,16 @@ class TerminateTests(HandlerTestCase):
 
     def test_requestsWithdrawn(self) -> None:
         """
-        Its outstanding requests are withdrawn at once, from all series.
+        Its outstanding requests are withdrawn at once, from all series, by firing them
+        with a fake, no-task assignment.
         """
         worker = self.hire("x")
         request = worker.assignments["x"][0]
         self.handler.terminate(1)
-        self.assertEqual(worker.assignments, {})
+        self.assertFalse(any(worker.assignments.values()))
         self.assertEqual(self.handler.assignmentFactory.requests, {})
+        self.assertIsNone(self.successResultOf(request))
         job = self.put(series="x")
-        self.assertNoResult(request)
         other = self.hire("x")
         self.assertEqual(other.running, [job])
 
@@ -809,7 +810,7 @@ class RosterTests(HandlerTestCase):
         """
         worker = MemoryWorker()
         self.handler.qualify(worker, "x")
-        self.assertEqual(worker.assignments, {})
+        self.assertFalse(any(worker.assignments.values()))
         self.handler.hire(worker)
         self.assertIn("x", worker.assignments)
 
@@ -832,12 +833,12 @@ class RosterTests(HandlerTestCase):
         self.assertEqual(self.handler.idOf(worker), 1)
         self.assertEqual(self.handler.idOf(stranger), 0)
         self.assertEqual(self.handler.idOf(object()), 0)
-        self.assertTrue(self.handler.employs(worker))
-        self.assertFalse(self.handler.employs(stranger))
+        self.assertTrue(self.handler._employs(worker))
+        self.assertFalse(self.handler._employs(stranger))
         self.put()
         self.handler.terminate(1)
         self.assertEqual(self.handler.idOf(worker), 1)
-        self.assertFalse(self.handler.employs(worker))
+        self.assertFalse(self.handler._employs(worker))
         worker.complete()
         self.assertEqual(self.handler.idOf(worker), 0)
 
@@ -1083,7 +1084,7 @@ class UpdateTests(HandlerTestCase):
         d = self.handler.hire(worker)
         worker.resign()
         self.assertEqual(self.successResultOf(d), 1)
-        self.assertEqual(worker.assignments, {})
+        self.assertFalse(any(worker.assignments.values()))
 
     def test_lostWorker(self) -> None:
         """
@@ -1186,7 +1187,7 @@ class ShutdownTests(HandlerTestCase):
             self.clock.rightNow += 1
 
         for _ in range(3):
-            self.handler.enqueue(task(work))
+            self.handler(task(work))
         self.handler.hire(AsyncWorker())
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.assertEqual(len(self.successResultOf(self.handler.shutdown())), 2)

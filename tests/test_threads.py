@@ -618,7 +618,7 @@ class QueueTests(ThreadCase):
             self.reactor.advance(1)
             self.reactor.settle()
 
-        d = self.q.call(slow, timeout=0.5)
+        d = self.q.call(slow, timeout=0.5, retries=1)
         error = self.failureOf(d, TimeoutError)
         self.assertIn("slow", str(error))
         self.assertEqual(len(runs), 2)
@@ -652,7 +652,7 @@ class QueueTests(ThreadCase):
 
         for value in ("a", "b", "c"):
             token = variable.set(value)
-            self.q.call(look, timeout=0.5)
+            self.q.call(look, timeout=0.5, retries=1)
             variable.reset(token)
         self.reactor.settle()
         self.assertEqual(self.notes, ["a", "b", "c", "c"])

@@ -65,7 +65,7 @@ class WatchedQueue(TaskQueue):
         super().__init__(*args, **kw)
         self.called: DeferredQueue[dict[str, Any]] = DeferredQueue()
 
-    def call(self, f: Any, *args: Any, **kw: Any) -> Deferred[Any]:
+    def call(self, f: Any, /, *args: Any, **kw: Any) -> Deferred[Any]:
         """
         Queue a call.
 
@@ -269,7 +269,7 @@ class WebTestCase(TestCase):
         @param timed: The reactor for it.
         """
         self.q = q
-        self.addCleanup(q.shutdown)
+        self.addCleanup(q.shutdown, timeout=0)
         self.site = webapp().WebSite(q, timed)
         port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -319,7 +319,7 @@ class PictureTests(WebTestCase):
         """
         self.worker = MemoryWorker()
         self.clock = Clock()
-        self.watched = WatchedQueue(self.worker, timeout=0)
+        self.watched = WatchedQueue(self.worker)
         self.serve(self.watched, HalfReactor(self.clock))
 
     async def ask(self, strips: int, **parameters: Any) -> Any:

@@ -24,9 +24,8 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
     """
     Call a function for each of some items.
 
-    @param f: The function.
-
-    @param items: The items.
+    What it raises passes on, with a note that has the index of the item, and with what
+    was done before it in the attribute L{DONE}.
 
     @param first: The index of the first one among all items.
 
@@ -34,9 +33,6 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
 
     @return: How many seconds it took, and the list of results; in the reactor, perhaps
         a Deferred of that.
-
-    @raise BaseException: What the function has raised, with a note that has the index
-        of the item, and what was done before it in the attribute L{DONE}.
     """
     start = perf_counter()
     results: list[Any] = []
@@ -48,32 +44,19 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
     except BaseException as error:
         _note(error, first, results)
         raise
-    if any(isDeferred(example) for example in _examples(results)):
+    if any(isDeferred(example) for example in _oneOfEachType(results)):
         return _gather(results, first, start)
     return perf_counter() - start, results
 
 
-def _examples(results: list[Any]) -> list[Any]:
+def _oneOfEachType(results: list[Any]) -> list[Any]:
     """
-    Find one result of each type, since there may be very many of few types.
-
-    @param results: The results.
-
-    @return: One of each type.
+    There may be very many results, of few types.
     """
     return list(dict(zip(map(type, results), results, strict=True)).values())
 
 
 def _note(error: BaseException, first: int, results: list[Any]) -> None:
-    """
-    Note at which item an exception was raised.
-
-    @param error: The exception.
-
-    @param first: The index of the first item.
-
-    @param results: The results of those before.
-    """
     index = first + len(results)
     notes = [*getattr(error, "__notes__", ()), f"Raised for item {index} of a map"]
     error.__notes__ = notes  # type: ignore[attr-defined, unused-ignore]
@@ -83,22 +66,11 @@ def _note(error: BaseException, first: int, results: list[Any]) -> None:
 def _gather(results: list[Any], first: int, start: float) -> Any:
     """
     Wait for results that are Deferreds.
-
-    @param results: The results.
-
-    @param first: The index of the first item.
-
-    @param start: When the first call was made.
-
-    @return: A Deferred that fires with how many seconds it took, and the results.
     """
     # There is a Deferred, so it has been imported.
     defer = sys.modules["twisted.internet.defer"]
 
     async def gather() -> Any:
-        """
-        Wait for one after the other.
-        """
         values: list[Any] = []
         try:
             for result in results:  # not at once: those before a failure are kept

@@ -82,8 +82,8 @@ def checkConsumer(value: Any) -> None:
     """
     if not IConsumer.providedBy(value):
         raise ImplementationError(
-            f"{value!r} doesn't provide IConsumer: is its class marked with"
-            " @implementer(IConsumer)?"
+            f"The consumer {value!r} doesn't provide IConsumer: is its class marked"
+            " with @implementer(IConsumer)?"
         )
 
 

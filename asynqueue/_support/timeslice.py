@@ -41,7 +41,14 @@ class TimeSlice:
 
     def isOver(self) -> bool:
         """
-        Tell whether the reactor should have its turn now. Call it once a step.
+        Tell whether the reactor should have its turn now. Call it once a step, in a
+        loop of short steps: the clock is looked at now and then.
         """
         self._steps += 1
         return self._steps % self._checkEvery == 0 and self._clock() >= self._end
+
+    def hasExpired(self) -> bool:
+        """
+        Tell the same by the clock, where each step may take long.
+        """
+        return self._clock() >= self._end

@@ -15,19 +15,54 @@ __all__ = ["LoadInfoProducer"]
 
 
 @implementer(IPushProducer)
+class _Subscription:
+    """
+    What one consumer of the load has as its producer.
+    """
+
+    def __init__(self, owner: LoadInfoProducer, consumer: Any) -> None:
+        self.consumer = consumer
+        self.isPaused = False
+        # Whether the consumer has another producer, which isn't ours to unregister.
+        self.isGuest = False
+        self._owner = owner
+
+    def pauseProducing(self) -> None:
+        self.isPaused = True
+
+    def resumeProducing(self) -> None:
+        self.isPaused = False
+
+    def stopProducing(self) -> None:
+        self._owner.unsubscribe(self)
+
+    def write(self, load: int) -> None:
+        """
+        Tell the consumer, unless it has paused.
+        """
+        if not self.isPaused:
+            try:
+                self.consumer.write(load)
+            except Exception:  # noqa: BLE001 - the consumer is the user's
+                log.failure(
+                    "{consumer} failed to take the load", consumer=self.consumer
+                )
+
+
+@implementer(IPushProducer)
 class LoadInfoProducer:
     """
     Tells consumers the load of a queue, an C{int}, whenever it changes.
 
-    @ivar load: The load now, never below 0.
+    Each consumer may pause and stop for itself. Pausing stops the writing, not the
+    counting. The producer's own methods do it for all consumers.
+
+    @ivar queued: The load now, never below 0.
     """
 
     def __init__(self) -> None:
-        self.load = 0
-        self._consumers: list[Any] = []
-        # Those that have another producer, which isn't ours to unregister.
-        self._others: list[Any] = []
-        self._producing = True
+        self.queued = 0
+        self._subscriptions: list[_Subscription] = []
 
     def registerConsumer(self, consumer: IConsumer) -> None:
         """
@@ -36,68 +71,62 @@ class LoadInfoProducer:
 
         @param consumer: The consumer. It may have another producer already.
         """
-        if any(consumer is other for other in self._consumers):
+        if any(consumer is each.consumer for each in self._subscriptions):
             return
+        subscription = _Subscription(self, consumer)
         try:
-            consumer.registerProducer(self, True)
+            consumer.registerProducer(subscription, True)
         except RuntimeError:
             # One that has a producer takes what others write to it nevertheless.
-            self._others.append(consumer)
-        self._consumers.append(consumer)
+            subscription.isGuest = True
+        self._subscriptions.append(subscription)
 
     def oneMore(self) -> None:
         """
         Count one more call without a result.
         """
-        self.load += 1
-        if self._consumers:
+        self.queued += 1
+        if self._subscriptions:
             self._write()
 
     def oneLess(self) -> None:
         """
         Count one call less.
         """
-        if self.load > 0:
-            self.load -= 1
-            if self._consumers:
+        if self.queued > 0:
+            self.queued -= 1
+            if self._subscriptions:
                 self._write()
+
+    def unsubscribe(self, subscription: Any) -> None:
+        """
+        Write no more to a consumer that has stopped what it has as its producer.
+
+        @param subscription: That producer.
+        """
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+            if not subscription.isGuest:
+                subscription.consumer.unregisterProducer()
 
     def shutdown(self) -> None:
         """
         Let go of all consumers.
         """
-        consumers, self._consumers = self._consumers, []
-        others, self._others = self._others, []
-        for consumer in consumers:
-            if not any(consumer is other for other in others):
-                consumer.unregisterProducer()
+        for subscription in list(self._subscriptions):
+            self.unsubscribe(subscription)
 
     def pauseProducing(self) -> None:
-        """
-        Implement L{IPushProducer.pauseProducing}: stop writing, but not counting.
-        """
-        self._producing = False
+        for subscription in self._subscriptions:
+            subscription.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """
-        Implement L{IPushProducer.resumeProducing}.
-        """
-        self._producing = True
+        for subscription in self._subscriptions:
+            subscription.resumeProducing()
 
     def stopProducing(self) -> None:
-        """
-        Implement L{IPushProducer.stopProducing}.
-        """
         self.shutdown()
 
     def _write(self) -> None:
-        """
-        Tell all consumers the load, unless they have paused it.
-        """
-        for consumer in list(self._consumers):
-            if not self._producing:
-                break
-            try:
-                consumer.write(self.load)
-            except Exception:  # noqa: BLE001 - the consumer is the user's
-                log.failure("{consumer} failed to take the load", consumer=consumer)
+        for subscription in list(self._subscriptions):
+            subscription.write(self.queued)

@@ -1,168 +1,160 @@
 """
-What may be said of a call besides the call itself.
+What may be said of calls besides the calls themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import warnings
+from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
-from attrs import frozen
+from attrs import define, frozen
 
 from .._support.checks import checkCount, checkSeconds
-from ..tasks._task import Task
-from ._policy import ErrorPolicy
+from ..tasks import Task, TaskFactory
 
 __all__ = [
-    "OWN_KEYWORDS",
-    "CallDefaults",
+    "UNSET",
     "CallOptions",
+    "Defaults",
     "RetryDelay",
+    "TaskOptions",
+    "checkRetryDelay",
+    "warnOfSameNames",
 ]
 
-#: The keywords of a call that are the queue's own, besides C{consumer} and C{raw},
-#: which workers see.
-OWN_KEYWORDS = frozenset(
-    [
-        "doLast",
-        "doNext",
-        "niceness",
-        "retries",
-        "retryDelay",
-        "returnFailure",
-        "series",
-        "timeout",
-    ]
-)
+#: Stands for a C{returnFailure} that wasn't given, since C{None} means something.
+UNSET: Any = object()
 
 #: Seconds, or a callable that is given the number of the attempt, from 1.
 RetryDelay: TypeAlias = "float | Callable[[int], float]"
+
+#: Callables that were warned of.
+_warnedOf: WeakSet[Any] = WeakSet()
+
+
+@define
+class Defaults:
+    """
+    What holds for calls of a queue of which nothing else is said.
+
+    @ivar warn: Whether errors of tasks are logged, and Deferreds fire with the text.
+
+    @ivar verbose: Whether what is logged says which call it was.
+
+    @ivar spew: Whether calls are logged with their results.
+
+    @ivar returnFailure: See L{TaskQueue<asynqueue.base.TaskQueue>}.
+
+    @ivar retries: How many further attempts a call has.
+
+    @ivar retryDelay: Seconds before each.
+    """
+
+    warn: bool
+    verbose: bool
+    spew: bool
+    returnFailure: bool | None
+    retries: int
+    retryDelay: RetryDelay
 
 
 @frozen
 class CallOptions:
     """
-    What was said of a call.
+    What becomes of a call whose task fails.
 
-    @ivar policy: What its Deferred comes to when it fails.
+    @ivar returnFailure: The policy for errors, or L{UNSET}.
 
-    @ivar retries: How many further attempts it has.
+    @ivar retries: How many further attempts it has, C{None} for the default.
 
-    @ivar retryDelay: Seconds before each.
+    @ivar retryDelay: Seconds before each, C{None} for the default.
 
     @ivar moves: How many workers have gone away before they ran it.
     """
 
-    policy: ErrorPolicy
-    retries: int
-    retryDelay: RetryDelay
+    returnFailure: bool | None = UNSET
+    retries: int | None = None
+    retryDelay: RetryDelay | None = None
     moves: int = 0
 
 
-class CallDefaults:
+@frozen
+class TaskOptions:
     """
-    What holds for a call of which nothing else is said.
-
-    @ivar warn: Whether errors are logged, and Deferreds fire with the text.
-
-    @ivar policy: What the Deferred of a failed call comes to.
-
-    @ivar retries: How many further attempts a call has, C{None} for none, or one for
-        calls with a time limit.
-
-    @ivar retryDelay: Seconds before each.
+    The queue's own keywords of a call, checked.
     """
 
-    def __init__(
-        self,
-        warn: bool,
-        returnFailure: bool | None,
-        retries: int | None,
-        retryDelay: RetryDelay,
-    ) -> None:
+    niceness: int = 0
+    series: Hashable = None
+    doNext: bool = False
+    doLast: bool = False
+    timeout: float | None = None
+    within: float | None = None
+    retries: int | None = None
+    retryDelay: RetryDelay | None = None
+    returnFailure: bool | None = UNSET
+
+    def __attrs_post_init__(self) -> None:
+        if self.timeout:
+            checkSeconds("timeout", self.timeout)
+        if self.within:
+            checkSeconds("within", self.within)
+        if self.retries is not None:
+            checkCount("retries", self.retries, 0)
+        if self.retryDelay is not None:
+            checkRetryDelay(self.retryDelay)
+
+    def makeTask(
+        self, factory: TaskFactory, f: Any, args: tuple[Any, ...], kw: dict[str, Any]
+    ) -> Task:
         """
-        Say what holds.
-
-        @param warn: See L{TaskQueue<asynqueue.base.TaskQueue>}, as for the others.
-
-        @param returnFailure: See there.
-
-        @param retries: See there.
-
-        @param retryDelay: See there.
-
-        @raise ValueError: If a number is out of range.
+        Make the task of a call with these options.
         """
-        if retries is not None:
-            checkCount("retries", retries, 0)
-        _checkDelay(retryDelay)
-        self.warn = warn
-        self.retries = retries
-        self.retryDelay = retryDelay
-        self.policy = self.policyOf(returnFailure)
-        self._options = CallOptions(self.policy, retries or 0, retryDelay)
-
-    def policyOf(self, returnFailure: Any) -> ErrorPolicy:
-        """
-        Find the policy for errors.
-
-        @param returnFailure: What was said of it.
-
-        @return: The policy.
-        """
-        if returnFailure is None:
-            return ErrorPolicy.WARN if self.warn else ErrorPolicy.RAISE
-        if returnFailure:
-            return ErrorPolicy.WRAP
-        return ErrorPolicy.WARN if self.warn else ErrorPolicy.STOP
-
-    def optionsOf(
-        self, own: dict[str, Any], timeout: float | None
-    ) -> CallOptions | None:
-        """
-        Gather what was said of a call.
-
-        @param own: The queue's own keywords.
-
-        @param timeout: The time limit.
-
-        @return: The options, C{None} if all are as usual.
-        """
-        if timeout is None and own.keys().isdisjoint(
-            ("retries", "retryDelay", "returnFailure")
-        ):
-            return None
-        retries = own.get("retries", self.retries)
-        if retries is None:
-            retries = 0 if timeout is None else 1
-        checkCount("retries", retries, 0)
-        delay = own.get("retryDelay", self.retryDelay)
-        _checkDelay(delay)
-        policy = self.policy
-        if "returnFailure" in own:
-            said = own["returnFailure"]
-            policy = ErrorPolicy.RAISE if said is None else self.policyOf(said)
-        return CallOptions(policy, retries, delay)
-
-    def optionsOfTask(self, task: Task) -> CallOptions:
-        """
-        Find out what holds for a task.
-
-        @param task: The task.
-
-        @return: The options.
-        """
-        options: CallOptions | None = task.options
-        return options or self._options
+        task = factory.new(
+            f, args, kw, self.niceness, self.series, self.timeout or None
+        )
+        if (self.retries, self.retryDelay, self.returnFailure) != (None, None, UNSET):
+            task.options = CallOptions(
+                self.returnFailure, self.retries, self.retryDelay
+            )
+        if self.doNext:
+            task.rush()
+        elif self.doLast:
+            task.relax()
+        return task
 
 
-def _checkDelay(value: Any) -> None:
+def checkRetryDelay(value: Any) -> None:
     """
-    Check that something is a delay before further attempts.
-
-    @param value: The delay.
-
-    @raise ValueError: If it isn't.
+    Raise ValueError unless the value is a delay before further attempts.
     """
     if not callable(value):
         checkSeconds("retryDelay", value, zero=True)
+
+
+def warnOfSameNames(f: Any, names: dict[str, Any]) -> None:
+    """
+    Warn once where the queue takes a keyword that the callable has a parameter for.
+
+    @param names: Those of the queue's keywords that an application may not know as
+        such, with their values; C{None} for those that weren't given.
+    """
+    given = {name for name, value in names.items() if value is not None}
+    try:
+        if not given or f in _warnedOf:
+            return
+        taken = sorted(given & inspect.signature(f).parameters.keys())
+        if taken:
+            _warnedOf.add(f)
+    except (TypeError, ValueError):
+        return  # It has no signature, or can't be remembered.
+    if taken:
+        warnings.warn(
+            f"The queue takes the keyword {', '.join(taken)} of this call, which"
+            f" {f!r} has a parameter for: to pass it on, queue"
+            f" functools.partial({getattr(f, '__name__', 'f')}, {taken[0]}=...)",
+            stacklevel=3,
+        )

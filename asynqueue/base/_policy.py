@@ -1,24 +1,25 @@
 """
-What a call's Deferred comes to when its task fails.
+What the Deferred of a call comes to when its task raises.
 """
 
 from __future__ import annotations
 
 import sys
-from enum import Enum, auto
 from typing import Any
 
-from twisted.internet.interfaces import IReactorCore
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from .._child.status import ErrorText
 from .._support.log import log
+from .._support.reactor import orGlobalReactor
 from ..errors import RemoteTraceback, WorkerError
+from ._options import UNSET, Defaults
 
 __all__ = ["ErrorPolicy", "TaskFailure", "failureOf"]
 
-#: Under the policy C{STOP}, the reactor has so many seconds left.
-_LAST_SECONDS = 1.0
+#: The reactor stops so long after an error under the policy I{stop}.
+_STOP_DELAY_SECONDS = 1.0
 
 
 class TaskFailure(Failure):
@@ -34,12 +35,6 @@ class TaskFailure(Failure):
     ) -> None:
         """
         Write the remote traceback, if there's one, and then the local one.
-
-        @param file: Where to, by default the log.
-
-        @param elideFrameworkCode: Ignored, as in all failures.
-
-        @param detail: How much to tell.
         """
         remote = getattr(self.value, "__cause__", None)
         if (
@@ -53,12 +48,8 @@ class TaskFailure(Failure):
 
 def failureOf(text: Any) -> Failure:
     """
-    Make a failure from what a worker handed back for a task that raised.
-
-    @param text: An L{ErrorText}, or plain text.
-
-    @return: The task's own failure where it is known, else a L{WorkerError} with the
-        text.
+    Make a failure from what a worker handed back for a task that raised: the task's own
+    where that is known, else a L{WorkerError} with the text.
     """
     if isinstance(text, ErrorText):
         if isinstance(text.failure, Failure):
@@ -68,56 +59,72 @@ def failureOf(text: Any) -> Failure:
     return Failure(WorkerError(str(text)))
 
 
-class ErrorPolicy(Enum):
+class ErrorPolicy:
     """
-    The policies, as the API page has them.
+    Applies the policy for errors: I{raise}, I{wrap}, I{warn}, or I{stop}.
     """
 
-    #: The Deferred fails with the task's own exception.
-    RAISE = auto()
+    def __init__(self, defaults: Defaults, reactor: Any) -> None:
+        self._defaults = defaults
+        self._reactor = reactor
+        self._stopping: IDelayedCall | None = None
 
-    #: The Deferred fails with L{WorkerError}, the own exception chained.
-    WRAP = auto()
-
-    #: The Deferred fires with the text, which is logged.
-    WARN = auto()
-
-    #: The Deferred fires with the text, which is printed, and the reactor stops.
-    STOP = auto()
-
-    def settle(self, failure: Failure, text: str, reactor: Any) -> Any:
+    def apply(self, failure: Failure, text: str, call: str, returnFailure: Any) -> Any:
         """
-        Decide.
+        Find what the Deferred of a call fires with.
 
-        @param failure: The failure of the task.
+        @param failure: How its task has failed.
 
-        @param text: Text about it, which names the call.
+        @param text: Text about that.
 
-        @param reactor: The reactor that is stopped under the policy C{STOP}.
+        @param call: Text about the call.
 
-        @return: What the Deferred fires with.
+        @param returnFailure: What was said of that one call, or L{UNSET}.
         """
-        if self is ErrorPolicy.RAISE:
+        defaults = self._defaults
+        if defaults.warn or defaults.spew:
+            if defaults.verbose or defaults.spew:
+                log.error("{call} failed: {text}", call=call, text=text)
+            else:
+                log.error("{text}", text=text)
+        if returnFailure is UNSET:
+            returnFailure = defaults.returnFailure
+            if defaults.warn and not returnFailure:
+                return text
+        if returnFailure is None:
             return failure
-        if self is ErrorPolicy.WRAP:
-            if failure.check(WorkerError):
-                return failure
-            error = WorkerError(text)
-            error.__cause__ = failure.value
-            return TaskFailure(error)
-        if self is ErrorPolicy.WARN:
-            log.error("{text}", text=text)
-            return text
-        sys.stderr.write(f"{text}\n")
-        reactor.callLater(_LAST_SECONDS, _stop, reactor)
+        if returnFailure:
+            return _wrap(failure, text)
+        if not defaults.warn:
+            self._stopLater(text)
         return text
 
+    def callOff(self) -> None:
+        """
+        Let the reactor run on.
+        """
+        stopping, self._stopping = self._stopping, None
+        if stopping is not None and stopping.active():
+            stopping.cancel()
 
-def _stop(reactor: IReactorCore) -> None:
-    """
-    Stop the reactor, unless it has been.
+    def _stopLater(self, text: str) -> None:
+        sys.stderr.write(
+            f"ERROR: {text}\nThe reactor stops in {_STOP_DELAY_SECONDS:g} second\n"
+        )
+        if self._stopping is None:
+            self._stopping = orGlobalReactor(self._reactor).callLater(
+                _STOP_DELAY_SECONDS, self._stop
+            )
 
-    @param reactor: The reactor.
-    """
-    if getattr(reactor, "running", True):
-        reactor.stop()
+    def _stop(self) -> None:
+        reactor = orGlobalReactor(self._reactor)
+        if getattr(reactor, "running", True):
+            reactor.stop()
+
+
+def _wrap(failure: Failure, text: str) -> Failure:
+    if failure.check(WorkerError):
+        return failure
+    error = WorkerError(text)
+    error.__cause__ = failure.value
+    return TaskFailure(error)

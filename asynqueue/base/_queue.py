@@ -5,226 +5,74 @@ The queue between those who put items in and the handler that takes them.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IConsumer
-from twisted.python.failure import Failure
 
-from .._support.checks import checkSeconds
+from .._support.checks import checkCallable, checkConsumer, checkSeconds
 from .._support.log import log
-from ..errors import ImplementationError
-from ..tasks import TaskHandler
-from ..tasks._task import Task
+from .._support.oneshot import OneShot
+from ..errors import QueueRunError, QueueStopped
+from ..tasks import Task, TaskHandler
 from ._load import LoadInfoProducer
 from ._priority import Priority
 
 __all__ = ["Queue"]
 
 
-class _Feed(Protocol):
-    """
-    What a queue asks of that which its items go to. L{TaskHandler} has it.
-    """
-
-    @property
-    def waiting(self) -> int:
-        """
-        The number of items that are waiting.
-        """
-
-    def enqueue(self, item: Any) -> None:
-        """
-        Take an item.
-
-        @param item: The item.
-        """
-
-    def withdraw(self, selector: Callable[[Any], bool]) -> list[Any]:
-        """
-        Take out waiting items.
-
-        @param selector: True for those to take out.
-
-        @return: The items.
-        """
-
-    def shutdown(self, timeout: float | None = None) -> Deferred[list[Any]]:
-        """
-        Take no more items.
-
-        @param timeout: Seconds.
-
-        @return: A Deferred that fires with the items that were left unhandled.
-        """
-
-
-class _OneByOne:
-    """
-    Feeds a plain handler: a callable that is given the lowest item, and then no other
-    until its Deferred has fired.
-    """
-
-    def __init__(self, handler: Callable[[Any], Any], done: Callable[[], None]) -> None:
-        """
-        Start feeding.
-
-        @param handler: Called with each item; may return a Deferred.
-
-        @param done: Called when an item has been handled.
-        """
-        self._heap = Priority()
-        self._handler = handler
-        self._done = done
-        self._idle = True
-        self._waiters: list[Deferred[Any]] = []
-        self._ready = False
-        self._looping = False
-        self._next()
-
-    @property
-    def waiting(self) -> int:
-        """
-        The number of items that are waiting.
-        """
-        return len(self._heap)
-
-    def enqueue(self, item: Any) -> None:
-        """
-        Take an item.
-
-        @param item: The item.
-        """
-        self._heap.put(item)
-
-    def withdraw(self, selector: Callable[[Any], bool]) -> list[Any]:
-        """
-        Take out waiting items.
-
-        @param selector: True for those to take out.
-
-        @return: The items.
-        """
-        return self._heap.cancel(selector)
-
-    def shutdown(self, timeout: float | None = None) -> Deferred[list[Any]]:
-        """
-        Take no more items.
-
-        @param timeout: Passed on to the handler's own C{shutdown}, if it has one.
-
-        @return: A Deferred that fires with the items that were left unhandled, after
-            the handler is done with the one that it has.
-        """
-        items = self._heap.cancel(lambda item: True)
-        self._heap.shutdown()
-        done: Deferred[Any] = Deferred()
-        if self._idle:
-            done.callback(None)
-        else:
-            self._waiters.append(done)
-        shutdown = getattr(self._handler, "shutdown", None)
-        if shutdown is not None:
-            # Not all that have a method of this name expect to be told the seconds.
-            given = () if timeout is None else (timeout,)
-            done.addCallback(lambda _: shutdown(*given))
-        return done.addCallback(lambda more: items + list(more or ()))
-
-    def _next(self) -> None:
-        """
-        Wait for the next item.
-        """
-        self._heap.get().addCallbacks(self._handle, lambda _: None)
-
-    def _handle(self, item: Any) -> None:
-        """
-        Give an item to the handler.
-
-        @param item: The item.
-        """
-        self._idle = False
-        maybeDeferred(self._handler, item).addErrback(self._failed).addBoth(
-            self._handled
-        )
-
-    def _failed(self, failure: Failure) -> None:
-        """
-        Log that the handler has failed.
-
-        @param failure: How.
-        """
-        log.failure("{handler} failed to take an item", failure, handler=self._handler)
-
-    def _handled(self, _: object) -> None:
-        """
-        Go on after the handler's Deferred has fired. What is at hand is handled in a
-        loop, not in one call within the other.
-
-        @param _: What it has fired with.
-        """
-        self._idle = True
-        self._done()
-        waiters, self._waiters = self._waiters, []
-        for d in waiters:
-            d.callback(None)
-        self._ready = True
-        if self._looping:
-            return
-        self._looping = True
-        while self._ready:
-            self._ready = False
-            self._next()
-        self._looping = False
-
-
 class Queue:
     """
-    Items on their way to a handler, lowest first.
+    A queue of items for a handler.
 
-    A L{TaskHandler} takes all items, which must be tasks, and lets those wait that no
-    worker is ready for. Any other callable is given one item at a time.
+    A L{TaskHandler} is called with each task at once: it has the tasks wait for
+    workers, apart by series. Any other handler is called with one item after the other,
+    lowest first, each when the Deferred that it has returned for the last one has
+    fired.
 
     @ivar handler: The handler.
 
-    @ivar timeout: Seconds that the handler has to shut down, or C{None}.
+    @ivar timeout: Seconds after which workers that haven't stopped are crashed at
+        shutdown. C{None} for never.
 
-    @ivar loadInfoProducer: Produces the load, see L{subscribe}.
+    @ivar loadInfoProducer: Tells the number of items without a result.
     """
+
+    # A TaskHandler keeps what waits, so that there's no _heap.
 
     def __init__(
         self, handler: Callable[[Any], Any], timeout: float | None = None
     ) -> None:
         """
-        Make a queue.
-
-        @param handler: A L{TaskHandler}, or a callable that takes an item and may
-            return a Deferred that fires when it's ready for the next.
+        @param handler: The handler.
 
         @param timeout: Seconds after which workers that haven't stopped are crashed
-            at shutdown. C{None} to wait as long as it takes.
+            at shutdown. C{None}, or 0, to wait as long as it takes.
 
         @raise TypeError: If the handler isn't callable.
         """
-        if not callable(handler):
-            raise TypeError(f"The handler of a queue must be callable, not {handler!r}")
-        if timeout is not None:
-            checkSeconds("timeout", timeout, zero=True)
-        self.handler = handler
-        self.timeout = timeout
+        checkCallable("The handler of a queue", handler)
+        if timeout:
+            checkSeconds("timeout", timeout)
+        self.handler: Any = handler
+        self.timeout = timeout or None
         self.loadInfoProducer = LoadInfoProducer()
         self._running = True
-        self._feed: _Feed
-        self._tasks = isinstance(handler, TaskHandler)
-        if isinstance(handler, TaskHandler):
-            self._feed = handler
-        else:
-            self._feed = _OneByOne(handler, self.loadInfoProducer.oneLess)
+        self._heap: Priority | None = None
+        # The feeding of a plain handler has ended.
+        self._fed: OneShot[None] = OneShot()
+        if not isinstance(handler, TaskHandler):
+            self._heap = Priority()
+            Deferred.fromCoroutine(self._feed(self._heap))
 
     def __len__(self) -> int:
         """
         The number of items that are waiting.
         """
-        return self._feed.waiting
+        if self._heap is None:
+            waiting: int = self.handler.waiting
+            return waiting
+        return len(self._heap)
 
     def __bool__(self) -> bool:
         """
@@ -246,25 +94,38 @@ class Queue:
 
         @param item: The item, not C{None}.
 
-        @raise ValueError: If it is C{None}, the sentinel of shutdown.
+        @raise ValueError: If it is C{None}, the sentinel of shutdown; or a task that
+            was put in before.
 
         @raise TypeError: If it can't be compared with the other items, or isn't a task
             and the handler is a L{TaskHandler}.
         """
         if item is None:
             raise ValueError("None can't be queued")
-        if self._tasks and not isinstance(item, Task):
+        if self._heap is not None:
+            self._putInHeap(item, self._heap)
+            return
+        if not isinstance(item, Task):
             raise TypeError(f"A TaskHandler takes tasks, not {item!r}")
+        if item.assignment is not None or item.accepted or item.hasResult:
+            raise ValueError(
+                f"{item!r} is queued already, or has been run: queue its copy()"
+            )
         if not self._running:
             return
+        if item.resolve is None:
+            item.resolve = self._resolve
+        # Consumers of the load are told by this, and may shut the queue down.
         self.loadInfoProducer.oneMore()
         try:
-            self._feed.enqueue(item)
+            self.handler(item)
+        except QueueRunError:
+            item.errback(
+                QueueStopped(f"The queue was shut down before {item!r} was run")
+            )
         except Exception:
             self.loadInfoProducer.oneLess()
             raise
-        if self._tasks:
-            item.d.addBoth(self._hasResult)
 
     def subscribe(self, consumer: IConsumer) -> None:
         """
@@ -275,11 +136,7 @@ class Queue:
 
         @raise ImplementationError: If it doesn't provide C{IConsumer}.
         """
-        if not IConsumer.providedBy(consumer):
-            raise ImplementationError(
-                f"{consumer!r} doesn't provide IConsumer: is its class marked with"
-                " @implementer(IConsumer)?"
-            )
+        checkConsumer(consumer)
         self.loadInfoProducer.registerConsumer(consumer)
 
     def cancelSeries(self, series: Hashable) -> list[Any]:
@@ -311,43 +168,70 @@ class Queue:
         @return: A Deferred that fires with a list of the items left unhandled.
         """
         self._running = False
-        d = self._feed.shutdown(self.timeout if timeout is None else timeout)
-        return d.addCallback(self._hasShutDown)
+        if timeout is None:
+            timeout = self.timeout
+        return Deferred.fromCoroutine(self._shutDown(timeout))
 
-    def _hasShutDown(self, items: list[Any]) -> list[Any]:
-        """
-        Let go of whoever listens to the load.
-
-        @param items: The items left.
-
-        @return: The same.
-        """
+    async def _shutDown(self, timeout: float | None) -> list[Any]:
+        items: list[Any] = []
+        if self._heap is None:
+            items += await self.handler.shutdown(timeout)
+        else:
+            items += self._heap.cancel(lambda item: True)
+            self._heap.shutdown()
+            await self._fed.wait()
+            shutdown = getattr(self.handler, "shutdown", None)
+            if shutdown is not None:
+                # Not all that have a method of this name expect to be told seconds.
+                given = () if timeout is None else (timeout,)
+                items += await maybeDeferred(shutdown, *given) or ()
         self.loadInfoProducer.shutdown()
         return items
 
-    def _hasResult(self, result: Any) -> Any:
+    async def _feed(self, heap: Priority) -> None:
         """
-        Count a task that has its result.
+        Hand one item after the other to a plain handler, until the heap is shut down.
+        """
+        while True:
+            try:
+                item = await heap.get()
+            except QueueRunError:
+                self._fed.fire(None)
+                return
+            try:
+                await maybeDeferred(self.handler, item)
+            except Exception:  # noqa: BLE001 - the handler is the user's
+                log.failure("{handler} failed to take an item", handler=self.handler)
+            self.loadInfoProducer.oneLess()
 
-        @param result: The result.
+    def _putInHeap(self, item: Any, heap: Priority) -> None:
+        if not self._running:
+            return
+        self.loadInfoProducer.oneMore()
+        try:
+            if not self.isRunning():  # A consumer of the load has shut the queue down.
+                self.loadInfoProducer.oneLess()
+            else:
+                heap.put(item)
+        except Exception:
+            self.loadInfoProducer.oneLess()
+            raise
 
-        @return: The same.
+    def _resolve(self, result: Any, task: Task) -> Any:
+        """
+        Count a task that has its result, and leave that as it is.
         """
         self.loadInfoProducer.oneLess()
         return result
 
     def _cancel(self, selector: Callable[[Any], bool]) -> list[Any]:
-        """
-        Take out items, and tell those who wait for them.
-
-        @param selector: True for those to take out.
-
-        @return: The items.
-        """
-        items = self._feed.withdraw(selector)
-        for item in items:
-            if self._tasks:
-                item.errback(Failure(CancelledError()))
-            else:
+        items: list[Any]
+        if self._heap is None:
+            items = self.handler.withdraw(selector)
+            for item in items:
+                item.errback(CancelledError())
+        else:
+            items = self._heap.cancel(selector)
+            for _ in items:
                 self.loadInfoProducer.oneLess()
         return items

@@ -4,42 +4,44 @@ The task queue: calls go in, their results come out as Deferreds.
 
 from __future__ import annotations
 
-from collections import deque
+import logging
 from collections.abc import Callable, Hashable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from .._support.checks import checkCount, checkSeconds
-from .._support.log import log
+from .._support.checks import checkConsumer, checkCount, checkFlag, checkSeconds
 from .._support.reactor import orGlobalReactor
-from ..errors import (
-    ImplementationError,
-    QueueFull,
-    QueueRunError,
-    QueueStopped,
-    WorkerLost,
-)
-from ..info import Info
-from ..interfaces import IReplaceableWorker, IWorker
-from ..iteration._deferator import Deferator
+from ..errors import QueueRunError, QueueStopped
+from ..interfaces import IWorker
+from ..iteration import Deferator
 from ..iteration._sources import BufferedSource
-from ..tasks import TaskHandler
-from ..tasks._task import Task, TaskFactory
+from ..tasks import Task, TaskFactory, TaskHandler
+from ._admission import Admission
 from ._mapping import Mapping, Progress, progressOf
-from ._options import OWN_KEYWORDS, CallDefaults, RetryDelay
+from ._options import (
+    UNSET,
+    Defaults,
+    RetryDelay,
+    TaskOptions,
+    checkRetryDelay,
+    warnOfSameNames,
+)
+from ._policy import ErrorPolicy
 from ._queue import Queue
-from ._results import Outcomes, notRun
+from ._replacing import Replacing
+from ._results import Results
+from ._shutdown import Shutdown, failUnfinished
 
 __all__ = ["TaskQueue"]
 
 #: So many results of an C{imap} may wait to be taken before more chunks are queued.
-_MOST_UNTAKEN = 1_000
+_MAX_UNTAKEN = 1_000
 
-_UNSET: Any = object()
+_Q = TypeVar("_Q", bound="TaskQueue")
 
 
 class TaskQueue:
@@ -52,6 +54,9 @@ class TaskQueue:
     end of the block, after what is queued has been run, or without that if the block
     raises.
 
+    C{warn}, C{verbose}, C{spew}, C{returnFailure} and C{timeout} are attributes, too,
+    which hold for all results from when they're set.
+
     @ivar timeout: Seconds after which, at shutdown or detaching, a worker that hasn't
         stopped is crashed. C{None} for never.
 
@@ -60,8 +65,6 @@ class TaskQueue:
     @ivar th: The L{TaskHandler}.
 
     @ivar taskFactory: What makes the tasks.
-
-    @ivar maxQueued: How many calls may wait, or C{None}.
     """
 
     def __init__(
@@ -73,80 +76,74 @@ class TaskQueue:
         spew: bool = False,
         returnFailure: bool | None = None,
         maxQueued: int | None = None,
-        retries: int | None = None,
+        retries: int = 0,
         retryDelay: RetryDelay = 0.0,
         reactor: IReactorTime | None = None,
     ) -> None:
         """
-        Make a queue.
-
         @param workers: Workers to begin with.
 
         @param timeout: Seconds after which, at shutdown or detaching, a worker that
-            hasn't stopped is crashed. C{None} to wait as long as it takes.
+            hasn't stopped is crashed. C{None}, or 0, to wait as long as it takes.
 
         @param warn: C{True} for errors of tasks to be logged (standard logger
             C{asynqueue}, level ERROR) and the Deferred of the call to fire with the
             text.
 
-        @param verbose: C{True} to log which call it was that failed.
+        @param verbose: C{True} for what is logged to say which call it was.
 
-        @param spew: C{True} to log every call with its result (level INFO). Implies
-            C{verbose}.
+        @param spew: C{True} to log every call with its result (level INFO), and errors
+            as with C{warn}. Implies C{verbose}.
 
         @param returnFailure: C{True} for the Deferreds of failed calls to fail with
-            L{WorkerError}, the task's own exception chained as its cause. C{False},
-            said outright and without C{warn}, for the text to be printed to stderr and
-            the reactor to stop a second later. By default, Deferreds fail with the
-            task's own exception.
+            L{WorkerError<asynqueue.errors.WorkerError>}, the task's own exception
+            chained as its cause. C{False}, said outright and without C{warn}, for the
+            text to be printed to stderr and the reactor to stop a second later. By
+            default, Deferreds fail with the task's own exception.
 
         @param maxQueued: How many calls may wait for a worker before L{call} raises
-            L{QueueFull}. C{None} for any number.
+            L{QueueFull<asynqueue.errors.QueueFull>}. C{None} for any number.
 
         @param retries: How many further attempts a call has when its worker is lost
-            or its time is up. By default none, or 1 for calls with a C{timeout}.
+            or its time is up.
 
         @param retryDelay: Seconds before each further attempt, or a callable that is
             given its number, from 1, and returns the seconds.
 
-        @param reactor: What keeps the time. By default, the global reactor.
+        @param reactor: The clock. By default, the global reactor.
 
         @raise ValueError: If a number is out of range.
         """
-        if timeout is not None:
-            checkSeconds("timeout", timeout, zero=True)
-        if maxQueued is not None:
-            checkCount("maxQueued", maxQueued, 1)
-        self.timeout = timeout
-        self.maxQueued = maxQueued
-        self.info = Info()
-        self._defaults = CallDefaults(warn, returnFailure, retries, retryDelay)
-        self._reactor = reactor
+        if timeout:
+            checkSeconds("timeout", timeout)
+        checkCount("retries", retries, 0)
+        checkRetryDelay(retryDelay)
+        self._defaults = Defaults(
+            warn, verbose, spew, returnFailure, retries, retryDelay
+        )
+        self._setLogLevel()
         self._running = True
-        self._stopping: list[Deferred[list[Task]]] | None = None
-        self._unfinished: list[Task] | None = None
-        self._draining = False
-        self._drainTimer: IDelayedCall | None = None
-        # When workers that haven't stopped by then are crashed, from shutdown on.
-        self._deadline: float | None = None
-        self._waiters: deque[Deferred[None]] = deque()
-        # Lost workers that were not replaced, since there was no use in trying.
-        self._vacancies: list[Any] = []
+        self._reactor = reactor
         self.taskFactory = TaskFactory(reactor=reactor)
         self.th = TaskHandler(reactor=reactor)
         self.th.onGone = self._workerGone
         self.th.onRefused = self._workerRefused
         self.q = Queue(self.th, timeout)
-        self._outcomes = Outcomes(
-            self.th,
-            self.q.loadInfoProducer,
+        self._policy = ErrorPolicy(self._defaults, reactor)
+        self._results = Results(
             self._defaults,
-            verbose=verbose or spew,
-            spew=spew,
-            reactor=reactor,
+            self._policy,
+            lambda task: self.th(task),
+            self.q.loadInfoProducer.oneLess,
+            reactor,
         )
+        # Made once: a bound method for each task that waits would take 64 bytes.
+        self._resolve = self._results.resolve
+        self._admission = Admission(self.th, maxQueued, reactor)
+        self._replacing = Replacing(self.th)
+        self._shutdown = Shutdown(self.q, self.th, self._results, reactor)
         for worker in workers:
-            # If one can't be connected, that has been logged.
+            # If one can't be put to work, that is logged.
             self.attachWorker(worker).addErrback(lambda _: None)
 
     def __len__(self) -> int:
@@ -161,7 +158,7 @@ class TaskQueue:
         """
         return self._running and bool(self.th.workers)
 
-    async def __aenter__(self) -> TaskQueue:
+    async def __aenter__(self: _Q) -> _Q:
         """
         Begin a block at whose end the queue is shut down.
         """
@@ -178,6 +175,59 @@ class TaskQueue:
         """
         await self.shutdown(drain=error is None)
 
+    # Options that may be set at any time.
+
+    @property
+    def warn(self) -> bool:
+        return self._defaults.warn
+
+    @warn.setter
+    def warn(self, value: bool) -> None:
+        self._defaults.warn = value
+        self._setLogLevel()
+
+    @property
+    def verbose(self) -> bool:
+        return self._defaults.verbose
+
+    @verbose.setter
+    def verbose(self, value: bool) -> None:
+        self._defaults.verbose = value
+
+    @property
+    def spew(self) -> bool:
+        return self._defaults.spew
+
+    @spew.setter
+    def spew(self, value: bool) -> None:
+        self._defaults.spew = value
+        self._setLogLevel()
+
+    @property
+    def returnFailure(self) -> bool | None:
+        return self._defaults.returnFailure
+
+    @returnFailure.setter
+    def returnFailure(self, value: bool | None) -> None:
+        self._defaults.returnFailure = value
+
+    @property
+    def timeout(self) -> float | None:
+        return self.q.timeout
+
+    @timeout.setter
+    def timeout(self, value: float | None) -> None:
+        if value:
+            checkSeconds("timeout", value)
+        self.q.timeout = value or None
+
+    @property
+    def maxQueued(self) -> int | None:
+        """
+        How many calls may wait, or C{None}.
+        """
+        return self._admission.maxQueued
+
     def isRunning(self) -> bool:
         """
         Tell whether the queue takes calls.
@@ -185,6 +235,8 @@ class TaskQueue:
         @return: C{False} once it is being shut down.
         """
         return self._running
+
+    # Workers.
 
     def attachWorker(self, worker: IWorker) -> Deferred[int]:
         """
@@ -204,9 +256,7 @@ class TaskQueue:
         @raise QueueRunError: If the queue has been shut down.
         """
         if not self._running:
-            raise QueueRunError(
-                f"{worker!r} can't be attached to a queue that has been shut down"
-            )
+            self._refuse(f"the worker {worker!r}")
         return self.th.hire(worker)
 
     def detachWorker(
@@ -223,10 +273,10 @@ class TaskQueue:
 
         @return: A Deferred that fires when it has gone, with a list of the tasks left
             unfinished and not reassigned. The Deferreds of their calls fail with
-            L{WorkerLost}.
+            L{WorkerLost<asynqueue.errors.WorkerLost>}.
         """
         d = self.th.terminate(self.th.idOf(workerOrID), self.timeout, crash, reassign)
-        return d.addCallback(self._hasLeft)
+        return d.addCallback(self._workerDetached)
 
     def qualifyWorker(self, worker: Any, series: Hashable) -> None:
         """
@@ -252,45 +302,75 @@ class TaskQueue:
             return list(self.th.workers.values())
         return self.th.workers.get(ID)
 
-    def call(self, f: Callable[..., Any] | str, *args: Any, **kw: Any) -> Deferred[Any]:
+    # Calls.
+
+    def call(
+        self,
+        f: Callable[..., Any] | str,
+        /,
+        *args: Any,
+        niceness: int = 0,
+        series: Hashable = None,
+        doNext: bool = False,
+        doLast: bool = False,
+        timeout: float | None = None,
+        within: float | None = None,
+        retries: int | None = None,
+        retryDelay: RetryDelay | None = None,
+        returnFailure: bool | None = UNSET,
+        raw: bool | None = None,
+        consumer: IConsumer | None = None,
+        **kw: Any,
+    ) -> Deferred[Any]:
         """
-        Queue a call.
-
-        These keywords are the queue's own, and never reach the callable:
-
-          - C{niceness}: an C{int} from -20 (first) to 20 (last), 0 by default;
-          - C{series}: the series, any hashable. Only workers qualified for it run the
-            call. All are for C{None}, the default;
-          - C{doNext}, C{doLast}: C{True} to run it before, or after, everything else;
-          - C{timeout}: seconds that it may run, from when a worker starts it. The work
-            is then stopped, and run once more unless C{retries} says otherwise;
-          - C{retries}: how many further attempts there are when its time is up or its
-            worker is lost;
-          - C{retryDelay}: seconds before each, or a callable that is given its number,
-            from 1;
-          - C{consumer}: an C{IConsumer} for the items of an iterator that the call
-            returns;
-          - C{raw}: C{True} for an iterator to come back as it is;
-          - C{returnFailure}: as for the queue. C{None} for the Deferred to fail with
-            the task's own exception.
+        Queue a call. The keywords that are named here are the queue's own, and never
+        reach the callable; C{functools.partial} passes one on to it.
 
         @param f: The callable, or for remote workers the name of a method.
 
         @param args: Positional arguments.
 
-        @param kw: Keywords.
+        @param niceness: From -20 (first) to 20 (last).
+
+        @param series: The series, any hashable. Only workers qualified for it run the
+            call. All are for C{None}.
+
+        @param doNext: C{True} to run it before everything else.
+
+        @param doLast: C{True} to run it after everything else.
+
+        @param timeout: Seconds that it may run, from when a worker starts it. The work
+            is then stopped. C{None}, or 0, for any time.
+
+        @param within: Seconds from now within which there must be a result, waiting
+            and further attempts included.
+
+        @param retries: How many further attempts there are when its time is up or its
+            worker is lost.
+
+        @param retryDelay: Seconds before each, or a callable that is given its number,
+            from 1.
+
+        @param returnFailure: As for the queue. C{None} for the Deferred to fail with
+            the task's own exception.
+
+        @param raw: C{True} for an iterator to come back as it is.
+
+        @param consumer: A consumer for the items of an iterator that the call returns.
+
+        @param kw: The callable's keywords.
 
         @return: A Deferred that fires with what the call returns: a
             L{Deferator<asynqueue.iteration.Deferator>} for an iterator, or with the
             consumer once it has all the items. It can be cancelled.
 
             Whatever happens, it fires exactly once. It fails with
-            L{TimeoutError<asynqueue.errors.TimeoutError>} when its
-            time is up, L{WorkerLost} when its worker has gone while it may have been
-            running, L{QueueStopped} when the queue is shut down before it has run,
-            C{CancelledError} when it's cancelled,
-            L{SerializationError<asynqueue.errors.SerializationError>} when it can't
-            be sent to where it's to be run.
+            L{TimeoutError<asynqueue.errors.TimeoutError>} when its time is up,
+            L{WorkerLost<asynqueue.errors.WorkerLost>} when its worker has gone while it
+            may have been running, L{QueueStopped<asynqueue.errors.QueueStopped>} when
+            the queue is shut down before it has run, C{CancelledError} when it's
+            cancelled, L{SerializationError<asynqueue.errors.SerializationError>} when
+            it can't be sent to where it's to be run.
 
         @raise QueueRunError: If the queue isn't running.
 
@@ -303,46 +383,72 @@ class TaskQueue:
         @raise ImplementationError: If the consumer doesn't provide C{IConsumer}.
         """
         if not self._running:
-            raise QueueRunError(
-                f"The queue has been shut down and can't take the call of {f!r}"
+            self._refuse(f"the call of {f!r}")
+        if not callable(f):
+            self._checkName(f)
+        if self._admission.maxQueued is not None:
+            self._admission.check()
+        if raw is not None:
+            checkFlag("raw", raw)
+            kw["raw"] = raw
+        if consumer is not None:
+            checkConsumer(consumer)
+            kw["consumer"] = consumer
+        if (
+            niceness or timeout or within or doNext or doLast or series is not None
+        ) or (retries, retryDelay, returnFailure) != (None, None, UNSET):
+            options = TaskOptions(
+                niceness,
+                series,
+                doNext,
+                doLast,
+                timeout,
+                within,
+                retries,
+                retryDelay,
+                returnFailure,
             )
-        if not callable(f) and not isinstance(f, str):
-            raise TypeError(f"A callable is needed to queue a call of, not {f!r}")
-        if self.maxQueued is not None and self.th.waiting >= self.maxQueued:
-            raise QueueFull(
-                f"{self.th.waiting} calls are queued, and maxQueued={self.maxQueued}:"
-                " wait for the Deferred of ready() before the next call"
+            warnOfSameNames(
+                f, {"retries": retries, "retryDelay": retryDelay, "within": within}
             )
-        if self._vacancies:
-            self._tryAgain()
-        task = self._taskOf(f, args, kw) if kw else self.taskFactory.new(f, args, kw, 0)
-        return self._outcomes.put(task)
+            task = options.makeTask(self.taskFactory, f, args, kw)
+        else:
+            task = self.taskFactory.new(f, args, kw, 0)
+        return self._put(task, within)
 
     def ready(self) -> Deferred[None]:
         """
         Wait until the queue has room for a call.
 
         @return: A Deferred that fires when fewer calls are waiting than C{maxQueued}
-            allows, at once if so many aren't. It fails with L{QueueStopped} if the
-            queue is shut down before that.
+            allows, at once if so many aren't. Each place is given to one who waits,
+            and to the next one if that one doesn't make a call then. It fails with
+            L{QueueStopped<asynqueue.errors.QueueStopped>} if the queue is shut down
+            before that.
 
         @raise QueueRunError: If the queue isn't running.
         """
         if not self._running:
-            raise QueueRunError("The queue has been shut down and takes no more calls")
-        if self.maxQueued is None or self.th.waiting < self.maxQueued:
-            return succeed(None)
-        d: Deferred[None] = Deferred(self._waiters.remove)
-        self._waiters.append(d)
-        self.th.assignmentFactory.backlog.onShrink = self._admit
-        return d
+            self._refuse("any more calls")
+        return self._admission.wait()
 
     def update(
         self,
         f: Callable[..., Any] | str,
+        /,
         *args: Any,
         ephemeral: bool = False,
         sequential: bool = False,
+        niceness: int = 0,
+        series: Hashable = None,
+        doNext: bool = False,
+        doLast: bool = False,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retryDelay: RetryDelay | None = None,
+        returnFailure: bool | None = UNSET,
+        raw: bool | None = None,
+        consumer: None = None,
         **kw: Any,
     ) -> Deferred[list[Any]]:
         """
@@ -357,34 +463,47 @@ class TaskQueue:
 
         @param sequential: C{True} to run it on one worker after the other.
 
-        @param kw: Keywords. C{series}, C{timeout} and C{raw} are as for L{call}.
+        @param series: As for L{call}, like C{timeout} and C{raw}. The other keywords
+            of a call are accepted, but an update is run at once, and once.
+
+        @param kw: The callable's keywords.
 
         @return: A Deferred that fires with a list of the results, one for each worker
             there is now. Where it failed, the result is text about the failure.
 
-        @raise ValueError: If there is a keyword C{consumer}.
+        @raise ValueError: If there is a consumer.
 
         @raise QueueRunError: If the queue isn't running.
 
         @raise TypeError: If the callable isn't callable, or the series not hashable.
         """
-        if "consumer" in kw:
+        if consumer is not None:
             raise ValueError("An update can't have a consumer: it runs on every worker")
         if not self._running:
-            raise QueueRunError(
-                f"The queue has been shut down and can't take the update {f!r}"
-            )
-        if not callable(f) and not isinstance(f, str):
-            raise TypeError(f"A callable is needed for an update, not {f!r}")
-        kw = dict(kw)
-        series = kw.pop("series", None)
-        timeout = kw.pop("timeout", None)
-        task = self.taskFactory.new(f, args, kw, 0, series, timeout)
+            self._refuse(f"the update {f!r}")
+        if not callable(f):
+            self._checkName(f)
+        if raw is not None:
+            checkFlag("raw", raw)
+            kw["raw"] = raw
+        options = TaskOptions(
+            niceness,
+            series,
+            doNext,
+            doLast,
+            timeout,
+            None,
+            retries,
+            retryDelay,
+            returnFailure,
+        )
+        task = options.makeTask(self.taskFactory, f, args, kw)
         return self.th.update(task, ephemeral, sequential)
 
     def map(
         self,
         f: Callable[..., Any] | str,
+        /,
         *iterables: Iterable[Any],
         chunksize: int | None = None,
         ordered: bool = True,
@@ -405,11 +524,11 @@ class TaskQueue:
         @param chunksize: Items in a chunk. By default it's found by measuring: a chunk
             is to take some milliseconds.
 
-        @param ordered: C{False} for the results in the order in which they come.
+        @param ordered: C{False} for the results as they finish.
 
         @param progress: Called with the number of items that are done and that of all,
             C{None} if it isn't known. C{True} for a bar by the extra
-            C{asynqueue[progress]}.
+            C{asynqueue[progress]}. If it raises, the map fails with that.
 
         @param options: Keywords C{niceness}, C{series}, C{timeout}, C{retries},
             C{retryDelay}, C{doNext}, C{doLast}, which are as for L{call} and hold for
@@ -439,7 +558,7 @@ class TaskQueue:
             f,
             iterables,
             options,
-            chunksize=chunksize,
+            chunksize,
             ordered=ordered,
             progress=progressOf(progress),
             deliver=results.extend,
@@ -451,6 +570,7 @@ class TaskQueue:
     def imap(
         self,
         f: Callable[..., Any] | str,
+        /,
         *iterables: Iterable[Any],
         chunksize: int | None = None,
         ordered: bool = True,
@@ -459,19 +579,9 @@ class TaskQueue:
     ) -> Deferator:
         """
         Call a function for each item as L{map} does, and get the results one after the
-        other. The input may be endless: it's read so far as results are taken.
+        other. The input may be endless: it's read as far as results are taken.
 
-        @param f: See L{map}, as for the others.
-
-        @param iterables: See there.
-
-        @param chunksize: See there.
-
-        @param ordered: See there.
-
-        @param progress: See there.
-
-        @param options: See there.
+        The parameters are those of L{map}.
 
         @return: An iterator of Deferreds, and an asynchronous iterator, of the results.
             After the results of the items before it, it fails as the item did.
@@ -496,15 +606,17 @@ class TaskQueue:
             f,
             iterables,
             options,
-            chunksize=chunksize,
+            chunksize,
             ordered=ordered,
             progress=progressOf(progress),
             deliver=source.push,
             finish=finish,
-            most=_MOST_UNTAKEN,
+            maxUntaken=_MAX_UNTAKEN,
         )
         mapping.fill()
         return Deferator(source)
+
+    # The queue's load and what waits in it.
 
     def subscribe(self, consumer: IConsumer) -> None:
         """
@@ -526,8 +638,8 @@ class TaskQueue:
 
         @return: The tasks.
         """
-        delayed = [task for task in self._outcomes.delayed if task.series == series]
-        return self.q.cancelSeries(series) + self._cancel(delayed)
+        delayed = [task for task in self._results.delayed if task.series == series]
+        return self.q.cancelSeries(series) + _cancel(delayed)
 
     def cancelAll(self) -> list[Task]:
         """
@@ -536,8 +648,8 @@ class TaskQueue:
 
         @return: The tasks.
         """
-        delayed = self._outcomes.delayed
-        return self.q.cancelAll() + self._cancel(delayed)
+        delayed = self._results.delayed
+        return self.q.cancelAll() + _cancel(delayed)
 
     def shutdown(
         self, drain: bool = False, timeout: float | None = None
@@ -548,11 +660,12 @@ class TaskQueue:
 
         @param drain: C{True} to run all that is queued first, as far as there are
             workers for it. Else, the Deferreds of calls that no worker has accepted
-            fail with L{QueueStopped}.
+            fail with L{QueueStopped<asynqueue.errors.QueueStopped>}.
 
         @param timeout: Seconds for all that, after which workers are crashed. The
-            Deferreds of calls that they were running fail with L{WorkerLost}. By
-            default as it was given to the queue.
+            Deferreds of calls that they were running fail with
+            L{WorkerLost<asynqueue.errors.WorkerLost>}. By default as it was given to
+            the queue.
 
         @return: A Deferred that fires when all workers have gone, with a list of the
             tasks left unfinished. Calling again gives the same, sooner if a C{timeout}
@@ -560,345 +673,131 @@ class TaskQueue:
         """
         if timeout is not None:
             checkSeconds("timeout", timeout, zero=True)
-        if self._unfinished is not None:
-            return succeed(list(self._unfinished))
-        d: Deferred[list[Task]] = Deferred()
-        if self._stopping is not None:
-            self._stopping.append(d)
-            if timeout is not None:
-                self._hurry(timeout)
-            if not drain:
-                self._stopDraining()
-            return d
-        self._running = False
-        self._stopping = [d]
-        timeout = self.timeout if timeout is None else timeout
-        if timeout is not None:
-            self._deadline = orGlobalReactor(self._reactor).seconds() + timeout
-        self._refuseWaiters()
-        self._draining = True
-        if drain and self._canDrain():
-            self._outcomes.onFinished = self._checkDrained
-            if timeout is not None:
-                self._drainFor(timeout)
+        self._policy.callOff()
+        done = self._shutdown.done.wait()
+        if self._running:
+            self._running = False
+            self._admission.shutDown()
+            self._shutdown.start(drain, self.timeout if timeout is None else timeout)
         else:
-            self._stopDraining()
+            self._shutdown.hurry(drain, timeout)
+        return done.addCallback(list)
+
+    def _setLogLevel(self) -> None:
+        """
+        Have what is to be logged reach handlers of the standard logger.
+        """
+        if self._defaults.spew:
+            logging.getLogger("asynqueue").setLevel(logging.INFO)
+        elif self._defaults.warn:
+            logging.getLogger("asynqueue").setLevel(logging.ERROR)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise QueueRunError(f"The queue has been shut down and can't take {what}")
+
+    def _checkName(self, f: Any) -> None:
+        if not isinstance(f, str):
+            raise TypeError(f"A callable is needed, or a method's name, not {f!r}")
+
+    def _put(self, task: Task, within: float | None = None) -> Deferred[Any]:
+        """
+        Queue the first task of a call.
+        """
+        if self._replacing.unreplaced:
+            self._replacing.retry()
+        task.resolve = self._resolve
+        d = task.d
+        self.q.put(task)
+        if within and not d.called:
+            timer = orGlobalReactor(self._reactor).callLater(
+                within, self._results.expire, d, within
+            )
+            d.addBoth(_stopTimer, timer)
         return d
-
-    def makeTask(
-        self, f: Any, args: tuple[Any, ...], kw: dict[str, Any]
-    ) -> tuple[Task, Deferred[Any]]:
-        """
-        Queue a call, and tell its task, too.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: The queue's own keywords.
-
-        @return: The task, and the Deferred that L{call} would have returned.
-
-        @raise QueueRunError: If the queue isn't running.
-        """
-        if not self._running:
-            raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
-        task = self._taskOf(f, args, dict(kw))
-        return task, self._outcomes.put(task)
-
-    def room(self) -> Deferred[None] | None:
-        """
-        Tell whether the queue has room for a call.
-
-        @return: C{None} if it has, or is shut down. Else, a Deferred as from L{ready}.
-        """
-        if (
-            self._running
-            and self.maxQueued is not None
-            and self.th.waiting >= self.maxQueued
-        ):
-            return self.ready()
-        return None
 
     def _mapping(
         self,
-        f: Any,
+        f: Callable[..., Any] | str,
         iterables: tuple[Iterable[Any], ...],
         options: dict[str, Any],
-        *,
         chunksize: int | None,
         **kw: Any,
     ) -> Mapping:
-        """
-        Make a mapping.
-
-        @param f: The function.
-
-        @param iterables: Where the arguments come from.
-
-        @param options: Keywords for L{call}.
-
-        @param chunksize: Items in a chunk.
-
-        @param kw: Further keywords of L{Mapping}.
-
-        @return: The mapping.
-        """
         if not self._running:
-            raise QueueRunError(
-                f"The queue has been shut down and can't map {f!r} over anything"
-            )
-        if not callable(f) and not isinstance(f, str):
-            raise TypeError(f"A callable is needed to map over items, not {f!r}")
+            self._refuse(f"a map of {f!r}")
+        if not callable(f):
+            self._checkName(f)
         if not iterables:
             raise TypeError(f"Items are needed to map {f!r} over")
-        for iterable in iterables:
-            iter(iterable)
-        unknown = options.keys() - (OWN_KEYWORDS - {"returnFailure"})
-        if unknown:
-            raise TypeError(f"Unknown keywords for a map: {', '.join(sorted(unknown))}")
         if chunksize is not None:
             checkCount("chunksize", chunksize, 1)
-        options = {**options, "returnFailure": None}
-        self._taskOf(f, (), dict(options))  # To complain here, if at all.
-        return Mapping(self, f, iterables, options, chunksize=chunksize, **kw)
+        unknown = options.keys() - _MAP_OPTIONS
+        if unknown:
+            raise TypeError(f"Unknown keywords for a map: {', '.join(sorted(unknown))}")
+        # Errors come as they are: the mapping has to know.
+        checked = TaskOptions(**options, returnFailure=None)
 
-    def _taskOf(
-        self, f: Callable[..., Any] | str, args: tuple[Any, ...], kw: dict[str, Any]
-    ) -> Task:
-        """
-        Make a task of a call with keywords.
+        def submit(f: Any, args: tuple[Any, ...]) -> Task:
+            if not self._running:
+                raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
+            task = checked.makeTask(self.taskFactory, f, args, {})
+            self._admission.take()
+            self._put(task)
+            return task
 
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Keywords, those of the queue among them.
-
-        @return: The task.
-        """
-        consumer = kw.get("consumer", _UNSET)
-        if consumer is None:
-            del kw["consumer"]
-        elif consumer is not _UNSET and not IConsumer.providedBy(consumer):
-            raise ImplementationError(
-                f"The consumer {consumer!r} doesn't provide IConsumer: is its class"
-                " marked with @implementer(IConsumer)?"
-            )
-        if OWN_KEYWORDS.isdisjoint(kw):
-            return self.taskFactory.new(f, args, kw, 0)
-        own = {name: kw.pop(name) for name in OWN_KEYWORDS.intersection(kw)}
-        timeout = own.get("timeout")
-        options = self._defaults.optionsOf(own, timeout)
-        task = self.taskFactory.new(
-            f, args, kw, own.get("niceness", 0), own.get("series"), timeout
+        checked.makeTask(TaskFactory(), f, (), {})  # To complain here, if at all.
+        return Mapping(
+            submit,
+            self._roomForChunk,
+            self.__len__,
+            f,
+            iterables,
+            chunksize=chunksize,
+            **kw,
         )
-        task.options = options
-        if own.get("doNext"):
-            task.rush()
-        elif own.get("doLast"):
-            task.relax()
-        return task
 
-    def _fail(self, tasks: list[Task]) -> list[Task]:
+    def _roomForChunk(self) -> Deferred[None] | None:
         """
-        Fail the Deferreds of tasks that were left unfinished.
-
-        @param tasks: The tasks.
-
-        @return: The same.
+        Return None if there's room for a call, or a Deferred that fires when there is.
         """
-        for task in tasks:
-            if task.accepted:
-                task.errback(
-                    WorkerLost(
-                        f"The worker of {task!r} was let go before it was done",
-                        task=task,
-                    )
-                )
-            else:
-                task.errback(notRun(task))
-        return tasks
+        if not self._running or self.maxQueued is None:
+            return None
+        if self.th.waiting < self.maxQueued:
+            return None
+        return self._admission.wait()
 
-    def _cancel(self, tasks: list[Task]) -> list[Task]:
-        """
-        Cancel tasks.
-
-        @param tasks: The tasks.
-
-        @return: The same.
-        """
-        for task in tasks:
-            task.d.cancel()
-        return tasks
-
-    def _hasLeft(self, unfinished: list[Task]) -> list[Task]:
-        """
-        Note that a worker has gone.
-
-        @param unfinished: The tasks that it has left unfinished.
-
-        @return: The same.
-        """
-        self._fail(unfinished)
-        self._checkDrained()
+    def _workerDetached(self, unfinished: list[Task]) -> list[Task]:
+        failUnfinished(unfinished)
+        self._workersChanged()
         return unfinished
 
     def _workerGone(self, worker: Any) -> None:
-        """
-        Hire a worker in place of one that has resigned, if it names one.
-
-        @param worker: The one that has gone.
-        """
-        if self._outcomes.accepting and IReplaceableWorker.providedBy(worker):
-            self._replace(worker)
-        self._checkDrained()
+        if self._results.accepting:
+            self._replacing.replace(worker)
+        self._workersChanged()
 
     def _workerRefused(self, worker: Any, failure: Failure) -> None:
-        """
-        Fail the tasks that only a worker could have run that can't be connected.
+        self._replacing.giveUp(worker, failure)
+        self._workersChanged()
 
-        @param worker: The worker.
+    def _workersChanged(self) -> None:
+        if not self._running:
+            self._shutdown.check()
 
-        @param failure: Why it can't.
-        """
-        if IReplaceableWorker.providedBy(worker):
-            self._vacancies.append(worker)
-        for task in self.th.withdraw(self._unserved):
-            task.errback(failure)
-        self._checkDrained()
 
-    def _replace(self, worker: Any) -> None:
-        """
-        Hire a worker in place of one, if it names another.
+#: The queue's own keywords that hold for each chunk of a map.
+_MAP_OPTIONS = frozenset(
+    ["doLast", "doNext", "niceness", "retries", "retryDelay", "series", "timeout"]
+)
 
-        @param worker: The one that has gone.
-        """
-        try:
-            replacement = worker.replacement()
-            if replacement is not None:
-                self.th.hire(replacement).addErrback(lambda _: None)
-        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
-            failure = Failure()
-            log.failure("{worker} is lost and isn't replaced", failure, worker=worker)
-            if IReplaceableWorker.providedBy(worker):
-                self._vacancies.append(worker)
-            for task in self.th.withdraw(self._unserved):
-                task.errback(failure)
 
-    def _tryAgain(self) -> None:
-        """
-        Hire workers in place of those that were not replaced: there may be some use in
-        it now.
-        """
-        vacancies, self._vacancies = self._vacancies, []
-        for worker in vacancies:
-            self.th.hire(worker.retryReplacement()).addErrback(lambda _: None)
+def _cancel(tasks: list[Task]) -> list[Task]:
+    for task in tasks:
+        task.d.cancel()
+    return tasks
 
-    def _unserved(self, task: Task) -> bool:
-        """
-        Tell whether there's no worker for a task.
 
-        @param task: The task.
-
-        @return: Whether there's none.
-        """
-        return not self.th.roster(task.series)
-
-    def _admit(self) -> None:
-        """
-        Tell those who wait for room that there is some, one after the other.
-        """
-        while self._waiters and (
-            self.maxQueued is None or self.th.waiting < self.maxQueued
-        ):
-            self._waiters.popleft().callback(None)
-        if not self._waiters:
-            self.th.assignmentFactory.backlog.onShrink = None
-
-    def _refuseWaiters(self) -> None:
-        """
-        Tell those who wait for room that there will be none.
-        """
-        while self._waiters:
-            self._waiters.popleft().errback(
-                QueueStopped("The queue was shut down before it had room for a call")
-            )
-
-    def _checkDrained(self) -> None:
-        """
-        Go on with the shutdown when no call is left that could be run.
-        """
-        if self._draining and not self._canDrain():
-            self._stopDraining()
-
-    def _canDrain(self) -> bool:
-        """
-        Tell whether any call is running, or waits and can be run.
-
-        @return: Whether one does.
-        """
-        waiting = self.th.waiting
-        if self.q.loadInfoProducer.load > waiting:
-            return True
-        series = self.th.assignmentFactory.backlog.waiting() if waiting else []
-        return any(map(self.th.roster, series))
-
-    def _hurry(self, timeout: float) -> None:
-        """
-        Have a shutdown that goes on be over sooner, unless it will be anyway.
-
-        @param timeout: Seconds from now.
-        """
-        deadline = orGlobalReactor(self._reactor).seconds() + timeout
-        if self._deadline is not None and self._deadline <= deadline:
-            return
-        self._deadline = deadline
-        if self._draining:
-            self._drainFor(timeout)
-        else:
-            self.q.shutdown(timeout)
-
-    def _drainFor(self, timeout: float) -> None:
-        """
-        Go on to let the workers go after some time, whatever is queued then.
-
-        @param timeout: Seconds from now.
-        """
-        if self._drainTimer is not None:
-            self._drainTimer.cancel()
-        self._drainTimer = orGlobalReactor(self._reactor).callLater(
-            timeout, self._stopDraining
-        )
-
-    def _stopDraining(self) -> None:
-        """
-        Go on to let the workers go.
-        """
-        if not self._draining:
-            return
-        self._draining = False
-        timer, self._drainTimer = self._drainTimer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-        self._outcomes.accepting = False
-        waiting = self.th.withdraw(lambda task: True) + self._outcomes.delayed
-        self._fail(waiting)
-        timeout = None
-        if self._deadline is not None:
-            now = orGlobalReactor(self._reactor).seconds()
-            timeout = max(0.0, self._deadline - now)
-        self.q.shutdown(timeout).addCallback(self._hasShutDown, waiting)
-
-    def _hasShutDown(self, unfinished: list[Task], waiting: list[Task]) -> None:
-        """
-        Tell all who wait for the shutdown.
-
-        @param unfinished: Tasks that workers left unfinished.
-
-        @param waiting: Tasks that no worker had accepted.
-        """
-        self._unfinished = waiting + self._fail(unfinished)
-        stopping, self._stopping = self._stopping or [], None
-        for d in stopping:
-            d.callback(list(self._unfinished))
+def _stopTimer(result: Any, timer: IDelayedCall) -> Any:
+    if timer.active():
+        timer.cancel()
+    return result

@@ -1,11 +1,11 @@
 """
-The backlog: tasks that wait for a worker, in order, apart by series.
+Tasks that wait for a worker, in order, apart by series.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Mapping
 from heapq import heapify, heappop, heappush
 
 from ._task import Task
@@ -14,11 +14,11 @@ __all__ = ["Backlog"]
 
 _Entry = tuple[float, int, Task]
 
-#: So many dropped tasks may stay in the lanes before they are cleared out.
-_LEAST_SWEEP = 64
+#: So many dropped tasks may stay in the queues before they are cleared out.
+_MAX_DROPPED = 64
 
 
-class _Lane:
+class _SeriesQueue:
     """
     The tasks of one series, some of which may have been dropped.
 
@@ -34,11 +34,6 @@ class _Lane:
         self._heap: list[_Entry] = []
 
     def put(self, task: Task) -> None:
-        """
-        Add a task.
-
-        @param task: The task.
-        """
         queue = self._queue
         if queue:
             last = queue[-1]
@@ -48,11 +43,6 @@ class _Lane:
         queue.append(task)
 
     def first(self) -> Task | None:
-        """
-        Look at the task that is first.
-
-        @return: The task, or C{None} if there is none.
-        """
         queue, heap = self._queue, self._heap
         if not heap:
             return queue[0] if queue else None
@@ -60,10 +50,7 @@ class _Lane:
             return queue[0]
         return heap[0][2]
 
-    def drop(self) -> None:
-        """
-        Take out the task that is first.
-        """
+    def removeFirst(self) -> None:
         queue, heap = self._queue, self._heap
         if heap and not (queue and queue[0] < heap[0][2]):
             heappop(heap)
@@ -72,17 +59,13 @@ class _Lane:
 
     def tasks(self) -> list[Task]:
         """
-        List the tasks.
-
-        @return: All, in no order.
+        List all, in no order.
         """
         return [*self._queue, *(entry[2] for entry in self._heap)]
 
     def keep(self, kept: Callable[[Task], bool]) -> None:
         """
-        Take out tasks.
-
-        @param kept: Called with each; false to take it out.
+        Take out the tasks that aren't kept.
         """
         self._queue = deque(task for task in self._queue if kept(task))
         self._heap = [entry for entry in self._heap if kept(entry[2])]
@@ -91,112 +74,89 @@ class _Lane:
 
 class Backlog:
     """
-    Waiting tasks, one lane for each series.
+    Waiting tasks, a queue for each series.
 
-    Whoever has a task is its C{holder}; the backlog drops a task by no longer being
-    that. It leaves its lane when it comes up, or when such tasks are more than half of
-    all, so that cancelling any number of tasks takes constant time each.
+    @ivar size: The number of waiting tasks.
 
-    @ivar onShrink: Called, without arguments, when tasks have been cancelled or taken
-        out by L{remove}. Who takes one out by L{pop} calls it when the task has been
-        handed on. C{None} for nobody.
+    @ivar onShrink: Called, without arguments, when there are fewer than before.
+        C{None} for nobody.
     """
 
+    # A task waits here exactly if the backlog is its owner. One that has been dropped
+    # leaves its queue when it comes up, or when such tasks are more than half of all,
+    # so that cancelling any number of tasks takes constant time each.
+    # size counts those that wait, _dropped those that don't but are in a queue still.
+
     def __init__(self) -> None:
+        self.size = 0
         self.onShrink: Callable[[], object] | None = None
-        self._lanes: dict[Hashable, _Lane] = {}
-        self._size = 0
+        self._queues: dict[Hashable, _SeriesQueue] = {}
         self._dropped = 0
 
-    def __len__(self) -> int:
-        """
-        The number of waiting tasks.
-        """
-        return self._size
-
-    def sizes(self) -> dict[Hashable, int]:
-        """
-        Count the waiting tasks of each series that has any.
-
-        @return: A dict of series and numbers.
-        """
-        sizes = {
-            series: sum(map(self._has, lane.tasks()))
-            for series, lane in self._lanes.items()
-        }
-        return {series: size for series, size in sizes.items() if size}
-
-    def waits(self, series: Hashable) -> bool:
-        """
-        Tell whether any task of a series waits.
-
-        @param series: The series.
-
-        @return: Whether one does.
-        """
-        lane = self._lanes.get(series)
-        return lane is not None and self._firstOf(series, lane) is not None
-
-    def waiting(self) -> list[Hashable]:
+    def series(self) -> list[Hashable]:
         """
         List the series that any task waits of.
-
-        @return: The series.
         """
-        return [series for series in list(self._lanes) if self.waits(series)]
+        return [series for series in list(self._queues) if self.first(series)]
 
     def put(self, task: Task) -> None:
         """
         Add a task.
-
-        @param task: The task.
         """
-        lane = self._lanes.get(task.series)
-        if lane is None:
-            lane = self._lanes[task.series] = _Lane()
-        lane.put(task)
-        task.holder = self
-        self._size += 1
+        queue = self._queues.get(task.series)
+        if queue is None:
+            queue = self._queues[task.series] = _SeriesQueue()
+        queue.put(task)
+        task.owner = self
+        self.size += 1
 
-    def pop(self, seriesList: Iterable[Hashable]) -> Task | None:
+    def first(self, series: Hashable) -> Task | None:
         """
-        Take out the task that is first among those of some series.
-
-        @param seriesList: The series.
-
-        @return: The task, or C{None} if there is none.
+        Look at the task that is first in a series.
         """
-        if not self._size:
+        queue = self._queues.get(series)
+        if queue is None:
             return None
+        task = queue.first()
+        while task is not None and task.owner is not self:
+            queue.removeFirst()
+            self._dropped -= 1
+            task = queue.first()
+        if task is None:
+            del self._queues[series]
+        return task
+
+    def firstOf(self, series: Mapping[Hashable, object]) -> Task | None:
+        """
+        Look at the task that is first among those of some series.
+        """
+        queues = self._queues
+        # A worker may have hundreds of series, and so may tasks that nobody serves.
+        few, many = (series, queues) if len(series) < len(queues) else (queues, series)
         best: Task | None = None
-        source: _Lane | None = None
-        for series in seriesList:
-            lane = self._lanes.get(series)
-            if lane is None:
-                continue
-            task = lane.first()
-            if task is None or task.holder is not self:
-                task = self._firstOf(series, lane)
-            if task is not None and (best is None or task < best):
-                best, source = task, lane
-        if best is None or source is None:
-            return None
-        source.drop()
-        best.holder = None
-        self._size -= 1
+        for each in list(few):
+            if each in many:
+                task = self.first(each)
+                if task is not None and (best is None or task < best):
+                    best = task
         return best
+
+    def pop(self, task: Task) -> None:
+        """
+        Take out a task that is the first of its series.
+        """
+        self._queues[task.series].removeFirst()
+        task.owner = None
+        self.size -= 1
 
     def cancelTask(self, task: Task) -> None:
         """
         Drop a task that is being cancelled.
-
-        @param task: A task that is waiting here.
         """
-        task.holder = None
-        self._size -= 1
+        self._drop(task)
         self._dropped += 1
-        if self._dropped > _LEAST_SWEEP and self._dropped > self._size:
-            self._sweep()
+        if self._dropped > _MAX_DROPPED and self._dropped > self.size:
+            self._compact()
         if self.onShrink is not None:
             self.onShrink()
 
@@ -204,60 +164,35 @@ class Backlog:
         """
         Take out all tasks that are selected.
 
-        @param selector: Called with each waiting task; true to take it out.
-
         @return: The tasks, in the order in which they would have come up.
         """
         removed = [
             task
-            for lane in self._lanes.values()
-            for task in lane.tasks()
-            if self._has(task) and selector(task)
+            for queue in list(self._queues.values())
+            for task in queue.tasks()
+            if task.owner is self and selector(task)
         ]
         for task in removed:
-            task.holder = None
-        self._size -= len(removed)
-        self._sweep()
+            if task.owner is self:  # Dropping one may have led to dropping another.
+                self._drop(task)
+        self._compact()
         if self.onShrink is not None:
             self.onShrink()
         return sorted(removed)
 
-    def _has(self, task: Task) -> bool:
+    def _drop(self, task: Task) -> None:
+        task.owner = None
+        self.size -= 1
+        assignment, task.assignment = task.assignment, None
+        if assignment is not None:
+            assignment.withdraw()
+
+    def _compact(self) -> None:
         """
-        Tell whether a task waits here.
-
-        @param task: The task.
-
-        @return: C{False} if it has been dropped.
+        Clear the dropped tasks out of the queues.
         """
-        return task.holder is self
-
-    def _firstOf(self, series: Hashable, lane: _Lane) -> Task | None:
-        """
-        Look at the task that is first in a lane. Dropped ones are cleared away, and
-        with the last task the lane.
-
-        @param series: The series of the lane.
-
-        @param lane: The lane.
-
-        @return: The task, or C{None} if none waits.
-        """
-        task = lane.first()
-        while task is not None and task.holder is not self:
-            lane.drop()
-            self._dropped -= 1
-            task = lane.first()
-        if task is None:
-            del self._lanes[series]
-        return task
-
-    def _sweep(self) -> None:
-        """
-        Clear the dropped tasks out of the lanes.
-        """
-        for series, lane in list(self._lanes.items()):
-            lane.keep(self._has)
-            if lane.first() is None:
-                del self._lanes[series]
+        for series, queue in list(self._queues.items()):
+            queue.keep(lambda task: task.owner is self)
+            if queue.first() is None:
+                del self._queues[series]
         self._dropped = 0

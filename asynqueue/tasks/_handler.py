@@ -4,105 +4,77 @@ The employer of the workers that run tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
-from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError as WaitedTooLong,
+    maybeDeferred,
+    succeed,
+)
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from .._child.status import Status
-from .._support.checks import checkSeconds
+from .._support.checks import checkHashable, checkSeconds
 from .._support.log import log
+from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import ImplementationError, QueueRunError, WorkerLost
 from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker
 from ._assignment import AssignmentFactory
 from ._task import Task
+from ._updates import Updates
 
 __all__ = ["TaskHandler"]
 
 
-_T = TypeVar("_T")
-
-_STATUSES = frozenset(status.value for status in Status)
-
-
-class _Departure:
+class _Termination:
     """
-    A worker that is being let go.
+    A worker on its way out.
 
-    @ivar worker: The worker.
+    @ivar stopping: Fires when it has stopped. Failing it has the worker crashed.
 
-    @ivar reassign: Whether its unfinished tasks are given to others.
-
-    @ivar crashed: Whether it has been crashed, and is only waited for.
-
-    @ivar d: Fires with the unfinished tasks once the worker has gone.
-
-    @ivar timer: What crashes it if it takes too long, or C{None}.
+    @ivar gone: Fires with the tasks that the worker leaves unfinished, when it has
+        gone.
     """
-
-    __slots__ = ("crashed", "d", "reassign", "timer", "worker")
 
     def __init__(self, worker: Any, reassign: bool) -> None:
-        self.crashed = False
         self.worker = worker
         self.reassign = reassign
-        self.d: Deferred[list[Task]] = Deferred()
-        self.timer: IDelayedCall | None = None
+        self.stopping: Deferred[object] = Deferred()
+        self.gone: OneShot[list[Task]] = OneShot()
 
 
-class _Settling:
+class _Setup:
     """
     A worker on which updates are being run before it gets tasks.
-
-    @ivar worker: The worker.
-
-    @ivar ID: Its ID.
-
-    @ivar rounds: How many sets of updates are being run.
-
-    @ivar series: The series that it'll request tasks of.
-
-    @ivar failure: Text about an update that has failed, C{None} if none has.
     """
 
-    __slots__ = ("ID", "failure", "rounds", "series", "worker")
-
-    def __init__(self, worker: Any) -> None:
-        self.worker = worker
-        self.ID: int = worker.ID
+    def __init__(self) -> None:
+        # How many sets of updates are being run.
         self.rounds = 0
+        # The series that it'll request tasks of.
         self.series: list[Hashable] = []
+        # Text about an update that has failed.
         self.failure: str | None = None
-
-
-@frozen
-class _Outcome:
-    """
-    What has become of an update on one worker.
-
-    @ivar value: The result, or text about the failure.
-
-    @ivar failed: Whether it has failed.
-    """
-
-    value: Any
-    failed: bool = False
 
 
 class TaskHandler:
     """
     The handler of a queue of tasks, and the employer of workers.
 
-    A worker that is hired requests tasks of each series that it's qualified for; when
-    a task meets a request, the worker accepts it, runs it, and is in line again when
-    it's ready. Whatever is accepted from a worker that goes away is either finished,
-    given to another, or in the list of those left unfinished.
+    A worker that is hired requests tasks of each series that it's qualified for, by
+    L{AssignmentFactory.request}. When it gets an L{Assignment}, it fires the
+    assignment's Deferred with itself, runs the task, and requests another of the same
+    series when it's ready, unless it has been let go. Its outstanding requests are the
+    Deferreds in its C{assignments}; letting it go fires them without a task. What it
+    had accepted is then either finished, given to another worker, or in the list of
+    those left unfinished.
 
     @ivar workers: A dict of the workers that are employed now, by unique integer ID.
         IDs count up from 1 and are never used again.
@@ -115,27 +87,33 @@ class TaskHandler:
         and its tasks have been given to others; or that is being let go because it has
         asked to be replaced. C{None} for nobody.
 
-    @ivar onRefused: Called with a worker that was hired and could not be connected, and
-        with the failure. C{None} for nobody.
+    @ivar onRefused: Called with a worker that was hired and could not be put to work,
+        and with the failure. C{None} for nobody.
     """
+
+    # A worker is in workers from hire to terminate or its resignation, then in
+    # _terminations until it has gone, if it was told to stop. One that was crashed
+    # outright has a Deferred in _exiting until nothing is left of it.
 
     def __init__(self, *, reactor: IReactorTime | None = None) -> None:
         """
-        Make a handler without workers.
-
-        @param reactor: What keeps the time. By default, the global reactor.
+        @param reactor: The clock. By default, the global reactor.
         """
         self.workers: dict[int, Any] = {}
         self.isRunning = True
         self.assignmentFactory = AssignmentFactory(reactor=reactor)
         self.onGone: Callable[[Any], object] | None = None
         self.onRefused: Callable[[Any, Failure], object] | None = None
-        self._updates: list[Task] = []
-        self._updating: set[Task] = set()
-        self._connecting: set[int] = set()
-        self._settling: dict[int, _Settling] = {}
-        self._departures: dict[int, _Departure] = {}
-        self._dying: set[Deferred[None]] = set()
+        self._updates = Updates(
+            lambda worker, task: self.assignmentFactory.runDirectly(worker, task)
+        )
+        # Workers that aren't ready yet, each with the updates meant for it alone.
+        self._connecting: dict[int, list[Task]] = {}
+        self._setups: dict[int, _Setup] = {}
+        self._terminations: dict[int, _Termination] = {}
+        self._exiting: set[Deferred[None]] = set()
+        # Series that were warned of since nobody serves them.
+        self._unserved: set[Hashable] = set()
         self._numbers = count(1)
         self._reactor = reactor
 
@@ -145,11 +123,15 @@ class TaskHandler:
 
         @param task: The task.
 
-        @return: A Deferred that fires with the worker once it has accepted the task.
+        @return: A Deferred that fires with the worker once it has accepted the task;
+            with C{None} if it's cancelled, or the handler shut down, before that.
 
         @raise QueueRunError: If the handler has been shut down.
         """
-        self._checkRunning(task)
+        if not self.isRunning:
+            self._refuse(task)
+        if task.series not in self.assignmentFactory.requests:
+            self._warnIfUnserved(task.series)
         return self.assignmentFactory.new(task)
 
     def hire(self, worker: IWorker) -> Deferred[int]:
@@ -178,30 +160,25 @@ class TaskHandler:
 
         @raise QueueRunError: If the handler has been shut down.
         """
-        self._checkRunning(worker)
-        self._inspect(worker)
+        if not self.isRunning:
+            self._refuse(worker)
+        self._validate(worker)
         employee: Any = worker
-        employee.ID = next(self._numbers)
+        ID = employee.ID = next(self._numbers)
         employee.hired = True
         employee.assignments = {}
-        self.workers[employee.ID] = employee
-        employee.setResignator(partial(self._resigned, employee.ID))
+        self.workers[ID] = employee
+        employee.setResignator(partial(self._resigned, ID))
         if IPrefetchingWorker.providedBy(worker):
-            employee.backlogPerWorker = self._demand
+            employee.backlogPerWorker = self._backlogPerWorker
             employee.batch = self.assignmentFactory.batch
-        if IReplaceableWorker.providedBy(worker):
-            employee.setRecycler(partial(self._renew, employee.ID))
-            self._connecting.add(employee.ID)
-            ready: Deferred[Any] = employee.deferUntilReady()
-            return ready.addCallbacks(
-                self._connected,
-                self._notConnected,
-                callbackArgs=(employee,),
-                errbackArgs=(employee,),
+        if not IReplaceableWorker.providedBy(worker):
+            return self._prepare(
+                employee, _qualifications(employee), self._updates.stored
             )
-        return self._bringUpToDate(
-            employee, self._qualifications(employee), self._updates
-        )
+        employee.setRecycler(partial(self._recycle, ID))
+        self._connecting[ID] = []
+        return Deferred.fromCoroutine(self._connect(employee))
 
     def terminate(
         self,
@@ -211,7 +188,8 @@ class TaskHandler:
         reassign: bool = False,
     ) -> Deferred[list[Task]]:
         """
-        Let a worker go. Its requests are withdrawn at once, and it's told to stop.
+        Let a worker go. Its requests are withdrawn at once, by firing their Deferreds
+        without a task, and it's told to stop.
 
         @param workerID: The worker's ID. Nothing happens if there's no such worker.
 
@@ -225,26 +203,26 @@ class TaskHandler:
 
         @return: A Deferred that fires when the worker has gone, with a list of the
             tasks left unfinished and not reassigned. The same for a worker that is
-            being let go already, which C{crash} hurries.
+            being let go already, which C{timeout} and C{crash} hurry.
         """
         if timeout is not None:
             checkSeconds("timeout", timeout, zero=True)
-        worker = self.workers.pop(workerID, None)
-        if worker is None:
-            return self._awaitDeparture(workerID, crash)
-        self._dismiss(worker)
-        departure = self._departures[workerID] = _Departure(worker, reassign)
+        termination = self._terminations.get(workerID)
+        if termination is None:
+            worker = self.workers.pop(workerID, None)
+            if worker is None:
+                return succeed([])
+            self._unassign(worker)
+            termination = _Termination(worker, reassign)
+            self._terminations[workerID] = termination
+            if not crash:
+                maybeDeferred(worker.stop).chainDeferred(termination.stopping)
+            Deferred.fromCoroutine(self._letGo(workerID, termination))
         if crash:
-            return self._awaitDeparture(workerID, crash)
-        self._hurry(departure, workerID, timeout)
-        left = _watch(departure.d)
-        maybeDeferred(worker.stop).addCallbacks(
-            self._stopped,
-            self._failedToStop,
-            callbackArgs=(workerID,),
-            errbackArgs=(workerID,),
-        )
-        return left
+            termination.stopping.cancel()
+        elif timeout is not None:
+            self._hurry(termination, timeout)
+        return termination.gone.wait()
 
     def roster(self, series: Hashable = None) -> list[Any]:
         """
@@ -257,57 +235,15 @@ class TaskHandler:
         return [
             worker
             for worker in self.workers.values()
-            if series is None or series in self._qualifications(worker)
+            if series is None or series in _qualifications(worker)
         ]
-
-    def idOf(self, workerOrID: Any) -> int:
-        """
-        Find the ID of a worker that is employed here, or is being let go.
-
-        @param workerOrID: The worker, or its ID.
-
-        @return: Its ID; C{0}, which no worker has, for a worker of somebody else.
-        """
-        if isinstance(workerOrID, int):
-            return workerOrID
-        ID: int = getattr(workerOrID, "ID", None) or 0
-        departure = self._departures.get(ID)
-        employed = self.workers.get(ID) if departure is None else departure.worker
-        return ID if employed is workerOrID else 0
-
-    def employs(self, worker: Any) -> bool:
-        """
-        Tell whether a worker is employed here.
-
-        @param worker: The worker.
-
-        @return: C{False} for those of others, and those that are being let go.
-        """
-        return self.workers.get(getattr(worker, "ID", None)) is worker  # type: ignore[arg-type]
-
-    def qualify(self, worker: Any, series: Hashable) -> None:
-        """
-        Have an employed worker run tasks of one more series, once the stored updates
-        of that series have been run on it.
-
-        @param worker: The worker.
-
-        @param series: The series.
-
-        @raise TypeError: If it isn't hashable.
-        """
-        _checkHashable(series)
-        new = series not in self._qualifications(worker)
-        if new:
-            worker.iQualified = [*worker.iQualified, series]
-        if self.employs(worker):
-            self._bringUpToDate(worker, [series], self._updates if new else [])
 
     def update(
         self, task: Task, ephemeral: bool = False, sequential: bool = False
     ) -> Deferred[list[Any]]:
         """
-        Run a copy of a task directly on each worker who is qualified for it.
+        Run a copy of a task directly on each worker who is qualified for it. Those who
+        are still being connected run theirs when they are, and nobody hears of that.
 
         @param task: The task.
 
@@ -320,20 +256,13 @@ class TaskHandler:
             results in the order of the L{roster}. Where it failed, the result is text
             about the failure.
         """
-        if not ephemeral:
-            self._updates.append(task)
-        workers = [
-            worker
-            for worker in self.roster(task.series)
-            # Those get it when they're connected.
-            if worker.ID not in self._connecting
-        ]
-        if sequential:
-            return Deferred.fromCoroutine(self._updateInTurn(workers, task))
-        results = [self._runUpdate(worker, task) for worker in workers]
-        return DeferredList(results).addCallback(
-            lambda pairs: [outcome.value for _, outcome in pairs]
-        )
+        if ephemeral:
+            for tasks in self._connecting.values():
+                tasks.append(task)
+        else:
+            self._updates.stored.append(task)
+        workers = [w for w in self.roster(task.series) if w.ID not in self._connecting]
+        return Deferred.fromCoroutine(self._update(workers, task, sequential))
 
     def shutdown(self, timeout: float | None = None) -> Deferred[list[Task]]:
         """
@@ -347,22 +276,22 @@ class TaskHandler:
             crashed workers had accepted.
         """
         self.isRunning = False
-        self._updates.clear()
-        unfinished = self.assignmentFactory.withdrawTasks(lambda task: True)
-        for workerID, departure in self._departures.items():
-            self._hurry(departure, workerID, timeout)
-        for workerID in list(self.workers):
+        self._updates.stored.clear()
+        unfinished = self.withdraw(lambda task: True)
+        gone = [
             self.terminate(workerID, timeout)
-        watched = [_watch(departure.d) for departure in self._departures.values()]
-        return Deferred.fromCoroutine(self._seeOff(watched, unfinished))
+            for workerID in [*self._terminations, *self.workers]
+        ]
+        return Deferred.fromCoroutine(self._awaitAll(gone, unfinished))
 
-    def enqueue(self, task: Task) -> None:
-        """
-        Take a task, without telling anybody when it's accepted.
+    # What TaskQueue needs besides.
 
-        @param task: The task.
+    @property
+    def waiting(self) -> int:
         """
-        self.assignmentFactory.add(task)
+        The number of tasks that no worker has accepted.
+        """
+        return self.assignmentFactory.backlog.size
 
     def withdraw(self, selector: Callable[[Task], bool]) -> list[Task]:
         """
@@ -372,35 +301,44 @@ class TaskHandler:
 
         @return: The tasks, in their order.
         """
-        return self.assignmentFactory.withdrawTasks(selector)
+        return self.assignmentFactory.backlog.remove(selector)
 
-    @property
-    def waiting(self) -> int:
+    def idOf(self, workerOrID: Any) -> int:
         """
-        The number of tasks that no worker has accepted.
-        """
-        return len(self.assignmentFactory.backlog)
+        Find the ID of a worker that is employed here, or is being let go.
 
-    def _demand(self) -> int:
-        """
-        Tell how many tasks wait for each worker.
+        @param workerOrID: The worker, or its ID.
 
-        @return: The number.
+        @return: Its ID; C{0}, which no worker has, for a worker of somebody else.
         """
-        return len(self.assignmentFactory.backlog) // (len(self.workers) or 1)
+        if isinstance(workerOrID, int):
+            return workerOrID
+        ID: int = getattr(workerOrID, "ID", None) or 0
+        termination = self._terminations.get(ID)
+        known = self.workers.get(ID) if termination is None else termination.worker
+        return ID if known is workerOrID else 0
 
-    def _inspect(self, worker: Any) -> None:
+    def qualify(self, worker: Any, series: Hashable) -> None:
         """
-        Check that a worker can be employed.
+        Have an employed worker run tasks of one more series, once the stored updates
+        of that series have been run on it.
 
         @param worker: The worker.
 
-        @raise ImplementationError: See L{hire}.
+        @param series: The series.
 
-        @raise InvariantError: See L{hire}.
-
-        @raise TypeError: See L{hire}.
+        @raise TypeError: If it isn't hashable.
         """
+        checkHashable(series)
+        isNew = series not in _qualifications(worker)
+        if isNew:
+            worker.iQualified = [*worker.iQualified, series]
+        if self._employs(worker) and worker.ID not in self._connecting:
+            self._prepare(worker, [series], self._updates.stored if isNew else [])
+
+    # Hiring.
+
+    def _validate(self, worker: Any) -> None:
         if not IWorker.providedBy(worker):
             raise ImplementationError(
                 f"{worker!r} doesn't provide IWorker: is its class marked with"
@@ -408,228 +346,157 @@ class TaskHandler:
             )
         IWorker.validateInvariants(worker)
         for series in (*worker.cQualified, *worker.iQualified):
-            _checkHashable(series)
+            checkHashable(series)
         if getattr(worker, "hired", False) is True or any(
-            worker is departure.worker for departure in self._departures.values()
+            worker is termination.worker for termination in self._terminations.values()
         ):
             raise ImplementationError(
                 f"{worker!r} is employed already: detach it, and wait until it has"
                 " gone, before it's hired again"
             )
 
-    def _checkRunning(self, candidate: Any) -> None:
-        """
-        Check that the handler takes workers and tasks.
+    def _refuse(self, candidate: Any) -> None:
+        raise QueueRunError(
+            f"This handler has been shut down and can't take {candidate!r}"
+        )
 
-        @param candidate: Who or what is to be taken.
+    def _employs(self, worker: Any) -> bool:
+        return self.workers.get(getattr(worker, "ID", None) or 0) is worker
 
-        @raise QueueRunError: If it doesn't any longer.
+    def _backlogPerWorker(self) -> int:
+        return self.waiting // (len(self.workers) or 1)
+
+    def _warnIfUnserved(self, series: Hashable) -> None:
         """
-        if not self.isRunning:
-            raise QueueRunError(
-                f"This handler has been shut down and can't take {candidate!r}"
+        Say once that tasks wait which no worker is qualified for.
+        """
+        if self.workers and series not in self._unserved and not self.roster(series):
+            self._unserved.add(series)
+            log.warn(
+                "No worker is qualified for the series {series!r}: its calls wait until"
+                " one is",
+                series=series,
             )
 
-    def _qualifications(self, worker: Any) -> list[Hashable]:
+    async def _connect(self, worker: Any) -> int:
         """
-        List the series that a worker is qualified for.
-
-        @param worker: The worker.
-
-        @return: The series.
-        """
-        return [None, *worker.cQualified, *worker.iQualified]
-
-    def _connected(self, _: object, worker: Any) -> int | Deferred[int]:
-        """
-        Bring a worker up to date that has been connected, unless it's been let go.
-
-        @param _: Nothing.
-
-        @param worker: The worker.
-
-        @return: Its ID, or a Deferred that fires with it.
+        Wait until a worker is ready, and prepare it.
         """
         ID: int = worker.ID
-        self._connecting.discard(ID)
-        if ID not in self.workers:
+        try:
+            await worker.deferUntilReady()
+        except Exception as error:
+            self._connecting.pop(ID)
+            if self.workers.pop(ID, None) is None:
+                return ID  # It was let go before.
+            self._unassign(worker)
+            log.error(
+                "{worker} can't be put to work: {text}", worker=worker, text=str(error)
+            )
+            if self.onRefused is not None:
+                self.onRefused(worker, Failure())
+            raise
+        own = self._connecting.pop(ID)
+        if not self._employs(worker):
             return ID
-        return self._bringUpToDate(worker, self._qualifications(worker), self._updates)
-
-    def _notConnected(self, failure: Failure, worker: Any) -> int | Failure:
-        """
-        Let go of a worker that can't be connected.
-
-        @param failure: Why.
-
-        @param worker: The worker.
-
-        @return: The failure, or the worker's ID if it has been let go before.
-        """
-        ID: int = worker.ID
-        self._connecting.discard(ID)
-        if self.workers.pop(ID, None) is None:
-            return ID
-        self._dismiss(worker)
-        log.error(
-            "{worker} can't be put to work: {text}",
-            worker=worker,
-            text=failure.getErrorMessage(),
+        return await self._prepare(
+            worker, _qualifications(worker), [*self._updates.stored, *own]
         )
-        if self.onRefused is not None:
-            self.onRefused(worker, failure)
-        return failure
 
-    def _bringUpToDate(
-        self, worker: Any, seriesList: list[Hashable], updates: list[Task]
+    def _prepare(
+        self, worker: Any, series: list[Hashable], updates: list[Task]
     ) -> Deferred[int]:
         """
-        Run updates on a worker, and then have it request tasks.
-
-        @param worker: The worker.
-
-        @param seriesList: The series that it's to request tasks of.
-
-        @param updates: Updates, of which those of other series are left out.
-
-        @return: A Deferred that fires with its ID when that is done.
+        Run updates on a worker, and then have it request tasks of some series.
         """
-        settling = self._settling.setdefault(worker.ID, _Settling(worker))
-        settling.rounds += 1
-        settling.series += seriesList
-        outcomes = [
-            self._runUpdate(worker, task)
-            for task in updates
-            if task.series in seriesList and worker.hired
-        ]
-        if not outcomes:
-            return succeed(self._settled([], settling))
-        return DeferredList(outcomes).addCallback(self._settled, settling)
+        return Deferred.fromCoroutine(self._applyUpdates(worker, series, updates))
 
-    def _settled(
-        self, outcomes: list[tuple[bool, _Outcome]], settling: _Settling
+    async def _applyUpdates(
+        self, worker: Any, series: list[Hashable], updates: list[Task]
     ) -> int:
-        """
-        Enter the requests of a worker that has been brought up to date.
+        ID: int = worker.ID
+        setup = self._setups.setdefault(ID, _Setup())
+        setup.rounds += 1
+        setup.series += series
+        failure = await self._updates.apply(worker, updates, series)
+        setup.failure = failure or setup.failure
+        setup.rounds -= 1
+        if setup.rounds:
+            return ID  # It isn't ready before the last.
+        del self._setups[ID]
+        if self.workers.get(ID) is worker and IReplaceableWorker.providedBy(worker):
+            worker.updatesApplied(setup.failure)
+        if self.workers.get(ID) is worker:
+            self.assignmentFactory.batch(partial(self._request, worker, setup.series))
+        return ID
 
-        @param outcomes: What has become of the updates.
+    def _request(self, worker: Any, series: Iterable[Hashable]) -> None:
+        for each in series:
+            self.assignmentFactory.request(worker, each)
 
-        @param settling: What is known of the worker.
+    async def _update(
+        self, workers: list[Any], task: Task, sequential: bool
+    ) -> list[Any]:
+        if sequential:
+            return [
+                (await self._updates.run(worker, task)).value
+                for worker in workers
+                if self._employs(worker)
+            ]
+        started = [self._updates.run(worker, task) for worker in workers]
+        return [(await d).value for d in started]
 
-        @return: Its ID.
-        """
-        worker = settling.worker
-        for _, outcome in outcomes:
-            if outcome.failed:
-                log.error(
-                    "A stored update failed on {worker}: {text}",
-                    worker=worker,
-                    text=outcome.value,
-                )
-                settling.failure = str(outcome.value)
-        settling.rounds -= 1
-        if not settling.rounds:
-            self._settling.pop(settling.ID, None)
-            if settling.ID in self.workers and IReplaceableWorker.providedBy(worker):
-                worker.updatesApplied(settling.failure)
-            if settling.ID in self.workers:
-                self.assignmentFactory.requestAll(worker, settling.series)
-        return settling.ID
+    # Letting go.
 
-    def _runUpdate(self, worker: Any, task: Task) -> Deferred[_Outcome]:
-        """
-        Run a copy of an update on a worker.
-
-        @param worker: The worker.
-
-        @param task: The update.
-
-        @return: A Deferred that fires with what has become of it.
-        """
-        copy = task.copy()
-        self._updating.add(copy)
-        d = copy.d.addBoth(self._updated, copy)
-        d.addCallbacks(_outcomeOf, _outcomeOfFailure)
-        self.assignmentFactory.runDirectly(worker, copy)
-        return d
-
-    def _updated(self, result: Any, copy: Task) -> Any:
-        """
-        Note that an update has been run, or has failed.
-
-        @param result: Its result.
-
-        @param copy: The task.
-
-        @return: The result.
-        """
-        self._updating.discard(copy)
-        return result
-
-    async def _updateInTurn(self, workers: list[Any], task: Task) -> list[Any]:
-        """
-        Run copies of an update on one worker after the other.
-
-        @param workers: The workers.
-
-        @param task: The update.
-
-        @return: The results, of those workers that were still employed.
-        """
-        return [
-            (await self._runUpdate(worker, task)).value
-            for worker in workers
-            if self.employs(worker)
-        ]
-
-    def _dismiss(self, worker: Any) -> None:
+    def _unassign(self, worker: Any) -> None:
         """
         Have a worker get no more tasks.
-
-        @param worker: The worker.
         """
         worker.hired = False
         self.assignmentFactory.cancelRequests(worker)
 
-    def _resigned(self, workerID: int) -> None:
+    def _hurry(self, termination: _Termination, timeout: float) -> None:
         """
-        Let go of a worker that says that it can't work any longer.
+        Have a worker crashed after some time, unless that is to be sooner already.
+        """
+        if not termination.stopping.called:
+            # Of several time limits, the earliest counts.
+            termination.stopping.addTimeout(timeout, orGlobalReactor(self._reactor))
 
-        @param workerID: Its ID.
+    async def _letGo(self, workerID: int, termination: _Termination) -> None:
         """
-        if workerID in self._departures:
-            self._crash(workerID)
-            return
-        worker = self.workers.pop(workerID, None)
-        if worker is None:
-            return
-        self._dismiss(worker)
-        tasks = self._crashed(worker)
-        self._mourn(worker)
+        Wait until a worker has stopped, crash it if that takes too long, and see to
+        the tasks that it leaves unfinished.
+        """
+        worker = termination.worker
+        tasks: list[Task] = []
+        try:
+            await termination.stopping
+        except (CancelledError, WaitedTooLong):
+            tasks = await self._crashAndWait(worker)
+        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
+            log.failure("{worker} failed to stop, and is crashed", worker=worker)
+            tasks = await self._crashAndWait(worker)
+        del self._terminations[workerID]
+        unfinished: list[Task] = []
         for task in tasks:
-            self._reassign(task)
-        if self.onGone is not None:
-            self.onGone(worker)
+            if (termination.reassign and self.isRunning) or self._updates.isRunning(
+                task
+            ):
+                self._reassign(task)
+            else:
+                unfinished.append(task)
+        termination.gone.fire(unfinished)
 
-    def _renew(self, workerID: int) -> None:
-        """
-        Let go of a worker that asks to be replaced, when it has done what it has
-        accepted.
+    async def _crashAndWait(self, worker: Any) -> list[Task]:
+        tasks = self._crashWorker(worker)
+        if IReplaceableWorker.providedBy(worker):
+            await worker.deferUntilGone()
+        return tasks
 
-        @param workerID: Its ID.
-        """
-        worker = self.workers.get(workerID)
-        if worker is None or not self.isRunning:
-            return
-        self.terminate(workerID, reassign=True)
-        if self.onGone is not None:
-            self.onGone(worker)
-
-    def _crashed(self, worker: Any) -> list[Task]:
+    def _crashWorker(self, worker: Any) -> list[Task]:
         """
         Crash a worker.
-
-        @param worker: The worker.
 
         @return: The tasks that it leaves unfinished.
         """
@@ -639,226 +506,81 @@ class TaskHandler:
             log.failure("{worker} failed to crash", worker=worker)
             return []
 
-    def _awaitDeparture(self, workerID: int, crash: bool) -> Deferred[list[Task]]:
+    def _resigned(self, workerID: int) -> None:
         """
-        Wait until a worker that is being let go has gone.
-
-        @param workerID: Its ID.
-
-        @param crash: Whether to crash it.
-
-        @return: A Deferred that fires with the tasks that it leaves unfinished, or with
-            an empty list at once if there's no such worker.
+        Let go of a worker that says that it can't work any longer.
         """
-        departure = self._departures.get(workerID)
-        if departure is None:
-            return succeed([])
-        d = _watch(departure.d)
-        if crash:
-            self._crash(workerID)
-        return d
-
-    def _hurry(
-        self, departure: _Departure, workerID: int, timeout: float | None
-    ) -> None:
-        """
-        Have a worker that is being let go crashed after some time, unless that is to
-        be sooner already.
-
-        @param departure: What is known of that.
-
-        @param workerID: The worker's ID.
-
-        @param timeout: Seconds, C{None} for as long as it takes.
-        """
-        if timeout is None or departure.crashed:
+        if workerID in self._terminations:
+            self.terminate(workerID, crash=True)
             return
-        reactor = orGlobalReactor(self._reactor)
-        timer = departure.timer
-        if timer is not None and timer.active():
-            if timer.getTime() <= reactor.seconds() + timeout:
-                return
-            timer.cancel()
-        departure.timer = reactor.callLater(timeout, self._crash, workerID)
-
-    def _stopped(self, _: object, workerID: int) -> None:
-        """
-        Note that a worker has stopped, unless it has been crashed in the meantime.
-
-        @param _: Nothing.
-
-        @param workerID: The worker's ID.
-        """
-        departure = self._departures.get(workerID)
-        if departure is not None and not departure.crashed:
-            self._departed(workerID, [])
-
-    def _failedToStop(self, failure: Failure, workerID: int) -> None:
-        """
-        Crash a worker whose C{stop} failed.
-
-        @param failure: How it failed.
-
-        @param workerID: The worker's ID.
-        """
-        log.failure("A worker failed to stop, and is crashed", failure)
-        self._crash(workerID)
-
-    def _crash(self, workerID: int) -> None:
-        """
-        Crash a worker that is being let go.
-
-        @param workerID: The worker's ID.
-        """
-        departure = self._departures.get(workerID)
-        if departure is None or departure.crashed:
+        worker = self.workers.pop(workerID, None)
+        if worker is None:
             return
-        departure.crashed = True
-        worker = departure.worker
-        tasks = self._crashed(worker)
+        self._unassign(worker)
+        tasks = self._crashWorker(worker)
         if IReplaceableWorker.providedBy(worker):
-            worker.deferUntilGone().addCallback(
-                lambda _: self._departed(workerID, tasks)
-            )
-        else:
-            self._departed(workerID, tasks)
-
-    def _departed(self, workerID: int, tasks: list[Task]) -> None:
-        """
-        Note that a worker has gone.
-
-        @param workerID: The worker's ID.
-
-        @param tasks: The tasks that it left unfinished.
-        """
-        departure = self._departures.pop(workerID, None)
-        if departure is None:
-            return
-        if departure.timer is not None and departure.timer.active():
-            departure.timer.cancel()
-        moved = departure.reassign and self.isRunning
-        # Updates were meant for that worker alone, and are nobody's unfinished tasks.
-        settled = [task for task in tasks if moved or task in self._updating]
-        unfinished = [task for task in tasks if task not in settled]
-        for task in settled:
+            self._trackExit(worker.deferUntilGone())
+        for task in tasks:
             self._reassign(task)
-        departure.d.callback(unfinished)
+        if self.onGone is not None:
+            self.onGone(worker)
+
+    def _recycle(self, workerID: int) -> None:
+        """
+        Let go of a worker that asks to be replaced, when it has done what it has
+        accepted.
+        """
+        worker = self.workers.get(workerID)
+        if worker is None or not self.isRunning:
+            return
+        self.terminate(workerID, reassign=True)
+        if self.onGone is not None:
+            self.onGone(worker)
+
+    def _trackExit(self, gone: Deferred[None]) -> None:
+        """
+        Have the shutdown wait until nothing is left of a worker that was crashed.
+        """
+        if not gone.called:
+            self._exiting.add(gone)
+            gone.addCallback(lambda _: self._exiting.discard(gone))
 
     def _reassign(self, task: Task) -> None:
         """
         Give a task that a worker has left unfinished to another.
-
-        @param task: The task.
         """
-        if task.settled:
+        if task.hasResult:
             return
-        task.stopTimer()
-        task.accepted = False
-        task.holder = None
-        if task in self._updating:
+        task.owner = None
+        if self._updates.isRunning(task):
             # It was meant for that worker alone.
             task.errback(WorkerLost("The worker was lost before the update", task=task))
         elif self.isRunning:
-            self.enqueue(task)
+            self.assignmentFactory.takeBack(task)
         else:
             task.callback((Status.DISCONNECTED, None))
 
-    def _mourn(self, worker: Any) -> None:
-        """
-        Have the shutdown wait until nothing is left of a worker that has been crashed.
-
-        @param worker: The worker.
-        """
-        if IReplaceableWorker.providedBy(worker):
-            d = worker.deferUntilGone()
-            if not d.called:
-                self._dying.add(d)
-                d.addCallback(lambda _: self._dying.discard(d))
-
-    async def _seeOff(
-        self, departures: list[Deferred[list[Task]]], unfinished: list[Task]
+    async def _awaitAll(
+        self, terminations: list[Deferred[list[Task]]], unfinished: list[Task]
     ) -> list[Task]:
         """
         Wait until all workers have gone.
 
-        @param departures: Deferreds that fire when each has, with the tasks that it
-            leaves unfinished.
-
-        @param unfinished: The tasks that no worker had accepted.
-
         @return: All unfinished tasks.
         """
-        for departure in departures:
-            unfinished += await departure
-        for dying in list(self._dying):
-            await _watch(dying)
+        for gone in terminations:
+            unfinished += await gone
+        while self._exiting:
+            exited: Deferred[None] = Deferred()
+            next(iter(self._exiting)).addCallback(exited.callback)
+            await exited
         self.assignmentFactory.stop()
-        unfinished += self.assignmentFactory.withdrawTasks(lambda task: True)
+        unfinished += self.withdraw(lambda task: True)
         return unfinished
 
 
-def _checkHashable(series: Any) -> None:
+def _qualifications(worker: Any) -> list[Hashable]:
     """
-    Check that a series can be one.
-
-    @param series: The series.
-
-    @raise TypeError: If it isn't hashable.
+    List the series that a worker is qualified for.
     """
-    try:
-        hash(series)
-    except TypeError as error:
-        raise TypeError(
-            f"A series must be hashable, and {series!r} isn't: use a string, a number,"
-            " or a tuple of such"
-        ) from error
-
-
-def _watch(d: Deferred[_T]) -> Deferred[_T]:
-    """
-    Make a Deferred that fires with what another one fires with, and leaves it alone.
-
-    @param d: The other one, which doesn't fail.
-
-    @return: The new one.
-    """
-    watcher: Deferred[_T] = Deferred()
-
-    def passOn(result: _T) -> _T:
-        watcher.callback(result)
-        return result
-
-    d.addCallback(passOn)
-    return watcher
-
-
-def _outcomeOf(result: Any) -> _Outcome:
-    """
-    Make of the result of an update's task what the caller gets.
-
-    @param result: A status/result pair, unless a callback of the task has made
-        something else of it.
-
-    @return: The outcome.
-    """
-    if not isinstance(result, tuple) or len(result) != 2:
-        return _Outcome(result)
-    status, value = result
-    if not isinstance(status, bytes) or bytes(status) not in _STATUSES:
-        return _Outcome(result)
-    if status == Status.NONE:
-        return _Outcome(None)
-    if status == Status.DISCONNECTED:
-        return _Outcome("The worker went away before the update was run", True)
-    return _Outcome(value, status in (Status.ERROR, Status.TIMEOUT))
-
-
-def _outcomeOfFailure(failure: Failure) -> _Outcome:
-    """
-    Describe the failure of an update's task.
-
-    @param failure: The failure.
-
-    @return: The outcome.
-    """
-    return _Outcome(failure.getErrorMessage() or type(failure.value).__name__, True)
+    return [None, *worker.cQualified, *worker.iQualified]

@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred, succeed
 from .._support.checks import checkCount
 from ..base import TaskQueue
 from ..errors import ThreadError
-from ..tasks._task import TaskFactory
 from ._looper import ThreadLooper
 from ._worker import ThreadWorker
 
@@ -85,7 +84,6 @@ class ThreadQueue(TaskQueue):
         checkCount("threads", threads, 1)
         super().__init__(**kw)
         reactor = kw.get("reactor")
-        self.taskFactory = TaskFactory(contexts=True, reactor=reactor)
         series = list(series)
         workers: list[ThreadWorker] = []
         try:
