@@ -301,6 +301,8 @@ class FakeReactor(Clock):
     @ivar refusal: Raised in place of starting a process, if it isn't C{None}.
     """
 
+    running = True
+
     def __init__(self) -> None:
         super().__init__()
         self.readers: list[IReadDescriptor] = []
@@ -379,6 +381,12 @@ class FakeReactor(Clock):
         @param kwargs: Its keywords.
         """
         self.callLater(0, callable, *args, **kwargs)
+
+    def callWhenRunning(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - the interface has it so
+        """
+        Implement C{IReactorCore.callWhenRunning}.
+        """
+        callable(*args, **kwargs)
 
     def spawnProcess(
         self,

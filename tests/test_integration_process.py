@@ -1507,18 +1507,18 @@ class MainTests(ChildrenTestCase):
 
     async def test_noFile(self) -> None:
         """
-        A program that has no file gets an error that says so.
+        A program that has no file gets an error that says so, if there's no
+        cloudpickle.
         """
+        script = self.script.replace("await q.call(main)", "'-'")
+        without = "import sys; sys.modules['cloudpickle'] = None\n"
         got = await runScript(
             self.folder,
             "",
-            run=lambda path: [
-                "-c",
-                textwrap.dedent(self.script.replace("await q.call(main)", "'-'")),
-            ],
+            run=lambda path: ["-c", without + textwrap.dedent(script)],
         )
         self.assertIn("SerializationError", got[1])
-        self.assertIn("the main program, which has no file", got[1])
+        self.assertIn("the main program, which children can't import", got[1])
         self.assertNotEqual(got[2], 0)
 
     async def test_unguarded(self) -> None:

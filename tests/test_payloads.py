@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._child.mainmodule import preparation
 from asynqueue._child.payloads import (
     NotPicklable,
     cut,
@@ -22,6 +21,7 @@ from asynqueue._child.payloads import (
     loadsMany,
     told,
 )
+from asynqueue._child.preparation import preparation
 
 from ._fakes import replaceModule
 

@@ -382,6 +382,7 @@ class WorkerTests(WorkerCase):
             self.sender.result(number, None)
             self.serve()
             self.successResultOf(task.d)
+        self.assertEqual(self.process.received(), [(Kind.STOP, 0, b"")])
         self.assertTrue(self.process.atEnd())
         self.process.end()
         self.successResultOf(d)
@@ -985,8 +986,11 @@ class ReplacementTests(WorkerCase):
         self.assertEqual(other.iQualified, ["mine"])
         self.assertTrue(other.raw and other.callStats and other.useReactor)
         self.assertEqual(len(self.reactor.processes), 2)
-        self.assertEqual(self.reactor.processes[-1].env, {"A": "b"})
-        self.assertEqual(self.reactor.processes[-1].args[-1], "--reactor")
+        env = self.reactor.processes[-1].env
+        self.assertEqual(env and env["A"], "b")
+        self.assertEqual(
+            self.reactor.processes[-1].args[-1], "twisted.internet.default"
+        )
 
     def test_atOnce(self) -> None:
         """

@@ -111,7 +111,9 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(self.process.args[0], sys.executable)
         self.assertTrue(str(self.process.args[-2]).endswith("child.py"))
         self.assertEqual(self.process.args[-1], "--option")
-        self.assertEqual(self.process.env, {"A": "b"})
+        self.assertEqual(
+            self.process.env, {"A": "b", "ASYNQUEUE_PARENT": str(os.getpid())}
+        )
         self.assertEqual(self.child.pid, self.process.pid)
 
     def test_send(self) -> None:
@@ -238,9 +240,10 @@ class ChildTests(SynchronousTestCase):
         What is sent after that is not delivered.
         """
         self.child.close()
+        delivered = self.child.delivered
         self.child.send(Kind.CALL, 1, b"")
-        self.assertEqual(self.child.delivered, 0)
-        self.assertGreater(self.child.accepted, 0)
+        self.assertEqual(self.child.delivered, delivered)
+        self.assertGreater(self.child.accepted, delivered)
 
     def test_sendToTheDead(self) -> None:
         """
@@ -447,6 +450,7 @@ class NoChildTests(SynchronousTestCase):
         process: FakeProcess = reactor.processes[0]
         self.assertFalse(process.atEnd())
         child.close()
+        self.assertEqual(process.received(), [(Kind.STOP, 0, b"")])
         self.assertTrue(process.atEnd())
         process.end()
         self.assertEqual(len(ends), 1)

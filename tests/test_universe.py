@@ -22,12 +22,12 @@ from zope.interface.verify import verifyObject
 from asynqueue._child import reactorloop as reactorchild
 from asynqueue._child.boxes import Boxes
 from asynqueue._child.inbox import Inbox
-from asynqueue._child.mainmodule import preparation
 from asynqueue._child.memfd import SharedFile, anonymousFile
 from asynqueue._child.outbox import Outbox
 from asynqueue._child.parcels import THRESHOLD
 from asynqueue._child.payloads import dumps, dumpsLarge, loads
 from asynqueue._child.pickling import Packed
+from asynqueue._child.preparation import preparation
 from asynqueue._child.protocol import COUNT, SECONDS, Kind
 from asynqueue._child.reactorloop import ReactorUniverse
 from asynqueue._child.server import Universe
@@ -1106,13 +1106,15 @@ class FakeCoreReactor(Clock):
         """
         self.readers.remove(reader)
 
-    def callWhenRunning(self, f: Any) -> None:
+    def callWhenRunning(self, f: Any, *args: Any) -> None:
         """
         Have something called.
 
         @param f: The callable.
+
+        @param args: Its arguments.
         """
-        self.begun.append(f)
+        self.begun.append((f, args))
 
     def stop(self) -> None:
         """
@@ -1163,7 +1165,13 @@ class RunTests(SynchronousTestCase):
         call = dumps((divmod, (7, 2), {}, False))
         pipes = FakePipes(
             [
-                [(Kind.SETUP, 0, memoryview(dumps(preparation())))],
+                [
+                    (
+                        Kind.SETUP,
+                        0,
+                        memoryview(dumps(preparation())),
+                    )
+                ],
                 [(Kind.CALL, 1, memoryview(call))],
                 None,
             ]

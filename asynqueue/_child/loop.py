@@ -3,8 +3,7 @@ The child's loop: what the parent has said is read, and done, until it says no m
 
 The pipe from the parent is descriptor 3, the one to it is 4, so that the standard
 streams are free for what runs here; 7 is where calls are claimed, 5 and 6 are files for
-large arguments and results. The child ends when its pipe does, so it never outlives the
-parent by more than the task it's running.
+large arguments and results. The child ends when it's told to, or its pipe ends.
 """
 
 from __future__ import annotations
@@ -16,14 +15,16 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, NoReturn
 
 from .boxes import Boxes
 from .claims import Claimer
-from .mainmodule import MainModule
 from .payloads import loads
+from .preparation import adopt
 from .protocol import Decoder, Frame, Kind, header
 from .server import Universe
+from .startup import endWithParent, ignoreOthersSignals, openOutput
 
 __all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
 
@@ -44,15 +45,17 @@ def setUp(payload: memoryview) -> Any:
     @return: What the initializer returns.
     """
     preparation = loads(payload)
-    if preparation.get("niceness"):
+    if preparation["niceness"]:
         os.nice(preparation["niceness"])
-    sys.path[:] = preparation["sys_path"]
-    sys.argv[:] = preparation.get("sys_argv", sys.argv)
-    sys.modules["__main__"] = MainModule(preparation)
-    if preparation.get("initializer") is None:
+    adopt(preparation)
+    if preparation["initializer"] is None:
         return None
     f, args = loads(preparation["initializer"])
-    return f(*args)
+    try:
+        return f(*args)
+    finally:
+        # It may have changed the user, by which the system forgets this.
+        endWithParent(preparation["parent"][1])
 
 
 def giveUp(error: BaseException) -> NoReturn:
@@ -181,15 +184,13 @@ def run() -> NoReturn:
     """
     for descriptor in (_IN, _OUT, _ARGUMENTS, _RESULTS, _CLAIMS):
         os.set_inheritable(descriptor, False)
-    for stream in (sys.stdout, sys.stderr):
-        # Each line is logged when it's written. The log takes it as UTF-8.
-        stream.reconfigure(  # type: ignore[union-attr]
-            encoding="utf-8", errors="backslashreplace", line_buffering=True
-        )
+    openOutput()
+    ignoreOthersSignals(_IN)
     pipes = Pipes()
-    if "--reactor" in sys.argv:
+    if len(sys.argv) > 1:
         from .reactorloop import run as runReactor
 
+        import_module(sys.argv[1]).install()
         runReactor(pipes, setUp, giveUp)
     else:
         universe = Universe(pipes.send, pipes.boxes())
@@ -216,6 +217,8 @@ def _turn(pipes: Pipes, universe: Universe) -> bool:
     while frames:
         # Not to be kept in mind while the next are waited for: they may be large.
         frame = frames.pop()
+        if frame[0] == Kind.STOP:
+            return False
         if frame[0] == Kind.SETUP:
             try:
                 setUp(frame[2])

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from .describe import describe, message
+from .mainmodule import isOfHiddenMain
 from .pickling import PROTOCOL, Packed, ViewPickler, pack, packWith, withViews
 
 __all__ = [
@@ -50,9 +51,10 @@ def dumps(value: Any) -> bytes:
     @raise NotPicklable: If it can't be pickled.
     """
     try:
-        return pickle.dumps(value, PROTOCOL)
+        data = pickle.dumps(value, PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         return _otherwise(error, _dumpsWith, value)
+    return _dumpsMain(value, _dumpsWith, data) if isOfHiddenMain(data) else data
 
 
 def dumpsLarge(value: Any) -> bytes | Packed:
@@ -103,6 +105,19 @@ def _otherwise(
         raise NotPicklable(f"{told(worse)}, not even by cloudpickle") from worse
 
 
+def _dumpsMain(
+    value: Any, dump: Callable[[Callable[..., Any], Any], T], packed: T
+) -> T:
+    """
+    Pickle something of a main module that children can't import, if that's possible.
+    """
+    try:
+        import cloudpickle
+    except ImportError:
+        return packed  # the child will say what is missing
+    return dump(withViews(cloudpickle.Pickler), value)
+
+
 def _dumpsWith(make: Callable[..., pickle.Pickler], value: Any) -> bytes:
     """
     Pickle something with a pickler of another kind.
@@ -140,7 +155,9 @@ def dumpsCall(
     """
     call = (f, args, kw, raw)
     try:
-        return pack(call)
+        packed = pack(call)
+        data = packed if isinstance(packed, bytes) else packed.pickle
+        return _dumpsMain(call, packWith, packed) if isOfHiddenMain(data) else packed
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         return _dumpsOddCall(call, error)
 

@@ -67,6 +67,10 @@ class Kind(IntEnum):
     #: A call to run, with arguments that don't come through the pipe.
     LARGE_CALL = 6
 
+    #: The child is to end. The end of the pipe says so, too, unless a fork of the
+    #: parent keeps it open.
+    STOP = 7
+
     # From both.
 
     #: Parts of large things that aren't needed any longer.

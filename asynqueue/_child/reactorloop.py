@@ -5,7 +5,6 @@ return Deferreds, and iterators may yield them.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -21,6 +20,7 @@ from .boxes import Boxes
 from .calls import CallRunner
 from .protocol import Kind
 from .server import Universe
+from .startup import ignoreOthersSignals
 from .stream import Stream
 
 __all__ = ["ReactorUniverse", "run"]
@@ -240,30 +240,30 @@ def run(
         universe.handle(frame)
         universe.schedule()
 
+    def stop() -> None:
+        reactor.removeReader(listener)
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
     def receive(wait: bool) -> None:
         frames = pipes.receive(wait)
         if frames is None:
-            reactor.removeReader(listener)
-            with suppress(ReactorNotRunning):
-                reactor.stop()
+            stop()
             return
         for frame in frames:
-            if frame[0] == Kind.SETUP:
+            if frame[0] == Kind.STOP:
+                stop()
+            elif frame[0] == Kind.SETUP:
                 maybeDeferred(setUp, frame[2]).addCallbacks(isReady, isNot)
             elif ready:
                 handle(frame)
             else:
                 early.append(frame)
 
-    def keepSignals() -> None:
-        # The reactor's own handlers would have Ctrl-C stop the child, which is the
-        # parent's decision, and a task go on after the signal that is to end it.
-        # (Ignored signals would be ignored by commands that tasks run, too.)
-        signal.signal(signal.SIGINT, lambda *_: None)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
     listener = _Listener(pipes.fileno(), receive)
     reactor.addReader(listener)
-    reactor.callWhenRunning(keepSignals)
+    # The reactor's own handlers would have a signal stop the child, which is for the
+    # parent to decide.
+    reactor.callWhenRunning(ignoreOthersSignals, pipes.fileno())
     reactor.run()
     universe.close()

@@ -1,5 +1,6 @@
 """
-The first that a child process does.
+How a child process begins: apart from its parent's process group, and bound to its
+parent's life.
 
 Used on both sides, so it imports nothing but the standard library.
 """
@@ -7,10 +8,21 @@ Used on both sides, so it imports nothing but the standard library.
 from __future__ import annotations
 
 import os
+import select
 import signal
+import sys
 from contextlib import suppress
+from io import BufferedWriter, FileIO, TextIOWrapper
+from typing import Any
 
-__all__ = ["GROUP_SIGNALS", "begin"]
+__all__ = [
+    "GROUP_SIGNALS",
+    "PARENT_VARIABLE",
+    "begin",
+    "endWithParent",
+    "ignoreOthersSignals",
+    "openOutput",
+]
 
 #: Signals that are sent to all processes of a group: by a terminal, C{timeout},
 #: managers of services. They're blocked when a child is started.
@@ -26,11 +38,21 @@ GROUP_SIGNALS = frozenset(
     }
 )
 
+#: The environment variable that has the parent's process ID, until L{begin} is called.
+PARENT_VARIABLE = "ASYNQUEUE_PARENT"
 
-def begin() -> None:
+#: The option of Linux's C{prctl} that sets a signal to be had at the parent's end.
+_PR_SET_PDEATHSIG = 1
+
+
+def begin() -> int:
     """
-    Leave the parent's process group, and take signals from then on.
+    Leave the parent's process group, take signals from then on, and end when the
+    parent does.
+
+    @return: The parent's process ID.
     """
+    parent = int(os.environ.pop(PARENT_VARIABLE, os.getppid()))
     with suppress(PermissionError):  # it leads a session
         os.setpgid(0, 0)
     handlers = {number: signal.getsignal(number) for number in GROUP_SIGNALS}
@@ -39,5 +61,99 @@ def begin() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
     for number, handler in handlers.items():
         signal.signal(number, handler)
-    # Ctrl-C is for the parent, who decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    endWithParent(parent)
+    return parent
+
+
+def endWithParent(parent: int) -> None:
+    """
+    Have the system kill this process when the parent ends, whatever goes on in it, and
+    whoever has inherited the parent's pipes.
+
+    That's to be done again when the process has changed its user or group.
+
+    @param parent: The parent's process ID.
+    """
+    # Linux takes the end of the thread that has started the process for that of the
+    # parent. It was the reactor's, without which nothing is asked of the process.
+    bySystem = False
+    with suppress(ImportError, AttributeError, OSError):
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+        bySystem = libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) == 0
+    # If there's something in between, such as a script that starts the interpreter, or
+    # the parent has just ended, the signal would be somebody else's.
+    if not bySystem or os.getppid() != parent:
+        import threading
+
+        threading.Thread(
+            target=_endAfter, args=(parent,), name="asynqueue parent", daemon=True
+        ).start()
+
+
+def _endAfter(parent: int) -> None:
+    """
+    Wait for the end of the parent, and kill this process.
+    """
+    with suppress(ProcessLookupError):
+        if hasattr(os, "pidfd_open"):
+            poll = select.poll()
+            try:
+                poll.register(os.pidfd_open(parent), select.POLLIN)
+            except ProcessLookupError:
+                raise
+            except OSError:
+                return  # an old system
+            poll.poll()
+        elif hasattr(select, "kqueue"):
+            s: Any = select
+            event = s.kevent(parent, s.KQ_FILTER_PROC, s.KQ_EV_ADD, s.KQ_NOTE_EXIT)
+            s.kqueue().control([event], 1)
+        else:
+            return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ignoreOthersSignals(fd: int) -> None:
+    """
+    Leave it to the parent to end this process, where a terminal or a manager of
+    services sends a signal to every process of a program.
+
+    Handlers that do nothing aren't inherited by commands, unlike C{SIG_IGN}.
+
+    @param fd: The descriptor of a pipe that the parent closes before it sends
+        C{SIGTERM}.
+    """
+    me = os.getpid()
+
+    def handle(number: int, frame: object) -> None:
+        if os.getpid() == me and not (number == signal.SIGTERM and _isHungUp(fd)):
+            return
+        # It's meant: for this process, or for a fork of it.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+        signal.siginterrupt(number, False)
+
+
+def _isHungUp(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)
+    return bool(poll.poll(0))
+
+
+def openOutput() -> None:
+    """
+    Have each line of output reach the parent when it's written, as UTF-8.
+    """
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if not isinstance(stream, TextIOWrapper):  # somebody has replaced it
+            stream = TextIOWrapper(BufferedWriter(FileIO(fd, "w", closefd=False)))
+            setattr(sys, name, stream)
+        stream.reconfigure(
+            encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )

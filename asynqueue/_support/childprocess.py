@@ -30,7 +30,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .._child.startup import GROUP_SIGNALS
+from .._child.mainmodule import checkNotImporting
+from .._child.startup import GROUP_SIGNALS, PARENT_VARIABLE
 from .exitstatus import ExitStatus
 
 __all__ = ["ChildProcess", "IProcessReactor"]
@@ -89,13 +90,18 @@ class ChildProcess(ProcessProtocol):
         @param env: Its environment, C{None} for the same as this process has.
 
         @raise OSError: If it can't be started.
+
+        @raise RuntimeError: In a child that is importing the main program.
         """
+        checkNotImporting("A child process was to be started")
+        environment = dict(os.environ if env is None else env)
+        environment[PARENT_VARIABLE] = str(os.getpid())
         with _signalsBlocked():
             self._reactor.spawnProcess(
                 self,
                 args[0],
                 args,
-                env=None if env is None else dict(env),
+                env=environment,
                 childFDs=dict(childFDs),
             )
         self._isStarting = False

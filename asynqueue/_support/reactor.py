@@ -7,6 +7,7 @@ importing the package never installs a reactor.
 
 from __future__ import annotations
 
+import sys
 from typing import TypeVar, cast
 
 from twisted.internet.interfaces import (
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import (
     IReactorTime,
 )
 
-__all__ = ["IReactorAll", "globalReactor", "orGlobalReactor"]
+__all__ = ["IReactorAll", "globalReactor", "hasGlobalReactor", "orGlobalReactor"]
 
 _R = TypeVar("_R")
 
@@ -43,6 +44,13 @@ def globalReactor() -> IReactorAll:
     from twisted.internet import reactor
 
     return cast(IReactorAll, reactor)
+
+
+def hasGlobalReactor() -> bool:
+    """
+    Tell whether a reactor has been installed.
+    """
+    return "twisted.internet.reactor" in sys.modules
 
 
 def orGlobalReactor(reactor: _R | None) -> _R:

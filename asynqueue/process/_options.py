@@ -9,8 +9,8 @@ from typing import Any
 
 from attrs import frozen
 
-from .._child.mainmodule import preparation
 from .._child.payloads import NotPicklable, dumps
+from .._child.preparation import preparation
 from ..errors import SerializationError
 
 __all__ = ["START_TIMEOUT", "ChildOptions"]

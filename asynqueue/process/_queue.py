@@ -101,7 +101,7 @@ class ProcessQueue(TaskQueue):
         self.callStats = callStats
         super().__init__(**kw)
         series = seriesList(series)
-        starts = Starts(orGlobalReactor(kw.get("reactor")).seconds)
+        starts = Starts(lambda: orGlobalReactor(kw.get("reactor")).seconds())
         worker: ProcessWorker | None = None
         try:
             for _ in range(N):

@@ -7,14 +7,12 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-import sys
 import termios
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
 from attrs import evolve
 from twisted.internet.error import ConnectionDone
@@ -25,14 +23,16 @@ from twisted.internet.interfaces import (
     IWriteDescriptor,
 )
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from zope.interface import Attribute, implementer
 
 from .._child import protocol
 from .._child.claims import Claims
 from .._child.protocol import HEADER, Decoder, Frame, FrameError, Kind
 from .._support.childprocess import ChildProcess, IProcessReactor
 from .._support.exitstatus import ExitStatus
+from .._support.interpreter import interpreterCommand
 from .._support.output import OutputLog
+from .._support.sigpipe import withoutSigpipe
 from ._delivery import Delivery
 
 __all__ = ["Child", "IReactorChild"]
@@ -63,6 +63,17 @@ class IReactorChild(IProcessReactor, IReactorFromThreads):
     """
     What is needed of a reactor to have a child process.
     """
+
+    running: bool = Attribute("See L{IReactorCore}.")
+
+    def callWhenRunning(
+        callable: Callable[..., object],  # noqa: A002 - as in IReactorCore
+        *args: object,
+        **kwargs: object,
+    ) -> object:
+        """
+        See L{IReactorCore}.
+        """
 
 
 @implementer(IReadDescriptor)
@@ -197,6 +208,7 @@ class _Writer:
         self._pending: deque[bytes | memoryview] = deque()
         self._held = False
         self._waiting = False
+        self._finishing = False
         self._open = True
         os.set_blocking(fd, False)
 
@@ -223,7 +235,7 @@ class _Writer:
         @param data: The bytes.
         """
         self.accepted += len(data)
-        if not self._open or not data:
+        if not self._open or self._finishing or not data:
             return
         self._pending.append(data)
         if not (self._held or self._waiting):
@@ -240,7 +252,15 @@ class _Writer:
         Write what there is.
         """
         self._held = False
-        if self._pending and not self._waiting:
+        if (self._pending or self._finishing) and not self._waiting:
+            self._push()
+
+    def finish(self) -> None:
+        """
+        Close the pipe when it has taken what there is.
+        """
+        self._finishing = True
+        if not (self._held or self._waiting):
             self._push()
 
     def doWrite(self) -> None:
@@ -285,9 +305,10 @@ class _Writer:
         try:
             while pending:
                 if len(pending) == 1:
-                    written = os.write(self._fd, pending[0])
+                    written = withoutSigpipe(os.write, self._fd, pending[0])
                 else:
-                    written = os.writev(self._fd, list(islice(pending, _MOST_PIECES)))
+                    pieces = list(islice(pending, _MOST_PIECES))
+                    written = withoutSigpipe(os.writev, self._fd, pieces)
                 self.delivered += written
                 while pending and written >= len(pending[0]):
                     written -= len(pending.popleft())
@@ -304,6 +325,8 @@ class _Writer:
                 self._reactor.addWriter(self)
             else:
                 self._reactor.removeWriter(self)
+        if self._finishing and not pending:
+            self.close()
 
 
 class Child:
@@ -457,7 +480,8 @@ class Child:
         """
         Have the process end by itself when it has run what was sent.
         """
-        self._writer.close()
+        self.send(Kind.STOP, 0, b"")
+        self._writer.finish()
 
     def end(self, *, rudely: bool = False) -> None:
         """
@@ -511,12 +535,7 @@ class Child:
             os.set_blocking(theirs[7], False)
             ours[-7] = os.dup(theirs[7])
             self._process.start(
-                [
-                    sys.executable,
-                    *_args_from_interpreter_flags(),
-                    _PROGRAM,
-                    *options,
-                ],
+                [*interpreterCommand(), _PROGRAM, *options],
                 {**theirs, **dict(zip((5, 6), self.delivery.fds, strict=True))},
                 env,
             )

@@ -17,13 +17,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._child.inbox import Arrival
+from .._child.mainmodule import checkNotImporting, isImporting
 from .._child.payloads import NotPicklable, dumpsCall, loads, told
 from .._child.pickling import Packed
 from .._child.protocol import COUNT, SECONDS, Frame, Kind
 from .._child.status import Status
 from .._support.exitstatus import ExitStatus
+from .._support.interpreter import interpreterCommand
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import hasGlobalReactor, orGlobalReactor
 from ..errors import WorkerLost, WorkerStartError
 from ..interfaces import (
     ICancellingWorker,
@@ -48,6 +50,13 @@ __all__ = ["ProcessWorker"]
 
 #: So many jobs at most have been sent. Updates come in any number.
 _MOST_SENT = 256
+
+
+#: Modules of reactors that children may have. Others are those of a GUI.
+_REACTORS = {
+    f"twisted.internet.{kind}reactor"
+    for kind in ("asyncio", "epoll", "kq", "poll", "select")
+}
 
 
 class _Timed(Protocol):
@@ -177,8 +186,10 @@ class ProcessWorker(WorkerBase):
         self._options = _options or ChildOptions.checked(
             env, initializer, niceness, maxTasks, maxMemory, startTimeout
         )
-        self._reactor: IReactorChild = orGlobalReactor(reactor)
-        self._starts = _starts or Starts(self._reactor.seconds)
+        self._givenReactor = reactor
+        self._starts = _starts or Starts(lambda: self._reactor.seconds())
+        # Whether the child has been started, or will be when the reactor runs.
+        self._isBegun = False
         self._greeted = False
         self._isGone = False
         self._upToDate = False
@@ -203,20 +214,21 @@ class ProcessWorker(WorkerBase):
         self._stopWaiters: list[Deferred[None]] = []
         self._goneWaiters: list[Deferred[None]] = []
         self._child: Child | None = None
+        interpreterCommand()  # it's said now if there's none
         if self._starts.delay:
+            self._isBegun = True
             self._delayed = self._reactor.callLater(
                 self._starts.delay, self._startLater
             )
-            return
-        try:
-            self._start()
-        except OSError as error:
-            if not _replaces:
-                raise WorkerStartError(
-                    f"A child process can't be started: {error}"
-                ) from error
-            # There's nobody yet to resign to.
-            self._delayed = self._reactor.callLater(0, self._startLater)
+        elif (reactor is not None or hasGlobalReactor()) and not isImporting():
+            self._beginStart(_replaces)
+
+    @property
+    def _reactor(self) -> IReactorChild:
+        """
+        The reactor. One is installed if there's none yet.
+        """
+        return orGlobalReactor(self._givenReactor)
 
     def __repr__(self) -> str:
         """
@@ -265,6 +277,9 @@ class ProcessWorker(WorkerBase):
             task.callback((Status.DISCONNECTED, None))
             ready()
             return
+        if not self._isBegun:
+            checkNotImporting("A child process was to be started")
+            self._beginStart(True)
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         try:
             payload = dumpsCall(f, args, kw, raw)
@@ -506,21 +521,43 @@ class ProcessWorker(WorkerBase):
         pid = self.process.pid
         return None if pid is None else residentSize(pid)
 
+    def _beginStart(self, replaces: bool) -> None:
+        """
+        Start the child when the reactor runs: the process that has made the worker may
+        not be the one in which it does.
+
+        @param replaces: Whether the worker takes the place of another.
+        """
+        self._isBegun = True
+        if not self._reactor.running:
+            self._reactor.callWhenRunning(self._startLater)
+            return
+        try:
+            self._start()
+        except OSError as error:
+            if not replaces:
+                raise WorkerStartError(
+                    f"A child process can't be started: {error}"
+                ) from error
+            # There's nobody yet to resign to.
+            self._delayed = self._reactor.callLater(0, self._startLater)
+
     def _start(self) -> None:
         """
         Start the child.
 
         @raise OSError: If it can't be.
         """
+        setup = self._options.setup()
         self._child = Child(
             self._received,
             self._childEnded,
-            options=("--reactor",) if self.useReactor else (),
+            options=(_reactorModule(self._reactor),) if self.useReactor else (),
             env=self._options.env,
             reactor=self._reactor,
         )
         self._nameOutput()
-        self._child.send(Kind.SETUP, 0, self._options.setup())
+        self._child.send(Kind.SETUP, 0, setup)
         if self._options.startTimeout is not None:
             self._startTimer = self._reactor.callLater(
                 self._options.startTimeout, self._startTimedOut
@@ -538,12 +575,14 @@ class ProcessWorker(WorkerBase):
 
     def _startLater(self) -> None:
         """
-        Start the child after others have failed to start.
+        Start the child, unless the worker has been stopped before it was time.
         """
         self._delayed = None
+        if self.state is State.DEAD:
+            return
         try:
             self._start()
-        except OSError as error:
+        except (OSError, WorkerStartError) as error:
             self._failure = f"it could not be started: {error}"
             self._childEnded(ExitStatus())
 
@@ -1048,6 +1087,14 @@ class ProcessWorker(WorkerBase):
             signal=ended.signal,
             task=task,
         )
+
+
+def _reactorModule(reactor: object) -> str:
+    """
+    Name the module that installs a reactor like this one in a child.
+    """
+    name = type(reactor).__module__
+    return name if name in _REACTORS else "twisted.internet.default"
 
 
 def _atOnce(f: Callable[[], object]) -> None:

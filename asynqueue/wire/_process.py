@@ -12,13 +12,11 @@ import io
 import json
 import os
 import pickle
-import signal
 import struct
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 from typing import Any
 
 from attrs import evolve, field, frozen
@@ -26,9 +24,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
-from .._child.mainmodule import MainModule
+from .._child.preparation import adopt
 from .._support.childprocess import ChildProcess
 from .._support.exitstatus import ExitStatus
+from .._support.interpreter import interpreterCommand
 from .._support.output import OutputLog
 from .._support.reactor import orGlobalReactor
 from ..errors import SerializationError
@@ -65,9 +64,6 @@ _OUTPUT_SECONDS = 0.5
 #: Seconds that a process has to end, besides those that its server has to stop: for
 #: the process itself, and until its manager kills it.
 _ENDING_SECONDS, _KILLING_SECONDS = 1.0, 2.0
-
-#: Linux's C{PR_SET_PDEATHSIG}.
-_SET_PARENT_DEATH_SIGNAL = 1
 
 
 @frozen
@@ -215,7 +211,7 @@ class ServerProcess(ChildProcess):
 
     async def _run(self) -> ServerExit:
         setup = self._setup
-        command = [sys.executable, *_args_from_interpreter_flags(), _PROGRAM]
+        command = [*interpreterCommand(), _PROGRAM]
         nothing = os.open(os.devnull, os.O_RDONLY)
         pipes: dict[int, int | str] = {_IN: "w", _OUT: "r"}
         streams: dict[int, int | str] = (
@@ -288,7 +284,6 @@ def serve() -> None:
     """
     for fd in (_IN, _OUT):
         os.set_inheritable(fd, False)
-    _endWithParent()
     setup = Setup.read(_IN)
     if setup is None:
         return  # The manager has gone already.
@@ -314,9 +309,7 @@ def _makeServer(setup: Setup) -> WireServer:
     """
     if setup.niceness:
         os.nice(setup.niceness)
-    sys.path[:] = setup.preparation["sys_path"]
-    sys.argv[:] = setup.preparation.get("sys_argv", sys.argv)
-    sys.modules["__main__"] = MainModule(setup.preparation)
+    adopt(setup.preparation)
     options: dict[str, Any] = pickle.loads(setup.options)
     return WireServer(setup.description, setup.wwu, **options)
 
@@ -327,19 +320,6 @@ def _tell(what: dict[str, str]) -> None:
     """
     with suppress(OSError):  # The manager may have gone.
         os.write(_OUT, json.dumps(what).encode() + b"\n")
-
-
-def _endWithParent() -> None:
-    """
-    Have the system end this process with its parent, where it can: the process may be
-    in a loop that lets no other thread run.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    with suppress(ImportError, OSError, AttributeError):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 class _PipeWatch(threading.Thread):
