@@ -842,6 +842,7 @@ class ArgumentTests(LargeCase):
         self.sender.result(1, 5)
         self.reactor.serve()
         self.assertEqual(self.resultOf(task), 5)
+        self.assertEqual(self.process.received(), [(Kind.STOP, 0, b"")])
         self.assertTrue(self.process.atEnd())
         self.process.end()
         self.successResultOf(stopped)

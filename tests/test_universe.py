@@ -1046,6 +1046,11 @@ class FakePipes:
         """
         return 3
 
+    def tellSignalled(self) -> None:
+        """
+        Never called here.
+        """
+
     def boxes(self, wake: Callable[[], object] | None = None) -> Boxes | None:
         """
         Get the way that large things go.

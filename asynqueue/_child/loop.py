@@ -24,7 +24,7 @@ from .payloads import loads
 from .preparation import adopt
 from .protocol import Decoder, Frame, Kind, header
 from .server import Universe
-from .startup import endWithParent, ignoreOthersSignals, openOutput
+from .startup import endWithParent, handleSignals, openOutput
 
 __all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
 
@@ -128,6 +128,12 @@ class Pipes:
             return None
         return self._decoder.feed(data) if data else None
 
+    def tellSignalled(self) -> None:
+        """
+        Tell the parent that somebody has asked this process to end.
+        """
+        self.send(Kind.SIGNALLED, 0, b"")
+
     def boxes(self, wake: Callable[[], object] | None = None) -> Boxes:
         """
         Get the way that large things go.
@@ -185,8 +191,8 @@ def run() -> NoReturn:
     for descriptor in (_IN, _OUT, _ARGUMENTS, _RESULTS, _CLAIMS):
         os.set_inheritable(descriptor, False)
     openOutput()
-    ignoreOthersSignals(_IN)
     pipes = Pipes()
+    handleSignals(_IN, pipes.tellSignalled)
     if len(sys.argv) > 1:
         from .reactorloop import run as runReactor
 

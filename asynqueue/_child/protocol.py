@@ -102,6 +102,9 @@ class Kind(IntEnum):
     #: What the call returned, parts of which don't come through the pipe.
     LARGE_RESULT = 23
 
+    #: Somebody has sent the child a signal that asks it to end.
+    SIGNALLED = 24
+
 
 _KINDS = frozenset(int(kind) for kind in Kind)
 

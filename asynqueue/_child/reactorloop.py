@@ -20,7 +20,7 @@ from .boxes import Boxes
 from .calls import CallRunner
 from .protocol import Kind
 from .server import Universe
-from .startup import ignoreOthersSignals
+from .startup import handleSignals
 from .stream import Stream
 
 __all__ = ["ReactorUniverse", "run"]
@@ -264,6 +264,6 @@ def run(
     reactor.addReader(listener)
     # The reactor's own handlers would have a signal stop the child, which is for the
     # parent to decide.
-    reactor.callWhenRunning(ignoreOthersSignals, pipes.fileno())
+    reactor.callWhenRunning(handleSignals, pipes.fileno(), pipes.tellSignalled)
     reactor.run()
     universe.close()

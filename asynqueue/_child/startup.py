@@ -11,8 +11,10 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from io import BufferedWriter, FileIO, TextIOWrapper
+from threading import Thread, Timer
 from typing import Any
 
 __all__ = [
@@ -20,7 +22,7 @@ __all__ = [
     "PARENT_VARIABLE",
     "begin",
     "endWithParent",
-    "ignoreOthersSignals",
+    "handleSignals",
     "openOutput",
 ]
 
@@ -40,6 +42,9 @@ GROUP_SIGNALS = frozenset(
 
 #: The environment variable that has the parent's process ID, until L{begin} is called.
 PARENT_VARIABLE = "ASYNQUEUE_PARENT"
+
+#: Seconds that the parent has to begin to shut down, if it's to end.
+_PARENT_SECONDS = 1.0
 
 #: The option of Linux's C{prctl} that sets a signal to be had at the parent's end.
 _PR_SET_PDEATHSIG = 1
@@ -85,54 +90,53 @@ def endWithParent(parent: int) -> None:
     # If there's something in between, such as a script that starts the interpreter, or
     # the parent has just ended, the signal would be somebody else's.
     if not bySystem or os.getppid() != parent:
-        import threading
-
-        threading.Thread(
-            target=_endAfter, args=(parent,), name="asynqueue parent", daemon=True
-        ).start()
+        Thread(target=_endAfter, args=(parent,), daemon=True).start()
 
 
 def _endAfter(parent: int) -> None:
     """
     Wait for the end of the parent, and kill this process.
     """
-    with suppress(ProcessLookupError):
-        if hasattr(os, "pidfd_open"):
-            poll = select.poll()
-            try:
-                poll.register(os.pidfd_open(parent), select.POLLIN)
-            except ProcessLookupError:
-                raise
-            except OSError:
-                return  # an old system
-            poll.poll()
-        elif hasattr(select, "kqueue"):
+    try:
+        if hasattr(select, "kqueue"):  # BSD, macOS
             s: Any = select
             event = s.kevent(parent, s.KQ_FILTER_PROC, s.KQ_EV_ADD, s.KQ_NOTE_EXIT)
             s.kqueue().control([event], 1)
         else:
-            return
+            poll = select.poll()
+            poll.register(os.pidfd_open(parent), select.POLLIN)
+            poll.poll()
+    except ProcessLookupError:
+        pass
+    except (AttributeError, OSError):  # the system has neither
+        return
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def ignoreOthersSignals(fd: int) -> None:
+def handleSignals(fd: int, tell: Callable[[], object]) -> None:
     """
-    Leave it to the parent to end this process, where a terminal or a manager of
-    services sends a signal to every process of a program.
+    Leave it to the parent what signals mean that terminals, users and managers of
+    services send.
 
-    Handlers that do nothing aren't inherited by commands, unlike C{SIG_IGN}.
+    These have handlers, for commands inherit C{SIG_IGN}.
 
     @param fd: The descriptor of a pipe that the parent closes before it sends
         C{SIGTERM}.
+
+    @param tell: Called in a thread after somebody else has asked this process to end,
+        and the parent has had the time to hear that it should end as well.
     """
     me = os.getpid()
 
     def handle(number: int, frame: object) -> None:
-        if os.getpid() == me and not (number == signal.SIGTERM and _isHungUp(fd)):
-            return
-        # It's meant: for this process, or for a fork of it.
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        if os.getpid() != me or (number == signal.SIGTERM and _isHungUp(fd)):
+            # It's meant: for a fork of this process, or by the parent.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif number != signal.SIGINT:  # Ctrl-C is for the parent
+            timer = Timer(_PARENT_SECONDS, tell)
+            timer.daemon = True
+            timer.start()
 
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)

@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import os
 import sys
+from multiprocessing.spawn import get_executable
 from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
 from .._child.startup import PARENT_VARIABLE
 from ..errors import WorkerStartError
 
 __all__ = ["interpreterCommand"]
+
+#: What multiprocessing names if it hasn't been told otherwise.
+_FOUND = sys.executable
 
 
 def interpreterCommand() -> list[str]:
@@ -22,10 +26,8 @@ def interpreterCommand() -> list[str]:
     @raise WorkerStartError: If there's none, or this program seems to have been started
         in its place.
     """
-    from multiprocessing.spawn import get_executable
-
-    named = get_executable()
-    executable = os.fsdecode(named) if named else sys.executable
+    named = os.fsdecode(get_executable() or "")
+    executable = sys.executable if named in ("", _FOUND) else named
     problem = None
     if not executable:
         problem = "Python doesn't know the path of its interpreter (sys.executable)"

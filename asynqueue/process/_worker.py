@@ -882,6 +882,9 @@ class ProcessWorker(WorkerBase):
         elif kind == Kind.RELEASE:
             if self._child is not None:
                 self._child.delivery.release(payload)
+        elif kind == Kind.SIGNALLED:
+            if self._child is not None and self.state is not State.STOPPING:
+                self._child.end()
         elif number in self._iterations:
             iteration = self._iterations[number]
             if iteration.received(kind, payload):
