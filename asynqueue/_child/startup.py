@@ -22,7 +22,9 @@ __all__ = [
     "PARENT_VARIABLE",
     "begin",
     "endWithParent",
+    "handleSignal",
     "handleSignals",
+    "ignoreSignal",
     "openOutput",
 ]
 
@@ -46,6 +48,9 @@ PARENT_VARIABLE = "ASYNQUEUE_PARENT"
 #: Seconds that the parent has to begin to shut down, if it's to end.
 _PARENT_SECONDS = 1.0
 
+#: What L{handleSignals} was given, and the process ID.
+_handled: tuple[int, int, Callable[[], object]] | None = None
+
 #: The option of Linux's C{prctl} that sets a signal to be had at the parent's end.
 _PR_SET_PDEATHSIG = 1
 
@@ -66,6 +71,7 @@ def begin() -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
     for number, handler in handlers.items():
         signal.signal(number, handler)
+    signal.signal(signal.SIGINT, ignoreSignal)  # Ctrl-C is for the parent
     endWithParent(parent)
     return parent
 
@@ -118,29 +124,42 @@ def handleSignals(fd: int, tell: Callable[[], object]) -> None:
     Leave it to the parent what signals mean that terminals, users and managers of
     services send.
 
-    These have handlers, for commands inherit C{SIG_IGN}.
-
     @param fd: The descriptor of a pipe that the parent closes before it sends
         C{SIGTERM}.
 
     @param tell: Called in a thread after somebody else has asked this process to end,
         and the parent has had the time to hear that it should end as well.
     """
-    me = os.getpid()
-
-    def handle(number: int, frame: object) -> None:
-        if os.getpid() != me or (number == signal.SIGTERM and _isHungUp(fd)):
-            # It's meant: for a fork of this process, or by the parent.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        elif number != signal.SIGINT:  # Ctrl-C is for the parent
-            timer = Timer(_PARENT_SECONDS, tell)
-            timer.daemon = True
-            timer.start()
-
-    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
+    global _handled
+    _handled = os.getpid(), fd, tell
+    # These have handlers, for commands inherit SIG_IGN.
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, handleSignal)
         signal.siginterrupt(number, False)
+    signal.signal(signal.SIGINT, ignoreSignal)
+
+
+def handleSignal(number: int, frame: object) -> None:
+    """
+    Handle a signal that asks this process to end. It's a function that can be pickled,
+    as what C{signal.signal} returns in a call.
+    """
+    assert _handled is not None
+    pid, fd, tell = _handled
+    if os.getpid() != pid or (number == signal.SIGTERM and _isHungUp(fd)):
+        # It's meant: for a fork of this process, or by the parent.
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    else:
+        timer = Timer(_PARENT_SECONDS, tell)
+        timer.daemon = True
+        timer.start()
+
+
+def ignoreSignal(number: int, frame: object) -> None:
+    """
+    Ignore a signal. Unlike C{SIG_IGN}, this isn't inherited by commands.
+    """
 
 
 def _isHungUp(fd: int) -> bool:
