@@ -41,12 +41,15 @@ class Program(NamedTuple):
     @ivar edits: What is changed in them, after the conversion to Python 3.
 
     @ivar needs: The names of other programs that it imports.
+
+    @ivar retried: Patterns of tests that get further tries when they fail.
     """
 
     requirement: str
     files: tuple[str, ...]
     edits: tuple[Edit, ...]
     needs: tuple[str, ...] = ()
+    retried: tuple[str, ...] = ()
 
 
 PROGRAMS = {
@@ -73,6 +76,8 @@ PROGRAMS = {
                 "Python 2 didn't ask __eq__ whether objects differ",
             ),
         ),
+        # They search for minima at random, and ask for what is only likely.
+        retried=("ade.*",),
     ),
     "sasync": Program(
         "sasync==0.9.3",

@@ -80,4 +80,5 @@ def runProgram(
     tests = sorted(path.stem for path in (work / name / "test").glob("test_*.py"))
     modules = [f"{name}job", *[f"{name}.test.{test}" for test in tests]]
     environ = {"HOME": str(work), "MPLBACKEND": "Agg"}
-    runRounds(TestRun(python, work, environ), modules, report, rounds=rounds)
+    run = TestRun(python, work, environ)
+    runRounds(run, modules, report, rounds=rounds, retried=PROGRAMS[name].retried)

@@ -11,7 +11,7 @@ from .running import Result, TestRun
 
 __all__ = ["MAX_TRIES", "Report", "runRounds"]
 
-#: How often a test is run in a round that depends on the machine's speed.
+#: How often a test is run in a round that depends on the machine's speed, or on chance.
 MAX_TRIES = 3
 
 
@@ -47,7 +47,7 @@ def runRounds(
     *,
     only: str = "",
     rounds: int = 1,
-    timed: Sequence[str] = (),
+    retried: Sequence[str] = (),
     prefix: str = "",
 ) -> None:
     """
@@ -59,7 +59,7 @@ def runRounds(
 
     @param rounds: How often they are run.
 
-    @param timed: Patterns of tests that get further tries when they fail.
+    @param retried: Patterns of tests that get further tries when they fail.
 
     @param prefix: What all names begin with, which isn't reported.
     """
@@ -71,17 +71,17 @@ def runRounds(
         if rounds > 1:
             print(f"Round {number} of {rounds}", flush=True)
         for case, results in run.run(names):
-            tried = _tryAgain(run, results, [prefix + pattern for pattern in timed])
+            tried = _tryAgain(run, results, [prefix + pattern for pattern in retried])
             report.add(case.removeprefix(prefix), _shorten(tried, prefix))
 
 
 def _tryAgain(
-    run: TestRun, results: Mapping[str, Result], timed: Sequence[str]
+    run: TestRun, results: Mapping[str, Result], retried: Sequence[str]
 ) -> dict[str, Result]:
     """Give failed tests that match a pattern further tries, each one alone."""
     tried = dict(results)
     for name in results:
-        if any(fnmatch(name, pattern) for pattern in timed):
+        if any(fnmatch(name, pattern) for pattern in retried):
             while not tried[name].passed and tried[name].tries < MAX_TRIES:
                 tries = tried[name].tries + 1
                 tried[name] = run.runCase([name])[name]._replace(tries=tries)

@@ -13,7 +13,7 @@ from .edits import applyEdits
 from .environment import Target, makeEnvironment
 from .rounds import Report, runRounds
 from .running import TestRun
-from .suiteedits import EDITS, PACKAGE, TIMED
+from .suiteedits import EDITS, PACKAGE, RETRIED
 
 __all__ = ["SECTION", "layOut", "runSuite"]
 
@@ -79,6 +79,6 @@ def runSuite(
         report,
         only=only,
         rounds=rounds,
-        timed=TIMED,
+        retried=RETRIED,
         prefix=f"{PACKAGE}.",
     )

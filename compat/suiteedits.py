@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .edits import Edit
 
-__all__ = ["EDITS", "MENDS", "PACKAGE", "REWRITES", "TIMED"]
+__all__ = ["EDITS", "MENDS", "PACKAGE", "RETRIED", "REWRITES"]
 
 #: The package that the adapted tests are in.
 PACKAGE = "referencetests"
@@ -161,7 +161,7 @@ EDITS = REWRITES + MENDS
 
 #: Patterns of tests that get further tries when they fail: they want something to take
 #: a certain time, within a few hundredths of a second, which depends on the machine.
-TIMED = [
+RETRIED = [
     "test_iteration.TestDelay.*",
     "test_process.TestProcessWorkerStats.*",
     "test_tasks.Test_TaskHandlerRun.test_multipleWorkers",

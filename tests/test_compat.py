@@ -29,7 +29,7 @@ from compat.python3 import EDITS as PYTHON3_EDITS, divideClassically
 from compat.rounds import MAX_TRIES, Report, runRounds
 from compat.running import Result, TestRun, readEvents
 from compat.suite import SECTION
-from compat.suiteedits import EDITS as SUITE_EDITS, TIMED
+from compat.suiteedits import EDITS as SUITE_EDITS, RETRIED
 
 PASS = Result("pass")
 FAIL = Result("fail", "FailTest: 1 != 2")
@@ -411,14 +411,14 @@ class RoundsTests(SynchronousTestCase):
 
     def test_tries(self) -> None:
         """
-        Only a test that depends on the machine's speed is tried again.
+        Only a test that matches a pattern is tried again.
         """
         found = [("found", "p.m.A.a_fail"), ("found", "p.m.A.b_fail")]
         both = [("end", name) for _, name in found]
         once = [("end", "p.m.A.b_fail")]
         tries = [(once, 0)] * (MAX_TRIES - 1)
         run = ScriptedRun(([*found, ("finished", "")], 0), (both, 0), *tries)
-        report, output = self.run_(run, prefix="p.", timed=["m.*.b_*"])
+        report, output = self.run_(run, prefix="p.", retried=["m.*.b_*"])
         tries_ = {name: x.tries for name, (x,) in report.results.items()}
         self.assertEqual(tries_, {"m.A.a_fail": 1, "m.A.b_fail": MAX_TRIES})
         self.assertEqual(run.names[0], ["p.m"])
@@ -438,7 +438,7 @@ class RoundsTests(SynchronousTestCase):
         """
         The patterns of tests that are tried again have the form of names.
         """
-        for pattern in TIMED:
+        for pattern in RETRIED:
             self.assertRegex(pattern, r"^test_\w+\.\w+\.[\w*]+$")
 
 
