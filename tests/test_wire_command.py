@@ -374,6 +374,19 @@ class PluginTests(CommandTestCase):
         await gone
         self.assertIn("is there", logFile.read_text())
 
+    async def test_daemonRefused(self) -> None:
+        """
+        C{twistd} ends, and says why, if the server can't listen.
+        """
+        await self.serve()
+        program = self.program(
+            self.script("twistd"),
+            *(f"--pidfile={self.folder}/pid", f"--logfile={self.folder}/log"),
+            *("asynqueue-worker", self.description, UNIVERSE),
+        )
+        self.assertEqual(await program.ended, 1)
+        self.assertIn("asynqueue-worker: Couldn't listen", program.errors)
+
     async def test_service(self) -> None:
         """
         The service starts and stops the server.

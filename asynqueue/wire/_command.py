@@ -169,7 +169,7 @@ def makeService(options: ServerOptions) -> Service:
     try:
         server = WireServer(options.description, options.wwu, **options.keywords)
     except Exception as error:  # noqa: BLE001 - it's told
-        raise _exit(error) from None
+        raise _StartError(error) from None
     service = WireService(server, failed=_cannotListen)
     service.setName("asynqueue-worker")
     return service
@@ -177,11 +177,17 @@ def makeService(options: ServerOptions) -> Service:
 
 def _cannotListen(failure: Failure) -> None:
     error: Any = failure.value
-    raise _exit(error)
+    raise _StartError(error)
 
 
-def _exit(error: BaseException) -> SystemExit:
-    return SystemExit(f"asynqueue-worker: {explain(error)}")
+class _StartError(SystemExit, Exception):
+    """
+    Ends C{twist} with a line on stderr. C{twistd} in the background reports whatever is
+    an C{Exception}, and waits for ever after another C{SystemExit}.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"asynqueue-worker: {explain(error)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

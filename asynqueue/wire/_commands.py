@@ -56,7 +56,7 @@ class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
 
 class Prove(amp.Command):  # type: ignore[misc, unused-ignore]
     """
-    Prove that one has the key, by what L{Key.prove<asynqueue.wire._keys.Key.prove>}
+    Prove that one has the key, by what L{Key.prove<asynqueue.wire.Key.prove>}
     makes of the end's role (C{client} or C{server}), the version, the client's nonce,
     the server's, and under TLS what both certificates are known by.
     """
