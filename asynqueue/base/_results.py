@@ -96,7 +96,9 @@ class Results:
         if status is RAN or status == RAN:
             if self._defaults.spew:
                 self._log(result, task)
-            self._noteFinished()
+            self._oneLess()
+            if self.onFinished is not None:
+                self.onFinished()
             return result
         if status == Status.NONE:
             return self._finish(None, task)

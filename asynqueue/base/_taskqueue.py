@@ -414,7 +414,14 @@ class TaskQueue:
             task = options.makeTask(self.taskFactory, f, args, kw)
         else:
             task = self.taskFactory.new(f, args, kw, 0)
-        return self._put(task, within)
+        if self._replacing.unreplaced:
+            self._replacing.retry()
+        task.resolve = self._resolve
+        d = task.d
+        self.q.put(task)
+        if within:
+            self._limit(d, within)
+        return d
 
     def ready(self) -> Deferred[None]:
         """
@@ -699,21 +706,15 @@ class TaskQueue:
         if not isinstance(f, str):
             raise TypeError(f"A callable is needed, or a method's name, not {f!r}")
 
-    def _put(self, task: Task, within: float | None = None) -> Deferred[Any]:
+    def _limit(self, d: Deferred[Any], within: float) -> None:
         """
-        Queue the first task of a call.
+        Have a call fail that has no result in time.
         """
-        if self._replacing.unreplaced:
-            self._replacing.retry()
-        task.resolve = self._resolve
-        d = task.d
-        self.q.put(task)
-        if within and not d.called:
+        if not d.called:
             timer = orGlobalReactor(self._reactor).callLater(
                 within, self._results.expire, d, within
             )
             d.addBoth(_stopTimer, timer)
-        return d
 
     def _mapping(
         self,
@@ -742,7 +743,9 @@ class TaskQueue:
                 raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
             task = checked.makeTask(self.taskFactory, f, args, {})
             self._admission.take()
-            self._put(task)
+            self._replacing.retry()
+            task.resolve = self._resolve
+            self.q.put(task)
             return task
 
         checked.makeTask(TaskFactory(), f, (), {})  # To complain here, if at all.
