@@ -380,7 +380,7 @@ class DeferatorMakingTests(SynchronousTestCase):
         deferator = Deferator("numbers", f, 1, reactor=2)
         self.assertEqual(self.items(deferator), [1, 2, 3])
         self.assertEqual(calls, [((1,), {"reactor": 2})] * 3)
-        self.assertEqual(repr(deferator), "<Deferator of numbers>")
+        self.assertEqual(repr(deferator), "<Deferator wrapping numbers>")
 
     def test_functionKeywords(self) -> None:
         """

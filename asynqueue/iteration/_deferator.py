@@ -115,7 +115,7 @@ class Deferator:
         self._isAbandonable = isinstance(source, BufferedSource)
 
     def __repr__(self) -> str:
-        return f"<Deferator of {self._name}>"
+        return f"<Deferator wrapping {self._name}>"
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name == "d":
