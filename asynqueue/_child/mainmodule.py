@@ -47,12 +47,19 @@ def mainSource() -> tuple[str, str] | None:
     return _sourceOf(sys.modules["__main__"])
 
 
-def isOfHiddenMain(data: bytes) -> bool:
+def isOfHiddenMain(data: bytes, f: object = None) -> bool:
     """
     Tell whether a pickle refers to something of a main module that children can't
     import.
+
+    @param f: A function that is in the pickle. It may have been typed in besides a
+        main module that they can.
     """
-    return _MARK in data and mainSource() is None
+    if _MARK not in data:
+        return False
+    if mainSource() is None:
+        return True
+    return getattr(getattr(f, "__code__", None), "co_filename", "").startswith("<")
 
 
 @lru_cache(1)

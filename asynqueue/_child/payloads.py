@@ -157,7 +157,7 @@ def dumpsCall(
     try:
         packed = pack(call)
         data = packed if isinstance(packed, bytes) else packed.pickle
-        return _dumpsMain(call, packWith, packed) if isOfHiddenMain(data) else packed
+        return _dumpsMain(call, packWith, packed) if isOfHiddenMain(data, f) else packed
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         return _dumpsOddCall(call, error)
 

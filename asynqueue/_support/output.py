@@ -4,17 +4,20 @@ What a child writes to its standard streams, as lines in the log.
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+
 from twisted.internet.interfaces import IReactorTime
 
-from .log import log
+from .log import isInfoHeard, log
 
 __all__ = ["OutputLog"]
 
 #: A line is cut after so many bytes.
-_LINE_BYTES = 8_192
+_MAX_LINE_BYTES = 8_192
 
 #: So many lines a second are logged. The others are counted.
-_LINES_A_SECOND = 1_000
+_MAX_LINES_PER_SECOND = 1_000
 
 #: So much of the end is remembered.
 _TAIL_BYTES = 2_048
@@ -22,21 +25,18 @@ _TAIL_BYTES = 2_048
 
 class OutputLog:
     """
-    Logs what is written to it, line by line, and not without bounds.
+    Logs what is written to it, line by line, and not without bounds. In a program that
+    hasn't set up logging, it goes to stderr.
 
     @ivar who: Whose output it is.
 
     @ivar name: The name of the stream.
     """
 
+    # _partial is the beginning of the next line; _lines and _skipped are counted for
+    # the current _second.
+
     def __init__(self, name: str, *, reactor: IReactorTime) -> None:
-        """
-        Make a log of a stream.
-
-        @param name: The name of the stream.
-
-        @param reactor: Gives the time, to bound the lines by.
-        """
         self.who = "A child process"
         self.name = name
         self._reactor = reactor
@@ -60,50 +60,45 @@ class OutputLog:
         @param data: The bytes, empty at the end.
         """
         if not data:
-            self._close()
+            self._finish()
             return
         self._tail = (self._tail + data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
         *lines, partial = (self._partial + data).split(b"\n")
         for line in lines:
             self._log(line)
-        while len(partial) >= _LINE_BYTES:
-            self._log(partial[:_LINE_BYTES])
-            partial = partial[_LINE_BYTES:]
+        while len(partial) >= _MAX_LINE_BYTES:
+            self._log(partial[:_MAX_LINE_BYTES])
+            partial = partial[_MAX_LINE_BYTES:]
         self._partial = partial
 
-    def _close(self) -> None:
-        """
-        Log what is left.
-        """
+    def _finish(self) -> None:
         partial, self._partial = self._partial, b""
         if partial:
             self._log(partial)
-        self._tellSkipped()
+        self._logSkipped()
 
     def _log(self, line: bytes) -> None:
         """
         Log a line, or count it if there are too many.
-
-        @param line: The line.
         """
         second = int(self._reactor.seconds())
         if second != self._second:
             self._second = second
             self._lines = 0
-            self._tellSkipped()
+            self._logSkipped()
         self._lines += 1
-        if self._lines > _LINES_A_SECOND:
+        if self._lines > _MAX_LINES_PER_SECOND:
             self._skipped += 1
             return
-        text = line[:_LINE_BYTES].decode("utf-8", "backslashreplace").rstrip("\r")
-        if len(line) > _LINE_BYTES:
+        text = line[:_MAX_LINE_BYTES].decode("utf-8", "backslashreplace").rstrip("\r")
+        if len(line) > _MAX_LINE_BYTES:
             text += "..."
         log.info("{who}, {name}: {line}", who=self.who, name=self.name, line=text)
+        if not isInfoHeard():
+            with suppress(OSError, ValueError):  # it may be closed
+                print(f"{self.who}, {self.name}: {text}", file=sys.stderr)  # noqa: T201
 
-    def _tellSkipped(self) -> None:
-        """
-        Log how many lines weren't logged.
-        """
+    def _logSkipped(self) -> None:
         skipped, self._skipped = self._skipped, 0
         if skipped:
             log.warn(
