@@ -1,6 +1,4 @@
-"""
-A reactor in memory that can shut down.
-"""
+"""A reactor in memory that can shut down."""
 
 from __future__ import annotations
 
@@ -31,17 +29,13 @@ class StoppingReactor(MemoryReactorClock):
         *args: Any,
         **kw: Any,
     ) -> Any:
-        """
-        Implement C{IReactorCore.addSystemEventTrigger}.
-        """
+        """Implement C{IReactorCore.addSystemEventTrigger}."""
         assert (phase, eventType) == ("before", "shutdown")
         self.shutdownTriggers.append(trigger := (callable, args, kw))
         return trigger
 
     def removeSystemEventTrigger(self, triggerID: Any) -> None:
-        """
-        Implement C{IReactorCore.removeSystemEventTrigger}.
-        """
+        """Implement C{IReactorCore.removeSystemEventTrigger}."""
         self.shutdownTriggers.remove(triggerID)
 
     def beginShutdown(self) -> None:

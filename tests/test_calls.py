@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue._child.calls}.
-"""
+"""Tests of L{asynqueue._child.calls}."""
 
 from __future__ import annotations
 
@@ -56,9 +54,7 @@ def throw(error: BaseException) -> None:
 
 
 class Counter:
-    """
-    An iterator of one's own.
-    """
+    """An iterator of one's own."""
 
     def __iter__(self) -> Counter:
         return self
@@ -68,9 +64,7 @@ class Counter:
 
 
 class Refusing:
-    """
-    An object that fails at whatever it's asked.
-    """
+    """An object that fails at whatever it's asked."""
 
     def __repr__(self) -> str:
         raise ValueError("no repr")
@@ -88,14 +82,10 @@ class Refusing:
 
 
 class PicklingTests(SynchronousTestCase):
-    """
-    Tests of L{o2p} and L{p2o}.
-    """
+    """Tests of L{o2p} and L{p2o}."""
 
     def test_roundTrip(self) -> None:
-        """
-        Objects come back as what they were, empty containers too.
-        """
+        """Objects come back as what they were, empty containers too."""
         values: list[Any] = [[], (), {}, set(), "", b"", 0, None, [1, {"a": (2,)}], add]
         for value in values:
             with self.subTest(value=value):
@@ -104,9 +94,7 @@ class PicklingTests(SynchronousTestCase):
                 self.assertIs(type(back), type(value))
 
     def test_emptyIsDefault(self) -> None:
-        """
-        Empty bytes, as other peers send them, are the default.
-        """
+        """Empty bytes, as other peers send them, are the default."""
         self.assertIsNone(p2o(b""))
         self.assertEqual(p2o(b"", defaultObj=[]), [])
 
@@ -117,17 +105,13 @@ class PicklingTests(SynchronousTestCase):
         self.assertIsInstance(p2o(o2p(Refusing())), Refusing)
 
     def test_otherBuffers(self) -> None:
-        """
-        A pickle may be in any object like bytes.
-        """
+        """A pickle may be in any object like bytes."""
         self.assertEqual(p2o(memoryview(o2p([1]))), [1])  # type: ignore[arg-type]
         self.assertEqual(p2o(bytearray(o2p([1]))), [1])  # type: ignore[arg-type]
 
 
 class IsIteratorTests(SynchronousTestCase):
-    """
-    Tests of L{isIterator}.
-    """
+    """Tests of L{isIterator}."""
 
     def test_iterators(self) -> None:
         """
@@ -144,9 +128,7 @@ class IsIteratorTests(SynchronousTestCase):
                 self.assertIs(isIterator(value), True)
 
     def test_others(self) -> None:
-        """
-        Containers, strings, Deferreds and all the rest aren't.
-        """
+        """Containers, strings, Deferreds and all the rest aren't."""
         values: list[Any] = [
             None,
             1,
@@ -170,14 +152,10 @@ class IsIteratorTests(SynchronousTestCase):
                 self.assertIs(isIterator(value), False)
 
     def test_containerThatIterates(self) -> None:
-        """
-        A list is a list, even if a subclass has C{__next__}.
-        """
+        """A list is a list, even if a subclass has C{__next__}."""
 
         class Odd(list[int]):
-            """
-            A list with C{__next__}.
-            """
+            """A list with C{__next__}."""
 
             def __next__(self) -> int:
                 return 1
@@ -185,14 +163,10 @@ class IsIteratorTests(SynchronousTestCase):
         self.assertIs(isIterator(Odd()), False)
 
     def test_deferredThatIterates(self) -> None:
-        """
-        A Deferred is never an iterator, even if a subclass has both methods.
-        """
+        """A Deferred is never an iterator, even if a subclass has both methods."""
 
         class Odd(Deferred[int]):
-            """
-            A Deferred with C{__next__}.
-            """
+            """A Deferred with C{__next__}."""
 
             def __iter__(self) -> Any:
                 return self
@@ -203,15 +177,11 @@ class IsIteratorTests(SynchronousTestCase):
         self.assertIs(isIterator(Odd()), False)
 
     def test_refusing(self) -> None:
-        """
-        Objects that fail at whatever they're asked aren't asked.
-        """
+        """Objects that fail at whatever they're asked aren't asked."""
         self.assertIs(isIterator(Refusing()), False)
 
     def test_refusingClass(self) -> None:
-        """
-        Nor are those whose class fails at whatever it's asked.
-        """
+        """Nor are those whose class fails at whatever it's asked."""
 
         class Meta(type):
             def __getattr__(cls, name: str) -> Any:
@@ -224,23 +194,17 @@ class IsIteratorTests(SynchronousTestCase):
         self.assertIs(isIteration(Odd()), False)
 
     def test_generatorFunction(self) -> None:
-        """
-        A generator function is one too, but as the result of a call it's a value.
-        """
+        """A generator function is one too, but as the result of a call it's a value."""
         self.assertIs(isIterator(generate), True)
         self.assertIs(isIteration(generate), False)
         self.assertIs(isIterator(len), False)
         self.assertEqual(CallRunner()((lambda: generate, (), {})), (b"r", generate))
 
     def test_blocked(self) -> None:
-        """
-        A class that says it has no C{__next__} isn't one of iterators.
-        """
+        """A class that says it has no C{__next__} isn't one of iterators."""
 
         class Blocked(Counter):
-            """
-            It takes C{__next__} away.
-            """
+            """It takes C{__next__} away."""
 
             __next__ = None  # type: ignore[assignment]
 
@@ -248,9 +212,7 @@ class IsIteratorTests(SynchronousTestCase):
 
 
 class RunTests(SynchronousTestCase):
-    """
-    Tests of L{CallRunner} without a reactor.
-    """
+    """Tests of L{CallRunner} without a reactor."""
 
     def failed(self, f: Any, *args: Any, **kw: Any) -> ErrorText:
         """
@@ -271,21 +233,15 @@ class RunTests(SynchronousTestCase):
         return text
 
     def test_result(self) -> None:
-        """
-        What was returned comes with the status for that.
-        """
+        """What was returned comes with the status for that."""
         self.assertEqual(CallRunner()((add, (1,), {"b": 2})), (b"r", 3))
 
     def test_none(self) -> None:
-        """
-        C{None} is a result like any other.
-        """
+        """C{None} is a result like any other."""
         self.assertEqual(CallRunner()((print, (), {"end": ""})), (b"r", None))
 
     def test_iterator(self) -> None:
-        """
-        An iterator comes as it is, not begun, with the status for that.
-        """
+        """An iterator comes as it is, not begun, with the status for that."""
         iterator = generate(3)
         status, result = CallRunner()((lambda: iterator, (), {}))
         self.assertIs(status, Status.ITERATOR)
@@ -293,9 +249,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(list(result), [0, 1, 2])
 
     def test_rawIterator(self) -> None:
-        """
-        A runner that is C{raw} has iterators as results.
-        """
+        """A runner that is C{raw} has iterators as results."""
         iterator = generate(3)
         status, result = CallRunner(raw=True)((lambda: iterator, (), {}))
         self.assertIs(status, Status.RAN)
@@ -341,9 +295,7 @@ class RunTests(SynchronousTestCase):
         self.assertIs(text.exception, error)
 
     def test_traceback(self) -> None:
-        """
-        The traceback begins where the callable does.
-        """
+        """The traceback begins where the callable does."""
         text = self.failed(throw, ValueError())
         assert text.exception is not None and text.exception.__traceback__ is not None
         frame = text.exception.__traceback__.tb_frame
@@ -351,9 +303,7 @@ class RunTests(SynchronousTestCase):
         self.assertNotIn("asynqueue/_calls.py", text)
 
     def test_wrongArguments(self) -> None:
-        """
-        A call that can't be made is an error like those of the callable.
-        """
+        """A call that can't be made is an error like those of the callable."""
         for f, args, kw in (
             (add, (), {}),
             (5, (), {}),
@@ -396,18 +346,14 @@ class RunTests(SynchronousTestCase):
         self.assertIsInstance(error.__cause__, StopIteration)
 
         async def wait() -> None:
-            """
-            Wait for what fails.
-            """
+            """Wait for what fails."""
 
             await fail(error)
 
         self.failureResultOf(Deferred.fromCoroutine(wait()), RuntimeError)
 
     def test_hostileArguments(self) -> None:
-        """
-        An error can be told whatever the arguments are like.
-        """
+        """An error can be told whatever the arguments are like."""
         text = self.failed(
             lambda *args: throw(ValueError("boom")),
             {1: 1, "a": 2},
@@ -418,14 +364,10 @@ class RunTests(SynchronousTestCase):
         self.assertLess(len(text), 5_000)
 
     def test_hostileException(self) -> None:
-        """
-        An error can be told even if the exception can't tell its message.
-        """
+        """An error can be told even if the exception can't tell its message."""
 
         class Mute(Exception):
-            """
-            It has no message.
-            """
+            """It has no message."""
 
             def __str__(self) -> str:
                 raise ValueError
@@ -433,23 +375,17 @@ class RunTests(SynchronousTestCase):
         self.assertIn("(Mute) in throw(", self.failed(throw, Mute()))
 
     def test_deferredIsResult(self) -> None:
-        """
-        Without a reactor, nobody waits for Deferreds.
-        """
+        """Without a reactor, nobody waits for Deferreds."""
         d: Deferred[int] = Deferred()
         status, result = CallRunner()((lambda: d, (), {}))
         self.assertIs(status, Status.RAN)
         self.assertIs(result, d)
 
     def test_nothingHeld(self) -> None:
-        """
-        Once the pair is gone, nothing of a failed call is held.
-        """
+        """Once the pair is gone, nothing of a failed call is held."""
 
         class Argument:
-            """
-            Something that can be referred to weakly.
-            """
+            """Something that can be referred to weakly."""
 
         argument = Argument()
         reference = weakref.ref(argument)
@@ -459,21 +395,15 @@ class RunTests(SynchronousTestCase):
 
 
 class StatsTests(SynchronousTestCase):
-    """
-    Tests of L{CallRunner.callTimes}.
-    """
+    """Tests of L{CallRunner.callTimes}."""
 
     def setUp(self) -> None:
-        """
-        Have the time stand still.
-        """
+        """Have the time stand still."""
         self.clock = Clock()
         self.patch(_calls, "perf_counter", self.clock.seconds)
 
     def test_times(self) -> None:
-        """
-        The seconds of each call are appended, those of failed ones too.
-        """
+        """The seconds of each call are appended, those of failed ones too."""
 
         def fails() -> None:
             self.clock.advance(2)
@@ -485,17 +415,13 @@ class StatsTests(SynchronousTestCase):
         self.assertEqual(run.callTimes, [3, 2])
 
     def test_notWanted(self) -> None:
-        """
-        Without C{callStats}, there's an empty list.
-        """
+        """Without C{callStats}, there's an empty list."""
         run = CallRunner()
         run((self.clock.advance, (3,), {}))
         self.assertEqual(run.callTimes, [])
 
     def test_deferred(self) -> None:
-        """
-        A call that returns a Deferred takes until that fires, or fails.
-        """
+        """A call that returns a Deferred takes until that fires, or fails."""
         run = CallRunner(callStats=True, reactor=self.clock)
         first: Deferred[None] = Deferred()
         second: Deferred[None] = Deferred()
@@ -510,20 +436,14 @@ class StatsTests(SynchronousTestCase):
 
 
 class ReactorTests(SynchronousTestCase):
-    """
-    Tests of L{CallRunner} with a reactor.
-    """
+    """Tests of L{CallRunner} with a reactor."""
 
     def setUp(self) -> None:
-        """
-        Make a runner.
-        """
+        """Make a runner."""
         self.run_ = CallRunner(reactor=Clock())
 
     def test_deferred(self) -> None:
-        """
-        A Deferred that the callable returns is waited for.
-        """
+        """A Deferred that the callable returns is waited for."""
         d: Deferred[int] = Deferred()
         pair = self.run_((lambda: d, (), {}))
         self.assertNoResult(pair)
@@ -531,9 +451,7 @@ class ReactorTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(pair), (b"r", 7))
 
     def test_deferredIterator(self) -> None:
-        """
-        An iterator may come by way of a Deferred.
-        """
+        """An iterator may come by way of a Deferred."""
         pair = self.successResultOf(self.run_((lambda: succeed(generate(2)), (), {})))
         self.assertIs(pair[0], Status.ITERATOR)
         self.assertEqual(list(pair[1]), [0, 1])
@@ -551,9 +469,7 @@ class ReactorTests(SynchronousTestCase):
         self.assertIs(text.failure, failure)
 
     def test_stopIteration(self) -> None:
-        """
-        A Deferred may fail with C{StopIteration}, too.
-        """
+        """A Deferred may fail with C{StopIteration}, too."""
         pair = self.run_((lambda: fail(StopIteration()), (), {}))
         status, text = self.successResultOf(pair)
         self.assertIs(status, Status.ERROR)
@@ -561,9 +477,7 @@ class ReactorTests(SynchronousTestCase):
         self.assertIsNone(text.failure)
 
     def test_cancelled(self) -> None:
-        """
-        Cancelling the Deferred of the pair cancels what the callable waits for.
-        """
+        """Cancelling the Deferred of the pair cancels what the callable waits for."""
         cancelled: list[Deferred[None]] = []
         d: Deferred[None] = Deferred(cancelled.append)
         pair = self.run_((lambda: d, (), {}))
@@ -572,9 +486,7 @@ class ReactorTests(SynchronousTestCase):
         self.assertIsInstance(self.successResultOf(pair)[1].exception, CancelledError)
 
     def test_coroutine(self) -> None:
-        """
-        A coroutine is waited for as well.
-        """
+        """A coroutine is waited for as well."""
         d: Deferred[int] = Deferred()
 
         async def later() -> int:
@@ -592,22 +504,16 @@ class ReactorTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(pair), (b"r", 7))
 
     def test_immediate(self) -> None:
-        """
-        What isn't a Deferred comes at once, errors too.
-        """
+        """What isn't a Deferred comes at once, errors too."""
         self.assertEqual(self.run_((add, (1, 2), {})), (b"r", 3))
         self.assertEqual(self.run_((add, (), {}))[0], b"e")
 
 
 class ImportTests(SynchronousTestCase):
-    """
-    Tests of what the module needs.
-    """
+    """Tests of what the module needs."""
 
     def test_withoutTwisted(self) -> None:
-        """
-        Calls are run, and errors told, without Twisted, zope or attrs.
-        """
+        """Calls are run, and errors told, without Twisted, zope or attrs."""
         program = (
             "import sys\n"
             "from asynqueue._child.calls import CallRunner, o2p\n"

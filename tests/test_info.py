@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue.info}, and of the texts in L{asynqueue._child.describe}.
-"""
+"""Tests of L{asynqueue.info}, and of the texts in L{asynqueue._child.describe}."""
 
 from __future__ import annotations
 
@@ -52,32 +50,24 @@ def throw(error: BaseException) -> None:
 
 
 class Thing:
-    """
-    Something with a method.
-    """
+    """Something with a method."""
 
     def method(self) -> None:
-        """
-        Do nothing.
-        """
+        """Do nothing."""
 
     def __repr__(self) -> str:
         return "<a thing>"
 
 
 class Pair(NamedTuple):
-    """
-    A tuple with names.
-    """
+    """A tuple with names."""
 
     a: int
     b: int
 
 
 class Unpicklable:
-    """
-    An object that can't be pickled, but says by which name it can be imported.
-    """
+    """An object that can't be pickled, but says by which name it can be imported."""
 
     def __init__(self, name: str) -> None:
         self.__qualname__ = name
@@ -90,9 +80,7 @@ NAMED = Unpicklable("NAMED")
 
 
 class Array:
-    """
-    Compares as arrays do: to something without truth. It has no hash, either.
-    """
+    """Compares as arrays do: to something without truth. It has no hash, either."""
 
     def __init__(self, *items: int) -> None:
         self.items = items
@@ -145,14 +133,10 @@ def inThread(f: Callable[[], Any], name: str = "another") -> None:
 
 
 class DescribeTests(SynchronousTestCase):
-    """
-    Tests of L{describe}.
-    """
+    """Tests of L{describe}."""
 
     def test_plain(self) -> None:
-        """
-        Objects are described as C{repr} does it.
-        """
+        """Objects are described as C{repr} does it."""
         for value in (
             None,
             1,
@@ -180,20 +164,14 @@ class DescribeTests(SynchronousTestCase):
                 self.assertEqual(describe(value), repr(value))
 
     def test_oneLine(self) -> None:
-        """
-        What is described on several lines is put on one.
-        """
+        """What is described on several lines is put on one."""
         self.assertEqual(describe(Array(1, 2)), "array([1, 2], int)")
 
     def test_bounded(self) -> None:
-        """
-        Whatever is large is cut.
-        """
+        """Whatever is large is cut."""
 
         class Talkative:
-            """
-            It says much.
-            """
+            """It says much."""
 
             def __repr__(self) -> str:
                 return "x" * 10**6
@@ -216,15 +194,11 @@ class DescribeTests(SynchronousTestCase):
                 self.assertLessEqual(len(describe(value)), 200)
 
     def test_largeUnread(self) -> None:
-        """
-        Of a container that is large, only the first items are described.
-        """
+        """Of a container that is large, only the first items are described."""
         asked = []
 
         class Item:
-            """
-            It notes when it describes itself.
-            """
+            """It notes when it describes itself."""
 
             def __repr__(self) -> str:
                 asked.append(self)
@@ -234,17 +208,13 @@ class DescribeTests(SynchronousTestCase):
         self.assertLess(len(asked), 100)
 
     def test_circular(self) -> None:
-        """
-        Containers that are in themselves are described.
-        """
+        """Containers that are in themselves are described."""
         value: list[Any] = [1]
         value.append(value)
         self.assertTrue(describe(value).startswith("[1, [1, "))
 
     def test_deep(self) -> None:
-        """
-        So are containers nested deeper than Python can follow.
-        """
+        """So are containers nested deeper than Python can follow."""
         value: list[Any] = []
         for _ in range(10**5):
             value = [value]
@@ -261,14 +231,10 @@ class DescribeTests(SynchronousTestCase):
         )
 
     def test_surrogates(self) -> None:
-        """
-        The text can be encoded whatever is in it.
-        """
+        """The text can be encoded whatever is in it."""
 
         class Odd:
-            """
-            It describes itself by what can't be encoded.
-            """
+            """It describes itself by what can't be encoded."""
 
             def __repr__(self) -> str:
                 return "\udc80\u00e9"
@@ -277,9 +243,7 @@ class DescribeTests(SynchronousTestCase):
 
 
 class CallTextTests(SynchronousTestCase):
-    """
-    Tests of L{callText} and L{nameOf}.
-    """
+    """Tests of L{callText} and L{nameOf}."""
 
     def test_names(self) -> None:
         """
@@ -305,15 +269,11 @@ class CallTextTests(SynchronousTestCase):
                 self.assertEqual(nameOf(f), name)
 
     def test_hostileName(self) -> None:
-        """
-        What can't be asked for its name is named by its type.
-        """
+        """What can't be asked for its name is named by its type."""
         self.assertIn("Hostile object at", nameOf(Hostile()))
 
     def test_arguments(self) -> None:
-        """
-        A call is written as in a program.
-        """
+        """A call is written as in a program."""
         self.assertEqual(
             callText(function, (1, "a"), {"x": [2]}), "function(1, 'a', x=[2])"
         )
@@ -321,21 +281,15 @@ class CallTextTests(SynchronousTestCase):
         self.assertEqual(callText(function, None, None), "function()")
 
     def test_oddArguments(self) -> None:
-        """
-        What aren't arguments and keywords are taken for arguments.
-        """
+        """What aren't arguments and keywords are taken for arguments."""
         self.assertEqual(callText(function, 1, 2), "function(1, 2)")
         self.assertEqual(callText(function, (), {1: 2}), "function(1=2)")
 
     def test_hostileArguments(self) -> None:
-        """
-        Any objects may be arguments.
-        """
+        """Any objects may be arguments."""
 
         class Tuple(tuple[int, ...]):
-            """
-            It doesn't tell its length.
-            """
+            """It doesn't tell its length."""
 
             def __len__(self) -> int:
                 raise ValueError
@@ -344,9 +298,7 @@ class CallTextTests(SynchronousTestCase):
         self.assertEqual(callText(function, Tuple()), "function(...)")
 
     def test_many(self) -> None:
-        """
-        Calls with very many arguments are cut, too.
-        """
+        """Calls with very many arguments are cut, too."""
         text = callText(function, range(10**5), {str(i): i for i in range(10**5)})
         self.assertTrue(text.endswith(", ...)"))
         self.assertLess(len(text), 2_000)
@@ -355,41 +307,29 @@ class CallTextTests(SynchronousTestCase):
 
 
 class IsDeferredTests(SynchronousTestCase):
-    """
-    Tests of L{isDeferred}.
-    """
+    """Tests of L{isDeferred}."""
 
     def test_isDeferred(self) -> None:
-        """
-        Deferreds are recognized, and nothing else.
-        """
+        """Deferreds are recognized, and nothing else."""
         self.assertIs(isDeferred(Deferred()), True)
         self.assertIs(isDeferred(Deferred), False)
 
     def test_noTwisted(self) -> None:
-        """
-        As long as Twisted hasn't been imported, or not quite, nothing is one.
-        """
+        """As long as Twisted hasn't been imported, or not quite, nothing is one."""
         for module in ({}, {"twisted.internet.defer": threading}):
             self.patch(sys, "modules", module)
             self.assertIs(isDeferred(1), False)
 
 
 class InfoTests(SynchronousTestCase):
-    """
-    Tests of L{Info}.
-    """
+    """Tests of L{Info}."""
 
     def setUp(self) -> None:
-        """
-        Make an instance.
-        """
+        """Make an instance."""
         self.info = Info()
 
     def test_aboutCall(self) -> None:
-        """
-        A call that was made known is told about.
-        """
+        """A call that was made known is told about."""
         self.assertIs(self.info.setCall(function, (1,), {"x": 2}), self.info)
         self.assertEqual(self.info.aboutCall(), "function(1, x=2)")
 
@@ -406,42 +346,32 @@ class InfoTests(SynchronousTestCase):
         self.assertEqual(self.info.aboutCall(other), "function(2)")
 
     def test_asItWas(self) -> None:
-        """
-        Arguments are told as they were when the call was made known.
-        """
+        """Arguments are told as they were when the call was made known."""
         value = [1]
         self.info.setCall(function, (value,))
         value.append(2)
         self.assertEqual(self.info.aboutCall(), "function([1])")
 
     def test_arrays(self) -> None:
-        """
-        Calls are never compared, so arrays may be arguments, one after the other.
-        """
+        """Calls are never compared, so arrays may be arguments, one after the other."""
         for args in (Array(1), Array(2), (Array(1),), (Array(2),)):
             self.info.setCall(function, args)
         self.assertEqual(self.info.aboutCall(), "function(array([2], int))")
 
     def test_mixedKeys(self) -> None:
-        """
-        Nor are the keys of dicts sorted.
-        """
+        """Nor are the keys of dicts sorted."""
         text = self.info.setCall(function, ({1: 1, "a": 2},)).aboutCall()
         self.assertEqual(text, "function({1: 1, 'a': 2})")
 
     def test_hostile(self) -> None:
-        """
-        Nothing that objects do keeps them from being told about.
-        """
+        """Nothing that objects do keeps them from being told about."""
         info = Info(remember=True)
         info.setCall(Hostile(), (Hostile(),), {"x": Hostile()}, Hostile())
         self.assertIn("Hostile object", info.aboutException(None, ValueError("boom")))
         self.assertIs(info.getInfo(info.ID, "nothing"), None)
 
     def test_unknown(self) -> None:
-        """
-        Calls that aren't known are told about as such.
-        """
+        """Calls that aren't known are told about as such."""
         for ID in (None, 77):
             with self.subTest(ID=ID):
                 self.assertEqual(self.info.aboutCall(ID), "")
@@ -451,9 +381,7 @@ class InfoTests(SynchronousTestCase):
         self.assertIsNone(self.info.ID)
 
     def test_callDict(self) -> None:
-        """
-        The call itself can be had.
-        """
+        """The call itself can be had."""
         args, kw = (1,), {"x": 2}
         ID = self.info.setCall(function, args, kw).ID
         self.assertEqual(
@@ -472,9 +400,7 @@ class InfoTests(SynchronousTestCase):
             self.assertEqual(callDict["args"], told)
 
     def test_amend(self) -> None:
-        """
-        Without a callable, more is said of the current call.
-        """
+        """Without a callable, more is said of the current call."""
         ID = self.info.setCall(function).ID
         self.assertIs(self.info.setCall(args=[7, 8]), self.info)
         self.assertEqual(self.info.aboutCall(), "function(7, 8)")
@@ -483,33 +409,25 @@ class InfoTests(SynchronousTestCase):
         self.assertEqual(self.info.ID, ID)
 
     def test_amendNothing(self) -> None:
-        """
-        Where there's no call, there's nothing to say more of.
-        """
+        """Where there's no call, there's nothing to say more of."""
         with self.assertRaisesRegex(ValueError, "give f"):
             self.info.setCall(args=[1])
         self.info.setCall(function).forgetID()
         self.assertRaises(ValueError, self.info.setCall, args=[1])
 
     def test_instance(self) -> None:
-        """
-        What it's a method of is told before the name.
-        """
+        """What it's a method of is told before the name."""
         self.info.setCall(Thing.method, (1,), instance=[1])
         self.assertEqual(self.info.aboutCall(), "[1].method(1)")
 
     def test_notCallable(self) -> None:
-        """
-        What isn't callable is told as such.
-        """
+        """What isn't callable is told as such."""
         self.assertEqual(self.info.setCall(None).aboutCall(), "None[Not Callable!]()")
         self.info.setCall(5, 1, {"x": 2})
         self.assertEqual(self.info.aboutCall(), "5[Not Callable!](1, x=2)")
 
     def test_whichThread(self) -> None:
-        """
-        If wanted, the thread is named.
-        """
+        """If wanted, the thread is named."""
         info = Info(whichThread=True)
         inThread(lambda: info.setCall(function), name="worker 7")
         self.assertEqual(info.aboutCall(), "function() in thread 'worker 7'")
@@ -519,14 +437,10 @@ class InfoTests(SynchronousTestCase):
 
 
 class InfoErrorTests(SynchronousTestCase):
-    """
-    Tests of what L{Info} tells about errors.
-    """
+    """Tests of what L{Info} tells about errors."""
 
     def setUp(self) -> None:
-        """
-        Make a call known.
-        """
+        """Make a call known."""
         self.info = Info().setCall(function, (1,))
 
     def raised(self, error: BaseException) -> BaseException:
@@ -543,9 +457,7 @@ class InfoErrorTests(SynchronousTestCase):
             return caught
 
     def test_exception(self) -> None:
-        """
-        An exception is told with its message, the call, and the traceback.
-        """
+        """An exception is told with its message, the call, and the traceback."""
         error = self.raised(ValueError("see http://x:80"))
         lines = self.info.aboutException(self.info.ID, error).splitlines()
         self.assertEqual(
@@ -556,9 +468,7 @@ class InfoErrorTests(SynchronousTestCase):
         self.assertEqual(lines[-1], "ValueError: see http://x:80")
 
     def test_handled(self) -> None:
-        """
-        By default it's the exception being handled.
-        """
+        """By default it's the exception being handled."""
         try:
             raise ValueError("boom")
         except ValueError:
@@ -566,9 +476,7 @@ class InfoErrorTests(SynchronousTestCase):
         self.assertTrue(text.startswith("Exception 'boom' (ValueError) in function(1)"))
 
     def test_noneHandled(self) -> None:
-        """
-        If there's none, that is told. If there's no call, only that isn't.
-        """
+        """If there's none, that is told. If there's no call, only that isn't."""
         text = Info().aboutException(None, ValueError("boom"))
         self.assertTrue(text.startswith("Exception 'boom' (ValueError)\n"))
         self.assertEqual(
@@ -577,18 +485,14 @@ class InfoErrorTests(SynchronousTestCase):
         )
 
     def test_causes(self) -> None:
-        """
-        The traceback has what the exception has come from.
-        """
+        """The traceback has what the exception has come from."""
         error = ValueError("boom")
         error.__cause__ = RemoteTraceback("a remote traceback")
         self.assertIn("a remote traceback", self.info.aboutException(None, error))
         self.assertIn("a remote traceback", self.info.aboutFailure(Failure(error)))
 
     def test_bounded(self) -> None:
-        """
-        However much an exception has to say, the text is bounded.
-        """
+        """However much an exception has to say, the text is bounded."""
         error = self.raised(ValueError("x" * 10**6))
         text = self.info.aboutException(None, error)
         self.assertTrue(text.startswith("Exception 'xxx"))
@@ -596,14 +500,10 @@ class InfoErrorTests(SynchronousTestCase):
         self.assertLess(len(text), 100_000)
 
     def test_hostile(self) -> None:
-        """
-        Exceptions that fail when they're shown are told all the same.
-        """
+        """Exceptions that fail when they're shown are told all the same."""
 
         class Mute(Exception):
-            """
-            It has no message.
-            """
+            """It has no message."""
 
             def __str__(self) -> str:
                 raise SystemExit
@@ -617,23 +517,17 @@ class InfoErrorTests(SynchronousTestCase):
         self.assertIn("'boom'", self.info.aboutException(None, circular))
 
     def test_unshowable(self) -> None:
-        """
-        If a traceback can't be had, that is told.
-        """
+        """If a traceback can't be had, that is told."""
 
         class Odd(Exception):
-            """
-            It can't be asked for its notes.
-            """
+            """It can't be asked for its notes."""
 
             @property
             def __notes__(self) -> Any:
                 raise SystemExit
 
         class OddFailure(Failure):
-            """
-            It has no traceback.
-            """
+            """It has no traceback."""
 
             def getTraceback(self, *args: Any, **kw: Any) -> str:
                 """
@@ -652,9 +546,7 @@ class InfoErrorTests(SynchronousTestCase):
         self.assertIn("\n<the traceback can't be had: ValueError>", text)
 
     def test_failure(self) -> None:
-        """
-        A failure is told like its exception.
-        """
+        """A failure is told like its exception."""
         failure = Failure(self.raised(ValueError("boom")))
         self.assertEqual(
             self.info.aboutFailure(failure, self.info.ID),
@@ -662,9 +554,7 @@ class InfoErrorTests(SynchronousTestCase):
         )
 
     def test_cleanFailure(self) -> None:
-        """
-        A failure whose exception has lost its traceback is told with its own.
-        """
+        """A failure whose exception has lost its traceback is told with its own."""
         try:
             raise ValueError("boom")
         except ValueError:
@@ -679,9 +569,7 @@ class InfoErrorTests(SynchronousTestCase):
         self.assertIn("test_cleanFailure", text)
 
     def test_exceptionForFailure(self) -> None:
-        """
-        An exception will do for a failure.
-        """
+        """An exception will do for a failure."""
         text = self.info.aboutFailure(ValueError("boom"))
         self.assertTrue(
             text.startswith("Exception 'boom' (ValueError) in function(1)\n")
@@ -689,14 +577,10 @@ class InfoErrorTests(SynchronousTestCase):
 
 
 class InfoMemoryTests(SynchronousTestCase):
-    """
-    Tests of what L{Info} holds, and for how long.
-    """
+    """Tests of what L{Info} holds, and for how long."""
 
     def test_nothingStays(self) -> None:
-        """
-        Unless they're to be remembered, calls don't stay.
-        """
+        """Unless they're to be remembered, calls don't stay."""
         info = Info()
         for i in range(1_000):
             info.setCall(function, (i,)).aboutCall()
@@ -704,9 +588,7 @@ class InfoMemoryTests(SynchronousTestCase):
         self.assertEqual(info.aboutCall(1), "")
 
     def test_recent(self) -> None:
-        """
-        The latest hundred can be told about all the same.
-        """
+        """The latest hundred can be told about all the same."""
         info = Info()
         IDs = [info.setCall(function, (i,)).ID for i in range(100)]
         self.assertEqual(
@@ -736,9 +618,7 @@ class InfoMemoryTests(SynchronousTestCase):
             self.assertIsNone(reference())
 
     def test_remember(self) -> None:
-        """
-        What is to be remembered stays until it's forgotten.
-        """
+        """What is to be remembered stays until it's forgotten."""
         info = Info(remember=True)
         IDs = [info.setCall(function, (i,)).ID for i in range(200)]
         self.assertEqual(info.aboutCall(IDs[0]), "function(0)")
@@ -749,9 +629,7 @@ class InfoMemoryTests(SynchronousTestCase):
         self.assertEqual(info.pastInfo, {})
 
     def test_save(self) -> None:
-        """
-        A call for which something is saved stays until it's forgotten, with that.
-        """
+        """A call for which something is saved stays until it's forgotten, with that."""
         info = Info()
         ID = info.setCall(function, (1,)).ID
         self.assertEqual(info.saveInfo("state", "begun"), "begun")
@@ -766,32 +644,24 @@ class InfoMemoryTests(SynchronousTestCase):
         self.assertIsNone(info.getInfo(ID, "state"))
 
     def test_saveForUnknown(self) -> None:
-        """
-        Something may be saved for a call that isn't known any longer.
-        """
+        """Something may be saved for a call that isn't known any longer."""
         info = Info()
         info.saveInfo("state", "done", 77)
         self.assertEqual(info.getInfo(77, "state"), "done")
         self.assertIsNone(info.getInfo(77, "callDict"))
 
     def test_saveForNothing(self) -> None:
-        """
-        Where there was no call at all, there's nothing to save something for.
-        """
+        """Where there was no call at all, there's nothing to save something for."""
         with self.assertRaisesRegex(ValueError, "'state'.*setCall"):
             Info().saveInfo("state", 1)
 
     def test_finalizer(self) -> None:
-        """
-        The finalizer of an argument may use the instance that lets it go.
-        """
+        """The finalizer of an argument may use the instance that lets it go."""
         info = Info()
         told: list[str] = []
 
         class Last:
-            """
-            It uses the instance when it goes.
-            """
+            """It uses the instance when it goes."""
 
             def __del__(self) -> None:
                 told.append(info.setCall(function, (7,)).aboutCall())
@@ -802,14 +672,10 @@ class InfoMemoryTests(SynchronousTestCase):
 
 
 class InfoContextTests(SynchronousTestCase):
-    """
-    Tests of L{Info.context}.
-    """
+    """Tests of L{Info.context}."""
 
     def test_tells(self) -> None:
-        """
-        The call is told about, and exceptions and failures of it are.
-        """
+        """The call is told about, and exceptions and failures of it are."""
         error = ValueError("boom")
         with Info(remember=True).context(function, (1,), {"x": 2}) as x:
             self.assertEqual(x.aboutCall(), "function(1, x=2)")
@@ -822,9 +688,7 @@ class InfoContextTests(SynchronousTestCase):
                 )
 
     def test_handled(self) -> None:
-        """
-        By default it's about the exception being handled.
-        """
+        """By default it's about the exception being handled."""
         with Info().context(function) as x:
             try:
                 raise ValueError("boom")
@@ -832,9 +696,7 @@ class InfoContextTests(SynchronousTestCase):
                 self.assertIn("'boom'", x.aboutException())
 
     def test_forgets(self) -> None:
-        """
-        Afterwards the call is forgotten, also if the block raises, which it may.
-        """
+        """Afterwards the call is forgotten, also if the block raises, which it may."""
         info = Info()
         with self.assertRaises(ZeroDivisionError), info.context(function):
             throw(ZeroDivisionError())
@@ -853,9 +715,7 @@ class InfoContextTests(SynchronousTestCase):
         self.assertEqual(info.pastInfo, {})
 
     def test_holder(self) -> None:
-        """
-        What it gives is an L{InfoHolder}.
-        """
+        """What it gives is an L{InfoHolder}."""
         info = Info()
         with info.context(Thing.method, 1, {"x": 2}, instance=[]) as x:
             self.assertIsInstance(x, InfoHolder)
@@ -864,18 +724,14 @@ class InfoContextTests(SynchronousTestCase):
             self.assertEqual(x.nn(raw=True), (None, Thing.method))
 
     def test_forgottenWithin(self) -> None:
-        """
-        A call may be forgotten within the block.
-        """
+        """A call may be forgotten within the block."""
         info = Info()
         with info.context(function) as x:
             info.forgetID(x.ID)
         self.assertEqual(x.aboutCall(), "")
 
     def test_nested(self) -> None:
-        """
-        The call is held while others are made known.
-        """
+        """The call is held while others are made known."""
         info = Info()
         with info.context(function, (1,)) as x:
             for _ in range(200):
@@ -885,16 +741,12 @@ class InfoContextTests(SynchronousTestCase):
 
 
 class InfoThreadTests(TestCase):
-    """
-    Tests of L{Info} in several threads.
-    """
+    """Tests of L{Info} in several threads."""
 
     timeout = 30
 
     def test_current(self) -> None:
-        """
-        Each thread has a current call of its own. For one without, it's the last.
-        """
+        """Each thread has a current call of its own. For one without, it's the last."""
         info = Info()
         told: list[str] = []
         info.setCall(function, ("here",))
@@ -906,9 +758,7 @@ class InfoThreadTests(TestCase):
         )
 
     def test_concurrent(self) -> None:
-        """
-        Threads get IDs of their own, and are told about their own calls.
-        """
+        """Threads get IDs of their own, and are told about their own calls."""
         info = Info()
         start = threading.Barrier(4)
         IDs: list[Any] = []
@@ -937,62 +787,44 @@ class InfoThreadTests(TestCase):
 
 
 class NameTests(SynchronousTestCase):
-    """
-    Tests of L{Info.nn}.
-    """
+    """Tests of L{Info.nn}."""
 
     def test_function(self) -> None:
-        """
-        A function has no namespace. By itself, or in a form that can be sent.
-        """
+        """A function has no namespace. By itself, or in a form that can be sent."""
         info = Info().setCall(function)
         self.assertEqual(info.nn(info.ID, raw=True), (None, function))
         self.assertEqual(info.nn(), (None, Converter.objToPickle(function)))
         self.assertEqual(Info().setCall(len).nn(raw=True), (None, len))
 
     def test_method(self) -> None:
-        """
-        The namespace of a method is what it's bound to.
-        """
+        """The namespace of a method is what it's bound to."""
         thing = Thing()
         info = Info().setCall(thing.method)
         self.assertEqual(info.nn(raw=True), (thing, "method"))
         self.assertEqual(info.nn(), (Converter.objToPickle(thing), "method"))
 
     def test_string(self) -> None:
-        """
-        A string is a name already.
-        """
+        """A string is a name already."""
         self.assertEqual(Info().setCall("add").nn(), (None, "add"))
 
     def test_nothing(self) -> None:
-        """
-        There may be no form that can be sent.
-        """
+        """There may be no form that can be sent."""
 
         class Local:
-            """
-            A class that can't be imported.
-            """
+            """A class that can't be imported."""
 
             def method(self) -> None:
-                """
-                Do nothing.
-                """
+                """Do nothing."""
 
         for f in (lambda: None, Local().method, Hostile()):
             self.assertEqual(Info().setCall(f).nn(), (None, None))
 
 
 class HashTests(SynchronousTestCase):
-    """
-    Tests of L{hashIt}.
-    """
+    """Tests of L{hashIt}."""
 
     def test_equal(self) -> None:
-        """
-        Equal objects have the same hash, though they're others.
-        """
+        """Equal objects have the same hash, though they're others."""
         for make in (
             lambda: 1,
             lambda: "ab",
@@ -1009,9 +841,7 @@ class HashTests(SynchronousTestCase):
         self.assertEqual(hashIt({1: 2, 3: 4}), hashIt({3: 4, 1: 2}))
 
     def test_others(self) -> None:
-        """
-        Others have another: order, nesting, keys and types all count.
-        """
+        """Others have another: order, nesting, keys and types all count."""
         values: list[tuple[Any, ...]] = [
             (),
             (1,),
@@ -1048,15 +878,11 @@ class HashTests(SynchronousTestCase):
         self.assertEqual(len({hashIt(*args) for args in values}), len(values))
 
     def test_mixedKeys(self) -> None:
-        """
-        Keys need not be comparable.
-        """
+        """Keys need not be comparable."""
         self.assertEqual(hashIt({1: 1, "a": 2}), hashIt({"a": 2, 1: 1}))
 
     def test_odd(self) -> None:
-        """
-        Whatever the objects are like, they get a hash.
-        """
+        """Whatever the objects are like, they get a hash."""
         circular: list[Any] = [1]
         circular.append(circular)
         for value in (Hostile(), [Hostile()], {"a": Hostile()}, circular):
@@ -1080,14 +906,10 @@ class HashTests(SynchronousTestCase):
 
 
 class ShowTests(SynchronousTestCase):
-    """
-    Tests of L{showResult} and L{whichThread}.
-    """
+    """Tests of L{showResult} and L{whichThread}."""
 
     def setUp(self) -> None:
-        """
-        Catch what is printed.
-        """
+        """Catch what is printed."""
         self.stdout = io.StringIO()
         self.patch(sys, "stdout", self.stdout)
 
@@ -1100,9 +922,7 @@ class ShowTests(SynchronousTestCase):
         return self.stdout.getvalue().splitlines()
 
     def test_several(self) -> None:
-        """
-        Each decorated function is shown by its own name.
-        """
+        """Each decorated function is shown by its own name."""
 
         @showResult
         def first(x: int) -> int:
@@ -1116,14 +936,10 @@ class ShowTests(SynchronousTestCase):
         self.assertEqual(self.shown(), ["first(1) -> 2", "second(2, y=3) -> '23'"])
 
     def test_method(self) -> None:
-        """
-        Methods can be decorated, below C{classmethod} and C{staticmethod} too.
-        """
+        """Methods can be decorated, below C{classmethod} and C{staticmethod} too."""
 
         class Cls:
-            """
-            A class with methods of all kinds.
-            """
+            """A class with methods of all kinds."""
 
             @showResult
             def plain(self, x: int) -> int:
@@ -1173,9 +989,7 @@ class ShowTests(SynchronousTestCase):
         self.assertEqual(third, "Cls.static(3) -> 3")
 
     def test_name(self) -> None:
-        """
-        A decorated function keeps its name and docstring.
-        """
+        """A decorated function keeps its name and docstring."""
         for decorate in (showResult, whichThread):
             decorated: Any = decorate(function)
             self.assertEqual(decorated.__name__, "function")
@@ -1198,9 +1012,7 @@ class ShowTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), 7)
 
     def test_failure(self) -> None:
-        """
-        A failure is shown, and passed on.
-        """
+        """A failure is shown, and passed on."""
         d: Deferred[int] = Deferred()
         failure = Failure(ValueError("boom"))
 
@@ -1214,9 +1026,7 @@ class ShowTests(SynchronousTestCase):
         self.assertIs(self.failureResultOf(d), failure)
 
     def test_exception(self) -> None:
-        """
-        An exception is shown, and passed on.
-        """
+        """An exception is shown, and passed on."""
         error = ValueError("boom")
 
         @showResult
@@ -1227,9 +1037,7 @@ class ShowTests(SynchronousTestCase):
         self.assertEqual(self.shown(), ["fails() raised ValueError: boom"])
 
     def test_asCalled(self) -> None:
-        """
-        Arguments are shown as they were when the call was made.
-        """
+        """Arguments are shown as they were when the call was made."""
 
         @showResult
         def change(x: list[int]) -> None:
@@ -1250,9 +1058,7 @@ class ShowTests(SynchronousTestCase):
         self.assertEqual(showResult(function)(1), (1,))
 
     def test_whichThread(self) -> None:
-        """
-        The thread of each call is shown.
-        """
+        """The thread of each call is shown."""
         results: list[Any] = []
         decorated = whichThread(function)
         inThread(lambda: results.append(decorated(1, x=2)), name="worker 7")
@@ -1260,9 +1066,7 @@ class ShowTests(SynchronousTestCase):
         self.assertEqual(self.shown(), ["function(1, x=2) in thread 'worker 7'"])
 
     def test_notCallable(self) -> None:
-        """
-        What can't be decorated is refused at once, with a hint at what helps.
-        """
+        """What can't be decorated is refused at once, with a hint at what helps."""
         for decorate in (showResult, whichThread):
             for value in (5, classmethod(function), staticmethod(function)):
                 with self.assertRaisesRegex(
@@ -1272,14 +1076,10 @@ class ShowTests(SynchronousTestCase):
 
 
 class ConverterTests(SynchronousTestCase):
-    """
-    Tests of L{Converter}.
-    """
+    """Tests of L{Converter}."""
 
     def test_names(self) -> None:
-        """
-        What can be imported by its name has an FQN.
-        """
+        """What can be imported by its name has an FQN."""
         for value, name in (
             (function, f"{__name__}.function"),
             (Thing, f"{__name__}.Thing"),
@@ -1292,17 +1092,13 @@ class ConverterTests(SynchronousTestCase):
                 self.assertEqual(Converter().strToFQN(name), name)
 
     def test_otherNames(self) -> None:
-        """
-        A name is turned into that under which the object was defined.
-        """
+        """A name is turned into that under which the object was defined."""
         self.assertEqual(
             Converter.strToFQN("json.JSONDecoder"), "json.decoder.JSONDecoder"
         )
 
     def test_submodule(self) -> None:
-        """
-        Modules are imported if need be.
-        """
+        """Modules are imported if need be."""
         self.patch(sys, "modules", sys.modules.copy())
         package = sys.modules["asynqueue"]
         self.addCleanup(setattr, package, "_version", sys.modules["asynqueue._version"])
@@ -1310,23 +1106,17 @@ class ConverterTests(SynchronousTestCase):
         self.assertEqual(Converter.strToFQN("asynqueue._version"), "asynqueue._version")
 
     def test_noNames(self) -> None:
-        """
-        Nothing else has one.
-        """
+        """Nothing else has one."""
         for value in (Thing(), Thing().method, lambda: None, 5, None, Hostile()):
             self.assertIsNone(Converter.objToFQN(value))
         for name in ("", "nosuch", "json.nosuch", "json..decoder", ".json", "a b", 5):
             self.assertIsNone(Converter.strToFQN(name))  # type: ignore[arg-type]
 
     def test_pickles(self) -> None:
-        """
-        What can be pickled, and unpickled, has a pickle.
-        """
+        """What can be pickled, and unpickled, has a pickle."""
 
         class Halfway:
-            """
-            It can be pickled, but not unpickled.
-            """
+            """It can be pickled, but not unpickled."""
 
             def __reduce__(self) -> Any:
                 return int, ("x",)
@@ -1336,9 +1126,7 @@ class ConverterTests(SynchronousTestCase):
         self.assertIsNone(Converter.objToPickle(Halfway()))
 
     def test_process(self) -> None:
-        """
-        An object is sent as its pickle, by its name, or not at all.
-        """
+        """An object is sent as its pickle, by its name, or not at all."""
         self.assertIsInstance(Converter.processObject([1]), bytes)
         self.assertEqual(Converter.processObject(NAMED), f"{__name__}.NAMED")
         self.assertIsNone(Converter.processObject(Unpicklable("NAMED")))

@@ -1,6 +1,4 @@
-"""
-Tests of iterations: L{Deferator}, L{Prefetcherator} and what they are fed from.
-"""
+"""Tests of iterations: L{Deferator}, L{Prefetcherator} and what they are fed from."""
 
 from __future__ import annotations
 
@@ -63,44 +61,38 @@ def collect(deferator: Deferator) -> tuple[list[Any], Deferred[None]]:
     items: list[Any] = []
 
     async def loop() -> None:
-        """
-        Take all items.
-        """
+        """Take all items."""
         async for item in deferator:
             items.append(item)  # noqa: PERF401 - seen as they come
 
     return items, Deferred.fromCoroutine(loop())
 
 
+def pending(source: ItemSource) -> Deferred[Any]:
+    """Ask a source for an item that isn't at hand."""
+    answer = source.fetch()
+    assert isinstance(answer, Deferred)
+    return answer
+
+
 class IteratorSourceTests(SynchronousTestCase):
-    """
-    Tests of L{IteratorSource}.
-    """
+    """Tests of L{IteratorSource}."""
 
     def test_protocol(self) -> None:
-        """
-        It's a source that tells at once of what is at hand.
-        """
+        """It's a source that tells at once of what is at hand."""
         self.assertIsInstance(IteratorSource(iter(())), ItemSource)
 
     def test_items(self) -> None:
-        """
-        It gives what the iterator yields, then tells its end.
-        """
+        """It gives what the iterator yields, then tells its end."""
         source = IteratorSource(iter("ab"))
-        self.assertEqual(source.fetchNow(), ("a", True, True))
-        self.assertEqual(self.successResultOf(source.fetch()), ("b", True, True))
-        self.assertEqual(source.fetchNow(), (None, False, False))
+        self.assertEqual(source.fetch(), ("a", True, True))
+        self.assertEqual(source.fetch(), ("b", True, True))
+        self.assertEqual(source.fetch(), (None, False, False))
 
     def test_failure(self) -> None:
-        """
-        What the iterator raises isn't told without a Deferred, and is told by that
-        however often it has been asked for.
-        """
+        """What the iterator raises is told by a Deferred."""
         source = IteratorSource(Recorder().failing(0))
-        self.assertIsNone(source.fetchNow())
-        self.assertIsNone(source.fetchNow())
-        self.failureResultOf(source.fetch(), ZeroDivisionError)
+        self.failureResultOf(pending(source), ZeroDivisionError)
 
     def test_stop(self) -> None:
         """
@@ -108,16 +100,14 @@ class IteratorSourceTests(SynchronousTestCase):
         """
         recorder = Recorder()
         source = IteratorSource(recorder.numbers())
-        source.fetchNow()
+        source.fetch()
         source.stop()
         source.stop()
         self.assertEqual(recorder.closed, 1)
-        self.assertEqual(source.fetchNow(), (None, False, False))
+        self.assertEqual(source.fetch(), (None, False, False))
 
     def test_stopRaises(self) -> None:
-        """
-        What a generator raises when it's closed is logged.
-        """
+        """What a generator raises when it's closed is logged."""
 
         def stubborn() -> Iterator[int]:
             try:
@@ -126,54 +116,44 @@ class IteratorSourceTests(SynchronousTestCase):
                 raise ZeroDivisionError
 
         source = IteratorSource(stubborn())
-        source.fetchNow()
+        source.fetch()
         source.stop()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_notClosable(self) -> None:
-        """
-        An iterator that can't be closed is let go of.
-        """
+        """An iterator that can't be closed is let go of."""
         source = IteratorSource(iter([1]))
         source.stop()
-        self.assertEqual(source.fetchNow(), (None, False, False))
+        self.assertEqual(source.fetch(), (None, False, False))
 
 
 class BufferedSourceTests(SynchronousTestCase):
-    """
-    Tests of L{BufferedSource}.
-    """
+    """Tests of L{BufferedSource}."""
 
     def setUp(self) -> None:
-        """
-        Make a source that notes what its hooks are told.
-        """
+        """Make a source that notes what its hooks are told."""
         self.told: list[object] = []
         self.source = BufferedSource(
             self.told.append, lambda: self.told.append("stop"), every=3
         )
 
     def test_protocol(self) -> None:
-        """
-        It's a source that tells at once of what is at hand.
-        """
+        """It's a source that tells at once of what is at hand."""
         self.assertIsInstance(self.source, ItemSource)
 
     def test_atHand(self) -> None:
-        """
-        Items that were pushed are taken in order.
-        """
+        """Items that were pushed are taken in order."""
         self.source.push("ab")
         self.assertEqual(self.source.atHand, 2)
-        self.assertEqual(self.source.fetchNow(), ("a", True, True))
-        self.assertEqual(self.successResultOf(self.source.fetch()), ("b", True, True))
-        self.assertIsNone(self.source.fetchNow())
+        self.assertEqual(self.source.fetch(), ("a", True, True))
+        self.assertEqual(self.source.fetch(), ("b", True, True))
+        self.assertNoResult(pending(self.source))
 
     def test_awaited(self) -> None:
         """
         Who waits gets the first item that is pushed. Pushing none changes nothing.
         """
-        d = self.source.fetch()
+        d = pending(self.source)
         self.source.push([])
         self.assertNoResult(d)
         self.source.push("ab")
@@ -181,54 +161,41 @@ class BufferedSourceTests(SynchronousTestCase):
         self.assertEqual(self.source.atHand, 1)
 
     def test_end(self) -> None:
-        """
-        The end comes after the items.
-        """
+        """The end comes after the items."""
         self.source.push("a")
         self.source.end()
-        self.assertEqual(self.source.fetchNow(), ("a", True, True))
-        self.assertEqual(self.source.fetchNow(), (None, False, False))
+        self.assertEqual(self.source.fetch(), ("a", True, True))
+        self.assertEqual(self.source.fetch(), (None, False, False))
 
     def test_endAwaited(self) -> None:
-        """
-        Who waits is told of the end.
-        """
-        d = self.source.fetch()
+        """Who waits is told of the end."""
+        d = pending(self.source)
         self.source.end()
         self.assertEqual(self.successResultOf(d), (None, False, False))
 
     def test_fail(self) -> None:
-        """
-        A failure comes after the items, and by a Deferred.
-        """
+        """A failure comes after the items, and by a Deferred."""
         self.source.push("a")
         self.source.fail(Failure(ZeroDivisionError()))
-        self.assertEqual(self.source.fetchNow(), ("a", True, True))
-        self.assertIsNone(self.source.fetchNow())
-        self.failureResultOf(self.source.fetch(), ZeroDivisionError)
-        self.assertEqual(self.source.fetchNow(), (None, False, False))
+        self.assertEqual(self.source.fetch(), ("a", True, True))
+        self.failureResultOf(pending(self.source), ZeroDivisionError)
+        self.assertEqual(self.source.fetch(), (None, False, False))
 
     def test_failAwaited(self) -> None:
-        """
-        Who waits is told of the failure, for which an exception will do.
-        """
-        d = self.source.fetch()
+        """Who waits is told of the failure, for which an exception will do."""
+        d = pending(self.source)
         self.source.fail(ZeroDivisionError())
         self.failureResultOf(d, ZeroDivisionError)
 
     def test_onlyOneEnd(self) -> None:
-        """
-        After the end, an end and a failure are ignored.
-        """
+        """After the end, an end and a failure are ignored."""
         self.source.end()
         self.source.fail(ZeroDivisionError())
         self.source.end()
-        self.assertEqual(self.source.fetchNow(), (None, False, False))
+        self.assertEqual(self.source.fetch(), (None, False, False))
 
     def test_pushAfterEnd(self) -> None:
-        """
-        Pushing items after the end is an error.
-        """
+        """Pushing items after the end is an error."""
         self.source.end()
         with self.assertRaisesRegex(RuntimeError, "had ended"):
             self.source.push([1])
@@ -240,9 +207,9 @@ class BufferedSourceTests(SynchronousTestCase):
         """
         self.source.push(range(5))
         for _ in range(4):
-            self.source.fetchNow()
+            self.source.fetch()
         self.assertEqual(self.told, [3])
-        self.source.fetchNow()
+        self.source.fetch()
         self.assertEqual(self.told, [3, 2])
 
     def test_many(self) -> None:
@@ -260,31 +227,25 @@ class BufferedSourceTests(SynchronousTestCase):
         self.assertEqual(self.told, [3, 2])
 
     def test_manyAndOne(self) -> None:
-        """
-        Those that were handed over count with those that are fetched one by one.
-        """
+        """Those that were handed over count with those that are fetched one by one."""
         self.source.push("ab")
         self.source.fetchMany()
         self.source.push("cd")
-        self.assertEqual(self.source.fetchNow(), ("c", True, True))
+        self.assertEqual(self.source.fetch(), ("c", True, True))
         self.assertEqual(self.told, [3])
-        self.assertEqual(self.source.fetchNow(), ("d", True, True))
+        self.assertEqual(self.source.fetch(), ("d", True, True))
         self.assertEqual(self.told, [3, 1])
 
     def test_manyWithoutHooks(self) -> None:
-        """
-        Where nobody is to be told, several are handed over, too.
-        """
+        """Where nobody is to be told, several are handed over, too."""
         source = BufferedSource(every=3)
         source.push("abcd")
         self.assertEqual(list(source.fetchMany() or ()), ["a", "b", "c"])
         self.assertIsNone(source.fetchMany())
-        self.assertEqual(source.fetchNow(), ("d", True, True))
+        self.assertEqual(source.fetch(), ("d", True, True))
 
     def test_manyAndStop(self) -> None:
-        """
-        What is handed over when it's stopped isn't told.
-        """
+        """What is handed over when it's stopped isn't told."""
         self.source.push("ab")
         self.source.fetchMany()
         self.source.stop()
@@ -292,9 +253,7 @@ class BufferedSourceTests(SynchronousTestCase):
         self.assertEqual(self.told, ["stop"])
 
     def test_deferredsAmongMany(self) -> None:
-        """
-        Deferreds are handed over one by one, for they're waited for.
-        """
+        """Deferreds are handed over one by one, for they're waited for."""
         self.source.push([1, succeed(2), 3])
         self.assertIsNone(self.source.fetchMany())
         d = Deferator(self.source)
@@ -302,13 +261,11 @@ class BufferedSourceTests(SynchronousTestCase):
         self.assertEqual(taken, [1, 2, 3])
 
     def test_takenAfterEnd(self) -> None:
-        """
-        It's not told what is taken after the end, when credit is of no use.
-        """
+        """It's not told what is taken after the end, when credit is of no use."""
         self.source.push("ab")
         self.source.end()
-        self.source.fetchNow()
-        self.source.fetchNow()
+        self.source.fetch()
+        self.source.fetch()
         self.assertEqual(self.told, [])
 
     def test_stop(self) -> None:
@@ -316,7 +273,7 @@ class BufferedSourceTests(SynchronousTestCase):
         Stopping is told once. What is at hand, and what comes later, is dropped, and
         who waits is told of the end.
         """
-        d = self.source.fetch()
+        d = pending(self.source)
         self.source.stop()
         self.source.stop()
         self.source.push("ab")
@@ -327,9 +284,7 @@ class BufferedSourceTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), (None, False, False))
 
     def test_stopAfterEnd(self) -> None:
-        """
-        Stopping after the end isn't told: there's nothing to be released.
-        """
+        """Stopping after the end isn't told: there's nothing to be released."""
         self.source.push("a")
         self.source.end()
         self.source.stop()
@@ -338,9 +293,7 @@ class BufferedSourceTests(SynchronousTestCase):
 
 
 class DeferatorMakingTests(SynchronousTestCase):
-    """
-    Tests of what a L{Deferator} can be made of.
-    """
+    """Tests of what a L{Deferator} can be made of."""
 
     def items(self, deferator: Deferator) -> list[Any]:
         """
@@ -353,9 +306,7 @@ class DeferatorMakingTests(SynchronousTestCase):
         return [self.successResultOf(d) for d in deferator]
 
     def test_iterator(self) -> None:
-        """
-        It takes an iterator.
-        """
+        """It takes an iterator."""
         self.assertEqual(self.items(Deferator(iter("abc"))), ["a", "b", "c"])
 
     def test_iterable(self) -> None:
@@ -383,9 +334,7 @@ class DeferatorMakingTests(SynchronousTestCase):
         self.assertEqual(repr(deferator), "<Deferator wrapping numbers>")
 
     def test_functionKeywords(self) -> None:
-        """
-        Any keyword reaches the function.
-        """
+        """Any keyword reaches the function."""
         seen: list[Any] = []
 
         def f(**kw: Any) -> tuple[Any, bool, bool]:
@@ -444,9 +393,7 @@ class DeferatorMakingTests(SynchronousTestCase):
         self.assertEqual(calls, 3)
 
     def test_isIterator(self) -> None:
-        """
-        The class, and each instance, tells whether something is an iterator.
-        """
+        """The class, and each instance, tells whether something is an iterator."""
         recorder = Recorder()
         for isIterator in (Deferator.isIterator, Deferator([]).isIterator):
             self.assertTrue(isIterator(recorder.numbers()))
@@ -466,9 +413,7 @@ class DeferatorMakingTests(SynchronousTestCase):
             self.assertRaises(StopIteration, next, deferator)
 
     def test_functionAnswersWrongly(self) -> None:
-        """
-        A function that answers with something else is named in a C{TypeError}.
-        """
+        """A function that answers with something else is named in a C{TypeError}."""
 
         def sheer() -> int:
             return 5
@@ -478,25 +423,19 @@ class DeferatorMakingTests(SynchronousTestCase):
         self.assertIn("(value, isValid, moreLeft)", failure.getErrorMessage())
 
     def test_prefetcherator(self) -> None:
-        """
-        It takes a L{Prefetcherator} that has been set up.
-        """
+        """It takes a L{Prefetcherator} that has been set up."""
         prefetcherator = Prefetcherator()
         prefetcherator.setup(iter("abc"))
         self.assertEqual(self.items(Deferator(prefetcherator)), ["a", "b", "c"])
 
     def test_emptyPrefetcherator(self) -> None:
-        """
-        Of a L{Prefetcherator} without items it yields nothing.
-        """
+        """Of a L{Prefetcherator} without items it yields nothing."""
         prefetcherator = Prefetcherator()
         prefetcherator.setup(iter(()))
         self.assertEqual(self.items(Deferator(prefetcherator)), [])
 
     def test_deferator(self) -> None:
-        """
-        It takes another L{Deferator}, which is stopped with it.
-        """
+        """It takes another L{Deferator}, which is stopped with it."""
         recorder = Recorder()
         inner = Deferator(recorder.numbers())
         outer = Deferator(inner)
@@ -505,9 +444,7 @@ class DeferatorMakingTests(SynchronousTestCase):
         self.assertEqual(recorder.closed, 1)
 
     def test_source(self) -> None:
-        """
-        It takes an L{ItemSource} that can't tell without a Deferred.
-        """
+        """It takes an L{ItemSource} that can't tell without a Deferred."""
 
         class Source:
             def fetch(self) -> Deferred[tuple[Any, bool, bool]]:
@@ -546,36 +483,26 @@ class DeferatorMakingTests(SynchronousTestCase):
                 Deferator(bad)
 
     def test_deferred(self) -> None:
-        """
-        For a Deferred, the C{TypeError} says that it must be waited for.
-        """
+        """For a Deferred, the C{TypeError} says that it must be waited for."""
         with self.assertRaisesRegex(TypeError, "wait for it"):
             Deferator(succeed([]))
 
     def test_notCallable(self) -> None:
-        """
-        So is what is given for a function and isn't one.
-        """
+        """So is what is given for a function and isn't one."""
         with self.assertRaisesRegex(TypeError, "5 can't be called"):
             Deferator("x", 5)  # type: ignore[arg-type]
 
     def test_repr(self) -> None:
-        """
-        It shows what is iterated over: generators by name, other things by type.
-        """
+        """It shows what is iterated over: generators by name, other things by type."""
         self.assertRegex(repr(Deferator(Recorder().numbers())), "Recorder.numbers")
         self.assertRegex(repr(Deferator(iter([]))), "list_iterator")
 
 
 class DeferatorTests(SynchronousTestCase):
-    """
-    Tests of L{Deferator} as an iterator of Deferreds.
-    """
+    """Tests of L{Deferator} as an iterator of Deferreds."""
 
     def setUp(self) -> None:
-        """
-        Make a deferator of items that are pushed.
-        """
+        """Make a deferator of items that are pushed."""
         self.told: list[object] = []
         self.source = BufferedSource(onStop=lambda: self.told.append("stop"))
         self.deferator = Deferator(self.source)
@@ -599,9 +526,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertRaises(StopIteration, next, self.deferator)
 
     def test_empty(self) -> None:
-        """
-        Of an empty source it yields nothing.
-        """
+        """Of an empty source it yields nothing."""
         self.source.end()
         self.assertEqual(list(self.deferator), [])
         self.assertEqual(self.ended, [True])
@@ -647,9 +572,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(self.ended, [True])
 
     def test_toldByMoreLeft(self) -> None:
-        """
-        Who has seen that C{moreLeft} is false has been told of the end, too.
-        """
+        """Who has seen that C{moreLeft} is false has been told of the end, too."""
         self.source.push("a")
         self.source.end()
         while self.deferator.moreLeft:
@@ -687,9 +610,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertFalse(failing.moreLeft)
 
     def test_moreLeftOfFunction(self) -> None:
-        """
-        For a function it's true until that says otherwise, and doesn't call it.
-        """
+        """For a function it's true until that says otherwise, and doesn't call it."""
         deferator = Deferator(None, lambda: (1, True, False))
         self.assertTrue(deferator.moreLeft)
         self.assertEqual(self.successResultOf(next(deferator)), 1)
@@ -711,9 +632,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertRaises(StopIteration, next, deferator)
 
     def test_failsLater(self) -> None:
-        """
-        So does one that comes when it's waited for.
-        """
+        """So does one that comes when it's waited for."""
         d = next(self.deferator)
         self.source.push("a")
         self.source.fail(ZeroDivisionError())
@@ -722,22 +641,16 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(self.ended, [False])
 
     def test_failsAtOnce(self) -> None:
-        """
-        If there's no item before it, the Deferred that waits fails with it.
-        """
+        """If there's no item before it, the Deferred that waits fails with it."""
         d = next(self.deferator)
         self.source.fail(ZeroDivisionError())
         self.failureResultOf(d, ZeroDivisionError)
 
     def test_baseException(self) -> None:
-        """
-        Exceptions that aren't C{Exception}s are failures as well.
-        """
+        """Exceptions that aren't C{Exception}s are failures as well."""
 
         def leave() -> Iterator[int]:
-            """
-            Leave the loop early.
-            """
+            """Leave the loop early."""
             yield 1
             raise SystemExit(3)
 
@@ -792,9 +705,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(list(self.deferator), [])
 
     def test_stopInCallback(self) -> None:
-        """
-        It can be stopped in the callback of an item, with the loop going on.
-        """
+        """It can be stopped in the callback of an item, with the loop going on."""
         recorder = Recorder()
         items = []
         deferator = Deferator(recorder.numbers())
@@ -817,9 +728,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(self.ended, [False])
 
     def test_stopQuietly(self) -> None:
-        """
-        That isn't logged if nobody handles it.
-        """
+        """That isn't logged if nobody handles it."""
         for callbacks in range(2):
             deferator = Deferator(BufferedSource())
             d = next(deferator)
@@ -848,9 +757,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(list(deferator), [])
 
     def test_stopFunctionFails(self) -> None:
-        """
-        If the function fails then, so does the Deferred.
-        """
+        """If the function fails then, so does the Deferred."""
         answer: Deferred[Any] = Deferred()
         deferator = Deferator("x", lambda: answer)
         d = next(deferator)
@@ -877,9 +784,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(closed, [True])
 
     def test_stopInFunction(self) -> None:
-        """
-        A function may stop the deferator when it's called for an item.
-        """
+        """A function may stop the deferator when it's called for an item."""
 
         def f() -> Any:
             deferator.stop()
@@ -905,9 +810,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(order, ["pushed", "b"])
 
     def test_cancelInStop(self) -> None:
-        """
-        What has the source released may cancel the Deferred that waits.
-        """
+        """What has the source released may cancel the Deferred that waits."""
         source = BufferedSource(onStop=lambda: d.cancel())
         deferator = Deferator(source)
         d = next(deferator)
@@ -915,17 +818,13 @@ class DeferatorTests(SynchronousTestCase):
         self.failureResultOf(d, CancelledError)
 
     def test_closing(self) -> None:
-        """
-        It can be closed like a generator, so C{contextlib.closing} works.
-        """
+        """It can be closed like a generator, so C{contextlib.closing} works."""
         with closing(self.deferator):
             pass
         self.assertEqual(self.told, ["stop"])
 
     def test_callbacks(self) -> None:
-        """
-        Adding callbacks to it adds them to its own Deferred.
-        """
+        """Adding callbacks to it adds them to its own Deferred."""
         seen: list[object] = []
         other: Deferred[bool] = Deferred()
         self.assertIs(self.deferator.addCallback(seen.append), self.deferator.d)
@@ -962,9 +861,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertRaises(StopIteration, next, self.deferator)
 
     def test_cancel(self) -> None:
-        """
-        Cancelling a Deferred that waits gives up the waiting, and loses no item.
-        """
+        """Cancelling a Deferred that waits gives up the waiting, and loses no item."""
         d = next(self.deferator)
         d.cancel()
         self.failureResultOf(d, CancelledError)
@@ -979,9 +876,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(next(self.deferator)), "b")
 
     def test_timeout(self) -> None:
-        """
-        A Deferred with a time limit that passes can be followed by another.
-        """
+        """A Deferred with a time limit that passes can be followed by another."""
         clock = Clock()
         d = next(self.deferator).addTimeout(5, clock)
         clock.advance(5)
@@ -992,9 +887,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), "a")
 
     def test_peek(self) -> None:
-        """
-        It can be found out whether there's an item, without taking it.
-        """
+        """It can be found out whether there's an item, without taking it."""
         d = self.deferator.peek()
         self.assertNoResult(d)
         self.source.push("a")
@@ -1006,33 +899,25 @@ class DeferatorTests(SynchronousTestCase):
         self.assertFalse(self.successResultOf(d))
 
     def test_peekEmpty(self) -> None:
-        """
-        Of an empty source it's found out, and that's being told of the end.
-        """
+        """Of an empty source it's found out, and that's being told of the end."""
         self.source.end()
         self.assertFalse(self.successResultOf(self.deferator.peek()))
         self.assertEqual(self.ended, [True])
 
     def test_peekFailure(self) -> None:
-        """
-        A failure is something to come.
-        """
+        """A failure is something to come."""
         self.source.fail(ZeroDivisionError())
         self.assertTrue(self.successResultOf(self.deferator.peek()))
         self.failureResultOf(next(self.deferator), ZeroDivisionError)
 
     def test_peekAndStop(self) -> None:
-        """
-        If it's stopped, there's nothing to come.
-        """
+        """If it's stopped, there's nothing to come."""
         d = self.deferator.peek()
         self.deferator.stop()
         self.assertFalse(self.successResultOf(d))
 
     def test_peekAndCancel(self) -> None:
-        """
-        It's found out also if a Deferred that waits for the item is cancelled.
-        """
+        """It's found out also if a Deferred that waits for the item is cancelled."""
         peek, d = self.deferator.peek(), next(self.deferator)
         d.cancel()
         self.failureResultOf(d, CancelledError)
@@ -1040,9 +925,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(peek))
 
     def test_peekersAct(self) -> None:
-        """
-        Who finds out that there's something may ask for it at once.
-        """
+        """Who finds out that there's something may ask for it at once."""
         items: list[object] = []
 
         def ask(_: object) -> None:
@@ -1055,9 +938,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(items, ["a"])
 
     def test_deferredItems(self) -> None:
-        """
-        Items that are Deferreds are waited for.
-        """
+        """Items that are Deferreds are waited for."""
         items: list[Deferred[str]] = [Deferred(), succeed("b")]
         deferator = Deferator(iter(items))
         d = next(deferator)
@@ -1068,9 +949,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertRaises(StopIteration, next, deferator)
 
     def test_deferredItemFails(self) -> None:
-        """
-        One that fails is an error of the source, and ends the iteration.
-        """
+        """One that fails is an error of the source, and ends the iteration."""
         recorder = Recorder()
         deferator = Deferator(
             succeed(i) if i < 2 else fail(ZeroDivisionError())
@@ -1097,9 +976,7 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(list(deferator), [])
 
     def test_nobodyWaits(self) -> None:
-        """
-        An item, or an answer, that nobody waits for is cancelled.
-        """
+        """An item, or an answer, that nobody waits for is cancelled."""
         item: Deferred[Any] = Deferred(self.told.append)
         answer: Deferred[Any] = Deferred(self.told.append)
         for deferator in (Deferator(iter([item])), Deferator("x", lambda: answer)):
@@ -1111,14 +988,10 @@ class DeferatorTests(SynchronousTestCase):
 
 
 class AsyncForTests(SynchronousTestCase):
-    """
-    Tests of L{Deferator} in C{async for}.
-    """
+    """Tests of L{Deferator} in C{async for}."""
 
     def setUp(self) -> None:
-        """
-        Iterate over items that are pushed.
-        """
+        """Iterate over items that are pushed."""
         self.told: list[object] = []
         self.source = BufferedSource(onStop=lambda: self.told.append("stop"))
         self.deferator = Deferator(self.source)
@@ -1127,9 +1000,7 @@ class AsyncForTests(SynchronousTestCase):
         self.items, self.d = collect(self.deferator)
 
     def test_noLookAhead(self) -> None:
-        """
-        It gets each item the moment it's there.
-        """
+        """It gets each item the moment it's there."""
         self.source.push("a")
         self.assertEqual(self.items, ["a"])
         self.source.push("bc")
@@ -1140,17 +1011,13 @@ class AsyncForTests(SynchronousTestCase):
         self.assertEqual(self.ended, [True])
 
     def test_empty(self) -> None:
-        """
-        An empty source means no turn of the loop.
-        """
+        """An empty source means no turn of the loop."""
         self.source.end()
         self.successResultOf(self.d)
         self.assertEqual(self.items, [])
 
     def test_fails(self) -> None:
-        """
-        An error of the source is raised after the items before it.
-        """
+        """An error of the source is raised after the items before it."""
         self.source.push("a")
         self.source.fail(ZeroDivisionError())
         self.failureResultOf(self.d, ZeroDivisionError)
@@ -1158,17 +1025,13 @@ class AsyncForTests(SynchronousTestCase):
         self.assertEqual(self.ended, [False])
 
     def test_iteratorFails(self) -> None:
-        """
-        So is one of an iterator at hand.
-        """
+        """So is one of an iterator at hand."""
         items, d = collect(Deferator(Recorder().failing(3)))
         self.failureResultOf(d, ZeroDivisionError)
         self.assertEqual(items, [0, 1, 2])
 
     def test_stop(self) -> None:
-        """
-        Stopping ends a loop that waits.
-        """
+        """Stopping ends a loop that waits."""
         self.source.push("a")
         self.deferator.stop()
         self.successResultOf(self.d)
@@ -1176,9 +1039,7 @@ class AsyncForTests(SynchronousTestCase):
         self.assertEqual(self.told, ["stop"])
 
     def test_cancel(self) -> None:
-        """
-        Cancelling the coroutine that waits loses no item: another loop gets it.
-        """
+        """Cancelling the coroutine that waits loses no item: another loop gets it."""
         self.d.cancel()
         self.failureResultOf(self.d, CancelledError)
         self.source.push("a")
@@ -1186,9 +1047,7 @@ class AsyncForTests(SynchronousTestCase):
         self.assertEqual(items, ["a"])
 
     def test_mixed(self) -> None:
-        """
-        Both ways of iterating can follow one another.
-        """
+        """Both ways of iterating can follow one another."""
         deferator = Deferator(iter("abcd"))
         self.assertEqual(self.successResultOf(deferator.__anext__()), "a")
         self.assertEqual(self.successResultOf(next(deferator)), "b")
@@ -1198,9 +1057,7 @@ class AsyncForTests(SynchronousTestCase):
 
 
 class AbandonTests(SynchronousTestCase):
-    """
-    Tests of a L{Deferator} that nobody has any longer.
-    """
+    """Tests of a L{Deferator} that nobody has any longer."""
 
     def test_released(self) -> None:
         """
@@ -1213,9 +1070,7 @@ class AbandonTests(SynchronousTestCase):
         source = BufferedSource(onStop=lambda: told.append("stop"))
 
         async def leave(deferator: Deferator) -> None:
-            """
-            Leave the loop early.
-            """
+            """Leave the loop early."""
             async for item in deferator:
                 if item == "b":
                     break
@@ -1248,31 +1103,23 @@ class AbandonTests(SynchronousTestCase):
         self.assertEqual(told, ["stop"])
 
     def test_iterator(self) -> None:
-        """
-        An iterator that somebody else has can be used on.
-        """
+        """An iterator that somebody else has can be used on."""
         iterator = Recorder().numbers()
         self.successResultOf(next(Deferator(iterator)))
         self.assertEqual(next(iterator), 2)
 
 
 class StartingClock(Clock):
-    """
-    A clock that says that it doesn't run, as a reactor does before its start.
-    """
+    """A clock that says that it doesn't run, as a reactor does before its start."""
 
     running = False
 
 
 class EndlessTests(SynchronousTestCase):
-    """
-    Tests of what many items that are at hand do to stack and reactor.
-    """
+    """Tests of what many items that are at hand do to stack and reactor."""
 
     def setUp(self) -> None:
-        """
-        Make a clock that moves 0.1 ms with each item.
-        """
+        """Make a clock that moves 0.1 ms with each item."""
         self.clock = Clock()
         self.count = 0
         self.pushed = 0
@@ -1288,9 +1135,7 @@ class EndlessTests(SynchronousTestCase):
             yield i
 
     def turn(self) -> None:
-        """
-        Run the calls that are due, and not those that they make.
-        """
+        """Run the calls that are due, and not those that they make."""
         for call in list(self.clock.calls):
             self.clock.calls.remove(call)
             call.called = 1
@@ -1324,9 +1169,7 @@ class EndlessTests(SynchronousTestCase):
         self.assertEqual(self.count, 20_000)
 
     def test_stackWhenPushed(self) -> None:
-        """
-        Nor do they if the items have been waited for.
-        """
+        """Nor do they if the items have been waited for."""
         source = BufferedSource()
         deferator = Deferator(source)
         deferator.reactor = self.clock
@@ -1336,9 +1179,7 @@ class EndlessTests(SynchronousTestCase):
         self.assertEqual(self.count, 20_000)
 
     def test_stackWhenAsked(self) -> None:
-        """
-        Nor do they if each item is pushed because the one before it was taken.
-        """
+        """Nor do they if each item is pushed because the one before it was taken."""
         source = BufferedSource(lambda _: self.pushOne(source))
         deferator = Deferator(source)
         deferator.reactor = self.clock
@@ -1359,9 +1200,7 @@ class EndlessTests(SynchronousTestCase):
             source.end()
 
     def test_stackWithFunction(self) -> None:
-        """
-        Nor do they if a function answers at once.
-        """
+        """Nor do they if a function answers at once."""
         numbers = iter(range(5_000))
         self.step(Deferator(None, lambda: succeed((next(numbers), True, True))))
         self.assertEqual(self.count, 5_000)
@@ -1390,9 +1229,7 @@ class EndlessTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_turnsOfCoroutine(self) -> None:
-        """
-        So it is with C{async for}.
-        """
+        """So it is with C{async for}."""
         deferator = Deferator(self.numbers(300))
         deferator.reactor = self.clock
         items, d = collect(deferator)
@@ -1417,9 +1254,7 @@ class EndlessTests(SynchronousTestCase):
         items: list[int] = []
 
         async def loop() -> None:
-            """
-            Take all items, slowly.
-            """
+            """Take all items, slowly."""
             async for item in deferator:
                 self.clock.rightNow += 0.002
                 items.append(item)
@@ -1452,9 +1287,7 @@ class EndlessTests(SynchronousTestCase):
         items: list[int] = []
 
         async def loop() -> None:
-            """
-            Take items, slowly in the end.
-            """
+            """Take items, slowly in the end."""
             async for item in deferator:
                 items.append(item)
                 if item >= 500:
@@ -1483,9 +1316,7 @@ class EndlessTests(SynchronousTestCase):
         self.successResultOf(d)
 
     def test_loopGoesOn(self) -> None:
-        """
-        A loop goes on where another has left off.
-        """
+        """A loop goes on where another has left off."""
         source = BufferedSource(every=100)
         source.push(list(range(10)))
         source.end()
@@ -1493,9 +1324,7 @@ class EndlessTests(SynchronousTestCase):
         deferator.reactor = self.clock
 
         async def first() -> Any:
-            """
-            Take an item.
-            """
+            """Take an item."""
             async for item in deferator:
                 return item
             return None
@@ -1568,14 +1397,10 @@ class EndlessTests(SynchronousTestCase):
 
 
 class PrefetcheratorTests(SynchronousTestCase):
-    """
-    Tests of L{Prefetcherator}.
-    """
+    """Tests of L{Prefetcherator}."""
 
     def setUp(self) -> None:
-        """
-        Make one.
-        """
+        """Make one."""
         self.prefetcherator = Prefetcherator("x")
 
     def assertNext(self, value: object, isValid: bool, moreLeft: bool) -> None:
@@ -1592,18 +1417,14 @@ class PrefetcheratorTests(SynchronousTestCase):
         self.assertEqual(result, (value, isValid, moreLeft))
 
     def test_ID(self) -> None:
-        """
-        It has the ID that it was given, or one of its own.
-        """
+        """It has the ID that it was given, or one of its own."""
         self.assertEqual(self.prefetcherator.ID, "x")
         self.assertEqual(repr(self.prefetcherator), "<Prefetcherator x>")
         other = Prefetcherator()
         self.assertNotEqual(Prefetcherator().ID, other.ID)
 
     def test_iterator(self) -> None:
-        """
-        Each item of an iterator comes along with whether there's another.
-        """
+        """Each item of an iterator comes along with whether there's another."""
         self.assertTrue(self.successResultOf(self.prefetcherator.setup(iter("ab"))))
         self.assertTrue(self.prefetcherator.isBusy())
         self.assertNext("a", True, True)
@@ -1612,17 +1433,13 @@ class PrefetcheratorTests(SynchronousTestCase):
         self.assertFalse(self.prefetcherator.isBusy())
 
     def test_empty(self) -> None:
-        """
-        Of an empty iterator, setting up tells that it's empty.
-        """
+        """Of an empty iterator, setting up tells that it's empty."""
         self.assertFalse(self.successResultOf(self.prefetcherator.setup(iter(()))))
         self.assertFalse(self.prefetcherator.isBusy())
         self.assertNext(None, False, False)
 
     def test_notSetUp(self) -> None:
-        """
-        Without having been set up it has no items.
-        """
+        """Without having been set up it has no items."""
         self.assertFalse(self.prefetcherator.isBusy())
         self.assertEqual(self.prefetcherator.lastFetch, (None, False))
         self.prefetcherator.stop()
@@ -1680,9 +1497,7 @@ class PrefetcheratorTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), (None, False, False))
 
     def test_fails(self) -> None:
-        """
-        An error comes after the items before it.
-        """
+        """An error comes after the items before it."""
         self.assertTrue(
             self.successResultOf(self.prefetcherator.setup(Recorder().failing(1)))
         )
@@ -1691,16 +1506,12 @@ class PrefetcheratorTests(SynchronousTestCase):
         self.assertNext(None, False, False)
 
     def test_callableFails(self) -> None:
-        """
-        So does one of a callable.
-        """
+        """So does one of a callable."""
         self.assertTrue(self.successResultOf(self.prefetcherator.setup(lambda: 1 / 0)))
         self.failureResultOf(self.prefetcherator.getNext(), ZeroDivisionError)
 
     def test_iteratorRaisesIndexError(self) -> None:
-        """
-        An C{IndexError} that a generator raises is an error, not its end.
-        """
+        """An C{IndexError} that a generator raises is an error, not its end."""
 
         def careless() -> Iterator[int]:
             yield 1
@@ -1725,9 +1536,7 @@ class PrefetcheratorTests(SynchronousTestCase):
         self.assertNext("a", True, False)
 
     def test_neither(self) -> None:
-        """
-        What is neither an iterator nor callable isn't taken.
-        """
+        """What is neither an iterator nor callable isn't taken."""
         things: list[Any] = [None, 5, "xyz", (1, 2), [3], {}]
         for neither in things:
             d = self.prefetcherator.setup(neither)

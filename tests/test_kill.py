@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue.util._kill}.
-"""
+"""Tests of L{asynqueue.util._kill}."""
 
 from __future__ import annotations
 
@@ -43,9 +41,7 @@ print(child.wait(), flush=True)
 
 
 class RefusalTests(SynchronousTestCase):
-    """
-    Tests of what is refused.
-    """
+    """Tests of what is refused."""
 
     def test_noID(self) -> None:
         """
@@ -57,29 +53,21 @@ class RefusalTests(SynchronousTestCase):
                 killProcess(bad, reactor=Clock())  # type: ignore[arg-type]
 
     def test_oneself(self) -> None:
-        """
-        It doesn't end the process that it's called in.
-        """
+        """It doesn't end the process that it's called in."""
         with self.assertRaisesRegex(ValueError, "very process"):
             killProcess(os.getpid(), reactor=Clock())
 
     def test_grace(self) -> None:
-        """
-        A time of grace that is none is refused.
-        """
+        """A time of grace that is none is refused."""
         with self.assertRaisesRegex(ValueError, "grace .*-1"):
             killProcess(1, grace=-1, reactor=Clock())
 
 
 class SignalsTests(SynchronousTestCase):
-    """
-    Tests of the order of things, with a process that exists in the mind only.
-    """
+    """Tests of the order of things, with a process that exists in the mind only."""
 
     def setUp(self) -> None:
-        """
-        Replace what the system does.
-        """
+        """Replace what the system does."""
         self.clock = Clock()
         self.sent: list[int] = []
         self.ended = False
@@ -130,9 +118,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(d), True)
 
     def test_endsAtLast(self) -> None:
-        """
-        A process that ends just before it would be killed is no error.
-        """
+        """A process that ends just before it would be killed is no error."""
         d = killProcess(4711, grace=0.001, reactor=self.clock)
         self.ended, self.refusal = True, ProcessLookupError()
         self.clock.advance(0.001)
@@ -140,18 +126,14 @@ class SignalsTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(d), True)
 
     def test_endsAtFirst(self) -> None:
-        """
-        A process that ends just before it would be told to had ended already.
-        """
+        """A process that ends just before it would be told to had ended already."""
         self.refusal = ProcessLookupError()
         d = killProcess(4711, reactor=self.clock)
         self.assertIs(self.successResultOf(d), False)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_notPermitted(self) -> None:
-        """
-        A process that isn't ours to end is an error that names it.
-        """
+        """A process that isn't ours to end is an error that names it."""
         self.refusal = PermissionError(1, "no")
         d = killProcess(4711, reactor=self.clock)
         failure = self.failureResultOf(d, PermissionError)
@@ -159,9 +141,7 @@ class SignalsTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_notPermittedLater(self) -> None:
-        """
-        Nor does it wait for ever for one that changes its owner meanwhile.
-        """
+        """Nor does it wait for ever for one that changes its owner meanwhile."""
         d = killProcess(4711, grace=1, reactor=self.clock)
         self.refusal = PermissionError(1, "no")
         self.clock.advance(1)
@@ -181,44 +161,32 @@ class SignalsTests(SynchronousTestCase):
 
 
 class HasEndedTests(SynchronousTestCase):
-    """
-    Tests of how it's told that a process has ended.
-    """
+    """Tests of how it's told that a process has ended."""
 
     def test_foreign(self) -> None:
-        """
-        A process that mayn't be signalled is there.
-        """
+        """A process that mayn't be signalled is there."""
 
         def refuse(pid: int, number: int) -> None:
-            """
-            Have no descriptor of a process.
-            """
+            """Have no descriptor of a process."""
             raise PermissionError
 
         self.patch(os, "kill", refuse)
         self.assertFalse(_kill._hasEnded(4711))
 
     def test_withoutFiles(self) -> None:
-        """
-        A process of which there are no files to tell about it is there.
-        """
+        """A process of which there are no files to tell about it is there."""
         self.patch(os, "kill", lambda pid, number: None)
         self.assertFalse(_kill._hasEnded(2**31 - 1))
 
 
 class DescriptorTests(SynchronousTestCase):
-    """
-    Tests of the way by descriptor, with a real child and a reactor of the mind.
-    """
+    """Tests of the way by descriptor, with a real child and a reactor of the mind."""
 
     if not hasattr(os, "pidfd_open"):
         skip = "The system has no descriptors of processes."
 
     def setUp(self) -> None:
-        """
-        Start a child.
-        """
+        """Start a child."""
         self.reactor: Any = MemoryReactorClock()
         self.child = subprocess.Popen(
             [sys.executable, "-c", GENTLE],
@@ -256,9 +224,7 @@ class DescriptorTests(SynchronousTestCase):
         reader.doRead()
 
     def test_cancel(self) -> None:
-        """
-        When it's cancelled, the descriptor is closed.
-        """
+        """When it's cancelled, the descriptor is closed."""
         [reader] = self.reactor.getReaders()
         descriptor = reader.fileno()
         self.assertEqual(reader.logPrefix(), "killProcess")
@@ -280,31 +246,23 @@ class Child(ProcessProtocol):
         self.ended: Deferred[Any] = Deferred()
 
     def processEnded(self, reason: Failure) -> None:
-        """
-        Note how it has ended.
-        """
+        """Note how it has ended."""
         super().processEnded(reason)
         self.ended.callback(SimpleNamespace(value=reason.value))
 
 
 class ProcessProtocolTests(SynchronousTestCase):
-    """
-    Tests of L{ProcessProtocol}.
-    """
+    """Tests of L{ProcessProtocol}."""
 
     def setUp(self) -> None:
-        """
-        Start a process that exists in the mind only.
-        """
+        """Start a process that exists in the mind only."""
         self.protocol = ProcessProtocol()
         self.assertIsNone(self.protocol.pid)
         transport: Any = SimpleNamespace(pid=4711)
         self.protocol.makeConnection(transport)
 
     def test_output(self) -> None:
-        """
-        It has the process ID, and fires with the first output.
-        """
+        """It has the process ID, and fires with the first output."""
         self.assertEqual(self.protocol.pid, 4711)
         self.assertNoResult(self.protocol.d)
         self.protocol.outReceived(b"ready")
@@ -313,17 +271,13 @@ class ProcessProtocolTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.protocol.d), b"ready")
 
     def test_noOutput(self) -> None:
-        """
-        If the process ends without any, it fires with none.
-        """
+        """If the process ends without any, it fires with none."""
         self.protocol.processEnded(Failure(ProcessDone(0)))
         self.assertEqual(self.successResultOf(self.protocol.d), b"")
 
 
 class RealTests(TestCase):
-    """
-    Tests with real processes.
-    """
+    """Tests with real processes."""
 
     timeout = 30
 
@@ -370,20 +324,14 @@ class RealTests(TestCase):
         await self.ends(GENTLE, signal.SIGTERM)
 
     async def test_stubborn(self) -> None:
-        """
-        A child that ignores that is killed.
-        """
+        """A child that ignores that is killed."""
         await self.ends(STUBBORN, signal.SIGKILL, 0.01)
 
     async def test_withoutDescriptors(self) -> None:
-        """
-        So it is where the system doesn't allow descriptors of processes.
-        """
+        """So it is where the system doesn't allow descriptors of processes."""
 
         def refuse(pid: int, flags: int = 0) -> int:
-            """
-            Have no descriptor of a process.
-            """
+            """Have no descriptor of a process."""
             raise OSError("Function not implemented")
 
         if hasattr(os, "pidfd_open"):
@@ -393,9 +341,7 @@ class RealTests(TestCase):
         await self.test_reaped()
 
     async def test_reaped(self) -> None:
-        """
-        A child that nobody is known to wait for is reaped.
-        """
+        """A child that nobody is known to wait for is reaped."""
         child = self.start(GENTLE)
         assert child.stdout is not None
         child.stdout.readline()
@@ -403,9 +349,7 @@ class RealTests(TestCase):
         self.assertRaises(ChildProcessError, os.waitpid, child.pid, os.WNOHANG)
 
     async def test_ofMultiprocessing(self) -> None:
-        """
-        A child of C{multiprocessing} is left to that.
-        """
+        """A child of C{multiprocessing} is left to that."""
         child = multiprocessing.get_context("spawn").Process(target=sleep, args=(60,))
         child.start()
         assert child.pid is not None
@@ -414,9 +358,7 @@ class RealTests(TestCase):
         self.assertEqual(child.exitcode, -signal.SIGTERM)
 
     async def test_notAChild(self) -> None:
-        """
-        A process that isn't a child of this one is ended as well.
-        """
+        """A process that isn't a child of this one is ended as well."""
         parent = self.start(PARENT)
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
@@ -424,9 +366,7 @@ class RealTests(TestCase):
         self.assertEqual(int(parent.stdout.readline()), -signal.SIGTERM)
 
     async def test_endedAlready(self) -> None:
-        """
-        A process that has ended, reaped or not, didn't have to be killed.
-        """
+        """A process that has ended, reaped or not, didn't have to be killed."""
         child = self.start("print()")
         assert child.stdout is not None
         child.stdout.read()
@@ -437,9 +377,7 @@ class RealTests(TestCase):
         self.assertIs(await killProcess(child.pid), False)
 
     async def test_twice(self) -> None:
-        """
-        Two may ask for the end of one process.
-        """
+        """Two may ask for the end of one process."""
         child = self.start(GENTLE)
         assert child.stdout is not None
         child.stdout.readline()

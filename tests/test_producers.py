@@ -60,9 +60,7 @@ class RecordingConsumer:
         self.producer = producer
 
     def unregisterProducer(self) -> None:
-        """
-        Implement C{IConsumer.unregisterProducer}.
-        """
+        """Implement C{IConsumer.unregisterProducer}."""
         self.log.append("unregistered")
 
     def write(self, data: Any) -> None:
@@ -76,21 +74,15 @@ class RecordingConsumer:
 
     @property
     def items(self) -> list[Any]:
-        """
-        What has been written.
-        """
+        """What has been written."""
         return [item for item in self.log if isinstance(item, int)]
 
 
 class IterationProducerTests(SynchronousTestCase):
-    """
-    Tests of L{IterationProducer}.
-    """
+    """Tests of L{IterationProducer}."""
 
     def setUp(self) -> None:
-        """
-        Make a consumer, and a source that notes when it's stopped.
-        """
+        """Make a consumer, and a source that notes when it's stopped."""
         self.clock = Clock()
         self.consumer = RecordingConsumer()
         self.stops = 0
@@ -98,9 +90,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.closed = 0
 
     def stopped(self) -> None:
-        """
-        Note that the source has been stopped.
-        """
+        """Note that the source has been stopped."""
         self.stops += 1
 
     def numbers(self, limit: int | None = None) -> Iterator[int]:
@@ -117,9 +107,7 @@ class IterationProducerTests(SynchronousTestCase):
             self.closed += 1
 
     def turn(self) -> None:
-        """
-        Run the calls that are due, and not those that they make.
-        """
+        """Run the calls that are due, and not those that they make."""
         for call in list(self.clock.calls):
             self.clock.calls.remove(call)
             call.called = 1
@@ -136,9 +124,7 @@ class IterationProducerTests(SynchronousTestCase):
         return IterationProducer(iteration, self.consumer, reactor=self.clock)
 
     def test_interface(self) -> None:
-        """
-        It provides C{IPushProducer}.
-        """
+        """It provides C{IPushProducer}."""
         verifyObject(IPushProducer, self.make([]))
 
     def test_run(self) -> None:
@@ -153,9 +139,7 @@ class IterationProducerTests(SynchronousTestCase):
         )
 
     def test_nothingBeforeRun(self) -> None:
-        """
-        Nothing is written, or asked for, before it's run, also if it's resumed.
-        """
+        """Nothing is written, or asked for, before it's run, also if it's resumed."""
         producer = self.make(Deferator(self.source))
         self.source.push([1])
         producer.resumeProducing()
@@ -163,9 +147,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.source.atHand, 1)
 
     def test_noLookAhead(self) -> None:
-        """
-        Each item is written the moment it's there.
-        """
+        """Each item is written the moment it's there."""
         d = self.make(Deferator(self.source)).run()
         self.source.push([1])
         self.assertEqual(self.consumer.items, [1])
@@ -183,16 +165,12 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.log, [("registered", True), "unregistered"])
 
     def test_iterator(self) -> None:
-        """
-        It takes an iterator as well.
-        """
+        """It takes an iterator as well."""
         self.successResultOf(self.make(iter([1, 2])).run())
         self.assertEqual(self.consumer.items, [1, 2])
 
     def test_registerConsumer(self) -> None:
-        """
-        The consumer may be registered later. Until then it can't be run.
-        """
+        """The consumer may be registered later. Until then it can't be run."""
         producer = IterationProducer(iter([1]))
         failure = self.failureResultOf(producer.run(), ImplementationError)
         self.assertIn("registerConsumer", failure.getErrorMessage())
@@ -233,9 +211,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.log, ["set up", 1, 2, "unregistered"])
 
     def test_noConsumer(self) -> None:
-        """
-        What doesn't provide C{IConsumer} is named at once.
-        """
+        """What doesn't provide C{IConsumer} is named at once."""
         with self.assertRaisesRegex(ImplementationError, "5 doesn't provide IConsumer"):
             IterationProducer([], 5)  # type: ignore[arg-type]
 
@@ -266,9 +242,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertIsNone(producer.consumer)
 
     def test_runTwice(self) -> None:
-        """
-        Running it again only waits for the end, as does waiting for it.
-        """
+        """Running it again only waits for the end, as does waiting for it."""
         producer = self.make(Deferator(self.source))
         waits = [producer.deferUntilDone(), producer.run(), producer.run()]
         self.source.push([1])
@@ -293,9 +267,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertFalse(self.successResultOf(producer.dr.d))
 
     def test_consumerFails(self) -> None:
-        """
-        What the consumer raises for an item stops the source, and is the failure.
-        """
+        """What the consumer raises for an item stops the source, and is the failure."""
         self.consumer.onWrite = lambda item: 1 // (2 - item)
         d = self.make(Deferator(self.source)).run()
         self.source.push([1, 2, 3])
@@ -389,9 +361,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.log, [("registered", True), 1, "unregistered"])
 
     def test_stopInWrite(self) -> None:
-        """
-        The consumer may stop it while it's written to. The generator is closed.
-        """
+        """The consumer may stop it while it's written to. The generator is closed."""
         self.consumer.onWrite = lambda item: (
             item == 2 and self.consumer.producer.stopProducing()
         )
@@ -416,9 +386,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.stops, 1)
 
     def test_deferatorStopped(self) -> None:
-        """
-        If the deferator is stopped, that's the end.
-        """
+        """If the deferator is stopped, that's the end."""
         producer = self.make(Deferator(self.source))
         d = producer.run()
         self.source.push([1])
@@ -440,9 +408,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.stops, 1)
 
     def test_cancelAtEnd(self) -> None:
-        """
-        At the end, who has waited may cancel what another waits for.
-        """
+        """At the end, who has waited may cancel what another waits for."""
         producer = self.make(Deferator(self.source))
         first, second = producer.run(), producer.deferUntilDone()
         first.addCallback(lambda _: second.cancel())
@@ -451,9 +417,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.failureResultOf(second, CancelledError)
 
     def test_stopWithoutConsumer(self) -> None:
-        """
-        It can be stopped though it has no consumer.
-        """
+        """It can be stopped though it has no consumer."""
         IterationProducer(Deferator(self.source)).stopProducing()
         self.assertEqual(self.stops, 1)
 
@@ -469,9 +433,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stopWhilePaused(self) -> None:
-        """
-        Stopped while it's paused, it writes nothing more.
-        """
+        """Stopped while it's paused, it writes nothing more."""
         producer = self.make(Deferator(self.source))
         d = producer.run()
         producer.pauseProducing()
@@ -481,17 +443,13 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.log, [("registered", True), "unregistered"])
 
     def test_othersWait(self) -> None:
-        """
-        If somebody else waits for the next item of the deferator, it fails.
-        """
+        """If somebody else waits for the next item of the deferator, it fails."""
         deferator = Deferator(self.source)
         next(deferator).addErrback(lambda failure: failure.trap(CancelledError))
         self.failureResultOf(self.make(deferator).run(), NotReadyError)
 
     def test_goesOn(self) -> None:
-        """
-        It goes on where an iteration that has begun is.
-        """
+        """It goes on where an iteration that has begun is."""
         deferator = Deferator(iter([1, 2, 3]))
         self.assertEqual(self.successResultOf(next(deferator)), 1)
         self.successResultOf(self.make(deferator).run())
@@ -499,9 +457,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertTrue(self.successResultOf(deferator.d))
 
     def test_deferredItems(self) -> None:
-        """
-        Items that are Deferreds are waited for.
-        """
+        """Items that are Deferreds are waited for."""
         item: Deferred[int] = Deferred()
         d = self.make(iter([item, succeed(2)])).run()
         self.assertEqual(self.consumer.items, [])
@@ -530,9 +486,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.closed, 1)
 
     def test_turnsComplete(self) -> None:
-        """
-        No item is lost over the turns.
-        """
+        """No item is lost over the turns."""
         d = self.make(self.numbers(500)).run()
         while self.clock.getDelayedCalls():
             self.assertNoResult(d)
@@ -541,9 +495,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.items, list(range(500)))
 
     def test_pausedOverTurn(self) -> None:
-        """
-        Paused while the reactor has its turn, it doesn't go on by itself.
-        """
+        """Paused while the reactor has its turn, it doesn't go on by itself."""
         producer = self.make(self.numbers())
         producer.run()
         producer.pauseProducing()
@@ -557,20 +509,14 @@ class IterationProducerTests(SynchronousTestCase):
 
 
 class IteratorToProducerTests(SynchronousTestCase):
-    """
-    Tests of L{iteratorToProducer}.
-    """
+    """Tests of L{iteratorToProducer}."""
 
     def setUp(self) -> None:
-        """
-        Make a consumer.
-        """
+        """Make a consumer."""
         self.consumer = RecordingConsumer()
 
     def test_runs(self) -> None:
-        """
-        With a consumer, the Deferred fires with the producer when all is written.
-        """
+        """With a consumer, the Deferred fires with the producer when all is written."""
         items: list[Deferred[int]] = [Deferred(), succeed(2)]
         d = iteratorToProducer(iter(items), self.consumer)
         self.assertNoResult(d)
@@ -581,17 +527,13 @@ class IteratorToProducerTests(SynchronousTestCase):
         )
 
     def test_stopped(self) -> None:
-        """
-        Or when the consumer has stopped the producer.
-        """
+        """Or when the consumer has stopped the producer."""
         self.consumer.onWrite = lambda item: self.consumer.producer.stopProducing()
         self.successResultOf(iteratorToProducer(iter([1, 2]), self.consumer))
         self.assertEqual(self.consumer.items, [1])
 
     def test_withoutConsumer(self) -> None:
-        """
-        Without one, the consumer is to be registered, and the producer run.
-        """
+        """Without one, the consumer is to be registered, and the producer run."""
         producer = self.successResultOf(iteratorToProducer(iter([1, 2])))
         assert producer is not None
         producer.registerConsumer(self.consumer)
@@ -610,9 +552,7 @@ class IteratorToProducerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.log, [])
 
     def test_later(self) -> None:
-        """
-        For a deferator, it's waited for an item.
-        """
+        """For a deferator, it's waited for an item."""
         source = BufferedSource()
         d = iteratorToProducer(Deferator(source))
         self.assertNoResult(d)
@@ -637,9 +577,7 @@ class IteratorToProducerTests(SynchronousTestCase):
         )
 
     def test_wrapperElsewhere(self) -> None:
-        """
-        In another thread, the function gets the item there, and no Deferred.
-        """
+        """In another thread, the function gets the item there, and no Deferred."""
         threads: set[int] = set()
 
         def numbers() -> Iterator[int]:
@@ -657,16 +595,12 @@ class IteratorToProducerTests(SynchronousTestCase):
         self.assertNotIn(get_ident(), threads)
 
     def test_wrapperOfNothing(self) -> None:
-        """
-        With a wrapper, too, an empty iterator means no producer.
-        """
+        """With a wrapper, too, an empty iterator means no producer."""
         d = iteratorToProducer(iter(()), self.consumer, lambda f: f())
         self.assertIsNone(self.successResultOf(d))
 
     def test_wrapperFails(self) -> None:
-        """
-        What the wrapper raises is the failure, and the generator is closed.
-        """
+        """What the wrapper raises is the failure, and the generator is closed."""
         closed: list[bool] = []
         answers = iter([(1, True, True)])
 
@@ -686,9 +620,7 @@ class IteratorToProducerTests(SynchronousTestCase):
         self.assertEqual(closed, [True])
 
     def test_iteratorFails(self) -> None:
-        """
-        So is what the iterator raises, after the items before it.
-        """
+        """So is what the iterator raises, after the items before it."""
 
         def failing() -> Iterator[int]:
             yield 1
@@ -701,16 +633,12 @@ class IteratorToProducerTests(SynchronousTestCase):
             self.assertEqual(consumer.items, [1])
 
     def test_noWrapper(self) -> None:
-        """
-        A wrapper that can't be called is named in a C{TypeError} at once.
-        """
+        """A wrapper that can't be called is named in a C{TypeError} at once."""
         with self.assertRaisesRegex(TypeError, "wrapper .*5"):
             iteratorToProducer(iter([1]), self.consumer, wrapper=5)  # type: ignore[arg-type]
 
     def test_noConsumer(self) -> None:
-        """
-        What doesn't provide C{IConsumer} is named at once.
-        """
+        """What doesn't provide C{IConsumer} is named at once."""
         with self.assertRaisesRegex(ImplementationError, "5 doesn't provide IConsumer"):
             iteratorToProducer(iter([1]), 5)  # type: ignore[arg-type]
 
@@ -751,65 +679,47 @@ class StubProducer:
         self.onResume = onResume
 
     def pauseProducing(self) -> None:
-        """
-        Implement C{IPushProducer.pauseProducing}.
-        """
+        """Implement C{IPushProducer.pauseProducing}."""
         self.log.append("pause")
 
     def resumeProducing(self) -> None:
-        """
-        Implement C{IPushProducer.resumeProducing}.
-        """
+        """Implement C{IPushProducer.resumeProducing}."""
         self.log.append("resume")
         self.onResume()
 
     def stopProducing(self) -> None:
-        """
-        Implement C{IProducer.stopProducing}.
-        """
+        """Implement C{IProducer.stopProducing}."""
         self.log.append("stop")
 
 
 class ListConsumerTests(SynchronousTestCase):
-    """
-    Tests of L{ListConsumer}.
-    """
+    """Tests of L{ListConsumer}."""
 
     def feed(self, consumer: ListConsumer, *items: object) -> None:
-        """
-        Be a producer of items.
-        """
+        """Be a producer of items."""
         consumer.registerProducer(StubProducer(), True)
         for item in items:
             consumer.write(item)
         consumer.unregisterProducer()
 
     def test_interface(self) -> None:
-        """
-        It provides C{IConsumer}.
-        """
+        """It provides C{IConsumer}."""
         verifyObject(IConsumer, ListConsumer())
 
     def test_list(self) -> None:
-        """
-        As it is, it lists the items, in order of writing.
-        """
+        """As it is, it lists the items, in order of writing."""
         consumer = ListConsumer()
         self.feed(consumer, 3, None, "x")
         self.assertEqual(self.successResultOf(consumer()), [3, None, "x"])
 
     def test_nothing(self) -> None:
-        """
-        Without items the list is empty.
-        """
+        """Without items the list is empty."""
         consumer = ListConsumer()
         self.feed(consumer)
         self.assertEqual(self.successResultOf(consumer()), [])
 
     def test_calledFirst(self) -> None:
-        """
-        Called before a producer is registered, it waits until one has been.
-        """
+        """Called before a producer is registered, it waits until one has been."""
         consumer = ListConsumer()
         d = consumer()
         consumer.write(1)
@@ -818,9 +728,7 @@ class ListConsumerTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), [1, 2])
 
     def test_oneAtATime(self) -> None:
-        """
-        The producer is paused while an item is in the making, for each item.
-        """
+        """The producer is paused while an item is in the making, for each item."""
         consumer, producer = SlowConsumer(making=[]), StubProducer()
         consumer.registerProducer(producer, True)
         for _ in range(2):
@@ -844,9 +752,7 @@ class ListConsumerTests(SynchronousTestCase):
         self.failureResultOf(consumer(), ZeroDivisionError)
 
     def test_concurrent(self) -> None:
-        """
-        As many items may be in the making as it says.
-        """
+        """As many items may be in the making as it says."""
         consumer, producer = SlowConsumer(concurrent=2, making=[]), StubProducer()
         consumer.registerProducer(producer, True)
         consumer.write(1)
@@ -876,9 +782,7 @@ class ListConsumerTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(other()), ["2"])
 
     def test_waitsForProducer(self) -> None:
-        """
-        The list is there when no producer is registered any longer.
-        """
+        """The list is there when no producer is registered any longer."""
         consumer = ListConsumer()
         consumer.registerProducer(StubProducer(), True)
         consumer.write(1)
@@ -905,9 +809,7 @@ class ListConsumerTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), ["a", "b"])
 
     def test_fed(self) -> None:
-        """
-        It can be fed by an L{IterationProducer}.
-        """
+        """It can be fed by an L{IterationProducer}."""
         consumer = ListConsumer()
         producer = IterationProducer(iter(range(1_000)), consumer, reactor=Clock())
         d = consumer()
@@ -916,9 +818,7 @@ class ListConsumerTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), list(range(1_000)))
 
     def test_twoProducers(self) -> None:
-        """
-        While a producer is registered, another one can't be. Later it can.
-        """
+        """While a producer is registered, another one can't be. Later it can."""
         consumer = ListConsumer()
         consumer.registerProducer(StubProducer(), True)
         with self.assertRaisesRegex(RuntimeError, "is already"):
@@ -956,9 +856,7 @@ class ListConsumerTests(SynchronousTestCase):
         self.assertEqual(len(consumer.making), 2)
 
     def test_slow(self) -> None:
-        """
-        While many items are in the making, the producer is paused.
-        """
+        """While many items are in the making, the producer is paused."""
         consumer = SlowConsumer(concurrent=64, making=[])
         producer = IterationProducer(Deferator(count()), consumer, reactor=Clock())
         producer.run()
@@ -991,9 +889,7 @@ class ListConsumerTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(consumer()), list(range(5_000)))
 
     def test_pullLater(self) -> None:
-        """
-        One that writes later is asked for one item at a time.
-        """
+        """One that writes later is asked for one item at a time."""
         consumer = ListConsumer()
         producer = StubProducer()
         consumer.registerProducer(producer, False)
@@ -1002,9 +898,7 @@ class ListConsumerTests(SynchronousTestCase):
         self.assertEqual(producer.log, ["resume"] * 2)
 
     def test_pullSlow(self) -> None:
-        """
-        While many items are in the making, it's not asked for more.
-        """
+        """While many items are in the making, it's not asked for more."""
         consumer = SlowConsumer(making=[])
         consumer.registerProducer(StubProducer(lambda: consumer.write(1)), False)
         first = len(consumer.making)
@@ -1029,18 +923,14 @@ class ListConsumerTests(SynchronousTestCase):
             self.failureResultOf(consumer(), ZeroDivisionError)
 
     def test_writeAfterwards(self) -> None:
-        """
-        After its producer is gone it can be written to, by another, or by hand.
-        """
+        """After its producer is gone it can be written to, by another, or by hand."""
         consumer = ListConsumer()
         IterationProducer(iter([1]), consumer, reactor=Clock()).run()
         consumer.write(2)
         self.assertEqual(self.successResultOf(consumer()), [1, 2])
 
     def test_listIsACopy(self) -> None:
-        """
-        Who has got the list may change it.
-        """
+        """Who has got the list may change it."""
         consumer = ListConsumer()
         self.feed(consumer, 1)
         self.successResultOf(consumer()).append(5)

@@ -100,15 +100,6 @@ class TimeSliceTests(SynchronousTestCase):
         part.restart()
         self.assertFalse(any(part.isOver() for _ in range(1_000)))
 
-    def test_checkEvery(self) -> None:
-        """
-        Where steps may be long, the clock can be looked at with each.
-        """
-        clock = Clock()
-        part = TimeSlice(clock.seconds, 1)
-        clock.advance(SLICE_SECONDS)
-        self.assertTrue(part.isOver())
-
 
 class ChecksTests(SynchronousTestCase):
     """

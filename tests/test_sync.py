@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue.util._sync} and L{asynqueue.util._tracker}.
-"""
+"""Tests of L{asynqueue.util._sync} and L{asynqueue.util._tracker}."""
 
 from __future__ import annotations
 
@@ -32,14 +30,10 @@ MANY = 5 * sys.getrecursionlimit()
 
 
 class TrackerTests(SynchronousTestCase):
-    """
-    Tests of L{DeferredTracker}.
-    """
+    """Tests of L{DeferredTracker}."""
 
     def setUp(self) -> None:
-        """
-        Make a tracker.
-        """
+        """Make a tracker."""
         self.clock = Clock()
         self.tracker = DeferredTracker(reactor=self.clock)
 
@@ -54,9 +48,7 @@ class TrackerTests(SynchronousTestCase):
         return [self.tracker.put(Deferred()) for _ in range(N)]
 
     def turn(self) -> None:
-        """
-        Let the reactor have its turn.
-        """
+        """Let the reactor have its turn."""
         self.clock.advance(0)
 
     def test_same(self) -> None:
@@ -72,39 +64,29 @@ class TrackerTests(SynchronousTestCase):
         self.assertTrue(self.tracker.notWaiting())
 
     def test_result(self) -> None:
-        """
-        A result passes through untouched.
-        """
+        """A result passes through untouched."""
         result = object()
         d = self.tracker.put(succeed(result))
         self.assertIs(self.successResultOf(d), result)
 
     def test_failure(self) -> None:
-        """
-        So does a failure, which the tracker doesn't handle.
-        """
+        """So does a failure, which the tracker doesn't handle."""
         failure = Failure(ValueError())
         d = self.tracker.put(fail(failure))
         self.assertIs(self.failureResultOf(d), failure)
 
     def test_notADeferred(self) -> None:
-        """
-        Only Deferreds can be tracked.
-        """
+        """Only Deferreds can be tracked."""
         with self.assertRaisesRegex(TypeError, "not 7"):
             self.tracker.put(7)  # type: ignore[type-var]
 
     def test_oldKeywords(self) -> None:
-        """
-        The intervals of polling are accepted, without any effect.
-        """
+        """The intervals of polling are accepted, without any effect."""
         tracker = DeferredTracker(interval=0.5, backoff=1.04)
         self.assertTrue(tracker.notWaiting())
 
     def test_nothing(self) -> None:
-        """
-        When nothing is tracked, there's nothing to wait for, in whatever way.
-        """
+        """When nothing is tracked, there's nothing to wait for, in whatever way."""
         for d in (
             self.tracker.deferToAll(),
             self.tracker.deferToAny(),
@@ -130,9 +112,7 @@ class TrackerTests(SynchronousTestCase):
         self.failureResultOf(c, CancelledError)
 
     def test_allLater(self) -> None:
-        """
-        All means also those that come to be tracked later.
-        """
+        """All means also those that come to be tracked later."""
         [a] = self.put(1)
         d = self.tracker.deferToAll()
         [b] = self.put(1)
@@ -144,9 +124,7 @@ class TrackerTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(d), True)
 
     def test_any(self) -> None:
-        """
-        Waiting for any ends when one fires. The next wait is for another one.
-        """
+        """Waiting for any ends when one fires. The next wait is for another one."""
         a, b, _ = self.put(3)
         d = self.tracker.deferToAny()
         self.assertNoResult(d)
@@ -160,9 +138,7 @@ class TrackerTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(again), True)
 
     def test_fewer(self) -> None:
-        """
-        Waiting for there to be fewer ends when that is so.
-        """
+        """Waiting for there to be fewer ends when that is so."""
         a, b, c, _ = self.put(4)
         two, three = self.tracker.deferUntilFewer(2), self.tracker.deferUntilFewer(3)
         self.successResultOf(self.tracker.deferUntilFewer(5))
@@ -178,9 +154,7 @@ class TrackerTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(two), True)
 
     def test_fewerThanReal(self) -> None:
-        """
-        The number may be any real one.
-        """
+        """The number may be any real one."""
         tracked = self.put(4)
         d = self.tracker.deferUntilFewer(5 / 2)
         self.successResultOf(self.tracker.deferUntilFewer(4.5))
@@ -193,9 +167,7 @@ class TrackerTests(SynchronousTestCase):
         self.assertIs(self.successResultOf(d), True)
 
     def test_fewerThanNone(self) -> None:
-        """
-        There are never fewer than none.
-        """
+        """There are never fewer than none."""
         [a] = self.put(1)
         waits = [self.tracker.deferUntilFewer(N) for N in (0, -1.5)]
         a.callback(None)
@@ -241,9 +213,7 @@ class TrackerTests(SynchronousTestCase):
         self.assertEqual(len(tracked), 6)
 
     def test_shutdown(self) -> None:
-        """
-        Waits end with C{False} when the reactor begins to shut down.
-        """
+        """Waits end with C{False} when the reactor begins to shut down."""
         reactor = StoppingReactor()
         tracker: DeferredTracker = DeferredTracker(reactor=reactor)
         a = tracker.put(Deferred[None]())
@@ -255,9 +225,7 @@ class TrackerTests(SynchronousTestCase):
         a.callback(None)
 
     def test_added(self) -> None:
-        """
-        What isn't a Deferred can be counted as well.
-        """
+        """What isn't a Deferred can be counted as well."""
         self.tracker.addWait()
         self.tracker.addWait()
         everything, anything = self.tracker.deferToAll(), self.tracker.deferToAny()
@@ -296,9 +264,7 @@ class TrackerTests(SynchronousTestCase):
         a.callback(None)
 
     def test_inTime(self) -> None:
-        """
-        When it comes about in time, nothing stays in the reactor.
-        """
+        """When it comes about in time, nothing stays in the reactor."""
         [a] = self.put(1)
         d = self.tracker.deferToAll(1)
         a.callback(None)
@@ -307,9 +273,7 @@ class TrackerTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_noTimeout(self) -> None:
-        """
-        A timeout must be a number of seconds, and 0 is none.
-        """
+        """A timeout must be a number of seconds, and 0 is none."""
         self.put(1)
         self.assertNoResult(self.tracker.deferToAll(0))
         self.clock.advance(1)
@@ -351,9 +315,7 @@ class TrackerTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_cancelInCallback(self) -> None:
-        """
-        A callback of one wait may cancel another that ends at the same time.
-        """
+        """A callback of one wait may cancel another that ends at the same time."""
         [a] = self.put(1)
         first, second = self.tracker.deferToAll(), self.tracker.deferToAll()
         first.addCallback(lambda _: second.cancel())
@@ -362,9 +324,7 @@ class TrackerTests(SynchronousTestCase):
         self.failureResultOf(second, CancelledError)
 
     def test_noTriggers(self) -> None:
-        """
-        Any number of waits leave nothing for the reactor's shutdown.
-        """
+        """Any number of waits leave nothing for the reactor's shutdown."""
         reactor = StoppingReactor()
         tracker: DeferredTracker = DeferredTracker(reactor=reactor)
         a = tracker.put(Deferred[None]())
@@ -433,9 +393,7 @@ class TrackerTests(SynchronousTestCase):
         self.assertEqual(done, [MANY])
 
     def test_waitsTracked(self) -> None:
-        """
-        The waits of one tracker can be tracked by another.
-        """
+        """The waits of one tracker can be tracked by another."""
         outer = DeferredTracker(reactor=self.clock)
         tracked = self.put(100)
         for n in range(1, 100):
@@ -451,14 +409,10 @@ class TrackerTests(SynchronousTestCase):
 
 
 class LockTests(SynchronousTestCase):
-    """
-    Tests of L{DeferredLock}.
-    """
+    """Tests of L{DeferredLock}."""
 
     def setUp(self) -> None:
-        """
-        Make a lock.
-        """
+        """Make a lock."""
         self.lock = DeferredLock()
         self.order: list[Any] = []
 
@@ -480,9 +434,7 @@ class LockTests(SynchronousTestCase):
         return self.lock.acquire(vip).addCallback(got)
 
     def test_kind(self) -> None:
-        """
-        It's one of Twisted's locks, so all that they can do it can.
-        """
+        """It's one of Twisted's locks, so all that they can do it can."""
         self.assertIsInstance(self.lock, defer.DeferredLock)
         d = self.lock.run(lambda: self.lock.locked)
         self.assertIs(self.successResultOf(d), True)
@@ -505,9 +457,7 @@ class LockTests(SynchronousTestCase):
         self.assertFalse(self.lock.locked)
 
     def test_releaseTooOften(self) -> None:
-        """
-        To release what nobody has is an error.
-        """
+        """To release what nobody has is an error."""
         with self.assertRaisesRegex(RuntimeError, "nobody has"):
             self.lock.release()
 
@@ -524,9 +474,7 @@ class LockTests(SynchronousTestCase):
         self.assertEqual(self.lock.waiting, line[:1])
 
     def test_vips(self) -> None:
-        """
-        Those who are privileged come before the rest, in order among themselves.
-        """
+        """Those who are privileged come before the rest, in order among themselves."""
         self.lock.acquire()
         self.note(1)
         self.note("A", vip=True)
@@ -536,9 +484,7 @@ class LockTests(SynchronousTestCase):
         self.assertEqual(self.order, ["A", "B", 1, 2])
 
     def test_vipCancelled(self) -> None:
-        """
-        One who is privileged and leaves the line doesn't disturb its order.
-        """
+        """One who is privileged and leaves the line doesn't disturb its order."""
         self.lock.acquire()
         d = self.lock.acquire(vip=True)
         d.cancel()
@@ -549,9 +495,7 @@ class LockTests(SynchronousTestCase):
         self.assertEqual(self.order, ["vip", "rest"])
 
     def test_cancelled(self) -> None:
-        """
-        One who leaves the line doesn't get the lock.
-        """
+        """One who leaves the line doesn't get the lock."""
         self.lock.acquire()
         d = self.note("gone")
         self.note("stays")
@@ -561,9 +505,7 @@ class LockTests(SynchronousTestCase):
         self.assertEqual(self.order, ["stays"])
 
     def test_acquireAndRelease(self) -> None:
-        """
-        It waits for those before, and keeps nobody waiting.
-        """
+        """It waits for those before, and keeps nobody waiting."""
         self.lock.acquire()
         d = self.lock.acquireAndRelease()
         self.assertNoResult(d)
@@ -587,18 +529,14 @@ class LockTests(SynchronousTestCase):
         self.assertFalse(self.lock.locked)
 
     def test_context(self) -> None:
-        """
-        The lock is held for the block, and released after it.
-        """
+        """The lock is held for the block, and released after it."""
         with self.lock.context() as d:
             self.assertIs(self.successResultOf(d), self.lock)
             self.assertTrue(self.lock.locked)
         self.assertFalse(self.lock.locked)
 
     def test_contextRaises(self) -> None:
-        """
-        It's released also when the block raises.
-        """
+        """It's released also when the block raises."""
 
         def block() -> None:
             with self.lock.context():
@@ -620,9 +558,7 @@ class LockTests(SynchronousTestCase):
         self.assertFalse(self.lock.locked)
 
     def test_contextInGenerator(self) -> None:
-        """
-        A generator can wait within the block, and gets its turn by privilege.
-        """
+        """A generator can wait within the block, and gets its turn by privilege."""
 
         @inlineCallbacks
         def work(name: str, vip: bool) -> Any:
@@ -662,9 +598,7 @@ class LockTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(d))
 
     def test_stopLastLeaves(self) -> None:
-        """
-        The line is empty as well when the last one leaves it.
-        """
+        """The line is empty as well when the last one leaves it."""
         holder = self.lock.acquire()
         waiting = self.lock.acquire()
         d = self.lock.stop()
@@ -686,9 +620,7 @@ class LockTests(SynchronousTestCase):
         self.lock.release()
 
     def test_stopTwice(self) -> None:
-        """
-        Any number may wait for the stop, before, while and after it's done.
-        """
+        """Any number may wait for the stop, before, while and after it's done."""
         slow: Deferred[None] = Deferred()
         self.lock.acquire()
         self.lock.addStopper(lambda: slow)
@@ -726,22 +658,16 @@ class LockTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_noStopper(self) -> None:
-        """
-        What can't be called can't be a stopper.
-        """
+        """What can't be called can't be a stopper."""
         with self.assertRaisesRegex(TypeError, "7"):
             self.lock.addStopper(7)  # type: ignore[arg-type]
 
 
 class CallAfterDeferredTests(SynchronousTestCase):
-    """
-    Tests of L{callAfterDeferred}.
-    """
+    """Tests of L{callAfterDeferred}."""
 
     def setUp(self) -> None:
-        """
-        Make an object with an attribute that's a Deferred.
-        """
+        """Make an object with an attribute that's a Deferred."""
         self.ready: Deferred[Any] = Deferred()
         self.owner = SimpleNamespace(ready=self.ready, nothing=None, number=7)
         self.calls: list[Any] = []
@@ -774,32 +700,24 @@ class CallAfterDeferredTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.ready), "result")
 
     def test_fired(self) -> None:
-        """
-        When it has fired already, the call is made at once.
-        """
+        """When it has fired already, the call is made at once."""
         self.ready.callback(None)
         d = callAfterDeferred(self.owner, "ready", self.call)
         self.assertEqual(self.successResultOf(d), 1)
 
     def test_none(self) -> None:
-        """
-        So it is when there's no such attribute, or it's C{None}.
-        """
+        """So it is when there's no such attribute, or it's C{None}."""
         for i, name in enumerate(("nothing", "missing")):
             d = callAfterDeferred(self.owner, name, self.call)
             self.assertEqual(self.successResultOf(d), i + 1)
 
     def test_otherwise(self) -> None:
-        """
-        An attribute that's something else is an error that names it.
-        """
+        """An attribute that's something else is an error that names it."""
         with self.assertRaisesRegex(TypeError, "'number'.*not 7"):
             callAfterDeferred(self.owner, "number", self.call)
 
     def test_callDeferred(self) -> None:
-        """
-        The call may return a Deferred, which is waited for.
-        """
+        """The call may return a Deferred, which is waited for."""
         result: Deferred[int] = Deferred()
         self.ready.callback(None)
         d = callAfterDeferred(self.owner, "ready", lambda: result)
@@ -808,18 +726,14 @@ class CallAfterDeferredTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), 5)
 
     def test_callRaises(self) -> None:
-        """
-        A call that raises fails its own Deferred only.
-        """
+        """A call that raises fails its own Deferred only."""
         d = callAfterDeferred(self.owner, "ready", lambda: 1 / 0)
         self.ready.callback(None)
         self.failureResultOf(d, ZeroDivisionError)
         self.assertIsNone(self.successResultOf(self.ready))
 
     def test_gateFails(self) -> None:
-        """
-        When the Deferred fails, the call isn't made, and fails likewise.
-        """
+        """When the Deferred fails, the call isn't made, and fails likewise."""
         d = callAfterDeferred(self.owner, "ready", self.call)
         self.ready.errback(KeyError())
         self.failureResultOf(d, KeyError)

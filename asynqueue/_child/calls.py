@@ -13,35 +13,25 @@ from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
-from .describe import PLAIN, callText, errorText, failureText, isDeferred, message
+from .describe import (
+    CONTAINERS,
+    PLAIN,
+    callText,
+    errorText,
+    failureText,
+    isDeferred,
+    message,
+)
 from .status import RAN, ErrorText, Status, StatusResult
 
-__all__ = ["CONTAINERS", "CallRunner", "isIteration", "isIterator", "o2p", "p2o"]
+__all__ = ["CallRunner", "isIteration", "isIterator", "o2p", "p2o"]
 
 #: The protocol of pickle, fixed so that peers with other versions of Python read it.
 _PROTOCOL = 5
 
-#: What is never taken for an iterator, whatever a subclass adds.
-CONTAINERS = (
-    str,
-    bytes,
-    bytearray,
-    memoryview,
-    list,
-    tuple,
-    dict,
-    set,
-    frozenset,
-)
-
 
 def o2p(obj: object) -> bytes:
-    """
-    Pickle an object.
-
-    @return: The pickle, never empty. Empty containers are pickled like all else, so
-        they come back as what they were.
-    """
+    """Pickle an object, also an empty container, so that it comes back as it was."""
     import pickle
 
     return pickle.dumps(obj, _PROTOCOL)
@@ -54,10 +44,8 @@ def p2o(pickledString: bytes, defaultObj: Any = None) -> Any:
     Unpickling runs whatever code the pickle names, so it's only for pickles of a peer
     that is trusted.
 
-    @param pickledString: The pickle. It may be empty, by which some peers mean an empty
-        container, or nothing.
-
-    @param defaultObj: What an empty pickle stands for.
+    @param defaultObj: What an empty pickle stands for, by which some peers mean an
+        empty container, or nothing.
     """
     if not pickledString:
         return defaultObj
@@ -108,12 +96,6 @@ class CallRunner:
     Nothing that the callable raises gets out, not even C{SystemExit} or
     C{KeyboardInterrupt}: it becomes a pair like all else.
 
-    @ivar raw: See L{__init__}.
-
-    @ivar callStats: See L{__init__}.
-
-    @ivar reactor: See L{__init__}.
-
     @ivar callTimes: The seconds that each call took, with C{callStats}, in the order in
         which they were done. Nothing is ever removed; whoever reads it may clear it.
     """
@@ -140,9 +122,7 @@ class CallRunner:
 
     def __call__(self, callTuple: tuple[Any, Any, Any]) -> Any:
         """
-        Run a call.
-
-        @param callTuple: The callable, its arguments, and its keywords.
+        Run a call: a callable, its arguments, and its keywords.
 
         @return: The status/result pair: L{Status.RAN} and what was returned;
             L{Status.ITERATOR} and the iterator itself; or L{Status.ERROR} and an

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any
 
 __all__ = [
+    "CONTAINERS",
     "PLAIN",
     "callText",
     "describe",
@@ -40,25 +41,14 @@ _MAX_ARGUMENTS = 20
 _MAX_MESSAGE_CHARS = 2_000
 _MAX_TRACEBACK_CHARS = 65_536
 
+_BUFFERS: tuple[type, ...] = (str, bytes, bytearray, memoryview)
+
+#: What is never taken for an iterator, whatever a subclass adds.
+CONTAINERS: tuple[type, ...] = (*_BUFFERS, list, tuple, dict, set, frozenset)
+
 #: What is of one of these very types is neither an iterator nor to be waited for. That
 #: takes a fraction of the time to see that asking it would take.
-PLAIN = frozenset(
-    [
-        bool,
-        bytes,
-        bytearray,
-        dict,
-        float,
-        frozenset,
-        int,
-        list,
-        memoryview,
-        set,
-        str,
-        tuple,
-        type(None),
-    ]
-)
+PLAIN: frozenset[type] = frozenset((*CONTAINERS, bool, float, int, type(None)))
 
 
 def isDeferred(value: object) -> bool:
@@ -73,12 +63,10 @@ def isDeferred(value: object) -> bool:
 
 def describe(value: object, most: int = _MAX_CHARS) -> str:
     """
-    Describe any object on one line, mostly as C{repr} does.
+    Describe any object on one line of so many characters, mostly as C{repr} does.
 
     Of what is huge, only the beginning is looked at. Keys aren't sorted, and nothing is
     compared or asked for its truth.
-
-    @param most: How many characters the text may have.
     """
     return _cut(_clean(_Describer(most).repr(value)), most)
 
@@ -102,11 +90,8 @@ def nameOf(f: object) -> str:
 
 def callText(f: object, args: Any = (), kw: Any = None) -> str:
     """
-    Describe a call, like C{f(1, x=2)}.
-
-    @param args: What is neither a tuple nor a list is taken for a single argument.
-
-    @param kw: What isn't a dict is taken for another argument.
+    Describe a call, like C{f(1, x=2)}. What can't be arguments, or keywords, is taken
+    for one more argument.
     """
     try:
         return f"{nameOf(f)}({', '.join(_arguments(args, kw))})"
@@ -115,9 +100,7 @@ def callText(f: object, args: Any = (), kw: Any = None) -> str:
 
 
 def message(error: object) -> str:
-    """
-    Get what an exception says.
-    """
+    """Get what an exception says."""
     try:
         return _cut(_clean(str(error)), _MAX_MESSAGE_CHARS)
     except BaseException as worse:  # noqa: BLE001 - runs __str__ of users
@@ -126,22 +109,15 @@ def message(error: object) -> str:
 
 def errorText(error: BaseException, call: str) -> str:
     """
-    Say that a call has raised an exception.
-
-    @param call: Text about the call, empty if it isn't known.
-
-    @return: Text that begins C{Exception '<message>'}, names the class of the exception
-        and the call, and has the traceback.
+    Say that a call has raised an exception. The text begins C{Exception '<message>'},
+    names the class of the exception, and the call if that is known, and has the
+    traceback.
     """
     return f"{_head(error, call)}\n{_traceback(error)}"
 
 
 def failureText(failure: Any, call: str) -> str:
-    """
-    Say that a call has failed, as L{errorText} does.
-
-    @param failure: A L{Failure<twisted.python.failure.Failure>}, or an exception.
-    """
+    """Do as L{errorText} for a Failure, or an exception."""
     error = getattr(failure, "value", failure)
     try:
         if isinstance(error, BaseException) and (
@@ -161,9 +137,7 @@ def _head(error: object, call: str) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """
-    Get the traceback of an exception and all that it has come from.
-    """
+    """Get the traceback of an exception and all that it has come from."""
     import traceback
 
     try:
@@ -183,9 +157,7 @@ def _ours(frame: Any) -> bool:
 
 
 def _arguments(args: Any, kw: Any) -> list[str]:
-    """
-    Describe arguments, see L{callText}.
-    """
+    """Describe arguments, see L{callText}."""
     if not issubclass(type(args), (tuple, list)):
         args = () if args is None else (args,)
     parts = [describe(value) for value in islice(args, _MAX_ARGUMENTS)]
@@ -287,18 +259,14 @@ class _Describer(reprlib.Repr):
 
 
 def _clean(text: str) -> str:
-    """
-    Make a text that can be written anywhere: with lone surrogates escaped.
-    """
+    """Make a text that can be written anywhere: with lone surrogates escaped."""
     if text.isascii():
         return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _cut(text: str, most: int) -> str:
-    """
-    Cut a text in its middle if it's long.
-    """
+    """Cut a text in its middle if it's long."""
     if len(text) <= most:
         return text
     half = (most - 5) // 2

@@ -1,6 +1,4 @@
-"""
-Telling those who wait that the reactor shuts down.
-"""
+"""Telling those who wait that the reactor shuts down."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ class AtShutdown:
         self._trigger: Any = None
 
     def want(self) -> None:
-        """
-        Have it called, if the reactor shuts down before L{forgo}.
-        """
+        """Have it called, if the reactor shuts down before L{forgo}."""
         if self._trigger is not None:
             return
         reactor: Any = orGlobalReactor(self._reactor)
@@ -44,9 +40,7 @@ class AtShutdown:
             )
 
     def forgo(self) -> None:
-        """
-        Don't have it called any longer.
-        """
+        """Don't have it called any longer."""
         trigger, self._trigger = self._trigger, None
         if trigger is not None:
             reactor: Any = orGlobalReactor(self._reactor)

@@ -21,15 +21,10 @@ class TimeSlice:
     A stretch of time that a loop has.
     """
 
-    __slots__ = ("_checkEvery", "_clock", "_end", "_steps")
+    __slots__ = ("_clock", "_end", "_steps")
 
-    def __init__(
-        self,
-        clock: Callable[[], float] = perf_counter,
-        checkEvery: int = _CHECK_EVERY,
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
         self._clock = clock
-        self._checkEvery = checkEvery
         self.restart()
 
     def restart(self) -> None:
@@ -45,7 +40,7 @@ class TimeSlice:
         loop of short steps: the clock is looked at now and then.
         """
         self._steps += 1
-        return self._steps % self._checkEvery == 0 and self._clock() >= self._end
+        return self._steps % _CHECK_EVERY == 0 and self._clock() >= self._end
 
     def hasExpired(self) -> bool:
         """

@@ -1,6 +1,4 @@
-"""
-Text about calls and what becomes of them, and what helps to find out about calls.
-"""
+"""Text about calls and what becomes of them, and what helps to find out about calls."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-What objects can be sent as.
-"""
+"""What objects can be sent as."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ class Converter:
     @staticmethod
     def strToFQN(x: str) -> str | None:
         """
-        Find the FQN of what a name stands for, importing its module if need be.
-
-        @param x: A dotted name, with that of the module.
+        Find the FQN of what a dotted name stands for, importing its module if need be.
 
         @return: The name under which it was defined, C{None} if there's no such thing,
             or it can't be had under that name.
@@ -32,13 +28,7 @@ class Converter:
 
     @staticmethod
     def objToPickle(x: object) -> bytes | None:
-        """
-        Pickle an object.
-
-        @param x: The object.
-
-        @return: Its pickle, C{None} if it can't be pickled or not be unpickled again.
-        """
+        """Pickle an object: C{None} if it can't be, or not be unpickled again."""
         import pickle
 
         try:
@@ -50,13 +40,7 @@ class Converter:
 
     @staticmethod
     def objToFQN(x: object) -> str | None:
-        """
-        Find the FQN of an object.
-
-        @param x: A module, or a class or function.
-
-        @return: Its FQN, C{None} if it can't be had under that name.
-        """
+        """Find the FQN of a module, class or function, if it can be had so."""
         try:
             if issubclass(type(x), ModuleType):
                 name = x.__name__  # type: ignore[attr-defined]
@@ -68,21 +52,13 @@ class Converter:
 
     @staticmethod
     def processObject(x: object) -> bytes | str | None:
-        """
-        Find what an object can be sent as.
-
-        @param x: The object.
-
-        @return: Its pickle, else its FQN, else C{None}.
-        """
+        """Find what an object can be sent as: its pickle, its FQN, or nothing."""
         pickled = Converter.objToPickle(x)
         return Converter.objToFQN(x) if pickled is None else pickled
 
 
 def _lookUp(name: object) -> Any:
-    """
-    Find what a dotted name stands for, C{None} if there's no such thing.
-    """
+    """Find what a dotted name stands for, C{None} if there's no such thing."""
     if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))):
         return None
     module, *rest = name.split(".")

@@ -1,6 +1,4 @@
-"""
-Hashes of any objects.
-"""
+"""Hashes of any objects."""
 
 from __future__ import annotations
 
@@ -20,18 +18,12 @@ def hashIt(*args: Any) -> int:
     depends on the types, and on the order of arguments, and of items in lists and
     tuples. Containers and arrays count by what is in them. Like the hashes of strings,
     it's valid in this process only.
-
-    @param args: The objects.
-
-    @return: The hash.
     """
     return _hashed(args, ())
 
 
 def _hashed(value: Any, above: tuple[int, ...]) -> int:
-    """
-    Get a hash of an object that is in containers with these IDs.
-    """
+    """Get a hash of an object that is in containers with these IDs."""
     kind = type(value)
     if id(value) in above or len(above) > _MAX_LEVELS:
         return hash((kind, len(above)))
@@ -42,9 +34,7 @@ def _hashed(value: Any, above: tuple[int, ...]) -> int:
 
 
 def _content(value: Any, above: tuple[int, ...]) -> object:
-    """
-    Get something that has a hash, and stands for an object.
-    """
+    """Get something that has a hash, and stands for an object."""
     if isinstance(value, list | tuple):
         return tuple([_hashed(item, above) for item in value])
     if isinstance(value, dict):

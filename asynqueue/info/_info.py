@@ -1,6 +1,4 @@
-"""
-Text about calls, and about what they have raised.
-"""
+"""Text about calls, and about what they have raised."""
 
 from __future__ import annotations
 
@@ -27,20 +25,13 @@ _UNSET: Any = object()
 
 
 class _Entry:
-    """
-    What is known of a call.
-
-    @ivar text: The call as text.
-
-    @ivar callDict: The call itself, see L{Info.getInfo}; C{None} when it has been let
-        go.
-
-    @ivar saved: What else has been saved, by name.
-    """
+    """What is known of a call."""
 
     def __init__(self, text: str, callDict: dict[str, Any] | None = None) -> None:
         self.text = text
+        # See getInfo; None when it has been let go.
         self.callDict = callDict
+        # By name.
         self.saved: dict[str, Any] = {}
 
 
@@ -48,10 +39,6 @@ class InfoHolder:
     """
     An L{Info} for one call: what L{Info.context} gives. Its methods do as those of
     L{Info}, for that call.
-
-    @ivar info: The L{Info}.
-
-    @ivar ID: The ID of the call.
     """
 
     def __init__(self, info: Info, ID: int) -> None:
@@ -90,16 +77,15 @@ class Info:
 
     Telling never raises, whatever the objects are like, and texts are bounded.
 
-    @ivar remember: See L{__init__}.
-
-    @ivar whichThread: See L{__init__}.
+    Methods that take the C{ID} of a call are by default about the current one, see
+    L{ID}. With C{nowForget}, it's forgotten then.
 
     @ivar pastInfo: What is remembered, by ID.
     """
 
     def __init__(self, remember: bool = False, whichThread: bool = False) -> None:
         """
-        Make an instance that knows of no call.
+        Know of no call.
 
         @param remember: C{True} to hold all calls until they're forgotten.
 
@@ -174,15 +160,7 @@ class Info:
         return self
 
     def aboutCall(self, ID: int | None = None, nowForget: bool = False) -> str:
-        """
-        Tell about a call.
-
-        @param ID: The ID of the call, by default of the current one.
-
-        @param nowForget: C{True} to forget it then.
-
-        @return: Text like C{f(1, x=2)}, empty if there's no such call.
-        """
+        """Tell about a call, like C{f(1, x=2)}: nothing if there's no such call."""
         entry = self._entry(ID)
         if nowForget:
             self.forgetID(ID)
@@ -195,13 +173,8 @@ class Info:
         nowForget: bool = False,
     ) -> str:
         """
-        Tell about an exception that a call has raised.
-
-        @param ID: The ID of the call, by default of the current one.
-
-        @param exception: The exception, by default the one being handled.
-
-        @param nowForget: C{True} to forget the call then.
+        Tell about an exception that a call has raised, by default the one being
+        handled.
 
         @return: Text that begins C{Exception '<message>'}, names the call, and has the
             traceback.
@@ -215,24 +188,12 @@ class Info:
     def aboutFailure(
         self, failureObj: Any, ID: int | None = None, nowForget: bool = False
     ) -> str:
-        """
-        Tell about the failure of a call.
-
-        @param failureObj: The L{Failure<twisted.python.failure.Failure>}.
-
-        @param ID: The ID of the call, by default of the current one.
-
-        @param nowForget: C{True} to forget the call then.
-
-        @return: Text as from L{aboutException}.
-        """
+        """Tell about the failure of a call, as L{aboutException} does."""
         return failureText(failureObj, self.aboutCall(ID, nowForget))
 
     def nn(self, ID: int | None = None, raw: bool = False) -> tuple[Any, Any]:
         """
         Tell by which names a call's callable can be had elsewhere.
-
-        @param ID: The ID of the call, by default of the current one.
 
         @param raw: C{True} for objects as they are, rather than what
             L{Converter.processObject} makes of them.
@@ -258,13 +219,9 @@ class Info:
         """
         Get what is known of a call.
 
-        @param ID: The ID of the call, C{None} for the current one.
-
         @param name: C{'callDict'} for the call itself, a dict with keys C{f}, C{fs}
             (the name of C{f}), C{args} (a list or tuple), C{kw}, C{instance} and, with
             C{whichThread}, C{thread}; or a name given to L{saveInfo}.
-
-        @param nowForget: C{True} to forget the call then.
 
         @return: It, or C{None} if it isn't known any longer, or never was.
         """
@@ -281,14 +238,8 @@ class Info:
 
     def saveInfo(self, name: str, x: _T, ID: int | None = None) -> _T:
         """
-        Save something about a call, which is held then until it's forgotten.
-
-        @param name: A name to get it by, see L{getInfo}.
-
-        @param x: What is to be saved.
-
-        @param ID: The ID of the call, by default of the current one. If it isn't known
-            any longer, there's nothing but what is saved.
+        Save something about a call, by a name for L{getInfo}. The call is held then
+        until it's forgotten. It needn't be known any longer.
 
         @return: What was saved.
 
@@ -307,11 +258,7 @@ class Info:
         return x
 
     def forgetID(self, ID: int | None = None) -> None:
-        """
-        Forget a call, and whatever was saved for it. Nothing happens if it isn't known.
-
-        @param ID: The ID of the call, by default of the current one.
-        """
+        """Forget a call, if it's known, and whatever was saved for it."""
         if ID is None:
             ID = self.ID
         with self._lock:
@@ -353,9 +300,7 @@ class Info:
                     del self._recent[next(iter(self._recent))]
 
     def _entry(self, ID: int | None) -> _Entry | None:
-        """
-        Find what is known of a call, C{None} for the current one.
-        """
+        """Find what is known of a call, C{None} for the current one."""
         if ID is None:
             ID = self.ID
         if ID is None:
@@ -365,9 +310,7 @@ class Info:
 
 
 def _textOf(callDict: dict[str, Any]) -> str:
-    """
-    Describe a call.
-    """
+    """Describe a call."""
     f, instance = callDict["f"], callDict["instance"]
     text = callText(f, callDict["args"], callDict["kw"])
     name = callDict["fs"]

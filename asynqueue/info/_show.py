@@ -1,6 +1,4 @@
-"""
-Decorators that print what calls a function gets.
-"""
+"""Decorators that print what calls a function gets."""
 
 from __future__ import annotations
 
@@ -25,10 +23,6 @@ def showResult(f: Callable[_P, _T]) -> Callable[_P, _T]:
     Deferred fires.
 
     Results, exceptions and failures are passed on as they are.
-
-    @param f: The function.
-
-    @return: The function that does so.
 
     @raise TypeError: If it isn't callable.
     """
@@ -58,10 +52,6 @@ def whichThread(f: Callable[_P, _T]) -> Callable[_P, _T]:
     Decorate a function or method so that each call is printed to stdout with the name
     of the thread that it runs in.
 
-    @param f: The function.
-
-    @return: The function that does so.
-
     @raise TypeError: If it isn't callable.
     """
     _checkCallable("whichThread", f)
@@ -76,9 +66,7 @@ def whichThread(f: Callable[_P, _T]) -> Callable[_P, _T]:
 
 
 def _checkCallable(decorator: str, f: object) -> None:
-    """
-    Check what is to be decorated.
-    """
+    """Check what is to be decorated."""
     if isinstance(f, classmethod | staticmethod) or not callable(f):
         raise TypeError(
             f"{decorator} decorates functions, not {f!r}; with classmethod or"
@@ -87,9 +75,7 @@ def _checkCallable(decorator: str, f: object) -> None:
 
 
 def _show(text: str) -> None:
-    """
-    Print a line, whatever it has in it.
-    """
+    """Print a line, whatever it has in it."""
     stdout = sys.stdout
     # There may be none, and then it's None.
     if stdout:

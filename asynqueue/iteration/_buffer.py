@@ -1,6 +1,4 @@
-"""
-Items on their way from a source to whoever takes them.
-"""
+"""Items on their way from a source to whoever takes them."""
 
 from __future__ import annotations
 
@@ -21,27 +19,14 @@ class Buffer:
     """
     What has been fetched from a source and not been taken yet.
 
-    @ivar items: Those that are at hand. Who takes one removes it.
-
-    @ivar more: Whether the source may have more items than it has been asked for.
-
-    @ivar failure: How the source has failed, which is told after the items. Who tells
-        it sets it to C{None}.
-
-    @ivar pending: A Deferred that is waited for: the source's answer, or an item that
-        is itself a Deferred.
-
-    @ivar onAnswer: Called when nothing is pending any longer. Kept only while somebody
-        waits, so that a buffer doesn't keep its owner alive.
-
-    @ivar looksAhead: Whether the next item must be fetched to know that there's one.
+    The L{Deferator<asynqueue.iteration.Deferator>} that has it takes C{items}, tells
+    and clears C{failure}, and sets C{onAnswer}.
     """
 
     # Something is fetched only while there are no items and nothing is pending, so
     # there are never both.
     __slots__ = (
         "_fetchMany",
-        "_fetchNow",
         "_source",
         "failure",
         "isStopped",
@@ -54,32 +39,31 @@ class Buffer:
 
     def __init__(self, source: ItemSource) -> None:
         self.items: deque[Any] = deque()
+        # Whether the source may have more than it has been asked for.
         self.more = True
+        # How the source has failed, which is told after the items.
         self.failure: Failure | None = None
+        # What is waited for: the source's answer, or an item that is a Deferred itself.
         self.pending: Deferred[Any] | None = None
+        # Called when nothing is pending any longer. Kept only while somebody waits, so
+        # that a buffer doesn't keep its owner alive.
         self.onAnswer: Callable[[], object] | None = None
         self.isStopped = False
+        # Whether the next item must be fetched to know that there's one.
         self.looksAhead = not getattr(source, "tellsMore", False)
         self._source = source
-        self._fetchNow: Callable[[], Item | None] | None = getattr(
-            source, "fetchNow", None
-        )
         self._fetchMany: Callable[[], Collection[Any] | None] | None = getattr(
             source, "fetchMany", None
         )
 
     @property
     def hasNext(self) -> bool:
-        """
-        Whether there's something to tell of for certain: an item, or a failure.
-        """
+        """Whether there's something to tell of for certain: an item, or a failure."""
         return bool(self.items) or self.failure is not None
 
     @property
     def isExhausted(self) -> bool:
-        """
-        Whether there's nothing to tell of for certain.
-        """
+        """Whether there's nothing to tell of for certain."""
         return not (self.more or self.pending is not None or self.hasNext)
 
     def fill(self) -> bool:
@@ -90,16 +74,6 @@ class Buffer:
         if not self.items and self.more and self.pending is None:
             self._fetch()
         return bool(self.items)
-
-    def fillNow(self) -> None:
-        """
-        Do as L{fill}, but don't wait for what isn't at hand.
-        """
-        if self._fetchNow is None or self.items or not self.more or self.pending:
-            return
-        item = self._fetchNow()
-        if item is not None:
-            self._accept(item)
 
     def stop(self, keepPending: bool) -> None:
         """
@@ -125,22 +99,19 @@ class Buffer:
                 if not self.isStopped:
                     self.items.extend(items)
                 return
-        if self._fetchNow is not None:
-            item = self._fetchNow()
-            if item is not None:
-                self._accept(item)
-                return
         try:
-            d = self.pending = self._source.fetch()
+            item = self._source.fetch()
         except Exception:  # noqa: BLE001 - the source may be of anybody's making
             self._failed(Failure())
+            return
+        if isinstance(item, tuple):
+            self._accept(item)
         else:
-            d.addCallbacks(self._fetched, self._failed)
+            self.pending = item
+            item.addCallbacks(self._fetched, self._failed)
 
     def _accept(self, item: Item) -> None:
-        """
-        Take in what the source has told. After L{stop}, only if it's waited for.
-        """
+        """Take in what the source has told. After L{stop}, only if it's waited for."""
         value, isValid, more = item
         self.more = bool(isValid and more) and not self.isStopped
         if not isValid or (self.isStopped and self.onAnswer is None):
@@ -163,9 +134,7 @@ class Buffer:
         self._answer()
 
     def _failed(self, failure: Failure) -> None:
-        """
-        Take in that the source, or an item that was a Deferred, has failed.
-        """
+        """Take in that the source, or an item that was a Deferred, has failed."""
         self.pending = None
         self.more = False
         if self.isStopped and self.onAnswer is None:

@@ -1,6 +1,4 @@
-"""
-An iterator of Deferreds, one for each item of a source.
-"""
+"""An iterator of Deferreds, one for each item of a source."""
 
 from __future__ import annotations
 
@@ -12,7 +10,8 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
-from .._child.calls import CONTAINERS, isIterator
+from .._child.calls import isIterator
+from .._child.describe import CONTAINERS
 from .._support.oneshot import OneShot
 from .._support.reactor import globalReactor
 from ..errors import NotReadyError
@@ -135,9 +134,7 @@ class Deferator:
 
     @property
     def reactor(self) -> IReactorTime | None:
-        """
-        Gives the time, and its turns. The global reactor, unless set.
-        """
+        """Gives the time, and its turns. The global reactor, unless set."""
         return self._reactor
 
     @reactor.setter
@@ -212,8 +209,8 @@ class Deferator:
         """
         if self._isOver:
             return False
-        if self._pending.deferred is None:
-            self._buffer.fillNow()
+        if self._pending.deferred is None and self._buffer.looksAhead:
+            self._buffer.fill()
         if not self._buffer.isExhausted:
             return True
         if self._pending.deferred is None:
@@ -222,9 +219,7 @@ class Deferator:
 
     @property
     def lastFetch(self) -> tuple[Any, bool]:
-        """
-        The item that has been fetched ahead, and whether there is one.
-        """
+        """The item that has been fetched ahead, and whether there is one."""
         items = self._buffer.items
         return (items[0], True) if items else (None, False)
 
@@ -279,9 +274,7 @@ class Deferator:
         self._fireOwn(False)
 
     def close(self) -> None:
-        """
-        Do as L{stop}, for C{contextlib.closing}.
-        """
+        """Do as L{stop}, for C{contextlib.closing}."""
         self.stop()
 
     def _notReady(self) -> NotReadyError:
@@ -307,9 +300,7 @@ class Deferator:
             run = min(2 * run, _LONGEST_RUN)
 
     def _advance(self, d: ItemDeferred) -> None:
-        """
-        Take a Deferred as far as it gets.
-        """
+        """Take a Deferred as far as it gets."""
         buffer = self._buffer
         items = buffer.items
         if d.item is NO_ITEM and (items or buffer.fill()):
@@ -331,9 +322,7 @@ class Deferator:
             self._tellEnd(d)
 
     def _answered(self) -> None:
-        """
-        Go on with what was pending.
-        """
+        """Go on with what was pending."""
         self._buffer.onAnswer = None
         peek, self._peek = self._peek, None
         if peek is not None:
@@ -344,9 +333,7 @@ class Deferator:
             self._advance(d)
 
     def _tellEnd(self, d: ItemDeferred) -> None:
-        """
-        Tell who waits how the source has failed, or that it has ended.
-        """
+        """Tell who waits how the source has failed, or that it has ended."""
         buffer = self._buffer
         failure, buffer.failure = buffer.failure, None
         if failure is not None:
@@ -360,9 +347,7 @@ class Deferator:
         self._conclude(failure is None)
 
     def _cancelled(self, d: Deferred[Any]) -> None:
-        """
-        Keep the item of a Deferred that is being cancelled for the next one.
-        """
+        """Keep the item of a Deferred that is being cancelled for the next one."""
         if d is not self._pending.deferred:  # It's being stopped.
             return
         self._pending.withdraw()
@@ -373,9 +358,7 @@ class Deferator:
             self._buffer.onAnswer = None
 
     def _conclude(self, exhausted: bool) -> None:
-        """
-        Note that who iterates has been told of the end.
-        """
+        """Note that who iterates has been told of the end."""
         if not self._isOver:
             self._isOver = True
             self._fireOwn(exhausted)
@@ -386,9 +369,7 @@ class Deferator:
 
 
 def _describe(objOrRep: object) -> str:
-    """
-    Name what is iterated over, without running code of users.
-    """
+    """Name what is iterated over, without running code of users."""
     if isinstance(objOrRep, str):
         return objOrRep
     if isinstance(objOrRep, GeneratorType):

@@ -1,6 +1,4 @@
-"""
-Waiting for time to pass, or for something to become true that tells nobody.
-"""
+"""Waiting for time to pass, or for something to become true that tells nobody."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ def deferToDelay(
     delay: float | None, *, reactor: IReactorTime | None = None
 ) -> Deferred[None]:
     """
-    Wait for some time.
-
-    @param delay: How many seconds, C{None} for the shortest usual delay.
+    Wait for so many seconds, C{None} for the usual 0.001.
 
     @param reactor: What keeps the time. By default, the global reactor.
 
@@ -46,13 +42,6 @@ class Delay:
 
     Looking again and again costs time, and notices events late. It's for events that
     give no other notice.
-
-    @ivar interval: Seconds of the usual delay, and of the first between two looks.
-
-    @ivar backoff: How many times as long as the last each delay between two looks is.
-
-    @ivar timeout: Seconds after which an event isn't waited for any longer, C{None}
-        for never.
     """
 
     def __init__(
@@ -96,9 +85,7 @@ class Delay:
 
     def __call__(self, delay: float | None = None) -> Deferred[None]:
         """
-        Wait for some time.
-
-        @param delay: Seconds, C{None} for the usual interval.
+        Wait for so many seconds, C{None} for the usual interval.
 
         @return: A Deferred that fires with C{None} after that time, or upon
             L{shutdown}. It can be cancelled.
@@ -113,14 +100,9 @@ class Delay:
         self, eventChecker: Callable[..., Any], *args: Any, **kw: Any
     ) -> Deferred[bool | None]:
         """
-        Wait until a callable says that something has happened. It's called at once,
-        and then again and again. It may return a Deferred, which is waited for.
-
-        @param eventChecker: The callable. What it returns is true when it has happened.
-
-        @param args: Arguments for it.
-
-        @param kw: Keywords for it.
+        Wait until what a callable returns is true, which says that something has
+        happened. It's called at once, and then again and again. It may return a
+        Deferred, which is waited for.
 
         @return: A Deferred that fires with C{True} when it has happened; with
             C{False} when the time is up, or upon L{shutdown}; with C{None} when the
@@ -163,9 +145,7 @@ class Delay:
             interval *= self.backoff
 
     def _track(self, awaited: Deferred[Any], atShutdown: bool | None) -> Deferred[Any]:
-        """
-        Make a Deferred that fires as another one does, or upon shutdown.
-        """
+        """Make a Deferred that fires as another one does, or upon shutdown."""
         d: Deferred[Any] = Deferred(lambda _: awaited.cancel())
 
         def fired(result: Any) -> None:

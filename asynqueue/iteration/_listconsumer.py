@@ -1,6 +1,4 @@
-"""
-A consumer that makes a list.
-"""
+"""A consumer that makes a list."""
 
 from __future__ import annotations
 
@@ -72,21 +70,11 @@ class ListConsumer:
         return self._complete.wait().addCallback(lambda _: list(self._results))
 
     def processItem(self, item: Any) -> Any:
-        """
-        Make what is to be in the list of an item.
-
-        @param item: The item.
-
-        @return: What is to be in the list, or a Deferred that fires with it.
-        """
+        """Make what is to be in the list, or a Deferred that fires with it."""
         return item
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """
-        Register a producer.
-
-        @raise RuntimeError: If there's one already.
-        """
+        """Register a producer. If there's one already, that's a RuntimeError."""
         if self.producer is not None:
             raise RuntimeError(
                 f"{producer!r} can't be registered: {self.producer!r} is already"
@@ -139,17 +127,13 @@ class ListConsumer:
             self._tell()
 
     def _tell(self) -> None:
-        """
-        Tell who waits for the list, if it's there, or never will be.
-        """
+        """Tell who waits for the list, if it's there, or never will be."""
         if self._isComplete or self._failure is not None:
             complete, self._complete = self._complete, OneShot()
             complete.fire(self._failure)
 
     def _pace(self) -> None:
-        """
-        Have the producer write no faster than the items are made.
-        """
+        """Have the producer write no faster than the items are made."""
         isBusy = self._making >= self._concurrent
         if self.producer is None:
             return

@@ -1,12 +1,9 @@
-"""
-The Deferreds that a Deferator hands out, one at a time.
-"""
+"""The Deferreds that a Deferator hands out, one at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
-from time import perf_counter
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -80,9 +77,7 @@ class ItemDeferred(Deferred[Any]):
                 pending.fireNested()
 
     def failQuietly(self) -> None:
-        """
-        Fail with C{CancelledError}, which isn't logged if nobody handles it.
-        """
+        """Fail with C{CancelledError}, which isn't logged if nobody handles it."""
         self.errback(CancelledError("The iteration has been stopped"))
         # Twisted has no public way to say so that leaves the failure to later errbacks.
         if self._debugInfo is not None:
@@ -90,9 +85,7 @@ class ItemDeferred(Deferred[Any]):
 
 
 class Stage(Enum):
-    """
-    How far a L{PendingItem} has come.
-    """
+    """How far a L{PendingItem} has come."""
 
     #: Nobody waits for an item.
     IDLE = auto()
@@ -129,22 +122,18 @@ class PendingItem:
         # Set in YIELDING only.
         self._turn: IDelayedCall | None = None
         self._reactor: IReactorTime | None = None
-        self._slice = TimeSlice(perf_counter, 1)
+        self._slice = TimeSlice()
         # Whether the reactor is to have its turn before another item.
         self._isOver = False
         self._slicesLeft = _SLICES_BEFORE_RUNNING
 
     def useReactor(self, reactor: IReactorTime) -> None:
-        """
-        Use the time, and the turns, of another reactor than the global one.
-        """
+        """Use the time, and the turns, of another reactor than the global one."""
         self._reactor = reactor
-        self._slice = TimeSlice(reactor.seconds, 1)
+        self._slice = TimeSlice(reactor.seconds)
 
     def wait(self, d: ItemDeferred) -> None:
-        """
-        Have a Deferred wait for the source.
-        """
+        """Have a Deferred wait for the source."""
         self.deferred = d
         self.stage = Stage.WAITING
 
@@ -162,9 +151,7 @@ class PendingItem:
         return d
 
     def deliver(self, d: ItemDeferred) -> None:
-        """
-        Fire a Deferred that has its item, as soon as that may be.
-        """
+        """Fire a Deferred that has its item, as soon as that may be."""
         mayGoOn = self.mayGoOn()
         if mayGoOn and d is not self.deferred and self.depth < _MAX_NESTING:
             d.callback(d.item)  # It's new, so this runs no callbacks.
@@ -178,10 +165,8 @@ class PendingItem:
             self._turn = orGlobalReactor(self._reactor).callLater(0, self._hadTurn)
 
     def mayGoOn(self) -> bool:
-        """
-        Tell whether the reactor needn't have its turn before another item.
-        """
-        if not self._isOver and self._slice.isOver():
+        """Tell whether the reactor needn't have its turn before another item."""
+        if not self._isOver and self._slice.hasExpired():
             reactor = orGlobalReactor(self._reactor)
             if getattr(reactor, "running", True) or not self._slicesLeft:
                 self._isOver = True

@@ -1,6 +1,4 @@
-"""
-Fetching one item ahead, so that it's known whether there's another.
-"""
+"""Fetching one item ahead, so that it's known whether there's another."""
 
 from __future__ import annotations
 
@@ -77,9 +75,7 @@ class Prefetcherator:
         return self._deferator.peek()
 
     def isBusy(self) -> bool:
-        """
-        Tell whether there's an iteration that isn't over.
-        """
+        """Tell whether there's an iteration that isn't over."""
         return self._deferator.moreLeft
 
     def getNext(self) -> Deferred[Item]:
@@ -102,22 +98,12 @@ class Prefetcherator:
             lambda value: (value, True, deferator.moreLeft), self._ended
         )
 
-    def fetch(self) -> Deferred[Item]:
-        """
-        Do as L{getNext}, for a L{Deferator<asynqueue.iteration.Deferator>}.
-        """
-        return self.getNext()
-
-    def fetchNow(self) -> Item | None:
-        """
-        Tell a L{Deferator<asynqueue.iteration.Deferator>} of the end, if that's known.
-        """
-        return None if self.isBusy() else END
+    def fetch(self) -> Item | Deferred[Item]:
+        """Do as L{getNext}, for a L{Deferator<asynqueue.iteration.Deferator>}."""
+        return self.getNext() if self.isBusy() else END
 
     def stop(self) -> None:
-        """
-        End the iteration early. A generator is closed.
-        """
+        """End the iteration early. A generator is closed."""
         self._deferator.stop()
 
     def _ended(self, failure: Failure) -> Item:

@@ -1,6 +1,4 @@
-"""
-The items of an iteration written to a consumer.
-"""
+"""The items of an iteration written to a consumer."""
 
 from __future__ import annotations
 
@@ -19,6 +17,7 @@ from .._support.log import log
 from .._support.oneshot import OneShot
 from ..errors import ImplementationError
 from ._deferator import Deferator
+from ._pending import NO_ITEM
 from ._sources import END, FunctionSource, Item, IteratorSource
 
 __all__ = ["IterationProducer", "iteratorToProducer"]
@@ -35,7 +34,7 @@ class IterationProducer:
     producer is told to stop. A consumer whose C{registerProducer} raises
     C{RuntimeError}, because it knows of a producer already, is written to all the same.
 
-    @ivar dr: The iteration.
+    @ivar dr: The L{Deferator<asynqueue.iteration.Deferator>}.
 
     @ivar consumer: The consumer, C{None} if there isn't one yet.
     """
@@ -82,8 +81,6 @@ class IterationProducer:
         place. With the same nothing happens, so a consumer's C{registerProducer} may
         call this.
 
-        @param consumer: The consumer.
-
         @raise ImplementationError: If it doesn't provide C{IConsumer}.
         """
         checkConsumer(consumer)
@@ -128,18 +125,11 @@ class IterationProducer:
         return d
 
     def deferUntilDone(self) -> Deferred[Any]:
-        """
-        Wait for the end.
-
-        @return: A Deferred that fires as that of L{run}. Cancelling it does nothing
-            else.
-        """
+        """Wait for the end, as L{run} does. Cancelling this Deferred stops nothing."""
         return self._done.wait()
 
     def pauseProducing(self) -> None:
-        """
-        Write nothing, and ask the source for nothing.
-        """
+        """Write nothing, and ask the source for nothing."""
         if self._resumed is None:
             self._resumed = OneShot()
             self._isHeld = True
@@ -157,9 +147,7 @@ class IterationProducer:
         self._finish(None)
 
     async def _writeAll(self) -> None:
-        """
-        The Deferator gives the reactor its turns, so this needn't.
-        """
+        """The Deferator gives the reactor its turns, so this needn't."""
         await self._untilResumed()
         # By runs it's 0.1 µs an item less than by a plain async for, which has 0.3.
         async for items in self.dr.runs():
@@ -264,13 +252,14 @@ class _WrappedSource(FunctionSource):
         self, iterator: Iterator[Any], wrapper: Callable[[Callable[[], Any]], Any]
     ) -> None:
         super().__init__(iterator, wrapper, self._getNext)
-        self._source = IteratorSource(iterator)
-        # Fetched already, to know that there is one.
-        self._ahead: Item | None = None
+        self._iterator = iterator
+        # Fetched already, to know that there is one; or why there's none.
+        self._ahead: Any = NO_ITEM
+        self._error: BaseException | None = None
         self._thread = get_ident()
 
     def stop(self) -> None:
-        self._source.stop()
+        IteratorSource(self._iterator).stop()
 
     def _getNext(self) -> Any:
         if get_ident() == self._thread:
@@ -278,12 +267,15 @@ class _WrappedSource(FunctionSource):
         return self._next()
 
     def _next(self) -> Item:
-        item = self._ahead or self._source.fetchNow()
-        if item is None:
-            assert self._source.failure is not None
-            self._source.failure.raiseException()
-        assert item is not None
-        value, isValid, _ = item
-        # A failure is told when it's asked for.
-        self._ahead = self._source.fetchNow() if isValid else END
-        return value, isValid, self._ahead is not END
+        if self._error is not None:
+            raise self._error
+        value, self._ahead = self._ahead, NO_ITEM
+        if value is NO_ITEM:
+            value = next(self._iterator, NO_ITEM)
+        if value is NO_ITEM:
+            return END
+        try:
+            self._ahead = next(self._iterator, NO_ITEM)
+        except BaseException as error:  # noqa: BLE001 - told when it's asked for
+            self._error = error
+        return value, True, self._ahead is not NO_ITEM or self._error is not None

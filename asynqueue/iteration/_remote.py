@@ -1,6 +1,4 @@
-"""
-Iterations that go on somewhere else.
-"""
+"""Iterations that go on somewhere else."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ class RemoteIteration:
             self.task.callback((Status.ITERATOR, producer))
 
     def end(self) -> None:
-        """
-        Note that the iteration has come to its end.
-        """
+        """Note that the iteration has come to its end."""
         if not self._begun:
             self._begun = True
             self.task.callback((Status.ITERATOR, []))
@@ -69,18 +65,14 @@ class RemoteIteration:
             self.task.errback(failure)
 
     def release(self) -> ITask | None:
-        """
-        Let go of the task, and give it back, if it has no result yet.
-        """
+        """Let go of the task, and give it back, if it has no result yet."""
         if self._begun:
             return None
         self._begun = True
         return self.task
 
     def _begin(self) -> None:
-        """
-        Give the task its result, if it hasn't got it.
-        """
+        """Give the task its result, if it hasn't got it."""
         if not self._begun:
             self._begun = True
             self.task.callback((Status.ITERATOR, Deferator(self._source)))

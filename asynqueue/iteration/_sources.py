@@ -1,6 +1,4 @@
-"""
-Where the items of an iteration come from.
-"""
+"""Where the items of an iteration come from."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
 from .._child.calls import isIteration
@@ -44,9 +42,6 @@ class ItemSource(Protocol):
 
     It may have more than it must have:
 
-      - C{fetchNow() -> Item | None} tells without a Deferred of an item that's at hand,
-        or of the end. It gives C{None} if C{fetch} must be called, which it leaves
-        telling of failures to.
       - C{fetchMany() -> Collection | None} gives several items that are at hand, none
         of them a Deferred, or C{None} if they are to be fetched one by one. They are
         regarded as taken when the source is asked for the next.
@@ -54,16 +49,13 @@ class ItemSource(Protocol):
         it gives one. So nothing need be fetched ahead to find out.
     """
 
-    def fetch(self) -> Deferred[Item]:
+    def fetch(self) -> Item | Deferred[Item]:
         """
-        Get the next item, as soon as there is one.
+        Get the next item, or L{END}: as it is if it's at hand, which saves a Deferred.
 
-        It isn't called again before the last Deferred has fired, nor after the end,
-        nor after L{stop}.
-
-        @return: A Deferred that fires with value, validity, and whether there may be
-            more; with L{END} when there are no more items. It fails with what the
-            source has raised, which is the end of it, too.
+        It isn't called again before a Deferred of it has fired, nor after the end, nor
+        after L{stop}. If the Deferred fails, or this raises something, that's the
+        failure of the iteration, and its end.
         """
 
     def stop(self) -> object:
@@ -77,38 +69,23 @@ class ItemSource(Protocol):
 
 
 class IteratorSource:
-    """
-    A source of what an iterator in the reactor's thread yields.
-
-    @ivar failure: What the iterator has raised, until C{fetch} has told.
-    """
+    """A source of what an iterator in the reactor's thread yields."""
 
     def __init__(self, iterator: Iterator[Any]) -> None:
         self._iterator = iterator
-        self.failure: Failure | None = None
         # Whether it's to be closed when it has yielded.
         self._toClose = False
 
-    def fetchNow(self) -> Item | None:
-        if self.failure is not None:
-            return None
+    def fetch(self) -> Item | Deferred[Item]:
         try:
             value = next(self._iterator)
         except StopIteration:
             return END
         except BaseException:  # noqa: BLE001 - the iterator is the user's
-            self.failure = Failure()
-            return None
+            return fail()
         if self._toClose:
             self.stop()
         return value, True, True
-
-    def fetch(self) -> Deferred[Item]:
-        item = self.fetchNow()
-        if item is not None:
-            return succeed(item)
-        failure, self.failure = self.failure, None
-        return fail(failure)
 
     def stop(self) -> None:
         """
@@ -146,9 +123,7 @@ class FunctionSource:
         return maybeDeferred(self._call).addCallback(self._check)
 
     def stop(self) -> None:
-        """
-        Do nothing: there's nothing that could be released.
-        """
+        """Do nothing: there's nothing that could be released."""
 
     def _check(self, answer: Any) -> Item:
         if isinstance(answer, tuple) and len(answer) == 3:
@@ -174,9 +149,7 @@ class CallableSource:
         )
 
     def stop(self) -> None:
-        """
-        Do nothing: there's nothing that could be released.
-        """
+        """Do nothing: there's nothing that could be released."""
 
     def _ended(self, failure: Failure) -> Item:
         failure.trap(StopIteration, IndexError)
@@ -187,13 +160,7 @@ class BufferedSource:
     """
     A source of items that are pushed to it, from another process or thread, say.
 
-    It's used in the reactor's thread only.
-
-    @ivar stopped: Whether the items are of no more use. What is pushed is dropped.
-
-    @ivar ended: Whether it has been told of the end.
-
-    @ivar every: See L{__init__}. It may be changed at any time.
+    It's used in the reactor's thread only. C{every} may be changed at any time.
     """
 
     def __init__(
@@ -204,7 +171,7 @@ class BufferedSource:
         every: int = 1,
     ) -> None:
         """
-        Make a source without items.
+        Have no items yet.
 
         @param onTaken: Called with the number of items that have been taken since the
             last call, so that the other end can be given credit for as many: when
@@ -213,10 +180,10 @@ class BufferedSource:
 
         @param onStop: Called once, when no more items are wanted, unless the source
             has ended by then.
-
-        @param every: See C{onTaken}.
         """
+        # Whether nobody wants the items: what is pushed is dropped.
         self.stopped = False
+        # Whether it has been stopped, or told of the end.
         self.ended = False
         self.every = every
         self._items: deque[Any] = deque()
@@ -235,17 +202,11 @@ class BufferedSource:
 
     @property
     def atHand(self) -> int:
-        """
-        The number of items that have been pushed and not taken.
-        """
+        """The number of items that have been pushed and not taken."""
         return len(self._items)
 
     def push(self, items: Iterable[Any]) -> None:
-        """
-        Add items. They are dropped if the source has been stopped.
-
-        @raise RuntimeError: If the source has been told of the end.
-        """
+        """Add items. After the end that's a RuntimeError."""
         if self.stopped:
             return
         if self.ended:
@@ -260,29 +221,12 @@ class BufferedSource:
         self._answer()
 
     def end(self) -> None:
-        """
-        Tell that there are no items but those that were pushed. Ignored after the end,
-        and after L{stop}.
-        """
+        """Tell that there are no more items. Ignored after the end, and L{stop}."""
         self._end(None)
 
     def fail(self, failure: Failure | BaseException) -> None:
-        """
-        Tell that after the items that were pushed, the iteration has failed. Ignored
-        after the end, and after L{stop}.
-        """
+        """Tell that it has failed. Ignored after the end, and L{stop}."""
         self._end(failure if isinstance(failure, Failure) else Failure(failure))
-
-    def fetchNow(self) -> Item | None:
-        if self._handed:
-            self._countTaken(0)
-        items = self._items
-        if items:
-            item = items.popleft(), True, True
-            if self._onTaken is not None:
-                self._countTaken(1)
-            return item
-        return END if self.ended and self._failure is None else None
 
     def fetchMany(self) -> Collection[Any] | None:
         if self._handed:
@@ -299,13 +243,20 @@ class BufferedSource:
             self._handed = len(items)
         return items
 
-    def fetch(self) -> Deferred[Item]:
-        item = self.fetchNow()
-        if item is not None:
-            return succeed(item)
+    def fetch(self) -> Item | Deferred[Item]:
+        if self._handed:
+            self._countTaken(0)
+        items = self._items
+        if items:
+            item = items.popleft(), True, True
+            if self._onTaken is not None:
+                self._countTaken(1)
+            return item
         failure, self._failure = self._failure, None
         if failure is not None:
             return fail(failure)
+        if self.ended:
+            return END
         self._waiting = Deferred()
         return self._waiting
 
@@ -323,9 +274,7 @@ class BufferedSource:
         self._answer()
 
     def _countTaken(self, count: int) -> None:
-        """
-        Count items as taken: those that were handed over together, and others.
-        """
+        """Count items as taken: those that were handed over together, and others."""
         self._taken += self._handed + count
         self._handed = 0
         if self._onTaken is not None and (not self._items or self._taken >= self.every):
@@ -341,13 +290,12 @@ class BufferedSource:
         self._answer()
 
     def _answer(self) -> None:
-        """
-        Answer who waits for an item, if there's one or the end.
-        """
+        """Answer who waits for an item, if there's one or the end."""
         if self._waiting is None or not (self._items or self.ended):
             return
         waiting, self._waiting = self._waiting, None
-        self.fetch().chainDeferred(waiting)
+        d: Deferred[Any] = maybeDeferred(self.fetch)
+        d.chainDeferred(waiting)
 
 
 def sourceOf(

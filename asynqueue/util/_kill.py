@@ -1,6 +1,4 @@
-"""
-Ending processes, politely first.
-"""
+"""Ending processes, politely first."""
 
 from __future__ import annotations
 
@@ -127,9 +125,7 @@ class _Process:
             self._ended.errback(error)
 
     def watch(self) -> Deferred[None]:
-        """
-        Wait for the end.
-        """
+        """Wait for the end."""
         if self._descriptor is None:
             self._lookAfter(_FIRST_LOOK)
         else:
@@ -137,9 +133,7 @@ class _Process:
         return self._ended
 
     def close(self) -> None:
-        """
-        Leave nothing behind.
-        """
+        """Leave nothing behind."""
         if self._look is not None and self._look.active():
             self._look.cancel()
         if self._descriptor is not None:
@@ -174,9 +168,7 @@ class _Process:
 
 
 def _hasEnded(pid: int) -> bool:
-    """
-    Tell whether a process has ended. It's reaped then if that's for us to do.
-    """
+    """Tell whether a process has ended. It's reaped then if that's for us to do."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,6 +1,4 @@
-"""
-A protocol for processes that say when they're ready.
-"""
+"""A protocol for processes that say when they're ready."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Taking turns: a lock, and calls that wait for a Deferred.
-"""
+"""Taking turns: a lock, and calls that wait for a Deferred."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ __all__ = ["DeferredLock", "callAfterDeferred"]
 
 
 class _LockStage(Enum):
-    """
-    How far a L{DeferredLock} has come.
-    """
+    """How far a L{DeferredLock} has come."""
 
     #: It goes from one to the next in line.
     IN_USE = auto()
@@ -94,8 +90,6 @@ class DeferredLock(defer.DeferredLock):
         """
         Wait until all before in line have released the lock.
 
-        @param vip: As for L{acquire}.
-
         @return: A Deferred that fires with the lock, which is released again.
         """
         return self.acquire(vip).addCallback(self._releaseAndReturn)
@@ -123,11 +117,8 @@ class DeferredLock(defer.DeferredLock):
                 ...
 
         However the block ends, the lock is released if it was got, and isn't waited
-        for any longer if it wasn't.
-
-        @param vip: As for L{acquire}.
-
-        @return: A context manager, which gives the Deferred of L{acquire}.
+        for any longer if it wasn't. What the context manager gives is the Deferred of
+        L{acquire}.
         """
         got = []
 
@@ -147,13 +138,8 @@ class DeferredLock(defer.DeferredLock):
 
     def addStopper(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
         """
-        Add a callable to be run when the lock is stopped, after those added before.
-
-        @param f: The callable, which may return a Deferred.
-
-        @param args: Arguments for it.
-
-        @param kw: Keywords for it.
+        Add a callable to be run when the lock is stopped, after those added before. It
+        may return a Deferred.
 
         @raise TypeError: If it isn't callable.
         """
@@ -225,12 +211,6 @@ def callAfterDeferred(
     @param namespace: The object.
 
     @param dName: The name of the attribute.
-
-    @param f: What to call.
-
-    @param args: Arguments for it.
-
-    @param kw: Keywords for it.
 
     @return: A Deferred that fires with what the call returns. The call is made at once
         if there's no such attribute, or it is C{None}. If the attribute fails, the call

@@ -1,6 +1,4 @@
-"""
-Waiting for any number of Deferreds.
-"""
+"""Waiting for any number of Deferreds."""
 
 from __future__ import annotations
 
@@ -43,11 +41,9 @@ class DeferredTracker:
         reactor: IReactorTime | None = None,
     ) -> None:
         """
-        Make a tracker.
+        Track nothing yet.
 
-        @param interval: Without effect.
-
-        @param backoff: Without effect.
+        @param interval: Without effect, like C{backoff}: nothing polls any longer.
 
         @param reactor: What keeps the time. By default, the global reactor.
         """
@@ -66,9 +62,8 @@ class DeferredTracker:
 
     def put(self, d: _D) -> _D:
         """
-        Track a Deferred. Its result, or failure, passes through untouched.
-
-        @return: The same Deferred.
+        Track a Deferred, and return it. Its result, or failure, passes through
+        untouched.
 
         @raise TypeError: If it isn't a Deferred.
         """
@@ -79,9 +74,7 @@ class DeferredTracker:
         return d
 
     def addWait(self) -> None:
-        """
-        Count something that isn't a Deferred, until L{removeWait}.
-        """
+        """Count something that isn't a Deferred, until L{removeWait}."""
         self.dCount += 1
         self._added += 1
 
@@ -98,38 +91,21 @@ class DeferredTracker:
 
     def notWaiting(self) -> bool:
         """
-        Tell whether there's nothing to wait for.
-
-        @return: C{True} if nothing is tracked that hasn't fired, or if waiting has
-            been quit.
+        Tell whether nothing is tracked that hasn't fired, or waiting has been quit.
         """
         return self._quit or not self.dCount
 
     def deferToAll(self, timeout: float | None = None) -> Deferred[bool]:
         """
         Wait until nothing is tracked that hasn't fired, which includes what is tracked
-        from now on.
-
-        @param timeout: Seconds to wait, C{None} or 0 for any time.
-
-        @return: A Deferred that fires with C{True} when that is so, at once if it is;
-            with C{False} when the time is up first. Cancelling it ends the wait only.
-
-        @raise ValueError: If the timeout isn't a number of seconds.
+        from now on. See L{deferUntilFewer}.
         """
         return self._wait(lambda: not self.dCount, timeout)
 
     def deferToAny(self, timeout: float | None = None) -> Deferred[bool]:
         """
-        Wait until something that is tracked fires.
-
-        @param timeout: Seconds to wait, C{None} or 0 for any time.
-
-        @return: A Deferred that fires with C{True} when something has fired, at once
-            if there's nothing to wait for; with C{False} when the time is up first.
-            Cancelling it ends the wait only.
-
-        @raise ValueError: If the timeout isn't a number of seconds.
+        Wait until something that is tracked fires; not at all if nothing is tracked.
+        See L{deferUntilFewer}.
         """
         firings = self._firings if self.dCount else -1
         return self._wait(lambda: self._firings > firings, timeout)
@@ -150,9 +126,7 @@ class DeferredTracker:
         return self._wait(lambda: self.dCount < N, timeout)
 
     def quitWaiting(self) -> None:
-        """
-        End all waits with C{True}, and all future ones at once.
-        """
+        """End all waits with C{True}, and all future ones at once."""
         self._quit = True
         self._endAll(True)
 
@@ -184,9 +158,7 @@ class DeferredTracker:
         return result
 
     def _endSome(self) -> None:
-        """
-        End the waits for what has come about.
-        """
+        """End the waits for what has come about."""
         self._turn = None
         for d, hasCome in list(self._waits.items()):
             self._end(d, True, hasCome)
