@@ -14,7 +14,7 @@ from zope.interface import implementer
 from asynqueue._asyncworker import AsyncWorker
 from asynqueue.errors import ImplementationError
 from asynqueue.interfaces import IWorker
-from asynqueue.tasks._assignment import Assignment, AssignmentFactory
+from asynqueue.tasks import Assignment, AssignmentFactory
 from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker
 

@@ -645,7 +645,7 @@ class ReliefTests(WorkerCase):
         self.call()
         self.answer(0)
         calls = [c.func for c in self.reactor.getDelayedCalls()]
-        self.assertNotIn(self.q.th.assignmentFactory._rebalance, calls)
+        self.assertNotIn(self.q.th.assignmentFactory._rebalancing._look, calls)
 
     def test_shutdown(self) -> None:
         """

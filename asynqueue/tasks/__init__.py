@@ -2,7 +2,8 @@
 Tasks, and the handler that has workers run them.
 """
 
-from ._assignment import Assignment, AssignmentFactory
+from ._assignment import Assignment
+from ._assignmentfactory import AssignmentFactory
 from ._factory import TaskFactory
 from ._handler import TaskHandler
 from ._task import Task

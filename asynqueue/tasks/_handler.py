@@ -26,7 +26,7 @@ from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import ImplementationError, QueueRunError, WorkerLost
 from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker
-from ._assignment import AssignmentFactory
+from ._assignmentfactory import AssignmentFactory
 from ._task import Task
 from ._updates import Updates
 

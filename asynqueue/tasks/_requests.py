@@ -1,0 +1,135 @@
+"""
+Workers' requests, which stand in line for tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from ..interfaces import ICancellingWorker, IPrefetchingWorker
+
+__all__ = ["RequestLines", "WorkerState"]
+
+
+class WorkerState:
+    """
+    What is known of a worker that requests tasks.
+    """
+
+    __slots__ = (
+        "canceller",
+        "isOpen",
+        "isQueued",
+        "missing",
+        "prefetches",
+        "requests",
+        "running",
+        "series",
+        "worker",
+    )
+
+    def __init__(self, worker: Any) -> None:
+        self.worker = worker
+        self.canceller = worker if ICancellingWorker.providedBy(worker) else None
+        self.prefetches = IPrefetchingWorker.providedBy(worker)
+        # Whether it's to get tasks at all.
+        self.isOpen = False
+        # How many tasks it isn't ready after.
+        self.running = 0
+        # Whether it waits to be looked at.
+        self.isQueued = False
+        # The series it requests tasks of, in the order of asking.
+        self.series: dict[Hashable, None] = {}
+        # Those of which no request stands in line.
+        self.missing: dict[Hashable, None] = {}
+        # Its requests that have not fired, whether they stand in line or not.
+        self.requests: dict[Hashable, Deferred[Any]] = {}
+
+    @property
+    def isFree(self) -> bool:
+        """
+        Whether the worker can be given another task.
+        """
+        return self.isOpen and (
+            not self.running or self.running < getattr(self.worker, "capacity", 1)
+        )
+
+
+class RequestLines:
+    """
+    A line of requests for each series.
+
+    @ivar lines: For each series that a worker requests tasks of, the requests that
+        stand in line, oldest first: Deferreds, each with what is known of its worker.
+    """
+
+    # A request that stands in line is in lines[series], in the requests of its
+    # worker's state, and in worker.assignments[series], which is for others to see:
+    # whatever they do to that, the first two are what counts.
+    # A worker's series that are missing have no request in line. All its series are
+    # missing while it isn't free.
+
+    def __init__(self, fired: Callable[[Any, WorkerState, Hashable], object]) -> None:
+        """
+        @param fired: The first callback, and errback, of each request. Its further
+            arguments are what is known of the worker, and the series.
+        """
+        self.lines: dict[Hashable, dict[Deferred[Any], WorkerState]] = {}
+        self._fired = fired
+
+    def enter(self, state: WorkerState, series: Hashable) -> None:
+        """
+        Have a worker's request for a series stand in line, at the end.
+        """
+        del state.missing[series]
+        request = state.requests.get(series)
+        if request is None:
+            request = state.requests[series] = Deferred()
+            request.addBoth(self._fired, state, series)
+        self.lines[series][request] = state
+        state.worker.assignments.setdefault(series, []).append(request)
+
+    def leave(self, state: WorkerState, series: Hashable) -> Deferred[Any]:
+        """
+        Take a worker's request for a series out of the line, if it stands there.
+        """
+        request = state.requests[series]
+        if self.lines[series].pop(request, None) is not None:
+            state.missing[series] = None
+        shown = state.worker.assignments.get(series)
+        if shown and request in shown:
+            shown.remove(request)
+        return request
+
+    def leaveAll(self, state: WorkerState) -> None:
+        """
+        Take all requests of a worker that has become full out of their lines. They
+        aren't lost: they stand in line again when it's ready.
+        """
+        for series in state.requests:
+            self.leave(state, series)
+
+    def moveBehind(self, state: WorkerState) -> None:
+        """
+        Put the requests that a worker has in line behind those of others.
+        """
+        for series, request in state.requests.items():
+            line = self.lines[series]
+            if len(line) > 1 and request in line:
+                line[request] = line.pop(request)
+
+    def oldest(self, series: Hashable) -> WorkerState | None:
+        """
+        Find the worker whose request of a series has stood in line the longest.
+        """
+        line = self.lines.get(series)
+        return next(iter(line.values())) if line else None
+
+    def isAnyoneIdle(self) -> bool:
+        """
+        Whether any request stands in line.
+        """
+        return any(self.lines.values())
