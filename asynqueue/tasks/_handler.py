@@ -10,10 +10,7 @@ from itertools import count
 from typing import Any
 
 from twisted.internet.defer import (
-    CancelledError,
     Deferred,
-    TimeoutError as WaitedTooLong,
-    maybeDeferred,
     succeed,
 )
 from twisted.internet.interfaces import IReactorTime
@@ -22,46 +19,15 @@ from twisted.python.failure import Failure
 from .._child.status import Status
 from .._support.checks import checkHashable, checkSeconds
 from .._support.log import log
-from .._support.oneshot import OneShot
-from .._support.reactor import orGlobalReactor
 from ..errors import ImplementationError, QueueRunError, WorkerLost
 from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker
 from ._assignmentfactory import AssignmentFactory
+from ._preparing import Preparing, qualifications
 from ._task import Task
+from ._termination import Termination, crashWorker
 from ._updates import Updates
 
 __all__ = ["TaskHandler"]
-
-
-class _Termination:
-    """
-    A worker on its way out.
-
-    @ivar stopping: Fires when it has stopped. Failing it has the worker crashed.
-
-    @ivar gone: Fires with the tasks that the worker leaves unfinished, when it has
-        gone.
-    """
-
-    def __init__(self, worker: Any, reassign: bool) -> None:
-        self.worker = worker
-        self.reassign = reassign
-        self.stopping: Deferred[object] = Deferred()
-        self.gone: OneShot[list[Task]] = OneShot()
-
-
-class _Setup:
-    """
-    A worker on which updates are being run before it gets tasks.
-    """
-
-    def __init__(self) -> None:
-        # How many sets of updates are being run.
-        self.rounds = 0
-        # The series that it'll request tasks of.
-        self.series: list[Hashable] = []
-        # Text about an update that has failed.
-        self.failure: str | None = None
 
 
 class TaskHandler:
@@ -107,10 +73,10 @@ class TaskHandler:
         self._updates = Updates(
             lambda worker, task: self.assignmentFactory.runDirectly(worker, task)
         )
-        # Workers that aren't ready yet, each with the updates meant for it alone.
-        self._connecting: dict[int, list[Task]] = {}
-        self._setups: dict[int, _Setup] = {}
-        self._terminations: dict[int, _Termination] = {}
+        self._preparing = Preparing(
+            self._updates, self._employs, self._request, self._refused
+        )
+        self._terminations: dict[int, Termination] = {}
         self._exiting: set[Deferred[None]] = set()
         # Series that were warned of since nobody serves them.
         self._unserved: set[Hashable] = set()
@@ -173,12 +139,11 @@ class TaskHandler:
             employee.backlogPerWorker = self._backlogPerWorker
             employee.batch = self.assignmentFactory.batch
         if not IReplaceableWorker.providedBy(worker):
-            return self._prepare(
-                employee, _qualifications(employee), self._updates.stored
+            return self._preparing.prepare(
+                employee, qualifications(employee), self._updates.stored
             )
         employee.setRecycler(partial(self._recycle, ID))
-        self._connecting[ID] = []
-        return Deferred.fromCoroutine(self._connect(employee))
+        return Deferred.fromCoroutine(self._preparing.connect(employee))
 
     def terminate(
         self,
@@ -213,15 +178,15 @@ class TaskHandler:
             if worker is None:
                 return succeed([])
             self._unassign(worker)
-            termination = _Termination(worker, reassign)
-            self._terminations[workerID] = termination
+            termination = self._terminations[workerID] = Termination(
+                worker, partial(self._handOver, workerID, reassign), self._reactor
+            )
             if not crash:
-                maybeDeferred(worker.stop).chainDeferred(termination.stopping)
-            Deferred.fromCoroutine(self._letGo(workerID, termination))
+                termination.stop()
         if crash:
-            termination.stopping.cancel()
+            termination.crash()
         elif timeout is not None:
-            self._hurry(termination, timeout)
+            termination.hurry(timeout)
         return termination.gone.wait()
 
     def roster(self, series: Hashable = None) -> list[Any]:
@@ -235,7 +200,7 @@ class TaskHandler:
         return [
             worker
             for worker in self.workers.values()
-            if series is None or series in _qualifications(worker)
+            if series is None or series in qualifications(worker)
         ]
 
     def update(
@@ -257,11 +222,14 @@ class TaskHandler:
             about the failure.
         """
         if ephemeral:
-            for tasks in self._connecting.values():
-                tasks.append(task)
+            self._preparing.addUpdate(task)
         else:
             self._updates.stored.append(task)
-        workers = [w for w in self.roster(task.series) if w.ID not in self._connecting]
+        workers = [
+            worker
+            for worker in self.roster(task.series)
+            if not self._preparing.isConnecting(worker)
+        ]
         return Deferred.fromCoroutine(self._update(workers, task, sequential))
 
     def shutdown(self, timeout: float | None = None) -> Deferred[list[Task]]:
@@ -330,11 +298,12 @@ class TaskHandler:
         @raise TypeError: If it isn't hashable.
         """
         checkHashable(series)
-        isNew = series not in _qualifications(worker)
+        isNew = series not in qualifications(worker)
         if isNew:
             worker.iQualified = [*worker.iQualified, series]
-        if self._employs(worker) and worker.ID not in self._connecting:
-            self._prepare(worker, [series], self._updates.stored if isNew else [])
+        if self._employs(worker) and not self._preparing.isConnecting(worker):
+            updates = self._updates.stored if isNew else []
+            self._preparing.prepare(worker, [series], updates)
 
     # Hiring.
 
@@ -378,61 +347,30 @@ class TaskHandler:
                 series=series,
             )
 
-    async def _connect(self, worker: Any) -> int:
-        """
-        Wait until a worker is ready, and prepare it.
-        """
-        ID: int = worker.ID
-        try:
-            await worker.deferUntilReady()
-        except Exception as error:
-            self._connecting.pop(ID)
-            if self.workers.pop(ID, None) is None:
-                return ID  # It was let go before.
-            self._unassign(worker)
-            log.error(
-                "{worker} can't be put to work: {text}", worker=worker, text=str(error)
-            )
-            if self.onRefused is not None:
-                self.onRefused(worker, Failure())
-            raise
-        own = self._connecting.pop(ID)
-        if not self._employs(worker):
-            return ID
-        return await self._prepare(
-            worker, _qualifications(worker), [*self._updates.stored, *own]
-        )
-
-    def _prepare(
-        self, worker: Any, series: list[Hashable], updates: list[Task]
-    ) -> Deferred[int]:
-        """
-        Run updates on a worker, and then have it request tasks of some series.
-        """
-        return Deferred.fromCoroutine(self._applyUpdates(worker, series, updates))
-
-    async def _applyUpdates(
-        self, worker: Any, series: list[Hashable], updates: list[Task]
-    ) -> int:
-        ID: int = worker.ID
-        setup = self._setups.setdefault(ID, _Setup())
-        setup.rounds += 1
-        setup.series += series
-        failure = await self._updates.apply(worker, updates, series)
-        setup.failure = failure or setup.failure
-        setup.rounds -= 1
-        if setup.rounds:
-            return ID  # It isn't ready before the last.
-        del self._setups[ID]
-        if self.workers.get(ID) is worker and IReplaceableWorker.providedBy(worker):
-            worker.updatesApplied(setup.failure)
-        if self.workers.get(ID) is worker:
-            self.assignmentFactory.batch(partial(self._request, worker, setup.series))
-        return ID
-
     def _request(self, worker: Any, series: Iterable[Hashable]) -> None:
-        for each in series:
-            self.assignmentFactory.request(worker, each)
+        """
+        Have a worker request tasks of some series, before it's given any.
+        """
+
+        def requestAll() -> None:
+            for each in series:
+                self.assignmentFactory.request(worker, each)
+
+        self.assignmentFactory.batch(requestAll)
+
+    def _refused(self, worker: Any, failure: Failure) -> None:
+        """
+        Let go of a worker that can't be put to work.
+        """
+        del self.workers[worker.ID]
+        self._unassign(worker)
+        log.error(
+            "{worker} can't be put to work: {text}",
+            worker=worker,
+            text=failure.getErrorMessage(),
+        )
+        if self.onRefused is not None:
+            self.onRefused(worker, failure)
 
     async def _update(
         self, workers: list[Any], task: Task, sequential: bool
@@ -455,56 +393,20 @@ class TaskHandler:
         worker.hired = False
         self.assignmentFactory.cancelRequests(worker)
 
-    def _hurry(self, termination: _Termination, timeout: float) -> None:
+    def _handOver(self, workerID: int, reassign: bool, tasks: list[Task]) -> list[Task]:
         """
-        Have a worker crashed after some time, unless that is to be sooner already.
-        """
-        if not termination.stopping.called:
-            # Of several time limits, the earliest counts.
-            termination.stopping.addTimeout(timeout, orGlobalReactor(self._reactor))
+        Note that a worker has gone.
 
-    async def _letGo(self, workerID: int, termination: _Termination) -> None:
+        @return: The tasks it leaves unfinished that aren't given to another.
         """
-        Wait until a worker has stopped, crash it if that takes too long, and see to
-        the tasks that it leaves unfinished.
-        """
-        worker = termination.worker
-        tasks: list[Task] = []
-        try:
-            await termination.stopping
-        except (CancelledError, WaitedTooLong):
-            tasks = await self._crashAndWait(worker)
-        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
-            log.failure("{worker} failed to stop, and is crashed", worker=worker)
-            tasks = await self._crashAndWait(worker)
         del self._terminations[workerID]
         unfinished: list[Task] = []
         for task in tasks:
-            if (termination.reassign and self.isRunning) or self._updates.isRunning(
-                task
-            ):
+            if (reassign and self.isRunning) or self._updates.isRunning(task):
                 self._reassign(task)
             else:
                 unfinished.append(task)
-        termination.gone.fire(unfinished)
-
-    async def _crashAndWait(self, worker: Any) -> list[Task]:
-        tasks = self._crashWorker(worker)
-        if IReplaceableWorker.providedBy(worker):
-            await worker.deferUntilGone()
-        return tasks
-
-    def _crashWorker(self, worker: Any) -> list[Task]:
-        """
-        Crash a worker.
-
-        @return: The tasks that it leaves unfinished.
-        """
-        try:
-            return list(worker.crash() or ())
-        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
-            log.failure("{worker} failed to crash", worker=worker)
-            return []
+        return unfinished
 
     def _resigned(self, workerID: int) -> None:
         """
@@ -517,7 +419,7 @@ class TaskHandler:
         if worker is None:
             return
         self._unassign(worker)
-        tasks = self._crashWorker(worker)
+        tasks = crashWorker(worker)
         if IReplaceableWorker.providedBy(worker):
             self._trackExit(worker.deferUntilGone())
         for task in tasks:
@@ -577,10 +479,3 @@ class TaskHandler:
         self.assignmentFactory.stop()
         unfinished += self.withdraw(lambda task: True)
         return unfinished
-
-
-def _qualifications(worker: Any) -> list[Hashable]:
-    """
-    List the series that a worker is qualified for.
-    """
-    return [None, *worker.cQualified, *worker.iQualified]
