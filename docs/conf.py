@@ -62,8 +62,10 @@ ROOT = pathlib.Path({str(ROOT)!r})
 
 def run(path, *arguments, cwd=ROOT):
     # Programs with a reactor, and children of their own, need an interpreter of theirs.
+    # Twisted gives pyOpenSSL certificates in a way that this warns of.
+    warnings = ["-W", "error", "-W", "ignore:Passing pyOpenSSL:DeprecationWarning"]
     done = subprocess.run(
-        [sys.executable, "-W", "error", path, *arguments],
+        [sys.executable, *warnings, path, *arguments],
         cwd=cwd,
         env=os.environ | dict(PYTHONPATH=str(ROOT)),
         stdin=subprocess.DEVNULL,
@@ -101,7 +103,11 @@ def runMachines():
         tls = ["--tls", folder + "/tls/server.pem"]
         serve = [*python, "asynqueue.wire", *tls, place, "primes.Primes"]
         server = subprocess.Popen(
-            serve, cwd=snippets, env=environment, stderr=subprocess.DEVNULL
+            serve,
+            cwd=snippets,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         try:
             client = folder + "/tls/client.pem"
