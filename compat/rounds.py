@@ -12,7 +12,7 @@ from .running import Result, TestRun
 __all__ = ["MAX_TRIES", "Report", "runRounds"]
 
 #: How often a test is run in a round that depends on the machine's speed, or on chance.
-MAX_TRIES = 3
+MAX_TRIES = 5
 
 
 class Report:
