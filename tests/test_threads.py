@@ -723,6 +723,8 @@ class QueueTests(ThreadCase):
         self.assertIsInstance(error.__cause__, ZeroDivisionError)
         self.failureOf(q.deferToThread(divide, returnFailure=False), ZeroDivisionError)
         self.failureOf(self.q.deferToThread(divide), ZeroDivisionError)
+        self.q.returnFailure = True
+        self.failureOf(self.q.deferToThread(divide), ThreadError)
 
     def test_skipping(self) -> None:
         """

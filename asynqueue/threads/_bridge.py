@@ -112,26 +112,26 @@ class Consumerator(IterationGetter):
             self._end()
         return succeed(None)
 
-    def write(self, item: Any) -> Deferred[None]:  # type: ignore[override]
+    def write(self, data: Any) -> Deferred[None]:  # type: ignore[override]
         """
         Implement C{IConsumer.write}. Ignored after L{stop}.
 
-        @param item: The item, or L{IterationStopper} for the end.
+        @param data: The item, or L{IterationStopper} for the end.
 
         @return: A Deferred that fires when the item has been taken in: at once, unless
             so many are on the way that the reader has to catch up first.
 
         @raise RuntimeError: If the iteration has ended already.
         """
-        if item is IterationStopper or isinstance(item, IterationStopper):
+        if data is IterationStopper or isinstance(data, IterationStopper):
             self.stop()
             return succeed(None)
         try:
-            full = self._channel.put(item)
+            full = self._channel.put(data)
         except Closed:
             if not self._ignoring:
                 raise RuntimeError(
-                    f"{self!r} has ended and can't take {item!r}"
+                    f"{self!r} has ended and can't take {data!r}"
                 ) from None
             return succeed(None)
         self._written = True

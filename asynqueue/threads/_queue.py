@@ -95,7 +95,6 @@ class ThreadQueue(TaskQueue):
             raise
         self.worker = workers[0]
         self.worker.backlogPerWorker = self._demand
-        self.worker.t.returnFailure = kw.get("returnFailure") is True
         self.d, *_ = [self.attachWorker(worker) for worker in workers]
 
     def deferToThread(
@@ -105,6 +104,7 @@ class ThreadQueue(TaskQueue):
         Make a call in the thread of the first worker, before all calls that are queued:
         L{ThreadLooper.deferToThread}, with the C{returnFailure} of the queue.
         """
+        kw.setdefault("returnFailure", self.returnFailure is True)
         return self.worker.t.deferToThread(f, *args, **kw)
 
     def _demand(self) -> int:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import Context
-from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -120,12 +119,11 @@ class ThreadWorker(WorkerBase):
             ready.callback(None)
             return ready
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
-        context: Context | None = getattr(task, "context", None)
-        # An abandoned thread may still be in the one that the task has.
-        context = Context() if context is None else context.copy()
+        # A copy, since an abandoned thread may still be in the one that the task has.
+        context = Context() if task.context is None else task.context.copy()
         call = Call(thread, context, (f, args, kw), raw, consumer, self._called)
         if self._calls and task.timeout is not None:
-            cast(Any, task).stopTimer()
+            task.stopTimer()
         self._calls[call] = task, ready
         thread.put(call)
         return ready
@@ -184,7 +182,7 @@ class ThreadWorker(WorkerBase):
         """Start the clock of the task that the thread begins now."""
         for task, _ in self._calls.values():
             if task.timeout is not None:
-                cast(Any, task).startTimer()
+                task.startTimer()
             break
 
     def _adapt(self, seconds: float, waiting: int) -> None:
