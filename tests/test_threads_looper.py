@@ -579,6 +579,20 @@ class CallTests(LooperCase):
         self.assertEqual(self.resultOf(self.looper.deferToThread(self.note, 1)), 1)
         self.resultOf(self.looper.stop())
 
+    def test_hostileMethod(self) -> None:
+        """
+        An exception is what is told, whatever its class makes of its methods.
+        """
+
+        class Bad(Exception):
+            def with_traceback(self, tb: Any) -> Any:
+                raise SystemExit
+
+        def f() -> None:
+            raise Bad
+
+        self.failureOf(self.looper.deferToThread(f), Bad)
+
     def test_hostileClose(self) -> None:
         """
         Nor does an iterator that can't even be asked whether it can be closed.
@@ -1058,6 +1072,27 @@ class StopTests(LooperCase):
         self.assertEqual(items, list(range(16)))
         self.assertEqual(self.notes[-1], "end")
         self.assertEqual(self.threads.alive, [])
+
+    def test_crashInIterator(self) -> None:
+        """
+        An iterator is closed in its thread if a crash comes while that's at the first
+        item.
+        """
+        case = self
+
+        class Crashing:
+            def __iter__(self) -> Any:
+                return self
+
+            def __next__(self) -> int:
+                case.looper.crash()
+                return 1
+
+            def close(self) -> None:
+                case.note(len(case.threads._running))
+
+        self.failureOf(self.looper.deferToThread(Crashing), ThreadError)
+        self.assertEqual(self.notes, [1])
 
     def test_crashInCall(self) -> None:
         """
