@@ -165,23 +165,13 @@ class TLS:
         authorities: Iterable[bytes] = (),
     ) -> None:
         """
-        Take an identity in PEM format. L{fromFiles} reads one from files.
+        Take what L{fromFiles} reads from files.
 
-        @param own: The private key, which isn't encrypted, the certificate that goes
-            with it, and others: with C{authorities} those between it and the
-            authority's, else those that are accepted if C{peers} is empty.
+        @param own: The private key and the certificate that goes with it, and others.
 
-        @param peers: Certificates of which the other end must have one.
+        @param peers: Certificates that are accepted.
 
-        @param authorities: Certificates of authorities, one of which must have issued
-            the other end's.
-
-        @raise ImportError: If the extra C{tls} isn't installed.
-
-        @raise ValueError: If something is missing, can't be read, or doesn't go
-            together.
-
-        @raise AuthenticationError: If no certificate would be accepted.
+        @param authorities: Certificates of authorities.
         """
         ssl = sslModule()
         self._pem = (own, tuple(peers), tuple(authorities))

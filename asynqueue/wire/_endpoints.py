@@ -154,14 +154,8 @@ def requirements(
     description: str, isServer: bool, *, key: Any, tls: Any, insecure: bool
 ) -> Requirements:
     """
-    Check that the two ends of a connection can know each other.
-
-    @raise AuthenticationError: If they can't, or if others could get at the socket.
-
-    @raise TypeError: If C{key} or C{tls} is something else.
-
-    @raise ValueError: If the description can't be understood, or doesn't go with the
-        rest.
+    Check that the two ends of a connection can know each other, and that nobody else
+    can get at the socket.
     """
     for name, value, kind, make in (
         ("key", key, Key, "Key.fromFile(path) or Key.fromEnvironment(name)"),
@@ -203,8 +197,6 @@ def mayPickle(description: str, pickle: bool | None, tls: TLS | None) -> bool:
     """
     Tell whether pickles are sent and accepted: by default, over Unix sockets alone.
     Loading one can run anything, so nobody else may be able to send one.
-
-    @raise AuthenticationError: If they're wanted where they can't be.
     """
     checkText(description)
     isUnix = description.startswith("unix:")
@@ -300,11 +292,7 @@ def _isAbandoned(path: str) -> bool:
 def _readParts(
     parts: list[str], needed: tuple[str, ...], optional: tuple[str, ...]
 ) -> dict[str, str]:
-    """
-    Assign the parts of a description to names.
-
-    @raise ValueError: If something is missing, or too much.
-    """
+    """Assign the parts of a description to names: none missing, none too much."""
     names = list(needed)
     fields: dict[str, str] = {}
     for part in parts:
@@ -322,11 +310,7 @@ def _readParts(
 
 
 def checkText(description: Any) -> None:
-    """
-    Check that an address is described by text, whatever that says.
-
-    @raise TypeError: If it isn't.
-    """
+    """Check that an address is described by text, whatever that says."""
     if not isinstance(description, str):
         raise TypeError(
             f"An address is described by text, such as unix:PATH, not {description!r}"
@@ -337,8 +321,6 @@ def _withoutTLS(address: Address, key: Key | None, insecure: bool) -> Address:
     """
     Check that TCP without TLS is all right, and have a server listen on this machine
     by default.
-
-    @raise AuthenticationError: If it isn't.
     """
     description = address.description
     if address.kind == "tls":
@@ -377,13 +359,7 @@ def _isLoopback(host: str) -> bool:
 
 
 def _checkFolder(socketPath: str, make: bool = False) -> None:
-    """
-    Check that only the user can reach a socket's file, if its folder is there.
-
-    @param make: Whether to make the folder if it isn't there.
-
-    @raise AuthenticationError: If the folder lets others in, or is somebody else's.
-    """
+    """Check that only the user can reach a socket's file, if its folder is there."""
     folder = Path(socketPath).absolute().parent
     if make:
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -405,8 +381,6 @@ def _checkUser(transport: Any) -> None:
     """
     Check that the other end of a Unix socket is the same user's, or root's, where the
     system can tell.
-
-    @raise AuthenticationError: If it's somebody else's.
     """
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
