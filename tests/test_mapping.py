@@ -224,6 +224,45 @@ class MapTests(SynchronousTestCase):
             waiting.callback(None)
         self.failureResultOf(d, QueueStopped)
 
+    def test_progressRaises(self) -> None:
+        """
+        A map whose C{progress} raises fails with that, also where results come in
+        later; so does an C{imap}, after the results that were there.
+        """
+
+        def progress(done: int, total: int | None) -> None:
+            raise KeyError(done)
+
+        d = self.q.map(self.slow, range(4), chunksize=1, progress=progress)
+        self.assertNoResult(d)
+        self.waiting[0].callback(0)
+        self.failureResultOf(d, KeyError)
+        self.waiting[1].callback(1)
+        results = self.q.imap(abs, range(4), chunksize=1, progress=progress)
+        self.assertEqual(self.successResultOf(next(results)), 0)
+        self.failureResultOf(next(results), KeyError)
+        self.assertEqual(self.q.q.loadInfoProducer.queued, 0)
+        self.assertEqual(self.q.th.waiting, 0)
+
+    def test_stopIteration(self) -> None:
+        """
+        C{StopIteration} from the function is an error of that item, not the end of the
+        items.
+        """
+
+        def stops(x: int) -> int:
+            if x == 2:
+                raise StopIteration
+            return x
+
+        for size in (None, 1, 5):
+            failure = self.failureResultOf(self.q.map(stops, range(5), chunksize=size))
+            self.assertNotIsInstance(failure.value, StopIteration)
+            results = self.q.imap(stops, range(5), chunksize=size)
+            got = [self.successResultOf(next(results)) for _ in range(2)]
+            self.assertEqual(got, [0, 1])
+            self.failureResultOf(next(results))
+
     def test_progress(self) -> None:
         """
         Progress is told as number of items done and of all.

@@ -250,6 +250,25 @@ class Model:
         self.hired.remove(worker)
         worker.resign()
 
+    def doWithdraw(self) -> None:
+        """
+        Withdraw a worker's request, by cancelling it or by firing it without a task.
+        The worker requests again in the reactor's next turn.
+        """
+        requests = [
+            request
+            for worker in self.hired
+            for line in worker.assignments.values()
+            for request in line
+        ]
+        if requests:
+            request = self.random.choice(requests)
+            if self.coin():
+                request.cancel()
+            else:
+                request.callback(None)
+            self.clock.advance(0)
+
     def doComplete(self) -> None:
         """
         Have a task come to its result.
@@ -539,6 +558,7 @@ EVENTS_OF_MODEL: list[Callable[[Model], None]] = [
     Model.doFail,
     Model.doLose,
     Model.doDisconnect,
+    Model.doWithdraw,
     Model.doDetach,
     Model.doResign,
     Model.doLate,
