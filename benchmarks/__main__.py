@@ -50,6 +50,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         help="leave out others",
     )
     add("--reference", metavar="PYTHON", help="a Python that has AsynQueue 0.9.9")
+    add("--before", metavar="CHECKOUT", help="measure that of another checkout, too")
     add("--json", metavar="FILE", help="write the results to a file")
     add("--from", metavar="FILE", dest="results", help="show those of such a file")
     add("--svg", metavar="FILE", help="draw a picture of them")
@@ -132,6 +133,8 @@ def commandOf(options: argparse.Namespace, given: list[str]) -> str:
         words.append(f"--only {' '.join(options.only)}")
     if options.reference:
         words.append("--reference PYTHON")
+    if options.before:
+        words.append("--before CHECKOUT")
     return " ".join(words)
 
 
@@ -162,7 +165,10 @@ def measure(options: argparse.Namespace, given: list[str]) -> dict[str, Any]:
 
     rounds = 1 if options.smoke else options.rounds
     harness = Harness(
-        smoke=options.smoke, reference=options.reference, only=options.only
+        smoke=options.smoke,
+        reference=options.reference,
+        only=options.only,
+        before=options.before,
     )
     takeAll(harness, options.measures, rounds, save)
     return results

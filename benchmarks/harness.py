@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from .catalogue import MEASURES, Measure
-from .contenders import CONTENDERS, REFERENCE
+from .contenders import BEFORE, CONTENDERS, OURS, REFERENCE
 
 __all__ = ["Harness", "Outcome", "runLimited"]
 
@@ -116,6 +116,7 @@ class Harness:
         smoke: bool = False,
         reference: str | None = None,
         only: list[str] | None = None,
+        before: str | None = None,
     ) -> None:
         """
         Make a harness.
@@ -125,13 +126,18 @@ class Harness:
         @param reference: A Python in whose environment AsynQueue 0.9.9 is installed.
 
         @param only: The names of contenders to be taken. By default, all.
+
+        @param before: Another checkout of this library, to be measured beside it.
         """
         self.smoke = smoke
         self._reference = reference
         self._only = only
+        self._before = None if before is None else Path(before).resolve()
         self._hung: set[tuple[str, str]] = set()
         # Packages that are installed have been compiled.
-        compile_dir(ROOT / _PACKAGES[-1], quiet=2)
+        for root in (ROOT, self._before):
+            if root is not None:
+                compile_dir(root / _PACKAGES[-1], quiet=2)
 
     def contenders(self, measure: Measure) -> list[str]:
         """
@@ -141,9 +147,12 @@ class Harness:
 
         @return: Their names.
         """
+        names = list(measure.contenders)
+        if self._before is not None and OURS in names:
+            names.insert(names.index(OURS) + 1, BEFORE)
         return [
             name
-            for name in measure.contenders
+            for name in names
             if (self._only is None or name in self._only)
             and CONTENDERS[name].installed
             and (name != REFERENCE or self._reference is not None)
@@ -186,14 +195,14 @@ class Harness:
         measure = MEASURES[name]
         spec: dict[str, Any] = {
             "module": measure.module,
-            "contender": contender,
+            "contender": OURS if contender == BEFORE else contender,
             "sizes": {**measure.sizes, **(measure.smoke if self.smoke else {})},
             "profile": profile,
         }
         python = sys.executable
         if contender == REFERENCE and self._reference is not None:
             python = self._reference
-        with _folder(contender) as (folder, env):
+        with _folder(contender, self._before) as (folder, env):
             path = folder / "outcome"
             command = [python, "-m", "benchmarks.one", json.dumps(spec), str(path)]
             failure = runLimited(command, folder, env, measure.limit)
@@ -206,7 +215,9 @@ class Harness:
 
 
 @contextmanager
-def _folder(contender: str) -> Iterator[tuple[Path, dict[str, str]]]:
+def _folder(
+    contender: str, before: Path | None
+) -> Iterator[tuple[Path, dict[str, str]]]:
     """
     Make a folder in which Python finds what a contender needs and nothing else of the
     checkout, since the reference is a package of the same name.
@@ -219,6 +230,9 @@ def _folder(contender: str) -> Iterator[tuple[Path, dict[str, str]]]:
         folder = Path(name)
         packages = _PACKAGES[:1] if contender == REFERENCE else _PACKAGES
         for package in packages:
-            (folder / package).symlink_to(ROOT / package, target_is_directory=True)
+            root = ROOT
+            if contender == BEFORE and before is not None and package != _PACKAGES[0]:
+                root = before
+            (folder / package).symlink_to(root / package, target_is_directory=True)
         env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         yield folder, env

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from .catalogue import MEASURES, Measure
-from .contenders import CONTENDERS, OURS
+from .contenders import BEFORE, CONTENDERS, OURS
 from .harness import Outcome
 from .targets import judge
 
@@ -38,7 +38,7 @@ def summarize(outcomes: Outcomes) -> list[Row]:
         for key in measure.figures:
             group = {
                 contender: _row(name, key, contender, outcomes[name, contender])
-                for contender in measure.contenders
+                for contender in _with(measure.contenders, BEFORE)
                 if outcomes.get((name, contender))
             }
             _compare(measure, group)
@@ -47,6 +47,16 @@ def summarize(outcomes: Outcomes) -> list[Row]:
                 group[OURS] |= judge(name, key, medians, medians[OURS])
             rows += [row for row in group.values() if _hasSomething(row)]
     return rows
+
+
+def _with(contenders: tuple[str, ...], before: str) -> list[str]:
+    """
+    Put this library as it was beside it as it is.
+    """
+    names = list(contenders)
+    if OURS in names:
+        names.insert(names.index(OURS) + 1, before)
+    return names
 
 
 def _hasSomething(row: Row) -> bool:

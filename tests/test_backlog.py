@@ -174,8 +174,7 @@ class BacklogTests(SynchronousTestCase):
         jobs = self.put(*range(1000))
         self.put(*range(500, 600), series="other")
         self.cancel(jobs)
-        queue = self.backlog._queues[None]
-        self.assertLess(len(queue.tasks()), 200)
+        self.assertLess(len(self.backlog._tasks(None)), 200)
         self.assertEqual(self.popAll(), first)
 
     def test_lateResult(self) -> None:

@@ -68,7 +68,7 @@ class AssignmentFactory:
         self._matches: dict[Hashable, None] = {}
         # The worker whose request is being fired, which _assign itself looks at again.
         self._serving: WorkerState | None = None
-        self._loop = DispatchLoop(self._step, lambda: self.backlog.size > 0, reactor)
+        self._loop = DispatchLoop(self._step, self.backlog, reactor)
         self._rebalancing = Rebalancing(
             self._lines, self._states.values, self.takeBack, reactor
         )
@@ -279,8 +279,11 @@ class AssignmentFactory:
         if isinstance(result, Failure):
             log.failure("{worker} failed to run a task", result, worker=state.worker)
         if state.isOpen and state is not self._serving:
-            self._markReady(state)
-            self._loop.run()
+            if self.backlog.size:
+                self._markReady(state)
+                self._loop.run()
+            else:
+                self._enterRequests(state)
 
     def _markReady(self, state: WorkerState) -> None:
         """
@@ -294,6 +297,8 @@ class AssignmentFactory:
         """
         Look at one worker. Returns whether there was any to look at.
         """
+        if not self._matches and not self._ready:
+            return False
         state = self._nextWorker()
         if state is None:
             return False
@@ -304,11 +309,12 @@ class AssignmentFactory:
         if task is None:
             self._enterRequests(state)
             return True
+        self.backlog.pop(task)
         if task.series in state.missing:
             self.request(state.worker, task.series)
-            if task.series in state.missing:
-                return True  # A subclass has refused.
-        self.backlog.pop(task)
+            if task.series in state.missing:  # A subclass has refused.
+                self.backlog.put(task)
+                return True
         self._assign(state, task.series, task.assignment)
         if self.backlog.onShrink is not None:
             self.backlog.onShrink()
@@ -339,6 +345,9 @@ class AssignmentFactory:
         Have a worker request tasks of each series for which it has no request in line.
         """
         for series in list(state.missing):
-            self.request(state.worker, series)
+            if series in state.requests:  # It has only been out of line.
+                self._lines.enter(state, series)
+            else:
+                self.request(state.worker, series)
         if self._rebalancing.prefetching:
             self._rebalancing.later()

@@ -92,7 +92,7 @@ class RequestLines:
         self.lines[series][request] = state
         state.worker.assignments.setdefault(series, []).append(request)
 
-    def leave(self, state: WorkerState, series: Hashable) -> Deferred[Any]:
+    def leave(self, state: WorkerState, series: Hashable) -> None:
         """
         Take a worker's request for a series out of the line, if it stands there.
         """
@@ -102,15 +102,19 @@ class RequestLines:
         shown = state.worker.assignments.get(series)
         if shown and request in shown:
             shown.remove(request)
-        return request
 
     def leaveAll(self, state: WorkerState) -> None:
         """
         Take all requests of a worker that has become full out of their lines. They
         aren't lost: they stand in line again when it's ready.
         """
-        for series in state.requests:
-            self.leave(state, series)
+        assignments = state.worker.assignments
+        for series, request in state.requests.items():
+            if self.lines[series].pop(request, None) is not None:
+                state.missing[series] = None
+                shown = assignments.get(series)
+                if shown and request in shown:
+                    shown.remove(request)
 
     def moveBehind(self, state: WorkerState) -> None:
         """

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from .base import Pool
 
-__all__ = ["CONTENDERS", "OURS", "REFERENCE", "Contender", "makePool"]
+__all__ = ["BEFORE", "CONTENDERS", "OURS", "REFERENCE", "Contender", "makePool"]
 
-#: The names of the two that have the same package name.
-OURS, REFERENCE = "ours", "reference"
+#: The names of those that have the same package name: this library as it is here, as it
+#: is in another checkout, and the reference.
+OURS, BEFORE, REFERENCE = "ours", "before", "reference"
 
 
 class Contender(NamedTuple):
@@ -47,6 +48,7 @@ class Contender(NamedTuple):
 
 CONTENDERS = {
     OURS: Contender("asynqueue", "queues:Ours", own=True),
+    BEFORE: Contender("asynqueue before", "queues:Ours", own=True),
     "consumer": Contender("asynqueue, consumer", "queues:Consuming", own=True),
     "cf": Contender("concurrent.futures", "executors:FuturesExecutor"),
     "cf-spawn": Contender("concurrent.futures, spawn", "executors:SpawnExecutor"),
