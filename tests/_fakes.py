@@ -24,8 +24,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from asynqueue._child.claims import Claimer
-from asynqueue._child.protocol import Decoder, header
+from asynqueue._child.protocol import BUFFERS, HEADER, Decoder, Kind
 from asynqueue._support import childprocess
 from asynqueue.process._transport import IReactorChild
 
@@ -181,17 +180,38 @@ class FakeProcess:
         protocol.makeConnection(cast(Any, self))
         os.set_blocking(self._fds[3], False)
         self._decoder = Decoder()
-        self._claimer = Claimer(self._fds[7])
+        self._isStopped = False
+        self._claims: dict[int, bool] = {}
 
     def claim(self, number: int) -> bool:
         """
-        Claim a call that was sent ahead.
+        Claim a call, passing over those before it.
 
         @param number: Its number.
 
         @return: Whether it's this process's.
         """
-        return self._claimer.claim(number)
+        while number not in self._claims:
+            try:
+                data = os.read(self._fds[7], 4)
+            except (BlockingIOError, KeyError):
+                return False
+            found = int.from_bytes(data, "little")
+            self._claims[found & 0x7FFFFFFF] = found <= 0x7FFFFFFF
+        return self._claims[number]
+
+    def begin(self) -> list[int]:
+        """
+        Read what was sent, and begin the calls that are this process's.
+
+        @return: Their numbers.
+        """
+        calls = [
+            number
+            for kind, number, _ in self.received()
+            if kind & ~BUFFERS == Kind.CALL
+        ]
+        return [number for number in calls if self.claim(number)]
 
     def signalProcess(self, number: int) -> None:
         """
@@ -221,7 +241,7 @@ class FakeProcess:
 
         @param payload: The payload.
         """
-        self.write(header(kind, number, len(payload)) + payload)
+        self.write(HEADER.pack(len(payload), kind, number) + payload)
 
     def received(self) -> list[tuple[int, int, bytes]]:
         """
@@ -236,20 +256,22 @@ class FakeProcess:
             except BlockingIOError:
                 return frames
             if not data:
+                self._isStopped = True
                 return frames
             for kind, number, payload in self._decoder.feed(data):
-                frames.append((kind, number, bytes(payload)))
+                if kind == Kind.STOP:
+                    self._isStopped = True
+                else:
+                    frames.append((kind, number, bytes(payload)))
 
-    def atEnd(self) -> bool:
+    def isStopped(self) -> bool:
         """
-        Tell whether the parent has closed its end of the pipe.
+        Tell whether the parent has told the process to end.
 
-        @return: Whether it has, and everything was read.
+        @return: Whether it has, or has closed its end of the pipe.
         """
-        try:
-            return not os.read(self._fds[3], 1)
-        except BlockingIOError:
-            return False
+        self.received()
+        return self._isStopped
 
     def close(self, fd: int) -> None:
         """

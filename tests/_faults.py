@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from asynqueue._child.protocol import Kind, header
+from asynqueue._child.protocol import HEADER, Kind
 
 #: What was set up in this interpreter.
 ready: list[Any] = []
@@ -166,7 +166,7 @@ def halfAFrame(size: int) -> None:
 
     @param size: How many bytes the whole would have.
     """
-    data = memoryview(header(Kind.RESULT, 1, size) + bytes(size // 2))
+    data = memoryview(HEADER.pack(size, Kind.RESULT, 1) + bytes(size // 2))
     while data:
         data = data[os.write(4, data) :]
     os.kill(os.getpid(), signal.SIGKILL)

@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from asynqueue import AsyncWorker, ProcessWorker, TaskQueue, ThreadWorker
-from asynqueue._child.payloads import dumps, loads
-from asynqueue._child.protocol import SECONDS, Kind
+from asynqueue._child.pickling import dumpsPlain, loads
+from asynqueue._child.protocol import Kind
 from asynqueue.base import Queue
 from asynqueue.errors import ImplementationError, WorkerLost
 from asynqueue.interfaces import IWorker
@@ -513,11 +513,10 @@ class _Process(_Kind):
         while calls := [
             (number, loads(payload))
             for kind, number, payload in process.received()
-            if kind in (Kind.CALL, Kind.AHEAD)
+            if kind == Kind.CALL and process.claim(number)
         ]:
             for number, (f, args, kw, *_) in calls:
-                seconds = SECONDS.pack(0.0)
-                process.send(Kind.RESULT, number, seconds + dumps(f(*args, **kw)))
+                process.send(Kind.RESULT, number, dumpsPlain((0.0, f(*args, **kw))))
             self.reactor.serve()
 
 

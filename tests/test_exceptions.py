@@ -1,6 +1,6 @@
 """
-Tests of how exceptions get from a child to its parent, by L{asynqueue._child.raised}
-and L{asynqueue.process._exceptions}.
+Tests of how exceptions get from a child to its parent, by
+L{asynqueue._child.exceptions} and L{asynqueue.process._results}.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import errors
-from asynqueue._child.payloads import NotPicklable, loads
-from asynqueue._child.raised import dumpsException
+from asynqueue._child.exceptions import dumpsException
+from asynqueue._child.pickling import NotPicklable, loads
 from asynqueue.base._policy import failureOf
 from asynqueue.errors import (
     RemoteTraceback,
@@ -25,7 +25,7 @@ from asynqueue.errors import (
     WorkerError,
     WorkerLost,
 )
-from asynqueue.process._exceptions import rebuild
+from asynqueue.process._results import loadsException as rebuild
 
 #: C{ExceptionGroup}, or C{None} before Python 3.11.
 Group: Any = getattr(builtins, "ExceptionGroup", None)
@@ -531,7 +531,7 @@ class HostileTests(SynchronousTestCase):
         Unpickling what is sent runs none of the exception's code: that's left to where
         its failure can be dealt with.
         """
-        text, lines, chain = loads(dumpsException(FailingRebuild(), "text"))
+        _, text, lines, chain = loads(dumpsException(FailingRebuild(), "text"))
         self.assertEqual(text, "text")
         self.assertIsInstance(lines, str)
         [(relation, blob)] = chain

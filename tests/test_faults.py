@@ -342,7 +342,7 @@ class RunningFaultTests(FaultCase):
         call = self.call(q, f, *args, timeout=0.5, retries=0)
         # It's handed out when the callbacks of the last answer have returned.
         await deferLater(globalReactor, 0)
-        busy = one if one._jobs else other
+        busy = one if one.tasks else other
         pid = busy.process.pid
         neighbour = self.call(q, time.sleep, 0.8)
         await self.failureOf(errors.TimeoutError, call)
@@ -849,7 +849,7 @@ class EndingFaultTests(FaultCase):
                 await deferLater(reactor, 0.2)
                 idle, busy = q.workers()
                 q.call(time.sleep, 1.5)
-                if idle._jobs:
+                if idle._jobs.jobs:
                     idle, busy = busy, idle
                 os.write(1, b"%d %d" % (idle.process.pid, busy.process.pid))
                 await deferLater(reactor, 0.1)

@@ -15,8 +15,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SkipTest
 
 from asynqueue import ProcessQueue, errors
-from asynqueue._child.parcels import THRESHOLD
-from asynqueue.process import _delivery as delivery
+from asynqueue._child.buffers import THRESHOLD
+from asynqueue.process import _transport as transport
 
 from . import _faults as faults, _large as large
 from .test_faults import FaultCase, freeze
@@ -201,7 +201,7 @@ class TransferFaultTests(FaultCase):
             else:
                 self.assertEqual(await calls[0], None)
             await calls[1]
-            self.assertIsNone(worker.process.pid)
+            self.assertFalse(worker.process.is_alive())
 
 
 class LimitFaultTests(FaultCase):
@@ -232,7 +232,7 @@ class LimitFaultTests(FaultCase):
             self.assertEqual(await self.call(q, len, bytes(MB)), MB)
         self.assertEqual(await self.pidOf(q), pid)
         [worker] = q.workers()
-        self.assertEqual(worker._child.delivery.used, 0)
+        self.assertEqual(worker._life.transport._buffers.used, 0)
         await self.usable(q)
 
     async def test_fault16noMemoryForResults(self) -> None:
@@ -293,7 +293,7 @@ class LimitFaultTests(FaultCase):
         """
         16: A result for which there's no memory here fails, and nothing else does.
         """
-        from asynqueue._child import inbox
+        from asynqueue._child import buffers
 
         q = self.queue()
         pid = await self.pidOf(q)
@@ -304,7 +304,7 @@ class LimitFaultTests(FaultCase):
             """
             raise MemoryError("no room")
 
-        patch = self.patch(inbox, "readBytes", fail)
+        patch = self.patch(buffers, "readBytes", fail)
         for size in (THRESHOLD, 5 * MB):
             error = await self.failureOf(
                 errors.SerializationError, self.call(q, large.make, bytes, size)
@@ -332,7 +332,7 @@ class LimitFaultTests(FaultCase):
         q = self.queue()
         pid = await self.pidOf(q)
         [worker] = q.workers()
-        patch = self.patch(delivery, "anonymousFile", refuse)
+        patch = self.patch(transport, "openMemoryFile", refuse)
         self.assertRaises(errors.WorkerStartError, ProcessQueue, 1)
         os.kill(pid, signal.SIGKILL)
         await worker.deferUntilGone()

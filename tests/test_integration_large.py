@@ -17,8 +17,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SkipTest
 
 from asynqueue import AsyncWorker, ProcessQueue, TaskQueue, ThreadQueue
-from asynqueue._child.outbox import KEPT
-from asynqueue._child.parcels import THRESHOLD
+from asynqueue._child.buffers import SPARE_BYTES, THRESHOLD
 
 from . import _large as large
 from .test_integration_process import ChildrenTestCase, reactor
@@ -61,7 +60,9 @@ def takenUp(q: ProcessQueue) -> list[int]:
     @return: How many bytes for arguments, and for results.
     """
     [worker] = q.workers()
-    return [os.fstat(fd).st_blocks * 512 for fd in worker._child.delivery.fds]
+    transport = worker._life.transport
+    fds = transport._buffers.fd, transport._reader.fd
+    return [os.fstat(fd).st_blocks * 512 for fd in fds]
 
 
 class LargeCase(ChildrenTestCase):
@@ -103,7 +104,7 @@ class LargeCase(ChildrenTestCase):
 
         @param q: The queue.
         """
-        while max(takenUp(q)) > KEPT + 2 * MB:
+        while max(takenUp(q)) > SPARE_BYTES + 2 * MB:
             await q.call(int)
 
 

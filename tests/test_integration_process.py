@@ -362,7 +362,8 @@ class CallTests(ChildrenTestCase):
         self.assertTrue(worker.process.is_alive())
         await q.shutdown()
         self.assertFalse(worker.process.is_alive())
-        self.assertIsNone(worker.process.pid)
+        self.assertIsNotNone(worker.process.pid)
+        self.assertEqual(worker.process.exitcode, 0)
 
     async def test_processBase(self) -> None:
         """
@@ -1229,7 +1230,7 @@ class StoppingTests(ChildrenTestCase):
         started = self.log.lineWith("waiting")
         call = q.call(jobs.waitAtGate, self.gate.path)
         await started
-        busy = next(worker for worker in q.workers() if worker._jobs)
+        busy = next(worker for worker in q.workers() if worker.tasks)
         again = self.log.lineWith("waiting")
         self.assertEqual(await q.detachWorker(busy, crash=True, reassign=True), [])
         await again

@@ -44,7 +44,7 @@ SHARED = {"threads._looper"}
 
 #: A module that children import only if they are to have a reactor. It may import what
 #: is above its folder.
-REACTOR_CHILD = "_child.reactorloop"
+REACTOR_CHILD = "_child.childreactor"
 
 
 def layers() -> dict[str, int]:

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._child.payloads}.
+Tests of L{asynqueue._child.pickling}.
 """
 
 from __future__ import annotations
@@ -12,18 +12,28 @@ from typing import Any, ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._child.payloads import (
+from asynqueue._child.exceptions import cut
+from asynqueue._child.pickling import (
     NotPicklable,
-    cut,
-    dumps,
-    dumpsCall,
+    blame,
+    describeError,
+    dumpsPlain,
     loads,
     loadsMany,
-    told,
 )
 from asynqueue._child.preparation import preparation
 
 from ._fakes import replaceModule
+
+
+def dumpsCall(f: Any, args: Any, kw: Any, raw: bool) -> Any:
+    """
+    Pickle a call, or raise what says who is to blame.
+    """
+    try:
+        return dumpsPlain((f, args, kw, raw))
+    except NotPicklable as error:
+        raise blame(f, args, kw, error) from error
 
 
 class Hostile:
@@ -70,13 +80,13 @@ class CloudlessTests(SynchronousTestCase):
         """
         values: list[Any] = [None, 0, "text", b"", [], {}, (), {1: [2, (3,)]}, len]
         for value in values:
-            self.assertEqual(loads(dumps(value)), value)
+            self.assertEqual(loads(dumpsPlain(value)), value)
 
     def test_lambda(self) -> None:
         """
         A lambda can't be pickled. The message says so, and what helps.
         """
-        error = self.assertRaises(NotPicklable, dumps, lambda: None)
+        error = self.assertRaises(NotPicklable, dumpsPlain, lambda: None)
         self.assertIn("lambda", str(error))
         self.assertIn("asynqueue[cloudpickle]", str(error))
         self.assertIsNotNone(error.__cause__)
@@ -86,7 +96,7 @@ class CloudlessTests(SynchronousTestCase):
         Whatever is raised when an object is pickled, it's one and the same error.
         """
         for error in (ValueError("no"), SystemExit(1), Ending(), RecursionError()):
-            self.assertRaises(NotPicklable, dumps, Hostile(error))
+            self.assertRaises(NotPicklable, dumpsPlain, Hostile(error))
 
     def test_call(self) -> None:
         """
@@ -181,21 +191,21 @@ class CloudTests(SynchronousTestCase):
         """
         What can be pickled without it is.
         """
-        self.assertEqual(loads(dumps([1])), [1])
+        self.assertEqual(loads(dumpsPlain([1])), [1])
         self.assertEqual(self.calls, [])
 
     def test_lambda(self) -> None:
         """
         What can't be pickled without it is left to cloudpickle.
         """
-        self.assertEqual(loads(dumps(lambda: None)), "from the cloud")
+        self.assertEqual(loads(dumpsPlain(lambda: None)), "from the cloud")
 
     def test_hostile(self) -> None:
         """
         If it fails there, too, the message says so.
         """
         for error in (ValueError("no"), SystemExit(1), Ending()):
-            told = self.assertRaises(NotPicklable, dumps, Hostile(error))
+            told = self.assertRaises(NotPicklable, dumpsPlain, Hostile(error))
             self.assertIn("not even by cloudpickle", str(told))
 
 
@@ -209,7 +219,7 @@ class OtherTests(SynchronousTestCase):
         Pickles end to end are unpickled one after the other.
         """
         values = [1, None, "x", [2, 3], b""]
-        data = memoryview(b"".join(dumps(value) for value in values))
+        data = memoryview(b"".join(dumpsPlain(value) for value in values))
         self.assertEqual(list(loadsMany(data)), values)
         self.assertEqual(list(loadsMany(memoryview(b""))), [])
 
@@ -219,7 +229,7 @@ class OtherTests(SynchronousTestCase):
         """
         got: list[Any] = []
         with self.assertRaises(pickle.UnpicklingError):
-            got.extend(loadsMany(memoryview(dumps(1) + b"garbage")))
+            got.extend(loadsMany(memoryview(dumpsPlain(1) + b"garbage")))
         self.assertEqual(got, [1])
 
     def test_told(self) -> None:
@@ -235,9 +245,9 @@ class OtherTests(SynchronousTestCase):
             def __str__(self) -> str:
                 raise Ending
 
-        self.assertEqual(told(ValueError("why")), "ValueError: why")
-        self.assertIn("Mute", told(Mute()))
-        self.assertLess(len(told(ValueError("x" * 1_000_000))), 10_000)
+        self.assertEqual(describeError(ValueError("why")), "ValueError: why")
+        self.assertIn("Mute", describeError(Mute()))
+        self.assertLess(len(describeError(ValueError("x" * 1_000_000))), 10_000)
 
     def test_cut(self) -> None:
         """
@@ -254,7 +264,7 @@ class OtherTests(SynchronousTestCase):
         A child is told of the path and the arguments, but neither of secrets nor of
         the current folder: it's in that already.
         """
-        data = loads(dumps(preparation()))
+        data = loads(dumpsPlain(preparation()))
         self.assertEqual(data["sys_argv"], sys.argv)
         self.assertEqual(
             [path for path in data["sys_path"] if path in sys.path],

@@ -18,17 +18,21 @@ from zope.interface.verify import verifyClass, verifyObject
 
 from asynqueue import ProcessBase, ProcessQueue, ProcessWorker, errors
 from asynqueue._child import protocol
-from asynqueue._child.payloads import dumps, loads
-from asynqueue._child.protocol import COUNT, SECONDS, Kind
-from asynqueue._child.raised import dumpsException
+from asynqueue._child.exceptions import dumpsException
+from asynqueue._child.pickling import dumpsPlain, loads
+from asynqueue._child.protocol import COUNT, Kind
 from asynqueue._child.status import Status
 from asynqueue._child.stream import WAITS
 from asynqueue.interfaces import ICancellingWorker, IReplaceableWorker, IWorker
 from asynqueue.iteration import Deferator
-from asynqueue.process import _memory as memory
-from asynqueue.process._memory import residentSize
-from asynqueue.process._starts import Starts
-from asynqueue.process._states import State
+from asynqueue.process import _options as memory
+from asynqueue.process._life import State
+from asynqueue.process._options import (
+    ChildConfig,
+    ChildOptions,
+    RestartPolicy,
+    residentSize,
+)
 from asynqueue.tasks import Assignment, Task
 
 from . import _jobs as jobs
@@ -66,7 +70,8 @@ class Sender:
 
         @param seconds: How long it took.
         """
-        self.process.send(Kind.RESULT, number, SECONDS.pack(seconds) + dumps(value))
+        self.process.claim(number)
+        self.process.send(Kind.RESULT, number, dumpsPlain((seconds, value)))
 
     def error(self, number: int, error: BaseException) -> None:
         """
@@ -76,8 +81,8 @@ class Sender:
 
         @param error: What it has raised.
         """
-        payload = SECONDS.pack(0.5) + dumpsException(error, "text")
-        self.process.send(Kind.ERROR, number, payload)
+        self.process.claim(number)
+        self.process.send(Kind.ERROR, number, dumpsException(error, "text", 0.5))
 
     def iterator(self, number: int) -> None:
         """
@@ -85,7 +90,8 @@ class Sender:
 
         @param number: Its number.
         """
-        self.process.send(Kind.ITERATOR, number, SECONDS.pack(0.5))
+        self.process.claim(number)
+        self.process.send(Kind.ITERATOR, number, dumpsPlain(0.5))
 
     def items(self, number: int, *items: Any) -> None:
         """
@@ -95,7 +101,7 @@ class Sender:
 
         @param items: The items.
         """
-        self.process.send(Kind.ITEMS, number, dumps(list(items)))
+        self.process.send(Kind.ITEMS, number, dumpsPlain(list(items)))
 
 
 class WorkerCase(SynchronousTestCase):
@@ -186,7 +192,7 @@ class WorkerTests(WorkerCase):
         return [
             (number, loads(payload))
             for kind, number, payload in self.process.received()
-            if kind in (Kind.CALL, Kind.AHEAD)
+            if kind in (Kind.CALL, Kind.CALL)
         ]
 
     def test_interfaces(self) -> None:
@@ -233,8 +239,7 @@ class WorkerTests(WorkerCase):
         d = self.worker.stop()
         self.assertIs(self.worker.state, State.STOPPING)
         self.assertNoResult(d)
-        self.process.received()
-        self.assertTrue(self.process.atEnd())
+        self.assertTrue(self.process.isStopped())
         self.process.end()
         self.assertIs(self.worker.state, State.DEAD)
         self.assertIsNone(self.successResultOf(d))
@@ -269,7 +274,7 @@ class WorkerTests(WorkerCase):
             self.worker.run(task)
         self.sender.hello()
         kinds = [kind for kind, _, _ in self.process.received()]
-        self.assertEqual(kinds, [Kind.SETUP, Kind.CALL, Kind.AHEAD, Kind.AHEAD])
+        self.assertEqual(kinds, [Kind.SETUP, Kind.CALL, Kind.CALL, Kind.CALL])
         for i, task in enumerate(tasks):
             self.sender.result(i + 1, i)
             self.serve()
@@ -281,9 +286,10 @@ class WorkerTests(WorkerCase):
         task when the first has been answered.
         """
         tasks = [self.task(divmod, i, 1) for i in range(3)]
-        self.worker.useReactor = True
+        worker = ProcessWorker(useReactor=True, reactor=self.reactor)
+        self.process, self.sender = self.reactor.processes[1], self.child()
         for task in tasks:
-            self.worker.run(task)
+            worker.run(task)
         self.sender.hello()
         for i, task in enumerate(tasks):
             [(number, (_, args, _, _))] = self.calls()
@@ -347,11 +353,11 @@ class WorkerTests(WorkerCase):
         """
         So does one whose result can't be unpickled here.
         """
-        for payload in (b"garbage", dumps(jobs.OnlyInChild())):
+        for payload in (b"garbage", dumpsPlain((0.5, jobs.OnlyInChild()))):
             task = self.task()
             done = self.worker.run(task)
             [(number, _)] = self.calls()
-            self.process.send(Kind.RESULT, number, SECONDS.pack(0.5) + payload)
+            self.process.send(Kind.RESULT, number, payload)
             self.serve()
             self.failureResultOf(task.d, errors.SerializationError)
             self.successResultOf(done)
@@ -378,12 +384,11 @@ class WorkerTests(WorkerCase):
             self.worker.run(task)
         d = self.worker.stop()
         for (number, _), task in zip(self.calls(), tasks, strict=True):
-            self.assertFalse(self.process.atEnd())
+            self.assertFalse(self.process.isStopped())
             self.sender.result(number, None)
             self.serve()
             self.successResultOf(task.d)
-        self.assertEqual(self.process.received(), [(Kind.STOP, 0, b"")])
-        self.assertTrue(self.process.atEnd())
+        self.assertTrue(self.process.isStopped())
         self.process.end()
         self.successResultOf(d)
         self.assertEqual(self.resigned, 0)
@@ -399,11 +404,9 @@ class WorkerTests(WorkerCase):
         self.serve()
         _, deferator = self.successResultOf(task.d)
         d = self.worker.stop()
-        self.process.received()
-        self.assertFalse(self.process.atEnd())
+        self.assertFalse(self.process.isStopped())
         deferator.stop()
-        self.process.received()
-        self.assertTrue(self.process.atEnd())
+        self.assertTrue(self.process.isStopped())
         self.process.end()
         self.successResultOf(d)
 
@@ -472,6 +475,7 @@ class WorkerTests(WorkerCase):
         self.serve()
         running, waiting = self.task(), self.task()
         self.worker.run(running)
+        self.process.begin()
         self.worker.run(waiting)
         self.process.end(None, signal.SIGSEGV)
         error: Any = self.failureResultOf(running.d, errors.WorkerLost).value
@@ -509,6 +513,7 @@ class WorkerTests(WorkerCase):
         self.worker.run(task)
         resigned: list[int] = []
         task.d.addErrback(lambda _: resigned.append(self.resigned))
+        self.process.begin()
         self.process.end(1)
         self.assertEqual(resigned, [1])
 
@@ -572,6 +577,7 @@ class WorkerTests(WorkerCase):
         order: list[Any] = []
         task.d.addErrback(lambda failure: order.append((failure.type, self.resigned)))
         self.worker.stop().addCallback(lambda _: order.append("stopped"))
+        self.process.begin()
         self.process.end(1)
         self.assertEqual(order, [(errors.WorkerLost, 0), "stopped"])
         self.assertEqual(self.resigned, 1)
@@ -594,6 +600,7 @@ class WorkerTests(WorkerCase):
         """
         running, waiting = self.task(), self.task()
         self.worker.run(running)
+        self.process.begin()
         self.worker.run(waiting)
         self.worker.cancelTask(running)
         self.assertEqual(self.process.signals, ["TERM"])
@@ -649,6 +656,7 @@ class WorkerTests(WorkerCase):
         """
         task = self.task(jobs.echo, "guilty")
         self.worker.run(task)
+        self.process.begin()
         self.log.take()
         self.worker.cancelTask(task)
         [line] = self.log.take()
@@ -729,7 +737,7 @@ class WorkerTests(WorkerCase):
         """
         The memory is that of the child's process, if there's one.
         """
-        self.worker._child._process.pid = os.getpid()  # type: ignore[union-attr]
+        self.worker._life.pid = os.getpid()
         usage: Any = self.worker.memUsage()
         self.assertGreater(usage, 1_000)
         self.process.end()
@@ -747,7 +755,7 @@ class WorkerTests(WorkerCase):
         """
         The numbers of calls start again when they get too large to be sent.
         """
-        self.worker._numbers = 0xFFFFFFFE
+        self.worker._jobs._numbers = 0x7FFFFFFE
         numbers = []
         for _ in range(3):
             self.worker.run(self.task())
@@ -755,7 +763,7 @@ class WorkerTests(WorkerCase):
             numbers.append(number)
             self.sender.result(number, None)
             self.serve()
-        self.assertEqual(numbers, [0xFFFFFFFF, 1, 2])
+        self.assertEqual(numbers, [0x7FFFFFFF, 1, 2])
 
 
 class IterationTests(WorkerCase):
@@ -892,7 +900,7 @@ class IterationTests(WorkerCase):
         @param bad: Its pickle.
         """
         deferator = self.begin(1)
-        self.process.send(Kind.ITEMS, 1, dumps([2]) + bad)
+        self.process.send(Kind.ITEMS, 1, dumpsPlain([2]) + bad)
         self.reactor.serve()
         self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
         self.assertEqual(self.successResultOf(deferator.__anext__()), 2)
@@ -904,7 +912,7 @@ class IterationTests(WorkerCase):
         An item that can't be unpickled here is a failure, and has the child's iterator
         closed.
         """
-        self.assertUnpicklable(dumps(jobs.OnlyInChild()))
+        self.assertUnpicklable(dumpsPlain(jobs.OnlyInChild()))
 
     def test_noItem(self) -> None:
         """
@@ -1025,7 +1033,8 @@ class ReplacementTests(WorkerCase):
         It can be told to stop before that.
         """
         for stop in ("stop", "crash"):
-            other = self.lose(_starts=Starts()).replacement()
+            config = ChildConfig(ChildOptions.checked(), RestartPolicy())
+            other = self.lose(_config=config).replacement()
             gone = other.deferUntilGone()
             getattr(other, stop)()
             self.successResultOf(gone)
@@ -1084,9 +1093,7 @@ class ReplacementTests(WorkerCase):
         """
         worker = ProcessWorker(reactor=self.reactor)
         for _ in range(10):
-            task = self.task()
-            worker.run(task)
-            worker.cancelTask(task)
+            worker.crash()
             self.reactor.processes[-1].end(None, 15)
             worker = worker.replacement()
         self.assertEqual(len(self.reactor.processes), 11)
@@ -1257,6 +1264,7 @@ class QueueTests(WorkerCase):
         """
         q = self.queue()
         lost, other = q.call(jobs.nothing), q.call(jobs.echo)
+        self.reactor.processes[0].begin()
         self.reactor.processes[0].end(3)
         self.failureResultOf(lost, errors.WorkerLost)
         self.assertEqual(len(q), 1)
@@ -1323,6 +1331,7 @@ class QueueTests(WorkerCase):
         """
         q = self.queue()
         d = q.call(jobs.nothing)
+        self.reactor.processes[0].begin()
         d.cancel()
         self.failureResultOf(d, CancelledError)
         self.assertEqual(self.reactor.processes[0].signals, ["TERM"])
@@ -1335,6 +1344,7 @@ class QueueTests(WorkerCase):
         """
         q = self.queue()
         d = q.call(jobs.nothing, timeout=5, retries=0)
+        self.reactor.processes[0].begin()
         self.reactor.advance(4)
         self.assertNoResult(d)
         self.reactor.advance(1)
@@ -1348,6 +1358,7 @@ class QueueTests(WorkerCase):
         """
         q = self.queue()
         call = q.call(jobs.nothing)
+        self.reactor.processes[0].begin()
         call.cancel()
         self.failureResultOf(call, CancelledError)
         d = q.shutdown()
@@ -1362,6 +1373,7 @@ class QueueTests(WorkerCase):
         """
         q = self.queue()
         call = q.call(jobs.nothing)
+        self.reactor.processes[0].begin()
         d = q.shutdown()
         self.reactor.processes[0].end(3)
         self.failureResultOf(call, errors.WorkerLost)
@@ -1378,7 +1390,7 @@ class StartsTests(SynchronousTestCase):
         """
         The more starts fail, the longer it's waited, within bounds.
         """
-        starts = Starts()
+        starts = RestartPolicy()
         self.assertEqual(starts.delay, 0)
         delays = []
         for _ in range(10):
@@ -1393,23 +1405,23 @@ class StartsTests(SynchronousTestCase):
         It's soon given up if they fail by themselves, and late if they're killed.
         """
         clock = Clock()
-        starts = Starts(clock.seconds)
+        starts = RestartPolicy(clock.seconds)
         for i in range(3):
-            self.assertFalse(starts.hopeless, i)
+            self.assertFalse(starts.exhausted, i)
             starts.failed(None)
-        self.assertTrue(starts.hopeless)
+        self.assertTrue(starts.exhausted)
         starts.succeeded()
         for i in range(40):
-            self.assertFalse(starts.hopeless, i)
+            self.assertFalse(starts.exhausted, i)
             starts.failed(9)
         clock.advance(29)
-        self.assertFalse(starts.hopeless)
+        self.assertFalse(starts.exhausted)
         clock.advance(1)
-        self.assertTrue(starts.hopeless)
+        self.assertTrue(starts.exhausted)
         starts.succeeded()
         starts.failed(9)
         clock.advance(60)
-        self.assertFalse(starts.hopeless)
+        self.assertFalse(starts.exhausted)
 
 
 class MemoryTests(SynchronousTestCase):
@@ -1505,7 +1517,7 @@ class ProcessBaseTests(SynchronousTestCase):
         """
         thing = Thing(1)
         thing.data["x"] = 2
-        copy = loads(dumps(thing))
+        copy = loads(dumpsPlain(thing))
         self.assertEqual((copy.value, copy.x), (1, 2))
         copy.data["y"] = 3
         self.assertEqual(thing.y, 3)

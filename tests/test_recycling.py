@@ -14,10 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
 
 from asynqueue import AsyncWorker, ProcessQueue, ProcessWorker, TaskQueue, errors
-from asynqueue._child.payloads import loads
+from asynqueue._child.pickling import loads
 from asynqueue.interfaces import IReplaceableWorker
-from asynqueue.process._options import ChildOptions
-from asynqueue.process._starts import Starts
+from asynqueue.process import _worker as processworker
+from asynqueue.process._options import ChildOptions, RestartPolicy
 
 from . import _faults as faults, _jobs as jobs
 from ._cases import ReplaceableWorker
@@ -90,17 +90,17 @@ class StartsTests(SynchronousTestCase):
         The first child of another row waits, each time longer, and those after it as
         in the first row. A child that is put to work ends that.
         """
-        starts = Starts()
-        starts.again()
+        starts = RestartPolicy()
+        starts.startOver()
         self.assertEqual(starts.delay, 0)
         delays = []
         for _ in range(6):
             for _ in range(3):
                 starts.failed(None)
-            self.assertTrue(starts.hopeless)
-            starts.again()
-            starts.again()
-            self.assertFalse(starts.hopeless)
+            self.assertTrue(starts.exhausted)
+            starts.startOver()
+            starts.startOver()
+            self.assertFalse(starts.exhausted)
             delays.append(starts.delay)
         self.assertEqual(delays, [1, 2, 4, 8, 8, 8])
         starts.failed(None)
@@ -287,8 +287,7 @@ class WornTests(WorkerCase):
         self.assertEqual(self.successResultOf(updated), [1])
         self.assertEqual([self.successResultOf(d) for d in calls[:2]], [2, 3])
         old = self.reactor.processes[0]
-        old.received()
-        self.assertTrue(old.atEnd())
+        self.assertTrue(old.isStopped())
         self.assertEqual(old.signals, [])
         self.assertEqual(len(q), 1)
         old.end()
@@ -307,7 +306,7 @@ class WornTests(WorkerCase):
         q = self.queue(maxMemory=50)
         size = 51_200
         [worker] = q.workers()
-        self.patch(worker, "memUsage", lambda: size)
+        self.patch(processworker, "privateSize", lambda pid: size)
         self.child().hello()
         d = q.call(jobs.nothing)
         self.reactor.serve()
@@ -356,12 +355,10 @@ class WornTests(WorkerCase):
         self.assertEqual(self.successResultOf(other), "other")
         self.assertEqual(self.successResultOf(next(iterator)), 5)
         old = self.reactor.processes[0]
-        old.received()
-        self.assertFalse(old.atEnd())
+        self.assertFalse(old.isStopped())
         iterator.stop()
         self.reactor.serve()
-        old.received()
-        self.assertTrue(old.atEnd())
+        self.assertTrue(old.isStopped())
 
     def test_startTimeout(self) -> None:
         """
@@ -380,7 +377,7 @@ class WornTests(WorkerCase):
         self.assertEqual(slow.signals[:1], ["KILL"])
         slow.end(None, 9)
         [worker] = q.workers()
-        self.assertEqual(worker._starts.failures, 1)
+        self.assertEqual(worker._config.policy.failures, 1)
 
 
 class StartTests(ChildrenTestCase):

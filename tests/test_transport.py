@@ -11,11 +11,11 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._child.protocol import HEADER, Frame, Kind
+from asynqueue._child.protocol import BUFFERS, Kind
 from asynqueue._support import childprocess
 from asynqueue._support.exitstatus import ExitStatus
-from asynqueue.process import _transport as transport
-from asynqueue.process._transport import Child
+from asynqueue.process._pipes import PipeReader
+from asynqueue.process._transport import Transport
 
 from ._fakes import FIRST_PID, FakeProcess, FakeReactor, LogLines
 
@@ -75,8 +75,9 @@ class ChildTests(SynchronousTestCase):
         self.reactor = FakeReactor()
         self.got: list[tuple[int, int, bytes]] = []
         self.ends: list[ExitStatus] = []
-        self.child = Child(
+        self.child = Transport(
             self.received,
+            lambda number, error: None,
             self.ends.append,
             options=("--option",),
             env={"A": "b"},
@@ -96,13 +97,14 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(len(self.ends), 1)
 
-    def received(self, frames: list[Frame]) -> None:
+    def received(self) -> None:
         """
         Take frames.
-
-        @param frames: The frames.
         """
-        self.got += [(kind, number, bytes(data)) for kind, number, data in frames]
+        frames = self.child.frames
+        while frames:
+            kind, number, data = frames.popleft()
+            self.got.append((kind, number, bytes(data)))  # type: ignore[arg-type]
 
     def test_start(self) -> None:
         """
@@ -125,26 +127,21 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(
             self.process.received(), [(Kind.CALL, 1, b"payload"), (Kind.CALL, 2, b"")]
         )
-        self.assertEqual(self.child.accepted, 2 * HEADER.size + 7)
-        self.assertEqual(self.child.delivered, self.child.accepted)
 
     def test_sendMuch(self) -> None:
         """
-        What the pipe doesn't take at once is sent when it does. How far that has come
-        is known.
+        What the pipe doesn't take at once is sent when it does.
         """
         payload = os.urandom(1_000_000)
         self.child.send(Kind.CALL, 1, payload)
         self.child.send(Kind.CALL, 2, b"x")
         self.assertEqual(len(self.reactor.writers), 1)
-        self.assertLess(self.child.delivered, self.child.accepted)
         got = self.process.received()
         while len(got) < 2:
             self.reactor.serve()
             got += self.process.received()
         self.assertEqual(got, [(Kind.CALL, 1, payload), (Kind.CALL, 2, b"x")])
         self.assertEqual(self.reactor.writers, [])
-        self.assertEqual(self.child.delivered, self.child.accepted)
 
     def test_receive(self) -> None:
         """
@@ -217,42 +214,31 @@ class ChildTests(SynchronousTestCase):
             if data:
                 os.write(write, data)
 
-        reader = transport._Reader(os.dup(read), received, self.reactor)
+        reader = PipeReader(os.dup(read), received, self.reactor)
         os.write(write, b"x" * 1_000)
-        reader.finish()
+        reader.drain()
+        reader.close()
         self.assertEqual(got[-1], b"")
         self.assertLess(len(got), 1_000)
         self.assertGreater(len(got), 10)
 
     def test_close(self) -> None:
         """
-        When it's closed, the child reads the end of its pipe, and no signal is sent.
+        It's told to stop, without a signal.
         """
         self.child.send(Kind.CALL, 1, b"")
-        self.child.close()
-        self.child.close()
-        self.process.received()
-        self.assertTrue(self.process.atEnd())
+        self.assertFalse(self.process.isStopped())
+        self.child.stop()
+        self.assertTrue(self.process.isStopped())
         self.assertEqual(self.process.signals, [])
-
-    def test_sendAfterClose(self) -> None:
-        """
-        What is sent after that is not delivered.
-        """
-        self.child.close()
-        delivered = self.child.delivered
-        self.child.send(Kind.CALL, 1, b"")
-        self.assertEqual(self.child.delivered, delivered)
-        self.assertGreater(self.child.accepted, delivered)
 
     def test_sendToTheDead(self) -> None:
         """
-        Nor is what is sent when the child has gone, which is no failure here.
+        What is sent when the child has gone is no failure here.
         """
         self.process.close(3)
         self.child.send(Kind.CALL, 1, b"x")
         self.child.send(Kind.CALL, 2, b"x")
-        self.assertEqual(self.child.delivered, 0)
         self.assertEqual(self.reactor.writers, [])
 
     def test_fullPipeToTheDead(self) -> None:
@@ -263,13 +249,12 @@ class ChildTests(SynchronousTestCase):
         self.process.close(3)
         self.reactor.serve()
         self.assertEqual(self.reactor.writers, [])
-        self.assertLess(self.child.delivered, self.child.accepted)
 
     def test_endSoftly(self) -> None:
         """
         It's asked to end first, and killed if it doesn't.
         """
-        self.child.end()
+        self.child.terminate()
         self.assertEqual(self.process.signals, ["TERM"])
         self.reactor.advance(0.49)
         self.assertEqual(self.process.signals, ["TERM"])
@@ -280,7 +265,7 @@ class ChildTests(SynchronousTestCase):
         """
         It isn't killed if it ends when it's asked to.
         """
-        self.child.end()
+        self.child.terminate()
         self.process.end(None, 15)
         self.reactor.advance(1)
         self.assertEqual(self.process.signals, ["TERM"])
@@ -289,7 +274,7 @@ class ChildTests(SynchronousTestCase):
         """
         Or it's killed at once.
         """
-        self.child.end(rudely=True)
+        self.child.kill()
         self.assertEqual(self.process.signals, ["KILL"])
 
     def test_endNoticed(self) -> None:
@@ -298,7 +283,7 @@ class ChildTests(SynchronousTestCase):
         the ends of processes.
         """
         self.patch(childprocess, "reapAllProcesses", self.process.end)
-        self.child.end(rudely=True)
+        self.child.kill()
         self.reactor.advance(0.2)
         self.assertEqual(len(self.ends), 1)
 
@@ -307,9 +292,9 @@ class ChildTests(SynchronousTestCase):
         One that has ended is left alone.
         """
         self.process.end()
-        self.child.end()
-        self.child.end(rudely=True)
-        self.child.close()
+        self.child.terminate()
+        self.child.kill()
+        self.child.stop()
         self.assertEqual(self.process.signals, [])
 
     def test_endOfTheEnding(self) -> None:
@@ -317,8 +302,8 @@ class ChildTests(SynchronousTestCase):
         If it ends of itself at that very moment, there's no error.
         """
         self.process.ended = True
-        self.child.end()
-        self.child.end(rudely=True)
+        self.child.terminate()
+        self.child.kill()
         self.assertEqual(self.process.signals, [])
         self.process.end()
 
@@ -332,6 +317,38 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(self.process.signals, [])
         self.reactor.advance(0.1)
         self.assertEqual(self.process.signals, ["KILL"])
+
+    def test_nonsense(self) -> None:
+        """
+        Nor is one that sends what no child sends: a frame of the parent's, a table of
+        buffers that is none, or the end of the use of what it wasn't given.
+        """
+        for kind, payload in (
+            (Kind.SETUP, b""),
+            (Kind.RESULT | BUFFERS, b"x"),
+            (Kind.RELEASE, bytes(8)),
+            (Kind.RELEASE, b"x"),
+        ):
+            with self.subTest(kind=kind, payload=payload):
+                ends: list[ExitStatus] = []
+                Transport(list, lambda *_: None, ends.append, reactor=self.reactor)
+                process = self.reactor.processes[-1]
+                process.send(kind, 1, payload)
+                process.send(Kind.RESULT, 1, b"after that")
+                self.reactor.serve()
+                self.assertEqual(process.signals, ["KILL"])
+                process.end(None, 9)
+                self.assertEqual(len(ends), 1)
+
+    def test_endIsTold(self) -> None:
+        """
+        Its end is told also if what it has written last can't be taken.
+        """
+        self.patch(self.child, "_received", lambda: 1 / 0)
+        self.process.send(Kind.RESULT, 1, b"last")
+        self.process.end(3)
+        self.assertEqual(len(self.ends), 1)
+        self.flushLoggedErrors(ZeroDivisionError)
 
     def test_garbage(self) -> None:
         """
@@ -414,7 +431,7 @@ class NoChildTests(SynchronousTestCase):
         reactor.refusal = OSError("no more processes")
         before = openDescriptors()
         self.assertRaises(
-            OSError, Child, lambda frames: None, lambda how: None, reactor=reactor
+            OSError, Transport, list, lambda *_: None, list, reactor=reactor
         )
         self.assertEqual(openDescriptors(), before)
         self.assertEqual(reactor.removeAll(), [])
@@ -436,7 +453,7 @@ class NoChildTests(SynchronousTestCase):
 
         self.patch(os, "pipe", fewPipes)
         self.assertRaises(
-            OSError, Child, lambda frames: None, lambda how: None, reactor=reactor
+            OSError, Transport, list, lambda *_: None, list, reactor=reactor
         )
         self.assertEqual(openDescriptors(), before)
 
@@ -446,11 +463,10 @@ class NoChildTests(SynchronousTestCase):
         """
         reactor = FakeReactor()
         ends: list[ExitStatus] = []
-        child = Child(lambda frames: None, ends.append, reactor=reactor)
+        child = Transport(list, lambda *_: None, ends.append, reactor=reactor)
         process: FakeProcess = reactor.processes[0]
-        self.assertFalse(process.atEnd())
-        child.close()
-        self.assertEqual(process.received(), [(Kind.STOP, 0, b"")])
-        self.assertTrue(process.atEnd())
+        self.assertFalse(process.isStopped())
+        child.stop()
+        self.assertTrue(process.isStopped())
         process.end()
         self.assertEqual(len(ends), 1)

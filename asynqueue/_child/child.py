@@ -27,6 +27,6 @@ if __name__ == "__main__":
 
     begin()
 
-    from asynqueue._child.loop import run
+    from asynqueue._child.childloop import run
 
     run()

@@ -7,7 +7,9 @@ Picklers spare themselves a copy, though, and hand the file to which they write 
 object itself. Here, it's kept, and the unpickler told to take it from where it takes
 buffers.
 
-Used on both sides, so it imports nothing but the standard library.
+Used on both sides, so it imports nothing but the standard library. What calls code of
+objects to be pickled or described catches whatever that raises: only the one call may
+fail.
 """
 
 from __future__ import annotations
@@ -15,22 +17,30 @@ from __future__ import annotations
 import copyreg
 import pickle
 import struct
+import sys
 from collections import ChainMap, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pickle import PickleBuffer
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from .describe import describe, message
+from .mainmodule import isOfHiddenMain
 
 __all__ = [
-    "LARGE",
+    "MIN_BUFFER",
     "PROTOCOL",
     "Buffer",
+    "NotPicklable",
     "Packed",
-    "ViewPickler",
-    "pack",
-    "packWith",
+    "blame",
+    "describeError",
+    "dumps",
+    "dumpsPlain",
+    "loads",
+    "loadsMany",
     "reduceView",
     "restoreView",
-    "withViews",
 ]
 
 #: The protocol of pickle that all frames are in.
@@ -38,11 +48,18 @@ PROTOCOL = 5
 
 #: What has fewer bytes is part of the pickle. Picklers have the same limit for what
 #: they don't copy.
-LARGE = 65_536
+MIN_BUFFER = 65_536
 
 #: A pickler that has made longer pickles than this isn't used again: it would go on
 #: forgetting as much as it had to know for them.
-_MOST_REUSED = 4096
+_MAX_REUSED = 4096
+
+#: In the pickles of connections, which are descriptors of the process they're made in.
+_CONNECTION = "multiprocessing.connection"
+_CONNECTION_BYTES = _CONNECTION.encode()
+
+#: In the pickles of what the main module has.
+_MAIN_BYTES = b"__main__"
 
 #: The opcodes that are of interest, and lengths that follow them.
 _BYTES, _BYTES8, _BYTEARRAY8 = b"B", b"\x8e", b"\x96"
@@ -52,14 +69,20 @@ _LENGTH, _LENGTH8 = struct.Struct("<I"), struct.Struct("<Q")
 #: Something large.
 Buffer: TypeAlias = "bytes | bytearray | PickleBuffer"
 
+loads = pickle.loads
+
+_T = TypeVar("_T")
+
+
+class NotPicklable(Exception):
+    """
+    Something can't be pickled. The message says what, why, and what helps.
+    """
+
 
 class Packed(NamedTuple):
     """
-    Something large, pickled.
-
-    @ivar pickle: The pickle.
-
-    @ivar buffers: What it needs besides, in order.
+    A pickle, and the buffers that it needs besides, in order.
     """
 
     pickle: bytes
@@ -76,6 +99,149 @@ class Packed(NamedTuple):
         )
 
 
+def dumps(value: Any, f: object = None) -> bytes | Packed:
+    """
+    Pickle something without copying what is large, with cloudpickle if that's installed
+    and needed.
+
+    @param f: See L{isOfHiddenMain<asynqueue._child.mainmodule.isOfHiddenMain>}.
+
+    @raise NotPicklable: If it can't be pickled.
+    """
+    packer = _idle.pop() if _idle else _Packer(pickle.Pickler)
+    try:
+        packer.pickler.dump(value)
+        packer.pickler.clear_memo()
+        chunks = packer.chunks
+        if len(chunks) > 1 or packer.kept:
+            packed: bytes | Packed = packer.assemble()
+            pickled = packed.pickle if isinstance(packed, Packed) else packed
+        else:
+            packed = pickled = chunks.pop()
+            if len(pickled) <= _MAX_REUSED:
+                _idle.append(packer)
+    except BaseException as error:  # noqa: BLE001 - see the module's docstring
+        packer.reset()
+        return _dumpsOtherwise(_pack, value, error)
+    if _CONNECTION_BYTES in pickled:
+        _refuseConnections(value)
+    if _MAIN_BYTES in pickled and isOfHiddenMain(pickled, f):
+        return _dumpsMain(_pack, value, packed)
+    return packed
+
+
+def dumpsPlain(value: Any) -> bytes:
+    """
+    Pickle something as C{dumps} does, with all that is large in the pickle.
+    """
+    try:
+        pickled = pickle.dumps(value, PROTOCOL)
+    except BaseException as error:  # noqa: BLE001 - see the module's docstring
+        return _dumpsOtherwise(_packPlain, value, error)
+    if _CONNECTION_BYTES in pickled:
+        _refuseConnections(value)
+    if _MAIN_BYTES in pickled and isOfHiddenMain(pickled):
+        return _dumpsMain(_packPlain, value, pickled)
+    return pickled
+
+
+def blame(
+    f: Any, args: tuple[Any, ...], kw: dict[str, Any], error: NotPicklable
+) -> NotPicklable:
+    """
+    Make the error of a call that L{dumps} has refused, which names the part to blame.
+    """
+    parts = [("the callable", f)]
+    parts += [(f"argument {i}", value) for i, value in enumerate(args)]
+    parts += [(f"keyword {name}", value) for name, value in kw.items()]
+    blamed, cause = NotPicklable(f"the call can't be pickled: {error}"), error
+    for what, value in parts:
+        try:
+            dumps(value)
+        except NotPicklable as guilty:  # noqa: PERF203 - a call isn't that long
+            text = f"{what} ({describe(value)}) can't be pickled: {guilty}"
+            blamed, cause = NotPicklable(text), guilty
+            break
+    blamed.__cause__ = cause.__cause__
+    return blamed
+
+
+def loadsMany(data: memoryview) -> Iterator[Any]:
+    """
+    Unpickle pickles that stand end to end.
+    """
+    import io
+
+    file = io.BytesIO(data)
+    size = len(data)
+    while file.tell() < size:
+        yield pickle.load(file)
+
+
+def describeError(error: BaseException) -> str:
+    """
+    Tell the type of an exception, and its message.
+    """
+    return f"{type(error).__name__}: {message(error)}"
+
+
+class _Packer:
+    """
+    A pickler that keeps what is large. It can be used again if it hasn't failed.
+    """
+
+    # chunks is what the pickler has written; kept has buffers, and how many chunks had
+    # been written before each. The last chunk is written after all of them.
+
+    __slots__ = ("chunks", "kept", "pickler")
+
+    def __init__(self, make: Callable[..., pickle.Pickler]) -> None:
+        self.chunks: list[Any] = []
+        self.kept: deque[tuple[int, PickleBuffer]] = deque()
+        self.pickler = make(
+            _Sink(self.chunks.append), PROTOCOL, buffer_callback=self._keep
+        )
+
+    def assemble(self) -> bytes | Packed:
+        """
+        Make a pickle of the chunks, without those that are large objects.
+        """
+        pieces: list[bytes] = []
+        buffers: list[Buffer] = []
+        for i, chunk in enumerate(self.chunks):
+            while self.kept and self.kept[0][0] <= i:
+                buffers.append(self.kept.popleft()[1])
+            head = _head(chunk) if len(chunk) >= MIN_BUFFER else None
+            if head and pieces and pieces[-1].endswith(head):
+                pieces[-1] = pieces[-1][: -len(head)] + _NEXT_BUFFER
+                buffers.append(chunk)
+            else:
+                pieces.append(chunk)
+        self.chunks.clear()
+        pickled = b"".join(pieces)
+        return Packed(pickled, buffers) if buffers else pickled
+
+    def reset(self) -> None:
+        """
+        Let go of what a failure has left. Views among it must not be left to the
+        garbage collector: it releases them before what views them, and crashes.
+        """
+        self.chunks.clear()
+        self.kept.clear()
+        self.pickler.clear_memo()
+
+    def _keep(self, buffer: PickleBuffer) -> bool:
+        """
+        Tell whether a buffer is to be part of the pickle.
+        """
+        # It's contiguous: picklers refuse others before they ask.
+        with buffer.raw() as view:
+            isSmall = view.nbytes < MIN_BUFFER
+        if not isSmall:
+            self.kept.append((len(self.chunks), buffer))
+        return isSmall
+
+
 class _Sink:
     """
     What picklers write to.
@@ -84,95 +250,18 @@ class _Sink:
     __slots__ = ("write",)
 
     def __init__(self, write: Callable[[Any], object]) -> None:
-        """
-        Make it.
-
-        @param write: Takes what is written.
-        """
         self.write = write
 
 
-class _Packer:
-    """
-    A pickler that keeps what is large. It can be used again if it hasn't failed.
-    """
-
-    __slots__ = ("_chunks", "_kept", "_pickler")
-
-    def __init__(self, make: Callable[..., pickle.Pickler]) -> None:
-        """
-        Make it.
-
-        @param make: Makes the pickler.
-        """
-        self._chunks: list[Any] = []
-        # Buffers, and how many chunks had been written before each. The last chunk is
-        # written after all of them.
-        self._kept: deque[tuple[int, PickleBuffer]] = deque()
-        self._pickler = make(
-            _Sink(self._chunks.append), PROTOCOL, buffer_callback=self._keep
-        )
-
-    def pack(self, value: Any) -> bytes | Packed:
-        """
-        Pickle something.
-
-        @param value: The thing.
-
-        @return: The pickle, with buffers if there's something large.
-        """
-        self._pickler.dump(value)
-        self._pickler.clear_memo()
-        chunks = self._chunks
-        if len(chunks) == 1 and not self._kept:
-            pickled: bytes = chunks.pop()
-            return pickled
-        return self._assemble()
-
-    def _keep(self, buffer: PickleBuffer) -> bool:
-        """
-        Look at a buffer that can be kept out of the pickle.
-
-        @param buffer: It.
-
-        @return: Whether it's to be part of the pickle nevertheless.
-        """
-        # It's contiguous: picklers refuse others before they ask.
-        with buffer.raw() as view:
-            small = view.nbytes < LARGE
-        if not small:
-            self._kept.append((len(self._chunks), buffer))
-        return small
-
-    def _assemble(self) -> bytes | Packed:
-        """
-        Make a pickle of chunks, without those that are large objects.
-
-        @return: The pickle, with buffers if there are some.
-        """
-        pieces: list[bytes] = []
-        buffers: list[Buffer] = []
-        for i, chunk in enumerate(self._chunks):
-            while self._kept and self._kept[0][0] <= i:
-                buffers.append(self._kept.popleft()[1])
-            head = _head(chunk) if len(chunk) >= LARGE else None
-            if head and pieces and pieces[-1].endswith(head):
-                pieces[-1] = pieces[-1][: -len(head)] + _NEXT_BUFFER
-                buffers.append(chunk)
-            else:
-                pieces.append(chunk)
-        self._chunks.clear()
-        pickled = b"".join(pieces)
-        return Packed(pickled, buffers) if buffers else pickled
+#: Picklers that can be used again. A new one for each call takes longer than most
+#: calls take to be pickled.
+_idle: list[_Packer] = []
 
 
 def _head(chunk: Any) -> bytes | None:
     """
-    Tell what a pickler must have written before a chunk if that is an object.
-
-    @param chunk: The chunk.
-
-    @return: An opcode and a length, or C{None} if it's something else.
+    Tell what a pickler must have written before a chunk if that is an object: an opcode
+    and a length.
     """
     size = len(chunk)
     if type(chunk) is bytearray:
@@ -186,65 +275,112 @@ def _head(chunk: Any) -> bytes | None:
 
 
 def _bytesHead(size: int) -> bytes:
-    """
-    Tell what a pickler writes before C{bytes}.
-
-    @param size: How many there are.
-
-    @return: An opcode and a length.
-    """
     if size <= 0xFFFFFFFF:
         return _BYTES + _LENGTH.pack(size)
     return _BYTES8 + _LENGTH8.pack(size)
 
 
-#: Picklers that can be used again. A new one for each call takes longer than most
-#: calls take to be pickled.
-_idle: list[_Packer] = []
-
-
-def pack(value: Any) -> bytes | Packed:
-    """
-    Pickle something.
-
-    @param value: The thing.
-
-    @return: The pickle, with buffers if there's something large.
-    """
+def _pack(make: Callable[..., pickle.Pickler], value: Any) -> bytes | Packed:
+    packer = _Packer(make)
     try:
-        packer = _idle.pop()
-    except IndexError:
-        packer = _Packer(pickle.Pickler)
-    packed = packer.pack(value)
-    if type(packed) is bytes and len(packed) <= _MOST_REUSED:
-        _idle.append(packer)
+        packer.pickler.dump(value)
+        return packer.assemble()
+    finally:
+        packer.reset()
+
+
+def _packPlain(make: Callable[..., pickle.Pickler], value: Any) -> bytes:
+    import io
+
+    file = io.BytesIO()
+    make(file, PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+def _dumpsOtherwise(
+    pack: Callable[[Callable[..., pickle.Pickler], Any], _T],
+    value: Any,
+    error: BaseException,
+) -> _T:
+    """
+    Pickle what C{pickle} can't: views, and what cloudpickle can.
+
+    @raise NotPicklable: If it can't be pickled.
+    """
+    if "memoryview" in message(error):
+        with suppress(BaseException):
+            return pack(_withViews(pickle.Pickler), value)
+    try:
+        import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:
+        raise NotPicklable(
+            f"{describeError(error)}. Lambdas, closures and local functions can be"
+            " pickled where the extra asynqueue[cloudpickle] is installed"
+        ) from error
+    try:
+        packed = pack(_withViews(cloudpickle.Pickler), value)
+    except BaseException as worse:
+        raise NotPicklable(
+            f"{describeError(worse)}, not even by cloudpickle"
+        ) from worse
+    _refuseConnections(value)
     return packed
 
 
-def packWith(make: Callable[..., pickle.Pickler], value: Any) -> bytes | Packed:
+def _dumpsMain(
+    pack: Callable[[Callable[..., pickle.Pickler], Any], _T], value: Any, packed: _T
+) -> _T:
     """
-    Pickle something with a pickler of another kind.
-
-    @param make: Makes the pickler.
-
-    @param value: The thing.
-
-    @return: The pickle, with buffers if there's something large.
+    Pickle something of a main module that children can't import, if that's possible.
     """
-    return _Packer(make).pack(value)
+    try:
+        import cloudpickle
+    except ImportError:
+        return packed  # the child will say what is missing
+    try:
+        return pack(_withViews(cloudpickle.Pickler), value)
+    except BaseException as error:
+        raise NotPicklable(describeError(error)) from error
+
+
+class _Refusal(Exception):
+    """
+    A connection was found.
+    """
+
+
+def _refuseConnections(value: Any) -> None:
+    """
+    Look for ends of pipes and the like. They're pickled as numbers of descriptors,
+    which are others in another process: maybe those of its pipes.
+
+    @raise NotPicklable: If there's one.
+    """
+    module = sys.modules.get(_CONNECTION)
+    if module is None:
+        return
+    kinds = (module._ConnectionBase, module.Listener)
+
+    class Finder(pickle.Pickler):
+        def persistent_id(self, found: Any) -> None:
+            if isinstance(found, kinds):
+                raise _Refusal(
+                    f"{describe(found)} is an open descriptor of this process, which"
+                    " another process doesn't have: let a multiprocessing.Manager or"
+                    " the call's result carry what would go through it"
+                )
+
+    try:
+        Finder(_Sink(len), PROTOCOL).dump(value)
+    except _Refusal as error:
+        raise NotPicklable(str(error)) from error
+    except BaseException:  # noqa: BLE001 - cloudpickle has found a way
+        return
 
 
 def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     """
     Make a view of what was pickled of one.
-
-    @param buffer: The contents.
-
-    @param form: The format of its elements.
-
-    @param shape: Its shape.
-
-    @return: The view.
     """
     view = memoryview(buffer)
     if view.format != "B" or view.ndim != 1:
@@ -257,10 +393,6 @@ def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 def reduceView(view: memoryview) -> tuple[Any, ...]:
     """
     Tell how to pickle a view, which C{pickle} doesn't know.
-
-    @param view: The view.
-
-    @return: A function that makes such a view, and its arguments.
 
     @raise TypeError: If views can't be made of elements of its format.
     """
@@ -275,18 +407,10 @@ def reduceView(view: memoryview) -> tuple[Any, ...]:
     return restoreView, (contents, form, view.shape)
 
 
-def withViews(kind: type[pickle.Pickler]) -> type[pickle.Pickler]:
+def _withViews(kind: type[pickle.Pickler]) -> type[pickle.Pickler]:
     """
     Make a kind of pickler that can pickle views. They're slower.
-
-    @param kind: What they're like besides.
-
-    @return: Their class.
     """
     known = getattr(kind, "dispatch_table", copyreg.dispatch_table)
     table: Any = ChainMap({memoryview: reduceView}, known)
     return type("ViewPickler", (kind,), {"dispatch_table": table})
-
-
-#: Pickles what C{pickle} does, and views.
-ViewPickler = withViews(pickle.Pickler)

@@ -1,49 +1,56 @@
 """
-Frames on a pipe: what kind, of which call, and bytes. No input or output here.
+What goes through the pipes between a child process and its parent: frames, and claims.
+No input or output of frames here.
 
 A frame is a header of 13 bytes, little-endian, and a payload::
 
     8 bytes   length of the payload
-    1 byte    kind
-    4 bytes   number of the call
+    1 byte    kind, with BUFFERS added if the payload begins with a table of buffers
+    4 bytes   number of the call; 0 for frames that belong to no call
+
+Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
 
+import os
+import select
 import struct
 from enum import IntEnum
 from typing import TypeAlias
 
 __all__ = [
+    "BUFFERS",
     "COUNT",
     "HEADER",
-    "LARGEST",
-    "SECONDS",
+    "MAX_PAYLOAD",
+    "ChildFD",
+    "ClaimReader",
+    "ClaimWriter",
     "Decoder",
     "Frame",
     "FrameError",
     "Kind",
-    "header",
 ]
 
 HEADER = struct.Struct("<QBI")
-
-#: Results and errors begin with the seconds that the call took.
-SECONDS = struct.Struct("<d")
 
 #: How many items of an iteration have been taken.
 COUNT = struct.Struct("<I")
 
 #: No payload is that large: whoever says so is talking nonsense.
-LARGEST = 1 << 42
+MAX_PAYLOAD = 1 << 36
 
-#: The kind (a plain integer), the number of the call, the payload.
+#: Added to the kind of a frame some of whose contents are in the memory file.
+BUFFERS = 0x80
+
+#: The kind, the number of the call, the payload.
 Frame: TypeAlias = tuple[int, int, memoryview]
 
 
-class Kind(IntEnum):
+class Kind:
     """
-    Kinds of frames.
+    Kinds of frames. Plain integers: an enum's members take longer to look up.
     """
 
     # From the parent.
@@ -51,29 +58,23 @@ class Kind(IntEnum):
     #: How the parent's interpreter is set up.
     SETUP = 1
 
-    #: A call to run.
+    #: A call to run, if the child gets it by L{ClaimReader.claim}.
     CALL = 2
 
     #: How many items of an iteration have been taken, so that others may be sent, and
     #: whether the consumer waits for them.
     TAKEN = 3
 
-    #: An iteration is to be ended.
+    #: An iteration, or a Deferred that a call has returned, is to be ended.
     CLOSE = 4
 
-    #: A call to run, sent before it's its turn. The parent may take it back.
-    AHEAD = 5
-
-    #: A call to run, with arguments that don't come through the pipe.
-    LARGE_CALL = 6
-
-    #: The child is to end. The end of the pipe says so, too, unless a fork of the
-    #: parent keeps it open.
-    STOP = 7
+    #: The child is to end when it has done what it was sent. The end of the pipe says
+    #: that the parent has gone, unless a fork of the parent keeps it open.
+    STOP = 5
 
     # From both.
 
-    #: Parts of large things that aren't needed any longer.
+    #: Regions of the memory file that aren't needed any longer.
     RELEASE = 8
 
     # From the child.
@@ -81,13 +82,13 @@ class Kind(IntEnum):
     #: The child is ready.
     HELLO = 16
 
-    #: What the call returned.
+    #: The seconds that the call took, and what it returned.
     RESULT = 17
 
-    #: How the call failed.
+    #: The seconds that the call took, and how it failed.
     ERROR = 18
 
-    #: The call returned an iterator. Its items follow.
+    #: The seconds that the call took. It returned an iterator, whose items follow.
     ITERATOR = 19
 
     #: Items of an iteration: lists of them, one pickle after the other.
@@ -99,35 +100,39 @@ class Kind(IntEnum):
     #: The iteration has failed.
     FAILED = 22
 
-    #: What the call returned, parts of which don't come through the pipe.
-    LARGE_RESULT = 23
-
     #: Somebody has sent the child a signal that asks it to end.
-    SIGNALLED = 24
+    SIGNALLED = 23
 
 
-_KINDS = frozenset(int(kind) for kind in Kind)
+_PLAIN_KINDS = {1, 2, 3, 4, 5, 8, *range(16, 24)}
+_KINDS = frozenset(_PLAIN_KINDS | {kind | BUFFERS for kind in _PLAIN_KINDS})
+
+
+class ChildFD(IntEnum):
+    """
+    What the child has its ends of the pipes, and the memory files, as.
+    """
+
+    #: Frames from the parent.
+    CALLS = 3
+
+    #: Frames to the parent.
+    REPLIES = 4
+
+    #: The memory file of the parent's buffers.
+    ARGUMENTS = 5
+
+    #: The memory file of the child's buffers.
+    RESULTS = 6
+
+    #: Who has which call.
+    CLAIMS = 7
 
 
 class FrameError(ValueError):
     """
     What came isn't a frame.
     """
-
-
-def header(kind: int, number: int, length: int) -> bytes:
-    """
-    Make the header of a frame.
-
-    @param kind: The kind.
-
-    @param number: The number of the call.
-
-    @param length: The length of the payload.
-
-    @return: The header.
-    """
-    return HEADER.pack(length, kind, number)
 
 
 class Decoder:
@@ -147,11 +152,7 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Frame]:
         """
-        Take the next bytes.
-
-        @param data: The bytes.
-
-        @return: The frames that are whole now.
+        Take the next bytes, and return the frames that are whole now.
 
         @raise FrameError: If what came isn't a frame.
         """
@@ -168,7 +169,7 @@ class Decoder:
         start, need = 0, HEADER.size
         while size - start >= HEADER.size:
             length, kind, number = HEADER.unpack_from(data, start)
-            if length > LARGEST or kind not in _KINDS:
+            if length > MAX_PAYLOAD or kind not in _KINDS:
                 raise FrameError(
                     f"No frame is of kind {kind} and has {length} bytes: something"
                     " else has been written to the pipe"
@@ -184,3 +185,96 @@ class Decoder:
             self._have = size - start
             self._need = need
         return frames
+
+
+# Claims say who has a call: the child, or still the parent. The number of each call is
+# put into a pipe before its frame is sent. The child takes it out before it runs the
+# call, and the parent does to revoke the call. What the system gives to one of them, it
+# doesn't give to the other, so there's no moment at which a call that the parent gives
+# to another child may be run by this one, nor one that nobody would run. In place of a
+# number that it has taken out, the parent puts one that says so, so that there's always
+# one for each frame of a call that the child hasn't come to yet, in the same order.
+# What is in the pipe when the child has ended, it certainly hasn't begun.
+
+#: The number of a call. All reads and writes are multiples of its size, and of less
+#: than the system divides.
+_NUMBER = struct.Struct("<I")
+
+#: Added to the number of a call that was revoked.
+_REVOKED = 1 << 31
+
+#: So much is read at a time.
+_CLAIM_BYTES = 4096
+
+
+class ClaimWriter:
+    """
+    The parent's side of the claims.
+    """
+
+    def __init__(self, reader: int, writer: int) -> None:
+        """
+        Take the pipe, whose end to be read the child has as well.
+        """
+        self._reader = reader
+        self._writer = writer
+        self._isOpen = True
+
+    def offer(self, numbers: list[int]) -> None:
+        """
+        Let the child have calls, whose frames are sent in this order.
+        """
+        if self._isOpen:
+            os.write(self._writer, struct.pack(f"<{len(numbers)}I", *numbers))
+
+    def revoke(self) -> list[int]:
+        """
+        Take back all calls that the child hasn't begun, and return their numbers.
+        """
+        numbers: list[int] = []
+        while self._isOpen:
+            try:
+                data = os.read(self._reader, _CLAIM_BYTES)
+            except BlockingIOError:
+                break
+            numbers += [number for (number,) in _NUMBER.iter_unpack(data)]
+        if numbers:
+            self.offer([number | _REVOKED for number in numbers])
+        return [number for number in numbers if not number & _REVOKED]
+
+    def close(self) -> None:
+        if self._isOpen:
+            self._isOpen = False
+            os.close(self._reader)
+            os.close(self._writer)
+
+
+class ClaimReader:
+    """
+    The child's side of the claims.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def claim(self, number: int) -> bool:
+        """
+        Claim the call whose frame has come, and tell whether it wasn't revoked.
+
+        @raise OSError: If the pipe isn't what it was.
+        """
+        while True:
+            try:
+                data = os.read(self._fd, _NUMBER.size)
+                break
+            except BlockingIOError:
+                # The parent is about to put back what it has taken out.
+                poll = select.poll()
+                poll.register(self._fd, select.POLLIN)
+                poll.poll()
+        if len(data) < _NUMBER.size:
+            raise OSError("The parent has closed the pipe")
+        [found] = _NUMBER.unpack(data)
+        if found & ~_REVOKED != number:
+            raise OSError("Something else was read from the pipe")
+        return bool(found == number)

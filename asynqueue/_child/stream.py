@@ -14,23 +14,26 @@ from itertools import islice, repeat
 from types import GeneratorType
 from typing import Any
 
-from .payloads import dumps, loadsMany
+from .pickling import Packed, dumps, dumpsPlain
 from .protocol import Kind
 
-__all__ = ["WAITS", "Flusher", "Stream", "loadItems"]
+__all__ = ["WAITS", "Flusher", "Stream"]
 
 #: Added to the number of items that have been taken if no more of them are at hand, so
 #: that the consumer waits for others.
 WAITS = 1 << 31
 
 #: An iteration may be so many items ahead of its consumer to begin with,
-_LEAST_AHEAD = 16
+_MIN_WINDOW = 16
 
 #: and so many if the consumer takes them as soon as they come,
-_MOST_AHEAD = 2048
+_MAX_WINDOW = 2048
 
-#: and not after it's ahead so many bytes.
+#: and not after it's ahead so many bytes,
 _WINDOW_BYTES = 1 << 20
+
+#: or, where items have buffers, so many: one is copied while another is made.
+_WINDOW_BUFFER_BYTES = 1 << 24
 
 #: The consumer lags behind if it hasn't taken after so many seconds what was sent.
 _LAG_SECONDS = 0.02
@@ -46,16 +49,16 @@ _BATCH_ITEMS = 1024
 _FLUSH_SECONDS = 0.005
 
 #: So many items may be made before the time is looked at,
-_MOST_AT_ONCE = 32
+_MAX_BATCH = 32
 
 #: if it's expected that this takes no longer than so many seconds.
-_GLANCE_SECONDS = 0.0001
+_BATCH_SECONDS = 0.0001
 
 #: Text of this length isn't worth being pickled by itself.
 _SHORT = 512
 
 #: Nor are numbers between these.
-_LEAST, _MOST = -(1 << 63), 1 << 63
+_MIN_INT, _MAX_INT = -(1 << 63), 1 << 63
 
 #: An item of so many bytes is counted before the next one is made.
 _LARGE = 4096
@@ -63,17 +66,6 @@ _LARGE = 4096
 #: Types, besides numbers and text, of which nobody can change a thing, and of which no
 #: thing is large.
 _CONSTANT = frozenset((float, bool, type(None)))
-
-
-def loadItems(payload: memoryview) -> Iterator[list[Any]]:
-    """
-    Unpickle items that a L{Stream} has sent.
-
-    @param payload: The payload of the frame.
-
-    @return: An iterator of lists of items.
-    """
-    return loadsMany(payload)
 
 
 class Stream:
@@ -86,7 +78,7 @@ class Stream:
 
     An item is pickled when it's yielded, so that it doesn't matter if the iterator
     changes it afterwards. Those that can't be changed, and are small, are pickled
-    together when they are sent.
+    together when they are sent. One with large buffers is sent by itself.
 
     @ivar number: The number of the call.
 
@@ -98,33 +90,28 @@ class Stream:
 
     @ivar window: So many items it may be ahead.
 
-    @ivar hurry: Set by the flusher when it's time to look what else there is to do.
+    @ivar yieldSoon: Set by the flusher when it's time to look what else there is to do.
     """
+
+    # What is pending: _pickles of _pickled items, then _items, of _size bytes besides
+    # numbers. They're added by the main thread alone, while the flusher may take away
+    # what is there. What was sent and isn't taken: _frames, for each how many items,
+    # how many bytes, and when it was sent; _bytesSent in all; _ahead items with what is
+    # pending. _lock is held for all but _items, and for those while they're taken away.
 
     def __init__(
         self,
         number: int,
         iterator: Iterator[Any],
-        send: Callable[..., None],
+        send: Callable[[int, int, bytes | Packed], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """
-        Begin an iteration.
-
-        @param number: The number of the call.
-
-        @param iterator: The iterator.
-
-        @param send: Sends a frame.
-
-        @param clock: Tells the time in seconds.
-        """
         self.number = number
         self.iterator = iterator
         self.waiting = False
         self.closed = False
-        self.window = _LEAST_AHEAD
-        self.hurry = False
+        self.window = _MIN_WINDOW
+        self.yieldSoon = False
         self._send = send
         self._clock = clock
         # Only generators are sure to be their own iterators, from where they stand.
@@ -133,21 +120,17 @@ class Stream:
             if isinstance(iterator, GeneratorType)
             else map(next, repeat(iterator))
         )
+        self._windowBytes = _WINDOW_BYTES
         # Whether the window was full when it was advanced last.
-        self._full = False
-        # Of each frame that isn't taken: how many items, bytes, and when it was sent.
+        self._wasFull = False
         self._frames: deque[tuple[int, int, float]] = deque()
         self._ahead = 0
         self._bytesSent = 0
-        # What is pending: pickled lists of so many items, then items. They are added
-        # by one thread alone, while the flusher may take away what is there.
         self._pickles: list[bytes] = []
         self._pickled = 0
         self._items: list[Any] = []
-        # Its bytes, besides numbers.
         self._size = 0
-        self._atOnce = 1
-        # Held for all but the items, and while those are taken away.
+        self._batchSize = 1
         self._lock = threading.Lock()
 
     @property
@@ -158,23 +141,21 @@ class Stream:
         return (
             not (self.waiting or self.closed)
             and self._ahead < self.window
-            and self._bytesSent + self._size < _WINDOW_BYTES
+            and self._bytesSent + self._size < self._windowBytes
         )
 
     def taken(self, told: int) -> None:
         """
-        Note that the consumer has taken items.
-
-        @param told: How many, and L{WAITS} if it waits for more.
+        Note that the consumer has taken so many items, with L{WAITS} if it waits for
+        more.
         """
         count = told & ~WAITS
         lag = self._release(count)
         if lag > _LAG_SECONDS:
-            window = int(self.window * _LAG_SECONDS / lag)
-            self.window = max(_LEAST_AHEAD, window)
-        elif told & WAITS and self._full:
-            self.window = min(_MOST_AHEAD, 2 * self.window)
-            self._full = False
+            self.window = max(_MIN_WINDOW, int(self.window * _LAG_SECONDS / lag))
+        elif told & WAITS and self._wasFull:
+            self.window = min(_MAX_WINDOW, 2 * self.window)
+            self._wasFull = False
 
     def make(
         self,
@@ -198,7 +179,7 @@ class Stream:
             # Half of the window at a time, so that the other half can be on its way.
             room = min(self.window // 2, _BATCH_ITEMS) - len(self._items)
             room = min(room - self._pickled, self.window - self._ahead)
-            most = max(1, min(room, self._atOnce))
+            most = max(1, min(room, self._batchSize))
             if most > 1 or self.pending:
                 wake()
             if self._makeSome(most, add or self.add):
@@ -210,7 +191,7 @@ class Stream:
                 break
             if most >= room or self._size >= _BATCH_BYTES:
                 self.flush()
-        self._full = self._ahead >= self.window
+        self._wasFull = self._ahead >= self.window
         self.flush()
         return False
 
@@ -218,22 +199,26 @@ class Stream:
         """
         Have an item sent, soon, as it is now.
 
-        @param item: The item.
-
         @return: Whether the next one may be made right away.
 
         @raise NotPicklable: If it can't be pickled.
         """
-        pickle = dumps([item])
+        packed = dumps([item])
+        self._ahead += 1
+        if isinstance(packed, Packed):
+            self.flush()
+            self._windowBytes = _WINDOW_BUFFER_BYTES
+            with self._lock:
+                self._sent(1, packed.size, packed)
+            return False
         with self._lock:
             self._pickleItems()
-            self._pickles.append(pickle)
+            self._pickles.append(packed)
             self._pickled += 1
-            self._size += len(pickle)
-        self._ahead += 1
+            self._size += len(packed)
         if self._size >= _BATCH_BYTES:
             self.flush()
-        return len(pickle) < _LARGE
+        return len(packed) < _LARGE
 
     def flush(self) -> None:
         """
@@ -242,13 +227,11 @@ class Stream:
         with self._lock:
             self._pickleItems()
             if self._pickles:
-                data = b"".join(self._pickles)
-                self._frames.append((self._pickled, len(data), self._clock()))
-                self._bytesSent += len(data)
+                data, count = b"".join(self._pickles), self._pickled
                 self._pickles.clear()
                 self._pickled = 0
                 self._size = 0
-                self._send(Kind.ITEMS, self.number, data)
+                self._sent(count, len(data), data)
 
     @property
     def pending(self) -> bool:
@@ -270,13 +253,17 @@ class Stream:
                 with suppress(BaseException):
                     sys.excepthook(*sys.exc_info())
 
+    def _sent(self, count: int, size: int, payload: bytes | Packed) -> None:
+        """
+        Send items. The lock is held.
+        """
+        self._frames.append((count, size, self._clock()))
+        self._bytesSent += size
+        self._send(Kind.ITEMS, self.number, payload)
+
     def _release(self, count: int) -> float:
         """
-        Count items no longer.
-
-        @param count: How many.
-
-        @return: How many seconds ago the first of them was sent.
+        Count items no longer, and tell how many seconds ago the first was sent.
         """
         self._ahead -= count
         with self._lock:
@@ -294,20 +281,14 @@ class Stream:
 
     def _makeSome(self, most: int, add: Callable[[Any], bool]) -> bool:
         """
-        Make some items.
-
-        @param most: How many at most.
-
-        @param add: Adds one that must be pickled by itself.
-
-        @return: Whether the iterator has come to its end.
+        Make some items, and tell whether the iterator has come to its end.
         """
         append = self._items.append
         count = others = chars = 0
         ended = False
         for count, item in enumerate(islice(self._source, most), 1):  # noqa: B007
             kind = type(item)
-            if (kind is int and _LEAST < item < _MOST) or kind in _CONSTANT:
+            if (kind is int and _MIN_INT < item < _MAX_INT) or kind in _CONSTANT:
                 append(item)
             elif (kind is str or kind is bytes) and len(item) <= _SHORT:
                 append(item)
@@ -316,7 +297,7 @@ class Stream:
                 others += 1
                 if not add(item):
                     break
-            if self.hurry:
+            if self.yieldSoon:
                 break
         else:
             ended = count < most
@@ -328,17 +309,15 @@ class Stream:
 
     def _adapt(self, seconds: float) -> None:
         """
-        See how often to look at the time.
-
-        @param seconds: How long it took since the last time.
+        See how often to look at the time, if it took so long since the last time.
         """
-        if self.hurry:
-            self.hurry = False
-            self._atOnce = 1
-        elif seconds > _GLANCE_SECONDS:
-            self._atOnce = max(1, int(self._atOnce * _GLANCE_SECONDS / seconds))
-        elif seconds < _GLANCE_SECONDS / 2:
-            self._atOnce = min(2 * self._atOnce, _MOST_AT_ONCE)
+        if self.yieldSoon:
+            self.yieldSoon = False
+            self._batchSize = 1
+        elif seconds > _BATCH_SECONDS:
+            self._batchSize = max(1, int(self._batchSize * _BATCH_SECONDS / seconds))
+        elif seconds < _BATCH_SECONDS / 2:
+            self._batchSize = min(2 * self._batchSize, _MAX_BATCH)
 
     def _pickleItems(self) -> None:
         """
@@ -347,7 +326,7 @@ class Stream:
         # Others may come at any moment.
         count = len(self._items)
         if count:
-            self._pickles.append(dumps(self._items[:count]))
+            self._pickles.append(dumpsPlain(self._items[:count]))
             self._pickled += count
             del self._items[:count]
 
@@ -358,11 +337,6 @@ class Flusher:
     """
 
     def __init__(self, streams: dict[int, Stream]) -> None:
-        """
-        Start the thread.
-
-        @param streams: The iterations.
-        """
         self._streams = streams
         self._event = threading.Event()
         threading.Thread(target=self._loop, name="flusher", daemon=True).start()
@@ -375,13 +349,10 @@ class Flusher:
             self._event.set()
 
     def _loop(self) -> None:
-        """
-        Wait to be woken, then for a moment, then send.
-        """
         while True:
             self._event.wait()
             time.sleep(_FLUSH_SECONDS)
             self._event.clear()
             for stream in list(self._streams.values()):
-                stream.hurry = True
+                stream.yieldSoon = True
                 stream.flush()

@@ -113,14 +113,14 @@ class ChildProcess(ProcessProtocol):
         Send it C{SIGTERM}, and kill it if it doesn't end in time.
         """
         self.killAfter(graceSeconds)
-        self._signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """
         Kill it.
         """
         self._cancelTimer()
-        self._signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         if self._pidfd is None:
             # A reactor without a handler of SIGCHLD isn't told of the end.
             self.killAfter(_RETRY_SECONDS)
@@ -152,7 +152,7 @@ class ChildProcess(ProcessProtocol):
         if not self._isStarting:
             self.ended.callback(self._status)
 
-    def _signal(self, number: int) -> None:
+    def signal(self, number: int) -> None:
         """
         Send it a signal, unless it has ended.
         """

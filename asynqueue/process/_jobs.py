@@ -1,25 +1,31 @@
 """
-The tasks that a worker has accepted, and how many it may be sent ahead.
+The tasks that a worker has accepted, and how many of them its child has in advance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from time import perf_counter
 from typing import Any
 
-from attrs import define
+from attrs import define, field
+from twisted.internet.defer import Deferred
 
 from .._child.pickling import Packed
+from .._child.protocol import Kind
 from ..interfaces import ITask
-from ._delivery import Shipment
+from ._transport import Transport
 
-__all__ = ["AHEAD_SECONDS", "Job", "Pace"]
+__all__ = ["PREFETCH_SECONDS", "Job", "JobQueue", "PrefetchWindow"]
 
-#: A child is sent tasks ahead for so many seconds, going by how long the last took.
-AHEAD_SECONDS = 0.001
+#: A child has tasks in advance for so many seconds, going by how long the last took.
+PREFETCH_SECONDS = 0.001
 
-#: It's never sent more than so many ahead.
-_MOST_AHEAD = 64
+#: So many at most,
+_MAX_PREFETCHED = 64
+
+#: and updates, of which there may be any number, as long as no more jobs were sent.
+_MAX_SENT = 256
 
 #: After a long task it's so many at first, and then so many times as many.
 _FACTOR = 8
@@ -28,7 +34,10 @@ _FACTOR = 8
 _WEIGHT = 1 / 16
 
 #: What it takes a child to get a task and to answer, in seconds at least.
-_LEAST_SECONDS = 1e-5
+_MIN_SECONDS = 1e-5
+
+#: Nothing is sent to a child that hasn't come to so many revoked calls yet.
+_MAX_REVOKED = 1024
 
 
 @define(eq=False)
@@ -36,46 +45,178 @@ class Job:
     """
     A task that the worker has accepted.
 
-    @ivar task: The task.
-
     @ivar payload: The call, pickled.
-
-    @ivar shipment: Its large arguments, when they're on their way.
 
     @ivar consumer: The consumer of an iteration, or C{None}.
 
-    @ivar ready: Called when the worker is ready for another task.
+    @ivar ready: Fires when the worker is ready for another task.
 
-    @ivar number: The number of the call.
+    @ivar number: The number of the call, when it was sent.
 
-    @ivar sent: Whether the child has been sent it.
+    @ivar isSent: Whether the child has it, and may have begun it.
 
-    @ivar ahead: Whether that was before it was its turn, so that it can be taken back.
-
-    @ivar since: When it was sent, or when the one before it was answered.
-
-    @ivar end: Where it ends in what the child was sent.
+    @ivar since: When its turn came, or it was sent to a child that wasn't ready.
     """
 
     task: ITask
     payload: bytes | Packed
     consumer: Any
-    ready: Callable[[], object]
+    ready: Deferred[None] = field(factory=Deferred)
     number: int = 0
-    sent: bool = False
-    ahead: bool = False
+    isSent: bool = False
     since: float = 0.0
-    end: int = 0
-    shipment: Shipment | None = None
+
+    @property
+    def age(self) -> float:
+        """
+        How many seconds ago its turn came.
+        """
+        return perf_counter() - self.since
 
 
-class Pace:
+class JobQueue:
     """
-    How long tasks take, and how many may be sent ahead because of that.
+    The jobs that have no answer yet, in the order in which the child runs them.
 
-    When a task has taken longer than those sent ahead should take together, none are
-    sent ahead, until one has been short again; then there are a few, then more. What is
-    behind a long task nevertheless is taken back from there, by whoever hands out
+    @ivar jobs: All of them.
+
+    @ivar transport: Where they're sent, C{None} while there's no child.
+
+    @ivar isReady: Whether the child has said that it's ready.
+
+    @ivar window: How many are sent in advance.
+    """
+
+    # Those that are sent stand before those that aren't. The first alone may be running
+    # for long; its clock has been started if it's _current. After calls were revoked,
+    # none is sent in advance until an answer has come (_isStuck), and none at all after
+    # too many (_revoked), so that neither pipe fills up with them.
+
+    def __init__(self, *, prefetches: bool) -> None:
+        """
+        @param prefetches: Whether any are sent in advance.
+        """
+        self.jobs: deque[Job] = deque()
+        self.transport: Transport | None = None
+        self.isReady = False
+        self.window = PrefetchWindow()
+        self._prefetches = prefetches
+        self._numbers = 0
+        self._current: Job | None = None
+        self._isStuck = False
+        self._revoked = 0
+
+    def put(self, job: Job) -> None:
+        """
+        Add a job, and send it if the child should have it now.
+        """
+        jobs = self.jobs
+        jobs.append(job)
+        isFirst = len(jobs) == 1
+        if isFirst:
+            job.since = perf_counter()
+        if isFirst and self.isReady:
+            # Its clock has just been started.
+            self._current = job
+        elif job.task.timeout is not None:
+            job.task.stopTimer()
+        if self.transport is not None and (isFirst or self._mayPrefetch(job)):
+            self._send(job)
+
+    def sendWaiting(self) -> None:
+        """
+        Send jobs that weren't sent, as far as the child should have them now.
+        """
+        if self.transport is None:
+            return
+        for i, job in enumerate(self.jobs):
+            if not job.isSent:
+                if i and not self._mayPrefetch(job):
+                    return
+                self._send(job)
+
+    def answered(self, number: int) -> Job | None:
+        """
+        Take out the job that the child has answered, C{None} if it's none of ours.
+        """
+        jobs = self.jobs
+        if not jobs or jobs[0].number != number or not jobs[0].isSent:
+            return None
+        self._isStuck = False
+        self._revoked = 0
+        return jobs.popleft()
+
+    def startTurn(self) -> None:
+        """
+        Note that it's the turn of the job that is first, if that is news, and start the
+        clock of its task.
+        """
+        if self.jobs and self.isReady and self.jobs[0] is not self._current:
+            job = self._current = self.jobs[0]
+            job.since = job.since or perf_counter()
+            if job.task.timeout is not None:
+                job.task.startTimer()
+
+    def find(self, task: ITask) -> Job | None:
+        return next((job for job in self.jobs if job.task is task), None)
+
+    def revoke(self, *, copied: bool = True) -> None:
+        """
+        Take back from the child what it hasn't begun. It's as if it hadn't been sent.
+
+        @param copied: See L{Transport.revoke}.
+        """
+        if self.transport is None:
+            return
+        numbers = self.transport.revoke(copied=copied)
+        if numbers:
+            self._isStuck = True
+            self._revoked += len(numbers)
+        for job in self.jobs:
+            if job.number in numbers:
+                job.isSent = False
+
+    def remove(self, job: Job) -> None:
+        """
+        Forget a job that isn't sent.
+        """
+        self.jobs.remove(job)
+        self.sendWaiting()
+        self.startTurn()
+
+    def takeAll(self, *, sent: bool) -> list[Job]:
+        """
+        Take out all jobs that the child may have begun, or all others.
+        """
+        taken = [job for job in self.jobs if job.isSent is sent]
+        self.jobs = deque(job for job in self.jobs if job.isSent is not sent)
+        return taken
+
+    def _mayPrefetch(self, job: Job) -> bool:
+        if not self._prefetches or self._isStuck:
+            return False
+        if self.jobs[-1] is job and len(self.jobs) > 1 and not self.jobs[-2].isSent:
+            return False  # it would overtake that one
+        # What is in the memory file stays there until it's run.
+        return len(self.jobs) <= _MAX_SENT and type(job.payload) is bytes
+
+    def _send(self, job: Job) -> None:
+        if self._revoked > _MAX_REVOKED or self.transport is None:
+            return
+        # 0 is for frames that belong to no call, the highest bit for those revoked.
+        self._numbers = self._numbers % 0x7FFFFFFF + 1
+        job.number = self._numbers
+        job.isSent = True
+        self.transport.send(Kind.CALL, job.number, job.payload)
+
+
+class PrefetchWindow:
+    """
+    How long tasks take, and how many a child has in advance because of that.
+
+    When a task has taken longer than those in advance should take together, there are
+    none, until one has been short again; then there are a few, then more. What is
+    behind a long task nevertheless is reclaimed from there, by whoever dispatches
     tasks. Of short ones, those that take longer than the ones before them count at
     once, and others little by little.
 
@@ -86,23 +227,21 @@ class Pace:
     __slots__ = ("_most", "_seconds", "_waiting", "capacity")
 
     def __init__(self) -> None:
+        self.capacity = 1
         self._seconds: float | None = None
         self._most = 0
         self._waiting = 0
-        self.capacity = 1
 
     def note(self, seconds: float) -> None:
         """
         Note how long a task took.
-
-        @param seconds: How long.
         """
-        if seconds > AHEAD_SECONDS:
+        if seconds > PREFETCH_SECONDS:
             self._most = 0
             self.capacity = 1
             return
-        if self._most < _MOST_AHEAD:
-            self._most = min(_FACTOR * max(self._most, 1), _MOST_AHEAD)
+        if self._most < _MAX_PREFETCHED:
+            self._most = min(_FACTOR * max(self._most, 1), _MAX_PREFETCHED)
         mean = self._seconds
         if mean is None or seconds > mean:
             self._seconds = seconds
@@ -112,12 +251,10 @@ class Pace:
 
     def adapt(self, waiting: int) -> None:
         """
-        Adapt the capacity.
-
-        @param waiting: How many tasks wait for each worker.
+        Adapt the capacity to how many tasks wait for each worker.
         """
         self._waiting = waiting
         if self._seconds is None:
             return
-        ahead = int(AHEAD_SECONDS / max(self._seconds, _LEAST_SECONDS))
+        ahead = int(PREFETCH_SECONDS / max(self._seconds, _MIN_SECONDS))
         self.capacity = 1 + min(waiting, self._most, ahead)

@@ -1,41 +1,57 @@
 """
-What is said of the children of a worker or a queue.
+Options of the children of a worker or a queue, and how often their start is tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from attrs import frozen
 
-from .._child.payloads import NotPicklable, dumps
+from .._child.pickling import NotPicklable, dumpsPlain
 from .._child.preparation import preparation
+from .._support.checks import checkCount, checkSeconds
 from ..errors import SerializationError
 
-__all__ = ["START_TIMEOUT", "ChildOptions"]
+__all__ = [
+    "START_TIMEOUT",
+    "ChildConfig",
+    "ChildOptions",
+    "RestartPolicy",
+    "privateSize",
+    "residentSize",
+]
 
 #: Seconds that a child has until it's ready, if nothing else is said.
 START_TIMEOUT = 120.0
+
+#: Children that end by themselves before they're ready, in a row, until no other is
+#: started.
+_MAX_FAILURES = 3
+
+#: The same for children that a signal ends, and how many seconds this must have been
+#: going on. Somebody may be killing them, which says little about the next one.
+_MAX_KILLED = 30
+_KILLED_SECONDS = 30.0
+
+#: Seconds to wait before another is started, doubled each time, and the most of that:
+#: after children that have ended by themselves, and after those that were killed.
+_BACK_OFF, _MAX_BACK_OFF = 0.1, 0.8
+_KILLED_BACK_OFF, _MAX_KILLED_BACK_OFF = 0.05, 0.2
+
+#: The same before the first of another row, after one has been given up.
+_ROW_BACK_OFF, _MAX_ROW_BACK_OFF = 1.0, 8.0
 
 
 @frozen
 class ChildOptions:
     """
-    Options of children, checked.
-
-    @ivar env: The environment, C{None} for that of this process.
-
-    @ivar initializer: The initializer and its arguments, pickled, C{None} for none.
-
-    @ivar niceness: What is added to the niceness of the process.
-
-    @ivar maxTasks: After so many tasks a child is replaced, C{None} for never.
-
-    @ivar maxMemory: A child that has more in use than so many MB after a task is
-        replaced, C{None} for none.
-
-    @ivar startTimeout: Seconds that a child has until it's ready.
+    Options of children, checked. See L{ProcessWorker}; the initializer is pickled.
     """
 
     env: Mapping[str, str] | None
@@ -58,19 +74,7 @@ class ChildOptions:
         """
         Check what is said, and make options of it.
 
-        @param env: See L{ChildOptions}.
-
         @param initializer: A callable, or a tuple of one and its arguments.
-
-        @param niceness: See L{ChildOptions}.
-
-        @param maxTasks: See L{ChildOptions}.
-
-        @param maxMemory: See L{ChildOptions}.
-
-        @param startTimeout: See L{ChildOptions}.
-
-        @return: The options.
 
         @raise TypeError: If the initializer isn't one.
 
@@ -78,40 +82,36 @@ class ChildOptions:
 
         @raise SerializationError: If the initializer can't be pickled.
         """
-        if not _isInteger(niceness) or not -20 <= niceness <= 19:
+        checkCount("niceness", niceness, -20)
+        if niceness > 19:
+            raise ValueError(f"niceness must be an integer up to 19, not {niceness!r}")
+        if maxTasks is not None:
+            checkCount("maxTasks", maxTasks, 1)
+        if maxMemory is not None and (
+            isinstance(maxMemory, bool)
+            or not isinstance(maxMemory, (int, float))
+            or not 0 < maxMemory < float("inf")
+        ):
             raise ValueError(
-                "The niceness of a process must be an integer from -20 to 19, not"
-                f" {niceness!r}"
+                f"maxMemory must be a positive number of MB, or None, not {maxMemory!r}"
             )
-        if maxTasks is not None and (not _isInteger(maxTasks) or maxTasks < 1):
-            raise ValueError(
-                f"maxTasks must be an integer from 1 up, or None, not {maxTasks!r}"
-            )
-        _checkPositive("maxMemory", maxMemory, "number of MB")
-        _checkPositive("startTimeout", startTimeout, "number of seconds")
-        return cls(
-            env,
-            None if initializer is None else _pickled(initializer),
-            niceness,
-            maxTasks,
-            maxMemory,
-            startTimeout,
-        )
+        if startTimeout is not None:
+            checkSeconds("startTimeout", startTimeout)
+        pickled = None if initializer is None else _pickled(initializer)
+        return cls(env, pickled, niceness, maxTasks, maxMemory, startTimeout)
 
     @property
-    def wears(self) -> bool:
+    def recycles(self) -> bool:
         """
-        Whether tasks may wear a child out.
+        Whether children are replaced after some tasks.
         """
         return self.maxTasks is not None or self.maxMemory is not None
 
     def setup(self) -> bytes:
         """
-        Make what a child is told first.
-
-        @return: A dict, pickled.
+        Make what a child is told first: a dict, pickled.
         """
-        return dumps(
+        return dumpsPlain(
             {
                 **preparation(),
                 "niceness": self.niceness,
@@ -120,48 +120,11 @@ class ChildOptions:
         )
 
 
-def _isInteger(value: Any) -> bool:
-    """
-    Tell whether something is an integer.
-
-    @param value: The thing.
-
-    @return: Whether it is; booleans aren't.
-    """
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _checkPositive(name: str, value: Any, what: str) -> None:
-    """
-    Check that something is a positive number, or C{None}.
-
-    @param name: What it's called.
-
-    @param value: The thing.
-
-    @param what: What kind of number it is.
-
-    @raise ValueError: If it isn't.
-    """
-    if value is not None and (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float))
-        or not 0 < value < float("inf")
-    ):
-        raise ValueError(f"{name} must be a positive {what}, or None, not {value!r}")
-
-
 def _pickled(initializer: Any) -> bytes:
     """
     Check and pickle an initializer.
 
-    @param initializer: It.
-
     @return: The callable and a tuple of its arguments, pickled.
-
-    @raise TypeError: If it isn't one.
-
-    @raise SerializationError: If it can't be pickled.
     """
     f, args = initializer, ()
     if isinstance(initializer, tuple) and len(initializer) == 2:
@@ -172,8 +135,141 @@ def _pickled(initializer: Any) -> bytes:
             f" of its arguments, not {initializer!r}"
         )
     try:
-        return dumps((f, tuple(args)))
+        return dumpsPlain((f, tuple(args)))
     except NotPicklable as error:
         raise SerializationError(
             f"The initializer {initializer!r} can't be sent to child processes: {error}"
         ) from error.__cause__
+
+
+class RestartPolicy:
+    """
+    Counts the starts in a row that have failed, of all the children of a queue, and
+    says when the next is due.
+
+    @ivar failures: Children that have ended by themselves.
+
+    @ivar killed: Children that a signal has ended.
+    """
+
+    def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
+        """
+        @param seconds: Tells the time.
+        """
+        self.failures = 0
+        self.killed = 0
+        self._rows = 0
+        self._seconds = seconds
+        self._firstKilled = 0.0
+
+    @property
+    def exhausted(self) -> bool:
+        """
+        Whether there's no use in starting another child.
+        """
+        return self.failures >= _MAX_FAILURES or (
+            self.killed >= _MAX_KILLED
+            and self._seconds() - self._firstKilled >= _KILLED_SECONDS
+        )
+
+    @property
+    def delay(self) -> float:
+        """
+        Seconds to wait before another child is started.
+        """
+        if not self.failures and not self.killed:
+            return _doubled(self._rows, _ROW_BACK_OFF, _MAX_ROW_BACK_OFF)
+        return max(
+            _doubled(self.failures, _BACK_OFF, _MAX_BACK_OFF),
+            _doubled(self.killed, _KILLED_BACK_OFF, _MAX_KILLED_BACK_OFF),
+        )
+
+    def succeeded(self) -> None:
+        """
+        Note that a child has been put to work.
+        """
+        self.failures = self.killed = self._rows = 0
+
+    def startOver(self) -> None:
+        """
+        Begin another row, if this one is exhausted.
+        """
+        if self.exhausted:
+            self.failures = self.killed = 0
+            self._rows = min(self._rows + 1, 10)
+
+    def failed(self, signal: int | None) -> None:
+        """
+        Note that a child has ended before it was put to work.
+
+        @param signal: The signal that has ended it, C{None} if it has by itself.
+        """
+        if signal is None:
+            self.failures += 1
+        else:
+            if not self.killed:
+                self._firstKilled = self._seconds()
+            self.killed += 1
+
+
+@frozen
+class ChildConfig:
+    """
+    What the workers of a queue have in common.
+
+    @ivar isReplacement: Whether this is for one that takes the place of another.
+    """
+
+    options: ChildOptions
+    policy: RestartPolicy
+    isReplacement: bool = False
+
+
+def _doubled(number: int, first: float, most: float) -> float:
+    """
+    Say how many seconds to wait after a number of failures.
+    """
+    return min(first * 2.0 ** (min(number, 20) - 1), most) if number else 0.0
+
+
+def residentSize(pid: int | None) -> int | None:
+    """
+    Measure the memory of a process, in kB of 1,024 bytes, C{None} if there's none such.
+    """
+    pages = _pagesOf(pid)
+    return _sizeByPs(pid) if pages is None else _inKilobytes(pages[1])
+
+
+def privateSize(pid: int | None) -> int | None:
+    """
+    The same without what it shares with others, such as large arguments; where the
+    system doesn't tell that, with it.
+    """
+    pages = _pagesOf(pid)
+    return _sizeByPs(pid) if pages is None else _inKilobytes(pages[1] - pages[2])
+
+
+def _pagesOf(pid: int | None) -> list[int] | None:
+    """
+    How many pages a process has: all, resident, shared, and so on.
+    """
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return [int(number) for number in file.read().split()]
+    except (OSError, ValueError):
+        # It's gone, or the system has no such files.
+        return None
+
+
+def _inKilobytes(pages: int) -> int:
+    return int(pages * os.sysconf("SC_PAGE_SIZE") // 1024)
+
+
+def _sizeByPs(pid: int | None) -> int | None:
+    with suppress(OSError, ValueError):
+        return int(
+            subprocess.run(
+                ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False
+            ).stdout
+        )
+    return None

@@ -13,8 +13,7 @@ from .._support.checks import seriesList
 from .._support.reactor import orGlobalReactor
 from ..base import TaskQueue
 from ..tasks import Task
-from ._options import START_TIMEOUT, ChildOptions
-from ._starts import Starts
+from ._options import START_TIMEOUT, ChildConfig, ChildOptions, RestartPolicy
 from ._worker import ProcessWorker
 
 __all__ = ["ProcessQueue"]
@@ -101,7 +100,7 @@ class ProcessQueue(TaskQueue):
         self.callStats = callStats
         super().__init__(**kw)
         series = seriesList(series)
-        starts = Starts(lambda: orGlobalReactor(kw.get("reactor")).seconds())
+        policy = RestartPolicy(lambda: orGlobalReactor(kw.get("reactor")).seconds())
         worker: ProcessWorker | None = None
         try:
             for _ in range(N):
@@ -111,8 +110,7 @@ class ProcessQueue(TaskQueue):
                     callStats,
                     useReactor,
                     reactor=kw.get("reactor"),
-                    _starts=starts,
-                    _options=options,
+                    _config=ChildConfig(options, policy),
                 )
                 self.attachWorker(worker)
         except BaseException:

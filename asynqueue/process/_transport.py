@@ -1,47 +1,45 @@
 """
-The parent's end: the child process, its pipes, its output, its end.
+A child process as its worker talks to it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
+import signal
 import struct
-import termios
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from functools import partial
-from itertools import islice
 
-from attrs import evolve
-from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IReactorFDSet,
-    IReactorFromThreads,
-    IReadDescriptor,
-    IWriteDescriptor,
-)
-from twisted.python.failure import Failure
-from zope.interface import Attribute, implementer
+from attrs import define, evolve
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from zope.interface import Attribute
 
 from .._child import protocol
-from .._child.claims import Claims
-from .._child.protocol import HEADER, Decoder, Frame, FrameError, Kind
+from .._child.buffers import BufferReader, BufferWriter, Incoming
+from .._child.memfd import openMemoryFile
+from .._child.pickling import Packed
+from .._child.protocol import (
+    BUFFERS,
+    ChildFD,
+    ClaimWriter,
+    Decoder,
+    Frame,
+    FrameError,
+    Kind,
+)
 from .._support.childprocess import ChildProcess, IProcessReactor
 from .._support.exitstatus import ExitStatus
 from .._support.interpreter import interpreterCommand
+from .._support.log import log
+from .._support.oneshot import OneShot
 from .._support.output import OutputLog
-from .._support.sigpipe import withoutSigpipe
-from ._delivery import Delivery
+from ._copying import CopyThreads
+from ._pipes import PipeReader, PipeWriter
 
-__all__ = ["Child", "IReactorChild"]
-
-#: So much is read at a time. Larger reads take longer than two of these.
-_READ_BYTES = 65_536
-
-#: So much is read from a pipe after its child has ended, and no more.
-_MOST_LEFT = 1 << 22
+__all__ = ["IReactorChild", "Transport"]
 
 #: Seconds that a child has to end after a signal that it may handle.
 _TERM_GRACE_SECONDS = 0.5
@@ -49,11 +47,14 @@ _TERM_GRACE_SECONDS = 0.5
 #: Seconds that a child has to end after it has closed its pipe.
 _EXIT_GRACE_SECONDS = 0.02
 
-#: So many pieces are written at a time; more than any system takes would be an error.
-_MOST_PIECES = 64
+#: What has fewer bytes is copied at once: starting a thread takes as long.
+_MAX_SYNC_COPY = 1 << 20
 
-#: A number as the system tells it.
-_NUMBER = struct.Struct("i")
+#: The same for files that are closed.
+_MAX_SYNC_CLOSE = 1 << 24
+
+#: What our end of the pipe of claims, to which only we write, is called.
+_OFFERS = -1
 
 #: The program that the child runs.
 _PROGRAM = os.path.join(os.path.dirname(protocol.__file__), "child.py")
@@ -76,275 +77,46 @@ class IReactorChild(IProcessReactor, IReactorFromThreads):
         """
 
 
-@implementer(IReadDescriptor)
-class _Reader:
+@define(eq=False)
+class _Outgoing:
     """
-    The end of a pipe that is read. In the reactor without a transport around it,
-    which saves a third of the time that a call takes.
-    """
-
-    def __init__(
-        self, fd: int, received: Callable[[bytes], object], reactor: IReactorFDSet
-    ) -> None:
-        """
-        Start reading.
-
-        @param fd: The descriptor.
-
-        @param received: Called with what has come, empty bytes at the end.
-
-        @param reactor: The reactor.
-        """
-        self._fd = fd
-        self._received = received
-        self._reactor = reactor
-        self._open = True
-        os.set_blocking(fd, False)
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        """
-        Implement C{IReadDescriptor.fileno}.
-
-        @return: The descriptor.
-        """
-        return self._fd
-
-    def logPrefix(self) -> str:
-        """
-        Implement C{ILoggingContext.logPrefix}.
-
-        @return: The prefix.
-        """
-        return "asynqueue"
-
-    def doRead(self) -> None:
-        """
-        Implement C{IReadDescriptor.doRead}.
-        """
-        self.readSome()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        Implement C{IReadDescriptor.connectionLost}.
-
-        A reactor that has heard of several ends in one turn knows them by number only.
-        If the first has had a descriptor closed, and a new one has its number now,
-        then the end that is told isn't that of the new one.
-
-        @param reason: Why: the pipe is said to be at its end, or the reactor is.
-        """
-        if self._open and reason.check(ConnectionDone):
-            # It was taken out, and stays in unless this finds the end.
-            self._reactor.addReader(self)
-            self.readSome()
-        else:
-            self.close()
-
-    def finish(self) -> None:
-        """
-        Read what is left in the pipe, and close it. Who wrote to it has ended.
-        """
-        for _ in range(_MOST_LEFT // _READ_BYTES):
-            if not self.readSome():
-                break
-        # Whoever else has its other end isn't waited for.
-        self.close()
-
-    def close(self) -> None:
-        """
-        Close the pipe, and tell that it's at its end.
-        """
-        if self._open:
-            self._open = False
-            self._reactor.removeReader(self)
-            os.close(self._fd)
-            self._received(b"")
-
-    def readSome(self) -> bool:
-        """
-        Read what there is, once.
-
-        @return: Whether there may be more.
-        """
-        if not self._open:
-            return False
-        try:
-            data = os.read(self._fd, _READ_BYTES)
-        except BlockingIOError:
-            return False
-        except OSError:
-            data = b""
-        if data:
-            self._received(data)
-        else:
-            self.close()
-        return self._open
-
-
-@implementer(IWriteDescriptor)
-class _Writer:
-    """
-    The end of a pipe that is written.
-
-    @ivar accepted: How many bytes it was given.
-
-    @ivar delivered: How many of them the pipe has taken; and, after L{settle}, without
-        those that nobody has read.
+    A frame that waits to be sent, unless it's revoked.
     """
 
-    def __init__(self, fd: int, reactor: IReactorFDSet) -> None:
-        """
-        Make it.
-
-        @param fd: The descriptor.
-
-        @param reactor: The reactor, which is asked only when the pipe is full.
-        """
-        self.accepted = 0
-        self.delivered = 0
-        self._fd = fd
-        self._reactor = reactor
-        self._pending: deque[bytes | memoryview] = deque()
-        self._held = False
-        self._waiting = False
-        self._finishing = False
-        self._open = True
-        os.set_blocking(fd, False)
-
-    def fileno(self) -> int:
-        """
-        Implement C{IWriteDescriptor.fileno}.
-
-        @return: The descriptor.
-        """
-        return self._fd
-
-    def logPrefix(self) -> str:
-        """
-        Implement C{ILoggingContext.logPrefix}.
-
-        @return: The prefix.
-        """
-        return "asynqueue"
-
-    def write(self, data: bytes) -> None:
-        """
-        Write bytes, now as far as the pipe takes them.
-
-        @param data: The bytes.
-        """
-        self.accepted += len(data)
-        if not self._open or self._finishing or not data:
-            return
-        self._pending.append(data)
-        if not (self._held or self._waiting):
-            self._push()
-
-    def hold(self) -> None:
-        """
-        Write nothing until L{release}, to write it all at once.
-        """
-        self._held = True
-
-    def release(self) -> None:
-        """
-        Write what there is.
-        """
-        self._held = False
-        if (self._pending or self._finishing) and not self._waiting:
-            self._push()
-
-    def finish(self) -> None:
-        """
-        Close the pipe when it has taken what there is.
-        """
-        self._finishing = True
-        if not (self._held or self._waiting):
-            self._push()
-
-    def doWrite(self) -> None:
-        """
-        Implement C{IWriteDescriptor.doWrite}.
-        """
-        self._push()
-
-    def connectionLost(self, reason: Failure) -> None:
-        """
-        Implement C{IWriteDescriptor.connectionLost}.
-
-        @param reason: Why.
-        """
-        self.close()
-
-    def close(self) -> None:
-        """
-        Close the pipe, forgetting what it hasn't taken.
-        """
-        if self._open:
-            self._open = False
-            self._pending.clear()
-            self._reactor.removeWriter(self)
-            os.close(self._fd)
-
-    def settle(self) -> None:
-        """
-        Count what is still in the pipe as not delivered. Who read from it has ended.
-        """
-        if self._open:
-            # Some systems say that there's nothing, as seen from this end.
-            with suppress(OSError):
-                unread = fcntl.ioctl(self._fd, termios.FIONREAD, _NUMBER.pack(0))
-                self.delivered -= _NUMBER.unpack(unread)[0]
-
-    def _push(self) -> None:
-        """
-        Write what the pipe takes, and have the reactor say when it takes more.
-        """
-        pending = self._pending
-        try:
-            while pending:
-                if len(pending) == 1:
-                    written = withoutSigpipe(os.write, self._fd, pending[0])
-                else:
-                    pieces = list(islice(pending, _MOST_PIECES))
-                    written = withoutSigpipe(os.writev, self._fd, pieces)
-                self.delivered += written
-                while pending and written >= len(pending[0]):
-                    written -= len(pending.popleft())
-                if written:
-                    pending[0] = memoryview(pending[0])[written:]
-        except BlockingIOError:
-            pass
-        except OSError:
-            # The child has gone, which is noticed at its other pipe.
-            pending.clear()
-        if bool(pending) is not self._waiting and self._open:
-            self._waiting = bool(pending)
-            if self._waiting:
-                self._reactor.addWriter(self)
-            else:
-                self._reactor.removeWriter(self)
-        if self._finishing and not pending:
-            self.close()
+    kind: int
+    number: int
+    payload: bytes | Packed
+    isRevoked: bool = False
 
 
-class Child:
+class Transport:
     """
-    A child process: it's spoken to in frames, and its end is told once.
+    Sends frames to a child process, and takes those that come from it. Any frame may
+    carry large buffers, which go through memory files: they're copied in threads, and
+    frames behind them wait, so that all keep their order.
 
-    @ivar delivery: The way that large things go. It's closed when the end of the child
-        has been told, unless it's to L{stay<Delivery.stay>}.
+    @ivar frames: What has come, to be taken by the worker: kind, number of the call,
+        and the payload, an L{Incoming} if it has buffers.
+
+    @ivar gone: Fires when nothing is left of the child.
 
     @ivar stdout: Takes what it writes to stdout.
 
     @ivar stderr: Takes what it writes to stderr.
     """
 
+    # _outgoing has frames while the first of them is being copied, _incoming the same
+    # for those that have come. Only _sendOutgoing and _readIncoming take from them.
+    # _offered has calls that were sent while the writer was held, so that the child
+    # can't have them yet. When the process _hasExited, _unbegun has those that it never
+    # began. Its end is told the worker once, after its last frame; the files are closed
+    # after that, here and nowhere else, when no thread uses them any longer.
+
     def __init__(
         self,
-        received: Callable[[list[Frame]], None],
-        ended: Callable[[ExitStatus], None],
+        received: Callable[[], object],
+        unsent: Callable[[int, Exception], object],
+        ended: Callable[[ExitStatus], object],
         *,
         options: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
@@ -353,229 +125,351 @@ class Child:
         """
         Start a child process.
 
-        @param received: Called with frames that have come from it.
+        @param received: Called when there are L{frames}.
 
-        @param ended: Called once when it has ended, after the last frames.
+        @param unsent: Called with the number of a call whose buffers can't be sent, and
+            why.
+
+        @param ended: Called once when the child has ended, after the last frames.
 
         @param options: Options of the child's program.
 
         @param env: Its environment, C{None} for the same as this process has.
 
-        @param reactor: The reactor.
-
         @raise OSError: If it can't be started.
         """
+        self.frames: deque[tuple[int, int, memoryview | Incoming]] = deque()
+        self.gone: OneShot[None] = OneShot()
+        self.stdout = OutputLog("stdout", reactor=reactor)
+        self.stderr = OutputLog("stderr", reactor=reactor)
         self._received = received
+        self._unsent = unsent
         self._ended = ended
         self._reactor = reactor
         self._decoder = Decoder()
-        self.delivery = Delivery(partial(self.send, Kind.RELEASE, 0), reactor)
-        self._deaf = False
-        self.stdout = OutputLog("stdout", reactor=reactor)
-        self.stderr = OutputLog("stderr", reactor=reactor)
+        self._isBroken = False
+        self._threads = CopyThreads(reactor)
+        self._outgoing: deque[_Outgoing] = deque()
+        self._incoming: deque[Frame] = deque()
+        self._offered: list[int] = []
+        self._hasExited = False
+        self._unbegun: list[int] = []
+        self._status: ExitStatus | None = None
         self._process = ChildProcess(reactor=reactor)
-        fds, self._claims = self._spawn(options, env)
-        self._left: set[int] = set()
-        self._writer = _Writer(fds[3], reactor)
-        self._offers: list[int] = []
-        self._held = False
-        self._replies = _Reader(fds[4], self._dataReceived, reactor)
-        self._readers = [
-            _Reader(fds[1], self.stdout.write, reactor),
-            _Reader(fds[2], self.stderr.write, reactor),
-            self._replies,
+        ours = self._start(options, env)
+        self._buffers = BufferWriter(ours[ChildFD.ARGUMENTS])
+        self._reader = BufferReader(ours[ChildFD.RESULTS], self._wake)
+        self._claims = ClaimWriter(ours[ChildFD.CLAIMS], ours[_OFFERS])
+        self._writer = PipeWriter(ours[ChildFD.CALLS], reactor)
+        self._replies = PipeReader(ours[ChildFD.REPLIES], self._dataReceived, reactor)
+        self._outputs = [
+            PipeReader(ours[1], self.stdout.write, reactor),
+            PipeReader(ours[2], self.stderr.write, reactor),
         ]
         self._process.ended.addCallback(self._exited)
+        self._process.ended.addErrback(
+            lambda failure: log.failure("What a child has left can't be read", failure)
+        )
 
     @property
     def pid(self) -> int | None:
         """
-        Its process ID, C{None} when it isn't running.
+        The process ID, C{None} when it isn't running.
         """
         return self._process.pid
 
-    @property
-    def accepted(self) -> int:
-        """
-        How many bytes of frames were given to it.
-        """
-        return self._writer.accepted
-
-    @property
-    def delivered(self) -> int:
-        """
-        How many of these bytes have gone where the child can read them. Once it has
-        ended, those that it has read, if the system tells.
-        """
-        return self._writer.delivered
-
-    def send(self, kind: int, number: int, payload: bytes) -> None:
+    def send(
+        self,
+        kind: int,
+        number: int,
+        payload: bytes | Packed,
+    ) -> None:
         """
         Send a frame.
-
-        @param kind: The kind.
-
-        @param number: The number of the call.
-
-        @param payload: The payload.
         """
-        head = HEADER.pack(len(payload), kind, number)
-        if len(payload) < _READ_BYTES:
-            self._writer.write(head + payload)
-        else:
-            self._writer.write(head)
-            self._writer.write(payload)
-
-    def sendAhead(self, kind: int, number: int, payload: bytes) -> None:
-        """
-        Send the frame of a call that may be taken back by L{recall}.
-
-        @param kind: The kind.
-
-        @param number: The number of the call.
-
-        @param payload: The payload.
-        """
-        self._offers.append(number)
-        if not self._held:
-            self._offer()
-        self.send(kind, number, payload)
-
-    def recall(self) -> set[int]:
-        """
-        Take back all calls sent ahead that the child hasn't begun. It won't, though
-        it has them.
-
-        @return: The numbers of the calls.
-        """
-        self._offer()
-        left, self._left = self._left, set()
-        return left or self._claims.reclaim()
+        if self._outgoing or type(payload) is Packed:
+            self._outgoing.append(_Outgoing(kind, number, payload))
+            if len(self._outgoing) == 1:
+                Deferred.fromCoroutine(self._sendOutgoing())
+            return
+        if kind == Kind.CALL:
+            self._offered.append(number)
+            if not self._writer.isHeld:
+                self._offer()
+        self._writer.send(kind, number, payload)  # type: ignore[arg-type]  # bytes
 
     def hold(self) -> None:
         """
-        Send nothing until L{release}, to send it all at once.
+        Send nothing until L{flush}, to send it all at once.
         """
-        self._held = True
-        self._writer.hold()
+        self._writer.isHeld = True
 
-    def release(self) -> None:
+    def flush(self) -> None:
         """
-        Send what there is.
+        Send what was held.
         """
-        self._held = False
         # The child must find that it may have a call when it comes to it.
-        self._offer()
-        self._writer.release()
+        if self._offered:
+            self._offer()
+        self._writer.flush()
+
+    def revoke(self, *, copied: bool = True) -> set[int]:
+        """
+        Take back all calls that the child hasn't begun. It won't, though it may have
+        them.
+
+        @param copied: Whether also the one whose buffers are being copied.
+
+        @return: Their numbers.
+        """
+        if self._offered:
+            self._offer()
+        numbers = set(self._unbegun if self._hasExited else self._claims.revoke())
+        for i, frame in enumerate(self._outgoing):
+            if frame.kind == Kind.CALL and not frame.isRevoked and (i or copied):
+                frame.isRevoked = True
+                numbers.add(frame.number)
+        return numbers
+
+    def hasFrame(self, number: int) -> bool:
+        """
+        Tell whether a frame of a call has come that isn't taken yet.
+        """
+        return any(frame[1] == number for frame in (*self.frames, *self._incoming))
 
     def readNow(self) -> None:
         """
         Take what has come from the child without waiting for the reactor to tell of it.
         """
-        for _ in range(_MOST_LEFT // _READ_BYTES):
-            if not self._replies.readSome():
-                break
+        self._replies.drain()
 
-    def close(self) -> None:
+    def interrupt(self, number: int) -> None:
         """
-        Have the process end by itself when it has run what was sent.
+        Have the child raise an exception in a call or iteration, if it's at it.
+        """
+        self._buffers.interrupt(number)
+        self._process.signal(signal.SIGURG)
+
+    def stop(self) -> None:
+        """
+        Have the process end by itself when it has done what was sent.
         """
         self.send(Kind.STOP, 0, b"")
-        self._writer.finish()
 
-    def end(self, *, rudely: bool = False) -> None:
+    def terminate(self) -> None:
         """
-        Have the process end now, whatever it's doing.
-
-        @param rudely: C{True} not to let it handle the signal.
+        Have the process end now, and kill it if it doesn't.
         """
         self._writer.close()
-        if rudely:
-            self._process.kill()
-        else:
-            self._process.terminate(_TERM_GRACE_SECONDS)
+        self._process.terminate(_TERM_GRACE_SECONDS)
 
-    def _exited(self, status: ExitStatus) -> None:
+    def kill(self) -> None:
         """
-        Note that the process has ended.
-
-        @param status: How.
+        Kill the process.
         """
-        self._writer.settle()
         self._writer.close()
-        for reader in self._readers:
-            reader.finish()
-        self._left = self._claims.reclaim()
-        self._claims.close()
-        self._ended(evolve(status, output=self.stderr.tail))
-        self.delivery.close()
+        self._process.kill()
 
-    def _spawn(
+    def _start(
         self, options: tuple[str, ...], env: Mapping[str, str] | None
-    ) -> tuple[dict[int, int], Claims]:
+    ) -> dict[int, int]:
         """
         Start the process.
 
-        @param options: Options of its program.
-
-        @param env: Its environment.
-
-        @return: Our ends of the pipes by the descriptor that the child has
-            the other end as, and the pipe of which both have the same end.
+        @return: Our ends of the pipes, and the files, by the descriptor that the child
+            has the other end as.
         """
-        ours: dict[int, int] = {}
-        theirs: dict[int, int] = {}
-        try:
-            theirs[0] = os.open(os.devnull, os.O_RDONLY)
-            for fd in (1, 2, 4):
-                ours[fd], theirs[fd] = os.pipe()
-            for fd in (3, 7):
-                theirs[fd], ours[fd] = os.pipe()
-            # Both sides take what there is, and wait for nothing.
-            os.set_blocking(theirs[7], False)
-            ours[-7] = os.dup(theirs[7])
-            self._process.start(
-                [*interpreterCommand(), _PROGRAM, *options],
-                {**theirs, **dict(zip((5, 6), self.delivery.fds, strict=True))},
-                env,
-            )
-        except BaseException:
-            for fd in ours.values():
-                os.close(fd)
-            self.delivery.close()
-            raise
-        finally:
-            for fd in theirs.values():
-                os.close(fd)
-        return ours, Claims(ours.pop(-7), ours.pop(7))
+        with ExitStack() as ours, ExitStack() as theirs:
+            mine: dict[int, int] = {}
+            its: dict[int, int] = {}
+
+            def add(stack: ExitStack, ends: dict[int, int], key: int, fd: int) -> int:
+                stack.callback(os.close, fd)
+                ends[key] = fd
+                return fd
+
+            add(theirs, its, 0, os.open(os.devnull, os.O_RDONLY))
+            for key in (1, 2, ChildFD.REPLIES):
+                reader, writer = os.pipe()
+                add(ours, mine, key, reader)
+                add(theirs, its, key, writer)
+            reader, writer = os.pipe()
+            add(theirs, its, ChildFD.CALLS, reader)
+            add(ours, mine, ChildFD.CALLS, writer)
+            for key in (ChildFD.ARGUMENTS, ChildFD.RESULTS):
+                its[key] = add(ours, mine, key, openMemoryFile())
+            # Both sides read the claims, take what there is, and wait for nothing.
+            reader, writer = os.pipe()
+            os.set_blocking(reader, False)
+            its[ChildFD.CLAIMS] = add(ours, mine, ChildFD.CLAIMS, reader)
+            add(ours, mine, _OFFERS, writer)
+            self._process.start([*interpreterCommand(), _PROGRAM, *options], its, env)
+            ours.pop_all()
+            return mine
 
     def _offer(self) -> None:
         """
-        Let the child have the calls that were held.
+        Let the child have the calls that were sent.
         """
-        if self._offers:
-            self._claims.offer(self._offers)
-            self._offers.clear()
+        if self._hasExited:
+            self._unbegun += self._offered
+        else:
+            self._claims.offer(self._offered)
+        self._offered.clear()
+
+    async def _sendOutgoing(self) -> None:
+        """
+        Send frames, the first of which has buffers, until none waits.
+        """
+        while self._outgoing:
+            frame = self._outgoing[0]
+            kind, payload = frame.kind, frame.payload
+            error: Exception | None = None
+            try:
+                if isinstance(payload, Packed):
+                    kind, payload = kind | BUFFERS, await self._put(payload, frame)
+            except Exception as caught:  # noqa: BLE001 - what is copied is the user's
+                error = caught
+            self._outgoing.popleft()
+            if frame.isRevoked:
+                continue
+            if error is not None:
+                self._unsent(frame.number, error)
+                continue
+            if frame.kind == Kind.CALL:
+                self._offered.append(frame.number)
+                self._offer()
+            self._writer.send(kind, frame.number, payload)  # type: ignore[arg-type]  # bytes
+
+    async def _put(self, packed: Packed, frame: _Outgoing) -> bytes:
+        """
+        Copy buffers to the memory file, and return the payload of the frame.
+        """
+        if packed.size <= _MAX_SYNC_COPY:
+            return self._buffers.put(packed)
+        put = partial(self._buffers.put, packed, lambda: frame.isRevoked)
+        payload = await self._threads.run(put)
+        if frame.isRevoked:
+            self._buffers.discard(payload)
+        return payload
 
     def _dataReceived(self, data: bytes) -> None:
         """
-        Take what has come through the pipe.
-
-        @param data: It, empty at the end.
+        Take what has come through the pipe, empty at the end.
         """
-        if self._deaf:
+        if self._isBroken:
             return
-        if data:
-            try:
-                frames = self._decoder.feed(data)
-            except FrameError as error:
-                # Nor can anything be made of what comes after it.
-                self._deaf = True
-                self.stderr.write(f"{error}\n".encode())
-                self._process.kill()
-            else:
-                if frames:
-                    self._received(frames)
-        else:
+        if not data:
             # A process without its pipe is of no use any longer.
             self._process.killAfter(_EXIT_GRACE_SECONDS)
+            return
+        try:
+            frames = self._decoder.feed(data)
+        except FrameError as error:
+            self._breakOff(error)
+            return
+        if self._incoming:
+            self._incoming += frames
+            return
+        for frame in frames:
+            if not Kind.HELLO <= frame[0] < BUFFERS:
+                self._incoming += frames
+                Deferred.fromCoroutine(self._readIncoming())
+                return
+        if frames:
+            self.frames += frames
+            self._received()
+
+    async def _readIncoming(self) -> None:
+        """
+        Read frames, one of which has buffers or is for us, until none waits.
+        """
+        while self._incoming:
+            kind, number, payload = self._incoming[0]
+            content: memoryview | Incoming = payload
+            try:
+                if kind & BUFFERS:
+                    content = Incoming(self._reader, payload)
+                    if content.copied > _MAX_SYNC_COPY:
+                        await self._threads.run(content.read)
+                    else:
+                        content.read()
+                elif kind == Kind.RELEASE:
+                    self._release(payload)
+                elif kind < Kind.HELLO:
+                    raise FrameError(f"No child sends a frame of kind {kind}")
+            except (FrameError, KeyError, struct.error) as error:
+                self._breakOff(error)
+                self._incoming.clear()
+                break
+            self._incoming.popleft()
+            if kind != Kind.RELEASE:
+                self.frames.append((kind & ~BUFFERS, number, content))
+                self._received()
+        self._maybeEnd()
+
+    def _breakOff(self, error: Exception) -> None:
+        """
+        End a child that doesn't keep to the protocol: nor can anything be made of what
+        comes after that.
+        """
+        self._isBroken = True
+        self.stderr.write(f"{error}\n".encode())
+        self._process.kill()
+
+    def _release(self, payload: memoryview) -> None:
+        if self._buffers.release(payload):
+            self._threads.run(self._buffers.trim)
+
+    def _wake(self) -> None:
+        """
+        Tell the child soon what isn't needed any longer. Any thread may call this.
+        """
+        self._reactor.callFromThread(self._tellUnneeded)
+
+    def _tellUnneeded(self) -> None:
+        unneeded = self._reader.unneeded()
+        if unneeded:
+            self.send(Kind.RELEASE, 0, unneeded)
+
+    def _exited(self, status: ExitStatus) -> None:
+        """
+        Note that the process has ended: read what it has left, then tell of it.
+        """
+        self._writer.close()
+        try:
+            for reader in (*self._outputs, self._replies):
+                reader.drain()
+        finally:
+            # Whoever else has the other ends isn't waited for.
+            for reader in (*self._outputs, self._replies):
+                reader.close()
+            self._hasExited = True
+            self._unbegun = self._claims.revoke()
+            self._claims.close()
+            self._status = evolve(status, output=self.stderr.tail)
+            self._maybeEnd()
+
+    def _maybeEnd(self) -> None:
+        """
+        Tell of the end, if there's one and all frames were read.
+        """
+        if self._status is None or self._incoming:
+            return
+        status, self._status = self._status, None
+        self._ended(status)
+        for frame in self._outgoing:
+            frame.isRevoked = True
+        self._reader.close()
+        self._threads.whenIdle().addCallback(self._closeFiles)
+
+    def _closeFiles(self, _: object) -> None:
+        fds = (self._buffers.fd, self._reader.fd)
+        large = [fd for fd in fds if os.fstat(fd).st_blocks * 512 > _MAX_SYNC_CLOSE]
+        for fd in fds:
+            if fd in large:
+                # The system takes its time to give up what is in it.
+                self._threads.run(partial(os.close, fd))
+            else:
+                os.close(fd)
+        self._threads.whenIdle().addCallback(self.gone.fire)

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._child.boxes}, and of both sides of a file, which are in one
+Tests of L{asynqueue._child.buffers}: both sides of a file are in one
 process here.
 """
 
@@ -16,15 +16,17 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from asynqueue._child import inbox, outbox
-from asynqueue._child.boxes import Boxes
-from asynqueue._child.inbox import Arrival, Inbox
-from asynqueue._child.memfd import SLICE, SharedFile, anonymousFile
-from asynqueue._child.outbox import KEPT, Outbox
-from asynqueue._child.parcels import COUNT, ENTRY, INLINE, THRESHOLD, What
-from asynqueue._child.payloads import dumpsLarge
-from asynqueue._child.pickling import Packed
-from asynqueue._child.regions import PAGE
+from asynqueue._child import buffers, memfd
+from asynqueue._child.allocator import PAGE, Allocator
+from asynqueue._child.buffers import (
+    SPARE_BYTES,
+    THRESHOLD,
+    BufferReader,
+    BufferWriter,
+    Incoming,
+)
+from asynqueue._child.memfd import SLICE_BYTES, openMemoryFile
+from asynqueue._child.pickling import Packed, dumps
 
 from ._fakes import replaceModule
 
@@ -77,7 +79,7 @@ def _refuse() -> None:
     raise LookupError("refused")
 
 
-class BoxCase(SynchronousTestCase):
+class BufferCase(SynchronousTestCase):
     """
     A test of both sides of a file.
     """
@@ -86,13 +88,12 @@ class BoxCase(SynchronousTestCase):
         """
         Make a file, and both sides.
         """
-        self.fd = anonymousFile()
-        self.file = SharedFile(self.fd)
-        self.addCleanup(self.file.close)
+        self.fd = openMemoryFile()
+        self.addCleanup(os.close, self.fd)
         self.woken: list[None] = []
-        self.outbox = Outbox(self.file)
-        self.inbox = Inbox(SharedFile(os.dup(self.fd)), lambda: self.woken.append(None))
-        self.addCleanup(self.inbox.file.close)
+        self.writer = BufferWriter(self.fd)
+        self.reader = BufferReader(os.dup(self.fd), lambda: self.woken.append(None))
+        self.addCleanup(lambda: os.close(self.reader.fd))
 
     def packed(self, value: Any) -> Packed:
         """
@@ -102,7 +103,7 @@ class BoxCase(SynchronousTestCase):
 
         @return: It.
         """
-        packed = dumpsLarge(value)
+        packed = dumps(value)
         assert isinstance(packed, Packed)
         return packed
 
@@ -112,11 +113,11 @@ class BoxCase(SynchronousTestCase):
 
         @param value: The thing.
 
-        @param kw: Keywords of L{Outbox.put}.
+        @param kw: Keywords of L{BufferWriter.put}.
 
         @return: The payload.
         """
-        return self.outbox.put(self.packed(value), **kw)
+        return self.writer.put(self.packed(value), **kw)
 
     def open(self, payload: bytes) -> Any:
         """
@@ -126,9 +127,9 @@ class BoxCase(SynchronousTestCase):
 
         @return: The thing.
         """
-        arrival = self.inbox.open(memoryview(payload))
-        arrival.read()
-        return arrival.loads()
+        incoming = Incoming(self.reader, memoryview(payload))
+        incoming.read()
+        return incoming.loads()
 
     def release(self) -> bool:
         """
@@ -136,7 +137,7 @@ class BoxCase(SynchronousTestCase):
 
         @return: Whether it's time to trim.
         """
-        return self.outbox.release(self.inbox.done())
+        return self.writer.release(self.reader.unneeded())
 
     def entries(self, payload: bytes) -> list[tuple[int, int, int]]:
         """
@@ -146,9 +147,13 @@ class BoxCase(SynchronousTestCase):
 
         @return: Of each: what it is, its offset, its length.
         """
-        [count] = COUNT.unpack_from(payload)
-        end = COUNT.size + count * ENTRY.size
-        return list(ENTRY.iter_unpack(payload[COUNT.size : end]))
+        return buffers._readTable(memoryview(payload))[0]
+
+    def size(self) -> int:
+        """
+        Tell how many bytes of memory the file takes up.
+        """
+        return os.fstat(self.fd).st_blocks * 512
 
     def pwrite(self, f: Callable[..., int]) -> None:
         """
@@ -167,13 +172,13 @@ class BoxCase(SynchronousTestCase):
         """
         with open(self.mktemp(), "w+b") as file:
             file.truncate(size)
-            self.inbox.file.close()
-            self.inbox.file = SharedFile(os.dup(file.fileno()))
+            os.close(self.reader.fd)
+            self.reader.fd = os.dup(file.fileno())
 
 
-class OutboxTests(BoxCase):
+class WriterTests(BufferCase):
     """
-    Tests of L{Outbox}.
+    Tests of L{BufferWriter}.
     """
 
     def test_payload(self) -> None:
@@ -182,21 +187,20 @@ class OutboxTests(BoxCase):
         """
         value = [b"a" * THRESHOLD, bytearray(100_000), Thing(b"t" * 100_000)]
         packed = self.packed(value)
-        payload = self.outbox.put(packed, b"head")
-        self.assertTrue(payload.startswith(b"head"))
+        payload = self.writer.put(packed)
         self.assertTrue(payload.endswith(packed.pickle))
-        after = THRESHOLD + 102_400
+        after = PAGE + THRESHOLD + 102_400
         self.assertEqual(
-            self.entries(payload[4:]),
+            self.entries(payload),
             [
-                (What.BYTES, 0, THRESHOLD),
-                (What.BYTEARRAY, THRESHOLD, 100_000),
-                (What.VIEW, after, 100_000),
+                (buffers._BYTES, PAGE, THRESHOLD),
+                (buffers._BYTEARRAY, PAGE + THRESHOLD, 100_000),
+                (buffers._VIEW, after, 100_000),
             ],
         )
-        self.assertEqual(os.pread(self.fd, 5, 0), b"aaaaa")
+        self.assertEqual(os.pread(self.fd, 5, PAGE), b"aaaaa")
         self.assertEqual(os.pread(self.fd, 100_000, after), b"t" * 100_000)
-        self.assertEqual(self.outbox.used, after + 102_400)
+        self.assertEqual(self.writer.used, THRESHOLD + 2 * 102_400)
 
     def test_little(self) -> None:
         """
@@ -206,13 +210,15 @@ class OutboxTests(BoxCase):
         half = THRESHOLD // 2
         value = [b"a" * half, b"b" * (half - 1)]
         payload = self.put(value)
-        self.assertEqual([where for _, where, _ in self.entries(payload)], [INLINE] * 2)
+        self.assertEqual(
+            [where for _, where, _ in self.entries(payload)], [buffers._INLINE] * 2
+        )
         self.assertGreater(len(payload), THRESHOLD - 1)
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
         self.assertEqual(os.fstat(self.fd).st_size, 0)
         value = [b"a" * half, b"b" * half]
         self.assertLess(len(self.put(value)), 200)
-        self.assertEqual(self.outbox.used, 2 * half)
+        self.assertEqual(self.writer.used, 2 * half)
 
     def test_growth(self) -> None:
         """
@@ -221,12 +227,12 @@ class OutboxTests(BoxCase):
         whole = 1 << 26
         self.put(b"a" * THRESHOLD)
         self.assertEqual(os.fstat(self.fd).st_size, whole)
-        self.put(bytes(whole - THRESHOLD))
+        self.put(bytes(whole - THRESHOLD - PAGE))
         self.assertEqual(os.fstat(self.fd).st_size, whole)
         self.put(b"b" * THRESHOLD)
         self.assertEqual(os.fstat(self.fd).st_size, 2 * whole)
         # It never gets shorter: others may look at its end.
-        self.outbox.discard(self.put(bytes(2 * whole)))
+        self.writer.discard(self.put(bytes(2 * whole)))
         self.put(b"c" * THRESHOLD)
         self.assertEqual(os.fstat(self.fd).st_size, 4 * whole)
 
@@ -242,9 +248,9 @@ class OutboxTests(BoxCase):
             return written
 
         self.pwrite(write)
-        value = os.urandom(3 * SLICE)
+        value = os.urandom(3 * SLICE_BYTES)
         self.assertEqual(self.open(self.put(value)), value)
-        self.assertLessEqual(max(sizes), SLICE)
+        self.assertLessEqual(max(sizes), SLICE_BYTES)
 
     def test_regionsAreUsedAgain(self) -> None:
         """
@@ -254,8 +260,8 @@ class OutboxTests(BoxCase):
             value = bytes([i]) * THRESHOLD
             self.assertEqual(self.open(self.put(value)), value)
             self.release()
-        self.assertEqual(self.outbox.used, 0)
-        self.assertLess(self.file.size(), 2 * THRESHOLD)
+        self.assertEqual(self.writer.used, 0)
+        self.assertLess(self.size(), 2 * THRESHOLD)
 
     def test_noRoom(self) -> None:
         """
@@ -275,10 +281,10 @@ class OutboxTests(BoxCase):
         value += [bytearray(b"\1" * THRESHOLD)]
         more = [Thing(b"\1" * THRESHOLD), Thing(bytearray(b"\1" * THRESHOLD))]
         payload = self.put(value + more)
-        inline = [where == INLINE for _, where, _ in self.entries(payload)]
+        inline = [where == buffers._INLINE for _, where, _ in self.entries(payload)]
         self.assertEqual(inline, [False, True, False, True, True, True])
-        self.assertEqual(self.outbox.used, 2 * THRESHOLD)
-        self.assertEqual(written[1:3], [THRESHOLD, THRESHOLD])
+        self.assertEqual(self.writer.used, 2 * THRESHOLD)
+        self.assertEqual(written[1:3], [PAGE + THRESHOLD] * 2)
         found = self.open(payload)
         self.assertEqual(found[:4], value)
         self.assertEqual(
@@ -288,7 +294,7 @@ class OutboxTests(BoxCase):
         self.assertRaises(TypeError, found[4].buffer.__setitem__, 0, 1)
         found[5].buffer[0] = 7
         self.release()
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
 
     def test_cannotGrow(self) -> None:
         """
@@ -302,7 +308,9 @@ class OutboxTests(BoxCase):
         self.patch(os, "ftruncate", refuse)
         value = b"x" * THRESHOLD
         payload = self.put(value)
-        self.assertEqual([where for _, where, _ in self.entries(payload)], [INLINE])
+        self.assertEqual(
+            [where for _, where, _ in self.entries(payload)], [buffers._INLINE]
+        )
         self.assertEqual(self.open(payload), value)
         self.patch(os, "ftruncate", ftruncate)
         self.assertLess(len(self.put(value)), 200)
@@ -315,15 +323,17 @@ class OutboxTests(BoxCase):
             raise SkipTest("This system can't")
 
         def write(pwrite: Any, fd: int, data: memoryview, offset: int) -> int:
-            if offset > KEPT + 20 * SLICE:
+            if offset > SPARE_BYTES + 20 * SLICE_BYTES:
                 raise OSError(errno.ENOSPC, "full")
             return int(pwrite(fd, data, offset))
 
         self.pwrite(write)
-        payload = self.put([bytes(KEPT + 50 * SLICE)])
-        self.assertEqual([where for _, where, _ in self.entries(payload)], [INLINE])
-        self.assertLessEqual(self.file.size(), KEPT)
-        self.assertEqual(self.outbox.used, 0)
+        payload = self.put([bytes(SPARE_BYTES + 50 * SLICE_BYTES)])
+        self.assertEqual(
+            [where for _, where, _ in self.entries(payload)], [buffers._INLINE]
+        )
+        self.assertLessEqual(self.size(), SPARE_BYTES)
+        self.assertEqual(self.writer.used, 0)
 
     def test_noMemory(self) -> None:
         """
@@ -331,14 +341,14 @@ class OutboxTests(BoxCase):
         """
 
         def write(pwrite: Any, fd: int, data: memoryview, offset: int) -> int:
-            if offset:
+            if offset > PAGE:
                 raise MemoryError
             return int(pwrite(fd, data, offset))
 
         self.pwrite(write)
         store = bytearray(THRESHOLD)
         self.assertRaises(MemoryError, self.put, [bytes(THRESHOLD), store])
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
         # Nothing holds on to it.
         gc.collect()
         store += b"longer"
@@ -351,8 +361,8 @@ class OutboxTests(BoxCase):
         buffer = packed.buffers[1]
         assert isinstance(buffer, pickle.PickleBuffer)
         buffer.release()
-        self.assertRaises(ValueError, self.outbox.put, packed)
-        self.assertEqual(self.outbox.used, 0)
+        self.assertRaises(ValueError, self.writer.put, packed)
+        self.assertEqual(self.writer.used, 0)
         first = packed.buffers[0]
         assert isinstance(first, bytearray)
         first += b"longer"
@@ -366,10 +376,10 @@ class OutboxTests(BoxCase):
         packed = self.packed([store, b"x" * THRESHOLD, other])
         store.clear()
         other.clear()
-        found = self.open(self.outbox.put(packed))
+        found = self.open(self.writer.put(packed))
         self.assertEqual(found, [b"", b"x" * THRESHOLD, b""])
         self.release()
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
 
     def test_letsGo(self) -> None:
         """
@@ -387,35 +397,28 @@ class OutboxTests(BoxCase):
         """
         asked: list[None] = []
 
-        def givenUp() -> bool:
+        def isGivenUp() -> bool:
             asked.append(None)
             return len(asked) > 2
 
-        payload = self.put([bytes(5 * SLICE), bytes(5 * SLICE)], givenUp=givenUp)
+        payload = self.put(
+            [bytes(5 * SLICE_BYTES), bytes(5 * SLICE_BYTES)], isGivenUp=isGivenUp
+        )
         self.assertEqual(len(asked), 4)
-        self.assertLess(self.file.size(), 3 * SLICE)
-        self.assertEqual(self.outbox.used, 10 * SLICE)
-        self.outbox.discard(payload)
-        self.assertEqual(self.outbox.used, 0)
+        self.assertLess(self.size(), 3 * SLICE_BYTES)
+        self.assertEqual(self.writer.used, 10 * SLICE_BYTES)
+        self.writer.discard(payload)
+        self.assertEqual(self.writer.used, 0)
 
     def test_discard(self) -> None:
         """
         What is taken back is all that is in the file, and nothing besides.
         """
         kept = self.put(b"k" * THRESHOLD)
-        self.outbox.discard(self.put([bytearray(THRESHOLD), Thing(bytes(THRESHOLD))]))
-        self.outbox.discard(self.put(bytes(THRESHOLD - 1)))
-        self.assertEqual(self.outbox.used, THRESHOLD)
+        self.writer.discard(self.put([bytearray(THRESHOLD), Thing(bytes(THRESHOLD))]))
+        self.writer.discard(self.put(bytes(THRESHOLD - 1)))
+        self.assertEqual(self.writer.used, THRESHOLD)
         self.assertEqual(self.open(kept), b"k" * THRESHOLD)
-
-    def test_closed(self) -> None:
-        """
-        When the file has been closed, all is in the payload.
-        """
-        self.file.close()
-        payload = self.put(b"x" * THRESHOLD)
-        self.assertEqual(self.open(payload), b"x" * THRESHOLD)
-        self.assertEqual(self.outbox.used, 0)
 
     def test_threads(self) -> None:
         """
@@ -427,15 +430,12 @@ class OutboxTests(BoxCase):
             try:
                 for n in range(30):
                     value = [bytes([i]) * (THRESHOLD + n * PAGE), bytearray([i, n])]
-                    arrival = Inbox(self.inbox.file).open(memoryview(self.put(value)))
-                    offsets = [where for _, where, _ in arrival._entries]
+                    reader = BufferReader(self.fd)
+                    arrival = Incoming(reader, memoryview(self.put(value)))
                     arrival.read()
                     if arrival.loads() != value:
                         failures.append((i, n))
-                    done = Inbox(self.inbox.file)
-                    for offset in offsets:
-                        done.free(offset)
-                    self.outbox.release(done.done())
+                    self.writer.release(reader.unneeded())
             except BaseException as error:  # noqa: BLE001 - told by the test
                 failures.append(error)
 
@@ -445,10 +445,10 @@ class OutboxTests(BoxCase):
         for thread in threads:
             thread.join()
         self.assertEqual(failures, [])
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
 
 
-class TrimTests(BoxCase):
+class TrimTests(BufferCase):
     """
     Tests of memory that is given back.
     """
@@ -463,20 +463,20 @@ class TrimTests(BoxCase):
         """
         found = []
         for size in sizes:
-            self.outbox.discard(self.put(bytes(size)))
-            found.append(self.file.size())
+            self.writer.discard(self.put(bytes(size)))
+            found.append(self.size())
         return found
 
     def test_little(self) -> None:
         """
         So much is kept for what comes next.
         """
-        self.assertFalse(self.outbox.release(b""))
-        self.fill(KEPT)
-        self.assertFalse(self.outbox.release(b""))
-        self.outbox.trim()
-        self.assertEqual(self.file.size(), KEPT)
-        self.assertEqual(self.outbox.used, 0)
+        self.assertFalse(self.writer.release(b""))
+        self.fill(SPARE_BYTES)
+        self.assertFalse(self.writer.release(b""))
+        self.writer.trim()
+        self.assertEqual(self.size(), SPARE_BYTES)
+        self.assertEqual(self.writer.used, 0)
 
     def test_much(self) -> None:
         """
@@ -485,23 +485,23 @@ class TrimTests(BoxCase):
         if not hasattr(mmap, "MADV_REMOVE"):
             raise SkipTest("This system can't")
         held = self.put(b"h" * THRESHOLD)
-        self.fill(KEPT + 5 * SLICE)
-        self.assertTrue(self.outbox.release(b""))
-        self.outbox.trim()
-        self.assertEqual(self.file.size(), THRESHOLD + KEPT)
-        self.assertFalse(self.outbox.release(b""))
-        self.assertEqual(self.outbox.used, THRESHOLD)
+        self.fill(SPARE_BYTES + 5 * SLICE_BYTES)
+        self.assertTrue(self.writer.release(b""))
+        self.writer.trim()
+        self.assertEqual(self.size(), THRESHOLD + SPARE_BYTES)
+        self.assertFalse(self.writer.release(b""))
+        self.assertEqual(self.writer.used, THRESHOLD)
         self.assertEqual(self.open(held), b"h" * THRESHOLD)
         # What is put there now is whole.
-        value = os.urandom(SLICE) * 70
+        value = os.urandom(SLICE_BYTES) * 70
         self.assertEqual(self.open(self.put(value)), value)
 
     def test_whileWritten(self) -> None:
         """
         What is written meanwhile isn't given back with the rest.
         """
-        self.fill(KEPT + 5 * SLICE)
-        value = os.urandom(SLICE) * 70
+        self.fill(SPARE_BYTES + 5 * SLICE_BYTES)
+        value = os.urandom(SLICE_BYTES) * 70
         payloads: list[bytes] = []
         mapping = mmap.mmap
 
@@ -511,10 +511,10 @@ class TrimTests(BoxCase):
             return mapping(*args, **kw)
 
         self.patch(mmap, "mmap", slow)
-        self.outbox.trim()
+        self.writer.trim()
         self.assertEqual(self.open(payloads[0]), value)
         self.release()
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
 
     def test_cannot(self) -> None:
         """
@@ -524,28 +524,19 @@ class TrimTests(BoxCase):
         def refuse(*_: Any, **__: Any) -> None:
             raise OSError(errno.EINVAL, "no")
 
-        self.fill(KEPT + 5 * SLICE)
+        self.fill(SPARE_BYTES + 5 * SLICE_BYTES)
         self.patch(mmap, "mmap", refuse)
-        self.outbox.trim()
-        self.assertEqual(self.outbox.used, 0)
-        self.assertFalse(self.outbox.release(b""))
-
-    def test_closed(self) -> None:
-        """
-        Nor is there anything to be given back of a file that is closed.
-        """
-        self.fill(KEPT + SLICE)
-        self.file.close()
-        self.outbox.trim()
-        self.assertEqual(self.outbox.used, 0)
+        self.writer.trim()
+        self.assertEqual(self.writer.used, 0)
+        self.assertFalse(self.writer.release(b""))
 
 
-class InboxTests(BoxCase):
+class ReaderTests(BufferCase):
     """
-    Tests of L{Inbox} and L{Arrival}.
+    Tests of L{BufferReader} and L{Incoming}.
     """
 
-    def arrival(self, value: Any) -> Arrival:
+    def arrival(self, value: Any) -> Incoming:
         """
         Put something, and look at it.
 
@@ -553,7 +544,7 @@ class InboxTests(BoxCase):
 
         @return: It as it has come.
         """
-        return self.inbox.open(memoryview(self.put(value)))
+        return Incoming(self.reader, memoryview(self.put(value)))
 
     def test_kinds(self) -> None:
         """
@@ -561,11 +552,14 @@ class InboxTests(BoxCase):
         """
         value = [
             os.urandom(THRESHOLD + 1),
-            bytearray(os.urandom(2 * SLICE + 5)),
+            bytearray(os.urandom(2 * SLICE_BYTES + 5)),
             {"small": b"s" * 100},
             "text" * 100_000,
         ]
-        things = [Thing(os.urandom(THRESHOLD)), Thing(bytearray(os.urandom(SLICE)))]
+        things = [
+            Thing(os.urandom(THRESHOLD)),
+            Thing(bytearray(os.urandom(SLICE_BYTES))),
+        ]
         found, foundThings = self.open(self.put([value, things]))
         self.assertEqual(found, value)
         self.assertEqual([type(x) for x in found], [type(x) for x in value])
@@ -584,10 +578,6 @@ class InboxTests(BoxCase):
         things = [Thing(bytes(THRESHOLD)), bytes(THRESHOLD), bytearray(THRESHOLD + 1)]
         self.assertEqual(self.arrival(things).copied, 2 * THRESHOLD + 1)
         self.assertEqual(self.arrival(bytes(THRESHOLD - 1)).copied, 0)
-        arrival = self.arrival(things)
-        self.assertFalse(arrival.ready)
-        arrival.read()
-        self.assertTrue(arrival.ready)
 
     def test_releases(self) -> None:
         """
@@ -595,15 +585,15 @@ class InboxTests(BoxCase):
         """
         found = self.open(self.put([b"c" * THRESHOLD, Thing(bytes(THRESHOLD))]))
         self.release()
-        self.assertEqual(self.outbox.used, THRESHOLD)
+        self.assertEqual(self.writer.used, THRESHOLD)
         part = memoryview(found[1].buffer)[5:50].toreadonly()
         del found
         self.release()
-        self.assertEqual(self.outbox.used, THRESHOLD)
+        self.assertEqual(self.writer.used, THRESHOLD)
         del part
         self.release()
-        self.assertEqual(self.outbox.used, 0)
-        self.assertEqual(self.inbox.done(), b"")
+        self.assertEqual(self.writer.used, 0)
+        self.assertEqual(self.reader.unneeded(), b"")
 
     def test_wakes(self) -> None:
         """
@@ -617,7 +607,7 @@ class InboxTests(BoxCase):
         self.release()
         found.pop()
         self.assertEqual(self.woken, [None] * 2)
-        self.assertEqual(len(self.inbox.offsets), 1)
+        self.assertEqual(len(self.reader.waiting), 1)
 
     def test_freedByAnyThread(self) -> None:
         """
@@ -640,7 +630,7 @@ class InboxTests(BoxCase):
             self.release()
         gc.collect()
         self.release()
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
 
     def test_freedWhileLocked(self) -> None:
         """
@@ -648,17 +638,11 @@ class InboxTests(BoxCase):
         the file waits for nothing.
         """
         found = [self.open(self.put(Thing(bytes(THRESHOLD)))) for _ in range(3)]
-        with self.outbox._lock, self.inbox.file._lock, self.file._lock:
+        with self.writer._lock:
             found.pop()
-        with self.inbox.file.use():
-            found.pop()
-        self.patch(
-            self.outbox._regions.__class__,
-            "free",
-            lambda *_: found.clear(),
-        )
-        self.outbox.release(self.inbox.done())
-        self.assertEqual(len(self.inbox.offsets), 1)
+        self.patch(Allocator, "free", lambda *_: found.clear())
+        self.writer.release(self.reader.unneeded())
+        self.assertEqual(len(self.reader.waiting), 2)
 
     def test_isolation(self) -> None:
         """
@@ -685,16 +669,16 @@ class InboxTests(BoxCase):
         self.assertEqual(third.bytes, b"3" * THRESHOLD)
         del first, second, third
         self.release()
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
 
     def test_close(self) -> None:
         """
         What somebody has stays when the file is closed, and nobody is told of its end.
         """
         thing = self.open(self.put(Thing(b"t" * THRESHOLD)))
-        self.inbox.close()
-        self.inbox.file.close()
-        self.file.close()
+        self.reader.close()
+        os.close(self.reader.fd)
+        self.reader.fd = os.open(os.devnull, os.O_RDONLY)
         self.assertEqual(thing.bytes, b"t" * THRESHOLD)
         thing.buffer[:3]
         del thing
@@ -712,68 +696,79 @@ class InboxTests(BoxCase):
         ):
             payload = self.put(value)
             self.resize(THRESHOLD + 100)
-            self.inbox._mapping = None
+            self.reader._mapping = None
             self.assertRaises(OSError, self.open, payload)
             self.release()
-            self.assertEqual(self.outbox.used, 0)
-
-    def test_closedBeforeRead(self) -> None:
-        """
-        So is what is in a file that has been closed.
-        """
-        payload = self.put([bytearray(THRESHOLD), Thing(bytes(THRESHOLD))])
-        self.inbox.file.close()
-        self.assertRaises(OSError, self.open, payload)
-        self.release()
-        self.assertEqual(self.outbox.used, 0)
+            self.assertEqual(self.writer.used, 0)
 
     def test_noMemory(self) -> None:
         """
         If there's no room for what is copied, what was copied is let go.
         """
-        read = self.inbox.read
+        read = memfd.readBytes
 
-        def fail(what: int, offset: int, length: int) -> Any:
-            if offset:
+        def fail(fd: int, offset: int, length: int) -> Any:
+            if offset > PAGE:
                 raise MemoryError("no room")
-            return read(what, offset, length)
+            return read(fd, offset, length)
 
-        self.patch(self.inbox, "read", fail)
+        self.patch(buffers, "readBytes", fail)
         arrival = self.arrival([bytes(THRESHOLD) for _ in range(3)])
         arrival.read()
-        self.assertTrue(arrival.ready)
         self.assertEqual(arrival._found, {})
         self.assertRaises(MemoryError, arrival.loads)
         self.release()
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
+
+    def test_discarded(self) -> None:
+        """
+        What isn't wanted is let go, read or not.
+        """
+        value = [bytes(THRESHOLD), Thing(bytes(THRESHOLD))]
+        arrivals = [self.arrival(value), self.arrival(value)]
+        arrivals[1].read()
+        for arrival in arrivals:
+            arrival.discard()
+        self.release()
+        self.assertEqual(self.writer.used, 0)
+
+    def test_interrupt(self) -> None:
+        """
+        It's told which call a signal is about, and nobody's buffer is there.
+        """
+        self.assertEqual(self.reader.interrupted(), 0)
+        payload = self.put(b"x" * THRESHOLD)
+        self.writer.interrupt(7)
+        self.assertEqual(self.reader.interrupted(), 7)
+        self.assertEqual(self.open(payload), b"x" * THRESHOLD)
 
     def test_nonsense(self) -> None:
         """
         So is it if something is told that can't be.
         """
         # More bytes than Python has numbers for.
-        entry = ENTRY.pack(What.BYTES, 0, 1 << 63)
-        arrival = self.inbox.open(memoryview(COUNT.pack(1) + entry + b"N."))
+        entry = buffers._ENTRY.pack(buffers._BYTES, 0, 1 << 63)
+        payload = buffers._COUNT.pack(1) + entry + b"N."
+        arrival = Incoming(self.reader, memoryview(payload))
         arrival.read()
-        self.assertTrue(arrival.ready)
         self.assertRaises(OverflowError, arrival.loads)
 
     def test_cannotBeViewed(self) -> None:
         """
         Where nothing can be viewed, it's copied.
         """
-        thing = Thing(os.urandom(SLICE))
+        thing = Thing(os.urandom(SLICE_BYTES))
 
         def assertCopied() -> None:
             found = self.open(self.put(thing))
             self.assertEqual(found.bytes, thing.bytes)
             self.release()
-            self.assertEqual(self.outbox.used, 0)
+            self.assertEqual(self.writer.used, 0)
 
         def refuse(*_: Any, **__: Any) -> Any:
             raise OSError(errno.ENOMEM, "no room")
 
-        patch = self.patch(inbox, "_map", refuse)
+        patch = self.patch(buffers, "_map", refuse)
         assertCopied()
         patch.restore()
         replaceModule(self, "ctypes", None)
@@ -785,9 +780,9 @@ class InboxTests(BoxCase):
         """
         reader = os.open(os.devnull, os.O_RDONLY)
         self.addCleanup(os.close, reader)
-        self.assertRaises(OSError, inbox._map, reader, 4096)
-        self.assertRaises(OSError, inbox._map, self.fd, 1 << 62)
-        self.assertRaises(OverflowError, inbox._map, self.fd, 1 << 64)
+        self.assertRaises(OSError, buffers._map, reader, 4096)
+        self.assertRaises(OSError, buffers._map, self.fd, 1 << 62)
+        self.assertRaises(OverflowError, buffers._map, self.fd, 1 << 64)
 
     def test_noDescriptor(self) -> None:
         """
@@ -804,7 +799,7 @@ class InboxTests(BoxCase):
                     return sum(f" {inode} " in line for line in file)
 
             self.assertGreater(mappings(), 0)
-            self.inbox.close()
+            self.reader.close()
             del found
             self.assertEqual(mappings(), 0)
 
@@ -816,7 +811,7 @@ class InboxTests(BoxCase):
         payload = self.put([Thing(bytes(THRESHOLD)), bytes(THRESHOLD), Refuses()])
         error = self.assertRaises(LookupError, self.open, payload)
         self.release()
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.writer.used, 0)
         self.assertIsNotNone(error.__traceback__)
 
     def test_manyHeld(self) -> None:
@@ -829,60 +824,10 @@ class InboxTests(BoxCase):
         ]
         for i, thing in enumerate(found):
             self.assertEqual((thing.buffer[0], thing.buffer[-1]), (i % 251, i % 251))
-        used = self.outbox.used
+        used = self.writer.used
         del found[::2], thing
         self.release()
-        self.assertEqual(self.outbox.used, used // 2)
+        self.assertEqual(self.writer.used, used // 2)
         del found
         self.release()
-        self.assertEqual(self.outbox.used, 0)
-
-
-class BoxesTests(SynchronousTestCase):
-    """
-    Tests of L{Boxes}.
-    """
-
-    def setUp(self) -> None:
-        """
-        Make the boxes of a child, and what its parent has.
-        """
-        arguments, results = anonymousFile(), anonymousFile()
-        self.boxes = Boxes(os.dup(arguments), os.dup(results))
-        self.outbox = Outbox(SharedFile(arguments))
-        self.inbox = Inbox(SharedFile(results))
-        self.addCleanup(os.close, arguments)
-        self.addCleanup(os.close, results)
-        self.addCleanup(self.boxes.inbox.file.close)
-        self.addCleanup(self.boxes.outbox._file.close)
-
-    def test_thereAndBack(self) -> None:
-        """
-        Arguments come, results go, and both sides are told when they're needed no
-        longer.
-        """
-        value = [b"a" * THRESHOLD, bytearray(THRESHOLD)]
-        packed = dumpsLarge(value)
-        assert isinstance(packed, Packed)
-        argument = self.boxes.load(memoryview(self.outbox.put(packed)))
-        self.assertEqual(argument, value)
-        self.assertEqual(len(self.boxes.done), 2)
-        self.outbox.release(self.boxes.inbox.done())
-        self.assertEqual((len(self.boxes.done), self.outbox.used), (0, 0))
-        arrival = self.inbox.open(memoryview(self.boxes.outbox.put(packed)))
-        arrival.read()
-        self.assertEqual(arrival.loads(), value)
-        self.assertEqual(self.boxes.outbox.used, 2 * THRESHOLD)
-        self.boxes.release(memoryview(self.inbox.done()))
-        self.assertEqual(self.boxes.outbox.used, 0)
-
-    def test_trims(self) -> None:
-        """
-        Memory is given back when it's time.
-        """
-        self.patch(outbox, "KEPT", THRESHOLD)
-        packed = dumpsLarge(bytes(4 * THRESHOLD))
-        assert isinstance(packed, Packed)
-        self.boxes.outbox.discard(self.boxes.outbox.put(packed))
-        self.boxes.release(memoryview(b""))
-        self.assertEqual(self.boxes.outbox._regions.written, THRESHOLD)
+        self.assertEqual(self.writer.used, 0)

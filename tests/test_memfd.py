@@ -4,22 +4,18 @@ Tests of L{asynqueue._child.memfd}.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
 import tempfile
-import threading
-from collections.abc import Callable
 from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from asynqueue._child import memfd as anonymous
 from asynqueue._child.memfd import (
-    SLICE,
-    SharedFile,
-    anonymousFile,
+    SLICE_BYTES,
+    openMemoryFile,
     readByteArray,
     readBytes,
 )
@@ -44,7 +40,7 @@ def isOpen(fd: int) -> bool:
 
 class AnonymousFileTests(SynchronousTestCase):
     """
-    Tests of L{anonymousFile}.
+    Tests of L{openMemoryFile}.
     """
 
     def make(self) -> int:
@@ -53,7 +49,7 @@ class AnonymousFileTests(SynchronousTestCase):
 
         @return: Its descriptor.
         """
-        fd = anonymousFile()
+        fd = openMemoryFile()
         self.addCleanup(os.close, fd)
         return fd
 
@@ -79,17 +75,17 @@ class AnonymousFileTests(SynchronousTestCase):
         import fcntl
 
         fd = self.make()
-        os.ftruncate(fd, 2 * SLICE)
-        self.assertRaises(OSError, os.ftruncate, fd, SLICE)
+        os.ftruncate(fd, 2 * SLICE_BYTES)
+        self.assertRaises(OSError, os.ftruncate, fd, SLICE_BYTES)
         self.assertRaises(OSError, fcntl.fcntl, fd, fcntl.F_ADD_SEALS, 0)
-        self.assertEqual(os.fstat(fd).st_size, 2 * SLICE)
+        self.assertEqual(os.fstat(fd).st_size, 2 * SLICE_BYTES)
 
     def test_withoutSeals(self) -> None:
         """
         Where it can't, there is a file nevertheless.
         """
         replaceModule(self, "fcntl", None)
-        os.ftruncate(self.make(), SLICE)
+        os.ftruncate(self.make(), SLICE_BYTES)
 
     def test_elsewhere(self) -> None:
         """
@@ -116,126 +112,7 @@ class AnonymousFileTests(SynchronousTestCase):
 
         self.patch(os, "memfd_create", refuse) if hasattr(os, "memfd_create") else None
         self.patch(tempfile, "TemporaryFile", refuse)
-        self.assertRaises(OSError, anonymousFile)
-
-
-class SharedFileTests(SynchronousTestCase):
-    """
-    Tests of L{SharedFile}.
-    """
-
-    def setUp(self) -> None:
-        """
-        Make a file.
-        """
-        self.fd = anonymousFile()
-        self.file = SharedFile(self.fd)
-        self.addCleanup(self.file.close)
-
-    def test_use(self) -> None:
-        """
-        Its descriptor can be had.
-        """
-        with self.file.use() as fd:
-            self.assertEqual(fd, self.fd)
-        self.assertTrue(self.file.open)
-        self.assertTrue(isOpen(self.fd))
-
-    def test_close(self) -> None:
-        """
-        It's closed at once if nobody uses it, and then can't be used. More than once is
-        no harm, even if its descriptor is another's by then.
-        """
-        self.file.close()
-        self.assertEqual((self.file.open, isOpen(self.fd)), (False, False))
-        self.assertRaises(OSError, self.file.size)
-        others = []
-        while self.fd not in others:
-            others.append(os.dup(0))
-        self.file.close()
-        self.assertTrue(isOpen(self.fd))
-        for other in others:
-            os.close(other)
-
-    def test_closeInUse(self) -> None:
-        """
-        It stays open for those who use it.
-        """
-        with self.file.use():
-            with self.file.use():
-                self.file.close()
-                self.file.close()
-                self.assertFalse(self.file.open)
-                self.assertTrue(isOpen(self.fd))
-            self.assertTrue(isOpen(self.fd))
-            with self.assertRaises(OSError), self.file.use():
-                pass
-        self.assertFalse(isOpen(self.fd))
-
-    def test_failureInUse(self) -> None:
-        """
-        Who fails in using it doesn't use it any longer.
-        """
-
-        def fail() -> None:
-            with self.file.use():
-                raise LookupError
-
-        self.assertRaises(LookupError, fail)
-        self.file.close()
-        self.assertFalse(isOpen(self.fd))
-
-    def test_threads(self) -> None:
-        """
-        Threads may use it and close it at the same time. It's closed once, and not in
-        use then.
-        """
-        closed: list[int] = []
-        close = os.close
-
-        def note(fd: int) -> None:
-            if fd == self.fd:
-                closed.append(fd)
-            close(fd)
-
-        self.patch(os, "close", note)
-        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
-        sys.setswitchinterval(1e-6)
-        started = threading.Barrier(6)
-        failures: list[BaseException] = []
-
-        def use() -> None:
-            started.wait()
-            with contextlib.suppress(OSError):
-                for _ in range(1000):
-                    with self.file.use() as fd:
-                        try:
-                            os.fstat(fd)
-                        except OSError as error:
-                            failures.append(error)
-
-        def closeIt() -> None:
-            started.wait()
-            self.file.close()
-
-        jobs: list[Callable[[], None]] = [use] * 4 + [closeIt] * 2
-        threads = [threading.Thread(target=job) for job in jobs]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.assertEqual(closed, [self.fd])
-        self.assertEqual(failures, [])
-
-    def test_size(self) -> None:
-        """
-        Its size is that of what has been written to, however long it is.
-        """
-        os.ftruncate(self.fd, 100 * SLICE)
-        self.assertEqual(self.file.size(), 0)
-        os.pwrite(self.fd, bytes(SLICE), 7 * SLICE)
-        self.assertGreaterEqual(self.file.size(), SLICE)
-        self.assertLess(self.file.size(), 10 * SLICE)
+        self.assertRaises(OSError, openMemoryFile)
 
 
 class ReadingTests(SynchronousTestCase):
@@ -247,9 +124,9 @@ class ReadingTests(SynchronousTestCase):
         """
         Make a file that isn't empty.
         """
-        self.fd = anonymousFile()
+        self.fd = openMemoryFile()
         self.addCleanup(os.close, self.fd)
-        self.contents = os.urandom(SLICE) * 5 + b"the end"
+        self.contents = os.urandom(SLICE_BYTES) * 5 + b"the end"
         os.pwrite(self.fd, self.contents, 1000)
 
     def test_read(self) -> None:
@@ -257,7 +134,7 @@ class ReadingTests(SynchronousTestCase):
         Whatever is asked for is read, from a byte to more than is read at a time.
         """
         end = len(self.contents)
-        for start, stop in ((0, 0), (0, 1), (5, 8200), (1, SLICE + 2), (3, end)):
+        for start, stop in ((0, 0), (0, 1), (5, 8200), (1, SLICE_BYTES + 2), (3, end)):
             expected = self.contents[start:stop]
             args = (self.fd, 1000 + start, stop - start)
             self.assertEqual(readBytes(*args), expected)
@@ -269,11 +146,13 @@ class ReadingTests(SynchronousTestCase):
         """
         What ends before it should isn't given to anybody.
         """
-        for length in (8, 100_000, 6 * SLICE):
+        for length in (8, 100_000, 6 * SLICE_BYTES):
             start = 1000 + len(self.contents) - 7
             self.assertRaises(OSError, readBytes, self.fd, start, length)
             self.assertRaises(OSError, readByteArray, self.fd, start, length)
-        self.assertRaises(OSError, readByteArray, self.fd, 100 * SLICE, 5 * SLICE)
+        self.assertRaises(
+            OSError, readByteArray, self.fd, 100 * SLICE_BYTES, 5 * SLICE_BYTES
+        )
 
     def test_readLittleByLittle(self) -> None:
         """

@@ -8,6 +8,7 @@ import math
 import os
 import random
 import signal
+import threading
 from collections import Counter, deque
 from typing import Any
 
@@ -16,14 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyClass
 
 from asynqueue import ProcessQueue, ProcessWorker, errors
-from asynqueue._child.claims import Claimer, Claims
-from asynqueue._child.payloads import loads
-from asynqueue._child.protocol import Kind
+from asynqueue._child.pickling import loads
+from asynqueue._child.protocol import ClaimReader, ClaimWriter, Kind
 from asynqueue._child.status import Status
 from asynqueue.interfaces import IPrefetchingWorker
-from asynqueue.process import _worker as processworker
-from asynqueue.process._jobs import AHEAD_SECONDS, Pace
-from asynqueue.process._states import State
+from asynqueue.process import _jobs as processjobs, _worker as processworker
+from asynqueue.process._jobs import PREFETCH_SECONDS, PrefetchWindow
+from asynqueue.process._life import State
 from asynqueue.tasks import Assignment, Task
 
 from . import _jobs as jobs
@@ -33,9 +33,15 @@ from .test_integration_process import ChildrenTestCase
 from .test_process import Sender, WorkerCase
 
 
+def void(_: object) -> None:
+    """
+    Drop a result.
+    """
+
+
 class ClaimsTests(SynchronousTestCase):
     """
-    Tests of L{Claims} and L{Claimer}.
+    Tests of L{ClaimWriter} and L{ClaimReader}.
     """
 
     def setUp(self) -> None:
@@ -44,69 +50,92 @@ class ClaimsTests(SynchronousTestCase):
         """
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
-        self.claims = Claims(reader, writer)
-        self.addCleanup(self.claims.close)
-        self.claimer = Claimer(reader)
+        self.parent = ClaimWriter(reader, writer)
+        self.addCleanup(self.parent.close)
+        self.child = ClaimReader(reader)
 
     def test_inOrder(self) -> None:
         """
-        The child gets what it's offered, once.
+        The child gets what it's offered.
         """
-        self.claims.offer([1, 2])
-        self.claims.offer([0xFFFFFFFF])
-        self.assertTrue(self.claimer.claim(1))
-        self.assertFalse(self.claimer.claim(1))
-        self.assertTrue(self.claimer.claim(2))
-        self.assertTrue(self.claimer.claim(0xFFFFFFFF))
-        self.assertFalse(self.claimer.claim(3))
+        self.parent.offer([1, 2])
+        self.parent.offer([0x7FFFFFFF])
+        for number in (1, 2, 0x7FFFFFFF):
+            self.assertTrue(self.child.claim(number))
 
-    def test_takenBack(self) -> None:
+    def test_revoked(self) -> None:
         """
-        What the parent has taken back the child doesn't get, and the other way round.
+        What the parent has revoked the child doesn't get, and the other way round.
         """
-        self.claims.offer([1, 2, 3])
-        self.assertTrue(self.claimer.claim(1))
-        self.assertEqual(self.claims.reclaim(), {2, 3})
-        self.assertEqual(self.claims.reclaim(), set())
-        self.assertFalse(self.claimer.claim(2))
+        self.parent.offer([1, 2, 3])
+        self.assertTrue(self.child.claim(1))
+        self.assertEqual(self.parent.revoke(), [2, 3])
+        self.assertEqual(self.parent.revoke(), [])
+        self.assertFalse(self.child.claim(2))
+        self.assertFalse(self.child.claim(3))
 
     def test_another(self) -> None:
         """
-        A child that asks for what has been taken back, when something else has been
-        offered since, gets that when it asks for it.
+        When the child comes to a call that was revoked, and others have been offered
+        since, those can still be revoked.
         """
-        self.claims.offer([1, 2])
-        self.claims.reclaim()
-        self.claims.offer([3, 4])
-        self.assertFalse(self.claimer.claim(1))
-        self.assertFalse(self.claimer.claim(2))
-        self.assertTrue(self.claimer.claim(3))
-        self.assertEqual(self.claims.reclaim(), {4})
+        self.parent.offer([1, 2])
+        self.parent.revoke()
+        self.parent.offer([3, 4])
+        self.assertFalse(self.child.claim(1))
+        self.assertEqual(self.parent.revoke(), [3, 4])
+        for number in (2, 3, 4):
+            self.assertFalse(self.child.claim(number))
+
+    def test_revokedMeanwhile(self) -> None:
+        """
+        A child that comes to a call when the parent has taken everything out waits
+        until that has been put back.
+        """
+        self.parent.offer([1])
+        read = os.read
+
+        def readAndClaim(fd: int, size: int) -> bytes:
+            data = read(fd, size)
+            if not claiming:
+                claiming.append(thread)
+                thread.start()
+            return data
+
+        claiming: list[Any] = []
+        got: list[bool] = []
+        thread = threading.Thread(target=lambda: got.append(self.child.claim(1)))
+        self.patch(os, "read", readAndClaim)
+        self.assertEqual(self.parent.revoke(), [1])
+        thread.join(30)
+        self.assertEqual(got, [False])
 
     def test_closed(self) -> None:
         """
-        When the parent has gone, the child gets nothing, and there's nothing to be
-        offered or taken back.
+        When the parent has gone, or something else is in the pipe, it's an error. There
+        is nothing to be offered or revoked then.
         """
-        reader = os.dup(self.claims._reader)
+        reader = os.dup(self.parent._reader)
         self.addCleanup(os.close, reader)
-        self.claims.close()
-        self.claims.close()
-        self.claims.offer([1])
-        self.assertEqual(self.claims.reclaim(), set())
-        self.assertFalse(Claimer(reader).claim(1))
+        self.parent.offer([2])
+        self.assertRaises(OSError, ClaimReader(reader).claim, 1)
+        self.parent.close()
+        self.parent.close()
+        self.parent.offer([1])
+        self.assertEqual(self.parent.revoke(), [])
+        self.assertRaises(OSError, ClaimReader(reader).claim, 1)
 
 
 class PaceTests(SynchronousTestCase):
     """
-    Tests of L{Pace}.
+    Tests of L{PrefetchWindow}.
     """
 
     def setUp(self) -> None:
         """
         Make one.
         """
-        self.pace = Pace()
+        self.pace = PrefetchWindow()
 
     def capacity(self, waiting: int = 1000) -> int:
         """
@@ -149,9 +178,9 @@ class PaceTests(SynchronousTestCase):
         """
         It's as many as take a millisecond.
         """
-        self.note(AHEAD_SECONDS / 5.5)
+        self.note(PREFETCH_SECONDS / 5.5)
         self.assertEqual(self.capacity(), 6)
-        self.note(AHEAD_SECONDS * 1.01)
+        self.note(PREFETCH_SECONDS * 1.01)
         self.assertEqual(self.capacity(), 1)
 
     def test_longer(self) -> None:
@@ -159,7 +188,7 @@ class PaceTests(SynchronousTestCase):
         A task that takes longer than the short ones before it counts at once, and
         shorter ones little by little.
         """
-        self.note(1e-6, 1e-6, AHEAD_SECONDS / 5.5)
+        self.note(1e-6, 1e-6, PREFETCH_SECONDS / 5.5)
         self.assertEqual(self.capacity(), 6)
         self.note(1e-6, 1e-6)
         self.assertEqual(self.capacity(), 7)
@@ -200,6 +229,7 @@ class AheadTests(WorkerCase):
         self.tasks = [self.task(divmod, i, 1) for i in range(3)]
         self.ready = [self.worker.run(task) for task in self.tasks]
         self.assertEqual(self.numbers(), [1, 2, 3])
+        self.process.claim(1)
         self.addCleanup(self.forget)
 
     def forget(self) -> None:
@@ -216,9 +246,7 @@ class AheadTests(WorkerCase):
         @return: The numbers of the calls that are sent and the child hasn't seen.
         """
         return [
-            number
-            for kind, number, _ in self.process.received()
-            if kind in (Kind.CALL, Kind.AHEAD)
+            number for kind, number, _ in self.process.received() if kind == Kind.CALL
         ]
 
     def answer(self, number: int) -> None:
@@ -235,7 +263,7 @@ class AheadTests(WorkerCase):
 
         @param seconds: When.
         """
-        self.worker._jobs[0].since -= seconds
+        self.worker._jobs.jobs[0].since -= seconds
 
     def test_interface(self) -> None:
         """
@@ -269,18 +297,20 @@ class AheadTests(WorkerCase):
     def test_cancelled(self) -> None:
         """
         A task that the child hasn't started is cancelled without disturbing it. Those
-        after it are sent again, and in place of what was sent before.
+        after it are sent again when that has an answer.
         """
         self.tasks[1].d.addErrback(lambda _: None)
         self.worker.cancelTask(self.tasks[1])
         self.successResultOf(self.ready[1])
         self.assertEqual(self.process.signals, [])
+        self.assertEqual(self.numbers(), [])
+        self.answer(1)
+        self.reactor.serve()
         self.assertEqual(self.numbers(), [4])
         self.assertFalse(self.process.claim(2))
         self.assertFalse(self.process.claim(3))
         self.assertTrue(self.process.claim(4))
-        for number in (1, 4):
-            self.answer(number)
+        self.answer(4)
         self.reactor.serve()
         self.assertEqual(self.successResultOf(self.tasks[2].d), (Status.RAN, 4))
         self.assertNoResult(self.tasks[1].d)
@@ -348,7 +378,7 @@ class AheadTests(WorkerCase):
         self.answer(1)
         self.assertTrue(self.process.claim(2))
         another = self.task()
-        self.ready[0].addCallback(lambda _: self.worker.runThen(another, list))
+        self.ready[0].addCallback(lambda _: void(self.worker.run(another)))
         self.worker.cancelTask(self.tasks[1])
         self.assertEqual(self.process.signals, ["TERM"])
         self.assertCountEqual(self.unfinished, [self.tasks[2], another])
@@ -455,7 +485,7 @@ class AheadTests(WorkerCase):
         """
         They aren't if it has only just begun one.
         """
-        self.worker._jobs[0].since += 1000
+        self.worker._jobs.jobs[0].since += 1000
         self.assertEqual(self.worker.reclaim(), [])
         self.assertTrue(self.process.claim(2))
 
@@ -469,9 +499,9 @@ class AheadTests(WorkerCase):
         self.numbers()
         self.begun(1)
         self.assertEqual(self.worker.reclaim(), self.tasks[1:])
-        self.assertEqual(self.numbers(), [5])
-        self.assertTrue(self.process.claim(5))
         self.answer(1)
+        self.reactor.serve()
+        self.assertEqual(self.numbers(), [5])
         self.answer(5)
         self.reactor.serve()
         self.assertEqual(self.successResultOf(update.d), (Status.RAN, 5))
@@ -587,7 +617,7 @@ class ReliefTests(WorkerCase):
 
         @return: The numbers.
         """
-        return [len(worker._jobs) for worker in self.q.workers()]
+        return [len(worker._jobs.jobs) for worker in self.q.workers()]
 
     def test_shared(self) -> None:
         """
@@ -602,16 +632,17 @@ class ReliefTests(WorkerCase):
         self.assertGreater(ahead, 5)
         self.assertLess(ahead, 12)
         first = self.q.workers()[0]
+        self.reactor.processes[0].claim(first._jobs.jobs[0].number)
         while self.outstanding()[1]:
             self.answer(1)
-        first._jobs[0].since -= 1
+        first._jobs.jobs[0].since -= 1
         self.assertEqual(self.outstanding(), [ahead, 0])
-        self.reactor.advance(0.01)
+        self.reactor.advance(0.02)
         self.assertEqual(self.outstanding()[0], 1)
         self.assertGreater(self.outstanding()[1], 0)
         while self.outstanding()[1]:
-            if self.counts[1] + 1 < self.q.workers()[1]._jobs[0].number:
-                self.counts[1] = self.q.workers()[1]._jobs[0].number - 1
+            if self.counts[1] + 1 < self.q.workers()[1]._jobs.jobs[0].number:
+                self.counts[1] = self.q.workers()[1]._jobs.jobs[0].number - 1
             self.answer(1)
         self.assertEqual(self.outstanding(), [1, 0])
         self.assertEqual(sum(d.called for d in self.results), 20)
@@ -629,14 +660,14 @@ class ReliefTests(WorkerCase):
         self.answer(0)
         self.assertGreater(self.outstanding()[0], 5)
         for worker in self.q.workers():
-            worker._jobs[0].since -= 1
+            worker._jobs.jobs[0].since -= 1
         waiting = self.q.th.waiting + self.outstanding()[0] - 1
         self.reactor.advance(0.02)
         self.assertEqual(self.outstanding(), [1, 1])
         self.assertEqual(self.q.th.waiting, waiting)
         self.call(doNext=True)
         self.answer(1)
-        self.assertEqual(self.q.workers()[1]._jobs[0].task.priority, -math.inf)
+        self.assertEqual(self.q.workers()[1]._jobs.jobs[0].task.priority, -math.inf)
 
     def test_nothingWaits(self) -> None:
         """
@@ -690,9 +721,7 @@ class _Worked:
         self._waiting.extend(self._process.received())
         while self._waiting and not self._works:
             kind, number, payload = self._waiting.popleft()
-            if kind == Kind.CALL or (
-                kind == Kind.AHEAD and self._process.claim(number)
-            ):
+            if kind == Kind.CALL and self._process.claim(number):
                 _, (seconds,), _, _ = loads(payload)
                 self._works = True
                 self._reactor.callLater(seconds, self._done, number, seconds)
@@ -723,7 +752,8 @@ class UtilisationTests(WorkerCase):
 
         @return: How much of the time the children have worked.
         """
-        self.patch(processworker, "perf_counter", self.reactor.seconds)
+        for module in (processworker, processjobs):
+            self.patch(module, "perf_counter", self.reactor.seconds)
         q = ProcessQueue(2, reactor=self.reactor)
         processes = self.reactor.processes[-2:]
         children = [_Worked(process, self.reactor) for process in processes]

@@ -1,6 +1,6 @@
 """
-Tests of L{asynqueue.process._delivery}, and of workers whose arguments and results are
-large. Children and threads are played by the test.
+Tests of workers whose arguments and results are large. Children and threads are
+played by the test.
 """
 
 from __future__ import annotations
@@ -15,26 +15,23 @@ from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import ProcessQueue, ProcessWorker, errors
-from asynqueue._child import memfd as anonymous
-from asynqueue._child.boxes import Boxes
-from asynqueue._child.memfd import SLICE
-from asynqueue._child.parcels import THRESHOLD
-from asynqueue._child.payloads import dumpsLarge, loads
-from asynqueue._child.pickling import Packed
-from asynqueue._child.protocol import SECONDS, Kind
+from asynqueue._child.buffers import THRESHOLD, BufferReader, BufferWriter, Incoming
+from asynqueue._child.memfd import SLICE_BYTES
+from asynqueue._child.pickling import Packed, dumps, loads
+from asynqueue._child.protocol import BUFFERS, Kind
 from asynqueue._child.status import Status
-from asynqueue.process import _delivery as delivery
-from asynqueue.process._delivery import Delivery, Shipment
-from asynqueue.process._states import State
+from asynqueue.process import _copying as copying
+from asynqueue.process._copying import CopyThreads
+from asynqueue.process._life import State
 
 from . import _jobs as jobs
 from ._fakes import FakeProcess, FakeReactor
-from .test_anonymous import isOpen
-from .test_boxes import Thing
+from .test_buffers import Thing
+from .test_memfd import isOpen
 from .test_process import Sender, WorkerCase
 
 #: What is copied in a thread.
-LARGE = SLICE + 5
+LARGE = SLICE_BYTES + 5
 
 #: What is copied at once.
 MEDIUM = THRESHOLD + 5
@@ -95,7 +92,7 @@ class FakeThreads:
         self.waiting: list[Callable[[], object]] = []
         self.most = 100
         self.joined = 0
-        case.patch(delivery, "threading", SimpleNamespace(Thread=self._thread))
+        case.patch(copying, "threading", SimpleNamespace(Thread=self._thread))
 
     def run(self) -> None:
         """
@@ -121,352 +118,52 @@ class FakeThreads:
         return FakeThread(self, target)
 
 
-class DeliveryTests(SynchronousTestCase):
+class CopyThreadsTests(SynchronousTestCase):
     """
-    Tests of L{Delivery}.
+    Tests of L{CopyThreads}.
     """
 
     def setUp(self) -> None:
         """
-        Make the files, and the boxes of a child.
+        Make them.
         """
-        self.threads = FakeThreads(self)
+        self.fakes = FakeThreads(self)
         self.reactor: Any = FakeReactor()
-        self.told: list[bytes] = []
-        self.delivery = Delivery(self.told.append, self.reactor)
-        self.addCleanup(self.delivery.close)
-        arguments, results = self.delivery.fds
-        self.boxes = Boxes(os.dup(arguments), os.dup(results))
-        self.addCleanup(self.boxes.inbox.file.close)
-        self.addCleanup(self.boxes.outbox._file.close)
-        self.done: list[None] = []
+        self.threads = CopyThreads(self.reactor)
 
-    def note(self) -> None:
+    def test_result(self) -> None:
         """
-        Note that something is done.
+        It's told in the reactor what has come of something, when its thread has ended.
         """
-        self.done.append(None)
-
-    def packed(self, value: Any) -> Packed:
-        """
-        Pickle something large.
-
-        @param value: The thing.
-
-        @return: It.
-        """
-        packed = dumpsLarge(value)
-        assert isinstance(packed, Packed)
-        return packed
-
-    def ship(self, value: Any) -> Shipment:
-        """
-        Ship something large.
-
-        @param value: The thing.
-
-        @return: The shipment.
-        """
-        return self.delivery.ship(self.packed(value), self.note)
-
-    def received(self, shipment: Shipment) -> Any:
-        """
-        Get in the child what was shipped.
-
-        @param shipment: The shipment.
-
-        @return: The thing.
-        """
-        assert shipment.payload is not None
-        return self.boxes.load(memoryview(shipment.payload))
-
-    def result(self, value: Any) -> memoryview:
-        """
-        Put a large result into the file.
-
-        @param value: The result.
-
-        @return: The payload.
-        """
-        return memoryview(self.boxes.outbox.put(self.packed(value)))
-
-    def test_shipAtOnce(self) -> None:
-        """
-        What isn't too large is there at once, and nobody is told.
-        """
-        shipment = self.ship(b"x" * MEDIUM)
-        self.assertEqual(self.received(shipment), b"x" * MEDIUM)
+        d, failing = self.threads.run(lambda: 5), self.threads.run(lambda: 1 // 0)
+        gone = self.threads.whenIdle()
+        self.fakes.run()
+        self.assertNoResult(d)
         self.reactor.advance(0)
-        self.assertEqual((self.done, self.threads.waiting), ([], []))
-
-    def test_ship(self) -> None:
-        """
-        What is large is copied in a thread, and it's told when it's there.
-        """
-        shipment = self.ship(b"x" * LARGE)
-        self.assertIsNone(shipment.payload)
-        self.threads.run()
-        self.assertIsNone(shipment.payload)
-        self.assertEqual(self.done, [])
+        self.assertEqual(self.successResultOf(d), 5)
+        self.assertEqual(self.fakes.joined, 1)
+        self.assertNoResult(gone)
+        self.fakes.run()
         self.reactor.advance(0)
-        self.assertEqual(self.done, [None])
-        self.assertEqual(self.received(shipment), b"x" * LARGE)
-        self.assertIsNone(shipment.error)
-        self.assertEqual(self.threads.joined, 1)
+        self.failureResultOf(failing, ZeroDivisionError)
+        self.successResultOf(gone)
+        self.successResultOf(self.threads.whenIdle())
 
     def test_noThread(self) -> None:
         """
         If there are as many threads as there may be, it does without.
         """
-        self.threads.most = 0
-        shipment = self.ship(b"x" * LARGE)
+        self.fakes.most = 0
+        d = self.threads.run(lambda: 5)
         self.reactor.advance(0)
-        self.assertEqual(self.done, [None])
-        self.assertEqual(self.received(shipment), b"x" * LARGE)
-        self.assertEqual(self.threads.joined, 0)
-
-    def test_shipFails(self) -> None:
-        """
-        If it can't be copied, it's told why, later, whether that's in a thread or not.
-        """
-        pwrite = os.pwrite
-
-        def fail(*args: Any) -> int:
-            raise MemoryError("no room")
-
-        for size in (MEDIUM, LARGE):
-            patch = self.patch(os, "pwrite", fail)
-            shipment = self.ship(bytes(size))
-            self.assertIsNone(shipment.error)
-            if size == LARGE:
-                self.threads.run()
-            self.reactor.advance(0)
-            patch.restore()
-            self.assertIsInstance(shipment.error, MemoryError)
-            self.assertIsNone(shipment.payload)
-        self.assertEqual(len(self.done), 2)
-        self.assertEqual(self.delivery.used, 0)
-        self.assertIs(os.pwrite, pwrite)
-
-    def test_unusable(self) -> None:
-        """
-        That goes for what can't even be looked at.
-        """
-        packed = self.packed([Thing(bytearray(LARGE))])
-        [buffer] = packed.buffers
-        buffer.release()  # type: ignore[union-attr]
-        shipment = self.delivery.ship(packed, self.note)
-        self.reactor.advance(0)
-        self.assertIsInstance(shipment.error, ValueError)
-        self.assertEqual(self.done, [None])
-
-    def test_giveUp(self) -> None:
-        """
-        A shipment of no use is given up before it has begun, in its midst, or when it's
-        complete. Nobody is told, and nothing stays in use.
-        """
-        pwrite = os.pwrite
-        written: list[int] = []
-
-        def giveUp(fd: int, data: memoryview, offset: int) -> int:
-            written.append(offset)
-            if len(written) == 2:
-                shipments[0].giveUp()
-            return pwrite(fd, data, offset)
-
-        self.patch(os, "pwrite", giveUp)
-        shipments = [self.ship([bytes(5 * SLICE), bytes(SLICE)])]
-        self.threads.run()
-        self.assertEqual(written, [0, SLICE])
-        shipments.append(self.ship(bytes(LARGE)))
-        shipments[1].giveUp()
-        self.threads.run()
-        shipments.append(self.ship(bytes(LARGE)))
-        self.threads.run()
-        shipments[2].giveUp()
-        self.assertEqual(written[2:], [7 * SLICE + 4096, 8 * SLICE + 4096])
-        self.assertGreater(self.delivery.used, 6 * SLICE)
-        self.reactor.advance(0)
-        self.assertEqual(self.delivery.used, 0)
-        self.assertEqual(self.done, [])
-        self.assertTrue(all(shipment.payload is None for shipment in shipments))
-
-    def test_giveUpFailed(self) -> None:
-        """
-        So is one that has failed.
-        """
-        shipment = self.ship([bytes(LARGE)])
-        patch = self.patch(os, "pwrite", None)
-        self.threads.run()
-        shipment.giveUp()
-        self.reactor.advance(0)
-        patch.restore()
-        self.assertEqual(self.done, [])
-        self.assertEqual(self.delivery.used, 0)
-
-    def test_openAtOnce(self) -> None:
-        """
-        A result of which little has to be copied is there at once, however large it is
-        otherwise.
-        """
-        value = [b"x" * MEDIUM, Thing(bytes(LARGE))]
-        arrival = self.delivery.open(self.result(value), self.note)
-        self.assertTrue(arrival.ready)
-        self.assertEqual(arrival.loads()[0], value[0])
-        self.assertEqual(self.threads.waiting, [])
-
-    def test_open(self) -> None:
-        """
-        What is to be copied of a large result is copied in a thread, and it's told
-        when that is done.
-        """
-        arrival = self.delivery.open(self.result(b"x" * LARGE), self.note)
-        self.assertFalse(arrival.ready)
-        self.threads.run()
-        self.assertEqual(self.done, [])
-        self.reactor.advance(0)
-        self.assertEqual((arrival.ready, self.done), (True, [None]))
-        self.assertEqual(arrival.loads(), b"x" * LARGE)
-
-    def test_tell(self) -> None:
-        """
-        The child is told soon what isn't needed any longer, many things at a time.
-        """
-        value = [Thing(bytes(MEDIUM)), bytes(MEDIUM), Thing(bytes(MEDIUM))]
-        found = self.delivery.open(self.result(value), self.note).loads()
-        self.reactor.advance(0)
-        self.assertEqual([len(told) for told in self.told], [8])
-        del found
-        self.assertEqual(len(self.told), 1)
-        self.reactor.advance(0)
-        self.assertEqual([len(told) for told in self.told], [8, 16])
-        for told in self.told:
-            self.boxes.release(memoryview(told))
-        self.assertEqual(self.boxes.outbox.used, 0)
-
-    def test_tellAfterClose(self) -> None:
-        """
-        Once the files have been closed, it's told nothing.
-        """
-        payload = self.result([Thing(bytes(MEDIUM)), Thing(bytes(MEDIUM))])
-        found = self.delivery.open(payload, self.note).loads()
-        found.pop()
-        self.delivery.close()
-        found.pop()
-        self.reactor.advance(0)
-        self.assertEqual(self.told, [])
-
-    def test_release(self) -> None:
-        """
-        What the child doesn't need any longer is taken back; much of it is given back
-        to the system by a thread.
-        """
-        held = self.ship(bytes(MEDIUM))
-        self.received(self.ship(bytes(MEDIUM)))
-        self.delivery.release(memoryview(self.boxes.inbox.done()))
-        self.assertEqual(self.delivery.used, MEDIUM // 4096 * 4096 + 4096)
-        self.assertEqual(self.threads.waiting, [])
-        shipment = self.ship(bytes(SLICE << 7))
-        self.threads.run()
-        self.reactor.advance(0)
-        self.received(shipment)
-        self.received(held)
-        self.delivery.release(memoryview(self.boxes.inbox.done()))
-        self.threads.run()
-        self.reactor.advance(0)
-        self.assertEqual(self.delivery.used, 0)
-        self.assertLessEqual(self.boxes.inbox.file.size(), SLICE << 6)
-
-    def test_close(self) -> None:
-        """
-        Files that are closed are closed, once.
-        """
-        self.delivery.close()
-        self.delivery.close()
-        self.assertEqual([isOpen(fd) for fd in self.delivery.fds], [False] * 2)
-        self.assertEqual(self.threads.waiting, [])
-
-    def test_closeLarge(self) -> None:
-        """
-        Those in which there is much are closed by a thread, which is waited for.
-        """
-        gone: list[None] = []
-        self.result(bytes(20 * SLICE))
-        self.delivery.close()
-        self.delivery.close()
-        self.delivery.afterClose(lambda: gone.append(None))
-        self.assertEqual([isOpen(fd) for fd in self.delivery.fds], [False, True])
-        self.threads.run()
-        self.assertFalse(isOpen(self.delivery.fds[1]))
-        self.assertEqual((self.threads.waiting, gone), ([], []))
-        self.reactor.advance(0)
-        self.assertEqual(gone, [None])
-
-    def test_closeWhileCopying(self) -> None:
-        """
-        Who copies when they are closed comes to an end, with what there is, and is
-        waited for.
-        """
-        gone: list[None] = []
-        shipment = self.ship(b"s" * LARGE)
-        arrival = self.delivery.open(self.result(bytes(LARGE)), self.note)
-        self.delivery.close()
-        self.delivery.afterClose(lambda: gone.append(None))
-        self.threads.run()
-        self.threads.run()
-        self.assertEqual(gone, [])
-        self.reactor.advance(0)
-        self.assertEqual(gone, [None])
-        self.assertRaises(OSError, arrival.loads)
-        self.assertEqual(self.received(shipment), b"s" * LARGE)
-
-    def test_afterClose(self) -> None:
-        """
-        If there's no thread, nobody is waited for; nor if the files stay.
-        """
-        gone: list[int] = []
-        self.ship(bytes(LARGE)).giveUp()
-        self.delivery.afterClose(lambda: gone.append(1))
-        self.assertEqual(gone, [1])
-        self.threads.run()
-        self.reactor.advance(0)
-        self.delivery.close()
-        self.delivery.afterClose(lambda: gone.append(2))
-        self.assertEqual(gone, [1, 2])
-
-    def test_stay(self) -> None:
-        """
-        They stay open the first time if they're told to, and not the second, however
-        often they're told.
-        """
-        self.delivery.stay()
-        self.delivery.close()
-        self.delivery.stay()
-        self.assertTrue(isOpen(self.delivery.fds[0]))
-        self.delivery.close()
-        self.assertFalse(isOpen(self.delivery.fds[0]))
-
-    def test_cannotBeMade(self) -> None:
-        """
-        If there can be only one file, there is none.
-        """
-        made: list[int] = []
-
-        def make() -> int:
-            if made:
-                raise OSError("no more")
-            made.append(anonymous.anonymousFile())
-            return made[0]
-
-        self.patch(delivery, "anonymousFile", make)
-        self.assertRaises(OSError, Delivery, self.told.append, self.reactor)
-        self.assertFalse(isOpen(made[0]))
+        self.assertEqual(self.successResultOf(d), 5)
+        self.assertEqual(self.fakes.joined, 0)
 
     def test_realThread(self) -> None:
         """
         Real threads have ended when it's told that what they did is done.
         """
-        self.patch(delivery, "threading", threading)
+        self.patch(copying, "threading", threading)
         before = threading.active_count()
         called = threading.Event()
         callFromThread = self.reactor.callFromThread
@@ -476,11 +173,36 @@ class DeliveryTests(SynchronousTestCase):
             called.set()
 
         self.patch(self.reactor, "callFromThread", call)
-        shipment = self.ship(b"x" * LARGE)
+        d = self.threads.run(lambda: 5)
         self.assertTrue(called.wait(30))
         self.reactor.advance(0)
         self.assertEqual(threading.active_count(), before)
-        self.assertEqual(self.received(shipment), b"x" * LARGE)
+        self.assertEqual(self.successResultOf(d), 5)
+
+
+class Boxes:
+    """
+    The memory files as the child has them.
+    """
+
+    def __init__(self, process: FakeProcess) -> None:
+        self.reader = BufferReader(os.dup(process._fds[5]))
+        self.writer = BufferWriter(os.dup(process._fds[6]))
+
+    def load(self, payload: bytes) -> Any:
+        """
+        Get what has come.
+        """
+        incoming = Incoming(self.reader, memoryview(payload))
+        incoming.read()
+        return incoming.loads()
+
+    def close(self) -> None:
+        """
+        Close the files.
+        """
+        os.close(self.reader.fd)
+        os.close(self.writer.fd)
 
 
 class LargeCase(WorkerCase):
@@ -521,9 +243,8 @@ class LargeCase(WorkerCase):
 
         @return: They.
         """
-        boxes = Boxes(os.dup(process._fds[5]), os.dup(process._fds[6]))
-        self.addCleanup(boxes.inbox.file.close)
-        self.addCleanup(boxes.outbox._file.close)
+        boxes = Boxes(process)
+        self.addCleanup(boxes.close)
         return boxes
 
     def finish(self) -> None:
@@ -586,9 +307,10 @@ class LargeCase(WorkerCase):
         """
         found = []
         for kind, number, payload in self.process.received():
-            if kind == Kind.LARGE_CALL:
-                found.append((kind, number, self.boxes.load(memoryview(payload))[1][0]))
-            elif kind in (Kind.CALL, Kind.AHEAD):
+            if kind == Kind.CALL | BUFFERS:
+                self.process.claim(number)
+                found.append((kind, number, self.boxes.load(payload)[1][0]))
+            elif kind == Kind.CALL and self.process.claim(number):
                 found.append((kind, number, loads(payload)[1][0]))
         return found
 
@@ -602,10 +324,10 @@ class LargeCase(WorkerCase):
 
         @param seconds: How long it took.
         """
-        packed = dumpsLarge(value)
+        packed = dumps((seconds, value))
         assert isinstance(packed, Packed)
-        payload = self.boxes.outbox.put(packed, SECONDS.pack(seconds))
-        self.process.send(Kind.LARGE_RESULT, number, payload)
+        payload = self.boxes.writer.put(packed)
+        self.process.send(Kind.RESULT | BUFFERS, number, payload)
 
     def large(self, size: int = LARGE, **kw: Any) -> Any:
         """
@@ -630,7 +352,7 @@ class ArgumentTests(LargeCase):
         Arguments that aren't too large are sent at once, by themselves.
         """
         self.worker.run(self.large(MEDIUM))
-        self.assertEqual(self.calls(), [(Kind.LARGE_CALL, 1, b"a" * MEDIUM)])
+        self.assertEqual(self.calls(), [(Kind.CALL | BUFFERS, 1, b"a" * MEDIUM)])
         self.assertEqual(self.threads.waiting, [])
 
     def test_shipped(self) -> None:
@@ -641,7 +363,7 @@ class ArgumentTests(LargeCase):
         ready = self.worker.run(task)
         self.assertEqual(self.calls(), [])
         self.work()
-        self.assertEqual(self.calls(), [(Kind.LARGE_CALL, 1, b"a" * LARGE)])
+        self.assertEqual(self.calls(), [(Kind.CALL | BUFFERS, 1, b"a" * LARGE)])
         self.assertNoResult(ready)
         self.sender.result(1, 5)
         self.reactor.serve()
@@ -698,8 +420,9 @@ class ArgumentTests(LargeCase):
         The time that it takes to copy them counts as seen here.
         """
         clock = [10.0]
-        from asynqueue.process import _worker as worker
+        from asynqueue.process import _jobs, _worker as worker
 
+        self.patch(_jobs, "perf_counter", lambda: clock[0])
         self.patch(worker, "perf_counter", lambda: clock[0])
         self.worker.run(self.large())
         clock[0] += 2
@@ -722,11 +445,11 @@ class ArgumentTests(LargeCase):
         task.d.addErrback(lambda _: None)
         self.worker.cancelTask(task)
         self.successResultOf(ready)
-        self.assertEqual(self.calls(), [(Kind.CALL, 1, 1)])
-        self.work()
         self.assertEqual(self.calls(), [])
+        self.work()
+        self.assertEqual(self.calls(), [(Kind.CALL, 3, 1)])
         self.assertEqual(self.process.signals, [])
-        self.assertEqual(self.worker._child.delivery.used, 0)  # type: ignore[union-attr]
+        self.assertEqual(self.worker._life.transport._buffers.used, 0)  # type: ignore[union-attr]
         task.stopTimer()
 
     def test_cancelOtherMeanwhile(self) -> None:
@@ -738,17 +461,22 @@ class ArgumentTests(LargeCase):
             self.worker.run(each)
         self.worker.cancelTask(other)
         self.work()
+        self.work()
         arguments = [argument for _, _, argument in self.calls()]
-        self.assertEqual(arguments, [b"a" * LARGE, 2])
-        self.assertEqual(self.worker.crash(), [task, third])
+        self.assertEqual(arguments, [b"a" * LARGE])
+        self.sender.result(4, 1)
+        self.reactor.serve()
+        self.assertEqual([argument for _, _, argument in self.calls()], [2])
+        self.assertEqual(self.worker.crash(), [third])
 
     def test_takenBack(self) -> None:
         """
         Tasks behind it are taken back, if it takes long, and it itself isn't.
         """
         clock = [10.0]
-        from asynqueue.process import _worker as worker
+        from asynqueue.process import _jobs, _worker as worker
 
+        self.patch(_jobs, "perf_counter", lambda: clock[0])
         self.patch(worker, "perf_counter", lambda: clock[0])
         self.sender.hello()
         self.reactor.serve()
@@ -764,27 +492,24 @@ class ArgumentTests(LargeCase):
 
     def test_takenBackWithThoseBefore(self) -> None:
         """
-        It's taken back along with tasks before it that the child hasn't come to.
-        Nothing would have it sent otherwise.
+        It's taken back along with tasks before it that the child hasn't come to, but
+        for the first, whose turn it is.
         """
         clock = [10.0]
-        from asynqueue.process import _worker as worker
+        from asynqueue.process import _jobs, _worker as worker
 
+        self.patch(_jobs, "perf_counter", lambda: clock[0])
         self.patch(worker, "perf_counter", lambda: clock[0])
         self.sender.hello()
         self.reactor.serve()
         first, ahead, task = self.task(len, 1), self.task(len, 2), self.large()
         self.worker.run(first)
         readies = [self.worker.run(each) for each in (ahead, task)]
-        self.sender.result(1, 1)
-        self.reactor.serve()
         clock[0] += 1
         self.assertEqual(self.worker.reclaim(), [ahead, task])
         for ready in readies:
             self.successResultOf(ready)
-        self.worker.run(task)
-        self.work()
-        self.assertEqual(self.calls()[-1], (Kind.LARGE_CALL, 3, b"a" * LARGE))
+        self.assertEqual([argument for _, _, argument in self.calls()], [1])
 
     def test_timer(self) -> None:
         """
@@ -815,7 +540,6 @@ class ArgumentTests(LargeCase):
             task, other = self.large(size), self.task(len, size)
             ready = self.worker.run(task)
             self.worker.run(other)
-            self.assertNoResult(ready)
             if size == LARGE:
                 self.threads.run()
             self.reactor.advance(0)
@@ -838,12 +562,11 @@ class ArgumentTests(LargeCase):
         stopped = self.worker.stop()
         self.work()
         self.assertEqual(len(self.calls()), 1)
-        self.assertFalse(self.process.atEnd())
+        self.assertFalse(self.process.isStopped())
         self.sender.result(1, 5)
         self.reactor.serve()
         self.assertEqual(self.resultOf(task), 5)
-        self.assertEqual(self.process.received(), [(Kind.STOP, 0, b"")])
-        self.assertTrue(self.process.atEnd())
+        self.assertTrue(self.process.isStopped())
         self.process.end()
         self.successResultOf(stopped)
 
@@ -859,7 +582,7 @@ class ArgumentTests(LargeCase):
         patch.restore()
         self.failureResultOf(task.d, errors.SerializationError)
         self.process.received()
-        self.assertTrue(self.process.atEnd())
+        self.assertTrue(self.process.isStopped())
         self.process.end()
         self.successResultOf(stopped)
 
@@ -871,24 +594,22 @@ class ArgumentTests(LargeCase):
         self.worker.run(task)
         stopped = self.worker.stop()
         self.worker.cancelTask(task)
-        self.process.received()
-        self.assertTrue(self.process.atEnd())
-        self.process.end()
-        self.assertNoResult(stopped)
         self.work()
+        self.assertTrue(self.process.isStopped())
+        self.process.end()
         self.successResultOf(stopped)
 
     def test_crash(self) -> None:
         """
         A crash gives up what is copied, and waits for who copies.
         """
-        task, other = self.large(50 * SLICE), self.task(len, 1)
+        task, other = self.large(50 * SLICE_BYTES), self.task(len, 1)
         self.worker.run(task)
         self.worker.run(other)
         gone = self.worker.deferUntilGone()
         self.assertEqual(self.worker.crash(), [task, other])
         self.threads.run()
-        self.assertLess(self.boxes.inbox.file.size(), SLICE)
+        self.assertLess(os.fstat(self.boxes.reader.fd).st_blocks * 512, SLICE_BYTES)
         self.process.end(None, 9)
         self.assertNoResult(gone)
         self.reactor.advance(0)
@@ -905,10 +626,7 @@ class ArgumentTests(LargeCase):
         task, other = self.large(), self.task(len, 1)
         self.worker.run(task)
         self.worker.run(other)
-        shipment = self.worker._jobs[0].shipment
-        assert shipment is not None
         self.process.end(None, 9)
-        self.assertTrue(shipment.isGivenUp())
         self.assertEqual(self.resigned, 1)
         self.assertEqual(self.worker.crash(), [task, other])
         self.work()
@@ -940,7 +658,9 @@ class ArgumentTests(LargeCase):
             task = self.large()
             worker.run(task)
             self.work()
-            process.end(None, 9, reads=reads)
+            if reads:
+                process.begin()
+            process.end(None, 9)
             if reads:
                 self.failureResultOf(task.d, errors.WorkerLost)
                 self.assertEqual(worker.crash(), [])
@@ -955,25 +675,11 @@ class ArgumentTests(LargeCase):
         for i in range(1, 6):
             self.worker.run(self.large(MEDIUM))
             self.assertEqual(len(self.calls()), 1)
-            self.process.send(Kind.RELEASE, 0, self.boxes.inbox.done())
+            self.process.send(Kind.RELEASE, 0, self.boxes.reader.unneeded())
             self.sender.result(i, None)
             self.reactor.serve()
-        self.assertEqual(self.worker._child.delivery.used, 0)  # type: ignore[union-attr]
-        self.assertLess(self.boxes.inbox.file.size(), 2 * MEDIUM)
-
-    def test_startedLater(self) -> None:
-        """
-        A worker whose child isn't there yet ships them when it is.
-        """
-        self.worker.state = State.READY
-        child, self.worker._child = self.worker._child, None
-        task = self.large()
-        self.worker.run(task)
-        self.assertEqual(self.threads.waiting, [])
-        self.worker._child = child
-        self.worker._resend(self.worker._unsent())
-        self.work()
-        self.assertEqual(len(self.calls()), 1)
+        self.assertEqual(self.worker._life.transport._buffers.used, 0)  # type: ignore[union-attr]
+        self.assertLess(os.fstat(self.boxes.reader.fd).st_blocks * 512, 2 * MEDIUM)
 
 
 class ResultTests(LargeCase):
@@ -1058,20 +764,20 @@ class ResultTests(LargeCase):
         self.reactor.advance(0)
         [(kind, _, payload)] = self.process.received()
         self.assertEqual(kind, Kind.RELEASE)
-        self.boxes.release(memoryview(payload))
-        self.assertEqual(self.boxes.outbox.used, 0)
+        self.boxes.writer.release(memoryview(payload))
+        self.assertEqual(self.boxes.writer.used, 0)
 
     def test_tooShort(self) -> None:
         """
         A result that isn't there as a whole is an error of the call, and of no other.
         """
         tasks = self.start(3)
-        packed = dumpsLarge([bytearray(LARGE)])
+        packed = dumps((0.5, [bytearray(LARGE)]))
         assert isinstance(packed, Packed)
-        payload = bytearray(self.boxes.outbox.put(packed, SECONDS.pack(0.5)))
+        payload = bytearray(self.boxes.writer.put(packed))
         # The length of the first buffer, which now ends where there's nothing.
-        payload[8 + 4 + 9 : 8 + 4 + 17] = (1 << 27).to_bytes(8, "little")
-        self.process.send(Kind.LARGE_RESULT, 1, bytes(payload))
+        payload[4 + 9 : 4 + 17] = (1 << 27).to_bytes(8, "little")
+        self.process.send(Kind.RESULT | BUFFERS, 1, bytes(payload))
         self.sender.result(2, 2)
         self.reactor.serve()
         self.work()
@@ -1084,8 +790,17 @@ class ResultTests(LargeCase):
         The result of a call that the worker doesn't know is of no interest.
         """
         self.sendResult(7, b"r" * LARGE)
+        self.sendResult(8, Thing(bytes(MEDIUM)))
         self.reactor.serve()
-        self.assertEqual(self.threads.waiting, [])
+        self.work()
+        released = [
+            payload
+            for kind, _, payload in self.process.received()
+            if kind == Kind.RELEASE
+        ]
+        for payload in released:
+            self.boxes.writer.release(payload)
+        self.assertEqual(self.boxes.writer.used, 0)
 
     def test_lost(self) -> None:
         """
@@ -1108,7 +823,8 @@ class ResultTests(LargeCase):
         So it is with all that it has sent, and the files are closed at last.
         """
         tasks = self.start(4)
-        fds = self.worker._child.delivery.fds  # type: ignore[union-attr]
+        transport: Any = self.worker._life.transport
+        fds = transport._buffers.fd, transport._reader.fd
         self.sendResult(1, b"r" * LARGE)
         self.sendResult(2, b"s" * LARGE)
         self.sendResult(3, b"t" * LARGE)
@@ -1123,8 +839,8 @@ class ResultTests(LargeCase):
 
     def test_lostWhenCopied(self) -> None:
         """
-        It's given if the end is noticed when it has been copied and nobody has heard of
-        that.
+        It's given also if the end is noticed when it has been copied and nobody has
+        heard of that.
         """
         tasks = self.start(2)
         waiting = self.task(len, 2, timeout=50)
@@ -1133,9 +849,9 @@ class ResultTests(LargeCase):
         self.reactor.serve()
         self.threads.run()
         self.process.end(None, 9)
+        self.reactor.advance(0)
         self.assertEqual(self.resultOf(tasks[0]), b"r" * LARGE)
         self.failureResultOf(tasks[1].d, errors.WorkerLost)
-        self.reactor.advance(0)
         self.assertEqual(self.resigned, 1)
         # The clock of the one that wasn't started hasn't been.
         self.assertEqual(self.reactor.getDelayedCalls(), [])
@@ -1147,11 +863,10 @@ class ResultTests(LargeCase):
         read, aren't lost, nor are those that it had been sent ahead and hadn't begun.
         """
         for seconds in (1e-9, 1):
-            self.worker._pace.note(seconds)
+            self.worker._jobs.window.note(seconds)
         tasks = [self.task(len, i, timeout=50) for i in range(3)]
         for task in tasks:
             self.worker.run(task)
-        self.calls()
         self.sendResult(1, b"r" * LARGE)
         self.process.end(None, 9)
         tasks += [self.task(len, 3), self.large(MEDIUM), self.large()]
@@ -1220,11 +935,11 @@ class ResultTests(LargeCase):
         self.sendResult(1, b"r" * LARGE)
         self.reactor.serve()
         stopped = self.worker.stop()
-        self.assertFalse(self.process.atEnd())
+        self.assertFalse(self.process.isStopped())
         self.work()
         self.assertEqual(self.resultOf(task), b"r" * LARGE)
         self.process.received()
-        self.assertTrue(self.process.atEnd())
+        self.assertTrue(self.process.isStopped())
         self.process.end()
         self.successResultOf(stopped)
 
@@ -1298,10 +1013,11 @@ class QueueTests(WorkerCase):
         self.failureResultOf(d, CancelledError)
         self.threads.run()
         self.serve()
+        self.reactor.processes[0].claim(2)
         kinds = [kind for kind, _, _ in self.reactor.processes[0].received()]
         self.assertEqual([kind for kind in kinds if kind != Kind.SETUP], [Kind.CALL])
         self.assertEqual(len(self.reactor.processes), 1)
-        self.child().result(1, 5)
+        self.child().result(2, 5)
         self.serve()
         self.assertEqual(self.successResultOf(other), 5)
 
@@ -1326,13 +1042,12 @@ class QueueTests(WorkerCase):
         @param value: The result.
         """
         process = self.reactor.processes[-1]
-        boxes = Boxes(os.dup(process._fds[5]), os.dup(process._fds[6]))
-        packed = dumpsLarge(value)
+        boxes = Boxes(process)
+        packed = dumps((0.1, value))
         assert isinstance(packed, Packed)
-        payload = boxes.outbox.put(packed, SECONDS.pack(0.1))
-        process.send(Kind.LARGE_RESULT, number, payload)
-        boxes.inbox.file.close()
-        boxes.outbox._file.close()
+        process.claim(number)
+        process.send(Kind.RESULT | BUFFERS, number, boxes.writer.put(packed))
+        boxes.close()
 
     def test_timeoutReading(self) -> None:
         """

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._child.server}, and of what a reactor in the child adds to it,
+Tests of L{asynqueue._child.callserver}, and of what a reactor in the child adds to it,
 without a child.
 """
 
@@ -19,23 +19,93 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from asynqueue._child import reactorloop as reactorchild
-from asynqueue._child.boxes import Boxes
-from asynqueue._child.inbox import Inbox
-from asynqueue._child.memfd import SharedFile, anonymousFile
-from asynqueue._child.outbox import Outbox
-from asynqueue._child.parcels import THRESHOLD
-from asynqueue._child.payloads import dumps, dumpsLarge, loads
-from asynqueue._child.pickling import Packed
+from asynqueue._child import childreactor
+from asynqueue._child.buffers import THRESHOLD, BufferReader, BufferWriter, Incoming
+from asynqueue._child.callserver import CallInterrupted, CallServer
+from asynqueue._child.childreactor import ReactorCallServer
+from asynqueue._child.memfd import openMemoryFile
+from asynqueue._child.pickling import Packed, dumps, dumpsPlain, loads, loadsMany
 from asynqueue._child.preparation import preparation
-from asynqueue._child.protocol import COUNT, SECONDS, Kind
-from asynqueue._child.reactorloop import ReactorUniverse
-from asynqueue._child.server import Universe
-from asynqueue._child.stream import WAITS, Stream, loadItems
+from asynqueue._child.protocol import BUFFERS, COUNT, Kind
+from asynqueue._child.stream import WAITS, Stream
 from asynqueue.errors import SerializationError
-from asynqueue.process._exceptions import rebuild
+from asynqueue.process._results import loadsException as rebuild
 
 from . import _jobs as jobs
+
+
+def itemsOf(payload: Any) -> list[list[Any]]:
+    """
+    Unpickle items that a stream has sent.
+    """
+    if isinstance(payload, Packed):
+        return [loads(payload.pickle, buffers=payload.buffers)]
+    return list(loadsMany(memoryview(payload)))
+
+
+class FakePipes:
+    """
+    Pipes of which the test says what comes through them.
+
+    @ivar incoming: Lists of frames, and C{None} for the end.
+
+    @ivar sent: Frames that were sent.
+
+    @ivar revoked: Numbers of calls that were revoked.
+
+    @ivar writer: Where large results go, if they go anywhere.
+    """
+
+    def __init__(self, incoming: Any = (), reader: Any = None) -> None:
+        self.incoming = list(incoming)
+        self.sent: list[tuple[int, int, Any]] = []
+        self.revoked: set[int] = set()
+        self.reader = reader
+        self.writer: Any = None
+        self.checks = 0
+
+    def fileno(self) -> int:
+        """
+        Tell a descriptor.
+        """
+        return 3
+
+    def claim(self, number: int) -> bool:
+        """
+        Claim a call.
+        """
+        return number not in self.revoked
+
+    def tellSignalled(self) -> None:
+        """
+        Never called here.
+        """
+
+    def check(self) -> None:
+        """
+        Count.
+        """
+        self.checks += 1
+
+    def release(self, payload: Any) -> None:
+        """
+        Take back regions.
+        """
+        self.writer.release(payload)
+
+    def send(self, kind: int, number: int, payload: Any) -> None:
+        """
+        Send a frame.
+        """
+        if self.writer is not None and isinstance(payload, Packed):
+            kind, payload = kind | BUFFERS, self.writer.put(payload)
+        self.sent.append((kind, number, payload))
+
+    def receive(self, wait: bool) -> Any:
+        """
+        Receive frames.
+        """
+        return self.incoming.pop(0) if self.incoming else []
 
 
 class Ending(BaseException):
@@ -80,41 +150,43 @@ def take() -> Any:
     return shelf.pop()
 
 
-class UniverseCase(SynchronousTestCase):
+def callIt() -> Any:
     """
-    A test of a universe.
+    Call what is on the shelf.
+    """
+    return shelf.pop()()
+
+
+class ServerCase(SynchronousTestCase):
+    """
+    A test of a server.
     """
 
     def setUp(self) -> None:
         """
         Make it.
         """
-        self.sent: list[tuple[int, int, bytes]] = []
+        self.pipes = FakePipes(reader=BufferReader(-1))
+        self.sent = self.pipes.sent
         self.onItems: Callable[[], object] = lambda: None
-        self.universe = self.make()
+        send = self.pipes.send
+
+        def sendAndTell(kind: int, number: int, payload: Any) -> None:
+            send(kind, number, payload)
+            if kind == Kind.ITEMS:
+                self.onItems()
+
+        self.pipes.send = sendAndTell  # type: ignore[method-assign]
+        self.server = self.make()
         shelf.clear()
 
-    def make(self) -> Universe:
+    def make(self) -> CallServer:
         """
-        Make a universe.
+        Make a server.
 
         @return: It.
         """
-        return Universe(self.send)
-
-    def send(self, kind: int, number: int, payload: bytes) -> None:
-        """
-        Take a frame that's for the parent.
-
-        @param kind: The kind.
-
-        @param number: The number of the call.
-
-        @param payload: The payload.
-        """
-        self.sent.append((kind, number, payload))
-        if kind == Kind.ITEMS:
-            self.onItems()
+        return CallServer(self.pipes)
 
     def handle(self, kind: int, number: int, payload: bytes = b"") -> None:
         """
@@ -126,7 +198,7 @@ class UniverseCase(SynchronousTestCase):
 
         @param payload: The payload.
         """
-        self.universe.handle((kind, number, memoryview(payload)))
+        self.server.handle(kind, number, memoryview(payload))
 
     def call(self, number: int, f: Any, *args: Any, raw: bool = False) -> None:
         """
@@ -140,7 +212,7 @@ class UniverseCase(SynchronousTestCase):
 
         @param raw: Whether an iterator is wanted as it is.
         """
-        self.handle(Kind.CALL, number, dumps((f, args, {}, raw)))
+        self.handle(Kind.CALL, number, dumpsPlain((f, args, {}, raw)))
 
     def callFor(self, number: int, thing: Any) -> None:
         """
@@ -167,8 +239,8 @@ class UniverseCase(SynchronousTestCase):
         """
         Advance iterations as far as they go.
         """
-        while not self.universe.idle:
-            self.universe.advance()
+        while not self.server.isIdle():
+            self.server.advance()
 
     def frames(self) -> list[tuple[int, int, bytes]]:
         """
@@ -183,11 +255,17 @@ class UniverseCase(SynchronousTestCase):
         """
         Get the only frame that was sent, and forget it.
 
-        @return: Its kind, number, and payload without the seconds.
+        @return: Its kind, number, and payload; that of a result without the seconds.
         """
         [(kind, number, payload)] = self.frames()
-        self.assertGreaterEqual(SECONDS.unpack_from(payload)[0], 0)
-        return kind, number, payload[SECONDS.size :]
+        if kind == Kind.ITERATOR:
+            self.assertGreaterEqual(loads(payload), 0)
+            return kind, number, b""
+        if kind == Kind.RESULT:
+            seconds, result = loads(payload)
+            self.assertGreaterEqual(seconds, 0)
+            payload = dumpsPlain(result)
+        return kind, number, payload
 
     def items(self, number: int) -> tuple[list[Any], list[int]]:
         """
@@ -202,7 +280,7 @@ class UniverseCase(SynchronousTestCase):
         for kind, other, payload in self.frames():
             self.assertEqual(other, number)
             if kind == Kind.ITEMS:
-                for some in loadItems(memoryview(payload)):
+                for some in itemsOf(payload):
                     items += some
             else:
                 kinds.append(kind)
@@ -219,7 +297,7 @@ class UniverseCase(SynchronousTestCase):
         return rebuild(payload).exception
 
 
-class CallTests(UniverseCase):
+class CallTests(ServerCase):
     """
     Tests of calls.
     """
@@ -231,7 +309,7 @@ class CallTests(UniverseCase):
         self.call(7, divmod, 7, 2)
         kind, number, payload = self.frame()
         self.assertEqual((kind, number, loads(payload)), (Kind.RESULT, 7, (3, 1)))
-        self.assertTrue(self.universe.idle)
+        self.assertTrue(self.server.isIdle())
 
     def test_error(self) -> None:
         """
@@ -256,7 +334,7 @@ class CallTests(UniverseCase):
         """
         A call that can't be unpickled is told of.
         """
-        for payload in (b"garbage", dumps(jobs.OnlyInChild())):
+        for payload in (b"garbage", dumpsPlain(jobs.OnlyInChild())):
             self.handle(Kind.CALL, 7, payload)
             error = self.error()
             self.assertIs(type(error), SerializationError)
@@ -279,7 +357,7 @@ class CallTests(UniverseCase):
         self.call(7, jobs.givesOdd)
         error = self.error()
         self.assertIs(type(error), SerializationError)
-        self.assertIn("The result can't be pickled", str(error))
+        self.assertIn("ValueError: no __", str(error))
         self.call(8, abs, -1)
         self.assertEqual(self.frame()[:2], (Kind.RESULT, 8))
 
@@ -317,7 +395,92 @@ class CallTests(UniverseCase):
         self.assertEqual((kind, list(loads(payload))), (Kind.RESULT, [1, 2]))
 
 
-class LargeTests(UniverseCase):
+class InterruptionTests(ServerCase):
+    """
+    Tests of calls and iterations that are stopped by an exception.
+    """
+
+    def interrupt(self, number: int) -> None:
+        """
+        Do as if the parent had interrupted a call, from within its code.
+        """
+        self.patch(self.pipes.reader, "interrupted", lambda: number)
+        self.server.interrupted(0, sys._getframe())
+
+    def test_call(self) -> None:
+        """
+        An exception is raised in a call, and the next is run.
+        """
+
+        def stopped() -> None:
+            self.interrupt(7)
+            jobs.memory.append("not reached")
+
+        shelf.append(stopped)
+        self.call(7, callIt)
+        error = self.error()
+        self.assertIn("CallInterrupted", str(error))
+        self.assertEqual(jobs.memory, [])
+        self.call(8, abs, -1)
+        self.assertEqual(self.frame()[:2], (Kind.RESULT, 8))
+
+    def test_others(self) -> None:
+        """
+        Nothing is raised in another call, or when nothing of the user's is run.
+        """
+        shelf.append(lambda: self.interrupt(6))
+        self.call(7, callIt)
+        self.assertEqual(self.frame()[:2], (Kind.RESULT, 7))
+        self.interrupt(7)
+        self.interrupt(0)
+
+    def test_ours(self) -> None:
+        """
+        Nothing is raised while a frame is sent, or anything else of ours is done.
+        """
+        self.server.running = 7
+        self.patch(self.pipes.reader, "interrupted", lambda: 7)
+        code = compile("server.interrupted(0, sys._getframe())", "x", "exec")
+        exec(
+            code, {"__name__": "asynqueue._child.x", "sys": sys, "server": self.server}
+        )
+        self.assertEqual(self.server.running, 7)
+
+    def test_swallowed(self) -> None:
+        """
+        Code that goes on nevertheless isn't interrupted a second time.
+        """
+
+        def stubborn() -> str:
+            try:
+                self.interrupt(7)
+            except CallInterrupted:
+                self.interrupt(7)
+            return "done"
+
+        shelf.append(stubborn)
+        self.call(7, callIt)
+        self.assertEqual(loads(self.frame()[2]), "done")
+
+    def test_iteration(self) -> None:
+        """
+        An iteration fails, and others go on.
+        """
+
+        def items() -> Iterator[int]:
+            yield 1
+            self.interrupt(7)
+
+        self.callFor(7, items())
+        self.callFor(8, iter([5]))
+        self.frames()
+        self.advance()
+        kinds = {(kind, number) for kind, number, _ in self.frames()}
+        self.assertIn((Kind.FAILED, 7), kinds)
+        self.assertIn((Kind.END, 8), kinds)
+
+
+class LargeTests(ServerCase):
     """
     Tests of calls with large arguments and results.
     """
@@ -326,23 +489,13 @@ class LargeTests(UniverseCase):
         """
         Have what the parent has.
         """
-        fds = anonymousFile(), anonymousFile()
-        self.boxes = Boxes(*fds)
-        self.addCleanup(self.boxes.inbox.file.close)
-        self.addCleanup(self.boxes.outbox._file.close)
-        files = [SharedFile(os.dup(fd)) for fd in fds]
-        self.addCleanup(files[0].close)
-        self.addCleanup(files[1].close)
-        self.outbox, self.inbox = Outbox(files[0]), Inbox(files[1])
         super().setUp()
-
-    def make(self) -> Universe:
-        """
-        Make a universe.
-
-        @return: It.
-        """
-        return Universe(self.send, self.boxes)
+        fds = openMemoryFile(), openMemoryFile()
+        for fd in fds:
+            self.addCleanup(os.close, fd)
+        self.outbox, self.inbox = BufferWriter(fds[0]), BufferReader(fds[1])
+        self.pipes.reader = BufferReader(fds[0])
+        self.pipes.writer = BufferWriter(fds[1])
 
     def callLarge(self, number: int, f: Any, *args: Any) -> None:
         """
@@ -354,9 +507,9 @@ class LargeTests(UniverseCase):
 
         @param args: Its arguments.
         """
-        packed = dumpsLarge((f, args, {}, False))
+        packed = dumps((f, args, {}, False))
         assert isinstance(packed, Packed)
-        self.handle(Kind.LARGE_CALL, number, self.outbox.put(packed))
+        self.handle(Kind.CALL | BUFFERS, number, self.outbox.put(packed))
 
     def test_thereAndBack(self) -> None:
         """
@@ -365,11 +518,12 @@ class LargeTests(UniverseCase):
         data = os.urandom(THRESHOLD)
         self.callLarge(7, bytearray, data)
         [(kind, number, payload)] = self.frames()
-        self.assertEqual((kind, number), (Kind.LARGE_RESULT, 7))
-        self.assertLess(SECONDS.unpack_from(payload)[0], 60)
-        arrival = self.inbox.open(memoryview(payload)[SECONDS.size :])
-        arrival.read()
-        self.assertEqual(arrival.loads(), bytearray(data))
+        self.assertEqual((kind, number), (Kind.RESULT | BUFFERS, 7))
+        incoming = Incoming(self.inbox, memoryview(payload))
+        incoming.read()
+        seconds, result = incoming.loads()
+        self.assertLess(seconds, 60)
+        self.assertEqual(result, bytearray(data))
 
     def test_small(self) -> None:
         """
@@ -383,28 +537,55 @@ class LargeTests(UniverseCase):
         """
         Each side tells the other what isn't needed any longer.
         """
-        self.universe.tellDone()
-        self.assertEqual(self.frames(), [])
         self.callLarge(7, bytearray, bytes(THRESHOLD))
-        self.frames()
-        self.universe.tellDone()
-        [(kind, number, payload)] = self.frames()
-        self.assertEqual((kind, number), (Kind.RELEASE, 0))
-        self.outbox.release(payload)
+        self.outbox.release(self.pipes.reader.unneeded())
         self.assertEqual(self.outbox.used, 0)
-        self.assertEqual(self.boxes.outbox.used, THRESHOLD)
-        self.handle(Kind.RELEASE, 0, bytes(8))
-        self.assertEqual(self.boxes.outbox.used, 0)
+        [(_, _, payload)] = self.frames()
+        self.assertEqual(self.pipes.writer.used, THRESHOLD)
+        Incoming(self.inbox, memoryview(payload)).discard()
+        self.handle(Kind.RELEASE, 0, self.inbox.unneeded())
+        self.assertEqual(self.pipes.writer.used, 0)
+
+    def test_revoked(self) -> None:
+        """
+        A call that was revoked isn't run, and its arguments aren't needed any longer.
+        """
+        self.pipes.revoked = {6, 7}
+        self.call(6, len, "small")
+        self.callLarge(7, len, bytes(THRESHOLD))
+        self.assertEqual(self.frames(), [])
+        self.outbox.release(self.pipes.reader.unneeded())
+        self.assertEqual(self.outbox.used, 0)
+
+    def test_items(self) -> None:
+        """
+        Items of iterations go that way, too, in order with others, and some at a time.
+        """
+        items = [1, b"b" * 6_000_000, "s", b"c" * 6_000_000, b"d" * 6_000_000, 5]
+        self.callFor(7, iter(items))
+        while not self.server.isIdle():
+            self.server.advance()
+        got: list[Any] = []
+        for kind, _, payload in self.frames()[1:]:
+            if kind == Kind.ITEMS | BUFFERS:
+                incoming = Incoming(self.inbox, memoryview(payload))
+                incoming.read()
+                got += incoming.loads()
+            else:
+                self.assertEqual(kind, Kind.ITEMS)
+                for some in itemsOf(payload):
+                    got += some
+        self.assertEqual(got, items[:-1])
 
     def test_unreadable(self) -> None:
         """
         A call whose arguments aren't there fails.
         """
-        self.boxes.inbox.file.close()
+        self.pipes.reader.fd = -1
         self.callLarge(7, len, bytes(THRESHOLD))
         error = self.error()
         self.assertIs(type(error), SerializationError)
-        self.assertIn("The file has been closed", str(error))
+        self.assertIn("can't be unpickled in the child", str(error))
 
     def test_noRoom(self) -> None:
         """
@@ -414,13 +595,13 @@ class LargeTests(UniverseCase):
         def fail(*_: Any) -> bytes:
             raise MemoryError("no room")
 
-        self.patch(self.boxes.outbox, "put", fail)
+        self.patch(self.pipes.writer, "put", fail)
         self.callFor(7, bytes(THRESHOLD))
         error = self.error()
         self.assertEqual((type(error), str(error)), (MemoryError, "no room"))
 
 
-class IterationTests(UniverseCase):
+class IterationTests(ServerCase):
     """
     Tests of iterations.
     """
@@ -431,10 +612,10 @@ class IterationTests(UniverseCase):
         """
         self.call(7, iter, [1, None, "x"])
         self.assertEqual(self.frame(), (Kind.ITERATOR, 7, b""))
-        self.assertFalse(self.universe.idle)
+        self.assertFalse(self.server.isIdle())
         self.advance()
         self.assertEqual(self.items(7), ([1, None, "x"], [Kind.END]))
-        self.assertEqual(self.universe.streams, {})
+        self.assertEqual(self.server.streams, {})
 
     def test_empty(self) -> None:
         """
@@ -471,7 +652,7 @@ class IterationTests(UniverseCase):
         """
         Of large items, fewer are.
         """
-        item = bytes(400_000)
+        item = "x" * 400_000
         self.callFor(7, iter([item] * 10))
         self.frame()
         self.advance()
@@ -486,7 +667,7 @@ class IterationTests(UniverseCase):
         to a limit.
         """
         self.call(7, jobs.count, 1_000_000)
-        stream = self.universe.streams[7]
+        stream = self.server.streams[7]
         self.frames()
         sizes = []
         for _ in range(12):
@@ -503,7 +684,7 @@ class IterationTests(UniverseCase):
         Not more are sent if others are there still, or if fewer would have done.
         """
         self.call(7, jobs.count, 1_000)
-        stream = self.universe.streams[7]
+        stream = self.server.streams[7]
         self.advance()
         for _ in range(10):
             self.take(7, 8)
@@ -539,7 +720,7 @@ class IterationTests(UniverseCase):
         self.advance()
         self.assertIs(type(rebuild(self.sent[-1][2]).exception), jobs.OfTheTask)
         self.assertEqual(self.items(7), ([0, 1, 2], [Kind.FAILED]))
-        self.assertEqual(self.universe.streams, {})
+        self.assertEqual(self.server.streams, {})
 
     def test_failsBadly(self) -> None:
         """
@@ -579,9 +760,11 @@ class IterationTests(UniverseCase):
         self.addCleanup(jobs.memory.clear)
         self.call(7, jobs.countForEver)
         self.advance()
+        self.frames()
         self.handle(Kind.CLOSE, 7)
+        self.assertEqual(self.frames(), [(Kind.END, 7, b"")])
         self.assertEqual(jobs.memory[1:], ["ended"])
-        self.assertTrue(self.universe.idle)
+        self.assertTrue(self.server.isIdle())
         self.handle(Kind.CLOSE, 7)
         self.take(7, 3)
 
@@ -623,7 +806,7 @@ class IterationTests(UniverseCase):
         self.callFor(7, stubborn())
         self.advance()
         self.handle(Kind.CLOSE, 7)
-        self.assertTrue(self.universe.idle)
+        self.assertTrue(self.server.isIdle())
 
     def test_closeAll(self) -> None:
         """
@@ -633,9 +816,9 @@ class IterationTests(UniverseCase):
         self.call(7, jobs.countForEver)
         self.call(8, jobs.count, 100)
         self.advance()
-        self.universe.close()
+        self.server.close()
         self.assertEqual(jobs.memory[1:], ["ended"])
-        self.assertEqual(self.universe.streams, {})
+        self.assertEqual(self.server.streams, {})
 
     def test_turns(self) -> None:
         """
@@ -679,7 +862,7 @@ class IterationTests(UniverseCase):
             while True:
                 sent.clear()
                 payloads = [it for kind, _, it in self.sent if kind == Kind.ITEMS]
-                lists = [it for some in payloads for it in loadItems(memoryview(some))]
+                lists = [it for some in payloads for it in itemsOf(some)]
                 if sum(map(len, lists)) == count:
                     return True
                 if not sent.wait(10):
@@ -693,7 +876,7 @@ class IterationTests(UniverseCase):
 
         self.onItems = sent.set
         self.callFor(7, slow())
-        self.universe.streams[7].window = 1_000
+        self.server.streams[7].window = 1_000
         self.frame()
         self.advance()
         self.assertEqual(in_time, [True] * 3)
@@ -711,7 +894,7 @@ class IterationTests(UniverseCase):
         pickles: list[Any] = []
         for kind, _, payload in self.frames():
             if kind == Kind.ITEMS:
-                pickles += loadItems(memoryview(payload))
+                pickles += itemsOf(payload)
         self.assertEqual([item for some in pickles for item in some], items)
         self.assertIn([[1]], pickles)
         self.assertLess(len(pickles), 9)
@@ -745,7 +928,7 @@ class IterationTests(UniverseCase):
                 return self.at
 
         self.callFor(7, Restarting())
-        self.universe.streams[7].window = 100
+        self.server.streams[7].window = 100
         self.frame()
         self.advance()
         self.assertEqual(self.items(7), (list(range(1, 21)), [Kind.END]))
@@ -758,19 +941,19 @@ class IterationTests(UniverseCase):
         self.assertEqual(self.sent, [])
 
 
-class ReactorTests(UniverseCase):
+class ReactorTests(ServerCase):
     """
-    Tests of L{ReactorUniverse}.
+    Tests of L{ReactorCallServer}.
     """
 
-    def make(self) -> Universe:
+    def make(self) -> CallServer:
         """
-        Make a universe.
+        Make a server.
 
         @return: It.
         """
         self.clock = Clock()
-        return ReactorUniverse(self.send, self.clock)
+        return ReactorCallServer(self.pipes, self.clock)
 
     def advance(self) -> None:
         """
@@ -797,6 +980,22 @@ class ReactorTests(UniverseCase):
         self.callFor(7, fail(KeyError("x")))
         self.assertIs(type(self.error()), KeyError)
 
+    def test_cancelled(self) -> None:
+        """
+        A Deferred that is waited for is cancelled if the parent wants that.
+        """
+        d: Deferred[int] = Deferred()
+        self.callFor(7, d)
+        self.handle(Kind.CLOSE, 7)
+        self.assertIn("CancelledError", str(self.error().__cause__))
+
+    def test_checked(self) -> None:
+        """
+        It's checked after each call that the pipe is what it was.
+        """
+        self.callFor(7, 1)
+        self.assertEqual(self.pipes.checks, 1)
+
     def test_unpicklableResult(self) -> None:
         """
         What can't be pickled is told of here, too.
@@ -814,8 +1013,8 @@ class ReactorTests(UniverseCase):
         self.advance()
         self.assertEqual(self.items(7), (list(range(16)), []))
         self.take(7, 16)
-        self.universe.schedule()  # type: ignore[attr-defined]
-        self.universe.schedule()  # type: ignore[attr-defined]
+        self.server.schedule()  # type: ignore[attr-defined]
+        self.server.schedule()  # type: ignore[attr-defined]
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         self.advance()
         self.assertEqual(self.items(7)[0], list(range(16, 32)))
@@ -879,7 +1078,7 @@ class ReactorTests(UniverseCase):
         Nothing is made after an item that has failed at once.
         """
         self.callFor(7, iter([1, fail(KeyError("x")), 2]))
-        self.universe.streams[7].window = 100
+        self.server.streams[7].window = 100
         self.frame()
         self.advance()
         self.assertEqual(self.items(7), ([1], [Kind.FAILED]))
@@ -896,7 +1095,7 @@ class ReactorTests(UniverseCase):
             self.handle(Kind.CLOSE, 7)
             d.callback(outcome)
             self.advance()
-            self.assertEqual(self.sent, [])
+            self.assertEqual(self.frames(), [(Kind.END, 7, b"")])
 
     def test_closedInTheMeantime(self) -> None:
         """
@@ -906,7 +1105,7 @@ class ReactorTests(UniverseCase):
         self.frame()
         self.handle(Kind.CLOSE, 7)
         self.advance()
-        self.assertEqual(self.sent, [])
+        self.assertEqual(self.frames(), [(Kind.END, 7, b"")])
 
 
 class LargeReactorTests(LargeTests):
@@ -914,13 +1113,13 @@ class LargeReactorTests(LargeTests):
     The same where there's a reactor.
     """
 
-    def make(self) -> Universe:
+    def make(self) -> CallServer:
         """
-        Make a universe.
+        Make a server.
 
         @return: It.
         """
-        return ReactorUniverse(self.send, Clock(), self.boxes)
+        return ReactorCallServer(self.pipes, Clock())
 
     def test_noRoomLater(self) -> None:
         """
@@ -930,7 +1129,7 @@ class LargeReactorTests(LargeTests):
         def fail(*_: Any) -> bytes:
             raise MemoryError
 
-        self.patch(self.boxes.outbox, "put", fail)
+        self.patch(self.pipes.writer, "put", fail)
         d: Deferred[bytes] = Deferred()
         self.callFor(7, d)
         d.callback(bytes(THRESHOLD))
@@ -952,7 +1151,7 @@ class LaggingTests(SynchronousTestCase):
         self.stream.window = 2048
         self.make()
 
-    def send(self, kind: int, number: int, payload: bytes) -> None:
+    def send(self, kind: int, number: int, payload: Any) -> None:
         """
         Count the items in a frame.
 
@@ -962,7 +1161,7 @@ class LaggingTests(SynchronousTestCase):
 
         @param payload: The payload.
         """
-        for some in loadItems(memoryview(payload)):
+        for some in itemsOf(payload):
             self.sent += len(some)
 
     def make(self) -> None:
@@ -1020,70 +1219,6 @@ class LaggingTests(SynchronousTestCase):
         self.assertGreater(sum(sizes), 900_000)
 
 
-class FakePipes:
-    """
-    Pipes of which the test says what comes through them.
-
-    @ivar incoming: Lists of frames, and C{None} for the end.
-
-    @ivar sent: Frames that were sent.
-    """
-
-    def __init__(self, incoming: list[Any]) -> None:
-        """
-        Make them.
-
-        @param incoming: What comes through them.
-        """
-        self.incoming = incoming
-        self.sent: list[tuple[int, int, bytes]] = []
-
-    def fileno(self) -> int:
-        """
-        Tell a descriptor.
-
-        @return: It.
-        """
-        return 3
-
-    def tellSignalled(self) -> None:
-        """
-        Never called here.
-        """
-
-    def boxes(self, wake: Callable[[], object] | None = None) -> Boxes | None:
-        """
-        Get the way that large things go.
-
-        @param wake: Not used.
-
-        @return: C{None} for none of their own.
-        """
-        return None
-
-    def send(self, kind: int, number: int, payload: bytes) -> None:
-        """
-        Send a frame.
-
-        @param kind: Its kind.
-
-        @param number: The number of the call.
-
-        @param payload: The payload.
-        """
-        self.sent.append((kind, number, payload))
-
-    def receive(self, wait: bool) -> Any:
-        """
-        Receive frames.
-
-        @param wait: Whether to wait for them.
-
-        @return: They.
-        """
-        return self.incoming.pop(0) if self.incoming else []
-
-
 class FakeCoreReactor(Clock):
     """
     A reactor that runs by letting its one reader read until it's stopped.
@@ -1116,10 +1251,8 @@ class FakeCoreReactor(Clock):
         Have something called.
 
         @param f: The callable.
-
-        @param args: Its arguments.
         """
-        self.begun.append((f, args))
+        self.begun.append(f)
 
     def stop(self) -> None:
         """
@@ -1139,7 +1272,7 @@ class FakeCoreReactor(Clock):
 
 class RunTests(SynchronousTestCase):
     """
-    Tests of L{reactorchild.run}.
+    Tests of L{childreactor.run}.
     """
 
     def setUp(self) -> None:
@@ -1147,7 +1280,7 @@ class RunTests(SynchronousTestCase):
         Make a reactor.
         """
         self.reactor = FakeCoreReactor()
-        self.patch(reactorchild, "globalReactor", lambda: self.reactor)
+        self.patch(childreactor, "globalReactor", lambda: self.reactor)
         self.setUps: list[Any] = []
         self.gaveUp: list[BaseException] = []
         self.initialized: Any = None
@@ -1163,25 +1296,24 @@ class RunTests(SynchronousTestCase):
         self.setUps.append(payload)
         return self.initialized
 
+    def run_(self, pipes: FakePipes) -> bool:
+        """
+        Run the child's side.
+        """
+        return childreactor.run(self.prepare, self.gaveUp.append, lambda wake: pipes)
+
     def test_run(self) -> None:
         """
         It's set up, greets, does what it's told, and stops at the end of its pipe.
         """
-        call = dumps((divmod, (7, 2), {}, False))
         pipes = FakePipes(
             [
-                [
-                    (
-                        Kind.SETUP,
-                        0,
-                        memoryview(dumps(preparation())),
-                    )
-                ],
-                [(Kind.CALL, 1, memoryview(call))],
+                [(Kind.SETUP, 0, memoryview(dumpsPlain(preparation())))],
+                [(Kind.CALL, 1, memoryview(dumpsPlain((divmod, (7, 2), {}, False))))],
                 None,
             ]
         )
-        reactorchild.run(pipes, self.prepare, self.gaveUp.append)
+        self.run_(pipes)
         self.assertEqual(len(self.setUps), 1)
         self.assertEqual([kind for kind, _, _ in pipes.sent], [Kind.HELLO, Kind.RESULT])
         self.assertEqual(self.reactor.stops, 1)
@@ -1193,14 +1325,13 @@ class RunTests(SynchronousTestCase):
         """
         d: Deferred[None] = Deferred()
         self.initialized = d
-        call = dumps((divmod, (7, 2), {}, False))
         pipes = FakePipes(
             [
                 [
                     (Kind.SETUP, 0, memoryview(b"")),
-                    (Kind.CALL, 1, memoryview(call)),
+                    (Kind.CALL, 1, memoryview(dumpsPlain((divmod, (7, 2), {}, False)))),
                 ],
-                [(Kind.CALL, 2, memoryview(call))],
+                [(Kind.CALL, 2, memoryview(dumpsPlain((divmod, (7, 2), {}, False))))],
                 [],
                 None,
             ]
@@ -1211,7 +1342,7 @@ class RunTests(SynchronousTestCase):
             d.callback(None)
 
         self.reactor.callLater(0, initialize)
-        reactorchild.run(pipes, self.prepare, self.gaveUp.append)
+        self.run_(pipes)
         self.assertEqual(
             [(kind, number) for kind, number, _ in pipes.sent],
             [(Kind.HELLO, 0), (Kind.RESULT, 1), (Kind.RESULT, 2)],
@@ -1224,9 +1355,19 @@ class RunTests(SynchronousTestCase):
         """
         self.initialized = fail(KeyError("x"))
         pipes = FakePipes([[(Kind.SETUP, 0, memoryview(b""))], None])
-        reactorchild.run(pipes, self.prepare, self.gaveUp.append)
+        self.run_(pipes)
         self.assertEqual([type(error) for error in self.gaveUp], [KeyError])
         self.assertEqual(pipes.sent, [])
+
+    def test_stop(self) -> None:
+        """
+        It makes a difference whether the parent has said stop, or has gone.
+        """
+        hello = (Kind.SETUP, 0, memoryview(b""))
+        stop = (Kind.STOP, 0, memoryview(b""))
+        self.assertTrue(self.run_(FakePipes([[hello, stop], None])))
+        self.reactor.stops = 0
+        self.assertFalse(self.run_(FakePipes([[hello], None])))
 
     def test_endIsAlsoToldSo(self) -> None:
         """
@@ -1245,5 +1386,5 @@ class RunTests(SynchronousTestCase):
             listener.connectionLost(Failure(ConnectionDone()))
 
         self.reactor.callLater(0, lose)
-        reactorchild.run(pipes, self.prepare, self.gaveUp.append)
+        self.run_(pipes)
         self.assertEqual(self.reactor.stops, 1)

@@ -8,7 +8,13 @@ import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._child.protocol import HEADER, LARGEST, Decoder, FrameError, Kind, header
+from asynqueue._child.protocol import (
+    HEADER,
+    MAX_PAYLOAD,
+    Decoder,
+    FrameError,
+    Kind,
+)
 
 
 def frame(kind: int, number: int, payload: bytes) -> bytes:
@@ -23,7 +29,7 @@ def frame(kind: int, number: int, payload: bytes) -> bytes:
 
     @return: The frame.
     """
-    return header(kind, number, len(payload)) + payload
+    return HEADER.pack(len(payload), kind, number) + payload
 
 
 def feed(decoder: Decoder, data: bytes) -> list[tuple[int, int, bytes]]:
@@ -101,7 +107,7 @@ class DecoderTests(SynchronousTestCase):
         """
         pieces = [bytes(10_000) for _ in range(100)]
         decoder = Decoder()
-        self.assertEqual(decoder.feed(header(Kind.RESULT, 1, 1_000_000)), [])
+        self.assertEqual(decoder.feed(HEADER.pack(1_000_000, Kind.RESULT, 1)), [])
         before = [sys.getrefcount(piece) for piece in pieces]
         for piece in pieces[:-1]:
             self.assertEqual(decoder.feed(piece), [])
@@ -126,9 +132,9 @@ class DecoderTests(SynchronousTestCase):
         A length that no frame has is recognized as what it is.
         """
         error = self.assertRaises(
-            FrameError, Decoder().feed, header(Kind.RESULT, 1, LARGEST + 1)
+            FrameError, Decoder().feed, HEADER.pack(MAX_PAYLOAD + 1, Kind.RESULT, 1)
         )
-        self.assertIn(str(LARGEST + 1), str(error))
+        self.assertIn(str(MAX_PAYLOAD + 1), str(error))
 
     def test_text(self) -> None:
         """

@@ -1,0 +1,242 @@
+"""
+The child's loop: what the parent has said is read, and done, until it says no more.
+
+The standard streams are free for what runs here. The child ends when it's told to, or
+its pipe ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any, NoReturn
+
+from .buffers import BufferReader, BufferWriter
+from .callserver import CallServer
+from .pickling import Packed, loads
+from .preparation import adopt
+from .protocol import BUFFERS, HEADER, ChildFD, ClaimReader, Decoder, Frame, Kind
+from .startup import endWithParent, handleSignals, openOutput
+
+__all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
+
+#: So much is read at a time: larger reads take longer than two of these.
+_READ_BYTES = 65_536
+
+#: Seconds that functions registered with C{atexit} have when the parent has gone.
+_ORPHAN_SECONDS = 1.0
+
+
+class Pipes:
+    """
+    The pipes to and from the parent, and the memory files.
+
+    @ivar reader: Where large arguments come from.
+    """
+
+    def __init__(self, wake: Callable[[], object] | None = None) -> None:
+        """
+        @param wake: Called, in any thread, when the parent is to be told what isn't
+            needed any longer.
+        """
+        self.reader = BufferReader(ChildFD.ARGUMENTS, wake)
+        self._writer = BufferWriter(ChildFD.RESULTS)
+        self._decoder = Decoder()
+        # Iterations send from a thread, too.
+        self._lock = threading.Lock()
+        self._poll = select.poll()
+        self._poll.register(ChildFD.CALLS, select.POLLIN)
+        self._claims = ClaimReader(ChildFD.CLAIMS)
+        self._identity = _identityOf(ChildFD.CALLS)
+
+    def fileno(self) -> int:
+        return ChildFD.CALLS
+
+    def send(self, kind: int, number: int, payload: bytes | Packed) -> None:
+        """
+        Send a frame, waiting until the parent takes it.
+
+        @raise MemoryError: If there's no room for its buffers.
+        """
+        if type(payload) is Packed:
+            data, kind = self._writer.put(payload), kind | BUFFERS
+        else:
+            data = payload  # type: ignore[assignment]  # it's no Packed
+        head = HEADER.pack(len(data), kind, number)
+        with self._lock:
+            try:
+                for piece in (
+                    (head + data,) if len(data) < _READ_BYTES else (head, data)
+                ):
+                    view = memoryview(piece)
+                    while view:
+                        view = view[os.write(ChildFD.REPLIES, view) :]
+            except OSError:
+                # The parent has gone, and nobody is there to hear of it.
+                end()
+
+    def receive(self, wait: bool) -> list[Frame] | None:
+        """
+        Get the frames that the parent has sent, C{None} if no more will come.
+        """
+        if not wait and not self._poll.poll(0):
+            return []
+        try:
+            data = os.read(ChildFD.CALLS, _READ_BYTES)
+        except OSError:
+            return None
+        return self._decoder.feed(data) if data else None
+
+    def claim(self, number: int) -> bool:
+        """
+        Claim a call, and tell whether it wasn't revoked.
+        """
+        try:
+            return self._claims.claim(number)
+        except OSError:
+            # Whatever ran here has closed what it shouldn't have.
+            end(1)
+
+    def release(self, payload: memoryview) -> None:
+        """
+        Free what the parent doesn't need any longer.
+        """
+        if self._writer.release(payload):
+            self._writer.trim()
+
+    def tellUnneeded(self) -> None:
+        """
+        Tell the parent which regions aren't needed any longer.
+        """
+        unneeded = self.reader.unneeded()
+        if unneeded:
+            self.send(Kind.RELEASE, 0, unneeded)
+
+    def tellSignalled(self) -> None:
+        """
+        Tell the parent that somebody has asked this process to end.
+        """
+        self.send(Kind.SIGNALLED, 0, b"")
+
+    def check(self) -> None:
+        """
+        End this process if a task has put something else in the place of a pipe.
+        """
+        if _identityOf(ChildFD.CALLS) != self._identity:
+            end(1)
+
+
+def _identityOf(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def setUp(payload: memoryview) -> Any:
+    """
+    Be like the parent's interpreter, run the initializer, and return what that does.
+    """
+    preparation = loads(payload)
+    if preparation["niceness"]:
+        os.nice(preparation["niceness"])
+    adopt(preparation)
+    if preparation["initializer"] is None:
+        return None
+    f, args = loads(preparation["initializer"])
+    try:
+        return f(*args)
+    finally:
+        # It may have changed the user, by which the system forgets this.
+        endWithParent(preparation["parent"][1])
+
+
+def giveUp(error: BaseException) -> NoReturn:
+    """
+    Say that the child can't be set up, and end it. The parent reads stderr.
+    """
+    with suppress(BaseException):
+        sys.excepthook(type(error), error, error.__traceback__)
+    end(1)
+
+
+def end(code: int = 0, *, waits: bool = False) -> NoReturn:
+    """
+    End this process, with the functions that are to be run at its exit.
+
+    @param waits: Whether threads and executors that tasks have left are waited for, as
+        an interpreter does at its end.
+    """
+    if waits:
+        with suppress(BaseException):
+            threading._shutdown()  # type: ignore[attr-defined]
+    else:
+        timer = threading.Timer(_ORPHAN_SECONDS, os._exit, (code,))
+        timer.daemon = True
+        with suppress(RuntimeError):  # there are as many threads as there may be
+            timer.start()
+    with suppress(BaseException):
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):
+            stream.flush()
+    os._exit(code)
+
+
+def run() -> NoReturn:
+    """
+    Do what the parent says until it says no more, then end this process.
+    """
+    for descriptor in ChildFD:
+        os.set_inheritable(descriptor, False)
+    openOutput()
+    if len(sys.argv) > 1:
+        from .childreactor import run as runReactor
+
+        import_module(sys.argv[1]).install()
+        end(waits=runReactor(setUp, giveUp, Pipes))
+    pipes = Pipes()
+    server = CallServer(pipes)
+    handleSignals(ChildFD.CALLS, pipes.tellSignalled)
+    signal.signal(signal.SIGURG, server.interrupted)
+    isStopped = _serve(pipes, server)
+    server.close()
+    end(waits=isStopped)
+
+
+def _serve(pipes: Pipes, server: CallServer) -> bool:
+    """
+    Do what there is to do, until the parent says stop or, which is C{False}, has gone.
+    """
+    streams, unneeded = server.streams, pipes.reader.waiting
+    while True:
+        frames = pipes.receive(not streams or server.isIdle())
+        if frames is None:
+            return False
+        frames.reverse()
+        while frames:
+            # Not to be kept in mind while the next are waited for: they may be large.
+            kind, number, payload = frames.pop()
+            if kind == Kind.SETUP:
+                try:
+                    setUp(payload)
+                except BaseException as error:  # noqa: BLE001 - runs code of users
+                    giveUp(error)
+                pipes.send(Kind.HELLO, 0, b"")
+            elif kind == Kind.STOP:
+                return True
+            else:
+                server.handle(kind, number, payload)
+            del payload
+        if streams and not server.isIdle():
+            server.advance()
+        if unneeded:
+            pipes.tellUnneeded()

@@ -1,0 +1,219 @@
+"""
+Exceptions on their way from one process to another, whatever they're like.
+
+Used on both sides, so it imports nothing but the standard library. What calls code of
+an exception catches whatever that raises: nothing but the exception may fail.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Iterable, Iterator
+from types import MemberDescriptorType
+from typing import Any, NamedTuple
+
+from .pickling import PROTOCOL, NotPicklable, describeError, dumpsPlain
+
+__all__ = [
+    "ExceptionParts",
+    "causes",
+    "cut",
+    "dumpsException",
+    "endsIteration",
+    "linkCauses",
+    "rebuild",
+    "takeApart",
+]
+
+#: So much of a traceback, in characters, is brought over.
+_MAX_TEXT = 65_536
+
+#: So much of an exception, in bytes, is brought over.
+_MAX_EXCEPTION = 1 << 20
+
+#: So many exceptions of a chain are brought over.
+_MAX_CAUSES = 20
+
+#: With any of these of its own, an exception has a say in how it's pickled.
+_SPECIAL = ("__getstate__", "__new__", "__reduce__", "__reduce_ex__", "__setstate__")
+
+# An exception's class may have ideas of its own about these attributes.
+_CAUSE: Any = vars(BaseException)["__cause__"]
+_CONTEXT: Any = vars(BaseException)["__context__"]
+_SUPPRESSED: Any = vars(BaseException)["__suppress_context__"]
+
+
+class ExceptionParts(NamedTuple):
+    """
+    Class, arguments, attributes and slots of an exception.
+
+    One whose class has an C{__init__} or slots of its own can't be relied on to be
+    unpickled: that calls the class with the arguments that its base was given, and
+    knows nothing of slots.
+    """
+
+    kind: Any
+    args: tuple[Any, ...]
+    state: dict[str, Any]
+    slots: dict[str, Any]
+
+
+def takeApart(error: BaseException) -> ExceptionParts:
+    """
+    Take an exception apart, without calling code of its class.
+    """
+    kind = type(error)
+    base = _builtinBase(kind)
+    slots = {
+        name: member.__get__(error)
+        for parent in _ownParents(kind)
+        for name, member in vars(parent).items()
+        if isinstance(member, MemberDescriptorType) and hasattr(error, name)
+    }
+    reduced = base.__reduce__(error)
+    state = reduced[2] if len(reduced) > 2 else None
+    return ExceptionParts(kind, reduced[1], dict(state or {}), slots)
+
+
+def rebuild(parts: tuple[Any, ...]) -> BaseException:
+    """
+    Make an exception again of its parts, without calling code of its class.
+    """
+    kind, args, state, slots = parts
+    base = _builtinBase(kind)
+    error: BaseException = base.__new__(kind, *args)
+    base.__init__(error, *args)
+    error.__dict__.update(state)
+    for name, value in slots.items():
+        object.__setattr__(error, name, value)
+    return error
+
+
+def causes(error: BaseException, most: int) -> Iterator[tuple[str, BaseException]]:
+    """
+    Iterate over an exception and what it has come from, which may go round in a circle.
+
+    @return: For each how the one before has come from it (empty for the first, then
+        C{'cause'} or C{'context'}), and the exception.
+    """
+    relation = ""
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen and len(seen) < most:
+        seen.add(id(link))
+        yield relation, link
+        if _CAUSE.__get__(link) is not None:
+            relation, link = "cause", _CAUSE.__get__(link)
+        elif _SUPPRESSED.__get__(link):
+            return
+        else:
+            relation, link = "context", _CONTEXT.__get__(link)
+
+
+def linkCauses(
+    error: BaseException,
+    trace: BaseException,
+    origins: Iterable[tuple[str, BaseException | None]],
+) -> None:
+    """
+    Give an exception that was made again its cause, the traceback in the other process,
+    and that what it has come from, as far as there's no gap.
+    """
+    _CAUSE.__set__(error, trace)
+    link = trace
+    for relation, origin in origins:
+        if origin is None:
+            return
+        (_CAUSE if relation == "cause" else _CONTEXT).__set__(link, origin)
+        link = origin
+
+
+def endsIteration(error: BaseException) -> bool:
+    """
+    Tell whether raising an exception would end an iteration that has nothing to do with
+    it.
+    """
+    return isinstance(error, (StopAsyncIteration, StopIteration))
+
+
+def cut(text: str, most: int) -> str:
+    """
+    Cut a text in the middle if it has more characters.
+    """
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
+
+
+def dumpsException(error: BaseException, text: str, seconds: float = 0.0) -> bytes:
+    """
+    Pickle an exception with its traceback and its causes.
+
+    @return: A pickle of the seconds that were given, the text, the traceback, and for
+        the exception and each cause how the one before has come from it, and its own
+        pickle, C{None} if it can't be had.
+    """
+    try:
+        lines = "".join(traceback.format_exception(type(error), error, _trace(error)))
+    except BaseException:  # noqa: BLE001 - see the module's docstring
+        lines = f"{describeError(error)}\n(The traceback can't be shown.)\n"
+    try:
+        chain = [
+            (relation, _dumpsOne(link)) for relation, link in causes(error, _MAX_CAUSES)
+        ]
+    except BaseException:  # noqa: BLE001 - as above
+        chain = [("", None)]
+    texts = cut(str(text), _MAX_TEXT), cut(lines, _MAX_TEXT)
+    return pickle.dumps((seconds, *texts, chain), PROTOCOL)
+
+
+def _trace(error: BaseException) -> Any:
+    """
+    Get the traceback of an exception without the frames of this package at its top.
+    """
+    trace = error.__traceback__
+    here = __name__.partition(".")[0]
+    while (
+        trace is not None
+        and trace.tb_next is not None
+        and str(trace.tb_frame.f_globals.get("__name__")).startswith(f"{here}.")
+    ):
+        trace = trace.tb_next
+    return trace
+
+
+def _dumpsOne(error: BaseException) -> bytes | None:
+    """
+    Pickle an exception on its own, C{None} if it can't be or is very large.
+    """
+    try:
+        pickled = dumpsPlain(_partsToPickle(error) or error)
+    except NotPicklable:
+        return None
+    return pickled if len(pickled) <= _MAX_EXCEPTION else None
+
+
+def _partsToPickle(error: BaseException) -> ExceptionParts | None:
+    """
+    Take an exception apart unless it's better pickled as it is.
+    """
+    kind = type(error)
+    if any(name in vars(parent) for parent in _ownParents(kind) for name in _SPECIAL):
+        return None
+    parts = takeApart(error)
+    hasOwn = kind.__init__ is not _builtinBase(kind).__init__ or parts.slots
+    return parts if hasOwn else None
+
+
+def _builtinBase(kind: type) -> Any:
+    """
+    Find the first class that an exception's class has from Python itself, which may be
+    the class itself.
+    """
+    return next(base for base in kind.__mro__ if base.__module__ == "builtins")
+
+
+def _ownParents(kind: type) -> tuple[type, ...]:
+    return kind.__mro__[: kind.__mro__.index(_builtinBase(kind))]

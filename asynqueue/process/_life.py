@@ -1,0 +1,331 @@
+"""
+The life of a worker's child process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+from twisted.internet.interfaces import IDelayedCall
+
+from .._child.mainmodule import checkNotImporting, isImporting
+from .._child.protocol import Kind
+from .._support.exitstatus import ExitStatus
+from .._support.interpreter import interpreterCommand
+from .._support.oneshot import OneShot
+from .._support.reactor import hasGlobalReactor, orGlobalReactor
+from ..errors import WorkerStartError
+from ._options import ChildOptions, RestartPolicy
+from ._transport import IReactorChild, Transport
+
+__all__ = ["ChildHandle", "ChildLife", "State"]
+
+
+#: Modules of reactors that children may have. Others are those of a GUI.
+_REACTORS = {
+    f"twisted.internet.{kind}reactor"
+    for kind in ("asyncio", "epoll", "kq", "poll", "select")
+}
+
+
+class State(Enum):
+    """
+    The life of a worker, in order.
+    """
+
+    #: There's no word from the child yet. What is sent to it, it hasn't run.
+    STARTING = auto()
+
+    #: The child is there.
+    READY = auto()
+
+    #: The worker has been told to stop, and will when it has done what it has accepted.
+    STOPPING = auto()
+
+    #: The worker takes no tasks any longer, but its child has not ended yet.
+    DYING = auto()
+
+    #: The child has ended.
+    DEAD = auto()
+
+    @property
+    def takesTasks(self) -> bool:
+        return self not in (State.DYING, State.DEAD)
+
+
+class ChildLife:
+    """
+    A child process from before its start until nothing is left of it.
+
+    @ivar state: The state of the worker.
+
+    @ivar transport: The child, C{None} while there's none.
+
+    @ivar status: How the child has ended.
+
+    @ivar pid: The process ID, also when the child has ended.
+
+    @ivar failure: Why it was of no use, if it has been ended for that.
+
+    @ivar gone: Fires when nothing is left.
+    """
+
+    # The child's start has begun when it _hasBegun: the transport is there, _startCall
+    # is going to start it, or the reactor will when it runs. _timer limits the time
+    # until the child is ready. It has succeeded when it's _isGreeted and _isUpToDate.
+
+    def __init__(
+        self,
+        options: ChildOptions,
+        policy: RestartPolicy,
+        reactor: IReactorChild | None,
+        *,
+        useReactor: bool,
+        started: Callable[[Transport], object],
+        received: Callable[[], object],
+        unsent: Callable[[int, Exception], object],
+        ended: Callable[[State, ExitStatus], object],
+    ) -> None:
+        """
+        @param useReactor: Whether a reactor like this one's runs in the child.
+
+        @param started: Called with the transport when the child was started.
+
+        @param received: Called when there are frames from it.
+
+        @param unsent: Called with the number of a call that can't be sent, and why.
+
+        @param ended: Called with the state before, and how the child has ended.
+        """
+        self.state = State.STARTING
+        self.transport: Transport | None = None
+        self.status: ExitStatus | None = None
+        self.pid: int | None = None
+        self.failure: str | None = None
+        self.gone: OneShot[None] = OneShot()
+        self._options = options
+        self._policy = policy
+        self._givenReactor = reactor
+        self._useReactor = useReactor
+        self._started = started
+        self._received = received
+        self._unsent = unsent
+        self._ended = ended
+        self._startCall: IDelayedCall | None = None
+        self._timer: IDelayedCall | None = None
+        self._hasBegun = False
+        self._isGreeted = False
+        self._isUpToDate = False
+
+    @property
+    def reactor(self) -> IReactorChild:
+        """
+        The reactor. One is installed if there's none yet.
+        """
+        return orGlobalReactor(self._givenReactor)
+
+    def start(self, *, isReplacement: bool) -> None:
+        """
+        Start the child if there's a reactor, after a while if others have failed to
+        start.
+
+        @param isReplacement: Whether its failing to start is told like that of any
+            child, as there's nobody to hear an exception.
+
+        @raise WorkerStartError: If it can't be started.
+        """
+        interpreterCommand()  # it's said now if there's none
+        if self._policy.delay:
+            self._hasBegun = True
+            self._startLater(self._policy.delay)
+        elif (self._givenReactor or hasGlobalReactor()) and not isImporting():
+            self.ensureStarted(isReplacement=isReplacement)
+
+    def ensureStarted(self, *, isReplacement: bool = True) -> None:
+        """
+        Start the child, if that hasn't begun, when the reactor runs: the process that
+        has made the worker may not be the one in which it does.
+        """
+        if self._hasBegun:
+            return
+        checkNotImporting("A child process was to be started")
+        self._hasBegun = True
+        if not self.reactor.running:
+            self.reactor.callWhenRunning(self._startNow)
+            return
+        try:
+            self._start()
+        except OSError as error:
+            if not isReplacement:
+                raise WorkerStartError(
+                    f"A child process can't be started: {error}"
+                ) from error
+            # There's nobody yet to resign to.
+            self._startLater(0)
+
+    def greeted(self) -> None:
+        """
+        Note that the child is ready.
+        """
+        self._isGreeted = True
+        _cancel(self._timer)
+        self._maybeSucceeded()
+        if self.state is State.STARTING:
+            self.state = State.READY
+
+    def updatesApplied(self, text: str | None) -> bool:
+        """
+        Note how the stored updates have gone, C{None} for well.
+
+        @return: Whether the child is of no use because of that.
+        """
+        if self._isUpToDate or not self.state.takesTasks:
+            return False
+        if text is None:
+            self._isUpToDate = True
+            self._maybeSucceeded()
+            return False
+        self.failure = f"a stored update failed in it: {text}"
+        self._policy.failed(None)
+        return True
+
+    def end(self, *, kill: bool) -> None:
+        """
+        End the child, whatever it's doing.
+        """
+        if self.state is State.DEAD:
+            return
+        self.state = State.DYING
+        if self.transport is None:
+            # It hasn't been started yet.
+            self._childEnded(ExitStatus())
+        elif kill:
+            self.transport.kill()
+        else:
+            self.transport.terminate()
+
+    def stop(self) -> None:
+        """
+        Have the child end by itself.
+        """
+        if self.transport is not None:
+            self.transport.stop()
+        else:
+            self.end(kill=True)
+
+    def _start(self) -> None:
+        setup = self._options.setup()
+        transport = Transport(
+            self._received,
+            self._unsent,
+            self._childEnded,
+            options=(_reactorModule(self.reactor),) if self._useReactor else (),
+            env=self._options.env,
+            reactor=self.reactor,
+        )
+        self.transport = transport
+        self.pid = transport.pid
+        transport.gone.wait().addCallback(self.gone.fire)
+        transport.send(Kind.SETUP, 0, setup)
+        if self._options.startTimeout is not None:
+            self._timer = self.reactor.callLater(
+                self._options.startTimeout, self._startTimedOut
+            )
+        self._started(transport)
+
+    def _startLater(self, seconds: float) -> None:
+        self._startCall = self.reactor.callLater(seconds, self._startNow)
+
+    def _startNow(self) -> None:
+        self._startCall = None
+        if self.state is State.DEAD:
+            return  # it has been stopped before it was time
+        try:
+            self._start()
+        except (OSError, WorkerStartError) as error:
+            self.failure = f"it could not be started: {error}"
+            self._childEnded(ExitStatus())
+
+    def _startTimedOut(self) -> None:
+        self._timer = None
+        self.failure = f"it wasn't ready within {self._options.startTimeout} seconds"
+        if self.transport is not None:
+            self.transport.kill()
+
+    def _maybeSucceeded(self) -> None:
+        if self._isGreeted and self._isUpToDate:
+            self._policy.succeeded()
+
+    def _childEnded(self, status: ExitStatus) -> None:
+        before, self.state = self.state, State.DEAD
+        self.status = status
+        _cancel(self._timer, self._startCall)
+        hasStarted = self._isGreeted and self._isUpToDate
+        if before is not State.DYING and not hasStarted:
+            self._policy.failed(None if self.failure else status.signal)
+        self._ended(before, status)
+        if self.transport is None:
+            self.gone.fire(None)
+
+
+class ChildHandle:
+    """
+    The child process as users see it.
+    """
+
+    def __init__(self, life: ChildLife) -> None:
+        self._life = life
+
+    @property
+    def pid(self) -> int | None:
+        """
+        The process ID, also after the end; C{None} if it wasn't started.
+        """
+        return self._life.pid
+
+    @property
+    def exitcode(self) -> int | None:
+        """
+        The exit code, the number of a signal that has ended it as a negative number,
+        C{None} while it's running.
+        """
+        status = self._life.status
+        if status is None:
+            return None
+        return status.exitCode if status.signal is None else -status.signal
+
+    def is_alive(self) -> bool:
+        """
+        Tell whether the process is running.
+        """
+        transport = self._life.transport
+        return transport is not None and transport.pid is not None
+
+    def terminate(self) -> None:
+        """
+        End the process. The worker is lost.
+        """
+        if self._life.transport is not None:
+            self._life.transport.terminate()
+
+    def kill(self) -> None:
+        """
+        Kill the process. The worker is lost.
+        """
+        if self._life.transport is not None:
+            self._life.transport.kill()
+
+
+def _reactorModule(reactor: object) -> str:
+    """
+    Name the module that installs a reactor like this one in a child.
+    """
+    name = type(reactor).__module__
+    return name if name in _REACTORS else "twisted.internet.default"
+
+
+def _cancel(*calls: IDelayedCall | None) -> None:
+    for call in calls:
+        if call is not None and call.active():
+            call.cancel()
