@@ -14,7 +14,7 @@ tested without a reactor, threads, child processes, or waiting::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,29 +23,25 @@ from zope.interface import implementer
 
 from ._child.calls import CallRunner
 from ._child.status import ErrorText, Status, StatusResult
-from ._support.checks import seriesList
 from .info import Info
 from .interfaces import ICancellingWorker, ITask, IWorker
 from .iteration import Deferator, IterationProducer
+from .tasks._workerbase import WorkerBase
 
 __all__ = ["MemoryWorker", "RecordingConsumer"]
 
 
 @implementer(IWorker, ICancellingWorker)
-class MemoryWorker:
+class MemoryWorker(WorkerBase):
     """
     Accepts tasks, and does nothing about them until it's told to.
 
     Each method that does something to a task takes it as C{task}; without that, it's
     the one that was accepted first of those that have no result. Tests may also name
     a task that has one, or that the worker has left behind in a crash: real workers
-    are late, too.
+    are late, too. With C{ready=False}, the worker isn't L{ready} after the task.
 
     @ivar cQualified: The series C{'memory'} and C{'local'}.
-
-    @ivar iQualified: Further series.
-
-    @ivar raw: Whether iterators come back as they are.
 
     @ivar capacity: How many tasks it wants at once.
 
@@ -67,20 +63,14 @@ class MemoryWorker:
         capacity: int = 1,
     ) -> None:
         """
-        Make a worker.
-
         @param series: Series that it's qualified for besides those of its class.
 
         @param raw: C{True} for L{step} to give iterators as they are.
 
         @param capacity: How many tasks it wants at once.
         """
-        self.iQualified = seriesList(series)
-        self.raw = raw
+        super().__init__(series, raw)
         self.capacity = capacity
-        self.ID: int | None = None
-        self.hired = False
-        self.assignments: dict[Hashable, list[Deferred[Any]]] = {}
         self.accepted: list[ITask] = []
         self.cancelled: list[ITask] = []
         self.stopping = False
@@ -88,7 +78,6 @@ class MemoryWorker:
         self._running: list[ITask] = []
         self._unready: list[tuple[ITask, Deferred[None]]] = []
         self._stopped: Deferred[None] | None = None
-        self._resignator: Callable[[], object] | None = None
 
     @property
     def running(self) -> list[ITask]:
@@ -112,22 +101,7 @@ class MemoryWorker:
         """
         return len(self._unready)
 
-    def setResignator(self, callableObject: Callable[[], object]) -> None:
-        """
-        Implement L{IWorker.setResignator}.
-
-        @param callableObject: What L{resign} calls.
-        """
-        self._resignator = callableObject
-
     def run(self, task: ITask) -> Deferred[None]:
-        """
-        Implement L{IWorker.run}.
-
-        @param task: The task.
-
-        @return: A Deferred that fires with C{None}, see L{ready}.
-        """
         d: Deferred[None] = Deferred()
         self.accepted.append(task)
         self._running.append(task)
@@ -135,23 +109,13 @@ class MemoryWorker:
         return d
 
     def stop(self) -> Deferred[None]:
-        """
-        Implement L{IWorker.stop}.
-
-        @return: A Deferred that fires with C{None} once no task is without a result.
-        """
         self.stopping = True
         if not self._running:
-            return succeed(None)
+            return self._resignAfter(succeed(None))
         self._stopped = Deferred()
-        return self._stopped
+        return self._resignAfter(self._stopped)
 
     def crash(self) -> list[ITask]:
-        """
-        Implement L{IWorker.crash}.
-
-        @return: The tasks that have no result.
-        """
         self.crashed = True
         tasks, self._running = self._running, []
         self._unready.clear()
@@ -160,9 +124,7 @@ class MemoryWorker:
 
     def cancelTask(self, task: ITask) -> None:
         """
-        Implement L{ICancellingWorker.cancelTask}: forget a task, and be ready.
-
-        @param task: The task.
+        Forget a task, and be ready.
         """
         if task in self._running:
             self.cancelled.append(task)
@@ -173,10 +135,12 @@ class MemoryWorker:
     def resign(self) -> None:
         """
         Say that the worker can't work any longer.
+
+        @raise RuntimeError: If nobody has hired it.
         """
         if self._resignator is None:
             raise RuntimeError("A worker that nobody has hired can't resign")
-        self._resignator()
+        self._resign()
 
     def ready(self, task: ITask | None = None) -> None:
         """
@@ -199,32 +163,18 @@ class MemoryWorker:
         """
         Give a task a status and a result.
 
-        @param statusResult: The pair.
-
-        @param task: The task.
-
-        @param ready: C{False} not to be L{ready} after that.
-
         @raise RuntimeError: If no task is running, and none is given.
         """
         task = self._chosen(task)
         self._done(task)
         task.callback(statusResult)
-        if ready:
-            self._makeReady(task)
-        self._mayStop()
+        self._after(task, ready)
 
     def complete(
         self, result: Any = None, task: ITask | None = None, ready: bool = True
     ) -> None:
         """
         Give a task a result, without calling its callable.
-
-        @param result: The result.
-
-        @param task: The task.
-
-        @param ready: C{False} not to be L{ready} after that.
         """
         self.answer((Status.RAN, result), task, ready)
 
@@ -235,13 +185,7 @@ class MemoryWorker:
         ready: bool = True,
     ) -> None:
         """
-        Have a task fail, without calling its callable.
-
-        @param exception: What it raises.
-
-        @param task: The task.
-
-        @param ready: C{False} not to be L{ready} after that.
+        Have a task raise an exception, without calling its callable.
         """
         task = self._chosen(task)
         text = Info().setCall(*task.callTuple).aboutException(exception=exception)
@@ -251,10 +195,6 @@ class MemoryWorker:
         """
         Say that a task has taken too long, as workers that watch the time themselves
         do.
-
-        @param task: The task.
-
-        @param ready: C{False} not to be L{ready} after that.
         """
         task = self._chosen(task)
         text = f"{task!r} took longer than {task.timeout} seconds"
@@ -263,10 +203,6 @@ class MemoryWorker:
     def disconnect(self, task: ITask | None = None, ready: bool = True) -> None:
         """
         Say that a task has not been run.
-
-        @param task: The task.
-
-        @param ready: C{False} not to be L{ready} after that.
         """
         self.answer((Status.DISCONNECTED, None), task, ready)
 
@@ -279,27 +215,15 @@ class MemoryWorker:
         """
         Give a task a failure that is no fault of the callable, such as
         L{WorkerLost<asynqueue.errors.WorkerLost>}.
-
-        @param failure: The exception.
-
-        @param task: The task.
-
-        @param ready: C{False} not to be L{ready} after that.
         """
         task = self._chosen(task)
         self._done(task)
         task.errback(failure)
-        if ready:
-            self._makeReady(task)
-        self._mayStop()
+        self._after(task, ready)
 
     def step(self, task: ITask | None = None, ready: bool = True) -> None:
         """
         Run a task: call its callable, and give it what that returns or raises.
-
-        @param task: The task.
-
-        @param ready: C{False} not to be L{ready} after that.
         """
         task = self._chosen(task)
         f, args, kw = task.callTuple
@@ -316,13 +240,6 @@ class MemoryWorker:
         self.answer((status, result), task, ready)
 
     def _chosen(self, task: ITask | None) -> ITask:
-        """
-        Find the task that is meant.
-
-        @param task: The task, if it's named.
-
-        @return: The task.
-        """
         if task is not None:
             return task
         if not self._running:
@@ -330,33 +247,24 @@ class MemoryWorker:
         return self._running[0]
 
     def _done(self, task: ITask) -> None:
-        """
-        Count a task among the running no longer.
-
-        @param task: The task.
-        """
         if task in self._running:
             self._running.remove(task)
 
-    def _makeReady(self, task: ITask) -> None:
-        """
-        Be ready after a task, unless that is so already.
+    def _after(self, task: ITask, ready: bool) -> None:
+        if ready:
+            self._makeReady(task)
+        self._mayStop()
 
-        @param task: The task.
-        """
+    def _makeReady(self, task: ITask) -> None:
         for entry in self._unready:
             if entry[0] is task:
                 self._unready.remove(entry)
                 entry[1].callback(None)
-                return
+                break
 
     def _mayStop(self) -> None:
-        """
-        Have stopped, if the worker has been told to and no task is without a result.
-        """
-        stopped = self._stopped
-        if stopped is not None and not self._running:
-            self._stopped = None
+        if self._stopped is not None and not self._running:
+            stopped, self._stopped = self._stopped, None
             stopped.callback(None)
 
 
@@ -381,32 +289,15 @@ class RecordingConsumer:
         self.unregistered = 0
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Implement C{IConsumer.registerProducer}.
-
-        @param producer: The producer.
-
-        @param streaming: Whether it's a push producer.
-
-        @raise RuntimeError: If there's one already.
-        """
         if self.producer is not None:
             raise RuntimeError(f"{self!r} has a producer already, {self.producer!r}")
         self.producer = producer
         self.streaming = streaming
 
     def unregisterProducer(self) -> None:
-        """
-        Implement C{IConsumer.unregisterProducer}.
-        """
         self.producer = None
         self.streaming = None
         self.unregistered += 1
 
     def write(self, data: Any) -> None:
-        """
-        Keep an item.
-
-        @param data: The item.
-        """
         self.items.append(data)

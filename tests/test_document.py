@@ -190,7 +190,7 @@ class AssignmentTests(HandlerCase):
         accepted: list[Any] = []
         d = self.handler(job)
         d.addCallback(lambda by: accepted.append((by, worker.running)))
-        assignment = self.successResultOf(request)
+        assignment: Any = self.successResultOf(request)
         self.assertIsInstance(assignment, Assignment)
         self.assertIs(assignment.task, job)
         self.assertIs(assignment.d, d)

@@ -528,6 +528,9 @@ class CallTests(LooperCase):
         """
 
         async def f() -> None:
+            """
+            Never run.
+            """
             raise AssertionError
 
         for kw in ({}, {"raw": True}):

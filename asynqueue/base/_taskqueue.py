@@ -149,6 +149,10 @@ class TaskQueue(Calls):
 
     @property
     def timeout(self) -> float | None:
+        """
+        Seconds after which, at shutdown or detaching, a worker that hasn't stopped is
+        crashed. C{None} for never.
+        """
         return self.q.timeout
 
     @timeout.setter

@@ -116,6 +116,9 @@ class Address:
 
     @property
     def isUnix(self) -> bool:
+        """
+        Whether it's that of a Unix socket.
+        """
         return self.kind == "unix"
 
     @property

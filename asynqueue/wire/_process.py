@@ -91,6 +91,9 @@ class Setup:
     stdio: bool
 
     def dump(self) -> bytes:
+        """
+        Write it as bytes.
+        """
         data = pickle.dumps(self)
         return _SIZE.pack(len(data)) + data
 
