@@ -16,7 +16,6 @@ from .errors import InvariantError
 __all__ = [
     "ICancellingWorker",
     "IPrefetchingWorker",
-    "IPrompt",
     "IReplaceableWorker",
     "ITask",
     "IWorker",
@@ -164,25 +163,6 @@ class ICancellingWorker(Interface):
         ignored. Does nothing if the worker doesn't have the task.
 
         @param task: A task that was given to C{run}.
-        """
-
-
-class IPrompt(Interface):
-    """
-    A worker that can also tell without a Deferred that it's ready for another task.
-    Short tasks would feel the cost of one.
-
-    Subclasses that have a C{run} of their own are given their tasks by that.
-    """
-
-    def runThen(task: ITask, ready: Callable[[], object]) -> None:
-        """
-        Run a task as C{run} does.
-
-        @param task: The task.
-
-        @param ready: Called once, without arguments, when the Deferred from C{run}
-            would have fired.
         """
 
 

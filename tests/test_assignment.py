@@ -177,7 +177,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.factory.request(self.worker, "x")
         request = self.worker.assignments["x"][0]
         job = self.add(series="x")
-        assignment = self.successResultOf(request)
+        assignment: Any = self.successResultOf(request)
         self.assertIsInstance(assignment, Assignment)
         self.assertIs(assignment.task, job)
         self.assertIs(self.successResultOf(assignment.d), self.worker)

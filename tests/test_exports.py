@@ -27,7 +27,7 @@ PUBLIC = {
         WorkerStartError
     """,
     "tasks": """
-        Assignment=tasks._assignment AssignmentFactory=tasks._assignmentfactory
+        Assignment=tasks._assignment AssignmentFactory=tasks._assignment
         Task=tasks._task TaskFactory=tasks._factory TaskHandler=tasks._handler
     """,
     "base": """

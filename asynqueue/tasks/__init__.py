@@ -2,8 +2,7 @@
 Tasks, and the handler that has workers run them.
 """
 
-from ._assignment import Assignment
-from ._assignmentfactory import AssignmentFactory
+from ._assignment import Assignment, AssignmentFactory
 from ._factory import TaskFactory
 from ._handler import TaskHandler
 from ._task import Task

@@ -1,17 +1,28 @@
 """
-A task on its way to a worker.
+Where tasks and workers meet: requests and assignments.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
 
+from .._support.log import log
+from .._support.reactor import orGlobalReactor
 from ..errors import ImplementationError
+from ..interfaces import IWorker
+from ._backlog import Backlog
+from ._loop import DispatchLoop
+from ._rebalancing import Rebalancing
+from ._requests import RequestLines, WorkerState
 from ._task import Task
 
-__all__ = ["Assignment"]
+__all__ = ["Assignment", "AssignmentFactory"]
 
 
 class Assignment:
@@ -65,3 +76,331 @@ class Assignment:
         """
         if not self.d.called:
             self.d.callback(None)
+
+
+class AssignmentFactory:
+    """
+    Has tasks and workers meet.
+
+    A worker that can take a task has a request, a Deferred, standing in line for each
+    of its series. A task that meets a request fires it with an L{Assignment}, and the
+    worker accepts. Firing it with C{None}, or cancelling it, withdraws it; the worker,
+    if it's still employed, requests again in the reactor's next turn.
+
+    Guarantees:
+
+      - A task waits for workers of its own series only.
+      - A worker that becomes ready gets the task that is first among all waiting
+        tasks of all its series, at that moment and not before. While it has as many
+        tasks as its capacity, none of its requests stands in line.
+      - No task waits for long with a worker that was given it in advance while another
+        that could run it is idle.
+      - Tasks are assigned from one loop, never from within the callbacks of the last
+        one, and the reactor has its turn every few milliseconds.
+
+    @ivar backlog: The waiting tasks.
+
+    @ivar requests: For each series that a worker requests tasks of, the requests that
+        stand in line, oldest first: Deferreds, each with what is known of its worker.
+    """
+
+    # While the loop is running or waits for its turn, tasks and workers that could
+    # meet are noted in _matches (series) and _ready (workers), and meet later.
+    # Otherwise both are empty, and nothing waits that a worker whose request stands
+    # in line could run.
+
+    def __init__(self, *, reactor: IReactorTime | None = None) -> None:
+        """
+        @param reactor: Gives the time, and the turns. By default, the global reactor.
+        """
+        self.backlog = Backlog()
+        self._lines = RequestLines(self._requestFired)
+        self.requests = self._lines.lines
+        self._states: dict[int, WorkerState] = {}
+        self._ready: deque[WorkerState] = deque()
+        self._matches: dict[Hashable, None] = {}
+        # The worker whose request is being fired, which _assign itself looks at again.
+        self._serving: WorkerState | None = None
+        self._loop = DispatchLoop(self._step, self.backlog, reactor)
+        self._rebalancing = Rebalancing(
+            self._lines, self._states.values, self.takeBack, reactor
+        )
+        # Workers that request again in the reactor's next turn.
+        self._withdrawn: list[WorkerState] = []
+        self._renewal: IDelayedCall | None = None
+        self._reactor = reactor
+
+    def new(self, task: Task) -> Deferred[Any]:
+        """
+        Add a task, for which the oldest request of its series is fired as soon as it
+        comes up.
+
+        @param task: The task.
+
+        @return: A Deferred that fires with the worker that has accepted the task; with
+            C{None} if it's cancelled before.
+        """
+        assignment = Assignment(task)
+        state = self._lines.oldest(task.series)
+        if (
+            state is not None
+            and (not state.running or state.isFree)
+            and self._loop.mayStart()
+        ):
+            # Saves 2 us of the way by the backlog.
+            self._loop.isRunning = True
+            try:
+                self._assign(state, task.series, assignment)
+            finally:
+                self._loop.isRunning = False
+            if self._ready or self._matches:
+                self._loop.run()
+        else:
+            task.assignment = assignment
+            self._add(task)
+        return assignment.d
+
+    def request(self, worker: IWorker, series: Hashable) -> None:
+        """
+        Enter a worker's request for a task of a series. Whenever the worker is ready
+        after a task, and still employed, its requests are entered again.
+
+        @param worker: The worker.
+
+        @param series: The series.
+        """
+        state = self._states.get(id(worker)) or self._newState(worker)
+        state.isOpen = True
+        if series not in state.series:
+            state.series[series] = None
+            state.missing[series] = None
+            self.requests.setdefault(series, {})
+        if series in state.missing and (not state.running or state.isFree):
+            self._lines.enter(state, series)
+            if self.backlog.size and self.backlog.first(series) is not None:
+                self._matches[series] = None
+                self._loop.run()
+
+    def cancelRequests(self, worker: IWorker) -> None:
+        """
+        Withdraw all requests of a worker, by firing them with C{None}, and give it no
+        more tasks until it makes a request again.
+
+        @param worker: The worker.
+        """
+        state = self._states.pop(id(worker), None)
+        if state is None:
+            return
+        state.isOpen = False
+        for request in list(state.requests.values()):
+            if not request.called:
+                request.callback(None)
+        served = {s for other in self._states.values() for s in other.series}
+        for series in state.series:
+            if series not in served:
+                self.requests.pop(series, None)
+
+    def runDirectly(self, worker: Any, task: Task) -> None:
+        """
+        Have a certain worker run a task now, whatever else it's doing.
+
+        @param worker: The worker.
+
+        @param task: The task.
+        """
+        task.direct = True
+        state = self._states.get(id(worker)) or self._newState(worker)
+        self._accept(state, Assignment(task))
+
+    def takeBack(self, task: Task) -> None:
+        """
+        Have a task that its worker hasn't run wait for another one.
+
+        @param task: The task, whose place in the order is as before.
+        """
+        task.stopTimer()
+        task.accepted = False
+        task.assignment = Assignment(task)
+        self._add(task)
+
+    def batch(self, f: Callable[[], object]) -> None:
+        """
+        Call something, and assign tasks after that, to all workers that have become
+        ready meanwhile.
+
+        @param f: The callable.
+        """
+        self._loop.batch(f)
+
+    def stop(self) -> None:
+        """
+        Leave nothing behind in the reactor.
+        """
+        self._loop.stop()
+        self._rebalancing.stop()
+        call, self._renewal = self._renewal, None
+        if call is not None:
+            call.cancel()
+
+    def _newState(self, worker: Any) -> WorkerState:
+        state = self._states[id(worker)] = WorkerState(worker)
+        if getattr(worker, "assignments", None) is None:
+            worker.assignments = {}
+        return state
+
+    def _add(self, task: Task) -> None:
+        self.backlog.put(task)
+        if self.requests.get(task.series):
+            self._matches[task.series] = None
+            self._loop.run()
+
+    def _assign(
+        self, state: WorkerState, series: Hashable, assignment: Assignment
+    ) -> None:
+        """
+        Fire a worker's request with an assignment.
+        """
+        self._serving = state
+        state.requests[series].callback(assignment)
+        self._serving = None
+        if state.isFree:
+            if len(self._states) > 1:
+                self._lines.moveBehind(state)
+            if self.backlog.size:
+                self._markReady(state)
+            else:
+                self._enterRequests(state)
+
+    def _requestFired(
+        self, result: Any, state: WorkerState, series: Hashable
+    ) -> Assignment | None:
+        """
+        Have the worker accept the assignment, unless there's none: the request has been
+        withdrawn.
+        """
+        self._lines.leave(state, series)
+        del state.requests[series]
+        if isinstance(result, Assignment):
+            self._accept(state, result)
+            return result
+        if state.isOpen:
+            self._withdrawn.append(state)
+            if self._renewal is None:
+                reactor = orGlobalReactor(self._reactor)
+                self._renewal = reactor.callLater(0, self._renew)
+        return None
+
+    def _renew(self) -> None:
+        """
+        Look again at workers whose requests somebody has withdrawn.
+        """
+        self._renewal = None
+        states, self._withdrawn = self._withdrawn, []
+        for state in states:
+            self._markReady(state)
+        self._loop.run()
+
+    def _accept(self, state: WorkerState, assignment: Assignment) -> None:
+        """
+        Have a worker accept an assignment.
+        """
+        task = assignment.task
+        task.owner = state.canceller
+        state.running += 1
+        if state.prefetches and state.running == 2:
+            self._rebalancing.prefetching += 1
+            self._rebalancing.later()
+        try:
+            ready = assignment.accept(state.worker)
+        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
+            task.errback(Failure())
+            ready = succeed(None)
+        if ready.called and not ready.paused and not isinstance(ready.result, Failure):
+            self._becameReady(None, state)  # Saves 0.5 us of a callback.
+        else:
+            ready.addBoth(self._becameReady, state)
+        if state.running and not state.isFree:
+            self._lines.leaveAll(state)
+
+    def _becameReady(self, result: object, state: WorkerState) -> None:
+        """
+        Note that a worker is ready after a task.
+        """
+        state.running -= 1
+        if state.prefetches and state.running == 1:
+            self._rebalancing.prefetching -= 1
+        if isinstance(result, Failure):
+            log.failure("{worker} failed to run a task", result, worker=state.worker)
+        if state.isOpen and state is not self._serving:
+            if self.backlog.size:
+                self._markReady(state)
+                self._loop.run()
+            else:
+                self._enterRequests(state)
+
+    def _markReady(self, state: WorkerState) -> None:
+        """
+        Have a worker looked at.
+        """
+        if not state.isQueued:
+            state.isQueued = True
+            self._ready.append(state)
+
+    def _step(self) -> bool:
+        """
+        Look at one worker. Returns whether there was any to look at.
+        """
+        if not self._matches and not self._ready:
+            return False
+        state = self._nextWorker()
+        if state is None:
+            return False
+        if not state.isFree:
+            self._lines.leaveAll(state)
+            return True
+        task = self.backlog.firstOf(state.series) if self.backlog.size else None
+        if task is None:
+            self._enterRequests(state)
+            return True
+        self.backlog.pop(task)
+        if task.series in state.missing:
+            self.request(state.worker, task.series)
+            if task.series in state.missing:  # A subclass has refused.
+                self.backlog.put(task)
+                return True
+        self._assign(state, task.series, task.assignment)
+        if self.backlog.onShrink is not None:
+            self.backlog.onShrink()
+        return True
+
+    def _nextWorker(self) -> WorkerState | None:
+        """
+        Find a worker to look at: the one that has waited longest for a task that has
+        come, or one that has become ready.
+        """
+        while self._matches:
+            series = next(iter(self._matches))
+            state = self._lines.oldest(series)
+            if state is None or self.backlog.first(series) is None:
+                del self._matches[series]
+            elif not state.isFree:  # Its capacity has shrunk.
+                self._lines.leaveAll(state)
+            else:
+                return state
+        if not self._ready:
+            return None
+        state = self._ready.popleft()
+        state.isQueued = False
+        return state
+
+    def _enterRequests(self, state: WorkerState) -> None:
+        """
+        Have a worker request tasks of each series for which it has no request in line.
+        """
+        for series in list(state.missing):
+            if series in state.requests:  # It has only been out of line.
+                self._lines.enter(state, series)
+            else:
+                self.request(state.worker, series)
+        if self._rebalancing.prefetching:
+            self._rebalancing.later()

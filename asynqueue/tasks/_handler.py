@@ -21,7 +21,7 @@ from .._support.checks import checkHashable, checkSeconds
 from .._support.log import log
 from ..errors import ImplementationError, QueueRunError, WorkerLost
 from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker
-from ._assignmentfactory import AssignmentFactory
+from ._assignment import AssignmentFactory
 from ._preparing import Preparing, qualifications
 from ._task import Task
 from ._termination import Termination, crashWorker
