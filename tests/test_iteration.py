@@ -489,7 +489,7 @@ class DeferatorMakingTests(SynchronousTestCase):
 
     def test_notCallable(self) -> None:
         """So is what is given for a function and isn't one."""
-        with self.assertRaisesRegex(TypeError, "5 can't be called"):
+        with self.assertRaisesRegex(TypeError, "f must be callable, which 5"):
             Deferator("x", 5)  # type: ignore[arg-type]
 
     def test_repr(self) -> None:

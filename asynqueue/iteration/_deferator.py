@@ -87,13 +87,9 @@ class Deferator:
             L{Prefetcherator<asynqueue.iteration.Prefetcherator>}. With C{f}: text that
             represents the iteration, or C{None}.
 
-        @param f: A function that is called once for each item. It returns (value,
-            isValid, moreLeft), or a Deferred that fires with that: the next item,
-            whether there was one, and whether there's another.
-
-        @param args: Arguments for C{f}.
-
-        @param kw: Keywords for C{f}.
+        @param f: A function that is called once for each item, with the other
+            arguments. It returns (value, isValid, moreLeft), or a Deferred that fires
+            with that: the item, whether there was one, and whether there's another.
 
         @raise TypeError: If there's nothing to iterate over.
         """
@@ -122,9 +118,7 @@ class Deferator:
         return getattr(self.d, name)
 
     def __del__(self) -> None:
-        """
-        Have a source at another end released if nobody can take its items any longer.
-        """
+        """Have a source elsewhere released if nobody can take its items any longer."""
         if not self._isAbandonable or self._isOver:
             return
         if get_ident() == self._thread:
@@ -148,13 +142,9 @@ class Deferator:
 
     def __next__(self) -> Deferred[Any]:
         """
-        Ask for the next item.
-
-        @return: A Deferred that fires with it, see L{Deferator}.
+        Ask for the next item: get a Deferred that fires with it, see L{Deferator}.
 
         @raise NotReadyError: If the last one has not fired.
-
-        @raise StopIteration: If there are no more.
         """
         if self._pending.deferred is not None:
             raise self._notReady()
@@ -168,10 +158,8 @@ class Deferator:
 
     def __anext__(self) -> Deferred[Any]:
         """
-        Ask for the next item.
-
-        @return: A Deferred that fires with it as soon as it's there, or fails with
-            C{StopAsyncIteration} if there are no more.
+        Ask for the next item: get a Deferred that fires with it as soon as it's there,
+        or fails with C{StopAsyncIteration} if there are no more.
 
         @raise NotReadyError: If the last one has not fired.
         """
@@ -225,10 +213,9 @@ class Deferator:
 
     def peek(self) -> Deferred[bool]:
         """
-        Find out whether there's something to come, and leave it there.
+        Find out whether there's an item, or a failure, to come, and leave it there.
 
-        @return: A Deferred that fires when it's known: with C{True} if there's an
-            item, or a failure of the source, with C{False} if there are no more.
+        @return: A Deferred that fires when it's known.
         """
         buffer = self._buffer
         buffer.fill()
@@ -284,10 +271,7 @@ class Deferator:
         )
 
     def _takeAtHand(self) -> Iterator[Any]:
-        """
-        Take items for which there's no need to wait, nor to let the reactor have its
-        turn.
-        """
+        """Take items for which neither the source nor the reactor's turn is awaited."""
         buffer, pending = self._buffer, self._pending
         items = buffer.items
         run = 1  # What is done with each item may take long, or no time at all.

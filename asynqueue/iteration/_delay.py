@@ -30,8 +30,6 @@ def deferToDelay(
 
     @return: A Deferred that fires with C{None} after that time, or when the reactor
         begins to shut down. It can be cancelled.
-
-    @raise ValueError: If it's not a number of seconds.
     """
     return (_delay if reactor is None else Delay(reactor=reactor))(delay)
 
@@ -62,10 +60,6 @@ class Delay:
 
         @param timeout: Seconds after which an event isn't waited for any longer,
             C{None} or 0 for never.
-
-        @param reactor: What keeps the time. By default, the global reactor.
-
-        @raise ValueError: If a number is out of range.
         """
         self.interval = _INTERVAL if interval is None else interval
         self.backoff = _BACKOFF if backoff is None else backoff
@@ -89,8 +83,6 @@ class Delay:
 
         @return: A Deferred that fires with C{None} after that time, or upon
             L{shutdown}. It can be cancelled.
-
-        @raise ValueError: If it's not a number of seconds.
         """
         seconds = self.interval if delay is None else delay
         checkSeconds("delay", seconds, zero=True)
@@ -107,8 +99,6 @@ class Delay:
         @return: A Deferred that fires with C{True} when it has happened; with
             C{False} when the time is up, or upon L{shutdown}; with C{None} when the
             callable raised an exception. It can be cancelled.
-
-        @raise TypeError: If it isn't callable.
         """
         checkCallable("eventChecker", eventChecker)
         d = Deferred.fromCoroutine(self._poll(partial(eventChecker, *args, **kw)))

@@ -19,19 +19,13 @@ class Prefetcherator:
     Gives one item after the other, each along with whether there's another one.
 
     It can be set up again when an iteration is over.
-
-    @ivar ID: What it was given to be told apart by.
     """
 
     #: See L{ItemSource<asynqueue.iteration._sources.ItemSource>}, which this is.
     tellsMore = True
 
     def __init__(self, ID: Any = None) -> None:
-        """
-        Make one that has no items yet.
-
-        @param ID: Anything to tell it apart by. By default, a number of its own.
-        """
+        """Have no items yet, and an ID to be told apart by: a number by default."""
         self.ID = id(self) if ID is None else ID
         self._deferator = Deferator(())
 
@@ -51,13 +45,9 @@ class Prefetcherator:
         """
         Begin an iteration, and fetch its first item.
 
-        @param iteratorOrCallable: An iterator, or a callable that returns the next item
-            each time, or a Deferred that fires with it, and raises C{StopIteration} or
-            C{IndexError} when there are no more.
-
-        @param args: Arguments for the callable.
-
-        @param kw: Keywords for the callable.
+        @param iteratorOrCallable: An iterator; or a callable that returns, with the
+            other arguments, the next item each time, or a Deferred that fires with it,
+            and raises C{StopIteration} or C{IndexError} when there are no more.
 
         @return: A Deferred that fires with C{True} when there's an item (or a failure,
             which L{getNext} will tell); with C{False} if there are none, if it's
@@ -82,10 +72,9 @@ class Prefetcherator:
         """
         Get the next item, and fetch the one after it.
 
-        @return: A Deferred that fires when that has been fetched, with the value,
-            C{True}, and whether there's another (or a failure). With C{(None, False,
-            False)} if there are no more, or it hasn't been set up. It fails with what
-            the iterator, or the callable, has raised.
+        @return: A Deferred that fires then with the value, C{True}, and whether there's
+            another (or a failure); with C{(None, False, False)} if there are no more.
+            It fails with what the iterator, or the callable, has raised.
 
         @raise NotReadyError: If the last one has not fired.
         """

@@ -55,10 +55,6 @@ class IterationProducer:
         @param consumer: The consumer, unless L{registerConsumer} is called for it.
 
         @param reactor: Gives the time, and its turns. By default, the global reactor.
-
-        @raise ImplementationError: If the consumer doesn't provide C{IConsumer}.
-
-        @raise TypeError: If there's nothing to iterate over.
         """
         self.dr = dr if isinstance(dr, Deferator) else Deferator(dr)
         if reactor is not None:
@@ -191,30 +187,18 @@ def iteratorToProducer(
     """
     Make a producer of an iterator, and run it if there's a consumer.
 
-    @param iterator: The iterator, or a
-        L{Deferator<asynqueue.iteration.Deferator>}.
-
-    @param consumer: The consumer.
-
     @param wrapper: Called for each item with a function, in place of which it's called:
         that gets the next item, and the one after it. It returns a Deferred to what the
         function returns: value, validity, and whether there are more. So with a queue's
         C{deferToThread}, say, the iteration goes on in a thread. In another thread than
         the reactor's, the function returns the triple without a Deferred.
 
-    @param reactor: Gives the producer the time, and its turns. By default, the global
-        reactor.
-
     @return: A Deferred that fires with an L{IterationProducer
-        <asynqueue.iteration.IterationProducer>}. With a consumer, it does so when all
-        has been written to that, or the consumer has stopped the producer, and fails
-        with what C{run} fails with. Without, when it's known that there's an item or a
-        failure; C{registerConsumer} and C{run} are to be called then. It fires with
-        C{None} if there are no items, or it isn't an iterator.
-
-    @raise TypeError: If the wrapper can't be called.
-
-    @raise ImplementationError: If the consumer doesn't provide C{IConsumer}.
+        <asynqueue.iteration.IterationProducer>}; with a consumer, when all has been
+        written to that, or it has stopped the producer. It fails as C{run} does then.
+        Without, it fires when there's an item, or a failure, and C{registerConsumer}
+        and C{run} are to be called. It fires with C{None} if there are no items, or it
+        isn't an iterator.
     """
     if wrapper is not None:
         checkCallable("wrapper", wrapper)

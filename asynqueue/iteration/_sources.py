@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
 
 from .._child.calls import isIteration
+from .._support.checks import checkCallable
 from .._support.log import log
 
 __all__ = [
@@ -308,8 +309,7 @@ def sourceOf(
     Find the source of what a L{Deferator<asynqueue.iteration.Deferator>} is made of.
     """
     if f is not None:
-        if not callable(f):
-            raise TypeError(f"{f!r} can't be called for the next item")
+        checkCallable("f", f)
         return FunctionSource(objOrRep, f, *args, **kw)
     if isinstance(objOrRep, ItemSource):
         return objOrRep

@@ -49,11 +49,7 @@ class DeferredLock(defer.DeferredLock):
     """
 
     def __init__(self, allowZombies: bool = False) -> None:
-        """
-        Make a lock that nobody has.
-
-        @param allowZombies: Without effect.
-        """
+        """Make a lock that nobody has. The parameter is without effect."""
         super().__init__()
         self.locked = False
         # Who is privileged. They are the first in line.
@@ -95,11 +91,7 @@ class DeferredLock(defer.DeferredLock):
         return self.acquire(vip).addCallback(self._releaseAndReturn)
 
     def release(self) -> None:
-        """
-        Give the lock to the next in line.
-
-        @raise RuntimeError: If nobody has it.
-        """
+        """Give the lock to the next in line. If nobody has it, raise RuntimeError."""
         if self._isFree:
             return
         if not self.locked:
@@ -140,8 +132,6 @@ class DeferredLock(defer.DeferredLock):
         """
         Add a callable to be run when the lock is stopped, after those added before. It
         may return a Deferred.
-
-        @raise TypeError: If it isn't callable.
         """
         checkCallable("A stopper", f)
         self._stoppers.append(partial(f, *args, **kw))
@@ -208,15 +198,9 @@ def callAfterDeferred(
     Calls that wait for the same Deferred are made in the order in which they came. Its
     result passes through untouched.
 
-    @param namespace: The object.
-
-    @param dName: The name of the attribute.
-
     @return: A Deferred that fires with what the call returns. The call is made at once
         if there's no such attribute, or it is C{None}. If the attribute fails, the call
         isn't made and the Deferred fails likewise.
-
-    @raise TypeError: If the attribute is something else than a Deferred.
     """
     call = partial(f, *args, **kw)
     gate = getattr(namespace, dName, None)

@@ -64,8 +64,6 @@ class DeferredTracker:
         """
         Track a Deferred, and return it. Its result, or failure, passes through
         untouched.
-
-        @raise TypeError: If it isn't a Deferred.
         """
         if not isinstance(d, Deferred):
             raise TypeError(f"Only a Deferred can be tracked, not {d!r}")
@@ -80,9 +78,8 @@ class DeferredTracker:
 
     def removeWait(self) -> None:
         """
-        Count one thing that isn't a Deferred as done.
-
-        @raise RuntimeError: If there were as many calls of this as of L{addWait}.
+        Count one thing that isn't a Deferred as done. More calls than there were of
+        L{addWait} raise RuntimeError.
         """
         if not self._added:
             raise RuntimeError("removeWait() was called more often than addWait()")
@@ -120,8 +117,6 @@ class DeferredTracker:
 
         @return: A Deferred that fires with C{True} when that is so, at once if it is;
             with C{False} when the time is up first. Cancelling it ends the wait only.
-
-        @raise ValueError: If the timeout isn't a number of seconds.
         """
         return self._wait(lambda: self.dCount < N, timeout)
 
