@@ -1036,6 +1036,31 @@ class PoolTests(ThreadCase):
         self.assertEqual(told.threads, 1)  # type: ignore[attr-defined]
         self.assertEqual(len(self.flushLoggedErrors()), 2)
 
+    def test_hostile(self) -> None:
+        """
+        Whatever a result or an exception is like, it harms its own call alone.
+        """
+
+        class Odd:
+            def __getattribute__(self, name: str) -> Any:
+                raise SystemExit
+
+        def refuse(_: object) -> Any:
+            raise SystemExit
+
+        names = ("__class__", "__str__", "__traceback__", "with_traceback")
+        bad: Any = type("Bad", (Exception,), dict.fromkeys(names, property(refuse)))
+
+        def raiseBad() -> None:
+            raise bad
+
+        self.pool.resize(1)
+        self.failureOf(self.pool.defer(Odd), SystemExit)
+        for method in (self.pool.defer, self.pool.deferToOwnThread):
+            self.failureOf(method(raiseBad), ThreadError)
+        self.assertEqual(self.resultOf(self.pool.defer(self.note, 1)), 1)
+        self.resultOf(self.pool.shutdown())
+
     def test_setupAnew(self) -> None:
         """
         Without a number, a pool has as many threads as the class says.

@@ -567,18 +567,25 @@ class CallTests(LooperCase):
             yield 1
             raise Bad
 
-        for f in (Odd, raiseBad):
+        class Refusing:
+            def __getattribute__(self, name: str) -> Any:
+                raise SystemExit
+
+        def generateOdd() -> Iterator[Any]:
+            yield 1
+            yield Refusing()
+
+        for f in (Odd, Refusing, raiseBad):
             for method in (self.looper.call, self.looper.deferToThread):
                 d = method(f)
                 self.reactor.settle()
                 self.assertTrue(d.called)
                 d.addErrback(lambda _: None)
-        deferator = self.resultOf(self.looper.deferToThread(generateBad))
-        self.assertEqual(self.resultOf(deferator.__anext__()), 1)
-        d = deferator.__anext__()
-        self.reactor.settle()
-        self.assertTrue(d.called)
-        d.addErrback(lambda _: None)
+        for generator in (generateBad, generateOdd):
+            deferator = self.resultOf(self.looper.deferToThread(generator))
+            self.assertEqual(self.resultOf(deferator.__anext__()), 1)
+            self.reactor.settle()
+            self.failureResultOf(deferator.__anext__())
         self.assertEqual(self.resultOf(self.looper.deferToThread(self.note, 1)), 1)
         self.resultOf(self.looper.stop())
 

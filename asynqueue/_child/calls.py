@@ -24,7 +24,7 @@ from .describe import (
 )
 from .status import RAN, ErrorText, Status, StatusResult
 
-__all__ = ["CallRunner", "isIteration", "isIterator", "o2p", "p2o"]
+__all__ = ["CallRunner", "isIteration", "isIterator", "o2p", "p2o", "raisable"]
 
 #: The protocol of pickle, fixed so that peers with other versions of Python read it.
 _PROTOCOL = 5
@@ -166,7 +166,7 @@ class CallRunner:
         self._note(start)
         call = callText(*callTuple)
         text = failureText(failure, call)
-        error = _carried(failure.value, call)
+        error = raisable(failure.value, call)
         kept = failure if error is failure.value else None
         return Status.ERROR, ErrorText(text, error, kept)
 
@@ -189,17 +189,17 @@ def _withoutOurFrame(error: BaseException) -> None:
 def _raised(error: BaseException, callTuple: tuple[Any, Any, Any]) -> StatusResult:
     call = callText(*callTuple)
     text = errorText(error, call)
-    return Status.ERROR, ErrorText(text, _carried(error, call))
+    return Status.ERROR, ErrorText(text, raisable(error, call))
 
 
-def _carried(error: BaseException, call: str) -> BaseException:
+def raisable(error: BaseException, call: str) -> BaseException:
     """
     Get an exception that can be raised wherever somebody waits for the call.
 
     C{StopIteration} can't: in a generator or coroutine it would mean something else. So
     a C{RuntimeError} carries it as the cause.
     """
-    if not isinstance(error, StopIteration):
+    if not issubclass(type(error), StopIteration):  # __class__ may be the user's
         return error
     carrier = RuntimeError(f"{call} raised StopIteration({message(error)})")
     carrier.__cause__ = error

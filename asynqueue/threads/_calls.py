@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 
-from .._child.calls import isIteration
+from .._child.calls import isIteration, raisable
 from .._child.describe import PLAIN, callText, errorText, nameOf
 from .._child.status import RAN, ErrorText, Status, StatusResult
 from .._support.log import log
@@ -101,7 +101,7 @@ class Call(Job):
         except BaseException as error:  # noqa: BLE001 - the callable is the user's
             self.error = trimmed(error)
             text = callText(*call)
-            self.result = ErrorText(errorText(error, text), _raisable(error, text))
+            self.result = ErrorText(errorText(error, text), raisable(error, text))
         self.seconds = perf_counter() - began
         # What isn't needed any longer is let go in the thread, not in the reactor's.
         del f, args, kw, call
@@ -138,6 +138,7 @@ class Call(Job):
 
     def _isSpecial(self, result: Any, kind: type, f: Any) -> bool:
         """Tell whether a result isn't handed over as it is, and deal with it then."""
+        _checkDeliverable(result)
         if kind is CoroutineType:
             result.close()
             raise TypeError(
@@ -206,6 +207,8 @@ class ThreadIteration(Job):
         """
         try:
             value = self._context.run(next, self._iterator)  # type: ignore[arg-type]
+            if type(value) not in PLAIN:
+                _checkDeliverable(value)
         except BaseException as error:  # noqa: BLE001 - the iterator is the user's
             self._iterator = None
             if not issubclass(type(error), StopIteration):
@@ -345,14 +348,9 @@ def failureOf(error: BaseException) -> Failure:
         return Failure(ThreadError(f"What was raised can't be handed over: {name}"))
 
 
-def _raisable(error: BaseException, call: str) -> BaseException:
+def _checkDeliverable(value: object) -> None:
     """
-    Get an exception that can be raised wherever somebody waits for the call: in place
-    of C{StopIteration}, which means something else in generators and coroutines, a
-    C{RuntimeError} with it as the cause.
+    Raise here, and not in the reactor's thread, what a value raises when it's asked for
+    its class, as a Deferred does that fires with it.
     """
-    if not issubclass(type(error), StopIteration):
-        return error
-    raisable = RuntimeError(f"{call} raised StopIteration")
-    raisable.__cause__ = error
-    return raisable
+    isinstance(value, Failure)
