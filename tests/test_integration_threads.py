@@ -549,6 +549,10 @@ class StreamTests(RealCase):
 
         getter = Counting()
         getter.start()
+        while len(getter._channel) < 16:
+            await turn()
+        await turn()
+        self.assertEqual(len(getter._channel), 16)
         taken = await PoolUser.deferToThreadInPool(list, getter)
         self.assertEqual(taken, list(range(1_000)))
 

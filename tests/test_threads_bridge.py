@@ -33,7 +33,7 @@ from asynqueue.threads import (
     IterationStopper,
     OrderedItemProducer,
 )
-from asynqueue.threads._getter import Channel, Closed, Empty
+from asynqueue.threads._channel import Channel, Closed, Empty
 from asynqueue.threads._pool import ThreadPool
 
 from ._fakethreads import ThreadReactor
@@ -118,11 +118,11 @@ class ChannelTests(SynchronousTestCase):
 
     def test_neverRead(self) -> None:
         """
-        While nobody takes anything, nobody waits for room. Nor when those have left who
-        did.
+        Who can't know whether anybody reads doesn't wait for room while nobody takes
+        anything. Nor when those have left who did.
         """
         for i in range(6):
-            self.channel.putWaiting(i)
+            self.channel.putWaiting(i, unread=False)
         for _ in range(2):
             self.channel.readerCame()
         self.assertEqual([self.channel.get() for _ in range(6)], [*range(6)])
@@ -131,7 +131,7 @@ class ChannelTests(SynchronousTestCase):
         self.channel.readerLeft()
         self.assertTrue(self.channel.isDeserted)
         for i in range(6):
-            self.channel.putWaiting(i)
+            self.channel.putWaiting(i, unread=False)
         self.channel.get()
         self.assertFalse(self.channel.isDeserted)
 

@@ -36,7 +36,8 @@ class Thing(Job):
     """
 
     def __init__(self, notes: list[Any], name: Any) -> None:
-        super().__init__()
+        self.error = None
+        self.finished = False
         self.notes = notes
         self.name = name
 

@@ -15,9 +15,9 @@ from zope.interface import implementer
 
 from .._support.oneshot import OneShot
 from ..iteration import IterationProducer
+from ._channel import Closed
 from ._getter import (
     LIMIT,
-    Closed,
     Done,
     IterationGetter,
     IterationStopper,
@@ -265,7 +265,7 @@ class Filerator(IterationGetter):
             if inReactorThread():
                 self._channel.put(data)
             else:
-                self._channel.putWaiting(data)
+                self._channel.putWaiting(data, unread=False)
         except Closed:
             raise ValueError("Nothing can be written to a closed Filerator") from None
 

@@ -75,8 +75,7 @@ class Call(Job):
         @param done: Called in the reactor's thread when the call has been made or lost,
             unless it was cancelled.
         """
-        # Not by Job's: that takes 0.1 µs of the 3 µs that a call costs in the reactor.
-        self.error: BaseException | None = None
+        self.error = None
         self.finished = False
         self._thread = thread
         self._context = context
@@ -95,8 +94,7 @@ class Call(Job):
         began = perf_counter()
         try:
             result = self._context.run(f, *args, **kw)
-            kind = type(result)
-            if kind in PLAIN or not self._isSpecial(result, kind, f):
+            if type(result) in PLAIN or not self._iterates(result, f):
                 self.result = result
         except BaseException as error:  # noqa: BLE001 - the callable is the user's
             self.error = trimmed(error)
@@ -136,10 +134,14 @@ class Call(Job):
             return Status.ITERATOR, self.iteration.begin(self._consumer)
         return (RAN if self.error is None else Status.ERROR), self.result
 
-    def _isSpecial(self, result: Any, kind: type, f: Any) -> bool:
-        """Tell whether a result isn't handed over as it is, and deal with it then."""
+    def _iterates(self, result: Any, f: Any) -> bool:
+        """
+        Begin an iteration if that's what was returned, and refuse what's of no use.
+
+        @return: Whether it was.
+        """
         _checkDeliverable(result)
-        if kind is CoroutineType:
+        if type(result) is CoroutineType:
             result.close()
             raise TypeError(
                 f"{nameOf(f)} returned a coroutine, and nothing in a thread can await"
@@ -186,7 +188,8 @@ class ThreadIteration(Job):
     def __init__(
         self, iterator: Iterator[Any], context: Context, thread: JobThread
     ) -> None:
-        super().__init__()
+        self.error = None
+        self.finished = False
         self._iterator: Iterator[Any] | None = iterator
         self._context = context
         self._thread = thread
@@ -282,7 +285,7 @@ class ThreadIteration(Job):
         self._working = False
         if self._closeError is not None:
             error, self._closeError = self._closeError, None
-            log.failure("An iterator failed to be closed", Failure(error))
+            log.failure("An iterator failed to be closed", failureOf(error))
         if not self._over:
             self._goOn()
 

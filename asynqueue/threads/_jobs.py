@@ -35,6 +35,7 @@ _numbers = count(1)
 class Job:
     """
     Something to be done in a thread, and delivered to the reactor afterwards.
+    Subclasses set the attributes.
 
     @ivar error: What it has raised, or C{None}. Written in the thread.
 
@@ -43,9 +44,8 @@ class Job:
 
     __slots__ = ("error", "finished")
 
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
-        self.finished = False
+    error: BaseException | None
+    finished: bool
 
     def work(self) -> None:
         """Do it, in the thread. Should this raise, it becomes L{error}."""

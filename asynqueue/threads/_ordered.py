@@ -217,7 +217,7 @@ class OrderedItemProducer(PoolUser):
 
     async def _writeItems(self) -> None:
         """Write the items in order, each as soon as it's made and there's room."""
-        while (place := await self._line.get()) is not None:
+        while (place := await self._line.get()) is not None and not self._over:
             item = await place[0]
             self._places.popleft()
             if len(self._places) < self._ahead:
