@@ -17,6 +17,7 @@ from unittest import SkipTest
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.credentials import TLS, Key, makePair
 from asynqueue.errors import (
@@ -25,7 +26,15 @@ from asynqueue.errors import (
     WorkerLost,
     WorkerStartError,
 )
-from asynqueue.wire import DEFAULT_WWU_FQN, ServerManager, _manager
+from asynqueue.wire import (
+    DEFAULT_SOCKET,
+    DEFAULT_WWU_FQN,
+    ServerManager,
+    _manager,
+    o2p,
+    p2o,
+)
+from asynqueue.wire._endpoints import Address
 from asynqueue.wire._process import ServerProcess
 
 from ._fakes import LogLines
@@ -90,6 +99,26 @@ def start():
 reactor.callWhenRunning(start)
 reactor.run(installSignalHandlers=False)
 """
+
+
+class DefaultTests(SynchronousTestCase):
+    """
+    Tests of what is used where nothing is said.
+    """
+
+    def test_socket(self) -> None:
+        """
+        The default socket is in a folder of this user's.
+        """
+        address = Address.parse(DEFAULT_SOCKET, True)
+        self.assertTrue(address.isUnix)
+        self.assertIn(f"-{os.getuid()}/", address.path)
+
+    def test_pickles(self) -> None:
+        """
+        Objects are pickled by the functions of AsynQueue 0.9.9 for that.
+        """
+        self.assertEqual(p2o(o2p([1, "a"])), [1, "a"])
 
 
 class SpawnTests(ManagerTestCase):
