@@ -300,14 +300,22 @@ class _SocketFolder:
             os.rmdir(path)
             path = tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp")
         self.path = path
-        lock = os.open(path, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Done at the end of the program at the latest, and not by its forks.
-        self.remove = weakref.finalize(self, _unlock, path, lock, os.getpid())
+        self._lock = os.open(path, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # At the end of the program, but not of its forks.
+        self._finalizer = weakref.finalize(
+            self, _removeInProcess, os.getpid(), path, self._lock
+        )
+
+    def remove(self) -> None:
+        self._finalizer.detach()
+        with suppress(OSError):
+            _removeFolder(self.path)
+        os.close(self._lock)
 
 
-def _unlock(path: str, lock: int, owner: int) -> None:
-    if os.getpid() == owner:
+def _removeInProcess(pid: int, path: str, lock: int) -> None:
+    if os.getpid() == pid:
         with suppress(OSError):
             _removeFolder(path)
     os.close(lock)
