@@ -48,8 +48,8 @@ PARENT_VARIABLE = "ASYNQUEUE_PARENT"
 #: Seconds that the parent has to begin to shut down, if it's to end.
 _PARENT_SECONDS = 1.0
 
-#: What L{handleSignals} was given, and the process ID.
-_handled: tuple[int, int, Callable[[], object]] | None = None
+#: What L{handleSignals} was given.
+_handled: tuple[int, Callable[[], object]] | None = None
 
 #: The option of Linux's C{prctl} that sets a signal to be had at the parent's end.
 _PR_SET_PDEATHSIG = 1
@@ -131,12 +131,17 @@ def handleSignals(fd: int, tell: Callable[[], object]) -> None:
         and the parent has had the time to hear that it should end as well.
     """
     global _handled
-    _handled = os.getpid(), fd, tell
+    _handled = fd, tell
     # These have handlers, for commands inherit SIG_IGN.
-    for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, handleSignal)
+    for number, handler in _HANDLERS.items():
+        signal.signal(number, handler)
         signal.siginterrupt(number, False)
-    signal.signal(signal.SIGINT, ignoreSignal)
+    # Python forgets signals that come to a fork before it has begun.
+    os.register_at_fork(
+        before=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLERS),
+        after_in_parent=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLERS),
+        after_in_child=_restoreSignals,
+    )
 
 
 def handleSignal(number: int, frame: object) -> None:
@@ -145,9 +150,8 @@ def handleSignal(number: int, frame: object) -> None:
     as what C{signal.signal} returns in a call.
     """
     assert _handled is not None
-    pid, fd, tell = _handled
-    if os.getpid() != pid or (number == signal.SIGTERM and _isHungUp(fd)):
-        # It's meant: for a fork of this process, or by the parent.
+    fd, tell = _handled
+    if number == signal.SIGTERM and _isHungUp(fd):
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     else:
@@ -160,6 +164,23 @@ def ignoreSignal(number: int, frame: object) -> None:
     """
     Ignore a signal. Unlike C{SIG_IGN}, this isn't inherited by commands.
     """
+
+
+_HANDLERS = {
+    signal.SIGHUP: handleSignal,
+    signal.SIGINT: ignoreSignal,
+    signal.SIGTERM: handleSignal,
+}
+
+
+def _restoreSignals() -> None:
+    """
+    Have a fork of this process take signals as any other process.
+    """
+    for number, handler in _HANDLERS.items():
+        if signal.getsignal(number) is handler:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLERS)
 
 
 def _isHungUp(fd: int) -> bool:
