@@ -48,19 +48,7 @@ class Identity:
         names: Iterable[str] = (),
         isAuthority: bool = False,
     ) -> None:
-        """
-        Make one.
-
-        @param name: Whose.
-
-        @param issuer: The authority's, if it isn't its own.
-
-        @param days: When it begins to be valid, and when it ends to be.
-
-        @param names: Hosts and addresses that it's for.
-
-        @param isAuthority: Whether it may issue others.
-        """
+        """Make one."""
         self.key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name)])
         now = datetime.now(timezone.utc)
@@ -102,37 +90,17 @@ class Identity:
         )
 
     def save(self, path: Path) -> Path:
-        """
-        Write both to a file.
-
-        @param path: The file.
-
-        @return: It.
-        """
+        """Write both to a file."""
         path.write_bytes(self.secret + self.pem)
         path.chmod(0o600)
         return path
 
     def accepting(self, *others: Identity) -> TLS:
-        """
-        Use it where certain others are accepted.
-
-        @param others: Whom.
-
-        @return: What the ends of a connection take.
-        """
+        """Use it where certain others are accepted."""
         return TLS(self.secret + self.pem, [other.pem for other in others])
 
     def under(self, authority: Identity, *between: Identity) -> TLS:
-        """
-        Use it where those of an authority are accepted.
-
-        @param authority: The authority's.
-
-        @param between: Those between it and the authority's.
-
-        @return: What the ends of a connection take.
-        """
+        """Use it where those of an authority are accepted."""
         own = b"".join((self.secret, self.pem, *(each.pem for each in between)))
         return TLS(own, authorities=[authority.pem])
 

@@ -26,13 +26,7 @@ MISSING = "pyOpenSSL isn't installed" if SSL is None else None
 
 
 def command(*arguments: str) -> tuple[int, str, str]:
-    """
-    Run the command.
-
-    @param arguments: What it's told.
-
-    @return: Its exit code, what it has printed, and what it has complained about.
-    """
+    """Run the command."""
     out, err = io.StringIO(), io.StringIO()
     with mock.patch("sys.stdout", out), mock.patch("sys.stderr", err):
         code = main(arguments)

@@ -37,41 +37,17 @@ class CommandTestCase(WireTestCase):
     """
 
     def command(self, *args: str, **kw: Any) -> Program:
-        """
-        Run a server.
-
-        @param args: Its command line.
-
-        @param kw: See L{Program}.
-
-        @return: The program, which is killed after the test.
-        """
+        """Run a server."""
         return self.program("-m", "asynqueue.wire", *args, **kw)
 
     def program(self, *args: str, **kw: Any) -> Program:
-        """
-        Run Python.
-
-        @param args: Its command line.
-
-        @param kw: See L{Program}.
-
-        @return: The program, which is killed after the test.
-        """
+        """Run Python."""
         program = Program(*args, **kw)
         self.closers.append(program.kill)
         return program
 
     async def queueFor(self, place: str, **kw: Any) -> TaskQueue:
-        """
-        Make a queue for a server.
-
-        @param place: Where it is.
-
-        @param kw: Keywords of L{WireWorker}.
-
-        @return: The queue, which is shut down after the test.
-        """
+        """Make a queue for a server."""
         q = TaskQueue()
         self.closers.append(lambda: q.shutdown(timeout=0))
         await q.attachWorker(WireWorker(Local, place, **kw))
@@ -84,13 +60,7 @@ class OptionTests(CommandTestCase):
     """
 
     def parse(self, *args: str) -> dict[str, Any]:
-        """
-        Read a command line.
-
-        @param args: It.
-
-        @return: The keywords that it stands for.
-        """
+        """Read a command line."""
         options = ServerOptions()
         options.parseOptions([*args, "unix:/x", "x.Y"])
         self.assertEqual((options.description, options.wwu), ("unix:/x", "x.Y"))
@@ -287,13 +257,7 @@ class PluginTests(CommandTestCase):
     """
 
     def script(self, name: str) -> str:
-        """
-        Find a program of Twisted's.
-
-        @param name: Its name.
-
-        @return: Its path.
-        """
+        """Find a program of Twisted's."""
         folder = os.path.dirname(sys.executable)
         path = shutil.which(name, path=folder) or shutil.which(name)
         if path is None:
@@ -403,10 +367,6 @@ class PluginTests(CommandTestCase):
 
 
 def _end(pid: int) -> None:
-    """
-    End a process, if it's there.
-
-    @param pid: Its ID.
-    """
+    """End a process, if it's there."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

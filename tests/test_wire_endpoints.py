@@ -32,13 +32,7 @@ SECRET = bytes(range(32))
 
 
 def verbose(f: Callable[[], object]) -> str:
-    """
-    Show how something fails, with all variables.
-
-    @param f: It.
-
-    @return: The traceback.
-    """
+    """Show how something fails, with all variables."""
     try:
         f()
     except (TypeError, ValueError):
@@ -223,13 +217,7 @@ class ConstructionTests(WireTestCase):
     """
 
     def ends(self, description: str, **kw: Any) -> None:
-        """
-        Make a server and a worker.
-
-        @param description: Where the server listens.
-
-        @param kw: Keywords of both.
-        """
+        """Make a server and a worker."""
         WireServer(description, self.universe, **kw)
         kind, _, rest = description.partition(":")
         if kind != "unix":

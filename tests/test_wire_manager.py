@@ -342,15 +342,7 @@ class FailureTests(ManagerTestCase):
     """
 
     async def fails(self, manager: ServerManager, *places: str) -> str:
-        """
-        Try to start a server.
-
-        @param manager: The manager.
-
-        @param places: Where, by default at a socket.
-
-        @return: Why it can't be.
-        """
+        """Try to start a server."""
         [place] = places or [manager.newSocket()]
         error = await self.assertFailure(manager.spawn(place), WorkerStartError)
         self.assertEqual(dict(manager.servers), {})
@@ -570,15 +562,7 @@ class EndTests(ManagerTestCase):
         await self._managerEnds("import os; os._exit(0)", None)
 
     async def _managerEnds(self, rest: str, number: int | None) -> tuple[str, Path]:
-        """
-        Have the process of a manager end.
-
-        @param rest: What it does when its server listens.
-
-        @param number: A signal that it's sent then, C{None} for none.
-
-        @return: What it has written to stderr, and the folder of its socket.
-        """
+        """Have the process of a manager end."""
         program, pid, place = await self._program(rest)
         gone = processGone(pid)
         if number is not None:
@@ -590,13 +574,7 @@ class EndTests(ManagerTestCase):
     async def _program(
         self, rest: str = "await Deferred()"
     ) -> tuple[Program, int, str]:
-        """
-        Run a program with a manager.
-
-        @param rest: What it does when its server listens.
-
-        @return: It, the process ID of its server, and where that is.
-        """
+        """Run a program with a manager."""
         script = self.folder / "script.py"
         script.write_text(
             PROGRAM.format(universe="'tests._servers.Local'", stdio=False, rest=rest)
@@ -773,13 +751,7 @@ class RestartTests(ManagerTestCase):
         attempts: list[int] = []
 
         def backoff(attempt: int) -> float:
-            """
-            Note how often.
-
-            @param attempt: How often.
-
-            @return: No time.
-            """
+            """Note how often."""
             attempts.append(attempt)
             return 0
 
