@@ -69,13 +69,13 @@ PUBLIC = {
     """,
     "util": """
         CallRunner=_child.calls DeferredLock=util._sync DeferredTracker=util._tracker
-        ProcessProtocol=util._processprotocol callAfterDeferred=util._sync
-        killProcess=util._kill o2p=_child.calls p2o=_child.calls
+        ProcessProtocol=util._processes callAfterDeferred=util._sync
+        killProcess=util._processes o2p=_child.calls p2o=_child.calls
     """,
     "testing": "MemoryWorker RecordingConsumer",
     "info": """
-        Converter=info._converter Info=info._info InfoHolder=info._info
-        hashIt=info._hash showResult=info._show whichThread=info._show
+        Converter=info._objects Info=info._info InfoHolder=info._info
+        hashIt=info._objects showResult=info._show whichThread=info._show
     """,
 }
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ._converter import Converter
-from ._hash import hashIt
 from ._info import Info, InfoHolder
+from ._objects import Converter, hashIt
 from ._show import showResult, whichThread
 
 __all__ = ["Converter", "Info", "InfoHolder", "hashIt", "showResult", "whichThread"]

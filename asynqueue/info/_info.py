@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from .._child.describe import callText, describe, errorText, failureText, nameOf
-from ._converter import Converter
+from ._objects import Converter
 
 __all__ = ["Info", "InfoHolder"]
 

@@ -15,8 +15,7 @@ from .._child.describe import CONTAINERS
 from .._support.oneshot import OneShot
 from .._support.reactor import globalReactor
 from ..errors import NotReadyError
-from ._buffer import Buffer
-from ._pending import NO_ITEM, ItemDeferred, PendingItem, Stage
+from ._buffer import NO_ITEM, Buffer, ItemDeferred, PendingItem, Stage
 from ._sources import BufferedSource, sourceOf
 
 __all__ = ["Deferator"]

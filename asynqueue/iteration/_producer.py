@@ -16,8 +16,8 @@ from .._support.checks import checkCallable, checkConsumer
 from .._support.log import log
 from .._support.oneshot import OneShot
 from ..errors import ImplementationError
+from ._buffer import NO_ITEM
 from ._deferator import Deferator
-from ._pending import NO_ITEM
 from ._sources import END, FunctionSource, Item, IteratorSource
 
 __all__ = ["IterationProducer", "iteratorToProducer"]

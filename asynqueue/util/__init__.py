@@ -7,8 +7,7 @@ Nothing is defined here, and no module of the package imports it.
 from __future__ import annotations
 
 from .._child.calls import CallRunner, o2p, p2o
-from ._kill import killProcess
-from ._processprotocol import ProcessProtocol
+from ._processes import ProcessProtocol, killProcess
 from ._sync import DeferredLock, callAfterDeferred
 from ._tracker import DeferredTracker
 

@@ -1,4 +1,4 @@
-"""Ending processes, politely first."""
+"""Processes: a protocol that tells when one is ready, and how to end any."""
 
 from __future__ import annotations
 
@@ -7,23 +7,53 @@ import signal
 import sys
 from typing import Any
 
+from twisted.internet import protocol
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IDelayedCall,
+    IProcessTransport,
     IReactorFDSet,
     IReactorTime,
     IReadDescriptor,
 )
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._support.checks import checkCount, checkSeconds
 from .._support.reactor import orGlobalReactor
 
-__all__ = ["killProcess"]
+__all__ = ["ProcessProtocol", "killProcess"]
 
 #: Seconds between two looks at a process of which the system gives no notice: the
 #: first, the factor by which they grow, and the most.
 _FIRST_LOOK, _GROWTH, _LAST_LOOK = 0.005, 1.5, 0.25
+
+
+class ProcessProtocol(protocol.ProcessProtocol):
+    """
+    A protocol for the reactor's C{spawnProcess}.
+
+    @ivar pid: The process ID, C{None} until the process has been started.
+
+    @ivar d: A Deferred that fires with the first output of the process, C{bytes}, which
+        are empty if it has ended without any.
+    """
+
+    transport: IProcessTransport
+
+    def __init__(self) -> None:
+        self.pid: int | None = None
+        self.d: Deferred[bytes] = Deferred()
+
+    def connectionMade(self) -> None:
+        self.pid = self.transport.pid
+
+    def outReceived(self, data: bytes) -> None:
+        if not self.d.called:
+            self.d.callback(data)
+
+    def processEnded(self, reason: Failure) -> None:
+        self.outReceived(b"")
 
 
 def killProcess(

@@ -1,4 +1,4 @@
-"""Tests of L{asynqueue.util._kill}."""
+"""Tests of L{asynqueue.util._processes}."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from twisted.python.failure import Failure
 from twisted.python.runtime import platform
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from asynqueue.util import ProcessProtocol, _kill
-from asynqueue.util._kill import killProcess
+from asynqueue.util import ProcessProtocol, _processes, killProcess
 
 #: A child that says when it's ready, and ends when its input does.
 GENTLE = "import sys; print(flush=True); sys.stdin.read()"
@@ -73,7 +72,7 @@ class SignalsTests(SynchronousTestCase):
         self.ended = False
         self.refusal: OSError | None = None
         self.patch(os, "kill", self.kill)
-        self.patch(_kill, "_hasEnded", lambda pid: self.ended)
+        self.patch(_processes, "_hasEnded", lambda pid: self.ended)
 
     def kill(self, pid: int, number: int) -> None:
         """
@@ -171,12 +170,12 @@ class HasEndedTests(SynchronousTestCase):
             raise PermissionError
 
         self.patch(os, "kill", refuse)
-        self.assertFalse(_kill._hasEnded(4711))
+        self.assertFalse(_processes._hasEnded(4711))
 
     def test_withoutFiles(self) -> None:
         """A process of which there are no files to tell about it is there."""
         self.patch(os, "kill", lambda pid, number: None)
-        self.assertFalse(_kill._hasEnded(2**31 - 1))
+        self.assertFalse(_processes._hasEnded(2**31 - 1))
 
 
 class DescriptorTests(SynchronousTestCase):
