@@ -6,6 +6,6 @@ from ._asyncworker import AsyncWorker
 from .interfaces import IWorker
 from .process import ProcessWorker
 from .threads import ThreadWorker
-from .wire._client import WireWorker
+from .wire._worker import WireWorker
 
 __all__ = ["AsyncWorker", "IWorker", "ProcessWorker", "ThreadWorker", "WireWorker"]

@@ -194,7 +194,7 @@ class Local(WireWorkerUniverse):
 
         @return: Their number.
         """
-        return len(self.ws._peers)
+        return len(self.ws._sessions)
 
     def peak(self) -> int:
         """

@@ -5,29 +5,30 @@ Ends of connections in memory, for tests that need no sockets, and no time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse
-from asynqueue.wire._clientgate import ClientGate
+from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse, _connection
+from asynqueue.wire._client import Client
+from asynqueue.wire._connection import DecodingThread
 from asynqueue.wire._endpoints import Address, Requirements
-from asynqueue.wire._servergate import ServerGate
+from asynqueue.wire._values import Codec
 
 __all__ = [
     "KEY",
     "LOCAL",
     "Connection",
-    "InlineReactor",
     "Pair",
     "Small",
-    "clientRequirements",
+    "clientOf",
+    "inlineThreads",
 ]
 
 KEY = Key(b"k" * 32)
@@ -35,56 +36,51 @@ KEY = Key(b"k" * 32)
 LOCAL = IPv4Address("TCP", "127.0.0.1", 7)
 
 
-class InlinePool:
+class InlineLooper:
     """
-    A pool of threads without threads.
-    """
-
-    def callInThreadWithCallback(
-        self, onResult: Callable[..., object], f: Callable[..., Any], *args: Any
-    ) -> None:
-        """
-        Make a call.
-
-        @param onResult: Called with how it went.
-
-        @param f: What is called.
-
-        @param args: Its arguments.
-        """
-        try:
-            result = f(*args)
-        except Exception:  # noqa: BLE001 - as a pool does
-            onResult(False, Failure())
-        else:
-            onResult(True, result)
-
-
-class InlineReactor(Clock):
-    """
-    A reactor whose threads do all at once.
+    A thread that does all at once, and is none.
     """
 
-    def getThreadPool(self) -> InlinePool:
+    def __init__(self, raw: bool = False, *, reactor: Any = None) -> None:
         """
-        Get the pool.
+        Make it.
 
-        @return: It.
+        @param raw: Of no interest.
+
+        @param reactor: Of no interest.
         """
-        return InlinePool()
 
-    def callFromThread(self, f: Callable[..., object], *args: Any) -> None:
+    def deferToThread(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
         """
         Make a call.
 
         @param f: What is called.
 
         @param args: Its arguments.
+
+        @return: A Deferred that fires with its result.
         """
-        f(*args)
+        return execute(f, *args)
+
+    def stop(self) -> Deferred[None]:
+        """
+        End.
+
+        @return: A Deferred that has fired.
+        """
+        return succeed(None)
 
 
-def clientRequirements(key: Key | None) -> Requirements:
+def inlineThreads(case: Any) -> None:
+    """
+    Have large values be decoded at once, for the time of a test.
+
+    @param case: The test.
+    """
+    case.patch(_connection, "ThreadLooper", InlineLooper)
+
+
+def requiredOf(key: Key | None) -> Requirements:
     """
     Make what a server must prove.
 
@@ -93,6 +89,30 @@ def clientRequirements(key: Key | None) -> Requirements:
     @return: It.
     """
     return Requirements(Address.parse("tcp:127.0.0.1:7", False), key, None)
+
+
+def clientOf(clock: Clock, key: Key | None, owner: Any = None) -> Client:
+    """
+    Make the client's end of a connection.
+
+    @param clock: The reactor.
+
+    @param key: The key that the server must have.
+
+    @param owner: Who has it.
+
+    @return: It.
+    """
+    return Client(
+        owner or mock.Mock(),
+        requiredOf(key),
+        Codec(),
+        (),
+        1 << 30,
+        None,
+        DecodingThread(clock),
+        clock,
+    )
 
 
 class Connection:
@@ -109,13 +129,7 @@ class Connection:
         @param server: The server.
         """
         self.transport = StringTransport(peerAddress=LOCAL)
-        self.protocol: Any = ServerGate(
-            server._makePeer,
-            server._required,
-            server._doors,
-            server._reactor,
-            server._codec.pickles,
-        )
+        self.protocol: Any = server._makeSession()
         self.protocol.makeConnection(self.transport)
 
     def send(self, data: bytes) -> bytes:
@@ -137,13 +151,14 @@ class Connection:
 
         @param key: The key.
         """
-        gate = ClientGate(lambda: mock.Mock(transport=None), clientRequirements(key))
-        gate.makeConnection(StringTransport(peerAddress=LOCAL))
-        transport: Any = gate.transport
+        client = clientOf(self.protocol.reactor, key)
+        transport = StringTransport(peerAddress=LOCAL)
+        client.makeConnection(transport)
         while data := transport.value():
             transport.clear()
-            gate.dataReceived(self.send(data))
-        assert gate.opened.called
+            client.dataReceived(self.send(data))
+        assert client.opened.called
+        client.connectionLost(Failure(ConnectionDone()))
 
     def close(self) -> None:
         """
@@ -208,9 +223,7 @@ class Pair:
     @ivar isCut: Whether the connection has ended.
     """
 
-    def __init__(
-        self, clock: InlineReactor, universe: Any, key: Key | None, **kw: Any
-    ) -> None:
+    def __init__(self, clock: Clock, universe: Any, key: Key | None, **kw: Any) -> None:
         """
         Begin to connect.
 
@@ -220,12 +233,13 @@ class Pair:
 
         @param key: The key of both.
 
-        @param kw: Further keywords of both.
+        @param kw: Further keywords of both, and C{server}, those of the server alone.
         """
+        more = kw.pop("server", {})
         kw |= {"reactor": clock, "key": key, "insecure": key is None}
-        self.server = WireServer("tcp:0", universe, **kw)
+        self.server = WireServer("tcp:0", universe, **(kw | more))
         self.worker = WireWorker(type(universe), "tcp:127.0.0.1:7", **kw)
-        self.worker._connector = self._connect
+        self.worker._endpoint = cast(Any, self)
         self.passed = 0
         self.isCut = False
         self._ends: list[Any] = []
@@ -265,16 +279,15 @@ class Pair:
             for end in self._ends:
                 end.connectionLost(Failure(ConnectionDone()))
 
-    def _connect(self) -> Deferred[Any]:
+    def connect(self, factory: Any) -> Deferred[Any]:
         """
         Connect.
 
-        @return: What the connector gives.
+        @param factory: What makes the client's end.
+
+        @return: A Deferred that fires with it.
         """
-        server = Connection(self.server).protocol
-        gate = ClientGate(
-            self.worker._makeLink, clientRequirements(self.worker._options["key"])
-        )
-        self._ends = [gate, server]
-        gate.makeConnection(StringTransport(peerAddress=LOCAL))
-        return gate.opened
+        client = factory.buildProtocol(LOCAL)
+        self._ends = [client, Connection(self.server).protocol]
+        client.makeConnection(StringTransport(peerAddress=LOCAL))
+        return succeed(client)

@@ -36,13 +36,13 @@ PUBLIC = {
     """,
     "workers": """
         AsyncWorker=_asyncworker IWorker=interfaces ProcessWorker=process._worker
-        ThreadWorker=threads._worker WireWorker=wire._client
+        ThreadWorker=threads._worker WireWorker=wire._worker
     """,
     "wire": """
-        ChunkyString=wire._chunks GetNext=wire._commands Key=wire._credentials
+        ChunkyString=wire._connection GetNext=wire._commands Key=wire._credentials
         RunTask=wire._commands TLS=wire._credentials ServerManager=wire._manager
-        WireRunner=wire._runner WireServer=wire._server WireWorker=wire._client
-        WireWorkerUniverse=wire._universe runServer=wire._command
+        WireRunner=wire._runner WireServer=wire._server WireWorker=wire._worker
+        WireWorkerUniverse=wire._runner runServer=wire._command
     """,
     "credentials": """
         Key=wire._credentials TLS=wire._credentials

@@ -13,16 +13,19 @@ import os
 import pickle
 import random
 import resource
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import cbor2
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, wrapClientTLS
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols import amp
 from twisted.python.failure import Failure
@@ -35,11 +38,11 @@ from asynqueue.wire import (
     Key,
     WireServer,
     WireWorker,
+    _authentication as authentication,
     _commands as commands,
-    _doors as doors,
 )
-from asynqueue.wire._clientgate import ClientGate
-from asynqueue.wire._gate import firstBox
+from asynqueue.wire._client import Client
+from asynqueue.wire._plain import PICKLE
 from asynqueue.wire._values import Codec
 
 from ._certificates import SSL, Identity, withContext
@@ -48,9 +51,8 @@ from ._wirememory import (
     KEY,
     LOCAL,
     Connection,
-    InlineReactor,
     Small,
-    clientRequirements,
+    inlineThreads,
 )
 
 #: What has been run that mustn't be.
@@ -85,8 +87,14 @@ class Bomb:
 
 BOMB = pickle.dumps(Bomb())
 
-#: As raw bytes, as an encoded value, and as one with buffers beside it.
-BOMBS = (BOMB, b"K\0" + BOMB, b"K\1" + bytes(8) + BOMB)
+#: As raw bytes, as an encoded value, and beside one.
+BOMBS = (
+    BOMB,
+    cbor2.dumps(cbor2.CBORTag(PICKLE, BOMB)),
+    struct.pack(">I2Q", 2, 4, len(BOMB))
+    + cbor2.dumps(cbor2.CBORTag(PICKLE, None))
+    + BOMB,
+)
 
 #: All commands that there are.
 COMMANDS = [
@@ -197,7 +205,7 @@ def attacks() -> Iterator[bytes]:
         yield box(**note, ID=b"7", size=b"%d" % len(bomb)) + box(
             _command=b"Chunk",
             ID=b"7",
-            data=b"v" + len(bomb).to_bytes(8, "big") + bomb,
+            data=bomb,
         )
         yield bomb
         yield b"\0\0" + bomb
@@ -212,7 +220,8 @@ class PickleTests(SynchronousTestCase):
         """
         Make servers.
         """
-        self.clock = InlineReactor()
+        self.clock = Clock()
+        inlineThreads(self)
         self.quiet = logging.getLogger("asynqueue")
         level = self.quiet.level
         self.quiet.setLevel(logging.CRITICAL)
@@ -233,20 +242,20 @@ class PickleTests(SynchronousTestCase):
         The tests would notice: pickles that are accepted are counted, and run.
         """
         server = self.server(insecure=True)
-        server._codec = Codec(pickles=True)
         with watch.on() as calls:
             connection = Connection(server)
+            connection.protocol._codec = Codec(pickles=True)
             connection.send(
-                box(_command=b"RunTask", _ask=b"1", methodName=b"note", args=BOMBS[1])
+                box(_command=b"RunTask", _ask=b"1", methodName=b"note", call=BOMBS[1])
             )
-        self.assertEqual(calls, ["Unpickler", "pickle.find_class"])
+        self.assertEqual(calls, ["loads", "pickle.find_class"])
         self.assertEqual(ran, ["a pickle"])
 
     def test_complete(self) -> None:
         """
         There are attacks on all commands.
         """
-        self.assertEqual(len(COMMANDS), 12)
+        self.assertEqual(len(COMMANDS), 11)
         self.assertGreater(len(list(attacks())), 150)
 
     def test_before(self) -> None:
@@ -260,14 +269,14 @@ class PickleTests(SynchronousTestCase):
                 self.assertNotIn(b"status", connection.send(attack))
                 self.clock.advance(1)
                 connection.close()
-        self.assertEqual((calls, ran, server._peers), ([], [], set()))
+        self.assertEqual((calls, ran, server._sessions), ([], [], set()))
 
     def test_afterFailure(self) -> None:
         """
         Nor after it has failed to, on the same connection.
         """
         server = self.server(key=KEY)
-        hello = box(_command=b"Hello", _ask=b"1", version=b"1", nonce=bytes(32))
+        hello = box(_command=b"Hello", _ask=b"1", version=b"2", nonce=bytes(32))
         prove = box(_command=b"Prove", _ask=b"2", proof=bytes(32))
         with watch.on() as calls:
             for attack in attacks():
@@ -278,7 +287,7 @@ class PickleTests(SynchronousTestCase):
                 self.clock.advance(1)
                 self.assertNotIn(b"status", connection.send(attack))
                 connection.close()
-        self.assertEqual((calls, ran, server._peers), ([], [], set()))
+        self.assertEqual((calls, ran, server._sessions), ([], [], set()))
 
     def test_afterSuccess(self) -> None:
         """
@@ -289,10 +298,10 @@ class PickleTests(SynchronousTestCase):
             for attack in attacks():
                 connection = Connection(server)
                 connection.enter(KEY)
-                self.assertEqual(len(server._peers), 1)
+                self.assertEqual(len(server._sessions), 1)
                 connection.send(attack)
                 connection.close()
-        self.assertEqual((calls, ran, server._peers), ([], [], set()))
+        self.assertEqual((calls, ran, server._sessions), ([], [], set()))
 
     def test_client(self) -> None:
         """
@@ -309,17 +318,19 @@ class PickleTests(SynchronousTestCase):
                 worker = WireWorker(
                     Small, "tcp:127.0.0.1:7", key=KEY, reactor=self.clock
                 )
-                early = ClientGate(worker._makeLink, clientRequirements(KEY))
+                early = worker._makeClient()
                 early.makeConnection(StringTransport(peerAddress=LOCAL))
                 early.opened.addErrback(lambda _: None)
                 early.dataReceived(attack)
-                self.assertIsNone(early._inner)
+                self.assertFalse(early.isOpen)
+                early.connectionLost(Failure(ConnectionDone()))
                 q = TaskQueue(reactor=self.clock)
                 q.attachWorker(worker).addErrback(lambda _: None)
                 d = q.call("note", 1, retries=0).addErrback(lambda _: None)
-                late = ClientGate(worker._makeLink, clientRequirements(KEY))
-                late.transport = StringTransport(peerAddress=LOCAL)
-                late.open({b"version": b"1", b"pickle": b"1"})
+                late: Any = worker._makeClient()
+                late.ready = late.open
+                late.makeConnection(StringTransport(peerAddress=LOCAL))
+                worker.connected(late)
                 late.dataReceived(attack)
                 late.connectionLost(Failure(ConnectionDone()))
                 q.shutdown(timeout=0)
@@ -338,7 +349,7 @@ class SocketTests(WireTestCase):
         Refuse quickly, however many are refused, and say nothing of each.
         """
         super().setUp()
-        self.patch(doors, "_LONGEST", 0.0)
+        self.patch(authentication, "_MAX_DELAY", 0.0)
         logger = logging.getLogger("asynqueue")
         self.addCleanup(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
@@ -377,7 +388,7 @@ class SocketTests(WireTestCase):
                     # What isn't a whole box is waited for.
                     answer = await self.attack(attack + b"\xff" * 4000)
                     self.assertNotIn(b"status", answer)
-                self.assertEqual(server._peers, set())
+                self.assertEqual(server._sessions, set())
                 await server.stop()
         self.assertEqual((calls, ran, self.universe.log), ([], [], []))
 
@@ -405,7 +416,7 @@ class SocketTests(WireTestCase):
                     answer = await self.attack(attack, creator)
                     self.assertEqual(answer, b"")
         self.assertEqual((calls, ran, self.universe.log), ([], [], []))
-        self.assertEqual(server._peers, set())
+        self.assertEqual(server._sessions, set())
 
     async def test_replayed(self) -> None:
         """
@@ -416,13 +427,13 @@ class SocketTests(WireTestCase):
         q = TaskQueue()
         self.closers.append(lambda: q.shutdown(timeout=0))
         worker = self.worker(key=KEY)
-        real = ClientGate.makeConnection
+        real = Client.makeConnection
 
-        def tapped(gate: Any, transport: Any) -> None:
+        def tapped(client: Any, transport: Any) -> None:
             """
             Listen in.
 
-            @param gate: The client's end.
+            @param client: The client's end.
 
             @param transport: Its transport.
             """
@@ -438,9 +449,9 @@ class SocketTests(WireTestCase):
                 write(data)
 
             transport.write = tap
-            real(gate, transport)
+            real(client, transport)
 
-        with mock.patch.object(ClientGate, "makeConnection", tapped):
+        with mock.patch.object(Client, "makeConnection", tapped):
             await q.attachWorker(worker)
         self.assertEqual(await q.call("note", "once"), "once")
         self.assertGreater(len(said), 2)
@@ -454,12 +465,12 @@ class SocketTests(WireTestCase):
         lets the next one in at once that has the key.
         """
         server = await self.serve(description="tcp:0", key=KEY)
-        hello = box(_command=b"Hello", _ask=b"1", version=b"1", nonce=bytes(32))
+        hello = box(_command=b"Hello", _ask=b"1", version=b"2", nonce=bytes(32))
         for _ in range(20):
             ds = [self.attack(hello + hello) for _ in range(50)]
             for d in [Deferred.fromCoroutine(c) for c in ds]:
                 await d
-        self.assertEqual((server._peers, len(server._doors)), (set(), 0))
+        self.assertEqual((server._sessions, len(server._shared.pending)), (set(), 0))
         q = await self.queue(key=KEY)
         self.assertEqual(await q.call("add", 1, 2), 3)
 
@@ -533,7 +544,7 @@ class Mutations:
         """
         self.chance = random.Random(seed)
         self._frames = frames
-        self._boxes = [firstBox(frame)[0] or {} for frame in frames]
+        self._boxes = [amp.parseString(frame)[0] for frame in frames]
         self._fields = [item for fields in self._boxes for item in fields.items()]
 
     def next(self) -> bytes:
@@ -605,14 +616,15 @@ class FuzzTests(SynchronousTestCase):
         logger = logging.getLogger("asynqueue")
         self.addCleanup(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
-        self.failures: list[Failure] = []
+        self.failures: list[Any] = []
         patch = mock.patch(
-            "asynqueue.wire._peer.log.failure",
-            lambda *_, **__: self.failures.append(Failure()),
+            "asynqueue.wire._connection.log.failure",
+            lambda *failures, **__: self.failures.append(failures[-1]),
         )
         patch.start()
         self.addCleanup(patch.stop)
-        self.clock = InlineReactor()
+        self.clock = Clock()
+        inlineThreads(self)
 
     def talk(self) -> list[bytes]:
         """
@@ -620,26 +632,28 @@ class FuzzTests(SynchronousTestCase):
 
         @return: Frames.
         """
-        codec = Codec()
         run = {"_command": b"RunTask"}
-        args = codec.encode(((1, "two", b"three", [4.0, None, {"five": 6}]), {}))
-        stream = len(args).to_bytes(8, "big")
+        both = [[1, "two", b"three", [4.0, None, {"five": 6}]], {}]
+        large: Any = Codec().encode([*both, bytes(60_000)])
+        args = b"".join(large.pieces)[:1000]
         return [
-            box(_command=b"Hello", _ask=b"1", version=b"1", nonce=bytes(32)),
+            box(_command=b"Hello", _ask=b"1", version=b"2", nonce=bytes(32)),
             box(_command=b"Prove", _ask=b"2", proof=bytes(32)),
-            box(**run, _ask=b"3", ID=b"3", methodName=b"echo", args=codec.encode((1,))),
+            box(**run, _ask=b"3", ID=b"3", methodName=b"echo", args=cbor2.dumps([1])),
             box(**run, _ask=b"4", ID=b"4", methodName=b"count"),
-            box(**run, _ask=b"5", methodName=b"count", args=codec.encode((3,))),
+            box(**run, _ask=b"5", methodName=b"count", args=cbor2.dumps([3])),
             box(**run, _ask=b"6", ID=b"6", methodName=b"wait"),
             box(**run, _ask=b"7", ID=b"7", methodName=b"echo", size=b"%d" % len(args)),
-            box(_command=b"Chunk", ID=b"7", data=b"v" + stream + args),
+            box(_command=b"Chunk", ID=b"7", data=args),
+            box(**run, _ask=b"a", ID=b"a", methodName=b"echo", call=cbor2.dumps(both)),
             box(**run, _ask=b"8", ID=b"8", methodName=b"note", size=b"500000000"),
-            box(_command=b"Chunk", ID=b"8", data=b"v" + bytes(3) + b"\x1d\xcd\x65\0\0"),
-            box(_command=b"Credit", ID=b"4", items=b"5", bytes=b"100"),
-            box(_command=b"Close", ID=b"4"),
+            box(_command=b"Chunk", ID=b"8", data=bytes(60_000)),
+            box(_command=b"Credit", ID=b"4", bytes=b"100"),
+            box(_command=b"Cancel", ID=b"4"),
             box(_command=b"Cancel", ID=b"6"),
-            box(_command=b"GetNext", _ask=b"9", ID=b"1"),
-            box(_command=b"Beat"),
+            box(_command=b"GetNext", _ask=b"9", ID=b"4", count=b"5"),
+            box(_command=b"GetNext", _ask=b"b", ID=b"_1"),
+            box(_command=b"Ping", _ask=b"c"),
             box(_answer=b"1"),
             box(_error=b"1", _error_code=b"UNKNOWN", _error_description=b"?"),
         ]
@@ -677,7 +691,7 @@ class FuzzTests(SynchronousTestCase):
         self.clock.advance(60)
         self.assertEqual(self.failures, [])
         self.assertLess(max(highest, memory()) - before, 64 << 20)
-        self.assertEqual((server._peers, len(server._doors)), (set(), 0))
+        self.assertEqual((server._sessions, len(server._shared.pending)), (set(), 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def finish(self, server: WireServer) -> None:
@@ -693,7 +707,7 @@ class FuzzTests(SynchronousTestCase):
                 _command=b"RunTask",
                 _ask=b"1",
                 methodName=b"echo",
-                args=Codec().encode(("still here",)),
+                args=cbor2.dumps(["still here"]),
             )
         )
         self.assertIn(b"still here", answer)

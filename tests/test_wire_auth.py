@@ -15,21 +15,18 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.protocols import amp
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from asynqueue import TaskQueue
 from asynqueue.errors import AuthenticationError, WorkerStartError
-from asynqueue.wire import Key
-from asynqueue.wire._clientgate import ClientGate
+from asynqueue.wire import Key, WireServer
+from asynqueue.wire._client import Client
 from asynqueue.wire._credentials import NONCE
-from asynqueue.wire._doors import Doors
-from asynqueue.wire._endpoints import Address, Requirements
-from asynqueue.wire._gate import Gate, firstBox
-from asynqueue.wire._peer import Peer
-from asynqueue.wire._servergate import ServerGate
 
 from ._wire import WireTestCase, box
+from ._wirememory import Small, clientOf
 
 SECRET = bytes(range(32))
 
@@ -91,12 +88,12 @@ class UnixTests(WireTestCase):
         with anotherUser():
             client.connect(str(self.folder / "s"))
         with self.assertLogs("asynqueue", "WARNING") as logged:
-            await self.until(lambda: server._doors._failures)
+            await self.until(lambda: server._shared.pending.failures)
         self.assertIn(f"another user's ({NOBODY})", "".join(logged.output))
-        await self.until(lambda: not len(server._doors))
+        await self.until(lambda: not len(server._shared.pending))
         client.setblocking(False)
         self.assertEqual(client.recv(100), b"")
-        self.assertEqual(server._peers, set())
+        self.assertEqual(server._sessions, set())
 
     async def test_anotherUsersServer(self) -> None:
         """
@@ -215,7 +212,7 @@ class TCPTests(WireTestCase):
         server = await self.serve(description="tcp:0", key=Key(SECRET))
         why = await self.refused(key=Key(SECRET[::-1]))
         self.assertIn("it has another key", why)
-        self.assertEqual(server._peers, set())
+        self.assertEqual(server._sessions, set())
 
     async def test_noKey(self) -> None:
         """
@@ -223,7 +220,7 @@ class TCPTests(WireTestCase):
         """
         server = await self.serve(description="tcp:0", key=Key(SECRET))
         self.assertIn("it wants a key", await self.refused(insecure=True))
-        self.assertEqual(server._peers, set())
+        self.assertEqual(server._sessions, set())
         await server.stop()
         await self.serve(description="tcp:0", insecure=True)
         self.assertIn("It has no key", await self.refused(key=Key(SECRET)))
@@ -240,73 +237,56 @@ class TCPTests(WireTestCase):
         Ends of different versions don't begin, and say which they have.
         """
         await self.serve(description="tcp:0", key=Key(SECRET))
-        real = ClientGate.send
+        real = Client.callRemote
 
-        def older(self: Any, fields: dict[bytes, bytes]) -> None:
+        def older(client: Any, command: Any, **fields: Any) -> Any:
             """
-            Send a box as an older client does.
+            Send a command as an older client does.
 
-            @param self: The gate.
+            @param client: The client's end.
 
-            @param fields: The box.
+            @param command: The command.
+
+            @param fields: Its arguments.
+
+            @return: A Deferred.
             """
-            real(
-                self, {**fields, **({b"version": b"0"} if b"version" in fields else {})}
-            )
+            return real(client, command, **{**fields, "version": b"0"})
 
-        with mock.patch.object(ClientGate, "send", older):
+        with mock.patch.object(Client, "callRemote", older):
             why = await self.refused(WorkerStartError, key=Key(SECRET))
-        self.assertIn("speaks version 1", why)
+        self.assertIn("another version of the protocol", why)
 
 
-def serverGate(clock: Clock, doors: Doors, key: Key | None) -> ServerGate:
-    """
-    Make a server's gate with a client in front of it.
-
-    @param clock: The reactor.
-
-    @param doors: All gates of the server.
-
-    @param key: The key.
-
-    @return: The gate.
-    """
-    terms = Requirements(Address.parse("tcp:0:interface=127.0.0.1", True), key, None)
-    gate = ServerGate(lambda: Peer(None, clock), terms, doors, clock)
-    gate.makeConnection(StringTransport(peerAddress=LOCAL))
-    return gate
-
-
-def clientGate(key: Key | None) -> ClientGate:
-    """
-    Make a client's gate with a server in front of it.
-
-    @param key: The key.
-
-    @return: The gate.
-    """
-    terms = Requirements(Address.parse("tcp:localhost:7", False), key, None)
-    gate = ClientGate(lambda: Peer(None, Clock()), terms)
-    gate.makeConnection(StringTransport(peerAddress=LOCAL))
-    return gate
-
-
-def sent(gate: Gate) -> bytes:
+def sent(end: Any) -> bytes:
     """
     Take what has been sent.
 
-    @param gate: By whom.
+    @param end: By which end.
 
     @return: It.
     """
-    data: bytes = gate.transport.value()
-    gate.transport.clear()
+    data: bytes = end.transport.value()
+    end.transport.clear()
     return data
 
 
-class GateTests(SynchronousTestCase):
+def makeClient(key: Key | None) -> Client:
     """
-    Tests of gates, in memory.
+    Make the client's end of a connection.
+
+    @param key: The key that the server must have.
+
+    @return: It.
+    """
+    client = clientOf(Clock(), key)
+    client.makeConnection(StringTransport(peerAddress=LOCAL))
+    return client
+
+
+class HandshakeTests(SynchronousTestCase):
+    """
+    Tests of handshakes, in memory.
     """
 
     def setUp(self) -> None:
@@ -314,18 +294,23 @@ class GateTests(SynchronousTestCase):
         Begin with no clients.
         """
         self.clock = Clock()
-        self.doors = Doors()
         self.key = Key(SECRET)
+        self.servers = WireServer(
+            "tcp:0", Small(), key=self.key, heartbeat=None, reactor=self.clock
+        )
+        self.pending = self.servers._shared.pending
 
-    def server(self) -> ServerGate:
+    def server(self) -> Any:
         """
-        Make a server's gate.
+        Make the server's end of a connection.
 
         @return: It.
         """
-        return serverGate(self.clock, self.doors, self.key)
+        session = self.servers._makeSession()
+        session.makeConnection(StringTransport(peerAddress=LOCAL))
+        return session
 
-    def shake(self, client: Gate, server: Gate) -> list[bytes]:
+    def shake(self, client: Any, server: Any) -> list[bytes]:
         """
         Have two ends talk for as long as they do.
 
@@ -344,21 +329,21 @@ class GateTests(SynchronousTestCase):
 
     def test_handshake(self) -> None:
         """
-        Two ends with the same key let one another in.
+        Two ends with the same key let each other in.
         """
-        client, server = clientGate(self.key), self.server()
-        self.assertEqual(len(self.doors), 1)
+        client, server = makeClient(self.key), self.server()
+        self.assertEqual(len(self.pending), 1)
         self.shake(client, server)
         self.assertIsNone(self.successResultOf(client.opened))
-        self.assertIsNotNone(server._inner)
-        self.assertEqual(len(self.doors), 0)
+        self.assertTrue(server.isOpen)
+        self.assertEqual(len(self.pending), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_inPieces(self) -> None:
         """
         It doesn't matter how the bytes come.
         """
-        client, server = clientGate(self.key), self.server()
+        client, server = makeClient(self.key), self.server()
         for _ in range(2):
             for byte in sent(client):
                 server.dataReceived(bytes([byte]))
@@ -372,7 +357,7 @@ class GateTests(SynchronousTestCase):
         """
         seen: list[bytes] = []
         for _ in range(3):
-            client, server = clientGate(self.key), self.server()
+            client, server = makeClient(self.key), self.server()
             hello = sent(client)
             server.dataReceived(hello)
             challenge = sent(server)
@@ -385,25 +370,23 @@ class GateTests(SynchronousTestCase):
         What a client has said once lets nobody in again.
         """
         server = self.server()
-        said = self.shake(clientGate(self.key), server)
-        self.assertIsNotNone(server._inner)
+        said = self.shake(makeClient(self.key), server)
+        self.assertTrue(server.isOpen)
         for pieces in (said, [b"".join(said)]):
             again = self.server()
             for data in pieces:
                 again.dataReceived(data)
             self.assertTrue(again.isOver)
-            self.assertIsNone(again._inner)
+            self.assertFalse(again.isOpen)
 
     def test_reflected(self) -> None:
         """
         A client can't be given its own proof, or questions, as the server's.
         """
-        client = clientGate(self.key)
-        hello, _ = firstBox(sent(client))
-        assert hello is not None
-        client.dataReceived(box(_answer=b"1", version=b"1", nonce=hello[b"nonce"]))
-        prove, _ = firstBox(sent(client))
-        assert prove is not None
+        client = makeClient(self.key)
+        [hello] = amp.parseString(sent(client))
+        client.dataReceived(box(_answer=b"1", version=b"2", nonce=hello[b"nonce"]))
+        [prove] = amp.parseString(sent(client))
         client.dataReceived(box(_answer=b"2", proof=prove[b"proof"]))
         failure = self.failureResultOf(client.opened, AuthenticationError)
         self.assertIn("hasn't proved that it has the key", str(failure.value))
@@ -420,47 +403,46 @@ class GateTests(SynchronousTestCase):
             box(_command=b"Beat"),
             box(_command=b"Nonsense", _ask=b"1"),
             box(_command=b"Prove", _ask=b"1", proof=nonce),
-            box(_command=b"Hello", version=b"1", nonce=nonce),
+            box(_command=b"Hello", version=b"2", nonce=nonce),
             box(_command=b"Hello", _ask=b"1", nonce=nonce),
-            box(_command=b"Hello", _ask=b"1", version=b"1", nonce=b"short"),
+            box(_command=b"Hello", _ask=b"1", version=b"2", nonce=b"short"),
             box(_answer=b"1"),
             box(),
             b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500),
             b"\xff" * 10,
-            b"\0\x05abcde\xff\xff",
             box(**{f"x{i}": b"" for i in range(20)}),
         ):
             with self.subTest(data=data):
-                gate = self.server()
-                gate.dataReceived(data)
-                self.assertTrue(gate.isOver)
+                end = self.server()
+                end.dataReceived(data)
+                self.assertTrue(end.isOver)
                 self.clock.advance(1)
-                self.assertEqual(gate.transport.value(), b"")
-                self.assertTrue(gate.transport.disconnecting)
-                gate.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(len(self.doors), 0)
+                self.assertEqual(end.transport.value(), b"")
+                self.assertTrue(end.transport.disconnecting)
+                end.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(self.pending), 0)
 
     def test_helloTwice(self) -> None:
         """
         A client says who it is once.
         """
-        gate = self.server()
-        hello = box(_command=b"Hello", _ask=b"1", version=b"1", nonce=bytes(NONCE))
-        gate.dataReceived(hello)
-        self.assertFalse(gate.isOver)
-        gate.dataReceived(hello)
-        self.assertTrue(gate.isOver)
+        end = self.server()
+        hello = box(_command=b"Hello", _ask=b"1", version=b"2", nonce=bytes(NONCE))
+        end.dataReceived(hello)
+        self.assertFalse(end.isOver)
+        end.dataReceived(hello)
+        self.assertTrue(end.isOver)
 
     def test_small(self) -> None:
         """
         No more is kept of what a client sends than a small box has.
         """
-        gate = self.server()
+        end = self.server()
         for _ in range(1000):
-            gate.dataReceived(b"\0\x01a\x04\0" + b"x" * 1020)
-            self.assertLess(len(gate._data), 3100)
-        self.assertTrue(gate.isOver)
+            end.dataReceived(b"\0\x01a\x04\0" + b"x" * 1020)
+            self.assertLess(len(end._unprocessed), 5100)
+        self.assertTrue(end.isOver)
 
     def test_deadline(self) -> None:
         """
@@ -469,14 +451,14 @@ class GateTests(SynchronousTestCase):
         silent, slow = self.server(), self.server()
         for _ in range(99):
             self.clock.advance(0.1)
-            slow.dataReceived(b"\0" if slow._data != b"\0" else b"\x20")
+            slow.dataReceived(b"\0" if slow._unprocessed != b"\0" else b"\x20")
         self.assertFalse(silent.transport.disconnected)
         self.assertFalse(silent.isOver)
         self.clock.advance(0.2)
-        for gate in (silent, slow):
-            self.assertTrue(gate.isOver)
-            self.assertTrue(gate.transport.disconnecting)
-            gate.connectionLost(Failure(ConnectionDone()))
+        for end in (silent, slow):
+            self.assertTrue(end.isOver)
+            self.assertTrue(end.transport.disconnecting)
+            end.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_bounded(self) -> None:
@@ -484,17 +466,17 @@ class GateTests(SynchronousTestCase):
         If very many don't prove who they are, those are sent away that have been there
         longest, and who has the key gets in.
         """
-        gates = [self.server() for _ in range(64)]
-        self.assertFalse(any(gate.isOver for gate in gates))
+        ends = [self.server() for _ in range(64)]
+        self.assertFalse(any(end.isOver for end in ends))
         more = [self.server() for _ in range(500)]
-        self.assertEqual(len(self.doors), 64)
-        self.assertTrue(all(gate.isOver for gate in gates))
-        client, server = clientGate(self.key), self.server()
+        self.assertEqual(len(self.pending), 64)
+        self.assertTrue(all(end.isOver for end in ends))
+        client, server = makeClient(self.key), self.server()
         self.shake(client, server)
         self.assertIsNone(self.successResultOf(client.opened))
-        for gate in (*gates, *more):
-            gate.connectionLost(Failure(ConnectionDone()))
-        self.assertEqual(len(self.doors), 0)
+        for end in (*ends, *more):
+            end.connectionLost(Failure(ConnectionDone()))
+        self.assertEqual(len(self.pending), 0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_backOff(self) -> None:
@@ -505,7 +487,7 @@ class GateTests(SynchronousTestCase):
         wrong = Key(SECRET[::-1])
         delays = []
         for _ in range(10):
-            server, client = self.server(), clientGate(wrong)
+            server, client = self.server(), makeClient(wrong)
             self.shake(client, server)
             self.assertTrue(server.isOver)
             delay = 0.0
@@ -519,8 +501,8 @@ class GateTests(SynchronousTestCase):
         self.assertEqual(delays, sorted(delays))
         self.assertLess(delays[0], 0.03)
         self.assertLess(delays[-1], 0.6)
-        self.shake(clientGate(self.key), self.server())
-        self.assertEqual(self.doors.failed(), (1, 0.01))
+        self.shake(makeClient(self.key), self.server())
+        self.assertEqual(self.pending.failures, 0)
 
     def test_log(self) -> None:
         """
@@ -529,7 +511,7 @@ class GateTests(SynchronousTestCase):
         with self.assertLogs("asynqueue", "WARNING") as logged:
             for _ in range(100):
                 server = self.server()
-                self.shake(clientGate(Key(SECRET[::-1])), server)
+                self.shake(makeClient(Key(SECRET[::-1])), server)
                 server.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(len(logged.output), 7)
         self.assertIn("64 in a row now: It has another key", logged.output[-1])
@@ -539,16 +521,16 @@ class GateTests(SynchronousTestCase):
         """
         When the server stops, who hasn't proved who they are is sent away.
         """
-        gates = [self.server() for _ in range(3)]
-        self.doors.close()
-        self.assertTrue(all(gate.transport.disconnecting for gate in gates))
+        ends = [self.server() for _ in range(3)]
+        self.pending.abortAll()
+        self.assertTrue(all(end.transport.disconnecting for end in ends))
 
     def test_notLocal(self) -> None:
         """
         Without TLS, neither end talks to another machine, wherever it was said to be.
         """
         with mock.patch(f"{__name__}.LOCAL", IPv4Address("TCP", "10.0.0.1", 7)):
-            server, client = self.server(), clientGate(self.key)
+            server, client = self.server(), makeClient(self.key)
         self.assertTrue(server.isOver)
         self.assertEqual(sent(client), b"")
         failure = self.failureResultOf(client.opened, AuthenticationError)
@@ -559,11 +541,11 @@ class GateTests(SynchronousTestCase):
         A client trusts no server that says something else than it should.
         """
         nonce = bytes(NONCE)
-        challenge = box(_answer=b"1", version=b"1", nonce=nonce)
+        challenge = box(_answer=b"1", version=b"2", nonce=nonce)
         for data in (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
-            box(_answer=b"1", version=b"1"),
-            box(_answer=b"1", version=b"1", nonce=b"short"),
+            box(_answer=b"1", version=b"2"),
+            box(_answer=b"1", version=b"2", nonce=b"short"),
             box(_answer=b"1"),
             box(_error=b"1"),
             box(_error=b"1", _error_code=b"KEY"),
@@ -573,30 +555,30 @@ class GateTests(SynchronousTestCase):
             box(),
         ):
             with self.subTest(data=data):
-                gate = clientGate(self.key)
-                gate.dataReceived(data)
-                self.failureResultOf(gate.opened, AuthenticationError)
-                self.assertTrue(gate.transport.disconnecting)
+                end = makeClient(self.key)
+                end.dataReceived(data)
+                self.failureResultOf(end.opened, AuthenticationError)
+                self.assertTrue(end.transport.disconnecting)
 
     def test_cancelled(self) -> None:
         """
         A client may give up at any time.
         """
-        gate = clientGate(self.key)
-        gate.opened.cancel()
-        self.failureResultOf(gate.opened)
-        self.assertTrue(gate.transport.disconnecting)
-        gate.dataReceived(box(_answer=b"1", version=b"1", nonce=bytes(NONCE)))
-        gate.connectionLost(Failure(ConnectionDone()))
+        end = makeClient(self.key)
+        end.opened.cancel()
+        self.failureResultOf(end.opened)
+        self.assertTrue(end.transport.disconnecting)
+        end.dataReceived(box(_answer=b"1", version=b"2", nonce=bytes(NONCE)))
+        end.connectionLost(Failure(ConnectionDone()))
 
     def test_rest(self) -> None:
         """
         What comes right after the handshake isn't lost.
         """
-        client, server = clientGate(None), serverGate(self.clock, self.doors, None)
-        self.assertIsNotNone(server._inner)
+        client = makeClient(None)
+        sent(client)
         client.dataReceived(
-            box(_answer=b"1", version=b"1") + box(_command=b"Nonsense", _ask=b"7")
+            box(_answer=b"1", version=b"2") + box(_command=b"Nonsense", _ask=b"7")
         )
         self.successResultOf(client.opened)
         self.assertIn(b"UNHANDLED", client.transport.value())
@@ -612,10 +594,12 @@ class CutTests(SynchronousTestCase):
         Wherever it's cut, neither end lets the other in without its proof, and nothing
         is left.
         """
-        clock, doors, key = Clock(), Doors(), Key(SECRET)
+        clock, key = Clock(), Key(SECRET)
+        servers = WireServer("tcp:0", Small(), key=key, heartbeat=None, reactor=clock)
         cut, isWhole = 0, False
         while not isWhole:
-            client, server = clientGate(key), serverGate(clock, doors, key)
+            client, server = makeClient(key), servers._makeSession()
+            server.makeConnection(StringTransport(peerAddress=LOCAL))
             left = cut
             while left and (data := sent(client)):
                 server.dataReceived(data[:left])
@@ -624,12 +608,12 @@ class CutTests(SynchronousTestCase):
                 client.dataReceived(data[:left])
                 left -= len(data[:left])
             isWhole = client.opened.called
-            for gate in (client, server):
-                gate.connectionLost(Failure(ConnectionDone()))
+            for end in (client, server):
+                end.connectionLost(Failure(ConnectionDone()))
             if not isWhole:
                 error = self.failureResultOf(client.opened, ConnectionError).value
                 self.assertIn("proved who they are", str(error))
             cut += 1
         self.assertGreater(cut, 200)
-        self.assertEqual(len(doors), 0)
+        self.assertEqual(len(servers._shared.pending), 0)
         self.assertEqual(clock.getDelayedCalls(), [])

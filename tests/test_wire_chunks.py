@@ -1,19 +1,23 @@
 """
-Tests of streams of chunks.
+Tests of large values on their way, in chunks.
 """
 
 from __future__ import annotations
 
+from typing import Any
+from unittest import mock
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue.wire._chunks import (
-    CHUNK,
-    WINDOW,
-    ChunkyString,
-    Incoming,
-    Outgoing,
-    Overrun,
-)
+from asynqueue.wire import ChunkyString
+from asynqueue.wire._connection import WINDOW
+from asynqueue.wire._values import Payload
+
+from ._wire import box
+from ._wirememory import LOCAL, clientOf
 
 
 class ChunkyStringTests(SynchronousTestCase):
@@ -23,14 +27,18 @@ class ChunkyStringTests(SynchronousTestCase):
 
     def test_slices(self) -> None:
         """
-        It yields slices of its chunk size, which together are the whole.
+        It yields slices of its chunk size, which together are the whole. Nothing is
+        one empty slice.
         """
-        for size in (0, 1, CHUNK, CHUNK + 1, 3 * CHUNK):
-            whole = bytes(i % 251 for i in range(size))
+        size = ChunkyString.chunkSize
+        self.assertEqual(size, 32_768)
+        for length in (1, size, size + 1, 3 * size):
+            whole = bytes(i % 251 for i in range(length))
             slices = list(ChunkyString(whole))
             self.assertEqual(b"".join(slices), whole)
-            self.assertTrue(all(len(s) == CHUNK for s in slices[:-1]))
+            self.assertTrue(all(len(s) == size for s in slices[:-1]))
             self.assertTrue(all(slices))
+        self.assertEqual(list(ChunkyString("")), [""])
 
     def test_text(self) -> None:
         """
@@ -47,78 +55,108 @@ class ChunkyStringTests(SynchronousTestCase):
         self.assertEqual(list(Small("abcde")), ["ab", "cd", "e"])
 
 
-class StreamTests(SynchronousTestCase):
+class ChunkTests(SynchronousTestCase):
     """
-    Tests of L{Outgoing} and L{Incoming}.
+    Tests of a connection's large values.
     """
 
-    def test_records(self) -> None:
+    def setUp(self) -> None:
         """
-        Records arrive as they were put, however they're cut.
+        Make two ends that trust each other.
         """
-        records = [(b"a", b"x" * n) for n in (0, 1, 8, 9, 1000, 200_000, 0)]
-        for size in (1, 7, 9, 4096, CHUNK):
-            outgoing = Outgoing(credit=10**9)
-            for kind, data in records:
-                outgoing.put(kind, [data[:5], memoryview(data)[5:]])
-            stream = bytearray()
-            while outgoing.size:
-                stream += outgoing.take()
-            incoming = Incoming(10**6)
-            got = [
-                (kind, b"".join(pieces))
-                for i in range(0, len(stream), size)
-                for kind, pieces in incoming.feed(bytes(stream[i : i + size]))
-            ]
-            self.assertEqual(got, records)
+        self.ends: list[Any] = []
+        for _ in range(2):
+            end: Any = clientOf(Clock(), None, mock.Mock())
+            end.ready = end.open
+            end.makeConnection(StringTransport(peerAddress=LOCAL))
+            self.ends.append(end)
+        self.sender, self.receiver = self.ends
+
+    def pump(self) -> list[int]:
+        """
+        Have bytes go to and fro.
+
+        @return: How many bytes of data were in each chunk.
+        """
+        sizes = []
+        isBusy = True
+        while isBusy:
+            isBusy = False
+            for source, target in (self.ends, self.ends[::-1]):
+                data = source.transport.value()
+                source.transport.clear()
+                if data:
+                    isBusy = True
+                    sizes += [len(b.get(b"data", b"")) for b in amp.parseString(data)]
+                    target.dataReceived(data)
+        return [size for size in sizes if size]
+
+    def test_arrives(self) -> None:
+        """
+        Values of any size arrive as they are, however they're cut into pieces, once
+        the other end asks for them.
+        """
+        for size in (1, 59_999, 60_001, 5 * WINDOW + 1):
+            data = bytes(i % 251 for i in range(size))
+            pieces = [data[:7], memoryview(data)[7:50_000], data[50_000:]]
+            sent = self.sender.send(b"x", Payload(size, pieces))
+            self.assertEqual(self.pump(), [])
+            received = self.receiver.receive(b"x", size)
+            self.assertTrue(all(n <= 60_000 for n in self.pump()))
+            self.assertIsNone(self.successResultOf(sent))
+            self.assertEqual(b"".join(self.successResultOf(received)), data)
+        self.assertEqual((self.sender._outgoing, self.receiver._incoming), ({}, {}))
 
     def test_window(self) -> None:
         """
-        No more is taken than there's credit for.
+        No more is sent ahead of being received than a window.
         """
-        outgoing = Outgoing()
-        outgoing.put(b"v", [bytes(3 * WINDOW)])
-        taken = 0
-        while data := outgoing.take():
-            self.assertLessEqual(len(data), CHUNK)
-            taken += len(data)
-        self.assertEqual(taken, WINDOW)
-        outgoing.credit += 10
-        self.assertEqual(len(outgoing.take()), 10)
-        self.assertEqual(outgoing.take(), b"")
+        self.sender.send(b"x", Payload(5 * WINDOW, [bytes(5 * WINDOW)]))
+        self.receiver.receive(b"x", 5 * WINDOW)
+        self.sender.dataReceived(self.receiver.transport.value())
+        chunks = amp.parseString(self.sender.transport.value())
+        self.assertEqual(sum(len(chunk[b"data"]) for chunk in chunks), WINDOW)
 
-    def test_credit(self) -> None:
+    def test_congested(self) -> None:
         """
-        Credit is given for what has come, some of it at a time, and never too late for
-        the window to be used up for good.
+        Nothing is sent while the transport is full, whatever credit the other end
+        gives.
         """
-        incoming = Incoming(10 * WINDOW)
-        outgoing = Outgoing()
-        outgoing.put(b"v", [bytes(5 * WINDOW)])
-        count = 0
-        while outgoing.size:
-            data = outgoing.take()
-            self.assertTrue(data)
-            list(incoming.feed(data))
-            credit = incoming.credit()
-            count += bool(credit)
-            outgoing.credit += credit
-        self.assertLess(count, 25)
+        self.sender.send(b"x", Payload(9 * WINDOW, [bytes(9 * WINDOW)]))
+        self.sender.pauseProducing()
+        self.sender.dataReceived(
+            box(_command=b"Credit", ID=b"x", bytes=b"999999999999999")
+        )
+        self.assertEqual(self.sender.transport.value(), b"")
+        self.sender.resumeProducing()
+        self.assertGreater(len(self.sender.transport.value()), 9 * WINDOW)
 
-    def test_largest(self) -> None:
+    def test_tooMuch(self) -> None:
         """
-        A record that is declared larger than it may be is refused before it has come.
+        Who sends more than it may is disconnected.
         """
-        outgoing = Outgoing()
-        outgoing.put(b"v", [bytes(1001)])
-        incoming = Incoming(1000)
-        self.assertRaises(Overrun, list, incoming.feed(outgoing.take()))
+        self.receiver.receive(b"x", 5 * WINDOW)
+        for _ in range(WINDOW // 60_000):
+            self.receiver._incoming[b"x"]._ungranted = 0
+            self.receiver.dataReceived(
+                box(_command=b"Chunk", ID=b"x", data=bytes(60_000))
+            )
+        self.assertFalse(self.receiver.transport.disconnecting)
+        self.receiver.dataReceived(box(_command=b"Chunk", ID=b"x", data=bytes(60_000)))
+        self.assertTrue(self.receiver.transport.disconnecting)
 
-    def test_declared(self) -> None:
+    def test_cancelled(self) -> None:
         """
-        So is one that has another size than was said.
+        What isn't wanted any longer isn't sent, and dropped if it comes.
         """
-        outgoing = Outgoing()
-        outgoing.put(b"v", [bytes(99)])
-        incoming = Incoming(1000, 100)
-        self.assertRaises(Overrun, list, incoming.feed(outgoing.take()))
+        sent = self.sender.send(b"x", Payload(5 * WINDOW, [bytes(5 * WINDOW)]))
+        received = self.receiver.receive(b"x", 5 * WINDOW)
+        self.sender.dataReceived(self.receiver.transport.value())
+        self.receiver.transport.clear()
+        received.cancel()
+        self.failureResultOf(received)
+        self.pump()
+        self.assertNoResult(sent)
+        sent.cancel()
+        self.failureResultOf(sent)
+        self.assertEqual((self.sender._outgoing, self.receiver._incoming), ({}, {}))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 from unittest import mock
 
+from cbor2 import CBORTag, dumps, loads
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString, serverFromString
@@ -19,9 +20,10 @@ from twisted.protocols import amp
 
 from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
-from asynqueue.errors import WorkerLost, WorkerStartError
-from asynqueue.wire import GetNext, RunTask
-from asynqueue.wire._values import Codec
+from asynqueue.errors import WorkerError, WorkerLost, WorkerStartError
+from asynqueue.wire import GetNext, RunTask, WireServer
+from asynqueue.wire._commands import Chunk, Credit
+from asynqueue.wire._plain import PICKLE
 
 from ._wire import WireTestCase, box
 
@@ -271,6 +273,7 @@ class HostileTests(FaultTestCase):
             box(_command=b"RunTask", _ask=b"1", methodName=b"\xff"),
             box(_command=b"RunTask", _ask=b"1", methodName=b"add", ID=b"1", size=b"-1"),
             box(_command=b"Credit", ID=b"1", bytes=b"x"),
+            box(_command=b"Beat"),
             box(_command=b"Chunk"),
             box(_answer=b"77"),
             box(_error=b"77"),
@@ -291,16 +294,18 @@ class HostileTests(FaultTestCase):
         """
         server = await self.serve(pickle=False, largest=1000)
         raw = await self.connect(Raw)
-        pickled = b"K\0" + pickle.dumps(1)
+        pickled = dumps(CBORTag(PICKLE, pickle.dumps(1)))
         with mock.patch("pickle.Unpickler", side_effect=AssertionError):
             for i, fields in enumerate(
                 (
                     {"methodName": b"nosuch"},
                     {"methodName": b"add", "args": b"garbage"},
                     {"methodName": b"add", "args": pickled},
-                    {"methodName": b"add", "args": Codec().encode(5)},
-                    {"methodName": b"add", "kw": Codec().encode((1,))},
-                    {"methodName": b"add", "kw": Codec().encode({1: 2})},
+                    {"methodName": b"add", "args": dumps(5)},
+                    {"methodName": b"add", "kw": dumps([1])},
+                    {"methodName": b"add", "kw": dumps({1: 2})},
+                    {"methodName": b"add", "call": dumps(5)},
+                    {"methodName": b"add", "call": dumps([[1], 5])},
                     {"methodName": b"add", "ID": b"big", "size": b"1001"},
                     {"methodName": b"__init__"},
                 )
@@ -313,28 +318,29 @@ class HostileTests(FaultTestCase):
         raw.transport.write(box(_command=b"Nonsense", _ask=b"x"))
         await self.until(lambda: b"_error_code" in raw.received)
         self.assertFalse(raw.lost.called)
-        [peer] = server._peers
+        [peer] = server._sessions
         self.assertEqual(peer.tasks, {})
 
     async def test_tooMuchDeclared(self) -> None:
         """
-        Arguments that are on their way may have so many bytes together, and tasks so
-        many at once.
+        Arguments of which there are too many bytes together wait until others aren't
+        needed any longer. What is too large by itself is refused, and so are tasks
+        beyond the number that the client has been told.
         """
-        server = await self.serve(maxHeld=1500, largest=1000, maxTasks=3)
+        await self.serve(maxHeld=1500, largest=2000, maxTasks=4)
         raw = await self.connect(Raw)
-        run = {"_command": b"RunTask", "methodName": b"wait"}
-        raw.transport.write(box(**run, _ask=b"1", ID=b"1", size=b"1000"))
-        raw.transport.write(box(**run, _ask=b"2", ID=b"2", size=b"1000"))
-        await self.until(lambda: b"_answer\0\x012" in raw.received)
-        self.assertIn(b"1500 bytes of arguments at once", raw.received)
-        raw.transport.write(box(**run, _ask=b"3", ID=b"3"))
-        raw.transport.write(box(**run, _ask=b"4", ID=b"4"))
-        raw.transport.write(box(**run, _ask=b"5", ID=b"5"))
-        await self.until(lambda: b"_answer\0\x015" in raw.received)
-        self.assertIn(b"3 tasks at once", raw.received)
-        [peer] = server._peers
-        self.assertEqual(set(peer.tasks), {b"1", b"3", b"4"})
+        run: dict[str, Any] = {"_command": b"RunTask", "methodName": b"wait"}
+        for ID in (b"1", b"2"):
+            raw.transport.write(box(**run, _ask=ID, ID=ID, size=b"1000"))
+        raw.transport.write(box(**run, _ask=b"3", ID=b"3", size=b"1501"))
+        for ID in (b"4", b"5", b"6"):
+            raw.transport.write(box(**run, _ask=ID, ID=ID))
+        await self.until(lambda: b"_answer\0\x016" in raw.received)
+        self.assertIn(b"arguments of 1501 bytes, where 1500 are", raw.received)
+        self.assertIn(b"more than 4 tasks at once", raw.received)
+        self.assertEqual(raw.received.count(b"Credit"), 1)
+        raw.transport.write(box(_command=b"Cancel", ID=b"1"))
+        await self.until(lambda: raw.received.count(b"Credit") == 2)
 
     async def test_moreThanDeclared(self) -> None:
         """
@@ -344,8 +350,7 @@ class HostileTests(FaultTestCase):
         raw = await self.connect(Raw)
         run = {"_command": b"RunTask", "methodName": b"size", "ID": b"1"}
         raw.transport.write(box(**run, _ask=b"1", size=b"10"))
-        head = struct.pack(">cQ", b"v", 11)
-        raw.transport.write(box(_command=b"Chunk", ID=b"1", data=head + bytes(11)))
+        raw.transport.write(box(_command=b"Chunk", ID=b"1", data=bytes(11)))
         await raw.lost
 
     async def test_twice(self) -> None:
@@ -364,7 +369,7 @@ class HostileTests(FaultTestCase):
         """
         await self.serve(pickle=False)
         chance = random.Random(7)
-        args = Codec().encode((1, 2))
+        args = dumps([1, 2])
         run = {"_command": b"RunTask"}
         talk = b"".join(
             (
@@ -405,73 +410,159 @@ class HostileTests(FaultTestCase):
 
     async def test_slowReader(self) -> None:
         """
-        Of a large result, and of an iteration, no more than a window is sent to a
-        client that doesn't read.
+        Little is sent to a client that doesn't read, whatever credit it gives: of large
+        results, of iterations, and of small answers.
         """
         server = await self.serve()
         raw = await self.connect(Raw)
         raw.transport.pauseProducing()
-        zeros = Codec().encode((50_000_000,))
-        blocks = Codec().encode((100, 500_000))
-        for ID, name, args in (
-            (b"1", b"zeros", zeros),
-            (b"2", b"blocks", blocks),
-        ):
-            raw.transport.write(
-                box(_command=b"RunTask", _ask=ID, ID=ID, methodName=name, args=args)
-            )
-        await self.until(lambda: server._peers)
-        [peer] = server._peers
-        await self.until(
-            lambda: (
-                len(peer.outgoing) == 2
-                and all(not outgoing.credit for outgoing in peer.outgoing.values())
-            )
+        run = {"_command": b"RunTask"}
+        credit = {"_command": b"Credit", "bytes": b"999999999"}
+        zeros = dumps([50_000_000])
+        blocks = dumps([100, 500_000])
+        small = dumps([50_000])
+        raw.transport.write(
+            box(**run, _ask=b"1", ID=b"1", methodName=b"zeros", args=zeros)
+            + box(**run, _ask=b"2", ID=b"2", methodName=b"blocks", args=blocks)
+            + box(_command=b"GetNext", _ask=b"3", ID=b"2", count=b"100")
+            + box(_command=b"GetNext", _ask=b"4", ID=b"2", count=b"100")
+            + box(**credit, ID=b"1")
+            + box(**credit, ID=b"2")
         )
-        for _ in range(100):
+        for i in range(3000):
+            raw.transport.write(
+                box(**run, _ask=b"x%d" % i, methodName=b"zeros", args=small)
+            )
+        await self.until(lambda: server._sessions)
+        [peer] = server._sessions
+        await self.until(lambda: peer._isCongested)
+        for _ in range(300):
             await self.turn()
-        transport = peer.transport
-        waiting = sum(map(len, transport._tempDataBuffer)) + len(transport.dataBuffer)
-        self.assertLess(waiting, 2_200_000)
+        transport: Any = peer.transport
+        waiting = len(b"".join(transport._tempDataBuffer)) + len(transport.dataBuffer)
+        self.assertLess(waiting, 500_000)
         self.assertLessEqual(len(self.universe.log), 4)
+        self.assertLess(len(peer.tasks), 10)
 
 
 class AMPTests(FaultTestCase):
     """
-    Tests of clients that use AMP's own protocol.
+    Tests of clients that use AMP's own protocol, and another decoder.
     """
 
     async def test_commands(self) -> None:
         """
-        Tasks can be run, and items got one by one, with C{callRemote}.
+        Tasks can be run, and items got one by one or several at a time, with
+        C{callRemote}.
         """
         server = await self.serve()
         client = await self.connect(amp.AMP)
-        codec = Codec()
         answer = await client.callRemote(
-            RunTask, methodName=b"add", args=codec.encode((1, 2)), kw=b""
+            RunTask, methodName=b"add", args=dumps([1]), kw=dumps({"b": 2})
         )
-        self.assertEqual(answer["status"], b"r")
-        self.assertEqual(codec.decode(answer["result"]), 3)
-        answer = await client.callRemote(
-            RunTask, methodName=b"count", args=codec.encode((2,)), kw=b""
-        )
+        self.assertEqual((answer["status"], loads(answer["result"])), (b"r", 3))
+        answer = await client.callRemote(RunTask, methodName=b"boom")
+        self.assertEqual(answer["status"], b"e")
+        self.assertIn("boom()", loads(answer["result"])[0])
+        answer = await client.callRemote(RunTask, methodName=b"count", args=dumps([2]))
         self.assertEqual(answer["status"], b"i")
         ID = answer["result"]
         for valid in (True, True, False):
             item = await client.callRemote(GetNext, ID=ID)
             self.assertEqual(item["isValid"], valid)
-        await self.assertFailure(
-            client.callRemote(GetNext, ID=ID), amp.UnknownRemoteError, Exception
-        )
+        await self.assertFailure(client.callRemote(GetNext, ID=ID), WorkerError)
         answer = await client.callRemote(
-            RunTask, methodName=b"count", args=codec.encode((200,)), kw=b""
+            RunTask, methodName=b"count", args=dumps([200])
         )
-        await client.callRemote(GetNext, ID=answer["result"])
+        some = await client.callRemote(GetNext, ID=answer["result"], count=b"5")
+        self.assertEqual([loads(value) for value in some["values"]], [0, 1, 2, 3, 4])
         client.transport.loseConnection()
-        await self.until(lambda: not server._peers)
+        await self.until(lambda: not server._sessions)
         self.assertEqual(self.universe.log[-1], "closed")
-        self.assertEqual(server.runner.iterators, {})
+
+    async def test_large(self) -> None:
+        """
+        Large values come in chunks to who asks for them with a task that has an ID.
+        """
+
+        class Client(amp.AMP):  # type: ignore[misc, unused-ignore]
+            """
+            A client that takes chunks.
+            """
+
+            data = b""
+
+            @Chunk.responder  # type: ignore[misc, unused-ignore]
+            def chunk(self, ID: bytes, data: bytes) -> dict[str, bytes]:
+                """
+                Take a chunk.
+
+                @param ID: The ID of the task.
+
+                @param data: The chunk.
+
+                @return: Nothing.
+                """
+                self.data += data
+                return {}
+
+        await self.serve()
+        client = await self.connect(Client)
+        answer = await client.callRemote(
+            RunTask, methodName=b"zeros", args=dumps([200_000]), ID=b"1"
+        )
+        self.assertEqual(answer["status"], b"c")
+        size = int(answer["result"])
+        client.callRemote(Credit, ID=b"1", bytes=answer["result"])
+        await self.until(lambda: len(client.data) == size)
+        count, main, beside = struct.unpack(">I2Q", client.data[:20])
+        self.assertEqual((count, 20 + main + beside), (2, size))
+        tag = loads(client.data[20 : 20 + main])
+        self.assertEqual((tag.tag, tag.value), (42_241, 0))
+        self.assertEqual(client.data[20 + main :], bytes(200_000))
+        answer = await client.callRemote(
+            RunTask, methodName=b"zeros", args=dumps([200_000])
+        )
+        self.assertIn("needs a task with an ID", loads(answer["result"])[0])
+
+    async def test_stays(self) -> None:
+        """
+        One that knows nothing of signs of life, nor gives any but by AMP's own answers,
+        stays connected.
+        """
+        server = await self.serve(heartbeat=0.02)
+        client = await self.connect(amp.AMP)
+        [session] = await self.sessions(server)
+        for _ in range(2):
+            asked = client._counter, session._counter
+            await self.until(lambda: session._counter > asked[1] + 5)  # noqa: B023
+        answer = await client.callRemote(RunTask, methodName=b"nothing")
+        self.assertEqual(answer["status"], b"n")
+
+    async def test_unsendableItem(self) -> None:
+        """
+        An item that can't be sent ends the iteration, and the generator is closed.
+        """
+        server = await self.serve(pickle=False)
+        client = await self.connect(amp.AMP)
+        answer = await client.callRemote(RunTask, methodName=b"secrets")
+        ID = answer["result"]
+        await client.callRemote(GetNext, ID=ID)
+        error = await self.assertFailure(client.callRemote(GetNext, ID=ID), WorkerError)
+        self.assertIn("Secret", str(error))
+        [session] = server._sessions
+        self.assertEqual(session.tasks, {})
+
+    async def sessions(self, server: WireServer) -> Any:
+        """
+        Get the server's ends of connections, as soon as there's one.
+
+        @param server: The server.
+
+        @return: They.
+        """
+        await self.until(lambda: server._sessions)
+        return server._sessions
 
 
 class ManyTests(WireTestCase):

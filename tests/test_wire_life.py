@@ -167,9 +167,9 @@ class LossTests(WireTestCase):
         running = q.call("wait", 1)
         held = q.call("wait", 2)
         worker = q.workers()[0]
-        link = worker._link
+        calls = worker._client.calls
         await self.until(
-            lambda: [job.stage.name for job in link.jobs.values()] == ["SENT", "HELD"]
+            lambda: [call.stage.name for call in calls.values()] == ["SENT", "HELD"]
         )
         server._abortAll()
         await self.assertFailure(running, WorkerLost)
@@ -206,7 +206,7 @@ class LossTests(WireTestCase):
         await self.until(lambda: self.universe.waiting)
         await q.shutdown(timeout=0)
         await self.assertFailure(running, WorkerLost)
-        await self.until(lambda: not server._peers)
+        await self.until(lambda: not server._sessions)
         self.assertIn("cancelled", self.universe.log)
         self.assertIn("closed", self.universe.log)
         with self.assertRaises(WorkerLost):
@@ -234,7 +234,7 @@ class LossTests(WireTestCase):
         server = await self.serve()
         q = await self.queue()
         d = q.call("size", bytes(30_000_000))
-        await self.until(lambda: any(peer.incoming for peer in server._peers))
+        await self.until(lambda: any(peer._incoming for peer in server._sessions))
         server._abortAll()
         await self.until(lambda: not q.workers())
         self.assertFalse(d.called)
@@ -400,7 +400,7 @@ class LeavingTests(WireTestCase):
         held = [q.call("note", i) for i in range(2, 4)]
         await self.until(lambda: self.universe.log)
         stopped = server.stop()
-        await self.until(lambda: server._closed)
+        await self.until(lambda: server.port is None)
         universe, self.universe = self.universe, Universe()
         await self.serve()
         self.assertEqual([await d for d in held], [2, 3])
@@ -426,7 +426,7 @@ class LeavingTests(WireTestCase):
         server = await self.serve(stopTimeout=None)
         worker = self.worker()
         await worker.deferUntilReady()
-        await self.until(lambda: server._peers)
+        await self.until(lambda: server._sessions)
         await server.stop()
         await worker.deferUntilGone()
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from cbor2 import dumps
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import TaskQueue
 from asynqueue.errors import AsynQueueError, WorkerLost, WorkerStartError
 from asynqueue.wire import WireServer
-from asynqueue.wire._values import Codec
 
 from ._wire import Universe, box
-from ._wirememory import KEY, Connection, InlineReactor, Pair, Small
+from ._wirememory import KEY, Connection, Pair, Small, inlineThreads
 
 
 class LinkTestCase(SynchronousTestCase):
@@ -29,7 +30,8 @@ class LinkTestCase(SynchronousTestCase):
         """
         Begin at no time, and say nothing.
         """
-        self.clock = InlineReactor()
+        self.clock = Clock()
+        inlineThreads(self)
         logger = logging.getLogger("asynqueue")
         self.addCleanup(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
@@ -110,8 +112,8 @@ class CutTests(LinkTestCase):
             elif result is not results[2]:
                 self.assertEqual(result, good)
         self.assertLessEqual(universe.log.count("x"), 1)
-        self.assertEqual(pair.server._peers, set())
-        self.assertEqual(pair.server._slots._used, 0)
+        self.assertEqual(pair.server._sessions, set())
+        self.assertEqual(pair.server._shared.threads.tokens, 16)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         if cut is None:
             self.assertEqual((results[0], items, results[3]), ("x", [1, 2], b"y"))
@@ -154,24 +156,51 @@ class SilenceTests(LinkTestCase):
     Tests of ends of which nothing is heard any longer, as when a cable is cut.
     """
 
+    def silence(self, beats: int) -> None:
+        """
+        Let time pass in which nothing is heard.
+
+        @param beats: How many heartbeats.
+        """
+        for _ in range(beats):
+            self.clock.advance(10)
+
     def test_server(self) -> None:
         """
-        A server that is silent is lost after three heartbeats, and so is what it ran.
+        A server that is silent is lost after three heartbeats, and so is what it ran
+        in a thread.
         """
         pair, q = self.pair(heartbeat=10)
         d = q.call("wait")
         pair.pump()
+        assert pair.worker._client is not None
+        [call] = pair.worker._client.calls.values()
+        call.thread = True
         self.clock.advance(10)
         pair.pump()
+        self.silence(3)
         self.assertNoResult(d)
-        for _ in range(3):
-            self.clock.advance(10)
-        self.assertNoResult(d)
-        self.clock.advance(10)
+        self.silence(1)
         pair.pump()
         error = self.failureResultOf(d, WorkerLost).value
         self.assertIn("Nothing has come from the other end for 30 seconds", str(error))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_blocked(self) -> None:
+        """
+        A server that may be kept from answering by a method that it runs for the
+        worker has ten times as long.
+        """
+        pair, q = self.pair(heartbeat=10, server={"heartbeat": None})
+        d = q.call("wait")
+        pair.pump()
+        self.silence(30)
+        pair.pump()
+        self.assertFalse(pair.isCut)
+        self.silence(32)
+        pair.pump()
+        error = self.failureResultOf(d, WorkerLost).value
+        self.assertIn("for 300 seconds", str(error))
 
     def test_client(self) -> None:
         """
@@ -191,14 +220,17 @@ class SilenceTests(LinkTestCase):
         self.assertEqual(universe.log, [None, "cancelled"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
-    def test_idle(self) -> None:
+    def idle(self, pair: Pair, q: TaskQueue) -> None:
         """
-        Ends that say nothing but that they're there stay.
+        Let much time pass, and see that the connection has stayed.
+
+        @param pair: The connection.
+
+        @param q: Its queue.
         """
-        pair, q = self.pair(heartbeat=10)
         pair.pump()
-        for _ in range(100):
-            self.clock.advance(10)
+        for _ in range(200):
+            self.clock.advance(5)
             pair.pump()
         self.assertFalse(pair.isCut)
         d = q.call("echo", 1)
@@ -206,6 +238,21 @@ class SilenceTests(LinkTestCase):
         self.assertEqual(self.successResultOf(d), (1,))
         pair.cut()
         q.shutdown(timeout=0)
+
+    def test_idle(self) -> None:
+        """
+        Ends that say nothing but that they're there stay.
+        """
+        self.idle(*self.pair(heartbeat=10))
+
+    def test_differentHeartbeats(self) -> None:
+        """
+        Each end has its own patience: one that never asks for signs of life, or seldom,
+        answers another that asks often.
+        """
+        for client, server in ((1, None), (None, 1), (1, 100), (100, 1)):
+            pair, q = self.pair(heartbeat=client, server={"heartbeat": server})
+            self.idle(pair, q)
 
 
 class VersionTests(LinkTestCase):
@@ -215,16 +262,18 @@ class VersionTests(LinkTestCase):
 
     def test_client(self) -> None:
         """
-        A client of another version is told which the server has, and sent away.
+        A client of another version is told so, and sent away.
         """
         server = WireServer("tcp:0", Small(), insecure=True, reactor=self.clock)
         connection = Connection(server)
-        answer = connection.send(box(_command=b"Hello", _ask=b"1", version=b"99"))
+        connection.send(box(_command=b"Hello", _ask=b"1", version=b"1"))
+        self.clock.advance(1)
+        answer = connection.send(b"")
         self.assertIn(b"VERSION", answer)
-        self.assertIn(b"version\0\x011", answer)
+        self.assertIn(b"This server speaks version 2", answer)
         self.assertTrue(connection.transport.disconnecting)
         connection.close()
-        self.assertEqual(server._peers, set())
+        self.assertEqual(server._sessions, set())
 
     def test_none(self) -> None:
         """
@@ -232,7 +281,7 @@ class VersionTests(LinkTestCase):
         """
         server = WireServer("tcp:0", Small(), insecure=True, reactor=self.clock)
         connection = Connection(server)
-        args = Codec().encode((1,))
+        args = dumps([1])
         answer = connection.send(
             box(_command=b"RunTask", _ask=b"1", methodName=b"echo", args=args)
         )
@@ -241,13 +290,25 @@ class VersionTests(LinkTestCase):
 
     def test_server(self) -> None:
         """
-        A server of another version is named in the error.
+        A server of another version is refused in words, in which nothing is shown of
+        what it has sent.
         """
-        pair, q = self.pair(key=None)
-        d = q.call("echo", 1)
-        gate, server = pair._ends
-        server.transport.clear()
-        gate.dataReceived(box(_answer=b"1", version=b"99"))
-        error = self.failureResultOf(d, WorkerStartError).value
-        self.assertIn("speaks version 99 of the protocol, this end 1", str(error))
-        pair.cut()
+        for answer in (
+            box(_answer=b"1", version=b"99\x1b[2J\n"),
+            box(
+                _error=b"1",
+                _error_code=b"VERSION",
+                _error_description=b"\x1b[2J\n",
+                version=b"1",
+            ),
+        ):
+            pair, q = self.pair(key=None)
+            d = q.call("echo", 1)
+            client, server = pair._ends
+            server.transport.clear()
+            client.dataReceived(answer)
+            error = self.failureResultOf(d, WorkerStartError).value
+            self.assertIn("another version of the protocol", str(error))
+            self.assertIn("this end, which speaks 2", str(error))
+            self.assertTrue(str(error).isprintable())
+            pair.cut()

@@ -4,17 +4,16 @@ Tests of the server's side of calls, without connections.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._child.status import Status
 from asynqueue.errors import WorkerError
-from asynqueue.wire import WireRunner, WireWorkerUniverse
-from asynqueue.wire._limits import Limits
-from asynqueue.wire._slots import Slots
+from asynqueue.wire import WireRunner
 
 from ._wire import Universe
 
@@ -129,112 +128,67 @@ class RunnerTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(self.runner.shutdown()))
         self.assertEqual(self.universe.log, [0, "closed"])
 
-    def test_stop(self) -> None:
+    def test_cancel(self) -> None:
         """
-        A call can be stopped, which cancels its Deferred.
+        A call can be cancelled, which cancels its Deferred.
         """
-        call = self.runner.start("wait", (1,), {}, False, False)
-        call.stop()
+        d: Any = self.runner.run(self.universe.wait, (1,), {}, False, False)
+        d.cancel()
         self.assertEqual(self.universe.log, [1, "cancelled"])
-        status, text = self.successResultOf(call.d)
+        status, text = self.successResultOf(d)
         self.assertEqual(status, Status.ERROR)
         self.assertIsInstance(text.exception, CancelledError)
 
-    def test_stopFails(self) -> None:
+    def test_callable(self) -> None:
         """
-        A canceller that fails is logged, and no more.
+        It also runs what is no method of the universe, and needs none.
+        """
+        answer = self.successResultOf(WireRunner(reactor=Clock()).call(divmod, 7, 2))
+        self.assertEqual(answer, {"status": b"r", "result": (3, 1)})
+
+    def test_encoded(self) -> None:
+        """
+        Items are encoded as soon as they have been yielded; when one can't be, the
+        iterator is closed.
         """
 
-        class Odd(WireWorkerUniverse):
+        def items() -> Iterator[list[int]]:
             """
-            A universe with a method that can't be cancelled.
+            Yield one list again and again.
+
+            @return: An iterator.
             """
+            item = [0]
+            try:
+                for _ in range(5):
+                    yield item
+                    item[0] += 1
+            finally:
+                closed.append(True)
 
-            def never(self) -> Deferred[None]:
-                """
-                Never fire.
+        def encode(item: list[int]) -> str:
+            """
+            Encode an item.
 
-                @return: A Deferred.
-                """
-                return Deferred(lambda d: print(1 / 0))  # noqa: T201
+            @param item: The item.
 
-        call = WireRunner(Odd(), reactor=Clock()).start("never", (), {}, False, False)
-        call.stop()
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+            @return: Text.
+
+            @raise ValueError: If it's a three.
+            """
+            if item == [3]:
+                raise ValueError("three")
+            return str(item)
+
+        closed: list[bool] = []
+        pair: Any = self.runner.run(items, (), {}, False, False, encode)
+        got = [self.successResultOf(pair[1].__anext__()) for _ in range(3)]
+        self.assertEqual(got, ["[0]", "[1]", "[2]"])
+        self.failureResultOf(pair[1].__anext__(), ValueError)
+        self.assertEqual(closed, [True])
 
     def test_notUniverse(self) -> None:
         """
         It's for universes only.
         """
         self.assertRaises(TypeError, WireRunner, object())
-
-
-class Applicant:
-    """
-    Something that wants a slot.
-    """
-
-    def __init__(self, thread: bool = False) -> None:
-        """
-        Make it.
-
-        @param thread: Whether it needs a thread.
-        """
-        self.thread = thread
-        self.begun = False
-
-    def begin(self) -> None:
-        """
-        Begin.
-        """
-        self.begun = True
-
-
-class SlotsTests(SynchronousTestCase):
-    """
-    Tests of L{Slots}.
-    """
-
-    def test_unlimited(self) -> None:
-        """
-        Without a limit, all get one.
-        """
-        slots = Slots(None, 1)
-        self.assertTrue(all(slots.take(Applicant()) for _ in range(100)))
-
-    def test_limited(self) -> None:
-        """
-        With a limit, who waits gets one in order when one is given back.
-        """
-        slots = Slots(1, 1)
-        self.assertTrue(slots.take(Applicant()))
-        waiting = [Applicant() for _ in range(3)]
-        for applicant in waiting:
-            self.assertFalse(slots.take(applicant))
-            slots.wait(applicant)
-        slots.forget(waiting[0])
-        slots.give(False)
-        self.assertEqual([a.begun for a in waiting], [False, True, False])
-        self.assertFalse(slots.take(Applicant()))
-
-    def test_threads(self) -> None:
-        """
-        Those that wait for a thread are no obstacle for those that need none.
-        """
-        slots = Slots(2, 1)
-        self.assertTrue(slots.take(Applicant(True)))
-        waits = Applicant(True)
-        self.assertFalse(slots.take(waits))
-        slots.wait(waits)
-        self.assertTrue(slots.take(Applicant()))
-        slots.give(False)
-        self.assertFalse(waits.begun)
-        slots.give(True)
-        self.assertTrue(waits.begun)
-
-    def test_wrongLimits(self) -> None:
-        """
-        Limits of a peer are positive integers.
-        """
-        for value in (0, -1, True, 1.5):
-            self.assertRaises(ValueError, Limits, largest=value)

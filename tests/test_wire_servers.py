@@ -155,7 +155,7 @@ class KilledTests(ServerTestCase):
         self.assertEqual(await q.call("pid"), pid)
         d = q.call("size", bytes(150_000_000))
         [worker] = q.workers()
-        await self.until(lambda: worker._link.outgoing)
+        await self.until(lambda: worker._client._outgoing)
         os.kill(pid, signal.SIGKILL)
         self.assertEqual(await d, 150_000_000)
 
@@ -167,7 +167,7 @@ class KilledTests(ServerTestCase):
         for retries in (0, 3):
             d = q.call("zeros", 150_000_000, retries=retries)
             await self.until(
-                lambda: any(worker._link.incoming for worker in q.workers())
+                lambda: any(worker._client._incoming for worker in q.workers())
             )
             [pid] = self.servers.servers
             os.kill(pid, signal.SIGKILL)

@@ -30,13 +30,11 @@ from asynqueue._support.reactor import globalReactor
 from asynqueue.credentials import makePair
 from asynqueue.errors import AuthenticationError, SerializationError, WorkerStartError
 from asynqueue.wire import TLS, Key, WireServer
-from asynqueue.wire._doors import Doors
-from asynqueue.wire._endpoints import Address, Requirements
-from asynqueue.wire._peer import Peer
-from asynqueue.wire._servergate import ServerGate
+from asynqueue.wire._session import Session
 
 from ._certificates import SSL, Identity, withContext
 from ._wire import Secret, WireTestCase, box
+from ._wirememory import Small
 
 MISSING = "pyOpenSSL isn't installed" if SSL is None else None
 
@@ -260,7 +258,7 @@ class PinnedTests(TLSTestCase):
         self.assertIn("refuses this end: The TLS handshake", why)
         bare = self.client.accepting(self.server)
         await self.refused(tls=withContext(bare, SSL.Context(SSL.TLS_METHOD)))
-        self.assertEqual((server._peers, len(server._doors)), (set(), 0))
+        self.assertEqual((server._sessions, len(server._shared.pending)), (set(), 0))
 
     async def test_unknownServer(self) -> None:
         """
@@ -290,7 +288,7 @@ class PinnedTests(TLSTestCase):
                 why = await self.refused(tls=late.accepting(self.server))
             self.assertIn("refuses this end: The TLS handshake", why)
             self.assertIn("verify failed", "".join(logged.output))
-            self.assertEqual(server._peers, set())
+            self.assertEqual(server._sessions, set())
             await server.stop()
             server = await self.serveTLS(late.accepting(self.client))
             why = await self.refused(tls=self.client.accepting(late))
@@ -306,7 +304,7 @@ class PinnedTests(TLSTestCase):
         issued = Identity("issued", issuer)
         server = await self.serveTLS(self.server.accepting(issuer))
         why = await self.refused(WorkerStartError, tls=issued.accepting(self.server))
-        self.assertEqual(server._peers, set())
+        self.assertEqual(server._sessions, set())
         q = await self.queue(tls=issuer.accepting(self.server))
         self.assertEqual(await q.call("add", 1, 2), 3)
         await server.stop()
@@ -336,7 +334,7 @@ class PinnedTests(TLSTestCase):
         self.description = self.description.replace("tcp:", "tls:")
         q = await self.queue(tls=self.client.accepting(self.server))
         self.assertEqual(await q.call("add", 1, 2), 3)
-        self.assertEqual(len(server._doors), 1)
+        self.assertEqual(len(server._shared.pending), 1)
         self.assertFalse(silent.lost.called)
         await server.stop()
         await silent.lost
@@ -351,7 +349,7 @@ class PinnedTests(TLSTestCase):
             WorkerStartError, tls=self.client.accepting(self.server)
         )
         self.assertIn("is TLS at one of them only?", why)
-        self.assertEqual(server._peers, set())
+        self.assertEqual(server._sessions, set())
 
     async def test_downgrade(self) -> None:
         """
@@ -452,7 +450,7 @@ class AuthorityTests(TLSTestCase):
         server = await self.serveTLS(self.ours.under(self.authority))
         for identity in (stranger, self.other):
             await self.refused(tls=identity.under(self.authority))
-        self.assertEqual(server._peers, set())
+        self.assertEqual(server._sessions, set())
         await server.stop()
         await self.serveTLS(stranger.under(self.authority))
         why = await self.refused(tls=self.theirs.under(self.authority))
@@ -548,7 +546,7 @@ async def main(reactor):
         Universe, "tls:10.9.9.2:7000", tls=tls, reconnect=True, backoff=lambda _: 0.05
     )
     await q.attachWorker(worker)
-    print(worker._link.transport.getPeer().host)
+    print(worker._client.transport.getPeer().host)
     print(await q.call("add", 1, 2), await q.call("size", bytes(5_000_000)))
     await q.shutdown()
     print("ok")
@@ -568,28 +566,30 @@ class HandshakeTests(SynchronousTestCase):
         """
         Make certificates, and a server's gates.
         """
-        self.clock, self.doors = Clock(), Doors()
+        self.clock = Clock()
         self.identity, self.client = Identity("server"), Identity("client")
         tls = self.identity.accepting(self.client)
-        terms = Requirements(Address.parse("tls:0", True), None, tls)
-        self.gates: list[ServerGate] = []
-        inner = Factory.forProtocol(lambda: self.gate(terms))
+        server = WireServer(
+            "tls:0", Small(), tls=tls, heartbeat=None, reactor=self.clock
+        )
+        self.pending = server._shared.pending
+        self.opened: list[Session] = []
+        real = Session.open
+
+        def opened(session: Session) -> None:
+            """
+            Note that a client is accepted.
+
+            @param session: The server's end.
+            """
+            self.opened.append(session)
+            real(session)
+
+        self.patch(Session, "open", opened)
+        inner = Factory.forProtocol(server._makeSession)
         self.factory = TLSMemoryBIOFactory(
             tls.serverOptions(), False, inner, self.clock
         )
-
-    def gate(self, terms: Requirements) -> ServerGate:
-        """
-        Make a gate.
-
-        @param terms: What a client must prove.
-
-        @return: It.
-        """
-        clock = self.clock
-        gate = ServerGate(lambda: Peer(None, clock), terms, self.doors, clock)
-        self.gates.append(gate)
-        return gate
 
     def connect(self) -> tuple[Any, StringTransport]:
         """
@@ -602,14 +602,14 @@ class HandshakeTests(SynchronousTestCase):
         outer.makeConnection(transport)
         return outer, transport
 
-    def shake(self, change: Callable[[bytes, int], bytes]) -> ServerGate:
+    def shake(self, change: Callable[[bytes, int], bytes]) -> bool:
         """
         Have a client make a handshake.
 
         @param change: Called with what it sends, and how much it has sent before, gives
             what gets through.
 
-        @return: The server's gate.
+        @return: Whether it's accepted.
         """
         tls = self.client.accepting(self.identity)
         connection = SSL.Connection(tls.clientOptions("a").getContext(), None)
@@ -629,7 +629,7 @@ class HandshakeTests(SynchronousTestCase):
                 transport.clear()
         outer.connectionLost(Failure(ConnectionDone()))
         self.said = said
-        return self.gates[-1]
+        return bool(self.opened)
 
     def test_deadline(self) -> None:
         """
@@ -637,7 +637,7 @@ class HandshakeTests(SynchronousTestCase):
         """
         outer, transport = self.connect()
         outer.dataReceived(b"\x16\x03\x01\x02\x00\x01")
-        self.assertEqual(len(self.doors), 1)
+        self.assertEqual(len(self.pending), 1)
         self.clock.advance(9.9)
         self.assertFalse(transport.disconnecting)
         self.clock.advance(0.2)
@@ -650,7 +650,8 @@ class HandshakeTests(SynchronousTestCase):
         logger = logging.getLogger("asynqueue")
         self.addCleanup(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
-        self.assertIsNotNone(self.shake(lambda data, _: data)._inner)
+        self.assertTrue(self.shake(lambda data, _: data))
+        self.opened.clear()
         whole = self.said
         self.assertGreater(whole, 1000)
         for at in range(0, whole, 13):
@@ -687,9 +688,9 @@ class HandshakeTests(SynchronousTestCase):
                 return data[: max(0, at - before)]
 
             with self.subTest(at=at):
-                self.assertIsNone(self.shake(flip)._inner)
-                self.assertIsNone(self.shake(cut)._inner)
-        self.assertEqual(len(self.doors), 0)
+                self.assertFalse(self.shake(flip))
+                self.assertFalse(self.shake(cut))
+        self.assertEqual(len(self.pending), 0)
         self.clock.advance(60)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

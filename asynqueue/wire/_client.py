@@ -1,702 +1,540 @@
 """
-The worker at the other end of a connection.
+The client's end of a connection: calls, and the near side of their iterations.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Awaitable, Iterable
 from enum import Enum, auto
-from typing import Any, cast
+from typing import Any, Protocol
 
-from twisted.application.internet import backoffPolicy
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.protocol import Factory
-from twisted.internet.threads import deferToThreadPool
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+from twisted.protocols import amp
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from .._child.status import ErrorText, Status
-from .._support.checks import checkCallable, checkSeconds, seriesList
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
-from ..errors import AuthenticationError, WorkerError, WorkerLost, WorkerStartError
-from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
-from ..tasks._task import forWorker
-from ._clientgate import ClientGate
-from ._credentials import TLS, Key
-from ._endpoints import clientEndpoint, mayPickle, requirements
-from ._link import Job, Link, Stage
-from ._universe import WireWorkerUniverse, classOf, namesOf
-from ._values import Codec
+from ..errors import SerializationError, WorkerError
+from ..interfaces import ITask
+from ..iteration._remote import RemoteIteration
+from ..iteration._sources import BufferedSource
+from ._authentication import authenticate, closedEarly, untrusted
+from ._commands import GetNext, Leaving, Start, Unwanted
+from ._connection import (
+    MAX_SILENT,
+    Connection,
+    DecodingThread,
+    Violation,
+    numberOf,
+    shown,
+)
+from ._endpoints import Requirements
+from ._exceptions import loadsError
+from ._values import QUICK, Codec, NotEncodable, Payload
 
-__all__ = ["State", "WireWorker"]
+__all__ = ["Call", "Client", "ClientOwner", "Stage"]
+
+#: Items of an iteration that are asked for at once, how many such requests may be
+#: outstanding, and how many items may be here and not taken, with those asked for.
+_COUNT, _MAX_REQUESTS, _MAX_ITEMS = 16, 2, 32
+
+#: The last, while the items are large.
+_MAX_LARGE_ITEMS = 2
+
+#: Times as many heartbeats without a sign of life are too many while the server may be
+#: running a call in its reactor's thread, which keeps it from giving one.
+_MAX_BLOCKED = 10
 
 
-class State(Enum):
+class Stage(Enum):
     """
-    The life of a worker, in order.
-    """
-
-    #: There's no connection yet, and it's being tried.
-    CONNECTING = auto()
-
-    #: There's a connection, and the other end has proved who it is.
-    READY = auto()
-
-    #: The server is about to go, and takes no more tasks.
-    LEAVING = auto()
-
-    #: The worker has been told to stop, and will when it has done what it has accepted.
-    STOPPING = auto()
-
-    #: There's no connection any longer, nor will there be.
-    DEAD = auto()
-
-
-@implementer(IWorker, ICancellingWorker, IReplaceableWorker)
-class WireWorker:
-    """
-    Has methods of a universe run by a server, on this machine or another.
-
-    Tasks name a method: C{q.call('add', 1, 2)}. The worker gets tasks of a queue once
-    it's connected. When the connection is lost, it resigns; tasks that the server may
-    have been running fail with L{WorkerLost}, others go to other workers.
-
-    A keyword C{thread=True} of a call has the method be run in a thread of the server.
-
-    @ivar cQualified: The series C{'wire'} and C{'remote'}.
-
-    @ivar iQualified: Further series.
-
-    @ivar raw: Whether iterators come back as they are.
-
-    @ivar thread: Whether methods are run in threads of the server.
-
-    @ivar capacity: How many tasks it wants to have been given.
-
-    @ivar description: Where the server is.
-
-    @ivar state: A L{State}.
+    How far a task has come, as far as is known here.
     """
 
-    cQualified: list[Hashable] = ["wire", "remote"]  # noqa: RUF012 - IWorker has it so
+    #: The server doesn't have all of it.
+    UNSENT = auto()
+
+    #: It may have been started.
+    SENT = auto()
+
+    #: The server holds it back.
+    HELD = auto()
+
+    #: It has been run, and its result is on its way.
+    ARRIVING = auto()
+
+    #: It has been answered, and there's an iteration.
+    ITERATING = auto()
+
+    #: Nothing that may still come of it is of interest.
+    OVER = auto()
+
+
+@define(eq=False)
+class Call:
+    """
+    A task that the worker has accepted.
+
+    @ivar consumer: The consumer of an iteration, or C{None}.
+
+    @ivar done: Fires when the worker is ready for another task.
+    """
+
+    task: ITask
+    name: str
+    args: tuple[Any, ...]
+    kw: dict[str, Any]
+    thread: bool
+    raw: bool
+    consumer: Any
+    done: Deferred[None] = field(factory=Deferred)
+    ID: bytes = b""
+    stage: Stage = Stage.UNSENT
+    iteration: _Iteration | None = None
+
+    def fireDone(self) -> None:
+        if not self.done.called:
+            self.done.callback(None)
+
+
+class ClientOwner(Protocol):
+    """
+    Who has a connection.
+    """
+
+    def connected(self, client: Client) -> None:
+        """Both ends have proved who they are."""
+
+    def serverLeaves(self) -> None:
+        """Send no more tasks: the server is about to go."""
+
+    def callOver(self) -> None:
+        """Nothing more is to come of a call."""
+
+    def disconnected(self, client: Client, reason: BaseException) -> None:
+        """The connection has ended."""
+
+
+class Client(Connection):
+    """
+    The client's end of a connection.
+
+    @ivar calls: The calls that aren't over, by ID.
+
+    @ivar opened: Fires when both ends have proved who they are, or fails.
+    """
 
     def __init__(
         self,
-        wwu: WireWorkerUniverse | type[WireWorkerUniverse],
-        description: str,
-        series: Iterable[Hashable] = (),
-        raw: bool = False,
-        thread: bool = False,
-        N_concurrent: int = 1,
-        *,
-        key: Key | None = None,
-        tls: TLS | None = None,
-        pickle: bool | None = None,
-        insecure: bool = False,
-        reconnect: bool = False,
-        heartbeat: float | None = 10.0,
-        connectTimeout: float = 10.0,
-        backoff: Callable[[int], float] | None = None,
-        largest: int = 512 << 20,
-        reactor: Any = None,
-        _attempts: int = 0,
+        owner: ClientOwner,
+        required: Requirements,
+        codec: Codec,
+        exceptions: Iterable[type[Exception]],
+        largest: int,
+        heartbeat: float | None,
+        decoding: DecodingThread,
+        reactor: IReactorTime,
     ) -> None:
-        """
-        Begin to connect.
-
-        @param wwu: The universe that the server has, an instance of it or its class.
-
-        @param description: Where the server is: C{unix:PATH}; C{tls:HOST:PORT} with
-            C{tls}; or C{tcp:HOST:PORT}, on this machine unless there's C{tls}.
-
-        @param series: Series that it's qualified for besides those of its class.
-
-        @param raw: C{True} for iterators to come back as they are, which needs pickles,
-            and few can be pickled.
-
-        @param thread: C{True} for methods to be run in threads of the server.
-
-        @param N_concurrent: How many tasks the server may be running at once for this
-            worker.
-
-        @param key: A key that the server must have, too: what
-            L{Key.fromFile<asynqueue.wire.Key.fromFile>} gives. By itself it's enough on
-            this machine only, as it doesn't encrypt anything.
-
-        @param tls: Certificates: what L{TLS.fromFiles<asynqueue.wire.TLS.fromFiles>}
-            gives. The server must have one that's accepted.
-
-        @param pickle: Whether pickles are sent and accepted, if the server wants them,
-            too. By default, only on Unix sockets, where both ends are the same user's.
-
-        @param insecure: C{True} for TCP without identities, on this machine only.
-
-        @param reconnect: C{True} to connect again after a while when the connection is
-            lost, and to go on trying when it can't be made.
-
-        @param heartbeat: Seconds between signs of life. The connection is lost when
-            three are missed. C{None} for none.
-
-        @param connectTimeout: Seconds for the connection to be made.
-
-        @param backoff: Called with how many attempts have failed; gives the seconds
-            until the next. By default, that's from one second to a minute.
-
-        @param largest: How many bytes a value may have on its way.
-
-        @param reactor: The reactor. By default, the global one.
-
-        @param _attempts: How often in a row it has been tried before.
-
-        @raise TypeError: If the first argument isn't a universe, the description no
-            text, C{backoff} not callable, or something else no key, or none of C{TLS}.
-
-        @raise ValueError: If a number is out of range, the description can't be
-            understood, or something doesn't go with it.
-
-        @raise AuthenticationError: If the description needs an identity that isn't
-            given.
-        """
-        kind = classOf(wwu)
-        if isinstance(N_concurrent, bool) or not isinstance(N_concurrent, int):
-            raise ValueError(f"N_concurrent must be an integer, not {N_concurrent!r}")
-        if N_concurrent < 1:
-            raise ValueError(f"N_concurrent must be at least 1, not {N_concurrent}")
-        if heartbeat is not None:
-            checkSeconds("heartbeat", heartbeat)
-        checkSeconds("connectTimeout", connectTimeout)
-        if backoff is not None:
-            checkCallable("backoff", backoff)
-        self.iQualified = seriesList(series)
-        self.raw = raw
-        self.thread = thread
-        self.capacity = N_concurrent
-        self.description = description
-        self.ID: int | None = None
-        self.hired = False
-        self.assignments: dict[Hashable, list[Deferred[Any]]] = {}
-        self.state = State.CONNECTING
-        self._wwu = wwu
-        self._names = namesOf(kind)
-        self._options: dict[str, Any] = {
-            "key": key,
-            "tls": tls,
-            "pickle": pickle,
-            "insecure": insecure,
-            "reconnect": reconnect,
-            "heartbeat": heartbeat,
-            "connectTimeout": connectTimeout,
-            "backoff": backoff,
-            "largest": largest,
-        }
-        self._reactor: Any = orGlobalReactor(reactor)
-        self._codec = Codec(kind.allowed, mayPickle(description, pickle, tls))
-        self._exceptions = tuple(kind.exceptions)
-        self._reconnect = reconnect
-        self._backoff = backoff or backoffPolicy()
-        self._attempts = _attempts
-        self._link: Link | None = None
-        self._waiting: list[Job] = []
-        # Updates, of which the first has been sent: the server runs at once what it
-        # gets, and they're to be run in order.
-        self._updates: deque[Job] = deque()
-        self._connecting: Deferred[Any] | None = None
-        self._timer: IDelayedCall | None = None
-        self._lateness: IDelayedCall | None = None
-        self._failure: Failure | None = None
-        self._readyWaiters: list[Deferred[None]] = []
-        self._goneWaiters: list[Deferred[None]] = []
-        self._resign: Callable[[], object] | None = None
-        self._renew: Callable[[], object] | None = None
-        self._required = requirements(
-            description, False, key=key, tls=tls, insecure=insecure
-        )
-        self._endpoint = clientEndpoint(self._required, self._reactor)
-        self._connector = self._open
-        self._connectLater()
+        super().__init__(required, heartbeat, reactor)
+        self.calls: dict[bytes, Call] = {}
+        self.opened: Deferred[None] = Deferred(lambda _: self.abort())
+        self._codec = codec
+        self._exceptions = exceptions
+        self._largest = largest
+        self._decoding = decoding
+        self._owner = owner
+        self._count = 0
+        # How many tasks the server takes; more wait here.
+        self._maxTasks: int | None = None
+        self._atServer = 0
+        self._waiting: deque[tuple[Call, dict[str, bytes], Payload | None]] = deque()
 
     def __repr__(self) -> str:
-        """
-        Name the worker by ID and server.
-        """
-        return f"<WireWorker {self.ID}, {self.description}, {self.state.name.lower()}>"
+        return "<server>"
 
-    def setResignator(self, callableObject: Callable[[], object]) -> None:
-        """
-        Implement L{IWorker.setResignator}. It's called when the connection is lost.
+    # The beginning and the end.
 
-        @param callableObject: The callable.
-        """
-        self._resign = callableObject
+    def ready(self) -> None:
+        Deferred.fromCoroutine(self._authenticate()).addErrback(self._failed)
 
-    def deferUntilReady(self) -> Deferred[None]:
-        """
-        Implement L{IReplaceableWorker.deferUntilReady}.
+    def refuse(self, why: str) -> None:
+        self._failed(Failure(untrusted(self.required, why)))
 
-        @return: A Deferred that fires with C{None} when the worker is connected. It
-            fails with L{AuthenticationError} if one end doesn't accept the other's
-            identity, and with L{WorkerStartError} if there's no connection for another
-            reason.
-        """
-        if self.state is State.CONNECTING:
-            d: Deferred[None] = Deferred()
-            self._readyWaiters.append(d)
-            return d
-        return succeed(None) if self._failure is None else fail(self._failure)
+    def lost(self, reason: BaseException) -> None:
+        if self.isOpen:
+            self._owner.disconnected(self, reason)
+        elif not self.opened.called:
+            self.opened.errback(closedEarly(self.required, reason))
 
-    def run(self, task: ITask) -> Deferred[None]:
-        """
-        Implement L{IWorker.run}.
+    def violated(self, why: str) -> None:
+        if not self.isOpen and not self.opened.called:
+            why = "It sends what is no part of a handshake"
+            self.opened.errback(untrusted(self.required, why))
+        super().violated(why)
 
-        @param task: The task. It fails with
-            L{SerializationError<asynqueue.errors.SerializationError>} if it can't be
-            sent.
+    def maxSilent(self) -> int:
+        mayBlock = any(
+            not call.thread and call.stage in (Stage.SENT, Stage.ITERATING)
+            for call in self.calls.values()
+        )
+        return MAX_SILENT * (_MAX_BLOCKED if mayBlock else 1)
 
-        @return: A Deferred that fires with C{None} when the worker is ready for another
-            task.
-        """
-        if self.state is State.DEAD:
-            task.callback((Status.DISCONNECTED, None))
-            return succeed(None)
-        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
-        thread = self.thread
-        if "thread" in kw:
-            kw = dict(kw)
-            thread = kw.pop("thread")
-        if not isinstance(f, str) or f not in self._names:
-            error = self._unknown(f)
-            task.callback((Status.ERROR, ErrorText(str(error), error)))
-            return succeed(None)
-        job = Job(task, f, args, kw, bool(thread), bool(raw), consumer)
-        if self._link is None:
-            self._waiting.append(job)
-        else:
-            self._submit(job, self._link)
-        return job.done
-
-    def stop(self) -> Deferred[None]:
-        """
-        Implement L{IWorker.stop}. Iterations that go on are waited for, too.
-
-        @return: A Deferred that fires with C{None} when the connection has ended.
-        """
-        if self.state is State.DEAD:
-            return succeed(None)
-        d: Deferred[None] = Deferred()
-        self._goneWaiters.append(d)
-        if self.state is State.CONNECTING:
-            self._giveUp(WorkerStartError(f"{self!r} was stopped before"))
-        elif self.state is not State.STOPPING:
-            self.state = State.STOPPING
-            self._maybeStop()
-        return d
-
-    def crash(self) -> list[ITask]:
-        """
-        Implement L{IWorker.crash}: end the connection.
-
-        @return: The tasks that have no result.
-        """
-        link = self._link
-        waiting, self._waiting = [*self._waiting, *self._unsentUpdates()], []
-        tasks = [job.task for job in waiting]
-        if self.state is State.CONNECTING:
-            self._giveUp(WorkerStartError(f"{self!r} was crashed before"))
-        elif link is not None:
-            jobs, link.jobs = list(link.jobs.values()), {}
-            for job in jobs:
-                job.stage = Stage.OVER
-                iteration = job.iteration
-                task = job.task if iteration is None else iteration.release()
-                if task is not None:
-                    tasks.append(task)
-                elif iteration is not None:
-                    iteration.lose(Failure(self._lost(job.task, "It was crashed")))
-                if not job.done.called:
-                    job.done.callback(None)
-            if self.state is not State.DEAD:
-                self.state = State.STOPPING
-                link.abort()
-        return tasks
-
-    def cancelTask(self, task: ITask) -> None:
-        """
-        Implement L{ICancellingWorker.cancelTask}: the server stops the work on it.
-
-        @param task: The task.
-        """
-        for job in self._waiting:
-            if job.task is task:
-                self._waiting.remove(job)
-                job.done.callback(None)
-                return
-        for job in list(self._updates)[1:]:
-            if job.task is task:
-                self._updates.remove(job)
-                job.done.callback(None)
-                return
-        if self._link is not None:
-            self._link.drop(task)
-
-    def deferUntilGone(self) -> Deferred[None]:
-        """
-        Implement L{IReplaceableWorker.deferUntilGone
-        <asynqueue.interfaces.IReplaceableWorker.deferUntilGone>}.
-
-        @return: A Deferred that fires with C{None} when the connection has ended.
-        """
-        if self.state is State.DEAD:
-            return succeed(None)
-        d: Deferred[None] = Deferred()
-        self._goneWaiters.append(d)
-        return d
-
-    def replacement(self) -> WireWorker | None:
-        """
-        Implement L{IReplaceableWorker.replacement
-        <asynqueue.interfaces.IReplaceableWorker.replacement>}.
-
-        @return: A worker like this one, which connects after a while. C{None} without
-            C{reconnect=True}.
-        """
-        return self._another(max(1, self._attempts)) if self._reconnect else None
-
-    def retryReplacement(self) -> WireWorker:
-        """
-        Implement L{IReplaceableWorker.retryReplacement}.
-
-        @return: A worker like this one.
-        """
-        return self._another(self._attempts)
-
-    def setRecycler(self, callableObject: Callable[[], object]) -> None:
-        """
-        It's called when the server is about to go.
-
-        @param callableObject: The callable.
-        """
-        self._renew = callableObject
-
-    def updatesApplied(self, text: str | None) -> None:
-        """
-        The worker works all the same if an
-        update has failed.
-
-        @param text: Of no interest.
-        """
-
-    def linked(self, link: Link) -> None:
-        """
-        Implement L{LinkOwner.linked<asynqueue.wire._link.LinkOwner.linked>}.
-
-        @param link: The connection.
-        """
-        if self.state is not State.CONNECTING:
-            link.abort()
+    async def _authenticate(self) -> None:
+        acceptsPickles, self._maxTasks = await authenticate(self, self._codec.pickles)
+        if self.isOver:
             return
-        self._link = link
-        self._attempts = 0
-        self._cancelTimers()
-        self.state = State.READY
-        waiting, self._waiting = self._waiting, []
-        for job in waiting:
-            self._submit(job, link)
-        self._fireReady()
-
-    def serverLeaves(self) -> None:
-        """
-        Implement L{LinkOwner.serverLeaves
-        <asynqueue.wire._link.LinkOwner.serverLeaves>}.
-        """
-        if self.state is not State.READY:
-            return
-        self.state = State.LEAVING
-        if self._renew is not None and self.hired:
-            self._renew()
-        else:
-            self.state = State.STOPPING
-            self._maybeStop()
-
-    def jobOver(self) -> None:
-        """
-        Implement L{LinkOwner.jobOver<asynqueue.wire._link.LinkOwner.jobOver>}.
-        """
-        if self.state is State.STOPPING:
-            self._maybeStop()
-
-    def unlinked(self, link: Link, reason: BaseException) -> None:
-        """
-        Implement L{LinkOwner.unlinked<asynqueue.wire._link.LinkOwner.unlinked>}.
-
-        @param link: The connection.
-
-        @param reason: Why it has ended.
-        """
-        if link is not self._link:
-            return
-        state, self.state = self.state, State.DEAD
-        why = str(reason) or type(reason).__name__
-        perhaps = [
-            job
-            for job in link.jobs.values()
-            if job.stage in (Stage.SENT, Stage.ARRIVING, Stage.ITERATING)
-        ]
-        for job in perhaps:
-            del link.jobs[job.ID]
-        unsent = self._unsentUpdates()
-        if state in (State.READY, State.LEAVING) or link.jobs:
-            log.warn("{worker} is lost: {why}", worker=self, why=why)
-            if self._resign is not None:
-                # First of all, so that a call that is made because of the failures
-                # isn't given to this worker.
-                self._resign()
-        for job in perhaps:
-            job.stage = Stage.OVER
-            failure = Failure(self._lost(job.task, why))
-            if job.iteration is not None:
-                job.iteration.lose(failure)
-            else:
-                job.task.errback(failure)
-        for job in [*perhaps, *link.jobs.values(), *unsent]:
-            job.task.callback((Status.DISCONNECTED, None))
-            if not job.done.called:
-                job.done.callback(None)
-        self._fireGone()
-
-    def _submit(self, job: Job, link: Link) -> None:
-        """
-        Have a job be sent, an update when those before it have been run.
-
-        @param job: The job.
-
-        @param link: The connection.
-        """
-        if not getattr(job.task, "direct", False):
-            link.submit(job)
-            return
-        self._updates.append(job)
-        job.done.addCallback(self._updated, job)
-        if len(self._updates) == 1:
-            link.submit(job)
-
-    def _updated(self, _: None, job: Job) -> None:
-        """
-        Send the next update, if the first has been run.
-
-        @param _: Nothing.
-
-        @param job: The update that has been run, or won't be.
-        """
-        if self._updates and self._updates[0] is job:
-            self._updates.popleft()
-            if self._updates and self._link is not None:
-                self._link.submit(self._updates[0])
-
-    def _unsentUpdates(self) -> list[Job]:
-        """
-        Get the updates that haven't been sent, and forget them.
-
-        @return: They.
-        """
-        unsent = list(self._updates)[1:]
-        self._updates.clear()
-        return unsent
-
-    def _another(self, attempts: int) -> WireWorker:
-        """
-        Make a worker like this one.
-
-        @param attempts: How often in a row it has been tried to connect.
-
-        @return: The worker.
-        """
-        return self.__class__(
-            self._wwu,
-            self.description,
-            self.iQualified,
-            self.raw,
-            self.thread,
-            self.capacity,
-            reactor=self._reactor,
-            _attempts=attempts,
-            **self._options,
-        )
-
-    def _unknown(self, f: object) -> Exception:
-        """
-        Make the error of a call of what isn't served.
-
-        @param f: What was to be called.
-
-        @return: The error.
-        """
-        names = ", ".join(sorted(self._names)) or "none"
-        return WorkerError(
-            f"Remote workers call methods by name, and there's no method {f!r} in"
-            f" {classOf(self._wwu).__name__}; there are: {names}"
-        )
-
-    def _makeLink(self) -> Link:
-        """
-        Make the client's end of a connection.
-
-        @return: It.
-        """
-        return Link(
-            self,
-            self._codec,
-            self._exceptions,
-            self._options["largest"],
-            self._options["heartbeat"],
-            self._inThread,
-            self._reactor,
-        )
-
-    def _inThread(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """
-        Call something in a thread.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @return: A Deferred that fires with what it returns.
-        """
-        pool = self._reactor.getThreadPool()
-        return deferToThreadPool(self._reactor, pool, f, *args)
-
-    def _connectLater(self) -> None:
-        """
-        Connect, after a while if it has been tried before.
-        """
-        delay = self._backoff(self._attempts) if self._attempts else 0
-        self._timer = self._reactor.callLater(delay, self._connect)
-
-    def _connect(self) -> None:
-        """
-        Try to connect.
-        """
-        self._timer = None
-        self._attempts += 1
-        d = self._connecting = self._connector()
-        self._lateness = self._reactor.callLater(
-            self._options["connectTimeout"], d.cancel
-        )
-        d.addCallbacks(lambda _: None, self._failed)
-
-    def _open(self) -> Deferred[None]:
-        """
-        Open a connection, and fire when both ends have proved who they are.
-        """
-        factory: Any = Factory.forProtocol(
-            lambda: ClientGate(self._makeLink, self._required, self._codec.pickles)
-        )
-        factory.noisy = False
-        d: Deferred[Any] = self._endpoint.connect(factory)
-        return d.addCallback(lambda gate: gate.opened)
+        if not acceptsPickles:
+            self._codec = self._codec.withoutPickles()
+        self.responders[b"Held"] = self._held
+        self.open()
+        for command, respond in ((Start, self._start), (Leaving, self._leaving)):
+            self.responders[command.commandName] = respond
+        self._owner.connected(self)
+        if not self.opened.called:
+            self.opened.callback(None)
 
     def _failed(self, failure: Failure) -> None:
-        """
-        Note that an attempt to connect has failed.
+        if not self.opened.called and not self.isOver:
+            self.opened.errback(failure)
+        self.abort()
 
-        @param failure: How.
-        """
-        self._connecting = None
-        self._cancelTimers()
-        if self.state is not State.CONNECTING:
+    # Calls.
+
+    def submit(self, call: Call) -> None:
+        """Send a call to the server, with its arguments as they are now."""
+        self._count += 1
+        call.ID = b"%d" % self._count
+        self.calls[call.ID] = call
+        fields = {"ID": call.ID, "methodName": call.name.encode()}
+        if call.thread:
+            fields["thread"] = b"1"
+        if call.raw:
+            fields["raw"] = b"1"
+        try:
+            payload = self._encode(call, fields)
+        except NotEncodable as error:
+            text = f"{call.task!r} can't be sent: {error}"
+            unsendable = SerializationError(text)
+            unsendable.__cause__ = error.__cause__
+            self.fail(call, unsendable)
             return
-        if failure.check(AuthenticationError):
-            self._giveUp(cast(Exception, failure.value))
-            return
-        if failure.check(CancelledError):
-            limit = self._options["connectTimeout"]
-            why = f"there was no answer within {limit:g} seconds"
+        self._waiting.append((call, fields, payload))
+        self._sendWaiting()
+
+    def cancel(self, task: ITask) -> None:
+        """Have the work on a task be stopped."""
+        for call in self.calls.values():
+            if call.task is task:
+                if call.iteration is not None:
+                    call.iteration.release()
+                self.drop(call)
+                return
+
+    def abandon(self) -> list[Call]:
+        """Forget all calls: nothing that still comes of them is of interest."""
+        calls = list(self.calls.values())
+        for call in calls:
+            self._forget(call)
+        return calls
+
+    def fail(self, call: Call, error: Exception) -> None:
+        """Fail what the user waits for: the iteration, else the task."""
+        iteration = call.iteration
+        self._forget(call)
+        if iteration is None:
+            call.task.errback(Failure(error))
         else:
-            why = failure.getErrorMessage() or type(failure.value).__name__
-        if self._reconnect:
-            log.info(
-                "{worker} can't connect, and tries again: {why}", worker=self, why=why
-            )
-            self._connectLater()
-            return
-        error = WorkerStartError(f"{self!r} can't connect: {why}")
-        error.__cause__ = failure.value
-        self._giveUp(error)
+            iteration.lose(Failure(error))
+        self._release(call)
 
-    def _giveUp(self, error: BaseException) -> None:
-        """
-        Don't try to connect any longer.
+    def _complete(self, call: Call, status: Status, result: Any) -> None:
+        self._forget(call)
+        call.task.callback((status, result))
+        self._release(call)
 
-        @param error: Why.
-        """
-        self.state = State.DEAD
-        self._failure = Failure(error)
-        self._cancelTimers()
-        connecting, self._connecting = self._connecting, None
-        if connecting is not None:
-            connecting.cancel()
-        waiting, self._waiting = self._waiting, []
-        for job in waiting:
-            job.task.errback(self._failure)
-            job.done.callback(None)
-        self._fireReady()
-        self._fireGone()
+    def drop(self, call: Call) -> None:
+        """Have the server forget a call, too."""
+        self.tell(b"Cancel", call.ID)
+        self._forget(call)
+        self._release(call)
 
-    def _cancelTimers(self) -> None:
-        """
-        Cancel what is to be called later because there's no connection.
-        """
-        timers = (self._timer, self._lateness)
-        self._timer = self._lateness = None
-        for timer in timers:
-            if timer is not None and timer.active():
-                timer.cancel()
+    def finish(self, call: Call) -> None:
+        """The iteration of a call has come to its end."""
+        iteration = call.iteration
+        assert iteration is not None
+        self._forget(call)
+        iteration.end()
+        self._release(call)
 
-    def _fireReady(self) -> None:
+    def _forget(self, call: Call) -> None:
+        call.stage = Stage.OVER
+        self.calls.pop(call.ID, None)
+        self.forgetValues(call.ID)
+        if call.iteration is not None:
+            call.iteration.wake()
+
+    def _release(self, call: Call) -> None:
+        call.fireDone()
+        self._owner.callOver()
+
+    def _encode(self, call: Call, fields: dict[str, bytes]) -> Payload | None:
         """
-        Tell those who wait for the connection that there's one, or none.
+        Encode arguments, and give them back if they're too large for a box.
+
+        @raise NotEncodable: If they can't be sent.
         """
-        waiters, self._readyWaiters = self._readyWaiters, []
-        for d in waiters:
-            if self._failure is None:
-                d.callback(None)
+        data = self._codec.encode((call.args, call.kw), self._largest)
+        if isinstance(data, bytes):
+            fields["call"] = data
+            return None
+        fields["size"] = b"%d" % data.size
+        return data
+
+    def _sendWaiting(self) -> None:
+        waiting = self._waiting
+        while waiting and (self._maxTasks is None or self._atServer < self._maxTasks):
+            call, fields, payload = waiting.popleft()
+            if call.stage is Stage.UNSENT:
+                self._atServer += 1
+                Deferred.fromCoroutine(self._run(call, fields, payload))
+
+    async def _run(
+        self, call: Call, fields: dict[str, bytes], payload: Payload | None
+    ) -> None:
+        """Have a call be run by the server, up to the last that comes of it."""
+        try:
+            answer = self.callRemoteString(b"RunTask", **fields)
+            if payload is None:
+                call.stage = Stage.SENT
             else:
-                d.errback(self._failure)
+                self.send(call.ID, payload).addCallbacks(
+                    lambda _: self._hasBeenSent(call), lambda _: None
+                )
+            box = await answer
+            # If that's an answer to less than all of the arguments, the rest isn't
+            # sent.
+            self.forgetValues(call.ID)
+            if call.stage is not Stage.OVER:
+                await self._take(call, box)
+        except CancelledError:
+            pass
+        except amp.RemoteAmpError:
+            if call.stage is not Stage.OVER:
+                self.fail(call, WorkerError(f"The server can't take {call.task!r}"))
+        except (KeyError, ValueError) as error:
+            self.violated(shown(error))
+        except Exception:  # noqa: BLE001 - of AMP's, if there's no connection any longer
+            if not self.isOver:
+                log.failure("{client}: a call failed", client=self)
+                self.abort()
+        finally:
+            self._atServer -= 1
+            if self._waiting:
+                self._sendWaiting()
 
-    def _fireGone(self) -> None:
-        """
-        Tell those who wait for the worker to be gone that it is.
-        """
-        waiters, self._goneWaiters = self._goneWaiters, []
-        for d in waiters:
-            d.callback(None)
+    def _hasBeenSent(self, call: Call) -> None:
+        if call.stage is Stage.UNSENT:
+            call.stage = Stage.SENT
 
-    def _maybeStop(self) -> None:
-        """
-        End the connection if there's nothing left to do.
-        """
-        link = self._link
-        if self.state is not State.STOPPING or link is None:
-            return
-        if not link.jobs and not self._updates:
-            link.close()
+    async def _take(self, call: Call, box: Any) -> None:
+        """Take the answer to a call."""
+        status, data = box[b"status"], box.get(b"result", b"")
+        if status == Status.RAN and len(data) <= QUICK:
+            # Without a further coroutine: saves 3 of some 120 microseconds.
+            try:
+                self._complete(call, Status.RAN, self._codec.decode(data))
+            except ValueError as error:
+                self.fail(call, _unacceptable("The result", call, error))
+        elif status == Status.RAN:
+            await self._takeValue(call, self.decode(data))
+        elif status == Status.CHUNKS:
+            call.stage = Stage.ARRIVING
+            await self._takeValue(call, self.decodeLarge(call, data))
+        elif status == Status.ITERATOR:
+            call.stage = Stage.ITERATING
+            call.iteration = _Iteration(self, call)
+            call.fireDone()
+            await call.iteration.run()
+        elif status == Status.NONE:
+            self._complete(call, Status.NONE, None)
+        elif status == Status.ERROR:
+            text = self.errorOf(data)
+            if isinstance(text.exception, SerializationError):
+                self.fail(call, text.exception)
+            else:
+                self._complete(call, Status.ERROR, text)
+        else:
+            self._complete(call, Status.DISCONNECTED, None)
 
-    def _lost(self, task: ITask, why: str) -> WorkerLost:
+    async def _takeValue(self, call: Call, decoding: Awaitable[Any]) -> None:
+        try:
+            value = await decoding
+        except (WorkerError, ValueError) as error:
+            if call.stage is not Stage.OVER:
+                self.tell(b"Cancel", call.ID)
+                self.fail(call, _unacceptable("The result", call, error))
+        else:
+            if call.stage is not Stage.OVER:
+                self._complete(call, Status.RAN, value)
+
+    # Values.
+
+    async def decode(self, data: bytes) -> Any:
+        """Decode a small value."""
+        return await self._decoding.decode(self._codec, data)
+
+    async def decodeLarge(self, call: Call, digits: bytes) -> Any:
         """
-        Make the error of a task whose worker was lost.
+        Receive a large value, and decode it.
 
-        @param task: The task.
+        @param digits: Its size.
 
-        @param why: Why the connection has ended.
-
-        @return: The error.
+        @raise WorkerError: If it's too large.
         """
-        return WorkerLost(
-            f"Worker {self.ID} was lost while {self.description} may have been running"
-            f" {task!r}: {why}",
-            workerID=self.ID,
-            task=task,
+        size = numberOf(digits)
+        if size > self._largest:
+            raise WorkerError(
+                f"{call.task!r} has led to a value of {size} bytes, where"
+                f" {self._largest} are accepted"
+            )
+        pieces = await self.receive(call.ID, size)
+        return await self._decoding.decodeLarge(self._codec, pieces)
+
+    def errorOf(self, data: bytes) -> ErrorText:
+        """Make an exception again."""
+        return loadsError(self._codec, data, self._exceptions)
+
+    # What the server says.
+
+    def _held(self, box: Any) -> Any:
+        call = self.calls.get(box[b"ID"])
+        if call is not None and call.stage is Stage.SENT:
+            call.stage = Stage.HELD
+            task: Any = call.task
+            task.stopTimer()
+        return amp.Box()
+
+    def _start(self, box: Any) -> Any:
+        call = self.calls.get(box[b"ID"])
+        if call is None or call.stage is not Stage.HELD:
+            code = Start.errors[Unwanted]
+            return fail(amp.RemoteAmpError(code, "The task isn't wanted any longer"))
+        call.stage = Stage.SENT
+        task: Any = call.task
+        task.startTimer()
+        return amp.Box()
+
+    def _leaving(self, box: Any) -> Any:
+        self._owner.serverLeaves()
+        return amp.Box()
+
+
+class _Iteration(RemoteIteration):
+    """
+    An iteration at the server. More items are asked for as they're taken.
+    """
+
+    def __init__(self, client: Client, call: Call) -> None:
+        super().__init__(
+            call.task,
+            BufferedSource(lambda _: self.wake(), self._stopped, every=_COUNT),
         )
+        self._client = client
+        self._call = call
+        # The answers to requests that haven't been looked at, in order.
+        self._answers: deque[Deferred[Any]] = deque()
+        self._areLarge = False
+        # Fires when there may be room for more items, or none are wanted.
+        self._room: Deferred[None] | None = None
+        if call.consumer is not None:
+            self.feed(call.consumer)
+
+    def isOver(self) -> bool:
+        return self._call.stage is not Stage.ITERATING
+
+    async def run(self) -> None:
+        """Take items until there are no more, or none are wanted."""
+        client, call = self._client, self._call
+        while not self.isOver():
+            self._ask()
+            if not self._answers:
+                self._room = Deferred()
+                await self._room
+                continue
+            box = await self._answers[0]
+            self._answers.popleft()
+            if box is not None:
+                await self._take(GetNext.parseResponse(box, client))
+            elif not self.isOver():
+                text = f"The server can't iterate: {call.task!r}"
+                client.fail(call, WorkerError(text))
+
+    def wake(self) -> None:
+        """Items have been taken, or none are wanted any longer."""
+        room, self._room = self._room, None
+        if room is not None:
+            room.callback(None)
+        elif not self.isOver():
+            self._ask()
+
+    def _ask(self) -> None:
+        """Ask for as many items as there will be room for."""
+        answers, client = self._answers, self._client
+        most, count = (_MAX_LARGE_ITEMS, 1) if self._areLarge else (_MAX_ITEMS, _COUNT)
+        room = most - self._source.atHand - count * len(answers)
+        while len(answers) < _MAX_REQUESTS and room >= count:
+            d = client.callRemoteString(
+                b"GetNext", ID=self._call.ID, count=b"%d" % count
+            )
+            answers.append(d.addErrback(lambda _: None))
+            room -= count
+
+    async def _take(self, fields: dict[str, Any]) -> None:
+        """Take an answer."""
+        client, call = self._client, self._call
+        values = fields["values"] or []
+        if self.isOver():
+            return
+        if len(values) > _COUNT:
+            raise Violation("more items than were asked for")
+        self._areLarge = fields["size"] is not None
+        try:
+            self._push([await client.decode(data) for data in values])
+            if fields["size"] is not None and not self.isOver():
+                self._push([await client.decodeLarge(call, fields["size"])])
+        except (WorkerError, ValueError) as error:
+            if not self.isOver():
+                client.tell(b"Cancel", call.ID)
+                client.fail(
+                    call, _unacceptable("An item of the iteration", call, error)
+                )
+            return
+        if self.isOver():
+            return
+        if fields["error"] is not None:
+            text = client.errorOf(fields["error"])
+            if isinstance(text.exception, Exception):
+                client.fail(call, text.exception)
+            else:
+                client.fail(call, WorkerError(text))
+        elif not fields["moreLeft"]:
+            client.finish(call)
+
+    def _push(self, items: list[Any]) -> None:
+        if items and not self.isOver():
+            self._begin()
+            self._source.push(items)
+
+    def _stopped(self) -> None:
+        if not self.isOver():
+            self._client.drop(self._call)
+
+
+def _unacceptable(what: str, call: Call, error: Exception) -> Exception:
+    """Say that a value can't be accepted."""
+    if isinstance(error, WorkerError):
+        return error
+    return SerializationError(f"{what} of {call.task!r} can't be accepted: {error}")

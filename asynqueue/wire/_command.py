@@ -25,8 +25,8 @@ from .._support.reactor import orGlobalReactor
 from .._version import __version__
 from ..errors import AsynQueueError
 from ._credentials import TLS, Key
+from ._runner import WireWorkerUniverse
 from ._server import WireServer, WireService
-from ._universe import WireWorkerUniverse
 
 __all__ = [
     "Options",

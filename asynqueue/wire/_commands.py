@@ -1,45 +1,72 @@
 """
-The commands of the two ends of a connection, as AMP has them.
+The protocol between the two ends of a connection: AMP's commands.
 
-They're sent and answered as boxes by L{asynqueue.wire._peer}, which is quicker than
-AMP's own way from arguments to boxes; who has a protocol of AMP's can use them as they
-are. Numbers are decimal.
+Any client of AMP's can speak it. Commands of every task are sent with
+C{callRemoteString}, as AMP's way from arguments to boxes would double what a call
+costs, and have the same boxes on the wire.
 
-A task is named by the number that the client has given it, its C{ID}. So is what
-belongs to it: the stream of its arguments, or of its result, or its iteration.
+A task is named by what its client calls it, its C{ID}, and so is what belongs to it:
+its arguments or its result where they're large, and its iteration. Numbers are
+decimal. Values are CBOR (L{asynqueue.wire._values}).
+
+A large value comes in C{Chunk}s once its receiver has given C{Credit} for them, in
+bytes. Whoever sends more than there's credit for, or than was declared, is
+disconnected.
 """
 
 from __future__ import annotations
 
 from twisted.protocols import amp
 
+from ..errors import WorkerError
+
 __all__ = [
     "VERSION",
-    "Beat",
     "Cancel",
     "Chunk",
-    "Close",
     "Credit",
     "GetNext",
     "Held",
     "Hello",
     "Leaving",
+    "OtherVersion",
+    "Ping",
     "Prove",
     "RunTask",
     "Start",
+    "Unwanted",
+    "WrongKey",
 ]
 
-#: The version of what the two ends say to one another. It's part of each proof.
-VERSION = b"1"
+#: The version of the protocol. It's part of each proof of a key.
+VERSION = b"2"
+
+
+class OtherVersion(Exception):
+    """
+    The client speaks another version of the protocol.
+    """
+
+
+class WrongKey(Exception):
+    """
+    The client hasn't proved that it has the server's key.
+    """
+
+
+class Unwanted(Exception):
+    """
+    The client doesn't want a task to be run any longer.
+    """
 
 
 class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
     """
-    Say what version the client speaks, and whether it accepts pickles, and ask for what
-    the server does.
+    Say which version the client speaks, and whether it accepts pickles. The first
+    command; a client that accepts no pickles needn't send it where there's no key.
 
-    If the ends have a key, each sends 32 bytes, its C{nonce}, that it has never sent
-    before, for the other to prove that it has the key, too.
+    Where there's one, each end sends 32 random bytes, its C{nonce}, for the other to
+    prove that it has the key. C{tasks} is how many tasks a client may have here.
     """
 
     arguments = [  # noqa: RUF012 - AMP has it so
@@ -51,33 +78,41 @@ class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
         (b"version", amp.String()),
         (b"pickle", amp.String(optional=True)),
         (b"nonce", amp.String(optional=True)),
+        (b"tasks", amp.String(optional=True)),
     ]
+    fatalErrors = {OtherVersion: b"VERSION", WrongKey: b"KEY"}  # noqa: RUF012
 
 
 class Prove(amp.Command):  # type: ignore[misc, unused-ignore]
     """
-    Prove that one has the key, by what L{Key.prove<asynqueue.wire.Key.prove>}
-    makes of the end's role (C{client} or C{server}), the version, the client's nonce,
-    the server's, and under TLS what both certificates are known by.
+    Prove that one has the key: HMAC-SHA256 with it of C{asynqueue}, the role (C{client}
+    or C{server}), the version, the client's nonce and the server's, with zero bytes
+    between them.
     """
 
     arguments = [(b"proof", amp.String())]  # noqa: RUF012
     response = [(b"proof", amp.String())]  # noqa: RUF012
+    fatalErrors = {WrongKey: b"KEY"}  # noqa: RUF012
 
 
 class RunTask(amp.Command):  # type: ignore[misc, unused-ignore]
     """
     Run a task: call a method by its name.
 
-    The answer's status is that of a worker. With C{b'i'}, items are pushed if the task
-    has an ID, else the result is an ID for L{GetNext}. With C{b'c'}, the result is the
-    size of the value, which is pushed.
+    C{args} is a tuple or list and C{kw} a dict. They may come as one pair, C{call}, and
+    if C{size} is given, that comes in chunks. C{thread} and C{raw} are true if they're
+    given.
+
+    The answer's status is that of a worker. With C{b'c'}, the result is the size of the
+    value, which comes in chunks; with C{b'i'} it's the ID for L{GetNext}. Without an
+    ID, a task can't be cancelled, and has no chunks.
     """
 
-    arguments = [  # noqa: RUF012 - AMP has it so
+    arguments = [  # noqa: RUF012
         (b"methodName", amp.String()),
         (b"args", amp.String(optional=True)),
         (b"kw", amp.String(optional=True)),
+        (b"call", amp.String(optional=True)),
         (b"ID", amp.String(optional=True)),
         (b"size", amp.String(optional=True)),
         (b"thread", amp.String(optional=True)),
@@ -91,15 +126,26 @@ class RunTask(amp.Command):  # type: ignore[misc, unused-ignore]
 
 class GetNext(amp.Command):  # type: ignore[misc, unused-ignore]
     """
-    Get the next item of an iteration.
+    Get the next item of an iteration, or with C{count} up to so many.
+
+    One item is C{value}. Several are C{values}, those that are there as soon as there's
+    one; if C{size} is given, an item of that size comes after them in chunks; if
+    C{error}, the iteration has failed after them.
     """
 
-    arguments = [(b"ID", amp.String())]  # noqa: RUF012
+    arguments = [  # noqa: RUF012
+        (b"ID", amp.String()),
+        (b"count", amp.String(optional=True)),
+    ]
     response = [  # noqa: RUF012
-        (b"value", amp.String()),
+        (b"value", amp.String(optional=True)),
+        (b"values", amp.ListOf(amp.String(), optional=True)),
+        (b"size", amp.String(optional=True)),
+        (b"error", amp.String(optional=True)),
         (b"isValid", amp.Boolean()),
         (b"moreLeft", amp.Boolean()),
     ]
+    errors = {WorkerError: b"FAILED"}  # noqa: RUF012
 
 
 class _Notice(amp.Command):  # type: ignore[misc, unused-ignore]
@@ -113,7 +159,7 @@ class _Notice(amp.Command):  # type: ignore[misc, unused-ignore]
 
 class Chunk(_Notice):
     """
-    Take a chunk of a stream.
+    Take a chunk of a large value.
     """
 
     commandName = b"Chunk"
@@ -125,14 +171,13 @@ class Chunk(_Notice):
 
 class Credit(_Notice):
     """
-    Send so many more bytes of a stream, or items of an iteration.
+    Send so many more bytes of a large value.
     """
 
     commandName = b"Credit"
     arguments = [  # noqa: RUF012
         (b"ID", amp.String()),
-        (b"bytes", amp.String(optional=True)),
-        (b"items", amp.String(optional=True)),
+        (b"bytes", amp.String()),
     ]
 
 
@@ -150,30 +195,21 @@ class Start(amp.Command):  # type: ignore[misc, unused-ignore]
     """
 
     arguments = [(b"ID", amp.String())]  # noqa: RUF012
+    errors = {Unwanted: b"UNWANTED"}  # noqa: RUF012
 
 
 class Cancel(_Notice):
     """
-    Stop the work on a task, and forget it.
+    Stop the work on a task, and forget it and its iteration.
     """
 
     commandName = b"Cancel"
 
 
-class Close(_Notice):
+class Ping(amp.Command):  # type: ignore[misc, unused-ignore]
     """
-    End an iteration, or the sending of a result.
+    Answer, to show that this end is there.
     """
-
-    commandName = b"Close"
-
-
-class Beat(amp.Command):  # type: ignore[misc, unused-ignore]
-    """
-    Know that this end is there.
-    """
-
-    requiresAnswer = False
 
 
 class Leaving(amp.Command):  # type: ignore[misc, unused-ignore]

@@ -30,8 +30,8 @@ from ..errors import WorkerStartError
 from ._endpoints import checkText
 from ._managedserver import ManagedServer, ProcessID, State
 from ._process import Setup, dumpOptions
+from ._runner import WireWorkerUniverse
 from ._server import WireServer
-from ._universe import WireWorkerUniverse
 
 __all__ = ["DEFAULT_SOCKET", "DEFAULT_WWU_FQN", "ServerManager"]
 

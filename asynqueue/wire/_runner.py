@@ -1,56 +1,111 @@
 """
-What runs the methods of a universe.
+What a server has to offer, and what runs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from inspect import iscoroutine
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from .._child.calls import isIteration
-from .._child.describe import callText, errorText, failureText
+from .._child.calls import CallRunner, isIteration
+from .._child.describe import callText, errorText
 from .._child.status import ErrorText, Status, StatusResult
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerError
 from ..iteration import Deferator
 from ..threads._looper import ThreadLooper
-from ._universe import WireWorkerUniverse, tableOf
 
-__all__ = ["Call", "WireRunner"]
+__all__ = ["WireRunner", "WireWorkerUniverse", "classOf", "namesOf"]
 
 
-class Call:
+class WireWorkerUniverse:
     """
-    A method that is being run.
+    Subclass it, and its public methods can be called from where a
+    L{WireWorker<asynqueue.wire.WireWorker>} is.
 
-    @ivar d: A Deferred that fires with a status and a result. An error is an
-        L{ErrorText} with the exception.
+    Public are functions that the subclass, or another between it and this class,
+    defines under a name without a leading underscore. Nothing else can be reached from
+    there. A method may return a Deferred, or be a coroutine function; iterators that
+    methods return, also asynchronous ones of Deferreds, are iterated over as their
+    items are taken.
 
-    @ivar stop: Called to stop the work. What it then comes to is of no interest.
+    A result is sent as it was when the method returned, whatever is done to it later.
+
+    @cvar allowed: Classes of which instances may be sent, both ways, without pickles.
+        They come as new objects with the same attributes; no code of theirs is run.
+
+    @cvar exceptions: Classes of exceptions that come as what they are, besides those of
+        Python itself.
+
+    @ivar ws: The L{WireServer<asynqueue.wire.WireServer>}, C{None} elsewhere.
     """
 
-    __slots__ = ("d", "stop")
+    allowed: Iterable[type] = ()
+    exceptions: Iterable[type[Exception]] = ()
 
-    def __init__(
-        self, d: Deferred[StatusResult], stop: Callable[[], object] | None
-    ) -> None:
+    def __init__(self, wireServer: Any = None) -> None:
         """
-        Make a call.
-
-        @param d: The Deferred.
-
-        @param stop: See C{stop}. By default, the Deferred is cancelled.
+        @param wireServer: The server.
         """
-        self.d = d
-        self.stop = stop or d.cancel
+        self.ws = wireServer
+
+    @classmethod
+    def check(cls, instance: object) -> bool:
+        """
+        Check that something is a universe.
+
+        @return: C{True}.
+
+        @raise TypeError: If it isn't.
+        """
+        if not isinstance(instance, WireWorkerUniverse):
+            raise TypeError(f"{instance!r} is no WireWorkerUniverse")
+        return True
+
+
+def classOf(wwu: Any) -> type[WireWorkerUniverse]:
+    """
+    Get the class of a universe, which may be given itself.
+
+    @raise TypeError: If it's no universe.
+    """
+    kind = wwu if isinstance(wwu, type) else type(wwu)
+    if not issubclass(kind, WireWorkerUniverse):
+        raise TypeError(
+            f"A universe is needed, an instance of a subclass of WireWorkerUniverse or"
+            f" the subclass itself, not {wwu!r}"
+        )
+    return kind
+
+
+def namesOf(wwu: Any) -> frozenset[str]:
+    """
+    List the public methods of a universe or its class.
+
+    @raise TypeError: If it's no universe.
+    """
+    kind = classOf(wwu)
+    names = set()
+    for base in kind.__mro__[: kind.__mro__.index(WireWorkerUniverse)]:
+        for name, value in vars(base).items():
+            if name.startswith("_") or name in vars(WireWorkerUniverse):
+                continue
+            if isinstance(value, (staticmethod, classmethod)):
+                value = value.__func__
+            if inspect.isfunction(value):
+                names.add(name)
+    # What a subclass puts in the place of a method isn't one.
+    return frozenset(name for name in names if callable(getattr(kind, name, None)))
 
 
 class WireRunner:
@@ -63,54 +118,67 @@ class WireRunner:
 
     @ivar iterators: The iterations from which L{getNext} gets items, by ID.
 
-    @ivar abandoned: How many threads have been given up because they were stuck in a
-        call that nobody waits for.
+    @ivar stuck: How many threads have been left alone with a call that nobody waits
+        for any longer, and are still busy with it.
     """
 
     def __init__(
-        self, wwu: WireWorkerUniverse, *, reactor: IReactorTime | None = None
+        self,
+        wwu: WireWorkerUniverse | None = None,
+        *,
+        maxStuck: int = 16,
+        reactor: IReactorTime | None = None,
     ) -> None:
         """
-        Make a runner.
+        @param wwu: The universe. By default, one without methods.
 
-        @param wwu: The universe.
+        @param maxStuck: How many threads may be stuck before their places aren't given
+            to others.
 
         @param reactor: The reactor. By default, the global one.
 
         @raise TypeError: If that's no universe.
         """
-        self.wwu = wwu
-        self.table = tableOf(wwu)
+        self.wwu = WireWorkerUniverse() if wwu is None else wwu
+        self.table: dict[str, Callable[..., Any]] = {
+            name: getattr(self.wwu, name) for name in namesOf(self.wwu)
+        }
         self.iterators: dict[str, Deferator] = {}
-        self.abandoned = 0
-        self._reactor = orGlobalReactor(reactor)
+        self.stuck = 0
+        self._maxStuck = maxStuck
+        # What waits for a stuck thread to end.
+        self._overdue: deque[Callable[[], object]] = deque()
+        self._reactor: Any = orGlobalReactor(reactor)
+        # Threads, each with one call at a time, or with its iteration.
         self._idle: list[ThreadLooper] = []
         self._busy: set[ThreadLooper] = set()
+        self._isDown = False
         self._numbers = count(1)
-        self._down = False
+        self._run = CallRunner(False, reactor=self._reactor)
+        self._runRaw = CallRunner(True, reactor=self._reactor)
 
-    def call(self, methodName: str, *args: Any, **kw: Any) -> Deferred[dict[str, Any]]:
+    def call(
+        self, f: str | Callable[..., Any], /, *args: Any, **kw: Any
+    ) -> Deferred[dict[str, Any]]:
         """
-        Run a method.
+        Run a method, or anything else that can be called.
 
         The keywords C{thread}, true to run it in a thread, and C{raw}, true for an
-        iterator to come back as it is, don't reach the method.
+        iterator to come back as it is, don't reach it.
 
-        @param methodName: Its name.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
+        @param f: The method's name, or a callable.
 
         @return: A Deferred that fires with a dict of C{status} and C{result}: C{b'r'}
             with what it has returned; C{b'n'} with C{None}; C{b'i'} with an ID to give
             to L{getNext}; C{b'e'} with text about what was raised.
         """
         thread, raw = kw.pop("thread", False), kw.pop("raw", False)
-        if methodName not in self.table:
-            return succeed({"status": b"e", "result": self.unknown(methodName)})
-        call = self.start(methodName, args, kw, thread, raw)
-        return call.d.addCallback(self._described)
+        if isinstance(f, str):
+            if f not in self.table:
+                return succeed({"status": b"e", "result": self.unknown(f)})
+            f = self.table[f]
+        d: Deferred[Any] = maybeDeferred(self.run, f, args, kw, thread, raw)
+        return d.addCallback(self._described)
 
     def getNext(self, ID: str) -> Deferred[dict[str, Any]]:
         """
@@ -125,281 +193,254 @@ class WireRunner:
         """
         deferator = self.iterators.get(ID)
         if deferator is None:
-            return maybeDeferred(self._noIteration, ID)
+            return fail(WorkerError(f"There's no iteration {ID!r}, or it has ended"))
+
+        def ended(failure: Failure) -> dict[str, Any]:
+            self.iterators.pop(ID, None)
+            failure.trap(StopAsyncIteration)
+            return {"value": None, "isValid": False, "moreLeft": False}
+
         return deferator.__anext__().addCallbacks(
-            lambda value: {"value": value, "isValid": True, "moreLeft": True},
-            lambda failure: self._iterationEnded(failure, ID),
+            lambda value: {"value": value, "isValid": True, "moreLeft": True}, ended
         )
 
     def shutdown(self) -> Deferred[None]:
         """
         End all iterations, and let the threads end.
 
-        @return: A Deferred that fires with C{None} when the threads have ended.
+        @return: A Deferred that fires with C{None} when the idle threads have ended.
         """
-        self._down = True
+        self._isDown = True
         deferators, self.iterators = list(self.iterators.values()), {}
         for deferator in deferators:
             deferator.stop()
         return Deferred.fromCoroutine(self._stopThreads())
 
     def unknown(self, name: object) -> str:
-        """
-        Say that there's no such method.
-
-        @param name: Its name.
-
-        @return: The text, which has the names that there are.
-        """
+        """Say that there's no such method, and which there are."""
         names = ", ".join(sorted(self.table)) or "none"
         return f"There's no method {name!r} to be called; there are: {names}"
 
-    def start(
+    def run(
         self,
-        name: str,
+        f: Callable[..., Any],
         args: tuple[Any, ...],
         kw: dict[str, Any],
         thread: bool,
         raw: bool,
-    ) -> Call:
+        encode: Callable[[Any], Any] | None = None,
+    ) -> StatusResult | Deferred[StatusResult]:
         """
-        Run a method.
+        Run something.
 
-        @param name: Its name, which is in the table.
+        @param encode: Encodes a result in the thread where it has been made, and items
+            as soon as they have been yielded: later, they may have been changed.
 
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @param thread: Whether to run it in a thread.
-
-        @param raw: Whether an iterator comes back as it is.
-
-        @return: The call.
+        @return: The status and the result, or a Deferred that fires with them.
+            Cancelling it stops the work, or leaves its thread alone with it. An error
+            is an L{ErrorText} with the exception, an iteration a L{Deferator}.
         """
-        f = self.table[name]
         if thread:
-            return self._startInThread(f, name, args, kw, raw)
-        try:
-            result = f(*args, **kw)
-        except BaseException as error:  # noqa: BLE001 - the method is the user's
-            return Call(succeed(_raised(Failure(error), name, args, kw)), None)
-        if iscoroutine(result):
-            result = Deferred.fromCoroutine(result)
-        if not isinstance(result, Deferred):
-            return Call(succeed(_ran(result, raw)), None)
-        stop = partial(_cancel, result)
-        d = result.addCallbacks(
-            _ran,
-            _raised,
-            callbackArgs=(raw,),
-            errbackArgs=(name, args, kw),
-        )
-        return Call(d, stop)
+            return self._runInThread(f, args, kw, raw, encode)
+        pair = (self._runRaw if raw else self._run)((f, args, kw))
+        if isinstance(pair, Deferred):
+            return pair.addCallback(_iterating, encode)
+        return _iterating(pair, encode)
 
-    def _startInThread(
+    def whenPlaced(self, release: Callable[[], object]) -> None:
+        """
+        Call something when another call may have a thread: at once unless too many are
+        stuck.
+        """
+        if self.stuck <= self._maxStuck:
+            release()
+        else:
+            self._overdue.append(release)
+
+    def _runInThread(
         self,
         f: Callable[..., Any],
-        name: str,
         args: tuple[Any, ...],
         kw: dict[str, Any],
         raw: bool,
-    ) -> Call:
-        """
-        Run a method in a thread, which is this call's until it's done, with the
-        iteration that may come of it.
-
-        @param f: The method.
-
-        @param name: See L{start}.
-
-        @param args: See there.
-
-        @param kw: See there.
-
-        @param raw: See there.
-
-        @return: The call.
-        """
+        encode: Callable[[Any], Any] | None,
+    ) -> Deferred[StatusResult]:
         looper = self._idle.pop() if self._idle else ThreadLooper(reactor=self._reactor)
         self._busy.add(looper)
-        d = looper.call(partial(f, *args, **kw), raw=raw)
-        d.addCallback(self._calledInThread, looper, name, args, kw)
+        step = _Step(lambda: self._reactor.callFromThread(self._freed), encode)
+        inner = looper.call(step.run, partial(f, *args, **kw), raw, raw=raw)
 
-        def stop() -> None:
-            if looper in self._busy:
-                self._busy.discard(looper)
-                self.abandoned += 1
-                log.warn(
-                    "{call} was stopped, and its thread is left alone with it",
-                    call=callText(name, args, kw),
-                )
-                d.addErrback(lambda _: None)
-                looper.crash()
+        def cancel(_: object) -> None:
+            # What comes of it is of no interest.
+            inner.addErrback(lambda _: None)
+            self._abandon(looper, step, callText(f, args, kw))
 
-        return Call(d, stop)
+        d: Deferred[StatusResult] = Deferred(cancel)
 
-    def _calledInThread(
-        self,
-        pair: StatusResult,
-        looper: ThreadLooper,
-        name: str,
-        args: tuple[Any, ...],
-        kw: dict[str, Any],
-    ) -> StatusResult:
-        """
-        Note that a thread has run a method.
+        def called(pair: StatusResult) -> None:
+            status, result = pair
+            if status == Status.ITERATOR and isinstance(result, Deferator):
+                result.addBoth(lambda _: self._release(looper, step))
+            else:
+                self._release(looper, step)
+            if status == Status.ERROR and isinstance(result, ErrorText):
+                error = result.exception
+                if error is not None:
+                    text = errorText(error, callText(f, args, kw))
+                    pair = status, ErrorText(text, error)
+            if not d.called:
+                d.callback(_iterating(pair, None))
 
-        @param pair: What has come of it.
+        def failed(failure: Failure) -> None:
+            if not d.called:
+                d.errback(failure)
 
-        @param looper: What has the thread.
+        inner.addCallbacks(called, failed)
+        return d
 
-        @param name: See L{start}.
-
-        @param args: See there.
-
-        @param kw: See there.
-
-        @return: The pair.
-        """
-        status, result = pair
-        if status == Status.ITERATOR and isinstance(result, Deferator):
-            result.addBoth(lambda _: self._release(looper))
-            return pair
-        self._release(looper)
-        if status == Status.ERROR and isinstance(result, ErrorText):
-            error = result.exception
-            if error is not None:
-                text = errorText(error, callText(name, args, kw))
-                return status, ErrorText(text, error)
-        return pair
-
-    def _release(self, looper: ThreadLooper) -> None:
-        """
-        Have a thread be there for another call.
-
-        @param looper: What has it.
-        """
+    def _release(self, looper: ThreadLooper, step: _Step) -> None:
+        """Have a thread be there for another call."""
         if looper not in self._busy:
             return
+        if step.isRunning:
+            # Its iteration has been ended while it's at an item.
+            self._abandon(looper, step, "An iteration")
+            return
         self._busy.discard(looper)
-        if self._down:
+        if self._isDown:
             looper.stop()
         else:
             self._idle.append(looper)
 
+    def _abandon(self, looper: ThreadLooper, step: _Step, call: str) -> None:
+        """Leave a thread alone with what it's at."""
+        if looper not in self._busy:
+            return
+        self._busy.discard(looper)
+        if step.abandon():
+            self.stuck += 1
+            log.warn("{call} was stopped, and its thread is left alone", call=call)
+        looper.crash()
+
+    def _freed(self) -> None:
+        """A thread that was stuck has ended."""
+        self.stuck -= 1
+        if self._overdue:
+            self._overdue.popleft()()
+
     async def _stopThreads(self) -> None:
-        """
-        Let the threads end that are idle, and give up the others.
-        """
+        """Let idle threads end, and leave the others alone."""
         idle, self._idle = self._idle, []
         busy, self._busy = self._busy, set()
         for looper in busy:
-            self.abandoned += 1
             looper.crash()
         for looper in idle:
             await looper.stop()
 
     def _described(self, pair: StatusResult) -> dict[str, Any]:
-        """
-        Tell what has come of a call.
-
-        @param pair: The status and the result.
-
-        @return: The dict.
-        """
         status, result = bytes(pair[0]), pair[1]
         if status == Status.ERROR:
             result = str(result)
         elif status == Status.ITERATOR:
-            result = self.register(result)
+            ID = str(next(self._numbers))
+            self.iterators[ID] = result
+            result = ID
         elif result is None:
             status = bytes(Status.NONE)
         return {"status": status, "result": result}
 
-    def register(self, iteration: Any) -> str:
-        """
-        Keep an iteration for L{getNext}.
 
-        @param iteration: A L{Deferator}, or an empty list.
-
-        @return: Its ID.
-        """
-        ID = str(next(self._numbers))
-        if not isinstance(iteration, Deferator):
-            iteration = Deferator(iteration)
-        self.iterators[ID] = iteration
-        return ID
-
-    def _iterationEnded(self, failure: Failure, ID: str) -> dict[str, Any]:
-        """
-        Forget an iteration.
-
-        @param failure: How it has ended.
-
-        @param ID: Its ID.
-
-        @return: What tells of a regular end. Else the failure is raised.
-        """
-        self.iterators.pop(ID, None)
-        failure.trap(StopAsyncIteration)
-        return {"value": None, "isValid": False, "moreLeft": False}
-
-    def _noIteration(self, ID: str) -> dict[str, Any]:
-        """
-        Say that there's no such iteration.
-
-        @param ID: Its ID.
-
-        @raise WorkerError: To say so.
-        """
-        raise WorkerError(f"There's no iteration {ID!r}, or it has ended")
-
-
-def _ran(result: Any, raw: bool) -> StatusResult:
+class _Step:
     """
-    Make a pair of what a method has returned.
-
-    @param result: It.
-
-    @param raw: Whether an iterator comes back as it is.
-
-    @return: The pair.
+    A call in a thread, and each step of the iteration that may come of it: tells
+    whether the thread is at it.
     """
-    if raw or not isIteration(result):
-        return Status.RAN, result
-    if not isinstance(result, Deferator):
-        result = Deferator(result)
-    return Status.ITERATOR, result
+
+    def __init__(
+        self, freed: Callable[[], object], encode: Callable[[Any], Any] | None
+    ) -> None:
+        """
+        @param freed: Called in the thread when it's free after it was abandoned.
+
+        @param encode: Encodes the result, or the items.
+        """
+        self._freed = freed
+        self._encode = encode
+        # Has one element while the thread is at a step. Taking it out is atomic, so
+        # either the thread does it when the step is over, or who abandons it.
+        self._running: list[None] = []
+
+    @property
+    def isRunning(self) -> bool:
+        return bool(self._running)
+
+    def run(self, f: Callable[[], Any], raw: bool) -> Any:
+        with self:
+            result = f()
+            if not raw and isIteration(result):
+                return _Items(result, self._encode, self)
+            encode = self._encode
+            return result if encode is None or result is None else encode(result)
+
+    def abandon(self) -> bool:
+        """Note that nobody waits for the thread, and tell whether it's at a step."""
+        try:
+            self._running.pop()
+        except IndexError:
+            return False
+        return True
+
+    def __enter__(self) -> None:
+        self._running.append(None)
+
+    def __exit__(self, *_: object) -> None:
+        if not self.abandon():
+            self._freed()
 
 
-def _raised(
-    failure: Failure, name: str, args: tuple[Any, ...], kw: dict[str, Any]
-) -> StatusResult:
+class _Items:
     """
-    Make a pair of how a method has failed.
-
-    @param failure: The failure.
-
-    @param name: The method's name.
-
-    @param args: Its arguments.
-
-    @param kw: Its keywords.
-
-    @return: The pair.
+    An iterator whose items are encoded as soon as they have been yielded.
     """
-    text = failureText(failure, callText(name, args, kw))
-    return Status.ERROR, ErrorText(text, failure.value)
+
+    def __init__(
+        self,
+        iterator: Iterator[Any],
+        encode: Callable[[Any], Any] | None,
+        step: AbstractContextManager[None],
+    ) -> None:
+        """
+        @param step: Entered for each step.
+        """
+        self._iterator = iterator
+        self._encode = encode or (lambda item: item)
+        self._step = step
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        with self._step:
+            item = next(self._iterator)
+            if isinstance(item, Deferred):
+                return item.addCallback(self._encode)
+            try:
+                return self._encode(item)
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
 
 
-def _cancel(d: Deferred[Any]) -> None:
-    """
-    Cancel what a method has returned.
-
-    @param d: It.
-    """
-    try:
-        d.cancel()
-    except Exception:  # noqa: BLE001 - the canceller is the user's
-        log.failure("{d} failed to be cancelled", d=d)
+def _iterating(pair: StatusResult, encode: Callable[[Any], Any] | None) -> StatusResult:
+    """Have an iterator be iterated over in the reactor's thread."""
+    status, result = pair
+    if status != Status.ITERATOR or isinstance(result, Deferator):
+        return pair
+    if encode is not None:
+        result = _Items(result, encode, nullcontext())
+    return status, Deferator(result)

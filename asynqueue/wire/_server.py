@@ -8,76 +8,55 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.protocol import Factory
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
-from .._support.checks import checkSeconds
+from .._support.checks import checkCount, checkSeconds
 from .._support.log import log
+from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
+from ._authentication import Pending
+from ._connection import DecodingThread
 from ._credentials import TLS, Key
-from ._doors import Doors
 from ._endpoints import mayPickle, requirements, serverEndpoint
-from ._limits import Limits
-from ._runner import WireRunner
-from ._served import ServedPeer
-from ._servergate import ServerGate
-from ._slots import Slots
-from ._universe import WireWorkerUniverse, classOf
+from ._runner import WireRunner, WireWorkerUniverse, classOf
+from ._session import Limits, Session, Shared
 from ._values import Codec
 
-__all__ = ["WireServer", "WireService"]
+__all__ = ["WireServer", "WireService", "universeOf"]
 
 
 class WireService(Service):  # type: ignore[misc, unused-ignore]
     """
-    A server as a service of C{twisted.application}.
+    A server as a service of C{twisted.application}. It listens before privileges are
+    dropped.
     """
 
     name = "asynqueue"
 
     def __init__(
-        self,
-        server: WireServer,
-        failed: Callable[[Failure], object] | None = None,
+        self, server: WireServer, failed: Callable[[Failure], object] | None = None
     ) -> None:
         """
-        Make a service.
-
-        @param server: The server.
-
         @param failed: Called if the server can't listen, and may raise something to end
             the program. By default, that's logged.
         """
         self._server = server
-        self._failed = failed or (
-            lambda failure: log.failure("The server can't be started", failure)
-        )
+        self._failed = failed or _logFailure
         self._isListening = False
 
     def privilegedStartService(self) -> None:
-        """
-        Listen, while ports below 1024 can be had.
-        """
         super().privilegedStartService()
         self._listen()
 
     def startService(self) -> None:
-        """
-        Listen, if that hasn't been done: C{twist} starts services without privileges.
-        """
         super().startService()
         self._listen()
 
     def stopService(self) -> Deferred[None]:
-        """
-        Stop the server.
-
-        @return: A Deferred that fires when it has stopped.
-        """
         super().stopService()
         self._isListening = False
         return self._server.stop()
@@ -87,15 +66,20 @@ class WireService(Service):  # type: ignore[misc, unused-ignore]
             return
         self._isListening = True
         failures: list[Failure] = []
-        self._server.start().addErrback(failures.append)
-        # Endpoints of servers fail at once, and an error ends the program only here.
-        for failure in failures:
-            self._failed(failure)
+        d = self._server.start()
+        if d.called:
+            # What it raises gets out only from here, not from a callback.
+            d.addErrback(failures.append)
+            for failure in failures:
+                self._failed(failure)
+        else:
+            d.addErrback(self._failed)
 
 
 class WireServer:
     """
-    Serves the public methods of a universe.
+    Serves the public methods of a universe. It can be started again when it has
+    stopped.
 
     @ivar description: Where it listens.
 
@@ -138,8 +122,8 @@ class WireServer:
             L{WireWorkerUniverse}, or of an instance.
 
         @param key: A key that the clients must have, too: what
-            L{Key.fromFile<asynqueue.wire.Key.fromFile>} gives. By itself it's enough on
-            this machine only, as it doesn't encrypt anything.
+            L{Key.fromFile<asynqueue.wire.Key.fromFile>} gives. It's for TCP on this
+            machine, as it doesn't encrypt anything.
 
         @param tls: Certificates: what L{TLS.fromFiles<asynqueue.wire.TLS.fromFiles>}
             gives. Clients must have one that's accepted.
@@ -153,21 +137,25 @@ class WireServer:
         @param concurrent: How many tasks are run at once, of all clients together.
             Further ones are held back. C{None} for as many as come.
 
-        @param threads: How many of them are run in threads at once.
+        @param threads: How many of them are run in threads at once. As many threads
+            again may be stuck in calls that nobody waits for any longer.
 
         @param largest: How many bytes a value may have on its way.
 
-        @param maxTasks: How many tasks a client may have here that aren't done.
+        @param maxTasks: How many tasks a client may have here that aren't done. Its
+            worker keeps the rest.
 
         @param maxIterators: How many iterations of a client may be going on.
 
-        @param maxHeld: How many bytes of arguments of a client may be on their way.
+        @param maxHeld: How many bytes of large arguments of a client may be on their
+            way or in use. Further ones wait.
 
-        @param heartbeat: Seconds between signs of life. A client is lost when three are
-            missed. C{None} for none.
+        @param heartbeat: Clients are asked for a sign of life every so many seconds.
+            One is lost when three are missed. C{None} for none.
 
         @param stopTimeout: When the server is stopped, running tasks have so many
-            seconds to be done. C{None} for as long as they take.
+            seconds to be done. C{None} for as long as they take; iterations of which no
+            more is asked for are ended in any case.
 
         @param reactor: The reactor. By default, the global one.
 
@@ -179,42 +167,54 @@ class WireServer:
         @raise AuthenticationError: If there must be an identity, and none is given, or
             if others could get at the socket, or into what is said with pickles.
         """
-        self._reactor: Any = orGlobalReactor(reactor)
-        self._limits = Limits(largest, maxTasks, maxIterators, maxHeld)
-        for name, number in (("concurrent", concurrent), ("threads", threads)):
-            if number is not None and number < 1:
-                raise ValueError(f"{name} must be a positive integer, not {number!r}")
+        for name, number in (
+            ("concurrent", 1 if concurrent is None else concurrent),
+            ("threads", threads),
+            ("largest", largest),
+            ("maxTasks", maxTasks),
+            ("maxIterators", maxIterators),
+            ("maxHeld", maxHeld),
+        ):
+            checkCount(name, number, 1)
         if heartbeat is not None:
             checkSeconds("heartbeat", heartbeat)
         if stopTimeout is not None:
             checkSeconds("stopTimeout", stopTimeout, zero=True)
+        self._reactor: Any = orGlobalReactor(reactor)
         self.description = description
-        self.wwu = _universe(wwu, self)
-        self.runner = WireRunner(self.wwu, reactor=self._reactor)
+        self.wwu = universeOf(wwu, self)
         self.port: IListeningPort | None = None
-        self._slots = Slots(concurrent, threads)
-        self._heartbeat = heartbeat
+        self._threads = threads
         self._stopTimeout = stopTimeout
         pickles = mayPickle(description, pickle, tls)
-        self._codec = Codec(self.wwu.allowed, pickles)
-        self._peers: set[ServedPeer] = set()
-        self._stopping = False
-        self._closed = False
-        self._stopped = False
-        self._stopWaiters: list[Deferred[None]] = []
-        self._deadline: IDelayedCall | None = None
-        self._doors = Doors()
-        self._required = requirements(
-            description, True, key=key, tls=tls, insecure=insecure
+        required = requirements(description, True, key=key, tls=tls, insecure=insecure)
+        self._shared = Shared(
+            required,
+            WireRunner(self.wwu, maxStuck=threads, reactor=self._reactor),
+            Codec(self.wwu.allowed, pickles),
+            Limits(largest, maxTasks, maxIterators, maxHeld),
+            None if concurrent is None else DeferredSemaphore(concurrent),
+            DeferredSemaphore(threads),
+            Pending(),
+            DecodingThread(self._reactor),
+            heartbeat,
         )
-        self._endpoint = serverEndpoint(self._required, self._reactor)
+        self._endpoint = serverEndpoint(required, self._reactor)
+        self._sessions: set[Session] = set()
+        # Fires when it has stopped, C{None} if it isn't to.
+        self._stopped: OneShot[None] | None = None
+        self._deadline: IDelayedCall | None = None
         self.service = WireService(self)
+
+    @property
+    def runner(self) -> WireRunner:
+        return self._shared.runner
 
     def __repr__(self) -> str:
         """
         Name the server.
         """
-        return f"<WireServer {self.description}, {len(self._peers)} clients>"
+        return f"<WireServer {self.description}, {len(self._sessions)} clients>"
 
     def start(self) -> Deferred[None]:
         """
@@ -224,145 +224,85 @@ class WireServer:
             not possible there, and with L{AuthenticationError
             <asynqueue.errors.AuthenticationError>} if others could get at the socket.
         """
-        factory: Any = Factory.forProtocol(
-            lambda: ServerGate(
-                self._makePeer, self._required, self._doors, self._reactor, pickles
-            )
-        )
-        factory.noisy = False
-        pickles = self._codec.pickles
-        return self._endpoint.listen(factory).addCallback(self._listening)
+        return Deferred.fromCoroutine(self._start())
 
-    def stop(self) -> Deferred[None]:
+    def stop(self, timeout: float | None = None) -> Deferred[None]:
         """
         Listen no longer, tell the clients to send no more tasks, and let running ones
         be done.
 
+        @param timeout: Seconds for that, 0 for none. By default, what C{stopTimeout}
+            says. It may be called again with less.
+
         @return: A Deferred that fires with C{None} when the last client is gone, and
             nothing is left.
         """
-        if self._stopped:
-            return succeed(None)
-        d: Deferred[None] = Deferred()
-        self._stopWaiters.append(d)
-        if not self._stopping:
-            self._stopping = True
-            Deferred.fromCoroutine(self._stop()).addErrback(
-                lambda failure: log.failure("The server failed to stop", failure)
-            )
-        return d
+        stopped = self._stopped
+        if stopped is None:
+            stopped = self._stopped = OneShot()
+            if timeout is None:
+                timeout = self._stopTimeout
+            Deferred.fromCoroutine(self._stop(stopped))
+        if timeout is not None and not stopped.hasFired:
+            self._cancelDeadline()
+            self._deadline = self._reactor.callLater(timeout, self._abortAll)
+        return stopped.wait()
 
-    def _listening(self, port: IListeningPort) -> None:
-        """
-        Note that there's a port.
-
-        @param port: What listens.
-        """
-        self.port = port
+    async def _start(self) -> None:
+        stopped = self._stopped
+        if stopped is not None:
+            await stopped.wait()
+            self._stopped = None
+        factory: Any = Factory.forProtocol(self._makeSession)
+        factory.noisy = False
+        self.port = await self._endpoint.listen(factory)
         log.info("{server} is there", server=self)
+        if self._isStopping():
+            # Which was asked for meanwhile.
+            await self._stopListening()
 
-    async def _stop(self) -> None:
-        """
-        Stop.
-        """
-        port, self.port = self.port, None
-        if port is not None:
+    def _isStopping(self) -> bool:
+        return self._stopped is not None
+
+    async def _stop(self, stopped: OneShot[None]) -> None:
+        await self._stopListening()
+        self._shared.pending.abortAll()
+        for session in list(self._sessions):
+            session.leave()
+        while self._sessions:
+            await next(iter(self._sessions)).gone.wait()
+        self._cancelDeadline()
+        await self._shared.runner.shutdown()
+        await self._shared.decoding.stop()
+        stopped.fire(None)
+
+    async def _stopListening(self) -> None:
+        if self.port is not None:
             try:
-                await _asDeferred(port.stopListening())
+                await maybeDeferred(self.port.stopListening)
             except OSError as error:
                 # Somebody has taken the socket's file away.
                 log.warn("{server}: {error}", server=self, error=error)
-        self._closed = True
-        self._doors.close()
-        if self._stopTimeout is not None:
-            self._deadline = self._reactor.callLater(self._stopTimeout, self._abortAll)
-        for peer in list(self._peers):
-            peer.leave()
-        self._maybeStopped()
+            self.port = None
 
     def _abortAll(self) -> None:
-        """
-        End all connections at once.
-        """
-        for peer in list(self._peers):
-            peer.abort()
+        for session in list(self._sessions):
+            session.abort()
 
-    def _makePeer(self) -> ServedPeer:
-        """
-        Make the server's end of a connection.
+    def _makeSession(self) -> Session:
+        session = Session(self._shared, self._sessions.discard, self._reactor)
+        self._sessions.add(session)
+        return session
 
-        @return: It.
-        """
-        peer = ServedPeer(
-            self.runner,
-            self._slots,
-            self._codec,
-            self._limits,
-            self._heartbeat,
-            self._inThread,
-            self._gone,
-            self._reactor,
-        )
-        self._peers.add(peer)
-        return peer
-
-    def _gone(self, peer: ServedPeer) -> None:
-        """
-        Note that a connection has ended.
-
-        @param peer: The server's end of it.
-        """
-        self._peers.discard(peer)
-        if self._stopping:
-            self._maybeStopped()
-
-    def _maybeStopped(self) -> None:
-        """
-        Tell those who wait that the server has stopped, if it has.
-        """
-        if self._peers or self._stopped or not self._closed:
-            return
-        self._stopped = True
+    def _cancelDeadline(self) -> None:
         deadline, self._deadline = self._deadline, None
         if deadline is not None and deadline.active():
             deadline.cancel()
-        self.runner.shutdown().addBoth(self._fireStopped)
-
-    def _fireStopped(self, result: object) -> None:
-        """
-        Tell those who wait that the server has stopped.
-
-        @param result: C{None}, or how that has failed.
-        """
-        if isinstance(result, Failure):
-            log.failure("Threads of the server failed to end", result)
-        waiters, self._stopWaiters = self._stopWaiters, []
-        for d in waiters:
-            d.callback(None)
-
-    def _inThread(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """
-        Call something in a thread.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @return: A Deferred that fires with what it returns.
-        """
-        pool = self._reactor.getThreadPool()
-        return deferToThreadPool(self._reactor, pool, f, *args)
 
 
-def _universe(wwu: Any, server: WireServer) -> WireWorkerUniverse:
+def universeOf(wwu: Any, server: WireServer) -> WireWorkerUniverse:
     """
-    Get a universe.
-
-    @param wwu: It, or its class, or the dotted name of either.
-
-    @param server: Its server.
-
-    @return: The universe.
+    Get a universe: given itself, its class, or the dotted name of either.
 
     @raise TypeError: If there's none.
     """
@@ -381,12 +321,5 @@ def _universe(wwu: Any, server: WireServer) -> WireWorkerUniverse:
     return universe
 
 
-def _asDeferred(result: Any) -> Deferred[Any]:
-    """
-    Get a Deferred.
-
-    @param result: One, or C{None}.
-
-    @return: It, or one that has fired.
-    """
-    return result if isinstance(result, Deferred) else succeed(result)
+def _logFailure(failure: Failure) -> None:
+    log.failure("The server can't be started", failure)

@@ -1,40 +1,56 @@
 """
-The encoding of values for a connection: plain data, which can't run anything.
+Values as bytes for a connection: plain data, and pickles where both ends accept them.
 
-A value becomes a main part of tagged pieces, and buffers beside it for large binary
-data, which isn't copied. Where both ends allow it, what isn't plain becomes a pickle,
-with buffers in the same way.
+A small value is CBOR that any decoder reads (see L{asynqueue.wire._plain}). A large
+one is parts end to end: how many there are, their sizes, then CBOR, then the buffers
+that stand beside it. A pickle is a tag of CBOR's.
 
-Nothing here does I/O. What encodes or decodes a large value is for a thread: it never
-does much between two chances for the interpreter to go on in another one.
+Encoding is done at once, in the reactor's thread, and copies what can be written to:
+so a value is sent as it was when it was given, whatever is done to it later. Decoding
+a large value is for a thread; it lets others run every few milliseconds.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import struct
 from collections.abc import Iterable
 from typing import Any
 
+from attrs import frozen
+
 from .._child.describe import describe, message
-from ._decoder import Decoder
-from ._encoder import Encoder
-from ._plain import PLAIN, NotPlain
+from ._growth import weigh
+from ._plain import LARGE_BYTES, PICKLE, Decoder, Encoder, NotPlain, nameOfClass
 
-__all__ = ["INLINE", "Codec", "NotEncodable", "Payload", "TooLarge"]
+__all__ = ["INLINE", "QUICK", "Codec", "Encoded", "NotEncodable", "Payload"]
 
-#: What is no larger is encoded and decoded at once, in the reactor's thread.
+#: A value of no more bytes goes into the box of its call or answer.
 INLINE = 60_000
+
+#: A value of no more bytes is decoded in the reactor's thread: in a few milliseconds,
+#: whatever it is.
+QUICK = 16_000
+
+#: Bytes of memory that a value may take, and how many times its bytes: rows of a table
+#: take 12 to 20 times as much in this process as on their way.
+_GROWTH_BYTES, _GROWTH_FACTOR = 64 << 20, 16
 
 _PROTOCOL = 5
 
-_PLAIN, _PICKLE = b"P", b"K"
-
-#: Of these, pickles have no advantage.
+#: Pickles have no advantage for these.
 _AS_PLAIN = frozenset((bytes, bytearray, str, int, float, bool, type(None)))
 
-#: A value as it's sent: pieces end to end.
-Payload = list[Any]
+#: The CBOR of a pickle before its size, and of one that is among the buffers.
+_PICKLE_HEAD = b"\xd9" + PICKLE.to_bytes(2, "big")
+_PICKLE_BESIDE = _PICKLE_HEAD + b"\xf6"
+
+_PLAIN_DATA = (
+    "None, bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set,"
+    " frozenset, range, slice, date, time, datetime, timedelta, Decimal, Fraction,"
+    " UUID, and arrays and numbers of numpy's"
+)
 
 
 class NotEncodable(Exception):
@@ -43,326 +59,228 @@ class NotEncodable(Exception):
     """
 
 
-class TooLarge(Exception):
+@frozen
+class Payload:
     """
-    A value is too large to be encoded at once.
+    A large value as it's sent.
+
+    @ivar size: The number of bytes.
+
+    @ivar pieces: The bytes, end to end. None can be written to.
     """
+
+    size: int
+    pieces: list[Any]
+
+
+@frozen
+class Encoded:
+    """
+    A value that has been encoded, where results and items are expected.
+    """
+
+    data: bytes | Payload
 
 
 class Codec:
     """
     Encodes and decodes values for one connection.
 
-    @ivar pickles: Whether pickles may be sent, and are accepted.
+    @ivar pickles: Whether pickles are sent and accepted.
     """
 
     def __init__(self, allowed: Iterable[type] = (), pickles: bool = False) -> None:
         """
-        Make a codec.
-
         @param allowed: Classes of which instances may be sent, and are accepted.
-
-        @param pickles: Whether pickles may be sent, and are accepted.
         """
         self.pickles = pickles
         self._allowed = {nameOfClass(kind): kind for kind in allowed}
+        self._encoder = Encoder(self._allowed)
+        self._decoder = self._makeDecoder()
+
+    def copy(self) -> Codec:
+        """Get a codec like this one, for another thread."""
+        return Codec(self._allowed.values(), self.pickles)
 
     def withoutPickles(self) -> Codec:
-        """
-        Get a codec for a connection whose other end accepts no pickles.
-
-        @return: It.
-        """
+        """Get a codec for a connection whose other end accepts no pickles."""
         return Codec(self._allowed.values()) if self.pickles else self
 
-    def encode(self, value: Any, most: int = INLINE) -> bytes:
+    def encode(self, value: Any, most: int | None = None) -> bytes | Payload:
         """
-        Encode a small value.
-
-        @param value: The value.
+        Encode a value. Not for use in several threads at once.
 
         @param most: How many bytes it may become.
 
-        @return: The bytes.
-
-        @raise TooLarge: If it becomes more.
-
-        @raise NotEncodable: If it can't be encoded.
+        @raise NotEncodable: If it can't be encoded, or becomes more.
         """
-        payload = self._payload(value, most)
-        if len(payload) == 1:
-            return bytes(payload[0])
-        data = b"".join(payload)
-        if len(data) > most:
-            raise TooLarge
-        return data
-
-    def encodeLarge(self, value: Any) -> Payload:
-        """
-        Encode a value of any size. For a thread.
-
-        @param value: The value. It mustn't be changed until what it has become has been
-            sent.
-
-        @return: Bytes and memoryviews end to end.
-
-        @raise NotEncodable: If it can't be encoded.
-        """
-        return self._payload(value, None)
+        sink = _Sink(most)
+        if self.pickles and type(value) not in _AS_PLAIN:
+            return self._pickle(value, sink)
+        try:
+            self._encoder.encode(sink, value)
+        except NotPlain as error:
+            if self.pickles:
+                return self._pickle(value, _Sink(most))
+            raise NotEncodable(
+                f"{error}. Plain data can be sent ({_PLAIN_DATA}); instances of classes"
+                " that the universe lists in its attribute allowed; and anything that"
+                " can be pickled where both ends have pickle=True"
+            ) from error.__cause__
+        buffers = self._encoder.buffers
+        if not buffers and sink.size <= INLINE:
+            return b"".join(sink.pieces)
+        return _payload([sink.pieces, *([buffer] for buffer in buffers)], most)
 
     def decode(self, data: bytes) -> Any:
         """
-        Decode a small value.
+        Decode a small value. Not for use in several threads at once.
 
-        @param data: What it has become.
-
-        @return: The value.
-
-        @raise ValueError: If that is no value, or may not be accepted.
+        @raise ValueError: If it's no value, or may not be accepted.
         """
-        return self.decodePieces([data])
+        return self._decoder.decode(io.BytesIO(data), [])
 
     def decodePieces(self, pieces: list[bytes]) -> Any:
         """
-        Decode a value of any size.
+        Decode a large value, for which any thread may be used.
 
-        @param pieces: What it has become, cut anywhere. The list is used up.
+        @param pieces: The bytes, cut anywhere. The list is used up.
 
-        @return: The value.
-
-        @raise ValueError: If that is no value, or may not be accepted.
+        @raise ValueError: If it's no value, or may not be accepted.
         """
         source = _Pieces(pieces)
-        mode = source.take(1)
-        if mode not in (_PLAIN, _PICKLE):
-            raise ValueError("not the encoding of a value")
-        if mode == _PICKLE and not self.pickles:
-            raise ValueError("a pickle, which isn't accepted on this connection")
-        count = source.take(1)[0]
-        if count == 255:
-            count = int.from_bytes(source.take(4), "big")
-        if count * 8 > source.left:
+        (count,) = struct.unpack(">I", source.take(4))
+        if not 0 < 8 * count <= source.left:
             raise ValueError("a value that is cut off")
-        sizes = [int.from_bytes(source.take(8), "big") for _ in range(count)]
-        main = source.left - sum(sizes)
-        if main < 0:
-            raise ValueError("a value that is cut off")
-        if mode == _PICKLE:
-            return self._unpickle(source, main, sizes)
-        head = source.take(main)
-        buffers = [source.pieces(size) for size in sizes]
-        return Decoder(head, buffers, self._allowed).decode()
+        sizes = struct.unpack(f">{count}Q", source.take(8 * count))
+        if sum(sizes) != source.left:
+            raise ValueError("a value of another size than it says")
+        main, *buffers = [source.pieces(size) for size in sizes]
+        cbor = b"".join(main)
+        limit = _GROWTH_BYTES + _GROWTH_FACTOR * len(cbor)
+        if weigh(cbor, limit) > limit:
+            raise ValueError(
+                f"{len(cbor)} bytes that would become more than {limit} in memory"
+            )
+        return self._makeDecoder().decode(_Yielding(cbor), buffers)
 
-    def _payload(self, value: Any, most: int | None) -> Payload:
-        """
-        Encode a value.
+    def _makeDecoder(self) -> Decoder:
+        return Decoder(self._allowed, self._unpickle)
 
-        @param value: The value.
-
-        @param most: How many bytes it may become at once, C{None} for any number.
-
-        @return: Pieces end to end.
-        """
-        if self.pickles and type(value) not in _AS_PLAIN:
-            return self._pickle(value, most)
-        encoder = Encoder(self._allowed, most)
-        try:
-            encoder.encode(value)
-        except OverflowError:
-            raise TooLarge from None
-        except NotPlain as error:
-            if self.pickles:
-                return self._pickle(value, most)
-            raise NotEncodable(
-                f"{error}. Plain data can be sent ({PLAIN}); instances of classes that"
-                " the universe lists in its attribute allowed; and anything that can"
-                " be pickled where both ends have pickle=True"
-            ) from error.__cause__
-        return [_head(_PLAIN, encoder.buffers), *encoder.pieces()]
-
-    def _pickle(self, value: Any, most: int | None) -> Payload:
-        """
-        Pickle a value.
-
-        @param value: The value.
-
-        @param most: How many bytes it may become at once, C{None} for any number.
-
-        @return: Pieces end to end.
-        """
-        sink = _Sink(most)
+    def _pickle(self, value: Any, sink: _Sink) -> bytes | Payload:
         buffers: list[list[Any]] = []
 
-        def outOfBand(buffer: Any) -> bool:
+        def inBand(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
+            if view.nbytes < LARGE_BYTES:
+                return True
             sink.count(view.nbytes)
-            buffers.append([view])
+            buffers.append([view if view.readonly else bytes(view)])
             return False
 
         try:
-            pickle.Pickler(sink, _PROTOCOL, buffer_callback=outOfBand).dump(value)
-        except TooLarge:
+            pickle.Pickler(sink, _PROTOCOL, buffer_callback=inBand).dump(value)
+        except NotEncodable:
             raise
         except Exception as error:
             raise NotEncodable(
                 f"{describe(value)} can't be pickled: {type(error).__name__}:"
                 f" {message(error)}"
             ) from error
-        pieces = [piece for buffer in buffers for piece in buffer]
-        return [_head(_PICKLE, buffers), *sink.pieces, *pieces]
+        if buffers or sink.size + 6 > INLINE:
+            return _payload([[_PICKLE_BESIDE], sink.pieces, *buffers], None)
+        head = _PICKLE_HEAD + b"\x59" + sink.size.to_bytes(2, "big")
+        return b"".join((head, *sink.pieces))
 
-    def _unpickle(self, source: _Pieces, main: int, sizes: list[int]) -> Any:
-        """
-        Unpickle a value.
-
-        @param source: The rest of it.
-
-        @param main: The size of the pickle itself.
-
-        @param sizes: The sizes of the buffers beside it.
-
-        @return: The value.
-        """
-        pickled = source.pieces(main)
-        buffers = [_writable(source.pieces(size), size) for size in sizes]
-        try:
-            return pickle.Unpickler(_PiecesFile(pickled), buffers=buffers).load()
-        except Exception as error:
-            raise ValueError(
-                f"a pickle that can't be loaded: {type(error).__name__}:"
-                f" {message(error)}"
-            ) from error
+    def _unpickle(self, data: bytes | None, buffers: list[list[bytes]]) -> Any:
+        if not self.pickles:
+            raise ValueError("a pickle, which isn't accepted on this connection")
+        if data is not None:
+            return pickle.loads(data)
+        beside = (_joinWritable(pieces) for pieces in buffers[1:])
+        source = io.BufferedReader(_PiecesFile(buffers[0]), LARGE_BYTES)
+        return pickle.Unpickler(source, buffers=beside).load()
 
 
-def nameOfClass(kind: type) -> str:
-    """
-    Name a class as both ends do.
-
-    @param kind: The class.
-
-    @return: The name, with that of the module.
-    """
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _head(mode: bytes, buffers: list[list[Any]]) -> bytes:
-    """
-    Make what goes before a value.
-
-    @param mode: What it is.
-
-    @param buffers: The buffers beside it.
-
-    @return: The head.
-    """
-    if not buffers:
-        return mode + b"\0"
-    count = len(buffers)
-    number = bytes([count]) if count < 255 else b"\xff" + count.to_bytes(4, "big")
-    sizes = [
-        sum(memoryview(piece).nbytes for piece in buffer).to_bytes(8, "big")
-        for buffer in buffers
-    ]
-    return b"".join((mode, number, *sizes))
+def _payload(parts: list[list[Any]], most: int | None) -> Payload:
+    """Put parts end to end, with what tells them apart before them."""
+    sizes = [sum(len(memoryview(piece).cast("B")) for piece in part) for part in parts]
+    head = struct.pack(f">I{len(sizes)}Q", len(sizes), *sizes)
+    size = len(head) + sum(sizes)
+    if most is not None and size > most:
+        raise _tooLarge(most)
+    return Payload(size, [head, *(piece for part in parts for piece in part)])
 
 
-def _writable(pieces: list[bytes], size: int) -> bytearray:
-    """
-    Put a buffer together so that it can be written to.
+def _tooLarge(most: int) -> NotEncodable:
+    return NotEncodable(
+        f"It has more than the {most} bytes that may be sent (largest=)"
+    )
 
-    @param pieces: What it's made of.
 
-    @param size: Its size.
-
-    @return: The buffer.
-    """
+def _joinWritable(pieces: list[bytes]) -> bytearray:
+    """Join pieces so that other threads may run in between."""
     buffer = bytearray()
     for piece in pieces:
         buffer += piece
-    if len(buffer) != size:
-        raise ValueError("a value that is cut off")
     return buffer
 
 
 class _Sink:
     """
     A file that keeps what is written as it is.
-
-    @ivar pieces: What was written.
     """
 
+    __slots__ = ("_most", "pieces", "size")
+
     def __init__(self, most: int | None) -> None:
-        """
-        Make a file.
+        self.pieces: list[bytes] = []
+        self.size = 0
+        self._most = most
 
-        @param most: How many bytes may be written, C{None} for any number.
-        """
-        self.pieces: list[Any] = []
-        self._left = most
+    def writable(self) -> bool:
+        return True
 
-    def write(self, data: Any) -> None:
-        """
-        Keep something.
-
-        @param data: It.
-        """
-        # The pickler writes what is large as it is, and reuses nothing of the rest.
+    def write(self, data: Any) -> int:
+        # Pickles of large bytes come as these bytes, but so do bytearrays.
+        self.pieces.append(data if type(data) is bytes else bytes(data))
         self.count(len(data))
-        self.pieces.append(data)
+        return len(data)
 
     def count(self, size: int) -> None:
         """
-        Count bytes.
-
-        @param size: How many there are.
-
-        @raise TooLarge: If there are more than may be.
+        @raise NotEncodable: If it's too many bytes now.
         """
-        if self._left is not None:
-            self._left -= size
-            if self._left < 0:
-                raise TooLarge
+        self.size += size
+        if self._most is not None and self.size > self._most:
+            raise _tooLarge(self._most)
+
+
+class _Yielding(io.BytesIO):
+    """
+    A file at each reading of which other threads may run.
+    """
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(size)  # from Python, where the interpreter switches
 
 
 class _Pieces:
     """
     Bytes in pieces, taken from the beginning.
-
-    @ivar left: How many are left.
     """
 
     def __init__(self, pieces: list[bytes]) -> None:
-        """
-        Begin.
-
-        @param pieces: The pieces. The list is used up.
-        """
         pieces.reverse()
         self._pieces = pieces
         self.left = sum(map(len, pieces))
 
     def take(self, size: int) -> bytes:
-        """
-        Take some bytes.
-
-        @param size: How many.
-
-        @return: The bytes.
-
-        @raise ValueError: If there are fewer.
-        """
-        taken = self.pieces(size)
-        return taken[0] if len(taken) == 1 else b"".join(taken)
+        return b"".join(self.pieces(size))
 
     def pieces(self, size: int) -> list[bytes]:
         """
-        Take some bytes as they come.
-
-        @param size: How many.
-
-        @return: Pieces of them.
-
-        @raise ValueError: If there are fewer.
+        @raise ValueError: If there are fewer bytes.
         """
         if size > self.left:
             raise ValueError("a value that is cut off")
@@ -373,98 +291,29 @@ class _Pieces:
             if len(piece) > size:
                 self._pieces.append(piece[size:])
                 piece = piece[:size]
-            if piece:
-                taken.append(piece)
+            taken.append(piece)
             size -= len(piece)
         return taken
 
 
 class _PiecesFile(io.RawIOBase):
     """
-    A file of bytes in pieces, for pickles of any size to be loaded from without their
-    being put together.
+    A file of bytes in pieces, so that pickles are loaded without joining them.
     """
 
     def __init__(self, pieces: list[bytes]) -> None:
-        """
-        Make a file.
-
-        @param pieces: The pieces.
-        """
         super().__init__()
-        pieces.reverse()
-        self._pieces = pieces
-        self._at = 0
+        self._pieces = [memoryview(piece) for piece in reversed(pieces)]
 
     def readable(self) -> bool:
-        """
-        Tell that it can be read.
-
-        @return: C{True}.
-        """
         return True
 
     def readinto(self, target: Any) -> int:
-        """
-        Read as much as there's room for.
-
-        @param target: Where to.
-
-        @return: How many bytes have been read.
-        """
-        view = memoryview(target).cast("B")
-        room, done = len(view), 0
-        while done < room and self._pieces:
-            piece, at = self._pieces[-1], self._at
-            size = min(room - done, len(piece) - at)
-            view[done : done + size] = memoryview(piece)[at : at + size]
-            done += size
-            self._at += size
-            if self._at == len(piece):
-                self._pieces.pop()
-                self._at = 0
-        return done
-
-    def read(self, size: int = -1) -> bytes:
-        """
-        Read.
-
-        @param size: How many bytes.
-
-        @return: The bytes, fewer at the end.
-        """
         if not self._pieces:
-            return b""
-        piece, at = self._pieces[-1], self._at
-        if 0 <= size <= len(piece) - at:
-            self._at += size
-            if self._at == len(piece):
-                self._pieces.pop()
-                self._at = 0
-            return piece[at : at + size]
-        buffer = bytearray(self._rest if size < 0 else min(size, self._rest))
-        self.readinto(buffer)
-        return bytes(buffer)
-
-    def readline(self, size: int | None = -1) -> bytes:
-        """
-        Read a line.
-
-        @param size: How many bytes at most.
-
-        @return: The line.
-        """
-        line = bytearray()
-        while size is None or size < 0 or len(line) < size:
-            byte = self.read(1)
-            line += byte
-            if not byte or byte == b"\n":
-                break
-        return bytes(line)
-
-    @property
-    def _rest(self) -> int:
-        """
-        How many bytes are left.
-        """
-        return sum(map(len, self._pieces)) - self._at
+            return 0
+        piece = self._pieces.pop()
+        size = min(len(target), len(piece))
+        target[:size] = piece[:size]
+        if size < len(piece):
+            self._pieces.append(piece[size:])
+        return size

@@ -1,0 +1,287 @@
+"""
+What comes first on a connection: each end proves to the other who it is.
+
+Over Unix sockets that's known from the system, and over TLS from certificates. Where
+there's a key, each end proves that it has it, for a number that is used once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionClosed, ConnectionLost
+from twisted.internet.task import deferLater
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+
+from .._support.log import log
+from ..errors import AuthenticationError
+from ._commands import VERSION, Hello, OtherVersion, Prove, WrongKey
+from ._connection import Connection, Violation
+from ._credentials import NONCE, tlsErrorText
+from ._endpoints import Requirements
+
+__all__ = ["Pending", "ServerHandshake", "authenticate", "closedEarly", "untrusted"]
+
+#: Seconds that a client has to prove who it is.
+_SECONDS = 10.0
+
+#: Connections of clients that haven't yet. They cost little, and for seconds only.
+_MAX_PENDING = 64
+
+#: Seconds until a client learns that it's refused: at first, and at most. It's not
+#: long, as others who aren't to blame may come from the same address.
+_DELAY, _MAX_DELAY = 0.01, 0.5
+
+
+async def authenticate(
+    connection: Connection, pickles: bool
+) -> tuple[bool, int | None]:
+    """
+    Have a server prove who it is, and prove it to the server.
+
+    @param pickles: Whether this end accepts pickles.
+
+    @return: Whether the server accepts pickles, and how many tasks a client may have
+        there.
+
+    @raise AuthenticationError: If one end doesn't accept the other.
+
+    @raise ConnectionError: If the server speaks another version.
+    """
+    key = connection.required.key
+    nonce = os.urandom(NONCE)
+    fields = {"version": VERSION}
+    if pickles:
+        fields["pickle"] = b"1"
+    if key is not None:
+        fields["nonce"] = nonce
+    try:
+        hello = await connection.callRemote(Hello, **fields)
+        if hello["version"] != VERSION:
+            raise OtherVersion
+        if key is not None:
+            if len(hello["nonce"] or b"") != NONCE:
+                raise untrusted(
+                    connection.required, "It has no key, and this end has one"
+                )
+            parts = (VERSION, nonce, hello["nonce"])
+            proof = key.prove(b"client", *parts)
+            answer = await connection.callRemote(Prove, proof=proof)
+            if not key.check(answer["proof"], b"server", *parts):
+                raise untrusted(
+                    connection.required, "It hasn't proved that it has the key"
+                )
+    except WrongKey as error:
+        why = "it has another key" if key else "it wants a key (key=)"
+        raise _refused(connection.required, why) from error
+    except OtherVersion as error:
+        # What the server says isn't shown: nobody knows who it is.
+        raise ConnectionError(
+            "The server speaks another version of the protocol than this end, which"
+            f" speaks {VERSION.decode()}: install the same version of asynqueue at both"
+        ) from error
+    except (amp.AmpError, KeyError, ValueError) as error:
+        why = "It sends what is no part of a handshake"
+        raise untrusted(connection.required, why) from error
+    tasks = hello["tasks"]
+    isNumber = tasks is not None and tasks.isdigit() and len(tasks) < 10
+    return hello["pickle"] is not None, max(1, int(tasks)) if isNumber else None
+
+
+def closedEarly(required: Requirements, reason: BaseException) -> Exception:
+    """Say why a connection has ended before it was known who is at the other end."""
+    if isinstance(reason, (AuthenticationError, TimeoutError)):
+        return reason
+    if isinstance(reason, (ConnectionClosed, ConnectionLost, ConnectionError)):
+        return ConnectionError(
+            "The connection was ended before both ends had proved who they are"
+            f" ({Failure(reason).getErrorMessage()}): is TLS at one of them only?"
+        )
+    why = tlsErrorText(Failure(reason))
+    if " alert " in why:
+        return _refused(required, why)
+    return untrusted(required, why)
+
+
+def untrusted(required: Requirements, why: str) -> AuthenticationError:
+    """Say why a server isn't accepted."""
+    address = required.address.description
+    return AuthenticationError(f"The server at {address} isn't trusted: {why}")
+
+
+def _refused(required: Requirements, why: str) -> AuthenticationError:
+    address = required.address.description
+    return AuthenticationError(f"The server at {address} refuses this end: {why}")
+
+
+class Pending:
+    """
+    The connections of a server whose clients haven't proved who they are.
+
+    @ivar failures: How many clients in a row have been refused.
+    """
+
+    def __init__(self) -> None:
+        # In the order in which they came.
+        self._connections: dict[Connection, None] = {}
+        self.failures = 0
+
+    def __contains__(self, connection: Connection) -> bool:
+        return connection in self._connections
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, connection: Connection) -> None:
+        """
+        Add a connection. If there are too many, the one that has waited longest goes:
+        clients that have a proof give it at once.
+        """
+        if len(self._connections) >= _MAX_PENDING:
+            longest = next(iter(self._connections))
+            del self._connections[longest]
+            longest.abort()
+        self._connections[connection] = None
+
+    def discard(self, connection: Connection) -> None:
+        self._connections.pop(connection, None)
+
+    def abortAll(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
+
+
+class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
+    """
+    The server's end of a connection until its client has proved who it is.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        pending: Pending,
+        tasks: int,
+        pickles: bool,
+        greeted: Callable[[bool], object],
+    ) -> None:
+        """
+        @param tasks: How many tasks a client may have here.
+
+        @param pickles: Whether this end accepts pickles.
+
+        @param greeted: Called with whether the client does.
+        """
+        self._connection = connection
+        self._pending = pending
+        self._greeted = greeted
+        self._greeting: dict[str, bytes] = {
+            "version": VERSION,
+            "tasks": b"%d" % tasks,
+            **({"pickle": b"1"} if pickles else {}),
+        }
+        # The client's and the server's, once there has been a Hello.
+        self._nonces: tuple[bytes, bytes] | None = None
+        self._timers: list[Deferred[Any]] = []
+        pending.add(connection)
+        self._later(_SECONDS).addCallback(lambda _: self._late()).addErrback(_cancelled)
+
+    def begin(self) -> None:
+        """The transport is there, and what it tells about the client is all right."""
+        self._connection.addResponders(self, Hello, Prove)
+        if self._connection.required.key is None:
+            self._open()
+
+    def refuse(self, why: str) -> None:
+        """Disconnect the client, after a moment."""
+        self._connection.ignore()
+        self._later(self._failed(why)).addCallback(
+            lambda _: self._connection.abort()
+        ).addErrback(_cancelled)
+
+    def end(self, reason: BaseException) -> None:
+        """The connection has ended, or the client is accepted."""
+        if self._connection in self._pending and not isinstance(
+            reason, (ConnectionClosed, ConnectionError)
+        ):
+            self._failed(tlsErrorText(Failure(reason)))
+        self._leave()
+
+    @Hello.responder  # type: ignore[misc, unused-ignore]
+    def hello(
+        self, version: bytes, pickle: bytes | None = None, nonce: bytes | None = None
+    ) -> Any:
+        connection = self._connection
+        if version != VERSION:
+            return self._refuse(
+                OtherVersion(f"This server speaks version {VERSION.decode()}"),
+                "It has another version",
+            )
+        self._greeted(pickle is not None)
+        if connection.required.key is None:
+            return self._greeting
+        if nonce is None:
+            return self._refuse(WrongKey("This server wants a key"), "It has no key")
+        if len(nonce) != NONCE or self._nonces is not None or connection.isOpen:
+            raise Violation("a Hello that can't be")
+        self._nonces = nonce, os.urandom(NONCE)
+        return {**self._greeting, "nonce": self._nonces[1]}
+
+    @Prove.responder  # type: ignore[misc, unused-ignore]
+    def prove(self, proof: bytes) -> Any:
+        key = self._connection.required.key
+        if key is None or self._nonces is None or self._connection.isOpen:
+            raise Violation("a Prove that can't be")
+        parts = (VERSION, *self._nonces)
+        if not key.check(proof, b"client", *parts):
+            return self._refuse(
+                WrongKey("This server has another key"), "It has another key"
+            )
+        self._open()
+        return {"proof": key.prove(b"server", *parts)}
+
+    def _open(self) -> None:
+        self._pending.failures = 0
+        self._leave()
+        self._connection.open()
+
+    def _refuse(self, error: Exception, why: str) -> Deferred[Any]:
+        """Give the answer with which a client is refused, after a moment."""
+        self._connection.ignore()
+        return self._later(self._failed(why)).addCallback(lambda _: Failure(error))
+
+    def _late(self) -> None:
+        self._failed(f"It hasn't proved who it is within {_SECONDS:g} seconds")
+        self._connection.abort()
+
+    def _failed(self, why: str) -> float:
+        """Count a client that's refused, and tell how many seconds that is to take."""
+        self._pending.failures += 1
+        count = self._pending.failures
+        if not count & (count - 1):
+            log.warn(
+                "{address} refuses {peer}, {count} in a row now: {why}",
+                address=self._connection.required.address.description,
+                peer=self._connection.transport.getPeer(),
+                count=count,
+                why=why,
+            )
+        return min(_MAX_DELAY, _DELAY * float(2 ** min(count - 1, 20)))
+
+    def _later(self, seconds: float) -> Deferred[Any]:
+        d: Deferred[Any] = deferLater(self._connection.reactor, seconds)
+        self._timers.append(d)
+        return d
+
+    def _leave(self) -> None:
+        self._pending.discard(self._connection)
+        timers, self._timers = self._timers, []
+        for timer in timers:
+            timer.cancel()
+
+
+def _cancelled(failure: Failure) -> None:
+    """Drop what was to be done later, and isn't."""

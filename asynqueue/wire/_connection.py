@@ -1,0 +1,532 @@
+"""
+What both ends of a connection have in common: AMP, with bounds on what a peer can make
+of it, large values in chunks, and signs of life.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, AnyStr, Generic
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer, IReactorTime
+from twisted.internet.protocol import connectionDone
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .._support.log import log
+from ..errors import AuthenticationError
+from ..threads._looper import ThreadLooper
+from ._commands import Cancel, Chunk, Credit, Held
+from ._endpoints import Requirements
+from ._values import QUICK, Codec, Payload
+
+__all__ = [
+    "ChunkyString",
+    "Connection",
+    "DecodingThread",
+    "Responder",
+    "Violation",
+    "numberOf",
+    "shown",
+]
+
+#: Bytes in a chunk, at most.
+CHUNK_SIZE = 60_000
+
+#: Bytes that are sent ahead of being received, and how many more are asked for at once.
+WINDOW = 1 << 20
+_CREDIT_STEP = WINDOW // 4
+
+#: Bytes of a box that isn't complete, at most, and fields of one that is.
+_MAX_BOX, _MAX_FIELDS = 160_000, 20
+
+#: Bytes that a peer may send before it's known who it is.
+_MAX_EARLY = 4_000
+
+#: The connection is lost when so many heartbeats in a row bring nothing.
+MAX_SILENT = 3
+
+#: Questions that are answered for a peer that doesn't read the answers.
+_MAX_UNREAD = 1_000
+
+#: Commands that aren't answered.
+_NOTICES = {command.commandName for command in (Cancel, Chunk, Credit, Held)}
+
+#: Seconds for what was written to be delivered when a connection is closed.
+_CLOSE_SECONDS = 5.0
+
+#: What answers a command: a box, or a Deferred that fires with one.
+Responder = Callable[[Any], Any]
+
+
+class Violation(ValueError):
+    """
+    A peer breaks the protocol. It's disconnected.
+    """
+
+
+class ChunkyString(Generic[AnyStr]):
+    """
+    Iterates over slices of a large string or of bytes.
+
+    @cvar chunkSize: The size of the slices. The last may be shorter.
+    """
+
+    chunkSize = 1 << 15
+
+    def __init__(self, bigString: AnyStr) -> None:
+        """
+        @param bigString: What is to be cut.
+        """
+        self._string: AnyStr = bigString
+        self._at = 0
+
+    def __iter__(self) -> Iterator[AnyStr]:
+        return self
+
+    def __next__(self) -> AnyStr:
+        at = self._at
+        if at >= len(self._string) and at:
+            raise StopIteration
+        self._at = at + self.chunkSize
+        part: AnyStr = self._string[at : self._at]
+        return part
+
+
+class _Outgoing:
+    """
+    A large value that's being sent.
+    """
+
+    def __init__(self, payload: Payload, done: Deferred[None]) -> None:
+        self.left = payload.size
+        self.credit = 0
+        self.done = done
+        self._pieces = deque(memoryview(piece).cast("B") for piece in payload.pieces)
+
+    def take(self) -> bytes:
+        """Take a chunk that may be sent now."""
+        room = min(CHUNK_SIZE, self.credit, self.left)
+        self.credit -= room
+        self.left -= room
+        taken = []
+        pieces = self._pieces
+        while room:
+            piece = pieces.popleft()
+            if len(piece) > room:
+                pieces.appendleft(piece[room:])
+                piece = piece[:room]
+            taken.append(piece)
+            room -= len(piece)
+        return b"".join(taken)
+
+
+class _Incoming:
+    """
+    A large value that's being received.
+    """
+
+    def __init__(self, size: int, done: Deferred[list[bytes]]) -> None:
+        self.left = size
+        self.done = done
+        self._pieces: list[bytes] = []
+        # Bytes that the peer may send, and those that it may be allowed to later.
+        self._credit = 0
+        self._ungranted = size
+
+    def take(self, data: bytes) -> None:
+        self.left -= len(data)
+        self._credit -= len(data)
+        if self._credit < 0:
+            raise Violation("more of a value than it may send")
+        self._pieces.append(data)
+        if not self.left:
+            self.done.callback(self._pieces)
+
+    def grant(self) -> int:
+        """Tell how many more bytes to ask for now, 0 for none yet."""
+        more = min(WINDOW - self._credit, self._ungranted)
+        if more < min(_CREDIT_STEP, self._ungranted):
+            return 0
+        self._credit += more
+        self._ungranted -= more
+        return more
+
+
+class DecodingThread:
+    """
+    Decodes values, large ones in a thread of its own, which is started for the first.
+
+    It's not of the reactor's pool: all threads of that may be waiting for the value.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._looper: ThreadLooper | None = None
+
+    async def decode(self, codec: Codec, data: bytes) -> Any:
+        """Decode what came in a box, at once if that's quick."""
+        if len(data) <= QUICK:
+            return codec.decode(data)
+        return await self._inThread(codec.copy().decode, data)
+
+    def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[Any]:
+        return self._inThread(codec.decodePieces, pieces)
+
+    def stop(self) -> Deferred[None]:
+        looper, self._looper = self._looper, None
+        return succeed(None) if looper is None else looper.stop()
+
+    def _inThread(self, f: Callable[[Any], Any], data: Any) -> Deferred[Any]:
+        if self._looper is None:
+            self._looper = ThreadLooper(True, reactor=self._reactor)
+        return self._looper.deferToThread(f, data)
+
+
+@implementer(IHandshakeListener, IPushProducer)
+class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
+    """
+    An end of a connection.
+
+    Authentication is which commands are found: those in C{responders}, which has all
+    of them only once C{isOpen} is true. Until then bytes are counted.
+
+    Large values are sent as far as the peer gives credit for them, and while the
+    transport isn't congested. A server also stops reading while it is, so that answers
+    don't pile up for a peer that doesn't read. A client doesn't, since both ends would
+    wait for each other.
+
+    @ivar responders: What answers each command, by its name.
+
+    @ivar isOpen: Whether it's known who is at the other end.
+
+    @ivar isOver: Whether nothing more is taken from there.
+    """
+
+    #: Whether no commands are taken while the peer doesn't read the answers.
+    pausesReading = False
+
+    def __init__(
+        self, required: Requirements, heartbeat: float | None, reactor: IReactorTime
+    ) -> None:
+        super().__init__()
+        self.transport: Any = None
+        self.required = required
+        self.reactor = reactor
+        self.responders: dict[bytes, Responder] = {}
+        self.isOpen = False
+        self.isOver = False
+        # Why this end has ended the connection, if it has.
+        self._reason: Exception | None = None
+        self._heartbeat = heartbeat
+        self._timer: Any = None
+        # Heartbeats in a row without anything heard, and whether there was since.
+        self._silent = 0
+        self._heard = False
+        self._isCongested = False
+        self._unread = 0
+        self._early = 0
+        # Bytes since the last box.
+        self._boxSize = 0
+        self._outgoing: dict[bytes, _Outgoing] = {}
+        self._incoming: dict[bytes, _Incoming] = {}
+
+    def ready(self) -> None:
+        """The transport is there, and who is at its other end as far as that tells."""
+        raise NotImplementedError
+
+    def refuse(self, why: str) -> None:
+        """The other end isn't accepted."""
+        raise NotImplementedError
+
+    def lost(self, reason: BaseException) -> None:
+        """The connection has ended."""
+        raise NotImplementedError
+
+    def open(self) -> None:
+        """Answer all commands from now on: the other end has proved who it is."""
+        self.isOpen = True
+        self.responders |= {
+            b"Chunk": self._chunk,
+            b"Credit": self._credit,
+            b"Ping": lambda box: amp.Box(),
+        }
+        self.transport.registerProducer(self, True)
+        if self._heartbeat is not None:
+            self._timer = self.reactor.callLater(self._heartbeat, self._beat)
+
+    def addResponders(self, locator: amp.CommandLocator, *commands: Any) -> None:
+        """Have commands be answered by somebody's methods for them."""
+        for command in commands:
+            responder = locator.locateResponder(command.commandName)
+            self.responders[command.commandName] = partial(self._answer, responder)
+
+    def ignore(self) -> None:
+        """Take nothing more from the other end."""
+        self.isOver = True
+
+    def close(self) -> None:
+        """End the connection when what was written has been delivered."""
+        if self.transport is None or self.isOver:
+            return
+        self.isOver = True
+        if self.isOpen:
+            # TLS would go on for as long as there's a producer.
+            self.transport.unregisterProducer()
+        self._stopTimer()
+        self._timer = self.reactor.callLater(_CLOSE_SECONDS, self._abort)
+        self.transport.loseConnection()
+
+    def abort(self, reason: Exception | None = None) -> None:
+        """End the connection at once."""
+        self._reason = self._reason or reason
+        self.isOver = True
+        self._unprocessed = b""
+        self._abort()
+
+    def send(self, ID: bytes, payload: Payload) -> Deferred[None]:
+        """
+        Send a large value as the peer asks for it. The Deferred fires when it has been
+        written; cancelling it stops the sending.
+        """
+        d: Deferred[None] = Deferred(lambda _: _discard(self._outgoing, ID))
+        self._outgoing[ID] = _Outgoing(payload, d)
+        return d
+
+    def receive(self, ID: bytes, size: int) -> Deferred[list[bytes]]:
+        """
+        Ask for a large value, whose sender waits for that. The Deferred fires with its
+        pieces; cancelling it stops the sending.
+        """
+        d: Deferred[list[bytes]] = Deferred(lambda _: _discard(self._incoming, ID))
+        incoming = self._incoming[ID] = _Incoming(size, d)
+        self._grant(ID, incoming)
+        return d
+
+    def forgetValues(self, ID: bytes) -> None:
+        """Send and receive nothing more of large values of an ID."""
+        for values in (self._outgoing, self._incoming):
+            if ID in values:
+                values[ID].done.cancel()
+
+    def tell(self, command: bytes, ID: bytes, **fields: bytes) -> None:
+        """Send a notice, which isn't answered."""
+        self.callRemoteString(command, False, ID=ID, **fields)
+
+    def maxSilent(self) -> int:
+        """Tell how many heartbeats without a sign of life are one too many."""
+        return MAX_SILENT
+
+    # What the transport calls.
+
+    def connectionMade(self) -> None:
+        if self.required.tls is None:
+            self.handshakeCompleted()
+
+    def handshakeCompleted(self) -> None:
+        try:
+            self.required.check(self.transport)
+        except AuthenticationError as error:
+            self.refuse(str(error))
+        else:
+            self.ready()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.isOver:
+            return
+        self._heard = True
+        try:
+            if not self.isOpen:
+                self._early += len(data)
+                if self._early > _MAX_EARLY:
+                    raise Violation("too much before it's known who it is")
+            self._boxSize += len(data)
+            super().dataReceived(data)
+            if self._boxSize > _MAX_BOX:
+                raise Violation("a box that is too large")
+        except (amp.AmpError, KeyError, ValueError) as error:
+            why = shown(error)
+        else:
+            return
+        # Not from within: the error has all that was received in its traceback.
+        self.violated(why)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.isOver = True
+        self._stopTimer()
+        self.lost(self._reason or reason.value or ConnectionError())
+        self._outgoing.clear()
+        self._incoming.clear()
+        super().connectionLost(reason)
+        # Circles of references would keep it until the garbage is collected, which is
+        # late for a server that has many clients to refuse.
+        self.responders.clear()
+        self.boxReceiver = self.locator = self.boxSender = None
+
+    def pauseProducing(self) -> None:
+        self._isCongested = True
+        if self.pausesReading:
+            super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._isCongested = False
+        self._unread = 0
+        for ID, outgoing in list(self._outgoing.items()):
+            self._pump(ID, outgoing)
+        if self.pausesReading and not self._isCongested and not self.isOver:
+            super().resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The transport has been lost, which it tells anyway."""
+
+    # What AMP calls.
+
+    def lengthLimitExceeded(self, length: int) -> None:
+        raise Violation("a key that is too long")
+
+    def ampBoxReceived(self, box: Any) -> None:
+        self._boxSize = 0
+        if self.isOver:
+            return
+        if len(box) > _MAX_FIELDS:
+            raise Violation("a box with too many fields")
+        if self._isCongested and amp.ASK in box:
+            self._unread += 1
+            if self._unread > _MAX_UNREAD:
+                raise Violation("too many questions without reading the answers")
+        super().ampBoxReceived(box)
+
+    def locateResponder(self, name: bytes) -> Responder | None:
+        return self.responders.get(name)
+
+    def dispatchCommand(self, box: Any) -> Deferred[Any]:
+        name = box[amp.COMMAND]
+        responder = self.locateResponder(name)
+        if (amp.ASK not in box) != (name in _NOTICES):
+            raise Violation("a question without a tag, or a notice with one")
+        if responder is None:
+            if not self.isOpen:
+                raise Violation("a command before it's known who it is")
+            code, text = amp.UNHANDLED_ERROR_CODE, f"Unhandled Command: {name[:99]!r}"
+            return fail(amp.RemoteAmpError(code, text))
+        # What a responder raises at once isn't turned into a Deferred: the peer has
+        # broken the protocol.
+        answer = responder(box)
+        return answer if isinstance(answer, Deferred) else succeed(answer)
+
+    def unhandledError(self, failure: Failure) -> None:
+        """What failed is of no use to anybody any longer if the connection is over."""
+        if not self.isOver:
+            log.failure("{connection}: a command failed", failure, connection=self)
+            self.abort()
+
+    def _answer(self, responder: Responder, box: Any) -> Deferred[Any]:
+        d: Deferred[Any] = responder(box)
+        return d.addErrback(self._unanswered)
+
+    def _unanswered(self, failure: Failure) -> Any:
+        """What isn't one of the errors of a command is due to the other end."""
+        if failure.check(amp.RemoteAmpError):
+            return failure
+        self.violated(shown(failure.value))
+        return Deferred()  # nothing is answered
+
+    # Large values.
+
+    def _pump(self, ID: bytes, outgoing: _Outgoing) -> None:
+        """Send what there's credit for, until the transport is congested."""
+        while outgoing.left and outgoing.credit and not self._isCongested:
+            self.tell(b"Chunk", ID, data=outgoing.take())
+        if not outgoing.left and self._outgoing.pop(ID, None) is not None:
+            outgoing.done.callback(None)
+
+    def _grant(self, ID: bytes, incoming: _Incoming) -> None:
+        credit = incoming.grant()
+        if credit:
+            self.tell(b"Credit", ID, bytes=b"%d" % credit)
+
+    def _chunk(self, box: Any) -> Any:
+        # One that nobody wants any longer is dropped.
+        ID = box[b"ID"]
+        incoming = self._incoming.get(ID)
+        if incoming is not None:
+            if incoming.left == len(box[b"data"]):
+                del self._incoming[ID]
+            incoming.take(box[b"data"])
+            if incoming.left:
+                self._grant(ID, incoming)
+        return amp.Box()
+
+    def _credit(self, box: Any) -> Any:
+        ID = box[b"ID"]
+        credit = numberOf(box[b"bytes"])
+        outgoing = self._outgoing.get(ID)
+        if outgoing is not None:
+            outgoing.credit += credit
+            self._pump(ID, outgoing)
+        return amp.Box()
+
+    # The end.
+
+    def _beat(self) -> None:
+        """
+        See whether the other end is there, and have it show that it is.
+
+        Heartbeats without a sign of it are counted, not seconds: a reactor that was
+        held up for long is late with one of them, and no more.
+        """
+        assert self._heartbeat is not None
+        self._timer = self.reactor.callLater(self._heartbeat, self._beat)
+        self._silent = 0 if self._heard else self._silent + 1
+        self._heard = False
+        if self._silent >= self.maxSilent():
+            seconds = self._silent * self._heartbeat
+            self.abort(
+                TimeoutError(
+                    f"Nothing has come from the other end for {seconds:g} seconds"
+                )
+            )
+        elif self._silent < 2:
+            # An error is an answer, too: from a client that doesn't know the command.
+            self.callRemoteString(b"Ping").addErrback(lambda _: None)
+
+    def violated(self, why: str) -> None:
+        """The peer breaks the protocol."""
+        if not self.isOver:
+            log.warn(
+                "{connection} doesn't keep to the protocol, and is disconnected: {why}",
+                connection=self,
+                why=why,
+            )
+            self.abort(ConnectionError(f"It doesn't keep to the protocol: {why}"))
+
+    def _stopTimer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abortConnection()
+
+
+def numberOf(digits: bytes) -> int:
+    """
+    @raise Violation: If it's no number, or beyond all measure.
+    """
+    if not digits.isdigit() or len(digits) > 15:
+        raise Violation("a number that is none")
+    return int(digits)
+
+
+def _discard(values: dict[bytes, Any], ID: bytes) -> None:
+    values.pop(ID, None)
+
+
+def shown(error: BaseException | None) -> str:
+    """Show an error, which may have what a peer has sent, in a line of the log."""
+    return f"{type(error).__name__}: {str(error)[:200]!a}"

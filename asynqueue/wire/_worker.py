@@ -1,0 +1,557 @@
+"""
+The worker at the other end of a connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from enum import Enum, auto
+from typing import Any
+
+from attrs import asdict, frozen
+from twisted.application.internet import backoffPolicy
+from twisted.internet.defer import Deferred, TimeoutError as DeferTimeout, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .._child.status import ErrorText, Status
+from .._support.checks import checkCallable, checkCount, checkSeconds
+from .._support.log import log
+from .._support.oneshot import OneShot
+from .._support.reactor import orGlobalReactor
+from ..errors import AuthenticationError, WorkerError, WorkerLost, WorkerStartError
+from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
+from ..tasks._task import forWorker
+from ..tasks._workerbase import WorkerBase
+from ._client import Call, Client, Stage
+from ._connection import DecodingThread
+from ._credentials import TLS, Key
+from ._endpoints import clientEndpoint, mayPickle, requirements
+from ._runner import WireWorkerUniverse, classOf, namesOf
+from ._values import Codec
+
+__all__ = ["State", "WireWorker"]
+
+
+class State(Enum):
+    """
+    The life of a worker, in order.
+    """
+
+    #: There's no connection yet, and it's being tried.
+    CONNECTING = auto()
+
+    #: There's a connection, and the other end has proved who it is.
+    READY = auto()
+
+    #: The server is about to go, and takes no more tasks.
+    LEAVING = auto()
+
+    #: The worker has been told to stop, and will when it has done what it has accepted.
+    STOPPING = auto()
+
+    #: There's no connection any longer, nor will there be.
+    DEAD = auto()
+
+
+@frozen
+class _Options:
+    """
+    The keywords of a worker's that its replacement has, too.
+    """
+
+    key: Key | None
+    tls: TLS | None
+    pickle: bool | None
+    insecure: bool
+    reconnect: bool
+    heartbeat: float | None
+    connectTimeout: float
+    backoff: Callable[[int], float] | None
+    largest: int
+
+    def check(self) -> None:
+        if self.heartbeat is not None:
+            checkSeconds("heartbeat", self.heartbeat)
+        checkSeconds("connectTimeout", self.connectTimeout)
+        checkCount("largest", self.largest, 1)
+        if self.backoff is not None:
+            checkCallable("backoff", self.backoff)
+
+
+@implementer(IWorker, ICancellingWorker, IReplaceableWorker)
+class WireWorker(WorkerBase):
+    """
+    Has methods of a universe run by a server, on this machine or another.
+
+    Tasks name a method: C{q.call('add', 1, 2)}. The worker gets tasks of a queue once
+    it's connected. When the connection is lost, it resigns; tasks that the server may
+    have been running fail with L{WorkerLost}, others go to other workers.
+
+    A keyword C{thread=True} of a call has the method be run in a thread of the server.
+
+    @ivar cQualified: The series C{'wire'} and C{'remote'}.
+
+    @ivar iQualified: Further series.
+
+    @ivar raw: Whether iterators come back as they are.
+
+    @ivar thread: Whether methods are run in threads of the server.
+
+    @ivar capacity: How many tasks it wants to have been given.
+
+    @ivar description: Where the server is.
+
+    @ivar state: A L{State}.
+    """
+
+    cQualified: list[Hashable] = ["wire", "remote"]  # noqa: RUF012 - IWorker has it so
+
+    def __init__(
+        self,
+        wwu: WireWorkerUniverse | type[WireWorkerUniverse],
+        description: str,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        thread: bool = False,
+        N_concurrent: int = 1,
+        *,
+        key: Key | None = None,
+        tls: TLS | None = None,
+        pickle: bool | None = None,
+        insecure: bool = False,
+        reconnect: bool = False,
+        heartbeat: float | None = 10.0,
+        connectTimeout: float = 10.0,
+        backoff: Callable[[int], float] | None = None,
+        largest: int = 512 << 20,
+        reactor: Any = None,
+    ) -> None:
+        """
+        Begin to connect.
+
+        @param wwu: The universe that the server has, an instance of it or its class.
+
+        @param description: Where the server is: C{unix:PATH}; C{tls:HOST:PORT} with
+            C{tls}; or C{tcp:HOST:PORT}, on this machine unless there's C{tls}.
+
+        @param series: Series that it's qualified for besides those of its class.
+
+        @param raw: C{True} for iterators to come back as they are, which needs pickles,
+            and few can be pickled.
+
+        @param thread: C{True} for methods to be run in threads of the server.
+
+        @param N_concurrent: How many tasks the server may be running at once for this
+            worker.
+
+        @param key: A key that the server must have, too: what
+            L{Key.fromFile<asynqueue.wire.Key.fromFile>} gives. It's for TCP on this
+            machine, as it doesn't encrypt anything.
+
+        @param tls: Certificates: what L{TLS.fromFiles<asynqueue.wire.TLS.fromFiles>}
+            gives. The server must have one that's accepted.
+
+        @param pickle: Whether pickles are sent and accepted, if the server wants them,
+            too. By default, only on Unix sockets, where both ends are the same user's.
+
+        @param insecure: C{True} for TCP without identities, on this machine only.
+
+        @param reconnect: C{True} to connect again after a while when the connection is
+            lost, and to go on trying when it can't be made.
+
+        @param heartbeat: The server is asked for a sign of life every so many seconds.
+            The connection is lost when three are missed; while the server may be
+            running a call of this worker's in its reactor's thread, which keeps it from
+            answering, thirty. C{None} for none. The server's own may be another.
+
+        @param connectTimeout: Seconds for the connection to be made.
+
+        @param backoff: Called with how many attempts have failed; gives the seconds
+            until the next. By default, that's from one second to a minute.
+
+        @param largest: How many bytes a value may have on its way.
+
+        @param reactor: The reactor. By default, the global one.
+
+        @raise TypeError: If the first argument isn't a universe, the description no
+            text, C{backoff} not callable, or something else no key, or none of C{TLS}.
+
+        @raise ValueError: If a number is out of range, the description can't be
+            understood, or something doesn't go with it.
+
+        @raise AuthenticationError: If the description needs an identity that isn't
+            given.
+        """
+        kind = classOf(wwu)
+        checkCount("N_concurrent", N_concurrent, 1)
+        super().__init__(series, raw)
+        self._options = _Options(
+            key,
+            tls,
+            pickle,
+            insecure,
+            reconnect,
+            heartbeat,
+            connectTimeout,
+            backoff,
+            largest,
+        )
+        self._options.check()
+        self.thread = thread
+        self.capacity = N_concurrent
+        self.description = description
+        self.state = State.CONNECTING
+        self._wwu = wwu
+        self._names = namesOf(kind)
+        self._reactor: Any = orGlobalReactor(reactor)
+        self._codec = Codec(kind.allowed, mayPickle(description, pickle, tls))
+        self._required = requirements(
+            description, False, key=key, tls=tls, insecure=insecure
+        )
+        self._endpoint = clientEndpoint(self._required, self._reactor)
+        self._decoding = DecodingThread(self._reactor)
+        self._backoff = backoff or backoffPolicy()
+        # How often in a row it has been tried to connect, by those before this worker,
+        # too.
+        self._attempts = 0
+        self._client: Client | None = None
+        # Calls until there's a connection, and updates, of which the first has been
+        # sent: the server runs at once what it gets, and they're to be run in order.
+        self._waiting: list[Call] = []
+        self._updates: deque[Call] = deque()
+        # The attempt to connect, or the wait until the next.
+        self._connecting: Deferred[Any] | None = None
+        self._timer: IDelayedCall | None = None
+        self._connection: OneShot[Any] = OneShot()
+        self._gone: OneShot[None] = OneShot()
+        self._recycler: Callable[[], object] | None = None
+        self._timer = self._reactor.callLater(0, self._connect)
+
+    def __repr__(self) -> str:
+        """
+        Name the worker by ID and server.
+        """
+        return f"<WireWorker {self.ID}, {self.description}, {self.state.name.lower()}>"
+
+    @property
+    def tasks(self) -> list[ITask]:
+        """
+        The tasks accepted that have no result yet.
+        """
+        calls = [*self._waiting, *list(self._updates)[1:]]
+        if self._client is not None:
+            calls += self._client.calls.values()
+        return [call.task for call in calls]
+
+    def deferUntilReady(self) -> Deferred[None]:
+        """
+        @return: A Deferred that fires with C{None} when the worker is connected. It
+            fails with L{AuthenticationError} if one end doesn't accept the other's
+            identity, and with L{WorkerStartError} if there's no connection for another
+            reason.
+        """
+        return self._connection.wait()
+
+    def run(self, task: ITask) -> Deferred[None]:
+        if self.state is State.DEAD:
+            task.callback((Status.DISCONNECTED, None))
+            return succeed(None)
+        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
+        thread = self.thread
+        if "thread" in kw:
+            kw = dict(kw)
+            thread = kw.pop("thread")
+        if not isinstance(f, str) or f not in self._names:
+            error = self._unknown(f)
+            task.callback((Status.ERROR, ErrorText(str(error), error)))
+            return succeed(None)
+        call = Call(task, f, args, kw, bool(thread), bool(raw), consumer)
+        if self._client is None:
+            self._waiting.append(call)
+        else:
+            self._submit(call, self._client)
+        return call.done
+
+    def stop(self) -> Deferred[None]:
+        """
+        Implement L{IWorker.stop}. Iterations that go on are waited for, too.
+        """
+        if self.state is State.CONNECTING:
+            self._giveUp(WorkerStartError(f"{self!r} was stopped before"))
+        elif self.state is not State.DEAD:
+            self.state = State.STOPPING
+            self._maybeClose()
+        return self._resignAfter(self._gone.wait())
+
+    def crash(self) -> list[ITask]:
+        """
+        Implement L{IWorker.crash}: end the connection.
+        """
+        client = self._client
+        waiting, self._waiting = [*self._waiting, *self._takeUnsentUpdates()], []
+        tasks = [call.task for call in waiting]
+        if self.state is State.CONNECTING:
+            self._giveUp(WorkerStartError(f"{self!r} was crashed before"))
+        elif client is not None:
+            for call in client.abandon():
+                iteration = call.iteration
+                task = call.task if iteration is None else iteration.release()
+                if task is not None:
+                    tasks.append(task)
+                elif iteration is not None:
+                    iteration.lose(Failure(self._lost(call.task, "It was crashed")))
+                call.fireDone()
+            if self.state is not State.DEAD:
+                self.state = State.STOPPING
+                client.abort()
+        return tasks
+
+    def cancelTask(self, task: ITask) -> None:
+        """
+        Implement L{ICancellingWorker.cancelTask}: the server stops the work on it.
+        """
+        for calls in (self._waiting, self._updates):
+            for call in list(calls)[calls is self._updates :]:
+                if call.task is task:
+                    calls.remove(call)
+                    call.fireDone()
+                    return
+        if self._client is not None:
+            self._client.cancel(task)
+
+    def deferUntilGone(self) -> Deferred[None]:
+        """
+        @return: A Deferred that fires with C{None} when the connection has ended.
+        """
+        return self._gone.wait()
+
+    def replacement(self) -> WireWorker | None:
+        """
+        @return: A worker like this one, which connects after a while. C{None} without
+            C{reconnect=True}.
+        """
+        if not self._options.reconnect:
+            return None
+        # Even if this one was connected: its server has just gone.
+        return self._another(max(1, self._attempts))
+
+    def retryReplacement(self) -> WireWorker:
+        """
+        @return: A worker like this one.
+        """
+        return self._another(self._attempts)
+
+    def setRecycler(self, callableObject: Callable[[], object]) -> None:
+        """
+        It's called when the server is about to go.
+        """
+        self._recycler = callableObject
+
+    def updatesApplied(self, text: str | None) -> None:
+        """
+        The worker works all the same if an update has failed.
+        """
+
+    # What the connection tells.
+
+    def connected(self, client: Client) -> None:
+        if self.state is not State.CONNECTING:
+            client.abort()
+            return
+        self._client = client
+        self._attempts = 0
+        self.state = State.READY
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            self._submit(call, client)
+        self._connection.fire(None)
+
+    def serverLeaves(self) -> None:
+        if self.state is not State.READY:
+            return
+        self.state = State.LEAVING
+        if self._recycler is not None and self.hired:
+            self._recycler()
+        else:
+            self.state = State.STOPPING
+            self._maybeClose()
+
+    def callOver(self) -> None:
+        self._maybeClose()
+
+    def disconnected(self, client: Client, reason: BaseException) -> None:
+        if client is not self._client:
+            return
+        state, self.state = self.state, State.DEAD
+        why = str(reason) or type(reason).__name__
+        mayHaveRun = [
+            call
+            for call in client.calls.values()
+            if call.stage in (Stage.SENT, Stage.ARRIVING, Stage.ITERATING)
+        ]
+        calls = client.abandon()
+        unsent = self._takeUnsentUpdates()
+        if state in (State.READY, State.LEAVING) or len(calls) > len(mayHaveRun):
+            log.warn("{worker} is lost: {why}", worker=self, why=why)
+            # First of all, so that a call that is made because of the failures isn't
+            # given to this worker.
+            self._resign()
+        for call in mayHaveRun:
+            failure = Failure(self._lost(call.task, why))
+            if call.iteration is not None:
+                call.iteration.lose(failure)
+            else:
+                call.task.errback(failure)
+        for call in [*calls, *unsent]:
+            call.task.callback((Status.DISCONNECTED, None))
+            call.fireDone()
+        self._end()
+
+    # Calls.
+
+    def _submit(self, call: Call, client: Client) -> None:
+        """Have a call be sent, an update when those before it have been run."""
+        if not getattr(call.task, "direct", False):
+            client.submit(call)
+            return
+        self._updates.append(call)
+        call.done.addCallback(lambda _: self._updated(call))
+        if len(self._updates) == 1:
+            client.submit(call)
+
+    def _updated(self, call: Call) -> None:
+        """Send the next update, if the first has been run, or won't be."""
+        if self._updates and self._updates[0] is call:
+            self._updates.popleft()
+            if self._updates and self._client is not None:
+                self._client.submit(self._updates[0])
+
+    def _takeUnsentUpdates(self) -> list[Call]:
+        unsent = list(self._updates)[1:]
+        self._updates.clear()
+        return unsent
+
+    def _unknown(self, f: object) -> Exception:
+        names = ", ".join(sorted(self._names)) or "none"
+        return WorkerError(
+            f"Remote workers call methods by name, and there's no method {f!r} in"
+            f" {classOf(self._wwu).__name__}; there are: {names}"
+        )
+
+    def _lost(self, task: ITask, why: str) -> WorkerLost:
+        return WorkerLost(
+            f"Worker {self.ID} was lost while {self.description} may have been running"
+            f" {task!r}: {why}",
+            workerID=self.ID,
+            task=task,
+        )
+
+    # The connection.
+
+    def _another(self, attempts: int) -> WireWorker:
+        """Make a worker like this one, which connects after a while."""
+        another = self.__class__(
+            self._wwu,
+            self.description,
+            self.iQualified,
+            self.raw,
+            self.thread,
+            self.capacity,
+            reactor=self._reactor,
+            **asdict(self._options, recurse=False),
+        )
+        another._attempts = attempts
+        another._connectLater()
+        return another
+
+    def _connectLater(self) -> None:
+        """Connect, after a while if it has been tried before."""
+        self._cancelTimer()
+        delay = self._backoff(self._attempts) if self._attempts else 0
+        self._timer = self._reactor.callLater(delay, self._connect)
+
+    def _connect(self) -> None:
+        # Not by ClientService: a worker lives for one connection, and its replacement
+        # is another worker.
+        self._timer = None
+        self._attempts += 1
+        d = self._connecting = Deferred.fromCoroutine(self._open())
+        d.addTimeout(self._options.connectTimeout, self._reactor)
+        d.addErrback(self._connectFailed)
+
+    async def _open(self) -> None:
+        """Open a connection, and have both ends prove who they are."""
+        factory: Any = Factory.forProtocol(self._makeClient)
+        factory.noisy = False
+        client: Any = await self._endpoint.connect(factory)
+        await client.opened
+
+    def _makeClient(self) -> Client:
+        return Client(
+            self,
+            self._required,
+            self._codec,
+            tuple(classOf(self._wwu).exceptions),
+            self._options.largest,
+            self._options.heartbeat,
+            self._decoding,
+            self._reactor,
+        )
+
+    def _connectFailed(self, failure: Failure) -> None:
+        self._connecting = None
+        if self.state is not State.CONNECTING:
+            return
+        error = failure.value
+        if isinstance(error, AuthenticationError):
+            self._giveUp(error)
+            return
+        if isinstance(error, DeferTimeout):
+            limit = self._options.connectTimeout
+            why = f"there was no answer within {limit:g} seconds"
+        else:
+            why = failure.getErrorMessage() or type(error).__name__
+        if self._options.reconnect:
+            log.info(
+                "{worker} can't connect, and tries again: {why}", worker=self, why=why
+            )
+            self._connectLater()
+            return
+        failed = WorkerStartError(f"{self!r} can't connect: {why}")
+        failed.__cause__ = error
+        self._giveUp(failed)
+
+    def _giveUp(self, error: BaseException) -> None:
+        """Don't try to connect any longer."""
+        self.state = State.DEAD
+        failure = Failure(error)
+        self._cancelTimer()
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call.task.errback(failure)
+            call.fireDone()
+        self._connection.fire(failure)
+        self._end()
+
+    def _cancelTimer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _maybeClose(self) -> None:
+        """End the connection if the worker is to stop and has nothing left to do."""
+        client = self._client
+        if self.state is not State.STOPPING or client is None:
+            return
+        if not client.calls and not self._updates:
+            client.close()
+
+    def _end(self) -> None:
+        self._decoding.stop().addBoth(lambda _: self._gone.fire(None))
