@@ -37,7 +37,6 @@ TWISTED = """
     method:twisted.internet.interfaces.IPushProducer.pauseProducing
     method:twisted.internet.interfaces.IPushProducer.resumeProducing
     method:twisted.internet.interfaces.IPushProducer.stopProducing
-    class:twisted.internet.interfaces.IReactorCore
     class:twisted.internet.interfaces.IReactorTime
     class:twisted.internet.task.Clock
     class:twisted.python.failure.Failure

@@ -88,7 +88,7 @@ class TaskQueue(Calls):
             text to be printed to stderr and the reactor to stop a second later. By
             default, Deferreds fail with the task's own exception.
 
-        @param maxQueued: How many calls may wait for a worker before L{call} raises
+        @param maxQueued: How many calls may wait for a worker before C{call} raises
             L{QueueFull<asynqueue.errors.QueueFull>}. C{None} for any number.
 
         @param retries: How many further attempts a call has when its worker is lost

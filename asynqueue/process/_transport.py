@@ -65,7 +65,7 @@ class IReactorChild(IProcessReactor, IReactorFromThreads):
     What is needed of a reactor to have a child process.
     """
 
-    running: bool = Attribute("See L{IReactorCore}.")
+    running: bool = Attribute("See C{IReactorCore}.")
 
     def callWhenRunning(
         callable: Callable[..., object],  # noqa: A002 - as in IReactorCore
@@ -73,7 +73,7 @@ class IReactorChild(IProcessReactor, IReactorFromThreads):
         **kwargs: object,
     ) -> object:
         """
-        See L{IReactorCore}.
+        See C{IReactorCore}.
         """
 
 
