@@ -34,7 +34,7 @@ from .._child.mainmodule import checkNotImporting
 from .._child.startup import GROUP_SIGNALS, PARENT_VARIABLE
 from .exitstatus import ExitStatus
 
-__all__ = ["ChildProcess", "IProcessReactor"]
+__all__ = ["ChildProcess", "IProcessReactor", "Pidfd", "openPidfd"]
 
 #: Seconds until a process is killed again whose end the system doesn't announce.
 _RETRY_SECONDS = 0.1
@@ -68,7 +68,7 @@ class ChildProcess(ProcessProtocol):
         self.ended: Deferred[ExitStatus] = Deferred()
         self.transport: Any = None
         self._reactor = reactor
-        self._pidfd: _Pidfd | None = None
+        self._pidfd: Pidfd | None = None
         self._timer: IDelayedCall | None = None
         self._isStarting = True
         self._statusTaken = False
@@ -138,7 +138,7 @@ class ChildProcess(ProcessProtocol):
         self.pid = self.transport.pid
         pidfd = openPidfd(self.transport.pid)
         if pidfd is not None:
-            self._pidfd = _Pidfd(pidfd, self._look, self._reactor)
+            self._pidfd = Pidfd(pidfd, self._look, self._reactor)
 
     def processExited(self, reason: Failure) -> None:
         pid, self.pid = self.pid, None
@@ -191,7 +191,7 @@ class ChildProcess(ProcessProtocol):
 
 
 @implementer(IReadDescriptor)
-class _Pidfd:
+class Pidfd:
     """
     A descriptor of a process, in the reactor until the process ends.
     """

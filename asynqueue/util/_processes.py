@@ -8,18 +8,17 @@ import sys
 from typing import Any
 
 from twisted.internet import protocol
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProcessTransport,
     IReactorFDSet,
     IReactorTime,
-    IReadDescriptor,
 )
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from .._support.checks import checkCount, checkSeconds
+from .._support.childprocess import Pidfd, openPidfd
 from .._support.reactor import orGlobalReactor
 
 __all__ = ["ProcessProtocol", "killProcess"]
@@ -85,22 +84,17 @@ def killProcess(
     if pid == os.getpid():
         raise ValueError(f"{pid} is this very process")
     checkSeconds("grace", grace, zero=True)
-    reactor = orGlobalReactor(reactor)
-    try:
-        process = _Process(pid, reactor)
-    except ProcessLookupError:
-        return succeed(False)
-    return Deferred.fromCoroutine(_end(process, grace, reactor))
+    return Deferred.fromCoroutine(_end(_Process(pid, orGlobalReactor(reactor)), grace))
 
 
-async def _end(process: _Process, grace: float, reactor: IReactorTime) -> bool:
-    timer: IDelayedCall | None = None
+async def _end(process: _Process, grace: float) -> bool:
     try:
+        # Looked at only now, so that a descriptor stands for this very process.
         if _hasEnded(process.pid):
             return False
         process.signal(signal.SIGTERM)
-        timer = reactor.callLater(grace, process.kill)
-        await process.watch()
+        process.killAfter(grace)
+        await process.ended
     except ProcessLookupError:
         return False
     except PermissionError as error:
@@ -108,93 +102,68 @@ async def _end(process: _Process, grace: float, reactor: IReactorTime) -> bool:
             error.errno, f"Process {process.pid} may not be ended"
         ) from error
     finally:
-        if timer is not None and timer.active():
-            timer.cancel()
         process.close()
     _reap(process.pid)
     return True
 
 
-@implementer(IReadDescriptor)
 class _Process:
     """
     A process to be ended.
 
-    It's known by a descriptor where there are such: the system makes that readable when
-    the process ends, and it never stands for another one that has got the same ID
-    since. Elsewhere it's known by its ID, and looked at now and then.
+    It's known by a descriptor where there are such: that never stands for another one
+    that has got the same ID since. Elsewhere it's known by its ID, and looked at now
+    and then.
     """
 
     def __init__(self, pid: int, reactor: Any) -> None:
         self.pid = pid
+        # Fires when it has ended; fails if it can't be killed.
+        self.ended: Deferred[None] = Deferred()
         self._reactor = reactor
-        self._descriptor: int | None = None
-        # Fires when the process has ended; fails if it can't be killed.
-        self._ended: Deferred[None] = Deferred()
-        self._look: IDelayedCall | None = None
-        if hasattr(os, "pidfd_open") and IReactorFDSet.providedBy(reactor):
-            try:
-                self._descriptor = os.pidfd_open(pid)
-            except ProcessLookupError:
-                raise
-            except OSError:
-                pass  # The system doesn't know, or doesn't allow, such descriptors.
+        self._timers: list[IDelayedCall] = []
+        fd = openPidfd(pid) if IReactorFDSet.providedBy(reactor) else None
+        self._pidfd = None if fd is None else Pidfd(fd, self._hasEnded, reactor)
 
     def signal(self, number: int) -> None:
-        if self._descriptor is None:
+        if self._pidfd is None:
             os.kill(self.pid, number)
         else:
-            signal.pidfd_send_signal(self._descriptor, number)
+            signal.pidfd_send_signal(self._pidfd.fileno(), number)
 
-    def kill(self) -> None:
+    def killAfter(self, seconds: float) -> None:
+        self._timers = [self._reactor.callLater(seconds, self._kill)]
+        if self._pidfd is None:
+            self._lookAfter(_FIRST_LOOK)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
+        if self._pidfd is not None:
+            self._pidfd.close()
+
+    def _kill(self) -> None:
         try:
             self.signal(signal.SIGKILL)
         except ProcessLookupError:
             pass  # It has ended just now, which will be noticed.
         except OSError as error:
-            self._ended.errback(error)
+            self.ended.errback(error)
 
-    def watch(self) -> Deferred[None]:
-        """Wait for the end."""
-        if self._descriptor is None:
-            self._lookAfter(_FIRST_LOOK)
-        else:
-            self._reactor.addReader(self)
-        return self._ended
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        if self._look is not None and self._look.active():
-            self._look.cancel()
-        if self._descriptor is not None:
-            self._reactor.removeReader(self)
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def fileno(self) -> int:
-        return -1 if self._descriptor is None else self._descriptor
-
-    def doRead(self) -> None:
-        if not self._ended.called:
-            self._ended.callback(None)
-
-    def connectionLost(self, reason: Any) -> None:
-        """
-        Some reactors tell so that the process has ended, and has been reaped as well.
-        """
-        self.doRead()
-
-    def logPrefix(self) -> str:
-        return "killProcess"
+    def _hasEnded(self) -> None:
+        if not self.ended.called:
+            self.ended.callback(None)
 
     def _lookAfter(self, seconds: float) -> None:
         def look() -> None:
             if _hasEnded(self.pid):
-                self._ended.callback(None)
+                self._hasEnded()
             else:
                 self._lookAfter(min(seconds * _GROWTH, _LAST_LOOK))
 
-        self._look = self._reactor.callLater(seconds, look)
+        self._timers[1:] = [self._reactor.callLater(seconds, look)]
 
 
 def _hasEnded(pid: int) -> bool:
