@@ -8,6 +8,8 @@ from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 
+from .awaitable import AwaitableDeferred
+
 __all__ = ["OneShot"]
 
 _T = TypeVar("_T")
@@ -38,7 +40,7 @@ class OneShot(Generic[_T]):
 
         @return: A Deferred that fires with its result, at once if it has happened.
         """
-        d: Deferred[_T] = Deferred(self._waiters.remove)
+        d: Deferred[_T] = AwaitableDeferred(self._waiters.remove)
         if self._result is None:
             self._waiters.append(d)
         else:

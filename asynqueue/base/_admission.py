@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections import deque
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkCount
 from .._support.reactor import orGlobalReactor
 from ..errors import QueueFull, QueueStopped
@@ -69,8 +70,10 @@ class Admission:
         if self._hasRoom() and not self._waiters:
             if self.maxQueued is not None:
                 self._promise()
-            return succeed(None)
-        d: Deferred[None] = Deferred(self._waiters.remove)
+            ready: Deferred[None] = AwaitableDeferred()
+            ready.callback(None)
+            return ready
+        d: Deferred[None] = AwaitableDeferred(self._waiters.remove)
         self._waiters.append(d)
         self._handler.assignmentFactory.backlog.onShrink = self._admit
         return d

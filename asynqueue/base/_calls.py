@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.awaitable import AwaitableDeferred, awaitable
 from .._support.checks import checkConsumer, checkCount, checkFlag
 from .._support.reactor import orGlobalReactor
 from ..errors import QueueRunError, QueueStopped
@@ -320,7 +321,7 @@ class Calls:
             returnFailure,
         )
         task = options.makeTask(self.taskFactory, f, args, kw)
-        return self.th.update(task, ephemeral, sequential)
+        return awaitable(self.th.update(task, ephemeral, sequential))
 
     def map(
         self,
@@ -368,7 +369,7 @@ class Calls:
         @raise QueueRunError: If the queue isn't running.
         """
         results: list[Any] = []
-        d: Deferred[list[Any]] = Deferred(lambda _: mapping.stop())
+        d: Deferred[list[Any]] = AwaitableDeferred(lambda _: mapping.stop())
 
         def finish(failure: Failure | None) -> None:
             if failure is None:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.awaitable import awaitable
 from .._support.checks import checkCount, checkSeconds
 from ..interfaces import IWorker
 from ..tasks import Task
@@ -182,7 +183,7 @@ class TaskQueue(Calls):
         """
         if not self._running:
             self._refuse(f"the worker {worker!r}")
-        return self.th.hire(worker)
+        return awaitable(self.th.hire(worker))
 
     def detachWorker(
         self, workerOrID: Any, reassign: bool = False, crash: bool = False
@@ -201,7 +202,7 @@ class TaskQueue(Calls):
             L{WorkerLost<asynqueue.errors.WorkerLost>}.
         """
         d = self.th.terminate(self.th.idOf(workerOrID), self.timeout, crash, reassign)
-        return d.addCallback(self._workerDetached)
+        return awaitable(d.addCallback(self._workerDetached))
 
     def qualifyWorker(self, worker: Any, series: Hashable) -> None:
         """

@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.awaitable import AwaitableDeferred
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from .._support.timeslice import TimeSlice
@@ -171,7 +172,7 @@ class Buffer:
             log.failure("{source} failed to stop", source=self._source)
 
 
-class ItemDeferred(Deferred[Any]):
+class ItemDeferred(AwaitableDeferred[Any]):
     """
     A Deferred for an item.
 

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from .._child.describe import PLAIN, callText
 from .._child.status import Status, StatusResult
+from .._support.awaitable import AwaitableDeferred
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from ..interfaces import ITask
@@ -41,7 +42,7 @@ class Owner(Protocol):
         """
 
 
-class _ResultDeferred(Deferred[Any]):
+class _ResultDeferred(AwaitableDeferred[Any]):
     """
     The Deferred of a task.
 

@@ -1,0 +1,100 @@
+"""
+Deferreds that asyncio's tasks can wait for, too.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+
+__all__ = ["AwaitableDeferred", "awaitable"]
+
+_T = TypeVar("_T")
+
+
+class AwaitableDeferred(Deferred[_T]):
+    """
+    A Deferred that can be awaited in coroutines of Twisted and, under the asyncio
+    reactor, in tasks of asyncio. C{asyncio.gather}, C{asyncio.wait_for}, and cancelling
+    the task work.
+    """
+
+    def __await__(self) -> Generator[Any, None, _T]:
+        asyncio = sys.modules.get("asyncio")
+        if (
+            not self.called
+            and asyncio is not None
+            and asyncio._get_running_loop() is not None
+            and asyncio.current_task() is not None
+        ):
+            # Whether that task waits, or a coroutine of Twisted that it has called,
+            # can't be told from here.
+            yield _Bridge(self, asyncio)
+        return (yield from super().__await__())
+
+
+class _Bridge(Deferred[Callable[[], None]]):
+    """
+    What is yielded to whoever runs the coroutine: a Deferred for Twisted, and a future
+    for asyncio, which asks it for what asyncio's documentation of futures has.
+
+    Its result is a function, since asyncio calls C{result()}. What the awaited Deferred
+    has fired with is looked at after that.
+    """
+
+    # True until asyncio has seen it. It knows futures by this attribute.
+    _asyncio_future_blocking = True
+
+    def __init__(self, target: Deferred[Any], asyncio: Any) -> None:
+        super().__init__()
+        self._target = target
+        self._asyncio = asyncio
+        self._loop = asyncio.get_running_loop()
+        self._isFuture = False
+        target.addBoth(self._fired)
+
+    def get_loop(self) -> Any:
+        return self._loop
+
+    def add_done_callback(self, f: Callable[[Any], object], *, context: Any) -> None:
+        self._isFuture = True
+
+        def done(result: Callable[[], None]) -> Callable[[], None]:
+            self._loop.call_soon(f, self, context=context)
+            return result
+
+        self.addCallback(done)
+
+    def cancel(self, msg: str | None = None) -> bool:  # type: ignore[override]  # as futures
+        if self.called:
+            return False
+        if self._isFuture:
+            # The task is told of it by result(), and doesn't look at the target again.
+            self.callback(self._raiseCancelled)
+            self._target.addErrback(lambda _: None)
+        self._target.cancel()
+        return True
+
+    def _fired(self, result: Any) -> Any:
+        if not self.called:
+            self.callback(_pass)
+        return result
+
+    def _raiseCancelled(self) -> None:
+        raise self._asyncio.CancelledError
+
+
+def _pass() -> None:
+    pass
+
+
+def awaitable(d: Deferred[_T]) -> Deferred[_T]:
+    """
+    Make a Deferred that fires with the result of another one.
+    """
+    outer: Deferred[_T] = AwaitableDeferred(lambda _: d.cancel())
+    d.chainDeferred(outer)
+    return outer
