@@ -756,6 +756,16 @@ class DeferatorTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), 1)
         self.assertEqual(list(deferator), [])
 
+    def test_stopFunctionAndCancel(self) -> None:
+        """If that is cancelled then, the function's own Deferred is, too."""
+        answer: Deferred[Any] = Deferred(self.told.append)
+        deferator = Deferator("x", lambda: answer)
+        d = next(deferator)
+        deferator.stop()
+        d.cancel()
+        self.failureResultOf(d, CancelledError)
+        self.assertEqual(self.told, [answer])
+
     def test_stopFunctionFails(self) -> None:
         """If the function fails then, so does the Deferred."""
         answer: Deferred[Any] = Deferred()

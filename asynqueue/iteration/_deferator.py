@@ -335,7 +335,9 @@ class Deferator:
             return
         self._pending.withdraw()
         assert isinstance(d, ItemDeferred)
-        if d.item is not NO_ITEM:
+        if self._isOver:
+            self._buffer.stop(False)
+        elif d.item is not NO_ITEM:
             self._buffer.items.appendleft(d.item)
         if self._peek is None:
             self._buffer.onAnswer = None
