@@ -202,3 +202,27 @@ class AsyncioTests(SynchronousTestCase):
         outer.cancel()
         self.failureResultOf(outer)
         self.assertEqual(cancelled, [inner])
+
+    def test_tools(self) -> None:
+        """What delays, locks, trackers and producers give can be awaited, too."""
+        printed = self.run_(
+            """
+            from asynqueue import DeferredLock, DeferredTracker, deferToDelay
+            from asynqueue.iteration import IterationProducer, ListConsumer
+
+            async def main():
+                lock, tracker = DeferredLock(), DeferredTracker()
+                tracker.put(deferToDelay(0.05))
+                await lock.acquire()
+                reactor.callLater(0.01, lock.release)
+                print(await deferToDelay(0.001), await lock.acquire() is lock)
+                print(await tracker.deferToAll(), await tracker.deferToAny())
+                q = ThreadQueue()
+                consumer = ListConsumer()
+                deferator = await q.call(range(3).__iter__)
+                await IterationProducer(deferator, consumer).run()
+                print(await consumer())
+                await q.shutdown()
+            """
+        )
+        self.assertEqual(printed, "None True\nTrue True\n[0, 1, 2]")

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from .._support.atshutdown import AtShutdown
+from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkCallable, checkSeconds
 from .._support.reactor import orGlobalReactor
 
@@ -136,7 +137,7 @@ class Delay:
 
     def _track(self, awaited: Deferred[Any], atShutdown: bool | None) -> Deferred[Any]:
         """Make a Deferred that fires as another one does, or upon shutdown."""
-        d: Deferred[Any] = Deferred(lambda _: awaited.cancel())
+        d: Deferred[Any] = AwaitableDeferred(lambda _: awaited.cancel())
 
         def fired(result: Any) -> None:
             if d in self._pending:

@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._child.calls import isIteration
+from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkCallable, checkConsumer
 from .._support.log import log
 from .._support.oneshot import OneShot
@@ -113,7 +114,7 @@ class IterationProducer:
             done.cancel()
             self.stopProducing()
 
-        d: Deferred[Any] = Deferred(cancel)
+        d: Deferred[Any] = AwaitableDeferred(cancel)
         done.chainDeferred(d)
         if not self._isStarted:
             self._isStarted = True

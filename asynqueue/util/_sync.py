@@ -13,6 +13,7 @@ from twisted.internet import defer
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.python.failure import Failure
 
+from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkCallable
 from .._support.log import log
 from .._support.oneshot import OneShot
@@ -73,7 +74,7 @@ class DeferredLock(defer.DeferredLock):
         """
         if self._isFree:
             return succeed(self)
-        d: Deferred[Any] = Deferred(self._leave)
+        d: Deferred[Any] = AwaitableDeferred(self._leave)
         if vip:
             self.waiting.insert(len(self._vips), d)
             self._vips.add(d)

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from .._support.atshutdown import AtShutdown
+from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkSeconds
 from .._support.reactor import orGlobalReactor
 
@@ -132,7 +133,7 @@ class DeferredTracker:
             checkSeconds("timeout", timeout)
         if self._quit or hasCome():
             return succeed(True)
-        d: Deferred[bool] = Deferred(self._forget)
+        d: Deferred[bool] = AwaitableDeferred(self._forget)
         self._waits[d] = hasCome
         self._atShutdown.want()
         if timeout:
