@@ -1,6 +1,7 @@
 """
-A run in which children, or servers, are killed, stopped and made to wait at random
-while calls of all kinds are made, and an account of what has become of the calls::
+A run in which children, or servers, are killed, stopped and made to wait at random,
+the program is forked, its process group signalled, and exit statuses taken, while
+calls of all kinds are made; and an account of what has become of the calls::
 
     python -m tests.chaos --seconds 600 --seed 1
     python -m tests.chaos --seconds 600 --seed 1 --kind servers
@@ -63,6 +64,15 @@ EVERY = (0.02, 0.05, 0.3)
 
 #: So many of all deeds of those who make calls are to make many short ones at once.
 BURSTS = 0.05
+
+#: So many of all deeds of the agent are what else goes on in programs.
+NEIGHBOURS = 0.3
+
+#: So many forks live on at a time.
+_MOST_FORKS = 3
+
+#: What is sent to the program's process group.
+_GROUP_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 #: A child is replaced after so many calls.
 MOST_TASKS = 500
@@ -179,6 +189,56 @@ class Children:
 KINDS: dict[str, Callable[[Any, int], Any]] = {"children": Children, "servers": Servers}
 
 
+class Neighbours:
+    """
+    What else may go on in a program that has children.
+    """
+
+    def __init__(self) -> None:
+        self._forks: list[int] = []
+        os.setpgrp()
+        for number in _GROUP_SIGNALS:
+            signal.signal(number, lambda *_: None)
+
+    def fork(self) -> None:
+        """
+        Have a fork that lives on with all pipes.
+        """
+        if len(self._forks) == _MOST_FORKS:
+            self._end(self._forks.pop(0))
+        pid = os.fork()
+        while not pid:
+            signal.pause()
+        self._forks.append(pid)
+
+    def steal(self) -> None:
+        """
+        Take the exit status of whatever has ended.
+        """
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    def signal(self) -> None:
+        """
+        Send all processes of the program's group what it handles.
+        """
+        for number in _GROUP_SIGNALS:
+            os.killpg(0, number)
+
+    def stop(self) -> None:
+        """
+        End all forks.
+        """
+        while self._forks:
+            self._end(self._forks.pop())
+
+    def _end(self, pid: int) -> None:
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 class Chaos:
     """
     The calls, and the agent that disturbs them.
@@ -203,6 +263,7 @@ class Chaos:
         self._crew = KINDS[kind](reactor, workers)
         self._q: TaskQueue = self._crew.q
         self._workers = workers
+        self._neighbours = Neighbours()
         self._halts: list[Any] = []
         self._numbers = itertools.count()
         self._notes = ""
@@ -234,6 +295,7 @@ class Chaos:
             self.ledger.wrong.append(f"{len(self._q)} workers of {self._workers}")
         unfinished = await self._q.shutdown(drain=True)
         await self._crew.stop()
+        self._neighbours.stop()
         for halt in self._halts:
             if halt.active():
                 halt.cancel()
@@ -338,10 +400,15 @@ class Chaos:
 
     def _disturbOne(self, pid: int) -> None:
         """
-        Kill a process, or stop it for a while.
+        Kill a process, or stop it for a while, or do something beside it.
 
         @param pid: Its process ID.
         """
+        if self.random.random() < NEIGHBOURS:
+            deed = self.random.choice(("fork", "steal", "signal"))
+            self.deeds[deed] += 1
+            getattr(self._neighbours, deed)()
+            return
         deed, number = self.random.choice(_DEEDS)
         self.deeds[deed] += 1
         with suppress(ProcessLookupError):

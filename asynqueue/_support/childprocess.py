@@ -9,6 +9,7 @@ process ID since.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -96,14 +97,20 @@ class ChildProcess(ProcessProtocol):
         checkNotImporting("A child process was to be started")
         environment = dict(os.environ if env is None else env)
         environment[PARENT_VARIABLE] = str(os.getpid())
-        with _signalsBlocked():
-            self._reactor.spawnProcess(
-                self,
-                args[0],
-                args,
-                env=environment,
-                childFDs=dict(childFDs),
-            )
+        try:
+            with _signalsBlocked():
+                self._reactor.spawnProcess(
+                    self,
+                    args[0],
+                    args,
+                    env=environment,
+                    childFDs=dict(childFDs),
+                )
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            # Ours are all open: there's no room for others to be made of them.
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
         self._isStarting = False
         if self._status is not None:
             self._reactor.callLater(0, self.ended.callback, self._status)
@@ -181,7 +188,8 @@ class ChildProcess(ProcessProtocol):
         if not isChild(pid) if self._pidfd is None else self._pidfd.hasEnded():
             # Somebody else has taken the exit status.
             self._statusTaken = True
-            unregisterReapProcessHandler(pid, self.transport)
+            with suppress(RuntimeError):  # another process has the ID by now
+                unregisterReapProcessHandler(pid, self.transport)
             self.transport.processEnded(0)
 
     def _cancelTimer(self) -> None:
