@@ -25,7 +25,7 @@ from asynqueue.errors import WorkerLost
 from asynqueue.wire import WireWorker
 from asynqueue.wire._command import ServerOptions, makeService
 
-from ._servers import Local, Program, freePort, processGone
+from ._servers import ROOT, Local, Program, freePort, processGone
 from ._wire import WireTestCase
 
 UNIVERSE = "tests._servers.Local"
@@ -235,6 +235,25 @@ class RunTests(CommandTestCase):
         q = await self.queueFor(f"tcp:127.0.0.1:{port}", key=Key(secret.encode()))
         self.assertEqual(await q.call("pid"), program.pid)
         self.assertNotIn(secret, program.errors)
+
+    async def test_ampClient(self) -> None:
+        """
+        The client in the documentation, which has nothing but AMP, runs tasks.
+        """
+        path, port = str(self.folder / "key"), freePort()
+        makeKey(path)
+        snippets = ROOT / "docs" / "snippets"
+        server = self.command(
+            *(f"--key={path}", "--heartbeat=0.01", f"tcp:{port}", "primes.Primes"),
+            env={"PYTHONPATH": os.pathsep.join([str(ROOT), str(snippets)])},
+        )
+        await server.line()
+        client = self.program(
+            str(snippets / "ampclient.py"), f"tcp:127.0.0.1:{port}", path
+        )
+        self.assertEqual(await client.ended, 0, client.errors)
+        expected = ["b'r' True", "2", "3", "5", "7", "11", "13", "17", "19"]
+        self.assertEqual(client.output.split("\n")[:-1], expected)
 
     async def test_certificates(self) -> None:
         """

@@ -15,3 +15,9 @@ class Primes(WireWorkerUniverse):
         Tell whether a number is prime.
         """
         return n > 1 and all(n % k for k in range(2, int(n**0.5) + 1))
+
+    def below(self, n):
+        """
+        Find all primes below a number.
+        """
+        yield from filter(self.isPrime, range(n))
