@@ -23,6 +23,7 @@ from .callserver import CallServer
 from .pickling import Packed, loads
 from .preparation import adopt
 from .protocol import BUFFERS, HEADER, ChildFD, ClaimReader, Decoder, Frame, Kind
+from .sharedmemory import leaveAttachedAlone
 from .startup import endWithParent, handleSignals, openOutput
 
 __all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
@@ -149,6 +150,7 @@ def setUp(payload: memoryview) -> Any:
     if preparation["niceness"]:
         os.nice(preparation["niceness"])
     adopt(preparation)
+    leaveAttachedAlone()
     if preparation["initializer"] is None:
         return None
     f, args = loads(preparation["initializer"])
