@@ -52,7 +52,14 @@ class ClaimsTests(SynchronousTestCase):
         os.set_blocking(reader, False)
         self.parent = ClaimWriter(reader, writer)
         self.addCleanup(self.parent.close)
-        self.child = ClaimReader(reader)
+        self.lost = 0
+        self.child = ClaimReader(reader, self.lose)
+
+    def lose(self) -> None:
+        """
+        Note that the pipe isn't what it was.
+        """
+        self.lost += 1
 
     def test_inOrder(self) -> None:
         """
@@ -118,12 +125,15 @@ class ClaimsTests(SynchronousTestCase):
         reader = os.dup(self.parent._reader)
         self.addCleanup(os.close, reader)
         self.parent.offer([2])
-        self.assertRaises(OSError, ClaimReader(reader).claim, 1)
+        child = ClaimReader(reader, self.lose)
+        self.assertFalse(child.claim(1))
+        self.assertEqual(self.lost, 1)
         self.parent.close()
         self.parent.close()
         self.parent.offer([1])
         self.assertEqual(self.parent.revoke(), [])
-        self.assertRaises(OSError, ClaimReader(reader).claim, 1)
+        self.assertFalse(child.claim(1))
+        self.assertEqual(self.lost, 2)
 
 
 class PaceTests(SynchronousTestCase):

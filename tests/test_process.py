@@ -961,6 +961,146 @@ class IterationTests(WorkerCase):
         self.failureResultOf(self.iterating.d, errors.WorkerLost)
 
 
+class NeighbourTests(WorkerCase):
+    """
+    Tests of tasks that are stopped in a child that is at others, too.
+    """
+
+    def setUp(self) -> None:
+        """
+        Make a worker with an iteration under way, and a call that its child is at.
+        """
+        super().setUp()
+        self.worker = ProcessWorker(reactor=self.reactor)
+        self.process, self.sender = self.reactor.processes[0], self.child()
+        self.sender.hello()
+        self.iterating, self.running = self.task(), self.task(jobs.echo, "guilty")
+        self.worker.run(self.iterating)
+        self.sender.iterator(1)
+        self.sender.items(1, 1)
+        self.reactor.serve()
+        self.deferator = self.successResultOf(self.iterating.d)[1]
+        self.ready = self.worker.run(self.running)
+        self.process.begin()
+        # Whoever cancels a task doesn't wait for it.
+        self.running.d.addErrback(lambda _: None)
+
+    def test_call(self) -> None:
+        """
+        A call is stopped by an exception, again and again until it's over. The child
+        lives, and is ready for another.
+        """
+        self.log.take()
+        self.worker.cancelTask(self.running)
+        self.assertIn("guilty", self.log.take()[0])
+        self.assertEqual(self.process.signals, ["URG"])
+        self.reactor.advance(0.06)
+        self.assertEqual(self.process.signals, ["URG"] * 2)
+        self.assertNoResult(self.ready)
+        self.sender.error(2, ValueError("stopped"))
+        self.reactor.serve()
+        self.successResultOf(self.ready)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        other = self.task()
+        self.worker.run(other)
+        self.sender.result(3, 5)
+        self.sender.items(1, 2)
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(other.d), (Status.RAN, 5))
+        self.assertEqual([self.successResultOf(next(self.deferator))], [1])
+
+    def test_stubborn(self) -> None:
+        """
+        If that doesn't help, the child is ended.
+        """
+        resigned: list[None] = []
+        self.worker.setResignator(lambda: resigned.append(None))
+        self.worker.cancelTask(self.running)
+        for _ in range(12):
+            self.reactor.advance(0.05)
+        self.assertIn("TERM", self.process.signals)
+        self.assertEqual(resigned, [None])
+        self.process.end(None, 15)
+        self.assertNoResult(self.running.d)
+
+    def test_waitsMeanwhile(self) -> None:
+        """
+        What is given to the worker meanwhile waits, and isn't lost.
+        """
+        self.worker.cancelTask(self.running)
+        other = self.task()
+        self.worker.run(other)
+        self.sender.error(2, ValueError("stopped"))
+        self.reactor.serve()
+        self.sender.result(3, 5)
+        self.reactor.serve()
+        self.assertEqual(self.successResultOf(other.d), (Status.RAN, 5))
+
+    def test_notBegun(self) -> None:
+        """
+        A call that the child hasn't come to is only taken back.
+        """
+        self.sender.result(2, None)
+        self.reactor.serve()
+        waiting = self.task()
+        ready = self.worker.run(waiting)
+        self.reactor.advance(10)
+        self.worker.cancelTask(waiting)
+        self.successResultOf(ready)
+        self.assertEqual(self.process.signals, [])
+        self.assertFalse(self.process.claim(3))
+
+    def test_slowIteration(self) -> None:
+        """
+        So is an iteration stopped that has given nothing yet, beside a call.
+        """
+        self.sender.result(2, None)
+        slow = self.task()
+        self.reactor.serve()
+        self.worker.run(slow)
+        self.sender.iterator(3)
+        self.reactor.serve()
+        self.worker.cancelTask(slow)
+        self.assertEqual(self.process.signals, ["URG"])
+        self.assertIn((Kind.CLOSE, 3), [it[:2] for it in self.process.received()])
+        self.process.send(Kind.END, 3)
+        self.reactor.serve()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_abandonedIteration(self) -> None:
+        """
+        An iteration that nobody wants is closed, and stopped by an exception if it's in
+        the midst of an item for long. The child isn't ended for that.
+        """
+        self.deferator.stop()
+        self.assertEqual([it[:2] for it in self.process.received()], [(Kind.CLOSE, 1)])
+        self.reactor.advance(0.4)
+        self.assertEqual(self.process.signals, [])
+        self.reactor.advance(0.2)
+        self.assertEqual(self.process.signals, ["URG"])
+        self.process.send(Kind.FAILED, 1, dumpsException(ValueError(), "text"))
+        self.reactor.serve()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_unresponsive(self) -> None:
+        """
+        A child that has nothing else to do, and doesn't come to a task in time, is
+        ended when that is cancelled.
+        """
+        worker = ProcessWorker(reactor=self.reactor)
+        worker.setResignator(list)
+        self.child().hello()
+        self.reactor.serve()
+        tasks = [self.task(), self.task()]
+        for task in tasks:
+            worker.run(task)
+        worker.cancelTask(tasks[1])
+        self.assertEqual(self.reactor.processes[1].signals, [])
+        worker._jobs.jobs[0].since -= 1
+        worker.cancelTask(tasks[0])
+        self.assertEqual(self.reactor.processes[1].signals, ["TERM"])
+
+
 class ReplacementTests(WorkerCase):
     """
     Tests of what comes in place of a lost worker.

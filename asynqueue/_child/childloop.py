@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -40,6 +41,8 @@ class Pipes:
     The pipes to and from the parent, and the memory files.
 
     @ivar reader: Where large arguments come from.
+
+    @ivar claim: Claims a call, and tells whether it wasn't revoked.
     """
 
     def __init__(self, wake: Callable[[], object] | None = None) -> None:
@@ -54,7 +57,8 @@ class Pipes:
         self._lock = threading.Lock()
         self._poll = select.poll()
         self._poll.register(ChildFD.CALLS, select.POLLIN)
-        self._claims = ClaimReader(ChildFD.CLAIMS)
+        # If it's lost, whatever ran here has closed what it shouldn't have.
+        self.claim = ClaimReader(ChildFD.CLAIMS, partial(end, 1)).claim
         self._identity = _identityOf(ChildFD.CALLS)
 
     def fileno(self) -> int:
@@ -94,16 +98,6 @@ class Pipes:
         except OSError:
             return None
         return self._decoder.feed(data) if data else None
-
-    def claim(self, number: int) -> bool:
-        """
-        Claim a call, and tell whether it wasn't revoked.
-        """
-        try:
-            return self._claims.claim(number)
-        except OSError:
-            # Whatever ran here has closed what it shouldn't have.
-            end(1)
 
     def release(self, payload: memoryview) -> None:
         """

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import select
 import struct
+from collections.abc import Callable
 from enum import IntEnum
 from typing import TypeAlias
 
@@ -254,27 +255,28 @@ class ClaimReader:
     The child's side of the claims.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, lost: Callable[[], object]) -> None:
+        """
+        @param lost: Called if the pipe isn't what it was.
+        """
         self._fd = fd
+        self._lost = lost
 
     def claim(self, number: int) -> bool:
         """
         Claim the call whose frame has come, and tell whether it wasn't revoked.
-
-        @raise OSError: If the pipe isn't what it was.
         """
-        while True:
-            try:
-                data = os.read(self._fd, _NUMBER.size)
-                break
-            except BlockingIOError:
-                # The parent is about to put back what it has taken out.
-                poll = select.poll()
-                poll.register(self._fd, select.POLLIN)
-                poll.poll()
-        if len(data) < _NUMBER.size:
-            raise OSError("The parent has closed the pipe")
-        [found] = _NUMBER.unpack(data)
+        try:
+            data = os.read(self._fd, _NUMBER.size)
+        except BlockingIOError:
+            # The parent is about to put back what it has taken out.
+            poll = select.poll()
+            poll.register(self._fd, select.POLLIN)
+            poll.poll()
+            return self.claim(number)
+        except OSError:
+            data = b""
+        found = _NUMBER.unpack(data)[0] if len(data) == _NUMBER.size else 0
         if found & ~_REVOKED != number:
-            raise OSError("Something else was read from the pipe")
+            self._lost()
         return bool(found == number)

@@ -19,7 +19,7 @@ from ..errors import WorkerStartError
 from ._options import ChildOptions, RestartPolicy
 from ._transport import IReactorChild, Transport
 
-__all__ = ["ChildHandle", "ChildLife", "State"]
+__all__ = ["OVER", "ChildHandle", "ChildLife", "State"]
 
 
 #: Modules of reactors that children may have. Others are those of a GUI.
@@ -49,9 +49,9 @@ class State(Enum):
     #: The child has ended.
     DEAD = auto()
 
-    @property
-    def takesTasks(self) -> bool:
-        return self not in (State.DYING, State.DEAD)
+
+#: States in which no task is taken.
+OVER = (State.DYING, State.DEAD)
 
 
 class ChildLife:
@@ -180,7 +180,7 @@ class ChildLife:
 
         @return: Whether the child is of no use because of that.
         """
-        if self._isUpToDate or not self.state.takesTasks:
+        if self._isUpToDate or self.state in OVER:
             return False
         if text is None:
             self._isUpToDate = True

@@ -98,6 +98,9 @@ class Transport:
     @ivar frames: What has come, to be taken by the worker: kind, number of the call,
         and the payload, an L{Incoming} if it has buffers.
 
+    @ivar writer: What frames are written to. Holding it, to send them all at once, must
+        be ended by L{flush}.
+
     @ivar gone: Fires when nothing is left of the child.
 
     @ivar stdout: Takes what it writes to stdout.
@@ -160,7 +163,7 @@ class Transport:
         self._buffers = BufferWriter(ours[ChildFD.ARGUMENTS])
         self._reader = BufferReader(ours[ChildFD.RESULTS], self._wake)
         self._claims = ClaimWriter(ours[ChildFD.CLAIMS], ours[_OFFERS])
-        self._writer = PipeWriter(ours[ChildFD.CALLS], reactor)
+        self.writer = PipeWriter(ours[ChildFD.CALLS], reactor)
         self._replies = PipeReader(ours[ChildFD.REPLIES], self._dataReceived, reactor)
         self._outputs = [
             PipeReader(ours[1], self.stdout.write, reactor),
@@ -194,15 +197,9 @@ class Transport:
             return
         if kind == Kind.CALL:
             self._offered.append(number)
-            if not self._writer.isHeld:
+            if not self.writer.isHeld:
                 self._offer()
-        self._writer.send(kind, number, payload)  # type: ignore[arg-type]  # bytes
-
-    def hold(self) -> None:
-        """
-        Send nothing until L{flush}, to send it all at once.
-        """
-        self._writer.isHeld = True
+        self.writer.send(kind, number, payload)  # type: ignore[arg-type]  # bytes
 
     def flush(self) -> None:
         """
@@ -211,7 +208,7 @@ class Transport:
         # The child must find that it may have a call when it comes to it.
         if self._offered:
             self._offer()
-        self._writer.flush()
+        self.writer.flush()
 
     def revoke(self, *, copied: bool = True) -> set[int]:
         """
@@ -260,14 +257,14 @@ class Transport:
         """
         Have the process end now, and kill it if it doesn't.
         """
-        self._writer.close()
+        self.writer.close()
         self._process.terminate(_TERM_GRACE_SECONDS)
 
     def kill(self) -> None:
         """
         Kill the process.
         """
-        self._writer.close()
+        self.writer.close()
         self._process.kill()
 
     def _start(
@@ -311,11 +308,11 @@ class Transport:
         """
         Let the child have the calls that were sent.
         """
+        offered, self._offered = self._offered, []
         if self._hasExited:
-            self._unbegun += self._offered
+            self._unbegun += offered
         else:
-            self._claims.offer(self._offered)
-        self._offered.clear()
+            self._claims.offer(offered)
 
     async def _sendOutgoing(self) -> None:
         """
@@ -339,7 +336,7 @@ class Transport:
             if frame.kind == Kind.CALL:
                 self._offered.append(frame.number)
                 self._offer()
-            self._writer.send(kind, frame.number, payload)  # type: ignore[arg-type]  # bytes
+            self.writer.send(kind, frame.number, payload)  # type: ignore[arg-type]  # bytes
 
     async def _put(self, packed: Packed, frame: _Outgoing) -> bytes:
         """
@@ -436,7 +433,7 @@ class Transport:
         """
         Note that the process has ended: read what it has left, then tell of it.
         """
-        self._writer.close()
+        self.writer.close()
         try:
             for reader in (*self._outputs, self._replies):
                 reader.drain()

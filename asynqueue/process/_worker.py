@@ -33,7 +33,7 @@ from ..tasks._task import forWorker
 from ..tasks._workerbase import WorkerBase
 from ._interruption import Interruption
 from ._jobs import PREFETCH_SECONDS, Job, JobQueue
-from ._life import ChildHandle, ChildLife, State
+from ._life import OVER, ChildHandle, ChildLife, State
 from ._options import (
     START_TIMEOUT,
     ChildConfig,
@@ -76,6 +76,9 @@ class ProcessWorker(WorkerBase):
 
     @ivar process: The child process, with C{pid}, which is kept, C{is_alive()},
         C{exitcode}, C{terminate()} and C{kill()}.
+
+    @ivar capacity: How many tasks the worker wants to have been given, including the
+        one that is run: one, unless there's a C{backlogPerWorker} for short ones.
 
     @ivar backlogPerWorker: See L{IPrefetchingWorker}.
 
@@ -160,7 +163,9 @@ class ProcessWorker(WorkerBase):
         self.backlogPerWorker: Callable[[], int] | None = None
         self.batch: Callable[[Callable[[], object]], object] = _callNow
         self._recycler: Callable[[], object] | None = None
+        self._recycles = self._config.options.recycles
         self._taken = 0
+        self.capacity = 1
         self._isReading = False
         self._interrupted: Interruption | None = None
         self._jobs = JobQueue(prefetches=not useReactor)
@@ -198,28 +203,17 @@ class ProcessWorker(WorkerBase):
         """
         return self._streams.tasks + [job.task for job in self._jobs.jobs]
 
-    @property
-    def capacity(self) -> int:
-        """
-        How many tasks the worker wants to have been given, including the one that is
-        run: one, unless there's a L{backlogPerWorker} for short ones.
-        """
-        capacity, most = self._jobs.window.capacity, self._config.options.maxTasks
-        if most is None:
-            return capacity
-        return min(capacity, max(len(self._jobs.jobs) + most - self._taken, 1))
-
     def setResignator(self, callableObject: Callable[[], object]) -> None:
         super().setResignator(callableObject)
         self._nameOutput()
-        if not self.state.takesTasks:
+        if self.state in OVER:
             self._life.reactor.callLater(0, callableObject)
 
     def setRecycler(self, callableObject: Callable[[], object]) -> None:
         self._recycler = callableObject
 
     def run(self, task: ITask) -> Deferred[None]:
-        if not self._life.state.takesTasks:
+        if self._life.state in OVER:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
         if self._jobs.transport is None:
@@ -235,6 +229,8 @@ class ProcessWorker(WorkerBase):
             self._taken += 1
         job = Job(task, payload, consumer)
         self._jobs.put(job)
+        if self._config.options.maxTasks is not None:
+            self._setCapacity()
         return job.ready
 
     def stop(self) -> Deferred[None]:
@@ -308,6 +304,7 @@ class ProcessWorker(WorkerBase):
             self._jobs.put(job)
         self._taken -= len(taken)
         self._jobs.window.capacity = 1
+        self._setCapacity()
         for job in taken:
             job.ready.callback(None)
         return [job.task for job in taken]
@@ -418,15 +415,17 @@ class ProcessWorker(WorkerBase):
             # Their turn will come.
             return
         self._isReading = True
-        transport.hold()
+        transport.writer.isHeld = True
         if self.backlogPerWorker is not None and not self.useReactor:
             self._jobs.window.adapt(self.backlogPerWorker())
+            self._setCapacity()
         try:
             self.batch(self._readFrames)
         finally:
             self._isReading = False
             transport.flush()
-        self._jobs.startTurn()
+        if self._jobs.jobs:
+            self._jobs.startTurn()
 
     def _readFrames(self) -> None:
         transport = self._jobs.transport
@@ -454,8 +453,9 @@ class ProcessWorker(WorkerBase):
             return
         seconds, outcome = loadsAnswer(kind, payload, job.task)
         self._jobs.window.note(seconds)
-        if self._jobs.jobs:
+        if self._jobs.jobs and not self._jobs.jobs[-1].isSent:
             self._jobs.sendWaiting()
+        self._setCapacity()
         if self.callStats:
             self._noteTimes(job, seconds)
         if self._interrupted is not None:
@@ -465,11 +465,19 @@ class ProcessWorker(WorkerBase):
             self._streams.begin(number, job.task, job.consumer)
         else:
             job.task.callback(outcome)
-        if self._config.options.recycles:
+        if self._recycles:
             self._maybeRecycle()
         job.ready.callback(None)
         if self._life.state is State.STOPPING:
             self._maybeStop()
+
+    def _setCapacity(self) -> None:
+        # An attribute, for it's looked at four times a task.
+        capacity, most = self._jobs.window.capacity, self._config.options.maxTasks
+        if most is not None:
+            left = len(self._jobs.jobs) + most - self._taken
+            capacity = min(capacity, max(left, 1))
+        self.capacity = capacity
 
     def _noteTimes(self, job: Job, seconds: float) -> None:
         now = perf_counter()
