@@ -15,9 +15,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse, _connection
+from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse, _chunks
+from asynqueue.wire._chunks import DecodingThread
 from asynqueue.wire._client import Client
-from asynqueue.wire._connection import DecodingThread
 from asynqueue.wire._endpoints import Address, Requirements
 from asynqueue.wire._values import Codec
 
@@ -77,7 +77,7 @@ def inlineThreads(case: Any) -> None:
 
     @param case: The test.
     """
-    case.patch(_connection, "ThreadLooper", InlineLooper)
+    case.patch(_chunks, "ThreadLooper", InlineLooper)
 
 
 def requiredOf(key: Key | None) -> Requirements:

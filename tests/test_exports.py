@@ -39,7 +39,7 @@ PUBLIC = {
         ThreadWorker=threads._worker WireWorker=wire._worker
     """,
     "wire": """
-        ChunkyString=wire._connection GetNext=wire._commands Key=wire._credentials
+        ChunkyString=wire._chunks GetNext=wire._commands Key=wire._credentials
         RunTask=wire._commands TLS=wire._credentials ServerManager=wire._manager
         WireRunner=wire._runner WireServer=wire._server WireWorker=wire._worker
         WireWorkerUniverse=wire._runner runServer=wire._command

@@ -42,7 +42,7 @@ from asynqueue.wire import (
     _commands as commands,
 )
 from asynqueue.wire._client import Client
-from asynqueue.wire._plain import PICKLE
+from asynqueue.wire._plain import Tag
 from asynqueue.wire._values import Codec
 
 from ._certificates import SSL, Identity, withContext
@@ -90,9 +90,9 @@ BOMB = pickle.dumps(Bomb())
 #: As raw bytes, as an encoded value, and beside one.
 BOMBS = (
     BOMB,
-    cbor2.dumps(cbor2.CBORTag(PICKLE, BOMB)),
+    cbor2.dumps(cbor2.CBORTag(Tag.PICKLE, BOMB)),
     struct.pack(">I2Q", 2, 4, len(BOMB))
-    + cbor2.dumps(cbor2.CBORTag(PICKLE, None))
+    + cbor2.dumps(cbor2.CBORTag(Tag.PICKLE, None))
     + BOMB,
 )
 

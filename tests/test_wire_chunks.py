@@ -13,7 +13,7 @@ from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.wire import ChunkyString
-from asynqueue.wire._connection import WINDOW
+from asynqueue.wire._chunks import WINDOW
 from asynqueue.wire._values import Payload
 
 from ._wire import box

@@ -23,7 +23,7 @@ from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import WorkerError, WorkerLost, WorkerStartError
 from asynqueue.wire import GetNext, RunTask, WireServer
 from asynqueue.wire._commands import Chunk, Credit
-from asynqueue.wire._plain import PICKLE
+from asynqueue.wire._plain import Tag
 
 from ._wire import WireTestCase, box
 
@@ -294,7 +294,7 @@ class HostileTests(FaultTestCase):
         """
         server = await self.serve(pickle=False, largest=1000)
         raw = await self.connect(Raw)
-        pickled = dumps(CBORTag(PICKLE, pickle.dumps(1)))
+        pickled = dumps(CBORTag(Tag.PICKLE, pickle.dumps(1)))
         with mock.patch("pickle.Unpickler", side_effect=AssertionError):
             for i, fields in enumerate(
                 (

@@ -17,9 +17,9 @@ from uuid import UUID
 import cbor2
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue.wire import _plain
+from asynqueue.wire._decoding import Decoder
 from asynqueue.wire._growth import weigh
-from asynqueue.wire._plain import Decoder
+from asynqueue.wire._plain import Tag
 from asynqueue.wire._values import Codec, NotEncodable
 
 #: The tags that are accepted with some content, but for pickles.
@@ -151,7 +151,7 @@ class SlowTests(HostileTestCase):
         """
         huge = tagged(2, cbor2.dumps(b"\xff" * 100_000))
         for parts in ((huge, b"\1", b"\1"), (b"\0", huge, b"\1"), (b"\0", b"\1", huge)):
-            self.refused(tagged(_plain._RANGE, b"\x83" + b"".join(parts)), "range")
+            self.refused(tagged(Tag.RANGE, b"\x83" + b"".join(parts)), "range")
         self.assertRaises(NotEncodable, self.codec.encode, range(2**64))
 
     def test_fractions(self) -> None:
@@ -173,10 +173,10 @@ class SlowTests(HostileTestCase):
         """
         A decimal number has a bounded number of digits, both ways.
         """
-        self.refused(tagged(_plain._DECIMAL, "1" * 200_000), "digits")
+        self.refused(tagged(Tag.DECIMAL, "1" * 200_000), "digits")
         self.assertRaises(NotEncodable, self.codec.encode, Decimal("1" * 200_000))
         # This takes no more than its text.
-        self.codec.decode(tagged(_plain._DECIMAL, "1E+999999999"))
+        self.codec.decode(tagged(Tag.DECIMAL, "1E+999999999"))
 
     def test_hashes(self) -> None:
         """
@@ -191,8 +191,8 @@ class SlowTests(HostileTestCase):
             count = len(values)
             head, double = (b"\x99" + struct.pack(">H", n) for n in (count, 2 * count))
             self.refused(tagged(258, head + each), "hash")
-            self.refused(tagged(_plain._FROZENSET, head + each), "hash")
-            self.refused(tagged(_plain._PAIRS, double + pairs), "hash")
+            self.refused(tagged(Tag.FROZENSET, head + each), "hash")
+            self.refused(tagged(Tag.PAIRS, double + pairs), "hash")
 
     def test_fewHashes(self) -> None:
         """
@@ -215,7 +215,7 @@ class SlowTests(HostileTestCase):
         """
         Nesting is bounded, whatever is nested.
         """
-        tag = tagged(_plain._TUPLE, b"")
+        tag = tagged(Tag.TUPLE, b"")
         for opening in (b"\x81", b"\xa1\x60", tag + b"\x81", tag, tagged(258, b"\x81")):
             for count in (400, 15_000 // len(opening)):
                 self.refused(opening * count + b"\x00")
@@ -235,7 +235,7 @@ class ArrayTests(HostileTestCase):
         @return: Its CBOR.
         """
         parts = cbor2.dumps([typeName, shape, order, data])
-        return tagged(_plain._ARRAY, parts)
+        return tagged(Tag.ARRAY, parts)
 
     def test_good(self) -> None:
         """
@@ -288,7 +288,7 @@ class ArrayTests(HostileTestCase):
             with self.subTest(type=typeName):
                 self.refused(self.array(typeName, [1], bytes(8)))
                 scalar = cbor2.dumps([typeName, bytes(8)])
-                self.refused(tagged(_plain._SCALAR, scalar))
+                self.refused(tagged(Tag.SCALAR, scalar))
 
     def test_characters(self) -> None:
         """
@@ -339,7 +339,7 @@ class LargeTests(HostileTestCase):
         """
         for zone in ("../../etc/passwd", "/etc/passwd", "nosuch", "\0", "x" * 10_000):
             parts = [2020, 1, 1, 0, 0, 0, 0, 0, zone]
-            self.refused(tagged(_plain._DATETIME, cbor2.dumps(parts)))
+            self.refused(tagged(Tag.DATETIME, cbor2.dumps(parts)))
 
 
 class GrowingTests(SynchronousTestCase):
@@ -403,9 +403,9 @@ class GrowthTests(SynchronousTestCase):
             "sets of five": tagged(258, b"\x85\1\2\3\4\5"),
             "sets of five with a long tag": b"\xda\0\0\1\2\x85\1\2\3\4\5",
             "sets of thirty": tagged(258, b"\x98\x1e" + bytes(range(24)) + negative),
-            "frozensets": tagged(_plain._FROZENSET, b"\x81\1"),
-            "pairs": tagged(_plain._PAIRS, b"\x82\1\2"),
-            "tuples": tagged(_plain._TUPLE, b"\x83\1\2\3"),
+            "frozensets": tagged(Tag.FROZENSET, b"\x81\1"),
+            "pairs": tagged(Tag.PAIRS, b"\x82\1\2"),
+            "tuples": tagged(Tag.TUPLE, b"\x83\1\2\3"),
             "short numbers": b"\x38\xff",
             "numbers": b"\x19\x7f\xff",
             "long numbers": b"\x1b\x7f\xff\xff\xff\xff\xff\xff\xff",
@@ -416,20 +416,20 @@ class GrowthTests(SynchronousTestCase):
             "widest text": b"\x77\xf0\x9f\x98\x80" + b"a" * 19,
             "long wide text": b"\x78\x54\xf0\x9f\x98\x80" + b"a" * 80,
             "bytes": b"\x42ab",
-            "decimals": tagged(_plain._DECIMAL, b"\x611"),
+            "decimals": tagged(Tag.DECIMAL, b"\x611"),
             "fractions": tagged(30, b"\x82\1\2"),
             "UUIDs": tagged(37, b"\x50" + bytes(16)),
-            "bytearrays": tagged(_plain._BYTEARRAY, b"\x40"),
+            "bytearrays": tagged(Tag.BYTEARRAY, b"\x40"),
             "large numbers": tagged(2, b"\x4a" + b"\xff" * 10),
-            "ranges": tagged(_plain._RANGE, b"\x83\0\5\1"),
-            "slices": tagged(_plain._SLICE, b"\x83\0\5\1"),
-            "times": tagged(_plain._TIME, b"\x86\1\1\1\1\0\xf6"),
-            "times of a zone": tagged(_plain._TIME, b"\x86\1\1\1\1\0\x81\x19\x10\x10"),
-            "timedeltas": tagged(_plain._TIMEDELTA, b"\x83\0\5\1"),
+            "ranges": tagged(Tag.RANGE, b"\x83\0\5\1"),
+            "slices": tagged(Tag.SLICE, b"\x83\0\5\1"),
+            "times": tagged(Tag.TIME, b"\x86\1\1\1\1\0\xf6"),
+            "times of a zone": tagged(Tag.TIME, b"\x86\1\1\1\1\0\x81\x19\x10\x10"),
+            "timedeltas": tagged(Tag.TIMEDELTA, b"\x83\0\5\1"),
         }
         if find_spec("numpy"):
-            items["arrays"] = tagged(_plain._ARRAY, ["|u1", [1], "C", b"x"])
-            items["numbers of numpy's"] = tagged(_plain._SCALAR, ["|u1", b"x"])
+            items["arrays"] = tagged(Tag.ARRAY, ["|u1", [1], "C", b"x"])
+            items["numbers of numpy's"] = tagged(Tag.SCALAR, ["|u1", b"x"])
         for name, item in items.items():
             with self.subTest(items=name):
                 real, estimate = self.weighed(array([item] * 10_000))

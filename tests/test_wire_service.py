@@ -13,7 +13,7 @@ from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue.wire import WireServer, _session
+from asynqueue.wire import WireServer, _iterations
 from asynqueue.wire._server import WireService
 
 from ._wire import WireTestCase
@@ -94,7 +94,7 @@ class ServerLifeTests(WireTestCase):
         """
         An iteration that a client keeps, and takes no items of, isn't waited for.
         """
-        self.patch(_session, "_IDLE_SECONDS", 0.05)
+        self.patch(_iterations, "_IDLE_SECONDS", 0.05)
         server = await self.serve(stopTimeout=None)
         q = await self.queue()
         items: Any = await q.call("count", 1000)

@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.errors import SerializationError, WorkerError
 from asynqueue.wire._exceptions import dumpsError, dumpsText, loadsError
-from asynqueue.wire._plain import PICKLE
+from asynqueue.wire._plain import Tag
 from asynqueue.wire._runner import WireWorkerUniverse, namesOf
 from asynqueue.wire._values import INLINE, Codec, NotEncodable
 
@@ -320,7 +320,9 @@ class HostileTests(SynchronousTestCase):
             self.assertIn("a pickle, which isn't accepted", str(error))
             self.assertRaises(ValueError, Codec().decodePieces, chopped(large, 60_000))
             self.assertRaises(ValueError, Codec().decode, pickle.dumps(Secret))
-            nested = cbor2.dumps([{"x": cbor2.CBORTag(PICKLE, pickle.dumps(Secret))}])
+            nested = cbor2.dumps(
+                [{"x": cbor2.CBORTag(Tag.PICKLE, pickle.dumps(Secret))}]
+            )
             self.assertRaises(ValueError, Codec().decode, nested)
 
     def test_cutOff(self) -> None:

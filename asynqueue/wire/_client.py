@@ -22,15 +22,9 @@ from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
 from ._authentication import authenticate, closedEarly, untrusted
+from ._chunks import DecodingThread, Violation, numberOf
 from ._commands import GetNext, Leaving, Start, Unwanted
-from ._connection import (
-    MAX_SILENT,
-    Connection,
-    DecodingThread,
-    Violation,
-    numberOf,
-    shown,
-)
+from ._connection import MAX_SILENT, Connection, shown
 from ._endpoints import Requirements
 from ._exceptions import loadsError
 from ._values import QUICK, Codec, NotEncodable, Payload

@@ -5,10 +5,9 @@ of it, large values in chunks, and signs of life.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any, AnyStr, Generic
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, IReactorTime
@@ -19,27 +18,12 @@ from zope.interface import implementer
 
 from .._support.log import log
 from ..errors import AuthenticationError
-from ..threads._looper import ThreadLooper
+from ._chunks import Incoming, Outgoing, Violation, numberOf
 from ._commands import Cancel, Chunk, Credit, Held
 from ._endpoints import Requirements
-from ._values import QUICK, Codec, Payload
+from ._values import Payload
 
-__all__ = [
-    "ChunkyString",
-    "Connection",
-    "DecodingThread",
-    "Responder",
-    "Violation",
-    "numberOf",
-    "shown",
-]
-
-#: Bytes in a chunk, at most.
-CHUNK_SIZE = 60_000
-
-#: Bytes that are sent ahead of being received, and how many more are asked for at once.
-WINDOW = 1 << 20
-_CREDIT_STEP = WINDOW // 4
+__all__ = ["MAX_SILENT", "Connection", "Responder", "shown"]
 
 #: Bytes of a box that isn't complete, at most, and fields of one that is.
 _MAX_BOX, _MAX_FIELDS = 160_000, 20
@@ -61,130 +45,6 @@ _CLOSE_SECONDS = 5.0
 
 #: What answers a command: a box, or a Deferred that fires with one.
 Responder = Callable[[Any], Any]
-
-
-class Violation(ValueError):
-    """
-    A peer breaks the protocol. It's disconnected.
-    """
-
-
-class ChunkyString(Generic[AnyStr]):
-    """
-    Iterates over slices of a large string or of bytes.
-
-    @cvar chunkSize: The size of the slices. The last may be shorter.
-    """
-
-    chunkSize = 1 << 15
-
-    def __init__(self, bigString: AnyStr) -> None:
-        """
-        @param bigString: What is to be cut.
-        """
-        self._string: AnyStr = bigString
-        self._at = 0
-
-    def __iter__(self) -> Iterator[AnyStr]:
-        return self
-
-    def __next__(self) -> AnyStr:
-        at = self._at
-        if at >= len(self._string) and at:
-            raise StopIteration
-        self._at = at + self.chunkSize
-        part: AnyStr = self._string[at : self._at]
-        return part
-
-
-class _Outgoing:
-    """
-    A large value that's being sent.
-    """
-
-    def __init__(self, payload: Payload, done: Deferred[None]) -> None:
-        self.left = payload.size
-        self.credit = 0
-        self.done = done
-        self._pieces = deque(memoryview(piece).cast("B") for piece in payload.pieces)
-
-    def take(self) -> bytes:
-        """Take a chunk that may be sent now."""
-        room = min(CHUNK_SIZE, self.credit, self.left)
-        self.credit -= room
-        self.left -= room
-        taken = []
-        pieces = self._pieces
-        while room:
-            piece = pieces.popleft()
-            if len(piece) > room:
-                pieces.appendleft(piece[room:])
-                piece = piece[:room]
-            taken.append(piece)
-            room -= len(piece)
-        return b"".join(taken)
-
-
-class _Incoming:
-    """
-    A large value that's being received.
-    """
-
-    def __init__(self, size: int, done: Deferred[list[bytes]]) -> None:
-        self.left = size
-        self.done = done
-        self._pieces: list[bytes] = []
-        # Bytes that the peer may send, and those that it may be allowed to later.
-        self._credit = 0
-        self._ungranted = size
-
-    def take(self, data: bytes) -> None:
-        self.left -= len(data)
-        self._credit -= len(data)
-        if self._credit < 0:
-            raise Violation("more of a value than it may send")
-        self._pieces.append(data)
-        if not self.left:
-            self.done.callback(self._pieces)
-
-    def grant(self) -> int:
-        """Tell how many more bytes to ask for now, 0 for none yet."""
-        more = min(WINDOW - self._credit, self._ungranted)
-        if more < min(_CREDIT_STEP, self._ungranted):
-            return 0
-        self._credit += more
-        self._ungranted -= more
-        return more
-
-
-class DecodingThread:
-    """
-    Decodes values, large ones in a thread of its own, which is started for the first.
-
-    It's not of the reactor's pool: all threads of that may be waiting for the value.
-    """
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._looper: ThreadLooper | None = None
-
-    async def decode(self, codec: Codec, data: bytes) -> Any:
-        """Decode what came in a box, at once if that's quick."""
-        if len(data) <= QUICK:
-            return codec.decode(data)
-        return await self._inThread(codec.copy().decode, data)
-
-    def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[Any]:
-        return self._inThread(codec.decodePieces, pieces)
-
-    def stop(self) -> Deferred[None]:
-        looper, self._looper = self._looper, None
-        return succeed(None) if looper is None else looper.stop()
-
-    def _inThread(self, f: Callable[[Any], Any], data: Any) -> Deferred[Any]:
-        if self._looper is None:
-            self._looper = ThreadLooper(True, reactor=self._reactor)
-        return self._looper.deferToThread(f, data)
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -232,8 +92,8 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         self._early = 0
         # Bytes since the last box.
         self._boxSize = 0
-        self._outgoing: dict[bytes, _Outgoing] = {}
-        self._incoming: dict[bytes, _Incoming] = {}
+        self._outgoing: dict[bytes, Outgoing] = {}
+        self._incoming: dict[bytes, Incoming] = {}
 
     def ready(self) -> None:
         """The transport is there, and who is at its other end as far as that tells."""
@@ -294,7 +154,7 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         written; cancelling it stops the sending.
         """
         d: Deferred[None] = Deferred(lambda _: _discard(self._outgoing, ID))
-        self._outgoing[ID] = _Outgoing(payload, d)
+        self._outgoing[ID] = Outgoing(payload, d)
         return d
 
     def receive(self, ID: bytes, size: int) -> Deferred[list[bytes]]:
@@ -303,7 +163,7 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         pieces; cancelling it stops the sending.
         """
         d: Deferred[list[bytes]] = Deferred(lambda _: _discard(self._incoming, ID))
-        incoming = self._incoming[ID] = _Incoming(size, d)
+        incoming = self._incoming[ID] = Incoming(size, d)
         self._grant(ID, incoming)
         return d
 
@@ -322,6 +182,10 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         return MAX_SILENT
 
     # What the transport calls.
+
+    def makeConnection(self, transport: Any) -> None:
+        # Past AMP's own, which says so in the log of each connection.
+        amp.BinaryBoxProtocol.makeConnection(self, transport)
 
     def connectionMade(self) -> None:
         if self.required.tls is None:
@@ -361,7 +225,8 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         self.lost(self._reason or reason.value or ConnectionError())
         self._outgoing.clear()
         self._incoming.clear()
-        super().connectionLost(reason)
+        amp.BinaryBoxProtocol.connectionLost(self, reason)
+        self.transport = None
         # Circles of references would keep it until the garbage is collected, which is
         # late for a server that has many clients to refuse.
         self.responders.clear()
@@ -437,14 +302,14 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
 
     # Large values.
 
-    def _pump(self, ID: bytes, outgoing: _Outgoing) -> None:
+    def _pump(self, ID: bytes, outgoing: Outgoing) -> None:
         """Send what there's credit for, until the transport is congested."""
         while outgoing.left and outgoing.credit and not self._isCongested:
             self.tell(b"Chunk", ID, data=outgoing.take())
         if not outgoing.left and self._outgoing.pop(ID, None) is not None:
             outgoing.done.callback(None)
 
-    def _grant(self, ID: bytes, incoming: _Incoming) -> None:
+    def _grant(self, ID: bytes, incoming: Incoming) -> None:
         credit = incoming.grant()
         if credit:
             self.tell(b"Credit", ID, bytes=b"%d" % credit)
@@ -512,15 +377,6 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
     def _abort(self) -> None:
         if self.transport is not None:
             self.transport.abortConnection()
-
-
-def numberOf(digits: bytes) -> int:
-    """
-    @raise Violation: If it's no number, or beyond all measure.
-    """
-    if not digits.isdigit() or len(digits) > 15:
-        raise Violation("a number that is none")
-    return int(digits)
 
 
 def _discard(values: dict[bytes, Any], ID: bytes) -> None:

@@ -19,7 +19,7 @@ from .._support.log import log
 from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ._authentication import Pending
-from ._connection import DecodingThread
+from ._chunks import DecodingThread
 from ._credentials import TLS, Key
 from ._endpoints import mayPickle, requirements, serverEndpoint
 from ._runner import WireRunner, WireWorkerUniverse, classOf

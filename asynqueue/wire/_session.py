@@ -12,12 +12,10 @@ from attrs import Factory, define, frozen
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
-    DeferredLock,
     DeferredSemaphore,
     fail,
-    succeed,
 )
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.protocols import amp
 
 from .._child.describe import callText
@@ -27,21 +25,19 @@ from .._support.oneshot import OneShot
 from ..errors import WorkerError
 from ..iteration import Deferator
 from ._authentication import Pending, ServerHandshake
+from ._chunks import DecodingThread, Violation, numberOf
 from ._commands import GetNext, Leaving, Start
-from ._connection import Connection, DecodingThread, Violation, numberOf
+from ._connection import Connection
 from ._endpoints import Requirements
-from ._exceptions import dumpsError, dumpsText, loadsError
+from ._exceptions import dumpsError, dumpsText
+from ._iterations import Iteration
 from ._runner import WireRunner
-from ._values import INLINE, Codec, Encoded, NotEncodable, Payload
+from ._values import Codec, Encoded, NotEncodable, Payload
 
 __all__ = ["Limits", "Session", "Shared"]
 
-#: Items in an answer, at most.
-_MAX_COUNT = 1_000
-
-#: Seconds that a client has, when the server is about to go, to answer so, and to ask
-#: for more of an iteration.
-_LEAVING_SECONDS, _IDLE_SECONDS = 2.0, 1.0
+#: Seconds that a client has to answer that the server is about to go.
+_LEAVING_SECONDS = 2.0
 
 
 @frozen
@@ -117,7 +113,7 @@ class _Task:
     slots: list[DeferredSemaphore] = Factory(list)
     size: int = 0
     sending: Deferred[None] | None = None
-    iteration: _Iteration | None = None
+    iteration: Iteration | None = None
 
 
 class Session(Connection):
@@ -464,7 +460,7 @@ class Session(Connection):
             return _error(
                 "WorkerError", f"The server refuses more than {most} iterations"
             )
-        task.iteration = _Iteration(
+        task.iteration = Iteration(
             task.ID, deferator, self, self._codec, lambda: self._forget(task)
         )
         if self._isLeaving:
@@ -516,141 +512,6 @@ class _Budget:
             size, d = self._waiting.popleft()
             self._left -= size
             d.callback(None)
-
-
-class _Iteration:
-    """
-    The server's end of an iteration.
-    """
-
-    def __init__(
-        self,
-        ID: bytes,
-        deferator: Deferator,
-        session: Session,
-        codec: Codec,
-        ended: Callable[[], object],
-    ) -> None:
-        self._ID = ID
-        self._deferator = deferator
-        self._session = session
-        self._codec = codec
-        self._ended = ended
-        # Requests are answered one after the other.
-        self._lock = DeferredLock()
-        # An item that's waited for, one that didn't fit in the last answer, and the
-        # sending of a large one.
-        self._next: Deferred[Any] | None = None
-        self._rest: bytes | Payload | None = None
-        self._sending: Deferred[None] = succeed(None)
-        self._isOver = False
-        # Requests since hurry() has looked, and when it looks again.
-        self._requests = 0
-        self._timer: IDelayedCall | None = None
-
-    async def getNext(self, count: int | None) -> Any:
-        """Answer a request for so many items, C{None} for one in the plain form."""
-        self._requests += 1
-        await self._lock.acquire()
-        try:
-            await self._sending
-            fields = await self._collect(max(1, min(count or 1, _MAX_COUNT)))
-        finally:
-            self._lock.release()
-        if count is None:
-            fields = _plainForm(fields)
-        return GetNext.makeResponse(fields, self._session)
-
-    def stop(self) -> None:
-        """End the iteration, and have the iterator be closed."""
-        if not self._isOver:
-            self._isOver = True
-            if self._timer is not None and self._timer.active():
-                self._timer.cancel()
-            self._sending.cancel()
-            self._deferator.stop()
-            self._ended()
-
-    def hurry(self) -> None:
-        """End the iteration if the client doesn't ask for more of it for a while."""
-        self._requests = 0
-        self._timer = self._session.reactor.callLater(_IDLE_SECONDS, self._stopIdle)
-
-    def _stopIdle(self) -> None:
-        if self._requests or self._lock.locked:
-            self.hurry()
-        else:
-            self.stop()
-
-    async def _collect(self, count: int) -> dict[str, Any]:
-        """Take the items that are there, as many as fit, and wait for the first."""
-        values: list[bytes] = []
-        fields = {"values": values, "isValid": True, "moreLeft": True}
-        room = INLINE
-        try:
-            while len(values) < count:
-                item = await self._take(isFirst=not values)
-                if item is None:
-                    break
-                if isinstance(item, bytes) and len(item) <= room:
-                    values.append(item)
-                    room -= len(item) + 2
-                elif values:
-                    self._rest = item
-                    break
-                else:
-                    fields["size"] = b"%d" % item.size
-                    sending = self._session.send(self._ID, item)
-                    self._sending = sending.addErrback(lambda _: None)
-                    break
-        except StopAsyncIteration:
-            fields["moreLeft"] = False
-        except NotEncodable as error:
-            text = f"An item can't be sent: {error}"
-            fields |= {
-                "error": dumpsText("SerializationError", text),
-                "moreLeft": False,
-            }
-        except Exception as error:  # noqa: BLE001 - it's the iterator's
-            data = dumpsError(self._codec, error, "The iteration")
-            fields |= {"error": data, "moreLeft": False}
-        if not fields["moreLeft"]:
-            self.stop()
-        return fields
-
-    async def _take(self, isFirst: bool) -> Any:
-        """
-        Take an item.
-
-        @param isFirst: Whether to wait for it. Without that, it's C{None} if there's
-            none yet.
-        """
-        rest, self._rest = self._rest, None
-        if rest is not None:
-            return rest
-        d = self._next or self._deferator.__anext__()
-        self._next = d
-        if not isFirst and (not d.called or d.paused):
-            return None
-        try:
-            item = await d
-        finally:
-            self._next = None
-        return item.data if type(item) is Encoded else self._codec.encode(item)
-
-
-def _plainForm(fields: dict[str, Any]) -> dict[str, Any]:
-    """
-    Answer with one item as it's for clients that ask for one by one.
-
-    @raise amp.RemoteAmpError: If the iteration has failed, or the item is large.
-    """
-    values = fields.pop("values")
-    if "error" in fields:
-        text = str(loadsError(Codec(), fields["error"], ()))
-        raise amp.RemoteAmpError(b"FAILED", text)
-    fields["isValid"] = bool(values) or "size" in fields
-    return fields | {"value": values[0] if values else b""}
 
 
 def _error(name: str, text: str) -> Any:

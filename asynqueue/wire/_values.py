@@ -21,8 +21,9 @@ from typing import Any
 from attrs import frozen
 
 from .._child.describe import describe, message
+from ._decoding import Decoder
 from ._growth import weigh
-from ._plain import LARGE_BYTES, PICKLE, Decoder, Encoder, NotPlain, nameOfClass
+from ._plain import LARGE_BYTES, Encoder, NotPlain, Tag, nameOfClass
 
 __all__ = ["INLINE", "QUICK", "Codec", "Encoded", "NotEncodable", "Payload"]
 
@@ -33,9 +34,9 @@ INLINE = 60_000
 #: whatever it is.
 QUICK = 16_000
 
-#: Bytes of memory that a value may take, and how many times its bytes: rows of a table
-#: take 12 to 20 times as much in this process as on their way.
-_GROWTH_BYTES, _GROWTH_FACTOR = 64 << 20, 16
+#: Bytes of memory that a value may take besides so many times its own: rows of a table
+#: take 12 to 20 times as much as their CBOR.
+_GROWTH_BYTES, _GROWTH_FACTOR = 128 << 20, 16
 
 _PROTOCOL = 5
 
@@ -43,7 +44,7 @@ _PROTOCOL = 5
 _AS_PLAIN = frozenset((bytes, bytearray, str, int, float, bool, type(None)))
 
 #: The CBOR of a pickle before its size, and of one that is among the buffers.
-_PICKLE_HEAD = b"\xd9" + PICKLE.to_bytes(2, "big")
+_PICKLE_HEAD = b"\xd9" + Tag.PICKLE.to_bytes(2, "big")
 _PICKLE_BESIDE = _PICKLE_HEAD + b"\xf6"
 
 _PLAIN_DATA = (

@@ -26,8 +26,8 @@ from ..errors import AuthenticationError, WorkerError, WorkerLost, WorkerStartEr
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
 from ..tasks._task import forWorker
 from ..tasks._workerbase import WorkerBase
+from ._chunks import DecodingThread
 from ._client import Call, Client, Stage
-from ._connection import DecodingThread
 from ._credentials import TLS, Key
 from ._endpoints import clientEndpoint, mayPickle, requirements
 from ._runner import WireWorkerUniverse, classOf, namesOf

@@ -1,0 +1,267 @@
+"""
+Plain data from CBOR that anybody may have sent.
+
+Tags that L{asynqueue.wire._plain} doesn't use are refused. Whatever bytes come,
+decoding takes time and memory in proportion to their number: nesting, the sizes of
+numbers and the number of equal hashes are bounded.
+"""
+
+from __future__ import annotations
+
+import codecs
+import math
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+from types import MemberDescriptorType
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from cbor2 import CBORDecoder
+
+from .._child.describe import message
+from ._plain import DTYPE, MAX_DEPTH, MAX_DIGITS, MAX_FRACTION_BYTES, Tag
+
+__all__ = ["Decoder"]
+
+#: The CBOR of a large value is read in pieces of this size, between which other
+#: threads run.
+_READ_SIZE = 1 << 16
+
+#: Levels of CBOR: a container takes up to three.
+_MAX_CBOR_DEPTH = 3 * MAX_DEPTH + 10
+
+#: Members of a set, or keys of a dict, with the same hash: each is compared to all the
+#: others.
+_MAX_SAME_HASH = 50
+
+#: Dimensions of an array, as numpy has it.
+_MAX_DIMENSIONS = 32
+
+
+class Decoder:
+    """
+    Decodes plain data.
+    """
+
+    def __init__(
+        self,
+        allowed: Mapping[str, type],
+        unpickle: Callable[[Any, list[list[bytes]]], Any],
+    ) -> None:
+        """
+        @param allowed: Classes of which instances are accepted, by name.
+
+        @param unpickle: Called with a pickle, or with C{None} if it's the first of the
+            buffers, and with the buffers.
+        """
+        self._allowed = allowed
+        # What stands beside the CBOR that is being decoded, each in pieces.
+        self._buffers: list[list[bytes]] = []
+        self._tags: dict[int, Callable[[Any, bool], Any]] = _DECODERS | {
+            Tag.PICKLE: lambda data, _: unpickle(data, self._buffers),
+            Tag.BUFFER: lambda number, _: b"".join(self._buffer(number)),
+            Tag.TEXT: lambda number, _: _text(self._buffer(number)),
+            Tag.BYTEARRAY: lambda data, _: self._writable(data),
+            Tag.ARRAY: lambda parts, _: self._array(*parts),
+            Tag.OBJECT: lambda parts, _: self._object(*parts),
+        }
+
+    def decode(self, source: Any, buffers: list[list[bytes]]) -> Any:
+        """
+        Decode a value.
+
+        @param source: A file with the CBOR.
+
+        @param buffers: What stands beside it, each in pieces.
+
+        @raise ValueError: If that is no value, or may not be accepted.
+        """
+        self._buffers = buffers
+        try:
+            value = CBORDecoder(
+                source,
+                semantic_decoders=self._tags,
+                tag_hook=_refuseTag,
+                max_depth=_MAX_CBOR_DEPTH,
+                allow_indefinite=False,
+                allow_duplicate_keys=False,
+                strict_hashable_types=True,
+                read_size=_READ_SIZE,
+            ).decode()
+        except Exception as error:
+            # Whatever bytes come, no more than their value must fail.
+            raise ValueError(_innermost(error)) from error
+        finally:
+            self._buffers = []
+        if source.read(1):
+            raise ValueError("there's something after the end of a value")
+        return value
+
+    def _buffer(self, number: Any) -> list[bytes]:
+        if type(number) is not int or number < 0:
+            raise ValueError("a buffer without a number")
+        return self._buffers[number]
+
+    def _writable(self, data: Any) -> bytearray:
+        if type(data) is bytes:
+            return bytearray(data)
+        buffer = bytearray()
+        for piece in self._buffer(data):
+            buffer += piece
+        return buffer
+
+    def _array(self, typeName: str, shape: list[int], order: str, data: Any) -> Any:
+        return _array(typeName, shape, order, self._writable(data))
+
+    def _object(self, name: str, state: dict[str, Any]) -> Any:
+        kind = self._allowed.get(name)
+        if kind is None:
+            raise ValueError(f"an instance of {name!r:.200}, which isn't allowed here")
+        made: Any = object.__new__(kind)
+        for attribute, value in state.items():
+            # Past properties and __setattr__: no code of the class is run.
+            found = (
+                vars(base)[attribute]
+                for base in kind.__mro__
+                if attribute in vars(base)
+            )
+            slot = next(found, None)
+            if type(slot) is MemberDescriptorType:
+                slot.__set__(made, value)
+            else:
+                vars(made)[attribute] = value
+        return made
+
+
+def _innermost(error: BaseException) -> str:
+    """Say what was wrong, without the containers that it was in."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return message(error) or type(error).__name__
+
+
+def _refuseTag(tag: Any, immutable: bool) -> Any:
+    raise ValueError(f"a tag that isn't accepted: {getattr(tag, 'tag', 'a known one')}")
+
+
+def _checked(items: list[Any]) -> list[Any]:
+    """
+    Check that items can be members of a set, or keys of a dict: equal hashes would
+    take time in proportion to the square of their number.
+    """
+    if len(items) > _MAX_SAME_HASH:
+        [(_, most)] = Counter(map(hash, items)).most_common(1)
+        if most > _MAX_SAME_HASH:
+            raise ValueError(f"{most} values with the same hash")
+    return items
+
+
+def _dict(flat: list[Any]) -> dict[Any, Any]:
+    return dict(zip(_checked(flat[::2]), flat[1::2], strict=True))
+
+
+def _text(pieces: list[bytes]) -> str:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    texts = [decoder.decode(piece) for piece in pieces]
+    return "".join((*texts, decoder.decode(b"", True)))
+
+
+def _bytes(data: Any) -> bytes:
+    if type(data) is not bytes:
+        raise ValueError("something else than bytes")
+    return data
+
+
+def _range(*parts: int) -> range:
+    if any(part.bit_length() > 63 for part in parts):
+        raise ValueError("a range of numbers that are too large")
+    return range(*parts)
+
+
+def _fraction(numerator: int, denominator: int) -> Fraction:
+    for number in (numerator, denominator):
+        if number.bit_length() > 8 * MAX_FRACTION_BYTES:
+            raise ValueError("a fraction of numbers that are too large")
+    return Fraction(numerator, denominator)
+
+
+def _decimal(text: str) -> Decimal:
+    if len(text) > MAX_DIGITS + 50:
+        raise ValueError("a decimal number of too many digits")
+    return Decimal(text)
+
+
+def _zone(zone: Any) -> Any:
+    if zone is None:
+        return None
+    if type(zone) is str:
+        return ZoneInfo(zone)
+    offset = timedelta(microseconds=zone[0])
+    return timezone(offset, *zone[1:]) if offset or zone[1:] else timezone.utc
+
+
+def _datetime(*parts: Any) -> datetime:
+    *numbers, fold, zone = parts
+    return datetime(*numbers).replace(fold=fold, tzinfo=_zone(zone))
+
+
+def _time(*parts: Any) -> time:
+    *numbers, fold, zone = parts
+    return time(*numbers).replace(fold=fold, tzinfo=_zone(zone))
+
+
+def _array(typeName: str, shape: list[int], order: Any, data: bytearray) -> Any:
+    import numpy
+
+    if not DTYPE.fullmatch(typeName) or len(shape) > _MAX_DIMENSIONS:
+        raise ValueError("an array of a type or shape that isn't accepted")
+    if any(type(n) is not int or not 0 <= n < 1 << 48 for n in shape):
+        raise ValueError("an array of an impossible shape")
+    dtype = numpy.dtype(typeName)
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise ValueError("an array of another size than its data")
+    if not data:
+        return numpy.zeros(shape, dtype, "F" if order == "F" else "C")
+    if dtype.kind == "b" and numpy.frombuffer(data, "u1").max() > 1:
+        raise ValueError("an array with impossible truth values")
+    if dtype.kind == "U":
+        points = numpy.frombuffer(data, f"{typeName[0]}u4")
+        if points.max() > sys.maxunicode:
+            raise ValueError("an array with impossible characters")
+    return numpy.ndarray(shape, dtype, data, order="F" if order == "F" else "C")
+
+
+def _scalar(typeName: str, data: Any) -> Any:
+    return _array(typeName, [], "C", bytearray(_bytes(data)))[()]
+
+
+_DECODERS: dict[int, Callable[[Any, bool], Any]] = {
+    # All that cbor2 would decode otherwise, of what is or may be known to it.
+    **dict.fromkeys((*range(41), *range(52, 55), 100, *range(256, 265)), _refuseTag),
+    **dict.fromkeys((43001, 55799), _refuseTag),
+    Tag.BIGNUM: lambda data, _: int.from_bytes(_bytes(data), "big"),
+    Tag.NEGATIVE_BIGNUM: lambda data, _: -1 - int.from_bytes(_bytes(data), "big"),
+    Tag.RATIONAL: lambda parts, _: _fraction(*parts),
+    Tag.COMPLEX: lambda parts, _: complex(*parts),
+    Tag.UUID: lambda data, _: UUID(bytes=data),
+    Tag.DATE: lambda text, _: date.fromisoformat(text),
+    Tag.SET: lambda items, _: set(_checked(items)),
+    Tag.FROZENSET: lambda items, _: frozenset(_checked(items)),
+    Tag.TUPLE: lambda items, _: tuple(items),
+    Tag.PAIRS: lambda flat, _: _dict(flat),
+    Tag.SURROGATES: lambda data, _: data.decode("utf-8", "surrogatepass"),
+    Tag.RANGE: lambda parts, _: _range(*parts),
+    Tag.SLICE: lambda parts, _: slice(*parts),
+    Tag.DATETIME: lambda parts, _: _datetime(*parts),
+    Tag.TIME: lambda parts, _: _time(*parts),
+    Tag.TIMEDELTA: lambda parts, _: timedelta(*parts),
+    Tag.DECIMAL: lambda text, _: _decimal(text),
+    Tag.SCALAR: lambda parts, _: _array(parts[0], [], "C", bytearray(_bytes(parts[1])))[
+        ()
+    ],
+}
