@@ -64,11 +64,11 @@ class Consumerator(IterationGetter):
         # one since it was asked last.
         self._pulling = False
         self._written = False
-        # Whether the end was asked for here: what is still written is ignored then.
+        # Whether stop() or fail() has ended it, so that further items are ignored.
         self._ignoring = False
-        # Whether the producer tells of its end, or failure, by a Deferred.
+        # Whether the end is known from the producer's deferUntilDone().
         self._tells = False
-        # What those wait for who have written while the channel was full.
+        # Fires when there's room. None while nobody waits for that.
         self._room: OneShot[None] | None = None
         if isinstance(producer, IterationProducer) and producer.consumer is None:
             producer.registerConsumer(self)
@@ -148,10 +148,10 @@ class Consumerator(IterationGetter):
 
     def fail(self, failure: Failure | BaseException) -> None:
         """
-        End the iteration early: what has been raised is raised to who iterates, after
-        the items that were written.
+        End the iteration early: an exception is raised in the reader, after the items
+        that were written.
 
-        @param failure: What has been raised.
+        @param failure: The exception.
         """
         self._ignoring = True
         self._end(failure.value if isinstance(failure, Failure) else failure)

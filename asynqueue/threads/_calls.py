@@ -25,10 +25,10 @@ from ._jobs import Job, JobThread, trimmed
 
 __all__ = ["Call", "failureOf"]
 
-#: How many items are made that nobody has taken yet.
+#: How many items are made in advance.
 WINDOW = 16
 
-#: For how long items are made without a break while other jobs wait.
+#: How long items are made without a break while other jobs wait.
 SLICE_SECONDS = 0.001
 
 
@@ -199,7 +199,7 @@ class ThreadIteration(Job):
         self._allowed = WINDOW
         self._wanted = True
         self._working = False
-        self._over = False  # Whether there's no source, or it has been told of the end.
+        self._over = False  # Whether the source knows the end, or there is none.
         self._source: BufferedSource | None = None
 
     def makeItem(self) -> bool:
@@ -273,7 +273,7 @@ class ThreadIteration(Job):
     def work(self) -> None:
         began = perf_counter()
         while self._wanted and self._made < self._allowed and self.makeItem():
-            if len(self._items) == 1:  # else, what it waits with is still to be called
+            if len(self._items) == 1:  # Otherwise, a _handOver is pending.
                 self._thread.post(self._handOver)
             if self._thread.isWanted() and perf_counter() - began >= SLICE_SECONDS:
                 break

@@ -40,8 +40,8 @@ class Channel:
 
     def __init__(self, limit: int, onRoom: Callable[[], object]) -> None:
         """
-        @param onRoom: Called in the thread that takes when the channel is half empty,
-            once after each L{put} that has told that it was full.
+        @param onRoom: Called in the thread of a reader when the channel is half empty,
+            after L{put} has told that it was full.
         """
         self.limit = limit
         self.closed = False

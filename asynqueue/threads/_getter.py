@@ -20,7 +20,7 @@ from ._pool import PoolUser, ThreadPool
 
 __all__ = ["LIMIT", "IterationGetter", "IterationStopper", "inReactorThread"]
 
-#: So many items may be on the way before who makes them is held up.
+#: How many items may wait for the reader before the producer is held up.
 LIMIT = 16
 
 #: As from a DeferredList: pairs of success and result.
@@ -41,8 +41,8 @@ class IterationGetter(PoolUser):
     Subclasses say where the items come from. One that makes them in a thread overrides
     L{loop}, which gives them to L{produce}.
 
-    Threads that iterate use the channel only, and call the reactor for the rest. All
-    else is for the reactor's thread.
+    Readers, which are in other threads, use the channel, raise C{_told}, and call the
+    reactor for everything else.
 
     @cvar IterationStopper: An item that ends the iteration.
     """
@@ -62,7 +62,7 @@ class IterationGetter(PoolUser):
 
         @param maxThreads: See L{PoolUser}, as for C{ownPool}.
 
-        @param limit: How many items may be on the way before who makes them is held up.
+        @param limit: How many items may wait before the producer is held up.
 
         @param reactor: The reactor. By default, the global one.
 
@@ -77,7 +77,7 @@ class IterationGetter(PoolUser):
         self._started = False
         self._listening = False
         self._stopping = False
-        # Whether somebody has been told of the end, raised in the thread that iterates.
+        # Whether a reader has been told of the end.
         self._told = False
         self._done: OneShot[Done] = OneShot()
 
@@ -85,9 +85,8 @@ class IterationGetter(PoolUser):
     def runState(self) -> str:
         """
         How far it has come: C{'init'}; C{'started'}; C{'running'} when it takes items,
-        which it does at once unless L{loop} makes them; C{'stopping'} when there will
-        be no more than are on the way; C{'stopped'} when who iterates has been told of
-        the end.
+        which it does at once unless L{loop} makes them; C{'stopping'} when no further
+        items are let in; C{'stopped'} when the reader has been told of the end.
         """
         if self._told or self._done.hasFired:
             return "stopped"
@@ -111,8 +110,7 @@ class IterationGetter(PoolUser):
 
         @raise StopIteration: If there are no more.
 
-        @raise Exception: Whatever has ended the iteration early, after all items before
-            that.
+        @raise Exception: What has ended the iteration early, after the items before it.
 
         @raise ThreadError: If there's none yet, and waiting would block the reactor.
         """
@@ -150,14 +148,14 @@ class IterationGetter(PoolUser):
     def loop(self) -> None:
         """
         Make items, in a thread, and give each to L{produce}. The iteration ends when
-        this returns; what it raises is raised to who iterates, after the items.
+        this returns. What it raises is raised in the reader, too, after the items.
 
         To be overridden by subclasses whose items aren't made elsewhere.
         """
 
     def produce(self, item: Any) -> None:
         """
-        Add an item, for L{loop}. Waits if too many are on the way.
+        Add an item, for L{loop}. This waits while there are as many as C{limit}.
 
         @param item: The item.
 
@@ -173,16 +171,15 @@ class IterationGetter(PoolUser):
         Wait for the end.
 
         @return: A Deferred that fires with C{[(True, None)]}, as a C{DeferredList}
-            would, when who iterates has been told that there are no more items, or has
-            been raised what has ended the iteration; or after L{stop} when nobody
-            iterates any longer, having left the loop early.
+            would, when the reader has been told of the end. If it has left its loop
+            early, the Deferred fires on L{stop}.
         """
         return self._done.wait()
 
     def stop(self) -> Deferred[Done]:
         """
-        Let no more items in. Those that are on the way can still be taken. Nothing
-        more happens the second time.
+        Let no more items in. Those that are there can still be taken. Nothing more
+        happens the second time.
 
         @return: The same as from L{deferUntilDone}.
         """
@@ -196,7 +193,7 @@ class IterationGetter(PoolUser):
         self.loop()
 
     def _hasRoom(self) -> None:
-        """Note that who makes the items may go on."""
+        """Let the producer go on, in the reactor's thread."""
 
     def _readerLeft(self) -> None:
         """Note, in whatever thread, that a reader has left its loop."""

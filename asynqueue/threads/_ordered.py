@@ -46,10 +46,10 @@ class OrderedItemProducer(PoolUser):
             p.produceItem(q.call, makeRow, y)
         await p.stop()
 
-    C{_places} has a Deferred for each item that hasn't been handed to the Consumerator,
-    in order, and C{_line} the same for L{_writeItems}, which is all that takes them
-    out. After C{_over}, nothing is made; C{_result} fires when the function has
-    returned.
+    C{_places} holds a Deferred for each item that hasn't been written to the
+    Consumerator, in order, and C{_line} holds the same ones for L{_writeItems}. Once
+    C{_over}, C{_places} is empty and nothing is made. C{_result} fires when the
+    function has returned.
 
     @ivar i: The L{Consumerator} that the function is given as its iterator.
     """
@@ -75,18 +75,18 @@ class OrderedItemProducer(PoolUser):
         self.i = Consumerator(self, ownPool=self.ownPool, reactor=reactor)
         self._ahead = ahead
         self._places: deque[Deferred[Any]] = deque()
-        # A Deferred can't be what a DeferredQueue gives, so they're in tuples.
+        # In tuples, because a Deferred can't fire with a Deferred.
         self._line: DeferredQueue[tuple[Deferred[Any]] | None] = DeferredQueue()
-        # What those wait for who want to have more items made.
+        # Tells whether more items are wanted. None while nobody waits for that.
         self._room: OneShot[bool] | None = None
         self._begun: OneShot[None] = OneShot()
         self._result: OneShot[Any] = OneShot()
         self._started = False
         self._stopping = False
         self._over = False
-        # What has failed first in making an item.
+        # The first failure to make an item.
         self._failure: Failure | None = None
-        # Logs a failure that nobody asks for.
+        # Logs the failure of either side if stop() isn't called.
         self._unclaimed: Deferred[Any] | None = None
         writing = Deferred.fromCoroutine(self._writeItems())
         writing.addErrback(self._makingFailed)
@@ -144,13 +144,13 @@ class OrderedItemProducer(PoolUser):
         self._line.put((place,))
         making.append(maybeDeferred(fp, *args, **kw).addBoth(_made, place))
         if place.called:
-            cancel(place)  # It came to the end while fp was being called.
+            cancel(place)  # Production ended while fp was being called.
         return making[0].addCallback(self._whenBegun)
 
     def ready(self) -> Deferred[bool]:
         """
-        Wait until another item is wanted, so that a function that is slow isn't left
-        behind.
+        Wait until another item is wanted. So items don't pile up if the function is
+        slow.
 
         @return: A Deferred that fires with C{True} when fewer items than C{ahead} are
             in the making or wait for others. With C{False} if no more are wanted.

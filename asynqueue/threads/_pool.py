@@ -69,7 +69,7 @@ class ThreadPool:
         self._busy: set[JobThread] = set()
         self._ending: set[JobThread] = set()
         self._backlog: OrderedDict[Deferred[Any], _ContextAndCall] = OrderedDict()
-        # What is waited for while the pool is being shut down.
+        # Fires when the last thread has ended. None unless the pool is shut down.
         self._gone: OneShot[None] | None = None
 
     @property
@@ -241,8 +241,8 @@ class PoolUser:
     """
     A base for what uses a pool of threads.
 
-    C{pool} and the methods may be used on the class as well. They concern the default
-    pool then, which all share that have no pool of their own.
+    C{pool} and the methods may be used on the class as well. There they concern the
+    default pool, which is shared by all instances without a pool of their own.
 
     @cvar minThreads: How many threads of a pool are kept that have nothing to do.
 

@@ -17,7 +17,7 @@ from ._worker import ThreadWorker
 
 __all__ = ["ThreadQueue", "deferToThread"]
 
-#: What has the thread of deferToThread, if there is one.
+#: Has the thread of deferToThread, if there is one.
 _looper: ThreadLooper | None = None
 
 
