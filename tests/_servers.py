@@ -48,92 +48,44 @@ class Local(WireWorkerUniverse):
     """
 
     def __init__(self, wireServer: Any = None) -> None:
-        """
-        Make a universe.
-
-        @param wireServer: The server.
-        """
+        """Make a universe."""
         super().__init__(wireServer)
         self._kept: Any = None
 
     def pid(self) -> int:
-        """
-        Tell in which process this is.
-
-        @return: The process ID.
-        """
+        """Tell in which process this is."""
         return os.getpid()
 
     def niceness(self) -> int:
-        """
-        Tell how nice the process is.
-
-        @return: Its niceness.
-        """
+        """Tell how nice the process is."""
         return os.nice(0)
 
     def environment(self, name: str) -> str | None:
-        """
-        Look up a variable of the environment.
-
-        @param name: Its name.
-
-        @return: Its value.
-        """
+        """Look up a variable of the environment."""
         return os.environ.get(name)
 
     def say(self, text: str) -> None:
-        """
-        Print something.
-
-        @param text: It.
-        """
+        """Print something."""
         sys.stdout.write(f"{text}\n")
         sys.stderr.write(f"{text}!\n")
 
     def add(self, a: Any, b: Any) -> Any:
-        """
-        Add.
-
-        @param a: One thing.
-
-        @param b: Another.
-
-        @return: The sum.
-        """
+        """Add."""
         return a + b
 
     def note(self, path: str, x: int) -> int:
-        """
-        Note that this is run.
-
-        @param path: The file for it.
-
-        @param x: A number.
-
-        @return: The number.
-        """
+        """Note that this is run."""
         with open(path, "ab", buffering=0) as file:
             file.write(b"%d\n" % x)
         return x
 
     def read(self, path: str) -> str:
-        """
-        Read a file, which may be a pipe: then this waits for who writes to it.
-
-        @param path: The file.
-
-        @return: What's in it.
-        """
+        """Read a file, which may be a pipe: then this waits for who writes to it."""
         with open(path) as file:
             return file.read()
 
     def write(self, path: str) -> None:
-        """
-        Write to a pipe that is read, and then do nothing for long.
-
-        @param path: The pipe.
-        """
+        """Write to a pipe that is read, and then do nothing for long."""
         with open(path, "wb", buffering=0) as file:
             file.write(b"x")
         time.sleep(60)
@@ -142,10 +94,6 @@ class Local(WireWorkerUniverse):
         """
         Write to a pipe that is read, and then compute for long, in a loop of the
         interpreter's in which no other thread can run.
-
-        @param path: The pipe.
-
-        @return: A number.
         """
         with open(path, "wb", buffering=0) as file:
             file.write(b"x")
@@ -153,83 +101,39 @@ class Local(WireWorkerUniverse):
         return power & 1
 
     def leaveOne(self) -> int:
-        """
-        Start a process that has this one's output, and outlives it.
-
-        @return: Its ID.
-        """
+        """Start a process that has this one's output, and outlives it."""
         return subprocess.Popen(["sleep", "60"]).pid
 
     def close(self, fd: int) -> None:
-        """
-        Close a descriptor of the process.
-
-        @param fd: It.
-        """
+        """Close a descriptor of the process."""
         os.close(fd)
 
     def zeros(self, size: int) -> bytes:
-        """
-        Make a large result.
-
-        @param size: Its size.
-
-        @return: It.
-        """
+        """Make a large result."""
         return bytes(size)
 
     def size(self, data: bytes) -> int:
-        """
-        Tell how large an argument is.
-
-        @param data: It.
-
-        @return: Its size.
-        """
+        """Tell how large an argument is."""
         return len(data)
 
     def clients(self) -> int:
-        """
-        Tell how many clients the server has.
-
-        @return: Their number.
-        """
+        """Tell how many clients the server has."""
         return len(self.ws._sessions)
 
     def peak(self) -> int:
-        """
-        Tell how much memory the process has had at most.
-
-        @return: Its size in kB.
-        """
+        """Tell how much memory the process has had at most."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def remember(self, x: Any) -> None:
-        """
-        Keep something for L{recall}.
-
-        @param x: It.
-        """
+        """Keep something for L{recall}."""
         self._kept = x
 
     def recall(self) -> Any:
-        """
-        Tell what is kept.
-
-        @return: It.
-        """
+        """Tell what is kept."""
         return self._kept
 
     def items(self, n: int, size: int) -> Iterator[bytes]:
-        """
-        Yield large items.
-
-        @param n: How many.
-
-        @param size: How large they are.
-
-        @return: An iterator.
-        """
+        """Yield large items."""
         for _ in range(n):
             yield bytes(size)
 
@@ -240,34 +144,20 @@ class Broken(WireWorkerUniverse):
     """
 
     def __init__(self, wireServer: Any = None) -> None:
-        """
-        Fail.
-
-        @param wireServer: The server.
-        """
+        """Fail."""
         sys.stderr.write("what it says before\n")
         raise RuntimeError("it can't be made")
 
 
 def freePort() -> int:
-    """
-    Find a port that nothing listens at.
-
-    @return: Its number.
-    """
+    """Find a port that nothing listens at."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
 
 
 def processGone(pid: int) -> Deferred[None]:
-    """
-    Wait for the end of a process that needn't be a child of this one.
-
-    @param pid: Its ID.
-
-    @return: A Deferred that fires with C{None} when it has ended.
-    """
+    """Wait for the end of a process that needn't be a child of this one."""
 
     def wait() -> None:
         if not hasattr(os, "pidfd_open"):
@@ -301,13 +191,7 @@ class Program(ProcessProtocol):
     """
 
     def __init__(self, *args: str, env: dict[str, str] | None = None) -> None:
-        """
-        Run Python.
-
-        @param args: Its command line.
-
-        @param env: What its environment has besides.
-        """
+        """Run Python."""
         self.output = ""
         self.errors = ""
         self.ended: Deferred[int | None] = Deferred()
@@ -323,39 +207,19 @@ class Program(ProcessProtocol):
         self.pid: int = self.process.pid
 
     def line(self) -> Deferred[str]:
-        """
-        Wait for the first line of output.
-
-        @return: A Deferred that fires with it.
-        """
+        """Wait for the first line of output."""
         return self.outputWith("\n").addCallback(lambda text: text.split("\n")[0])
 
     def outputWith(self, text: str) -> Deferred[str]:
-        """
-        Wait for output.
-
-        @param text: What is in it.
-
-        @return: A Deferred that fires with the output so far.
-        """
+        """Wait for output."""
         return self._wait("output", text)
 
     def errorWith(self, text: str) -> Deferred[str]:
-        """
-        Wait for errors.
-
-        @param text: What is in them.
-
-        @return: A Deferred that fires with those so far.
-        """
+        """Wait for errors."""
         return self._wait("errors", text)
 
     def signal(self, number: int) -> None:
-        """
-        Send it a signal.
-
-        @param number: Which.
-        """
+        """Send it a signal."""
         if not self.ended.called:
             os.kill(self.pid, number)
 
@@ -368,33 +232,17 @@ class Program(ProcessProtocol):
             await self.ended
 
     def outReceived(self, data: bytes) -> None:
-        """
-        Take output.
-
-        @param data: It.
-        """
+        """Take output."""
         self.output += data.decode()
         self._tell()
 
     def errReceived(self, data: bytes) -> None:
-        """
-        Take errors.
-
-        @param data: They.
-        """
+        """Take errors."""
         self.errors += data.decode()
         self._tell()
 
     def _wait(self, name: str, text: str) -> Deferred[str]:
-        """
-        Wait for a text.
-
-        @param name: Where it's to be.
-
-        @param text: It.
-
-        @return: A Deferred that fires with all that is there then.
-        """
+        """Wait for a text."""
         d: Deferred[str] = Deferred()
         self._waiting.append((name, text, d))
         self._tell()
@@ -411,23 +259,13 @@ class Program(ProcessProtocol):
                 d.callback(getattr(self, name))
 
     def processEnded(self, reason: Failure) -> None:
-        """
-        Note that it has ended.
-
-        @param reason: How.
-        """
+        """Note that it has ended."""
         value: Any = reason.value
         self.ended.callback(0 if reason.check(ProcessDone) else value.exitCode)
 
 
 def soon(attempts: int) -> float:
-    """
-    Start again soon.
-
-    @param attempts: How many have failed.
-
-    @return: The delay.
-    """
+    """Start again soon."""
     return 0.01
 
 
@@ -439,29 +277,13 @@ class ManagerTestCase(WireTestCase):
     timeout = 60
 
     def manager(self, wwu: Any = "tests._servers.Local", **kw: Any) -> ServerManager:
-        """
-        Make a manager.
-
-        @param wwu: The universe.
-
-        @param kw: Keywords of L{ServerManager}.
-
-        @return: The manager, which is shut down after the test.
-        """
+        """Make a manager."""
         manager = ServerManager(wwu, **{"timeout": 0, "backoff": soon, **kw})
         self.closers.append(manager.shutdown)
         return manager
 
     async def queueFor(self, *places: str, **kw: Any) -> TaskQueue:
-        """
-        Make a queue for servers.
-
-        @param places: Where they are.
-
-        @param kw: Keywords of L{WireWorker}.
-
-        @return: The queue, which is shut down after the test.
-        """
+        """Make a queue for servers."""
         q = TaskQueue()
         self.closers.append(lambda: q.shutdown(timeout=0))
         for place in places:

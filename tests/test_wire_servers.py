@@ -45,24 +45,14 @@ class ServerTestCase(ManagerTestCase):
     """
 
     async def start(self, **kw: Any) -> tuple[int, TaskQueue]:
-        """
-        Start a server.
-
-        @param kw: Keywords of its worker.
-
-        @return: The ID of its process, and the queue.
-        """
+        """Start a server."""
         self.servers = self.manager()
         self.place = self.servers.newSocket()
         pid = await self.servers.spawn(self.place, heartbeat=0.5)
         return pid, await self.queueFor(self.place, **kw)
 
     async def readable(self, fd: int) -> None:
-        """
-        Wait until there's something to be read, and close what it's read from.
-
-        @param fd: The descriptor.
-        """
+        """Wait until there's something to be read, and close what it's read from."""
 
         def read() -> None:
             """

@@ -53,11 +53,7 @@ class Silent(protocol.Protocol):
         self.lost: Deferred[None] = Deferred()
 
     def connectionLost(self, reason: Any = protocol.connectionDone) -> None:
-        """
-        Note the end.
-
-        @param reason: Why.
-        """
+        """Note the end."""
         self.lost.callback(None)
 
 
@@ -67,37 +63,21 @@ class Output(protocol.ProcessProtocol):
     """
 
     def __init__(self, done: Deferred[str]) -> None:
-        """
-        Begin.
-
-        @param done: Fires with what it has printed.
-        """
+        """Begin."""
         self.done = done
         self.text = b""
         self.errors = b""
 
     def outReceived(self, data: bytes) -> None:
-        """
-        Keep what it prints.
-
-        @param data: It.
-        """
+        """Keep what it prints."""
         self.text += data
 
     def errReceived(self, data: bytes) -> None:
-        """
-        Keep what it complains about.
-
-        @param data: It.
-        """
+        """Keep what it complains about."""
         self.errors += data
 
     def processEnded(self, reason: Any) -> None:
-        """
-        Note that it has ended.
-
-        @param reason: How.
-        """
+        """Note that it has ended."""
         self.done.callback((self.text + self.errors).decode())
 
 
@@ -107,13 +87,7 @@ class _Zero:
     """
 
     def __radd__(self, other: Any) -> Any:
-        """
-        Be added.
-
-        @param other: To what.
-
-        @return: That.
-        """
+        """Be added."""
         return other
 
 
@@ -135,43 +109,21 @@ class TLSTestCase(WireTestCase):
         self.server, self.client, self.other = self.identities
 
     async def serveTLS(self, tls: TLS | None = None, **kw: Any) -> WireServer:
-        """
-        Start a server with TLS.
-
-        @param tls: What it shows and accepts, by default the client.
-
-        @param kw: Further keywords of L{WireServer}.
-
-        @return: The server.
-        """
+        """Start a server with TLS."""
         tls = tls or self.server.accepting(self.client)
         return await self.serve(description="tls:0:interface=127.0.0.1", tls=tls, **kw)
 
     async def refused(
         self, kind: type[Exception] = AuthenticationError, **kw: Any
     ) -> str:
-        """
-        Try to connect in vain.
-
-        @param kind: The class of the error.
-
-        @param kw: Keywords of the worker.
-
-        @return: Why not.
-        """
+        """Try to connect in vain."""
         q = TaskQueue()
         self.closers.append(lambda: q.shutdown(timeout=0))
         error = await self.assertFailure(q.attachWorker(self.worker(**kw)), kind)
         return str(error)
 
     async def raw(self, makeProtocol: Any) -> Any:
-        """
-        Connect without TLS.
-
-        @param makeProtocol: Makes the protocol.
-
-        @return: The protocol.
-        """
+        """Connect without TLS."""
         description = self.description.replace("tls:", "tcp:")
         endpoint = clientFromString(globalReactor(), description)
         client: Any = await endpoint.connect(Factory.forProtocol(makeProtocol))
@@ -364,11 +316,7 @@ class PinnedTests(TLSTestCase):
             """
 
             def dataReceived(self, data: bytes) -> None:
-                """
-                Keep what is said.
-
-                @param data: It.
-                """
+                """Keep what is said."""
                 heard.append(data)
                 self.transport.write(box(_answer=b"1", version=b"1"))
 
@@ -577,11 +525,7 @@ class HandshakeTests(SynchronousTestCase):
         real = Session.open
 
         def opened(session: Session) -> None:
-            """
-            Note that a client is accepted.
-
-            @param session: The server's end.
-            """
+            """Note that a client is accepted."""
             self.opened.append(session)
             real(session)
 
@@ -592,25 +536,14 @@ class HandshakeTests(SynchronousTestCase):
         )
 
     def connect(self) -> tuple[Any, StringTransport]:
-        """
-        Connect.
-
-        @return: The server's end, and its transport.
-        """
+        """Connect."""
         outer = self.factory.buildProtocol(None)
         transport = StringTransport()
         outer.makeConnection(transport)
         return outer, transport
 
     def shake(self, change: Callable[[bytes, int], bytes]) -> bool:
-        """
-        Have a client make a handshake.
-
-        @param change: Called with what it sends, and how much it has sent before, gives
-            what gets through.
-
-        @return: Whether it's accepted.
-        """
+        """Have a client make a handshake."""
         tls = self.client.accepting(self.identity)
         connection = SSL.Connection(tls.clientOptions("a").getContext(), None)
         connection.set_connect_state()
@@ -657,34 +590,14 @@ class HandshakeTests(SynchronousTestCase):
         for at in range(0, whole, 13):
 
             def flip(data: bytes, before: int, at: int = at) -> bytes:
-                """
-                Change a bit.
-
-                @param data: The bytes.
-
-                @param before: How many came before.
-
-                @param at: Which byte is changed.
-
-                @return: Others.
-                """
+                """Change a bit."""
                 here = at - before
                 if not 0 <= here < len(data):
                     return data
                 return data[:here] + bytes([data[here] ^ 1]) + data[here + 1 :]
 
             def cut(data: bytes, before: int, at: int = at) -> bytes:
-                """
-                Cut it off.
-
-                @param data: The bytes.
-
-                @param before: How many came before.
-
-                @param at: How many get through.
-
-                @return: The rest.
-                """
+                """Cut it off."""
                 return data[: max(0, at - before)]
 
             with self.subTest(at=at):
