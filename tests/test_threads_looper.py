@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -525,7 +525,7 @@ class CallTests(LooperCase):
 
     def test_coroutine(self) -> None:
         """
-        A coroutine function is refused in words, since a thread can't await anything.
+        Asynchronous functions are refused in words: a thread can't await anything.
         """
 
         async def f() -> None:
@@ -534,10 +534,17 @@ class CallTests(LooperCase):
             """
             raise AssertionError
 
+        async def g() -> AsyncIterator[int]:
+            """
+            Never run.
+            """
+            yield 1
+
         for kw in ({}, {"raw": True}):
-            d = self.looper.deferToThread(f, **kw)
-            error = self.failureOf(d, TypeError)
-            self.assertRegex(str(error), "f returned a coroutine.*AsyncWorker")
+            for called, text in ((f, "f returned a coroutine"), (g, "g.*generator")):
+                d = self.looper.deferToThread(called, **kw)
+                error = self.failureOf(d, TypeError)
+                self.assertRegex(str(error), f"{text}.*AsyncWorker")
         self.assertEqual(self.resultOf(self.looper.deferToThread(self.note, 1)), 1)
 
     def test_hostile(self) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from time import perf_counter
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
 from twisted.internet.interfaces import IConsumer
@@ -30,6 +30,12 @@ WINDOW = 16
 
 #: How long items are made without a break while other jobs wait.
 SLICE_SECONDS = 0.001
+
+#: What a thread can do nothing with.
+AWAITED: dict[type, str] = {
+    AsyncGeneratorType: "an asynchronous generator",
+    CoroutineType: "a coroutine",
+}
 
 
 class Call(Job):
@@ -141,11 +147,12 @@ class Call(Job):
         @return: Whether it was.
         """
         _checkDeliverable(result)
-        if type(result) is CoroutineType:
-            result.close()
+        if kind := AWAITED.get(type(result)):
+            if isinstance(result, CoroutineType):
+                result.close()  # Else Python warns that it was never awaited.
             raise TypeError(
-                f"{nameOf(f)} returned a coroutine, and nothing in a thread can await"
-                " it: call a coroutine function in the reactor, with an AsyncWorker"
+                f"{nameOf(f)} returned {kind}, and nothing in a thread can await it:"
+                " call such functions in the reactor, with an AsyncWorker"
             )
         if self._raw or not isIteration(result):
             return False
