@@ -42,7 +42,7 @@ class Assignment:
         @param task: The task.
         """
         self.task = task
-        self.d: Deferred[Any] = Deferred()
+        self.d: Deferred[Any] = task.accepting or Deferred()
 
     def accept(self, worker: Any) -> Deferred[Any]:
         """
@@ -55,7 +55,7 @@ class Assignment:
         @raise ImplementationError: If the worker's C{run} doesn't return one.
         """
         task = self.task
-        task.assignment = None
+        task.accepting = None
         task.accepted = True
         if task.timeout is not None:
             task.startTimer()
@@ -69,13 +69,6 @@ class Assignment:
                 f"run() of {worker!r} must return a Deferred, not {ready!r}"
             )
         return ready
-
-    def withdraw(self) -> None:
-        """
-        Tell who waits that no worker will accept.
-        """
-        if not self.d.called:
-            self.d.callback(None)
 
 
 class AssignmentFactory:
@@ -119,7 +112,8 @@ class AssignmentFactory:
         self._states: dict[int, WorkerState] = {}
         self._ready: deque[WorkerState] = deque()
         self._matches: dict[Hashable, None] = {}
-        # The worker whose request is being fired, which _assign itself looks at again.
+        # The worker whose request is being entered and fired. Nobody else need look at
+        # it: _assign does that.
         self._serving: WorkerState | None = None
         self._loop = DispatchLoop(self._step, self.backlog, reactor)
         self._rebalancing = Rebalancing(
@@ -140,7 +134,6 @@ class AssignmentFactory:
         @return: A Deferred that fires with the worker that has accepted the task; with
             C{None} if it's cancelled before.
         """
-        assignment = Assignment(task)
         state = self._lines.oldest(task.series)
         if (
             state is not None
@@ -148,17 +141,12 @@ class AssignmentFactory:
             and self._loop.mayStart()
         ):
             # Saves 2 us of the way by the backlog.
-            self._loop.isRunning = True
-            try:
-                self._assign(state, task.series, assignment)
-            finally:
-                self._loop.isRunning = False
-            if self._ready or self._matches:
-                self._loop.run()
-        else:
-            task.assignment = assignment
-            self._add(task)
-        return assignment.d
+            assignment = Assignment(task)
+            self._loop.run(self._assign, state, task.series, assignment)
+            return assignment.d
+        accepting = task.accepting = Deferred()
+        self._add(task)
+        return accepting
 
     def request(self, worker: IWorker, series: Hashable) -> None:
         """
@@ -177,7 +165,11 @@ class AssignmentFactory:
             self.requests.setdefault(series, {})
         if series in state.missing and (not state.running or state.isFree):
             self._lines.enter(state, series)
-            if self.backlog.size and self.backlog.first(series) is not None:
+            if (
+                state is not self._serving
+                and self.backlog.size
+                and self.backlog.first(series) is not None
+            ):
                 self._matches[series] = None
                 self._loop.run()
 
@@ -220,7 +212,6 @@ class AssignmentFactory:
         """
         task.stopTimer()
         task.accepted = False
-        task.assignment = Assignment(task)
         self._add(task)
 
     def batch(self, f: Callable[[], object]) -> None:
@@ -308,8 +299,7 @@ class AssignmentFactory:
         task.owner = state.canceller
         state.running += 1
         if state.prefetches and state.running == 2:
-            self._rebalancing.prefetching += 1
-            self._rebalancing.later()
+            self._rebalancing.count(1)
         try:
             ready = assignment.accept(state.worker)
         except Exception:  # noqa: BLE001 - a worker may be of anybody's making
@@ -328,15 +318,17 @@ class AssignmentFactory:
         """
         state.running -= 1
         if state.prefetches and state.running == 1:
-            self._rebalancing.prefetching -= 1
+            self._rebalancing.count(-1)
         if isinstance(result, Failure):
             log.failure("{worker} failed to run a task", result, worker=state.worker)
-        if state.isOpen and state is not self._serving:
-            if self.backlog.size:
-                self._markReady(state)
-                self._loop.run()
-            else:
-                self._enterRequests(state)
+        if not state.isOpen or state is self._serving:
+            return
+        if not self.backlog.size:
+            self._enterRequests(state)
+        elif self._loop.mayStart():
+            self._loop.run(self._serve, state)
+        else:
+            self._markReady(state)
 
     def _markReady(self, state: WorkerState) -> None:
         """
@@ -350,28 +342,34 @@ class AssignmentFactory:
         """
         Look at one worker. Returns whether there was any to look at.
         """
-        if not self._matches and not self._ready:
-            return False
-        state = self._nextWorker()
-        if state is None:
-            return False
+        state = self._nextWorker() if self._matches or self._ready else None
+        if state is not None:
+            self._serve(state)
+        return state is not None
+
+    def _serve(self, state: WorkerState) -> None:
+        """
+        Assign the first of all tasks of a worker's series to it, or, if there's none,
+        enter its requests.
+        """
         if not state.isFree:
             self._lines.leaveAll(state)
-            return True
+            return
         task = self.backlog.firstOf(state.series) if self.backlog.size else None
         if task is None:
             self._enterRequests(state)
-            return True
+            return
         self.backlog.pop(task)
         if task.series in state.missing:
+            self._serving = state
             self.request(state.worker, task.series)
+            self._serving = None
             if task.series in state.missing:  # A subclass has refused.
                 self.backlog.put(task)
-                return True
-        self._assign(state, task.series, task.assignment)
+                return
+        self._assign(state, task.series, Assignment(task))
         if self.backlog.onShrink is not None:
             self.backlog.onShrink()
-        return True
 
     def _nextWorker(self) -> WorkerState | None:
         """

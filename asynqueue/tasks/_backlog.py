@@ -147,9 +147,9 @@ class Backlog:
     def _drop(self, task: Task) -> None:
         task.owner = None
         self.size -= 1
-        assignment, task.assignment = task.assignment, None
-        if assignment is not None:
-            assignment.withdraw()
+        accepting, task.accepting = task.accepting, None
+        if accepting is not None and not accepting.called:
+            accepting.callback(None)  # No worker will.
 
     def _remove(self, task: Task) -> None:
         """

@@ -41,6 +41,16 @@ class Rebalancing:
         self._call: IDelayedCall | None = None
         self._reactor = reactor
 
+    def count(self, change: int) -> None:
+        """
+        Note that one more worker has tasks in advance, or one less.
+        """
+        self.prefetching += change
+        if change > 0:
+            self.later()
+        elif not self.prefetching:
+            self.stop()
+
     def later(self) -> None:
         """
         Look in a moment, at the latest, whether a worker is held up.

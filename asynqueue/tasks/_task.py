@@ -131,7 +131,7 @@ class Task:
         "_reactor",
         "_timer",
         "accepted",
-        "assignment",
+        "accepting",
         "attempt",
         "context",
         "d",
@@ -194,8 +194,10 @@ class Task:
         self.accepted = False
         # Whether it's for one certain worker, as an update is.
         self.direct = False
-        # Its Assignment until a worker accepts it.
-        self.assignment: Any = None
+        # Fires when a worker accepts it, None if nobody waits for that. An Assignment
+        # is made only then: it would be one object more for each task that waits, for
+        # the garbage collector to look at.
+        self.accepting: Deferred[Any] | None = None
         # The caller's context variables, None if there were none.
         self.context: Context | None = None
         # How many tasks of the same call there were before this one.
