@@ -145,6 +145,8 @@ class Universe(Base):
         self.log: list[Any] = []
         self.waiting: list[Deferred[Any]] = []
         self.event = threading.Event()
+        self.lock = threading.Lock()
+        self.data = bytearray(100_000)
 
     def add(self, a: Any, b: Any = 0) -> Any:
         """
@@ -249,6 +251,30 @@ class Universe(Base):
         @return: Its size.
         """
         return len(data)
+
+    def changing(self) -> bytearray:
+        """
+        Return what the next call changes.
+
+        @return: It, in which all bytes are equal.
+        """
+        with self.lock:
+            value = (self.data[0] + 1) % 256
+            self.data[:] = bytes([value]) * len(self.data)
+            return self.data
+
+    def changes(self, n: int) -> Iterator[bytearray]:
+        """
+        Yield one object again and again, and change it in between.
+
+        @param n: How often.
+
+        @return: An iterator.
+        """
+        data = bytearray(1000)
+        for i in range(n):
+            data[:] = bytes([i]) * len(data)
+            yield data
 
     def secret(self) -> Secret:
         """

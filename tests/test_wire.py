@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 
 from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
@@ -178,6 +179,24 @@ class LargeTests(WireTestCase):
                     self.assertEqual(await q.call("size", bytes(size)), size)
             [(args, kw)] = [await q.call("echo", "x" * 300_000, a=[1.5] * 50_000)]
             self.assertEqual((args, kw), (("x" * 300_000,), {"a": [1.5] * 50_000}))
+
+    async def test_fixed(self) -> None:
+        """
+        Arguments are sent as they were when the call was made, and results and items as
+        they were when the method returned or yielded them, also in a thread.
+        """
+        await self.serve()
+        q = await self.queue(N_concurrent=3)
+        data = bytearray(100_000)
+        d = q.call("echo", data)
+        data[:] = b"x" * len(data)
+        self.assertEqual(await d, ((bytearray(100_000),), {}))
+        for thread in (False, True):
+            results = [q.call("changing", thread=thread) for _ in range(3)]
+            for d in results:
+                self.assertEqual(len(set(await d)), 1)
+            items = [set(x) async for x in await q.call("changes", 5, thread=thread)]
+            self.assertEqual(items, [{i} for i in range(5)])
 
     async def test_many(self) -> None:
         """
@@ -431,6 +450,53 @@ class ThreadTests(WireTestCase):
         self.assertEqual(server.runner.stuck, 1)
         self.assertEqual(q.workers(), [worker])
         self.universe.event.set()
+
+    async def test_stuck(self) -> None:
+        """
+        As many threads as a server may have may be left with calls that were cancelled.
+        Further calls wait until one of those is free.
+        """
+        server = await self.serve(threads=2)
+        q = await self.queue(N_concurrent=9)
+        for i in range(1, 4):
+            d = q.call("block", thread=True)
+            await self.until(lambda: len(self.universe.log) == i)  # noqa: B023
+            d.cancel()
+            await self.assertFailure(d, CancelledError)
+            await self.until(lambda: server.runner.stuck == i)  # noqa: B023
+        fourth = q.call("block", thread=True)
+        await self.until(lambda: len(self.universe.log) == 4)
+        fifth = q.call("block", thread=True)
+        for _ in range(20):
+            await self.turn()
+        self.assertEqual(len(self.universe.log), 4)
+        self.universe.event.set()
+        await fourth
+        await fifth
+        await self.until(lambda: server.runner.stuck == 0)
+
+    async def test_ownThread(self) -> None:
+        """
+        Large values come though all threads of the reactor's pool wait for them.
+        """
+        await self.serve()
+        q = await self.queue(N_concurrent=8)
+        reactor: Any = globalReactor()
+
+        def wait(_: int) -> int:
+            """
+            Wait for a large result.
+
+            @param _: Of no interest.
+
+            @return: Its size.
+            """
+            result: Any = blockingCallFromThread(reactor, q.call, "zeros", 200_000)
+            return len(result)
+
+        size = reactor.getThreadPool().max
+        waiting = [deferToThread(wait, i) for i in range(size)]
+        self.assertEqual([await d for d in waiting], [200_000] * size)
 
     async def test_held(self) -> None:
         """

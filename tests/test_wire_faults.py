@@ -21,7 +21,7 @@ from twisted.protocols import amp
 from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import WorkerError, WorkerLost, WorkerStartError
-from asynqueue.wire import GetNext, RunTask, WireServer
+from asynqueue.wire import GetNext, RunTask, WireServer, _session
 from asynqueue.wire._commands import Chunk, Credit
 from asynqueue.wire._plain import Tag
 
@@ -341,6 +341,56 @@ class HostileTests(FaultTestCase):
         self.assertEqual(raw.received.count(b"Credit"), 1)
         raw.transport.write(box(_command=b"Cancel", ID=b"1"))
         await self.until(lambda: raw.received.count(b"Credit") == 2)
+
+    async def test_argumentsInUse(self) -> None:
+        """
+        Large arguments count against the limit until their task is done.
+        """
+        server = await self.serve(maxHeld=300_000, concurrent=1)
+        q = await self.queue(N_concurrent=5)
+        calls = [q.call("wait", bytes(100_000)) for _ in range(5)]
+        await self.until(lambda: self.universe.waiting)
+        [session] = server._sessions
+        await self.until(lambda: len(session.tasks) == 5)
+        for _ in range(50):
+            await self.turn()
+        held = [task.size for task in session.tasks.values() if task.size]
+        self.assertEqual(len(held), 2)
+        for i, d in enumerate(calls):
+            await self.until(lambda: len(self.universe.waiting) > i)  # noqa: B023
+            self.universe.waiting[i].callback(i)
+            self.assertEqual(await d, i)
+        self.assertEqual(session._budget._left, 300_000)
+
+    async def test_endlessBox(self) -> None:
+        """
+        A box without end, or with very many fields, is cut off, however it's made.
+        """
+        await self.serve()
+        q = await self.queue()
+        for data in (
+            b"\0\1k\xff\xff" + b"x" * 65_535,
+            b"\0\1k\0\0" * 10_000,
+            b"".join(b"\0\4%04d\0\0" % i for i in range(9999)),
+            b"".join(b"\0\4%04d\0\0" % i for i in range(30)) + b"\0\0",
+        ):
+            raw = await self.connect(Raw)
+            for _ in range(40):
+                raw.transport.write(data)
+            await raw.lost
+        self.assertEqual(await q.call("add", 1), 1)
+
+    async def test_neverLeaves(self) -> None:
+        """
+        A client that doesn't say that it sends no more tasks doesn't keep the server.
+        """
+        self.patch(_session, "_LEAVING_SECONDS", 0.05)
+        server = await self.serve(stopTimeout=None)
+        raw = await self.connect(Raw)
+        await self.until(lambda: server._sessions)
+        await server.stop()
+        await raw.lost
+        self.assertIn(b"Leaving", raw.received)
 
     async def test_moreThanDeclared(self) -> None:
         """

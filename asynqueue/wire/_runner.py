@@ -270,9 +270,11 @@ class WireRunner:
         step = _Step(lambda: self._reactor.callFromThread(self._freed), encode)
         inner = looper.call(step.run, partial(f, *args, **kw), raw, raw=raw)
 
+        isCancelled = False
+
         def cancel(_: object) -> None:
-            # What comes of it is of no interest.
-            inner.addErrback(lambda _: None)
+            nonlocal isCancelled
+            isCancelled = True
             self._abandon(looper, step, callText(f, args, kw))
 
         d: Deferred[StatusResult] = Deferred(cancel)
@@ -288,11 +290,11 @@ class WireRunner:
                 if error is not None:
                     text = errorText(error, callText(f, args, kw))
                     pair = status, ErrorText(text, error)
-            if not d.called:
+            if not isCancelled:
                 d.callback(_iterating(pair, None))
 
         def failed(failure: Failure) -> None:
-            if not d.called:
+            if not isCancelled:
                 d.errback(failure)
 
         inner.addCallbacks(called, failed)

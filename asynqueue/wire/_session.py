@@ -32,7 +32,7 @@ from ._endpoints import Requirements
 from ._exceptions import dumpsError, dumpsText
 from ._iterations import Iteration
 from ._runner import WireRunner
-from ._values import Codec, Encoded, NotEncodable, Payload
+from ._values import QUICK, Codec, Encoded, NotEncodable, Payload
 
 __all__ = ["Limits", "Session", "Shared"]
 
@@ -314,7 +314,11 @@ class Session(Connection):
                 pieces = await self.receive(task.ID, size)
                 args, kw = await decoding.decodeLarge(codec, pieces)
             elif b"call" in box:
-                args, kw = await decoding.decode(codec, box[b"call"])
+                data = box[b"call"]
+                if len(data) <= QUICK:
+                    args, kw = codec.decode(data)
+                else:
+                    args, kw = await decoding.decode(codec, data)
             else:
                 args, kw = (), {}
                 if box.get(b"args"):
@@ -370,7 +374,7 @@ class Session(Connection):
                 kw,
                 task.thread,
                 task.raw,
-                self._encoder(task),
+                self._encoderForThread() if task.thread else self._encode,
             )
             if isinstance(pair, Deferred):
                 pair = await pair
@@ -387,9 +391,11 @@ class Session(Connection):
             release()
         return pair
 
-    def _encoder(self, task: _Task) -> Callable[[Any], Encoded]:
-        """Get what encodes a result or items, in the thread where they're made."""
-        codec = self._codec.copy() if task.thread else self._codec
+    def _encode(self, value: Any) -> Encoded:
+        return Encoded(self._codec.encode(value))
+
+    def _encoderForThread(self) -> Callable[[Any], Encoded]:
+        codec = self._codec.copy()
         return lambda value: Encoded(codec.encode(value))
 
     def _answerTo(

@@ -43,9 +43,10 @@ _PROTOCOL = 5
 #: Pickles have no advantage for these.
 _AS_PLAIN = frozenset((bytes, bytearray, str, int, float, bool, type(None)))
 
-#: The CBOR of a pickle before its size, and of one that is among the buffers.
+#: The CBOR of a pickle: what's before its size in two bytes, and of one that is among
+#: the buffers.
 _PICKLE_HEAD = b"\xd9" + Tag.PICKLE.to_bytes(2, "big")
-_PICKLE_BESIDE = _PICKLE_HEAD + b"\xf6"
+_PICKLE_SMALL, _PICKLE_BESIDE = _PICKLE_HEAD + b"\x59", _PICKLE_HEAD + b"\xf6"
 
 _PLAIN_DATA = (
     "None, bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set,"
@@ -139,6 +140,10 @@ class Codec:
 
         @raise ValueError: If it's no value, or may not be accepted.
         """
+        # A pickle's own bytes, past its tag and size: saves 3 of some 130 microseconds
+        # that a call takes.
+        if self.pickles and data[:4] == _PICKLE_SMALL:
+            return _loads(data[6:])
         return self._decoder.decode(io.BytesIO(data), [])
 
     def decodePieces(self, pieces: list[bytes]) -> Any:
@@ -190,17 +195,30 @@ class Codec:
             ) from error
         if buffers or sink.size + 6 > INLINE:
             return _payload([[_PICKLE_BESIDE], sink.pieces, *buffers], None)
-        head = _PICKLE_HEAD + b"\x59" + sink.size.to_bytes(2, "big")
-        return b"".join((head, *sink.pieces))
+        size = sink.size.to_bytes(2, "big")
+        return b"".join((_PICKLE_SMALL, size, *sink.pieces))
 
     def _unpickle(self, data: bytes | None, buffers: list[list[bytes]]) -> Any:
         if not self.pickles:
             raise ValueError("a pickle, which isn't accepted on this connection")
         if data is not None:
-            return pickle.loads(data)
+            return _loads(data)
         beside = (_joinWritable(pieces) for pieces in buffers[1:])
         source = io.BufferedReader(_PiecesFile(buffers[0]), LARGE_BYTES)
         return pickle.Unpickler(source, buffers=beside).load()
+
+
+def _loads(data: bytes) -> Any:
+    """
+    @raise ValueError: If it can't be loaded.
+    """
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        # It may have code of anybody's.
+        raise ValueError(
+            f"a pickle that can't be loaded: {type(error).__name__}: {message(error)}"
+        ) from error
 
 
 def _payload(parts: list[list[Any]], most: int | None) -> Payload:
