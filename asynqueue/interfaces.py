@@ -92,6 +92,9 @@ class IWorker(Interface):
     Without it, or as long as it is 1, C{run} isn't called for a queued task again
     before its last Deferred has fired. Updates may come at any time.
 
+    One in which iterations go on besides may say so by an attribute C{isIterating}:
+    tasks are then given to others, if any are ready.
+
     While a worker is hired, the C{TaskHandler} keeps three attributes of its own on
     it: C{ID}, an C{int}; C{hired}, a C{bool}; and C{assignments}, a C{dict} with a
     list of Deferreds, its outstanding requests, for each series.

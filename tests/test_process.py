@@ -809,7 +809,7 @@ class IterationTests(WorkerCase):
         @return: Kinds of frames, and the counts in them.
         """
         return [
-            (kind, COUNT.unpack(payload)[0])
+            (kind, COUNT.unpack(payload)[0] if payload else 0)
             for kind, _, payload in self.process.received()
         ]
 
@@ -1463,6 +1463,27 @@ class QueueTests(WorkerCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
         self.assertEqual(len(q), 0)
         self.assertEqual(len(self.flushLoggedErrors(errors.WorkerStartError)), 1)
+        q.shutdown()
+
+    def test_avoidsIterations(self) -> None:
+        """
+        Calls go to children in which no iteration is under way, if there are such.
+        """
+        q = self.queue(2)
+        one, other = self.reactor.processes
+        iterating = q.call(jobs.nothing)
+        self.child(0).iterator(1)
+        self.child(0).items(1, 1)
+        self.reactor.serve()
+        deferator = self.successResultOf(iterating)
+        one.begin()
+        for _ in range(3):
+            q.call(jobs.nothing)
+            [number] = other.begin()
+            self.child(1).result(number, None)
+            self.reactor.serve()
+            self.assertEqual(one.begin(), [])
+        deferator.stop()
         q.shutdown()
 
     def test_cancel(self) -> None:

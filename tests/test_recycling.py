@@ -16,7 +16,7 @@ from zope.interface.verify import verifyClass
 from asynqueue import AsyncWorker, ProcessQueue, ProcessWorker, TaskQueue, errors
 from asynqueue._child.pickling import loads
 from asynqueue.interfaces import IReplaceableWorker
-from asynqueue.process import _worker as processworker
+from asynqueue.process import _recycling as recycling
 from asynqueue.process._options import ChildOptions, RestartPolicy
 
 from . import _faults as faults, _jobs as jobs
@@ -306,7 +306,7 @@ class WornTests(WorkerCase):
         q = self.queue(maxMemory=50)
         size = 51_200
         [worker] = q.workers()
-        self.patch(processworker, "privateSize", lambda pid: size)
+        self.patch(recycling, "privateSize", lambda pid: size)
         self.child().hello()
         d = q.call(jobs.nothing)
         self.reactor.serve()

@@ -101,7 +101,7 @@ class ChildTests(SynchronousTestCase):
         """
         Take frames.
         """
-        frames = self.child.frames
+        frames = self.child.receiver.frames
         while frames:
             kind, number, data = frames.popleft()
             self.got.append((kind, number, bytes(data)))  # type: ignore[arg-type]
@@ -122,8 +122,8 @@ class ChildTests(SynchronousTestCase):
         """
         Frames that are sent arrive.
         """
-        self.child.send(Kind.CALL, 1, b"payload")
-        self.child.send(Kind.CALL, 2, b"")
+        self.child.sender.send(Kind.CALL, 1, b"payload")
+        self.child.sender.send(Kind.CALL, 2, b"")
         self.assertEqual(
             self.process.received(), [(Kind.CALL, 1, b"payload"), (Kind.CALL, 2, b"")]
         )
@@ -133,8 +133,8 @@ class ChildTests(SynchronousTestCase):
         What the pipe doesn't take at once is sent when it does.
         """
         payload = os.urandom(1_000_000)
-        self.child.send(Kind.CALL, 1, payload)
-        self.child.send(Kind.CALL, 2, b"x")
+        self.child.sender.send(Kind.CALL, 1, payload)
+        self.child.sender.send(Kind.CALL, 2, b"x")
         self.assertEqual(len(self.reactor.writers), 1)
         got = self.process.received()
         while len(got) < 2:
@@ -226,7 +226,7 @@ class ChildTests(SynchronousTestCase):
         """
         It's told to stop, without a signal.
         """
-        self.child.send(Kind.CALL, 1, b"")
+        self.child.sender.send(Kind.CALL, 1, b"")
         self.assertFalse(self.process.isStopped())
         self.child.stop()
         self.assertTrue(self.process.isStopped())
@@ -237,15 +237,15 @@ class ChildTests(SynchronousTestCase):
         What is sent when the child has gone is no failure here.
         """
         self.process.close(3)
-        self.child.send(Kind.CALL, 1, b"x")
-        self.child.send(Kind.CALL, 2, b"x")
+        self.child.sender.send(Kind.CALL, 1, b"x")
+        self.child.sender.send(Kind.CALL, 2, b"x")
         self.assertEqual(self.reactor.writers, [])
 
     def test_fullPipeToTheDead(self) -> None:
         """
         The same holds for what had to wait.
         """
-        self.child.send(Kind.CALL, 1, bytes(1_000_000))
+        self.child.sender.send(Kind.CALL, 1, bytes(1_000_000))
         self.process.close(3)
         self.reactor.serve()
         self.assertEqual(self.reactor.writers, [])
@@ -344,7 +344,7 @@ class ChildTests(SynchronousTestCase):
         """
         Its end is told also if what it has written last can't be taken.
         """
-        self.patch(self.child, "_received", lambda: 1 / 0)
+        self.patch(self.child.receiver, "_received", lambda: 1 / 0)
         self.process.send(Kind.RESULT, 1, b"last")
         self.process.end(3)
         self.assertEqual(len(self.ends), 1)
@@ -367,7 +367,7 @@ class ChildTests(SynchronousTestCase):
         A reactor that ends has all pipes closed.
         """
         reason = Failure(ConnectionLost())
-        self.child.send(Kind.CALL, 1, bytes(1_000_000))
+        self.child.sender.send(Kind.CALL, 1, bytes(1_000_000))
         for selectable in self.reactor.removeAll():
             selectable.connectionLost(reason)
         self.assertEqual(self.reactor.removeAll(), [])
@@ -400,7 +400,7 @@ class ChildTests(SynchronousTestCase):
         """
         Those that are in the reactor have a prefix for its log.
         """
-        self.child.send(Kind.CALL, 1, bytes(1_000_000))
+        self.child.sender.send(Kind.CALL, 1, bytes(1_000_000))
         self.assertEqual(
             {selectable.logPrefix() for selectable in self.reactor.removeAll()},
             {"asynqueue"},

@@ -1,6 +1,4 @@
-"""
-Which parts of a memory file are in use. No input or output here.
-"""
+"""Which parts of a memory file are in use. No input or output here."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ class Allocator:
         self.spare = 0
 
     def allocate(self, length: int) -> int:
-        """
-        Find a region, and return its offset, where no other region in use begins.
-        """
+        """Find a region, and return its offset, where no other region in use begins."""
         length = max(-(-length // PAGE), 1) * PAGE
         start = _take(self._spare, length)
         if start is not None:
@@ -86,9 +82,7 @@ class Allocator:
         return cut, end - cut
 
     def clean(self, start: int, length: int) -> None:
-        """
-        Take a gap back that doesn't take up memory any longer.
-        """
+        """Take a gap back that doesn't take up memory any longer."""
         _insert(self._clean, start, start + length)
 
 
@@ -107,9 +101,7 @@ def _take(gaps: _Gaps, length: int) -> int | None:
 
 
 def _insert(gaps: _Gaps, start: int, end: int) -> None:
-    """
-    Add a gap, and join it with those that adjoin it.
-    """
+    """Add a gap, and join it with those that adjoin it."""
     i = bisect_left(gaps, (start, end))
     if i < len(gaps) and gaps[i][0] == end:
         end = gaps.pop(i)[1]

@@ -65,17 +65,13 @@ _NO_VIEW = (ImportError, AttributeError, OSError, OverflowError, ValueError)
 
 
 class BufferWriter:
-    """
-    The side of a memory file that writes.
-    """
+    """The side of a memory file that writes."""
 
     # The lock is held for _allocator and _length: a thread may be copying while the
     # reactor frees regions.
 
     def __init__(self, fd: int) -> None:
-        """
-        Take an empty file. Whoever has made it closes it.
-        """
+        """Take an empty file. Whoever has made it closes it."""
         self.fd = fd
         self._lock = threading.Lock()
         self._allocator = Allocator(_FIRST_OFFSET)
@@ -83,9 +79,7 @@ class BufferWriter:
 
     @property
     def used(self) -> int:
-        """
-        How many bytes of the file are in use.
-        """
+        """How many bytes of the file are in use."""
         return self._allocator.used
 
     def put(self, packed: Packed, isGivenUp: Callable[[], bool] = bool) -> bytes:
@@ -120,9 +114,7 @@ class BufferWriter:
                 view.release()
 
     def discard(self, payload: bytes) -> None:
-        """
-        Free what a payload is about that isn't sent.
-        """
+        """Free what a payload is about that isn't sent."""
         entries, _ = _readTable(memoryview(payload))
         self._free([offset for _, offset, _ in entries if offset != _INLINE])
 
@@ -136,9 +128,7 @@ class BufferWriter:
         return self._allocator.spare > SPARE_BYTES
 
     def trim(self) -> None:
-        """
-        Give memory back to the system that isn't in use. Any thread may.
-        """
+        """Give memory back to the system that isn't in use. Any thread may."""
         while True:
             with self._lock:
                 region = self._allocator.takeSpare(SPARE_BYTES)
@@ -149,9 +139,7 @@ class BufferWriter:
                 self._allocator.clean(*region)
 
     def interrupt(self, number: int) -> None:
-        """
-        Say which call or iteration a signal is about.
-        """
+        """Say which call or iteration a signal is about."""
         self._lengthen(_FIRST_OFFSET)
         os.pwrite(self.fd, _NUMBER.pack(number), 0)
 
@@ -194,9 +182,7 @@ class BufferWriter:
 
 
 class BufferReader:
-    """
-    The side of a memory file that reads.
-    """
+    """The side of a memory file that reads."""
 
     # _unneeded has the offsets of regions that the other side is to be told of. They're
     # added in any thread, and anywhere in the code, as objects end. _woken is set from
@@ -216,9 +202,7 @@ class BufferReader:
         self._woken = False
 
     def free(self, offset: int) -> None:
-        """
-        Note that a region isn't needed any longer.
-        """
+        """Note that a region isn't needed any longer."""
         self.waiting.append(offset)
         wake = self._wake
         if wake is not None and not self._woken:
@@ -226,9 +210,7 @@ class BufferReader:
             wake()
 
     def unneeded(self) -> bytes:
-        """
-        Take what the other side is to be told, empty if there's nothing.
-        """
+        """Take what the other side is to be told, empty if there's nothing."""
         self._woken = False
         parts = []
         with suppress(IndexError):
@@ -237,16 +219,12 @@ class BufferReader:
         return b"".join(parts)
 
     def interrupted(self) -> int:
-        """
-        Tell which call or iteration the last signal was about.
-        """
+        """Tell which call or iteration the last signal was about."""
         data = os.pread(self.fd, _NUMBER.size, 0)
         return int(_NUMBER.unpack(data)[0]) if len(data) == _NUMBER.size else 0
 
     def close(self) -> None:
-        """
-        Tell nobody any longer. What somebody still uses of the file stays.
-        """
+        """Tell nobody any longer. What somebody still uses of the file stays."""
         self._wake = None
         self._mapping = None
 
@@ -335,9 +313,7 @@ class Incoming:
         return loads(rest, buffers=_popped(buffers))
 
     def discard(self) -> None:
-        """
-        Free all of it, as it isn't wanted or can't be had as a whole.
-        """
+        """Free all of it, as it isn't wanted or can't be had as a whole."""
         self._found.clear()
         while self._held:
             self._reader.free(self._held.pop())
@@ -350,9 +326,7 @@ class Incoming:
         return copied
 
     def _view(self, offset: int, length: int) -> Any:
-        """
-        View a region, or copy it where there can't be a view.
-        """
+        """View a region, or copy it where there can't be a view."""
         try:
             view = self._reader.view(offset, length)
         except _NO_VIEW:
@@ -362,9 +336,7 @@ class Incoming:
 
 
 def _readTable(payload: memoryview) -> tuple[list[tuple[int, int, int]], memoryview]:
-    """
-    Get the entries of a table of buffers, and what comes after it.
-    """
+    """Get the entries of a table of buffers, and what comes after it."""
     [count] = _COUNT.unpack_from(payload)
     end = _COUNT.size + count * _ENTRY.size
     return list(_ENTRY.iter_unpack(payload[_COUNT.size : end])), payload[end:]

@@ -46,9 +46,7 @@ class CallServer:
     # none. Nothing but that may be interrupted.
 
     def __init__(self, pipes: Any) -> None:
-        """
-        @param pipes: The L{Pipes<asynqueue._child.childloop.Pipes>}.
-        """
+        """@param pipes: The L{Pipes<asynqueue._child.childloop.Pipes>}."""
         self.streams: dict[int, Stream] = {}
         self.running = 0
         self._pipes = pipes
@@ -58,9 +56,7 @@ class CallServer:
         self._pid = os.getpid()
 
     def handle(self, kind: int, number: int, payload: memoryview) -> None:
-        """
-        Do what a frame from the parent asks for.
-        """
+        """Do what a frame from the parent asks for."""
         if kind == Kind.CALL:
             if self._pipes.claim(number):
                 self.call(number, payload)
@@ -80,9 +76,7 @@ class CallServer:
             self.cancel(number)
 
     def call(self, number: int, payload: memoryview | Incoming) -> None:
-        """
-        Run a call, and send what it comes to.
-        """
+        """Run a call, and send what it comes to."""
         # Unpickling counts: calls with large arguments aren't short.
         start = perf_counter()
         try:
@@ -137,9 +131,7 @@ class CallServer:
             self.answer(number, result, start)
 
     def answer(self, number: int, result: Any, start: float) -> None:
-        """
-        Send a result.
-        """
+        """Send a result."""
         try:
             self._send(Kind.RESULT, number, dumps((perf_counter() - start, result)))
         except NotPicklable as error:
@@ -151,9 +143,7 @@ class CallServer:
     def raised(
         self, number: int, error: BaseException, text: str, start: float
     ) -> None:
-        """
-        Send what a call has raised.
-        """
+        """Send what a call has raised."""
         if endsIteration(error):
             carrier = RuntimeError(f"The call raised {describeError(error)}")
             carrier.__cause__ = error
@@ -174,24 +164,18 @@ class CallServer:
         )
 
     def cancel(self, number: int) -> None:
-        """
-        End what a call has begun, if it goes on.
-        """
+        """End what a call has begun, if it goes on."""
         stream = self.streams.pop(number, None)
         if stream is not None:
             stream.close()
             self._send(Kind.END, number, b"")
 
     def isIdle(self) -> bool:
-        """
-        Tell whether there's nothing to do before the next frame comes.
-        """
+        """Tell whether there's nothing to do before the next frame comes."""
         return not any(stream.ready for stream in self.streams.values())
 
     def advance(self) -> None:
-        """
-        Advance one of the iterations that are ready, for a moment.
-        """
+        """Advance one of the iterations that are ready, for a moment."""
         ready = [stream for stream in self.streams.values() if stream.ready]
         self._turn += 1
         stream = ready[self._turn % len(ready)]
@@ -217,17 +201,13 @@ class CallServer:
         return stream.make(end, self.wake)
 
     def wake(self) -> None:
-        """
-        Have what is pending sent in a moment.
-        """
+        """Have what is pending sent in a moment."""
         if self._flusher is None:
             self._flusher = Flusher(self.streams)
         self._flusher.wake()
 
     def failStream(self, stream: Stream, error: BaseException) -> None:
-        """
-        Tell that an iteration has failed.
-        """
+        """Tell that an iteration has failed."""
         text = f"The iteration has failed: {describeError(error)}"
         self._endStream(stream, Kind.FAILED, dumpsException(error, text))
         if isinstance(error, (NotPicklable, CallInterrupted)):
@@ -249,9 +229,7 @@ class CallServer:
             raise CallInterrupted("The call was stopped")
 
     def close(self) -> None:
-        """
-        End all iterations.
-        """
+        """End all iterations."""
         while self.streams:
             self.streams.popitem()[1].close()
 
@@ -288,9 +266,7 @@ def _notPicklable(text: str, error: BaseException) -> NotPicklable:
 
 
 def _kindOfAwaitable(result: Any) -> str | None:
-    """
-    Name what only a reactor would wait for, C{None} for other results.
-    """
+    """Name what only a reactor would wait for, C{None} for other results."""
     kind = type(result)
     if kind is CoroutineType:
         result.close()  # it isn't to be warned of besides

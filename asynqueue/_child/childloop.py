@@ -88,9 +88,7 @@ class Pipes:
                 end()
 
     def receive(self, wait: bool) -> list[Frame] | None:
-        """
-        Get the frames that the parent has sent, C{None} if no more will come.
-        """
+        """Get the frames that the parent has sent, C{None} if no more will come."""
         if not wait and not self._poll.poll(0):
             return []
         try:
@@ -100,30 +98,22 @@ class Pipes:
         return self._decoder.feed(data) if data else None
 
     def release(self, payload: memoryview) -> None:
-        """
-        Free what the parent doesn't need any longer.
-        """
+        """Free what the parent doesn't need any longer."""
         if self._writer.release(payload):
             self._writer.trim()
 
     def tellUnneeded(self) -> None:
-        """
-        Tell the parent which regions aren't needed any longer.
-        """
+        """Tell the parent which regions aren't needed any longer."""
         unneeded = self.reader.unneeded()
         if unneeded:
             self.send(Kind.RELEASE, 0, unneeded)
 
     def tellSignalled(self) -> None:
-        """
-        Tell the parent that somebody has asked this process to end.
-        """
+        """Tell the parent that somebody has asked this process to end."""
         self.send(Kind.SIGNALLED, 0, b"")
 
     def check(self) -> None:
-        """
-        End this process if a task has put something else in the place of a pipe.
-        """
+        """End this process if a task has put something else in the place of a pipe."""
         if _identityOf(ChildFD.CALLS) != self._identity:
             end(1)
 
@@ -156,9 +146,7 @@ def setUp(payload: memoryview) -> Any:
 
 
 def giveUp(error: BaseException) -> NoReturn:
-    """
-    Say that the child can't be set up, and end it. The parent reads stderr.
-    """
+    """Say that the child can't be set up, and end it. The parent reads stderr."""
     with suppress(BaseException):
         sys.excepthook(type(error), error, error.__traceback__)
     end(1)
@@ -188,9 +176,7 @@ def end(code: int = 0, *, waits: bool = False) -> NoReturn:
 
 
 def run() -> NoReturn:
-    """
-    Do what the parent says until it says no more, then end this process.
-    """
+    """Do what the parent says until it says no more, then end this process."""
     for descriptor in ChildFD:
         os.set_inheritable(descriptor, False)
     openOutput()

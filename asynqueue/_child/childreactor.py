@@ -28,9 +28,7 @@ __all__ = ["ReactorCallServer", "run"]
 
 
 class ReactorCallServer(CallServer):
-    """
-    Runs calls, and advances iterations, in turn with a reactor.
-    """
+    """Runs calls, and advances iterations, in turn with a reactor."""
 
     # _awaited has the Deferreds of calls that are waited for, by number of the call.
 
@@ -69,9 +67,7 @@ class ReactorCallServer(CallServer):
             super().cancel(number)
 
     def schedule(self) -> None:
-        """
-        Have iterations advanced when the reactor has had its turn.
-        """
+        """Have iterations advanced when the reactor has had its turn."""
         if not self._isScheduled and not self.isIdle():
             self._isScheduled = True
             self._reactor.callLater(0, self._advance)
@@ -124,9 +120,7 @@ class ReactorCallServer(CallServer):
 
 @implementer(IReadDescriptor)
 class _Listener:
-    """
-    The pipe from the parent, in the reactor.
-    """
+    """The pipe from the parent, in the reactor."""
 
     def __init__(self, fd: int, receive: Callable[[bool], None]) -> None:
         """
@@ -151,9 +145,7 @@ class _Listener:
 
 
 class _Conversation:
-    """
-    What goes on between the parent and a child with a reactor.
-    """
+    """What goes on between the parent and a child with a reactor."""
 
     # Frames that come before the initializer is done are kept in _early, which is None
     # from then on.

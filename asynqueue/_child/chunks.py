@@ -50,9 +50,7 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
 
 
 def _oneOfEachType(results: list[Any]) -> list[Any]:
-    """
-    There may be very many results, of few types.
-    """
+    """There may be very many results, of few types."""
     return list(dict(zip(map(type, results), results, strict=True)).values())
 
 
@@ -64,9 +62,7 @@ def _note(error: BaseException, first: int, results: list[Any]) -> None:
 
 
 def _gather(results: list[Any], first: int, start: float) -> Any:
-    """
-    Wait for results that are Deferreds.
-    """
+    """Wait for results that are Deferreds."""
     # There is a Deferred, so it has been imported.
     defer = sys.modules["twisted.internet.defer"]
 

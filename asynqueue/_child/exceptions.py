@@ -60,9 +60,7 @@ class ExceptionParts(NamedTuple):
 
 
 def takeApart(error: BaseException) -> ExceptionParts:
-    """
-    Take an exception apart, without calling code of its class.
-    """
+    """Take an exception apart, without calling code of its class."""
     kind = type(error)
     base = _builtinBase(kind)
     slots = {
@@ -77,9 +75,7 @@ def takeApart(error: BaseException) -> ExceptionParts:
 
 
 def rebuild(parts: tuple[Any, ...]) -> BaseException:
-    """
-    Make an exception again of its parts, without calling code of its class.
-    """
+    """Make an exception again of its parts, without calling code of its class."""
     kind, args, state, slots = parts
     base = _builtinBase(kind)
     error: BaseException = base.__new__(kind, *args)
@@ -138,9 +134,7 @@ def endsIteration(error: BaseException) -> bool:
 
 
 def cut(text: str, most: int) -> str:
-    """
-    Cut a text in the middle if it has more characters.
-    """
+    """Cut a text in the middle if it has more characters."""
     if len(text) <= most:
         return text
     half = most // 2
@@ -185,9 +179,7 @@ def _trace(error: BaseException) -> Any:
 
 
 def _dumpsOne(error: BaseException) -> bytes | None:
-    """
-    Pickle an exception on its own, C{None} if it can't be or is very large.
-    """
+    """Pickle an exception on its own, C{None} if it can't be or is very large."""
     try:
         pickled = dumpsPlain(_partsToPickle(error) or error)
     except NotPicklable:
@@ -196,9 +188,7 @@ def _dumpsOne(error: BaseException) -> bytes | None:
 
 
 def _partsToPickle(error: BaseException) -> ExceptionParts | None:
-    """
-    Take an exception apart unless it's better pickled as it is.
-    """
+    """Take an exception apart unless it's better pickled as it is."""
     kind = type(error)
     if any(name in vars(parent) for parent in _ownParents(kind) for name in _SPECIAL):
         return None

@@ -52,9 +52,7 @@ def openMemoryFile() -> int:
 
 
 def punchHole(fd: int, start: int, length: int) -> None:
-    """
-    Give memory of a file back to the system, where it can.
-    """
+    """Give memory of a file back to the system, where it can."""
     with (
         suppress(AttributeError, OSError, ValueError),
         mmap.mmap(fd, length, offset=start) as mapping,
@@ -95,9 +93,7 @@ def _whole(found: _T, length: int) -> _T:
 
 
 class _Source(io.RawIOBase):
-    """
-    What is at some place of a file, to be read into a new object.
-    """
+    """What is at some place of a file, to be read into a new object."""
 
     def __init__(self, fd: int, offset: int) -> None:
         self._fd = fd
@@ -113,9 +109,7 @@ class _Source(io.RawIOBase):
 
 
 def _fill(fd: int, offset: int, view: memoryview) -> int:
-    """
-    Read from a file, and return how many bytes there were.
-    """
+    """Read from a file, and return how many bytes there were."""
     if len(view) >= 2 * _HUGE_PAGE:
         _useHugePages(view)
     done = 0
@@ -157,9 +151,7 @@ def _newByteArray(length: int) -> bytearray:
 
 
 def _preadv(fd: int, views: list[memoryview], offset: int) -> int:
-    """
-    C{os.preadv} for systems that have none.
-    """
+    """C{os.preadv} for systems that have none."""
     [view] = views
     data = os.pread(fd, len(view), offset)
     view[: len(data)] = data

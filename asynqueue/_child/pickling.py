@@ -75,24 +75,18 @@ _T = TypeVar("_T")
 
 
 class NotPicklable(Exception):
-    """
-    Something can't be pickled. The message says what, why, and what helps.
-    """
+    """Something can't be pickled. The message says what, why, and what helps."""
 
 
 class Packed(NamedTuple):
-    """
-    A pickle, and the buffers that it needs besides, in order.
-    """
+    """A pickle, and the buffers that it needs besides, in order."""
 
     pickle: bytes
     buffers: list[Buffer]
 
     @property
     def size(self) -> int:
-        """
-        How many bytes the buffers have.
-        """
+        """How many bytes the buffers have."""
         return sum(
             buffer.raw().nbytes if isinstance(buffer, PickleBuffer) else len(buffer)
             for buffer in self.buffers
@@ -131,9 +125,7 @@ def dumps(value: Any, f: object = None) -> bytes | Packed:
 
 
 def dumpsPlain(value: Any) -> bytes:
-    """
-    Pickle something as C{dumps} does, with all that is large in the pickle.
-    """
+    """Pickle something as C{dumps} does, with all that is large in the pickle."""
     try:
         pickled = pickle.dumps(value, PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
@@ -167,9 +159,7 @@ def blame(
 
 
 def loadsMany(data: memoryview) -> Iterator[Any]:
-    """
-    Unpickle pickles that stand end to end.
-    """
+    """Unpickle pickles that stand end to end."""
     import io
 
     file = io.BytesIO(data)
@@ -179,16 +169,12 @@ def loadsMany(data: memoryview) -> Iterator[Any]:
 
 
 def describeError(error: BaseException) -> str:
-    """
-    Tell the type of an exception, and its message.
-    """
+    """Tell the type of an exception, and its message."""
     return f"{type(error).__name__}: {message(error)}"
 
 
 class _Packer:
-    """
-    A pickler that keeps what is large. It can be used again if it hasn't failed.
-    """
+    """A pickler that keeps what is large. It can be used again if it hasn't failed."""
 
     # chunks is what the pickler has written; kept has buffers, and how many chunks had
     # been written before each. The last chunk is written after all of them.
@@ -203,9 +189,7 @@ class _Packer:
         )
 
     def assemble(self) -> bytes | Packed:
-        """
-        Make a pickle of the chunks, without those that are large objects.
-        """
+        """Make a pickle of the chunks, without those that are large objects."""
         pieces: list[bytes] = []
         buffers: list[Buffer] = []
         for i, chunk in enumerate(self.chunks):
@@ -231,9 +215,7 @@ class _Packer:
         self.pickler.clear_memo()
 
     def _keep(self, buffer: PickleBuffer) -> bool:
-        """
-        Tell whether a buffer is to be part of the pickle.
-        """
+        """Tell whether a buffer is to be part of the pickle."""
         # It's contiguous: picklers refuse others before they ask.
         with buffer.raw() as view:
             isSmall = view.nbytes < MIN_BUFFER
@@ -243,9 +225,7 @@ class _Packer:
 
 
 class _Sink:
-    """
-    What picklers write to.
-    """
+    """What picklers write to."""
 
     __slots__ = ("write",)
 
@@ -344,9 +324,7 @@ def _dumpsMain(
 
 
 class _Refusal(Exception):
-    """
-    A connection was found.
-    """
+    """A connection was found."""
 
 
 def _refuseConnections(value: Any) -> None:
@@ -379,9 +357,7 @@ def _refuseConnections(value: Any) -> None:
 
 
 def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
-    """
-    Make a view of what was pickled of one.
-    """
+    """Make a view of what was pickled of one."""
     view = memoryview(buffer)
     if view.format != "B" or view.ndim != 1:
         view = view.cast("B")
@@ -408,9 +384,7 @@ def reduceView(view: memoryview) -> tuple[Any, ...]:
 
 
 def _withViews(kind: type[pickle.Pickler]) -> type[pickle.Pickler]:
-    """
-    Make a kind of pickler that can pickle views. They're slower.
-    """
+    """Make a kind of pickler that can pickle views. They're slower."""
     known = getattr(kind, "dispatch_table", copyreg.dispatch_table)
     table: Any = ChainMap({memoryview: reduceView}, known)
     return type("ViewPickler", (kind,), {"dispatch_table": table})

@@ -26,22 +26,16 @@ class ProcessBase:
 
     @property
     def pid(self) -> int:
-        """
-        The process ID of the interpreter.
-        """
+        """The process ID of the interpreter."""
         return os.getpid()
 
     @property
     def data(self) -> dict[str, Any]:
-        """
-        What all objects in this interpreter have in common.
-        """
+        """What all objects in this interpreter have in common."""
         return _data
 
     def __getattr__(self, name: str) -> Any:
-        """
-        Look an attribute up in L{data}.
-        """
+        """Look an attribute up in L{data}."""
         if name in _data and not name.startswith("__"):
             return _data[name]
         raise AttributeError(

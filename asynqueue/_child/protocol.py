@@ -50,9 +50,7 @@ Frame: TypeAlias = tuple[int, int, memoryview]
 
 
 class Kind:
-    """
-    Kinds of frames. Plain integers: an enum's members take longer to look up.
-    """
+    """Kinds of frames. Plain integers: an enum's members take longer to look up."""
 
     # From the parent.
 
@@ -110,9 +108,7 @@ _KINDS = frozenset(_PLAIN_KINDS | {kind | BUFFERS for kind in _PLAIN_KINDS})
 
 
 class ChildFD(IntEnum):
-    """
-    What the child has its ends of the pipes, and the memory files, as.
-    """
+    """What the child has its ends of the pipes, and the memory files, as."""
 
     #: Frames from the parent.
     CALLS = 3
@@ -131,9 +127,7 @@ class ChildFD(IntEnum):
 
 
 class FrameError(ValueError):
-    """
-    What came isn't a frame.
-    """
+    """What came isn't a frame."""
 
 
 class Decoder:
@@ -209,29 +203,21 @@ _CLAIM_BYTES = 4096
 
 
 class ClaimWriter:
-    """
-    The parent's side of the claims.
-    """
+    """The parent's side of the claims."""
 
     def __init__(self, reader: int, writer: int) -> None:
-        """
-        Take the pipe, whose end to be read the child has as well.
-        """
+        """Take the pipe, whose end to be read the child has as well."""
         self._reader = reader
         self._writer = writer
         self._isOpen = True
 
     def offer(self, numbers: list[int]) -> None:
-        """
-        Let the child have calls, whose frames are sent in this order.
-        """
+        """Let the child have calls, whose frames are sent in this order."""
         if self._isOpen:
             os.write(self._writer, struct.pack(f"<{len(numbers)}I", *numbers))
 
     def revoke(self) -> list[int]:
-        """
-        Take back all calls that the child hasn't begun, and return their numbers.
-        """
+        """Take back all calls that the child hasn't begun, and return their numbers."""
         numbers: list[int] = []
         while self._isOpen:
             try:
@@ -251,21 +237,15 @@ class ClaimWriter:
 
 
 class ClaimReader:
-    """
-    The child's side of the claims.
-    """
+    """The child's side of the claims."""
 
     def __init__(self, fd: int, lost: Callable[[], object]) -> None:
-        """
-        @param lost: Called if the pipe isn't what it was.
-        """
+        """@param lost: Called if the pipe isn't what it was."""
         self._fd = fd
         self._lost = lost
 
     def claim(self, number: int) -> bool:
-        """
-        Claim the call whose frame has come, and tell whether it wasn't revoked.
-        """
+        """Claim the call whose frame has come, and tell whether it wasn't revoked."""
         try:
             data = os.read(self._fd, _NUMBER.size)
         except BlockingIOError:

@@ -1,6 +1,4 @@
-"""
-Shared memory of the program in a child.
-"""
+"""Shared memory of the program in a child."""
 
 from __future__ import annotations
 

@@ -14,9 +14,7 @@ __all__ = ["RAN", "ErrorText", "Status", "StatusResult"]
 
 
 class Status(bytes, Enum):
-    """
-    The first member of a status/result pair. Equal to the plain byte.
-    """
+    """The first member of a status/result pair. Equal to the plain byte."""
 
     #: The task ran, and the result is what it returned.
     RAN = b"r"

@@ -1,6 +1,4 @@
-"""
-An iteration in the child, whose items are sent as the parent wants them.
-"""
+"""An iteration in the child, whose items are sent as the parent wants them."""
 
 from __future__ import annotations
 
@@ -135,9 +133,7 @@ class Stream:
 
     @property
     def ready(self) -> bool:
-        """
-        Whether another item may be sent.
-        """
+        """Whether another item may be sent."""
         return (
             not (self.waiting or self.closed)
             and self._ahead < self.window
@@ -221,9 +217,7 @@ class Stream:
         return len(packed) < _LARGE
 
     def flush(self) -> None:
-        """
-        Send what is pending.
-        """
+        """Send what is pending."""
         with self._lock:
             self._pickleItems()
             if self._pickles:
@@ -235,15 +229,11 @@ class Stream:
 
     @property
     def pending(self) -> bool:
-        """
-        Whether an item waits to be sent.
-        """
+        """Whether an item waits to be sent."""
         return bool(self._items or self._pickles)
 
     def close(self) -> None:
-        """
-        End the iteration where it stands. What its end raises goes to stderr.
-        """
+        """End the iteration where it stands. What its end raises goes to stderr."""
         self.closed = True
         close = getattr(self.iterator, "close", None)
         if close is not None:
@@ -254,17 +244,13 @@ class Stream:
                     sys.excepthook(*sys.exc_info())
 
     def _sent(self, count: int, size: int, payload: bytes | Packed) -> None:
-        """
-        Send items. The lock is held.
-        """
+        """Send items. The lock is held."""
         self._frames.append((count, size, self._clock()))
         self._bytesSent += size
         self._send(Kind.ITEMS, self.number, payload)
 
     def _release(self, count: int) -> float:
-        """
-        Count items no longer, and tell how many seconds ago the first was sent.
-        """
+        """Count items no longer, and tell how many seconds ago the first was sent."""
         self._ahead -= count
         with self._lock:
             frames = self._frames
@@ -280,9 +266,7 @@ class Stream:
         return self._clock() - since
 
     def _makeSome(self, most: int, add: Callable[[Any], bool]) -> bool:
-        """
-        Make some items, and tell whether the iterator has come to its end.
-        """
+        """Make some items, and tell whether the iterator has come to its end."""
         append = self._items.append
         count = others = chars = 0
         ended = False
@@ -308,9 +292,7 @@ class Stream:
         return ended
 
     def _adapt(self, seconds: float) -> None:
-        """
-        See how often to look at the time, if it took so long since the last time.
-        """
+        """See how often to look at the time, if it took so long since the last time."""
         if self.yieldSoon:
             self.yieldSoon = False
             self._batchSize = 1
@@ -320,9 +302,7 @@ class Stream:
             self._batchSize = min(2 * self._batchSize, _MAX_BATCH)
 
     def _pickleItems(self) -> None:
-        """
-        Pickle the items that are to be pickled together. The lock is held.
-        """
+        """Pickle the items that are to be pickled together. The lock is held."""
         # Others may come at any moment.
         count = len(self._items)
         if count:
@@ -332,9 +312,7 @@ class Stream:
 
 
 class Flusher:
-    """
-    A thread that sends what is pending while an iterator takes its time.
-    """
+    """A thread that sends what is pending while an iterator takes its time."""
 
     def __init__(self, streams: dict[int, Stream]) -> None:
         self._streams = streams
@@ -342,9 +320,7 @@ class Flusher:
         threading.Thread(target=self._loop, name="flusher", daemon=True).start()
 
     def wake(self) -> None:
-        """
-        Have what is pending sent in a moment.
-        """
+        """Have what is pending sent in a moment."""
         if not self._event.is_set():
             self._event.set()
 

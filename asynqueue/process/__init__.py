@@ -1,9 +1,8 @@
-"""
-Workers in child processes, and the queue that has a number of them.
-"""
+"""Workers in child processes, and the queue that has a number of them."""
 
+from .._child.callserver import CallServer as ProcessUniverse
 from .._child.processbase import ProcessBase
 from ._queue import ProcessQueue
 from ._worker import ProcessWorker
 
-__all__ = ["ProcessBase", "ProcessQueue", "ProcessWorker"]
+__all__ = ["ProcessBase", "ProcessQueue", "ProcessUniverse", "ProcessWorker"]

@@ -1,6 +1,4 @@
-"""
-Threads for what takes long: copies of large buffers.
-"""
+"""Threads for what takes long: copies of large buffers."""
 
 from __future__ import annotations
 
@@ -54,9 +52,7 @@ class CopyThreads:
         return d
 
     def whenIdle(self) -> Deferred[None]:
-        """
-        Wait until no thread is left.
-        """
+        """Wait until no thread is left."""
         if not self._threads:
             return succeed(None)
         d: Deferred[None] = Deferred()

@@ -1,6 +1,4 @@
-"""
-How a call, or an iteration, is stopped whose child is to live on.
-"""
+"""How a call, or an iteration, is stopped whose child is to live on."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ _REPEAT_SECONDS = 0.05
 
 
 class Interruption:
-    """
-    An exception that is raised in a call or an iteration until that is over.
-    """
+    """An exception that is raised in a call or an iteration until that is over."""
 
     def __init__(
         self,
@@ -47,9 +43,7 @@ class Interruption:
             self._attempt()
 
     def over(self) -> None:
-        """
-        Leave off.
-        """
+        """Leave off."""
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()

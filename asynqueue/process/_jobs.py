@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from .._child.pickling import Packed
 from .._child.protocol import Kind
 from ..interfaces import ITask
-from ._transport import Transport
+from ._frames import FrameSender
 
 __all__ = ["PREFETCH_SECONDS", "Job", "JobQueue", "PrefetchWindow"]
 
@@ -68,9 +68,7 @@ class Job:
 
     @property
     def age(self) -> float:
-        """
-        How many seconds ago its turn came.
-        """
+        """How many seconds ago its turn came."""
         return perf_counter() - self.since
 
 
@@ -80,7 +78,7 @@ class JobQueue:
 
     @ivar jobs: All of them.
 
-    @ivar transport: Where they're sent, C{None} while there's no child.
+    @ivar sender: Where they're sent, C{None} while there's no child.
 
     @ivar isReady: Whether the child has said that it's ready.
 
@@ -93,11 +91,9 @@ class JobQueue:
     # too many (_revoked), so that neither pipe fills up with them.
 
     def __init__(self, *, prefetches: bool) -> None:
-        """
-        @param prefetches: Whether any are sent in advance.
-        """
+        """@param prefetches: Whether any are sent in advance."""
         self.jobs: deque[Job] = deque()
-        self.transport: Transport | None = None
+        self.sender: FrameSender | None = None
         self.isReady = False
         self.window = PrefetchWindow()
         self._prefetches = prefetches
@@ -107,9 +103,7 @@ class JobQueue:
         self._revoked = 0
 
     def put(self, job: Job) -> None:
-        """
-        Add a job, and send it if the child should have it now.
-        """
+        """Add a job, and send it if the child should have it now."""
         jobs = self.jobs
         jobs.append(job)
         isFirst = len(jobs) == 1
@@ -120,14 +114,12 @@ class JobQueue:
             self._current = job
         elif job.task.timeout is not None:
             job.task.stopTimer()
-        if self.transport is not None and (isFirst or self._mayPrefetch(job)):
+        if self.sender is not None and (isFirst or self._mayPrefetch(job)):
             self._send(job)
 
     def sendWaiting(self) -> None:
-        """
-        Send jobs that weren't sent, as far as the child should have them now.
-        """
-        if self.transport is None:
+        """Send jobs that weren't sent, as far as the child should have them now."""
+        if self.sender is None:
             return
         for i, job in enumerate(self.jobs):
             if not job.isSent:
@@ -164,11 +156,11 @@ class JobQueue:
         """
         Take back from the child what it hasn't begun. It's as if it hadn't been sent.
 
-        @param copied: See L{Transport.revoke}.
+        @param copied: See L{FrameSender.revoke}.
         """
-        if self.transport is None:
+        if self.sender is None:
             return
-        numbers = self.transport.revoke(copied=copied)
+        numbers = self.sender.revoke(copied=copied)
         if numbers:
             self._isStuck = True
             self._revoked += len(numbers)
@@ -177,17 +169,13 @@ class JobQueue:
                 job.isSent = False
 
     def remove(self, job: Job) -> None:
-        """
-        Forget a job that isn't sent.
-        """
+        """Forget a job that isn't sent."""
         self.jobs.remove(job)
         self.sendWaiting()
         self.startTurn()
 
     def takeAll(self, *, sent: bool) -> list[Job]:
-        """
-        Take out all jobs that the child may have begun, or all others.
-        """
+        """Take out all jobs that the child may have begun, or all others."""
         taken = [job for job in self.jobs if job.isSent is sent]
         self.jobs = deque(job for job in self.jobs if job.isSent is not sent)
         return taken
@@ -201,13 +189,13 @@ class JobQueue:
         return len(self.jobs) <= _MAX_SENT and type(job.payload) is bytes
 
     def _send(self, job: Job) -> None:
-        if self._revoked > _MAX_REVOKED or self.transport is None:
+        if self._revoked > _MAX_REVOKED or self.sender is None:
             return
         # 0 is for frames that belong to no call, the highest bit for those revoked.
         self._numbers = self._numbers % 0x7FFFFFFF + 1
         job.number = self._numbers
         job.isSent = True
-        self.transport.send(Kind.CALL, job.number, job.payload)
+        self.sender.send(Kind.CALL, job.number, job.payload)
 
 
 class PrefetchWindow:
@@ -233,9 +221,7 @@ class PrefetchWindow:
         self._waiting = 0
 
     def note(self, seconds: float) -> None:
-        """
-        Note how long a task took.
-        """
+        """Note how long a task took."""
         if seconds > PREFETCH_SECONDS:
             self._most = 0
             self.capacity = 1
@@ -250,9 +236,7 @@ class PrefetchWindow:
             self._seconds = mean + _WEIGHT * (seconds - mean)
 
     def adapt(self, waiting: int) -> None:
-        """
-        Adapt the capacity to how many tasks wait for each worker.
-        """
+        """Adapt the capacity to how many tasks wait for each worker."""
         self._waiting = waiting
         if self._seconds is None:
             return

@@ -1,6 +1,4 @@
-"""
-The life of a worker's child process.
-"""
+"""The life of a worker's child process."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _REACTORS = {
 
 
 class State(Enum):
-    """
-    The life of a worker, in order.
-    """
+    """The life of a worker, in order."""
 
     #: There's no word from the child yet. What is sent to it, it hasn't run.
     STARTING = auto()
@@ -120,9 +116,7 @@ class ChildLife:
 
     @property
     def reactor(self) -> IReactorChild:
-        """
-        The reactor. One is installed if there's none yet.
-        """
+        """The reactor. One is installed if there's none yet."""
         return orGlobalReactor(self._givenReactor)
 
     def start(self, *, isReplacement: bool) -> None:
@@ -165,9 +159,7 @@ class ChildLife:
             self._startLater(0)
 
     def greeted(self) -> None:
-        """
-        Note that the child is ready.
-        """
+        """Note that the child is ready."""
         self._isGreeted = True
         _cancel(self._timer)
         self._maybeSucceeded()
@@ -191,9 +183,7 @@ class ChildLife:
         return True
 
     def end(self, *, kill: bool) -> None:
-        """
-        End the child, whatever it's doing.
-        """
+        """End the child, whatever it's doing."""
         if self.state is State.DEAD:
             return
         self.state = State.DYING
@@ -205,10 +195,18 @@ class ChildLife:
         else:
             self.transport.terminate()
 
+    def send(self, kind: int, number: int, payload: bytes) -> None:
+        """Send a frame, if there's a child."""
+        if self.transport is not None:
+            self.transport.sender.send(kind, number, payload)
+
+    def interrupt(self, number: int) -> None:
+        """Have an exception raised in a call or an iteration, if there's a child."""
+        if self.transport is not None:
+            self.transport.interrupt(number)
+
     def stop(self) -> None:
-        """
-        Have the child end by itself.
-        """
+        """Have the child end by itself."""
         if self.transport is not None:
             self.transport.stop()
         else:
@@ -227,7 +225,7 @@ class ChildLife:
         self.transport = transport
         self.pid = transport.pid
         transport.gone.wait().addCallback(self.gone.fire)
-        transport.send(Kind.SETUP, 0, setup)
+        transport.sender.send(Kind.SETUP, 0, setup)
         if self._options.startTimeout is not None:
             self._timer = self.reactor.callLater(
                 self._options.startTimeout, self._startTimedOut
@@ -270,18 +268,14 @@ class ChildLife:
 
 
 class ChildHandle:
-    """
-    The child process as users see it.
-    """
+    """The child process as users see it."""
 
     def __init__(self, life: ChildLife) -> None:
         self._life = life
 
     @property
     def pid(self) -> int | None:
-        """
-        The process ID, also after the end; C{None} if it wasn't started.
-        """
+        """The process ID, also after the end; C{None} if it wasn't started."""
         return self._life.pid
 
     @property
@@ -296,31 +290,23 @@ class ChildHandle:
         return status.exitCode if status.signal is None else -status.signal
 
     def is_alive(self) -> bool:
-        """
-        Tell whether the process is running.
-        """
+        """Tell whether the process is running."""
         transport = self._life.transport
         return transport is not None and transport.pid is not None
 
     def terminate(self) -> None:
-        """
-        End the process. The worker is lost.
-        """
+        """End the process. The worker is lost."""
         if self._life.transport is not None:
             self._life.transport.terminate()
 
     def kill(self) -> None:
-        """
-        Kill the process. The worker is lost.
-        """
+        """Kill the process. The worker is lost."""
         if self._life.transport is not None:
             self._life.transport.kill()
 
 
 def _reactorModule(reactor: object) -> str:
-    """
-    Name the module that installs a reactor like this one in a child.
-    """
+    """Name the module that installs a reactor like this one in a child."""
     name = type(reactor).__module__
     return name if name in _REACTORS else "twisted.internet.default"
 

@@ -100,17 +100,8 @@ class ChildOptions:
         pickled = None if initializer is None else _pickled(initializer)
         return cls(env, pickled, niceness, maxTasks, maxMemory, startTimeout)
 
-    @property
-    def recycles(self) -> bool:
-        """
-        Whether children are replaced after some tasks.
-        """
-        return self.maxTasks is not None or self.maxMemory is not None
-
     def setup(self) -> bytes:
-        """
-        Make what a child is told first: a dict, pickled.
-        """
+        """Make what a child is told first: a dict, pickled."""
         return dumpsPlain(
             {
                 **preparation(),
@@ -153,9 +144,7 @@ class RestartPolicy:
     """
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
-        """
-        @param seconds: Tells the time.
-        """
+        """@param seconds: Tells the time."""
         self.failures = 0
         self.killed = 0
         self._rows = 0
@@ -164,9 +153,7 @@ class RestartPolicy:
 
     @property
     def exhausted(self) -> bool:
-        """
-        Whether there's no use in starting another child.
-        """
+        """Whether there's no use in starting another child."""
         return self.failures >= _MAX_FAILURES or (
             self.killed >= _MAX_KILLED
             and self._seconds() - self._firstKilled >= _KILLED_SECONDS
@@ -174,9 +161,7 @@ class RestartPolicy:
 
     @property
     def delay(self) -> float:
-        """
-        Seconds to wait before another child is started.
-        """
+        """Seconds to wait before another child is started."""
         if not self.failures and not self.killed:
             return _doubled(self._rows, _ROW_BACK_OFF, _MAX_ROW_BACK_OFF)
         return max(
@@ -185,15 +170,11 @@ class RestartPolicy:
         )
 
     def succeeded(self) -> None:
-        """
-        Note that a child has been put to work.
-        """
+        """Note that a child has been put to work."""
         self.failures = self.killed = self._rows = 0
 
     def startOver(self) -> None:
-        """
-        Begin another row, if this one is exhausted.
-        """
+        """Begin another row, if this one is exhausted."""
         if self.exhausted:
             self.failures = self.killed = 0
             self._rows = min(self._rows + 1, 10)
@@ -226,9 +207,7 @@ class ChildConfig:
 
 
 def _doubled(number: int, first: float, most: float) -> float:
-    """
-    Say how many seconds to wait after a number of failures.
-    """
+    """Say how many seconds to wait after a number of failures."""
     return min(first * 2.0 ** (min(number, 20) - 1), most) if number else 0.0
 
 
@@ -250,9 +229,7 @@ def privateSize(pid: int | None) -> int | None:
 
 
 def _pagesOf(pid: int | None) -> list[int] | None:
-    """
-    How many pages a process has: all, resident, shared, and so on.
-    """
+    """How many pages a process has: all, resident, shared, and so on."""
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:
             return [int(number) for number in file.read().split()]

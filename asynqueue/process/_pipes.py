@@ -35,9 +35,7 @@ _MAX_PIECES = 64
 
 @implementer(IReadDescriptor)
 class PipeReader:
-    """
-    The end of a pipe that is read.
-    """
+    """The end of a pipe that is read."""
 
     def __init__(
         self, fd: int, received: Callable[[bytes], object], reactor: IReactorFDSet
@@ -86,9 +84,7 @@ class PipeReader:
             self.close()
 
     def drain(self) -> None:
-        """
-        Read what is there, but not without bounds.
-        """
+        """Read what is there, but not without bounds."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         for _ in range(_MAX_DRAINED // READ_BYTES):
@@ -97,9 +93,7 @@ class PipeReader:
             self.doRead()
 
     def close(self) -> None:
-        """
-        Close the pipe, and tell that it's at its end.
-        """
+        """Close the pipe, and tell that it's at its end."""
         if self._isOpen:
             self._isOpen = False
             self._reactor.removeReader(self)
@@ -116,9 +110,7 @@ class PipeWriter:
     """
 
     def __init__(self, fd: int, reactor: IReactorFDSet) -> None:
-        """
-        @param reactor: It's asked only when the pipe is full.
-        """
+        """@param reactor: It's asked only when the pipe is full."""
         self.isHeld = False
         self._fd = fd
         self._reactor = reactor
@@ -134,9 +126,7 @@ class PipeWriter:
         return "asynqueue"
 
     def send(self, kind: int, number: int, payload: bytes) -> None:
-        """
-        Send a frame, now as far as the pipe takes it.
-        """
+        """Send a frame, now as far as the pipe takes it."""
         if not self._isOpen:
             return
         head = HEADER.pack(len(payload), kind, number)
@@ -149,9 +139,7 @@ class PipeWriter:
             self.doWrite()
 
     def flush(self) -> None:
-        """
-        Write what was held.
-        """
+        """Write what was held."""
         self.isHeld = False
         if self._pending and not self._isWaiting:
             self.doWrite()
@@ -185,9 +173,7 @@ class PipeWriter:
         self.close()
 
     def close(self) -> None:
-        """
-        Close the pipe, forgetting what it hasn't taken.
-        """
+        """Close the pipe, forgetting what it hasn't taken."""
         if self._isOpen:
             self._isOpen = False
             self._pending.clear()

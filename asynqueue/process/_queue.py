@@ -1,6 +1,4 @@
-"""
-The queue with a number of child processes.
-"""
+"""The queue with a number of child processes."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ __all__ = ["ProcessQueue"]
 
 
 class ProcessQueue(TaskQueue):
-    """
-    A task queue with a number of child processes. One that's lost is replaced.
-    """
+    """A task queue with a number of child processes. One that's lost is replaced."""
 
     def __init__(
         self,

@@ -1,6 +1,4 @@
-"""
-What a child answers, made into results of tasks.
-"""
+"""What a child answers, made into results of tasks."""
 
 from __future__ import annotations
 
@@ -59,9 +57,7 @@ def loadsException(pickled: memoryview | bytes) -> ErrorText:
 
 
 def cantBeSent(task: ITask, error: BaseException) -> SerializationError:
-    """
-    Make the error of a task that can't be sent to the child.
-    """
+    """Make the error of a task that can't be sent to the child."""
     unsent = SerializationError(f"{task!r} can't be sent to a child process: {error}")
     unsent.__cause__ = error.__cause__
     return unsent
@@ -82,9 +78,7 @@ def _rebuildText(
 
 
 def _loadsOne(blob: bytes | None) -> BaseException | None:
-    """
-    Unpickle an exception, C{None} if it can't be had.
-    """
+    """Unpickle an exception, C{None} if it can't be had."""
     if blob is None:
         return None
     try:

@@ -1,6 +1,4 @@
-"""
-The iterations that go on in a child, as seen by the parent.
-"""
+"""The iterations that go on in a child, as seen by the parent."""
 
 from __future__ import annotations
 
@@ -19,6 +17,7 @@ from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
 from ._interruption import Interruption
+from ._life import ChildLife
 from ._results import loadsAnswer
 
 __all__ = ["Iteration", "Streams"]
@@ -36,29 +35,14 @@ _CLOSE_SECONDS = 0.5
 
 
 class Streams:
-    """
-    The iterations of a child, by number of the call.
-    """
+    """The iterations of a child, by number of the call."""
 
     # An iteration that isn't wanted is in _closing until the child has ended it; others
     # are in _iterations.
 
-    def __init__(
-        self,
-        tell: Callable[[int, int, bytes], object],
-        interrupt: Callable[[int, Callable[[], object], float], Interruption],
-        ended: Callable[[], object],
-    ) -> None:
-        """
-        @param tell: Sends a frame: kind, number of the call, payload.
-
-        @param interrupt: Begins to raise an exception in an iteration; see
-            L{Interruption}.
-
-        @param ended: Called when one has ended.
-        """
-        self._tell = tell
-        self._interrupt = interrupt
+    def __init__(self, life: ChildLife, ended: Callable[[], object]) -> None:
+        """@param ended: Called when an iteration has ended."""
+        self._life = life
         self._ended = ended
         self._iterations: dict[int, Iteration] = {}
         self._closing: dict[int, Interruption] = {}
@@ -68,9 +52,7 @@ class Streams:
 
     @property
     def tasks(self) -> list[ITask]:
-        """
-        The tasks of iterations from which nothing has come yet.
-        """
+        """The tasks of iterations from which nothing has come yet."""
         return [it.task for it in self._iterations.values() if not it._begun]
 
     def begin(self, number: int, task: ITask, consumer: Any) -> None:
@@ -86,9 +68,7 @@ class Streams:
             iteration.feed(consumer)
 
     def received(self, kind: int, number: int, payload: memoryview | Incoming) -> None:
-        """
-        Take what the child has sent of an iteration.
-        """
+        """Take what the child has sent of an iteration."""
         iteration = self._iterations.get(number)
         if iteration is not None:
             if iteration.received(kind, payload):
@@ -114,8 +94,13 @@ class Streams:
         @param delay: Seconds until an exception is raised in it.
         """
         if self._iterations.pop(number, None) is not None:
-            self._tell(Kind.CLOSE, number, COUNT.pack(0))
-            self._closing[number] = self._interrupt(number, giveUp, delay)
+            self._life.send(Kind.CLOSE, number, b"")
+            self._closing[number] = Interruption(
+                partial(self._life.interrupt, number),
+                giveUp,
+                self._life.reactor,
+                delay=delay,
+            )
             self._ended()
 
     def drop(self, task: ITask) -> int:
@@ -130,16 +115,12 @@ class Streams:
         return 0
 
     def release(self) -> list[ITask]:
-        """
-        Let go of the tasks of iterations from which nothing has come yet.
-        """
+        """Let go of the tasks of iterations from which nothing has come yet."""
         released = [iteration.release() for iteration in self._iterations.values()]
         return [task for task in released if task is not None]
 
     def takeAll(self) -> list[Iteration]:
-        """
-        Take out all iterations, as the child has ended.
-        """
+        """Take out all iterations, as the child has ended."""
         for interruption in self._closing.values():
             interruption.over()
         self._closing.clear()
@@ -148,13 +129,11 @@ class Streams:
         return iterations
 
     def _taken(self, number: int, count: int) -> None:
-        self._tell(Kind.TAKEN, number, COUNT.pack(count))
+        self._life.send(Kind.TAKEN, number, COUNT.pack(count))
 
 
 class Iteration(RemoteIteration):
-    """
-    An iteration in a child, from which items are taken here.
-    """
+    """An iteration in a child, from which items are taken here."""
 
     def __init__(
         self,

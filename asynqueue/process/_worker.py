@@ -1,12 +1,9 @@
-"""
-The worker in a child process.
-"""
+"""The worker in a child process."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -31,7 +28,6 @@ from ..interfaces import (
 )
 from ..tasks._task import forWorker
 from ..tasks._workerbase import WorkerBase
-from ._interruption import Interruption
 from ._jobs import PREFETCH_SECONDS, Job, JobQueue
 from ._life import OVER, ChildHandle, ChildLife, State
 from ._options import (
@@ -39,17 +35,15 @@ from ._options import (
     ChildConfig,
     ChildOptions,
     RestartPolicy,
-    privateSize,
     residentSize,
 )
+from ._recycling import Wear
 from ._results import cantBeSent, loadsAnswer
+from ._stopping import Stopper
 from ._streams import Streams
 from ._transport import IReactorChild, Transport
 
 __all__ = ["ProcessWorker"]
-
-#: A child that has nothing else to do should have begun a task after so many seconds.
-_UNRESPONSIVE_SECONDS = 0.1
 
 
 @implementer(IWorker, ICancellingWorker, IReplaceableWorker, IPrefetchingWorker)
@@ -91,7 +85,8 @@ class ProcessWorker(WorkerBase):
     cQualified: list[Hashable] = ["process", "local"]  # noqa: RUF012 - IWorker has it so
 
     # _jobs has the tasks without an answer, _streams the iterations that go on, _life
-    # the child. _interrupted is the job in which an exception is being raised.
+    # the child. _isReading is set while frames are taken, so that none is taken before
+    # those that came before it.
 
     def __init__(
         self,
@@ -162,14 +157,11 @@ class ProcessWorker(WorkerBase):
         self.callTimes: list[tuple[float, float]] = []
         self.backlogPerWorker: Callable[[], int] | None = None
         self.batch: Callable[[Callable[[], object]], object] = _callNow
-        self._recycler: Callable[[], object] | None = None
-        self._recycles = self._config.options.recycles
-        self._taken = 0
         self.capacity = 1
+        self._recycler: Callable[[], object] | None = None
+        self._wear = Wear(self._config.options)
         self._isReading = False
-        self._interrupted: Interruption | None = None
         self._jobs = JobQueue(prefetches=not useReactor)
-        self._streams = Streams(self._tell, self._interrupt, self._streamEnded)
         self._life = ChildLife(
             self._config.options,
             self._config.policy,
@@ -179,6 +171,10 @@ class ProcessWorker(WorkerBase):
             received=self._received,
             unsent=self._callUnsent,
             ended=self._childEnded,
+        )
+        self._streams = Streams(self._life, self._streamEnded)
+        self._stopper = Stopper(
+            self, self._jobs, self._streams, self._life, lambda: self._resign()
         )
         self.process = ChildHandle(self._life)
         self._life.start(isReplacement=self._config.isReplacement)
@@ -191,16 +187,17 @@ class ProcessWorker(WorkerBase):
 
     @property
     def state(self) -> State:
-        """
-        The state of the worker.
-        """
+        """The state of the worker."""
         return self._life.state
 
     @property
+    def isIterating(self) -> bool:
+        """Whether iterations go on in the child, so that others are preferred."""
+        return bool(self._streams)
+
+    @property
     def tasks(self) -> list[ITask]:
-        """
-        The tasks that were accepted and have no result yet.
-        """
+        """The tasks that were accepted and have no result yet."""
         return self._streams.tasks + [job.task for job in self._jobs.jobs]
 
     def setResignator(self, callableObject: Callable[[], object]) -> None:
@@ -216,7 +213,7 @@ class ProcessWorker(WorkerBase):
         if self._life.state in OVER:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
-        if self._jobs.transport is None:
+        if self._jobs.sender is None:
             self._life.ensureStarted()
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         try:
@@ -224,19 +221,15 @@ class ProcessWorker(WorkerBase):
         except NotPicklable as error:
             task.errback(Failure(cantBeSent(task, blame(f, args, kw, error))))
             return succeed(None)
-        if not task.direct:
-            # Updates don't wear a child out: it must come to its tasks.
-            self._taken += 1
         job = Job(task, payload, consumer)
         self._jobs.put(job)
-        if self._config.options.maxTasks is not None:
+        if self._wear.limits and not task.direct:
+            self._wear.taken += 1
             self._setCapacity()
         return job.ready
 
     def stop(self) -> Deferred[None]:
-        """
-        Implement L{IWorker.stop}. Iterations that go on are waited for, too.
-        """
+        """Implement L{IWorker.stop}. Iterations that go on are waited for, too."""
         if self.state in (State.STARTING, State.READY):
             self._life.state = State.STOPPING
             self._maybeStop()
@@ -260,29 +253,14 @@ class ProcessWorker(WorkerBase):
         return tasks
 
     def cancelTask(self, task: ITask) -> None:
-        """
-        Implement L{ICancellingWorker.cancelTask}. A task that the child is at is
-        stopped by an exception if the child is at others, too, and the child killed if
-        that doesn't help; else the child is ended, and the worker resigns.
-        """
+        """Implement L{ICancellingWorker.cancelTask}; see L{Stopper}."""
         job = self._jobs.find(task)
         if job is None:
-            number = self._streams.drop(task)
-            if number:
-                self._stopStream(task, number)
-            return
-        isDue = job.isSent and job is self._jobs.jobs[0] and not self._streams
-        self._jobs.revoke()
-        if not job.isSent:
-            self._jobs.remove(job)
-            self._taken -= not task.direct
+            self._stopper.stopStream(task)
+        elif self._stopper.stopCall(job):
+            self._wear.taken -= not task.direct
             job.ready.callback(None)
-            if isDue and self._jobs.isReady and job.age > _UNRESPONSIVE_SECONDS:
-                # It should have begun the task: it has been stopped, for instance.
-                self._endChild(task)
             self._maybeStop()
-        elif not self._hasAnswered(job):
-            self._stopCall(job)
 
     def reclaim(self) -> list[ITask]:
         """
@@ -302,7 +280,7 @@ class ProcessWorker(WorkerBase):
         for job in [job for job in taken if job is first or job.task.direct]:
             taken.remove(job)
             self._jobs.put(job)
-        self._taken -= len(taken)
+        self._wear.taken -= len(taken)
         self._jobs.window.capacity = 1
         self._setCapacity()
         for job in taken:
@@ -310,9 +288,7 @@ class ProcessWorker(WorkerBase):
         return [job.task for job in taken]
 
     def deferUntilReady(self) -> Deferred[None]:
-        """
-        Tasks may be sent to a child that is still starting, so there's no wait.
-        """
+        """Tasks may be sent to a child that is still starting, so there's no wait."""
         return succeed(None)
 
     def deferUntilGone(self) -> Deferred[None]:
@@ -361,9 +337,7 @@ class ProcessWorker(WorkerBase):
 
     @staticmethod
     def cores() -> int:
-        """
-        Count the cores that this process may use.
-        """
+        """Count the cores that this process may use."""
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
@@ -388,14 +362,12 @@ class ProcessWorker(WorkerBase):
     # What comes from the child.
 
     def _childStarted(self, transport: Transport) -> None:
-        self._jobs.transport = transport
+        self._jobs.sender = transport.sender
         self._nameOutput()
         self._jobs.sendWaiting()
 
     def _callUnsent(self, number: int, error: Exception) -> None:
-        """
-        Fail a task whose arguments couldn't be copied.
-        """
+        """Fail a task whose arguments couldn't be copied."""
         for job in self._jobs.jobs:
             if job.number == number:
                 reason = NotPicklable(describeError(error))
@@ -410,12 +382,12 @@ class ProcessWorker(WorkerBase):
         """
         Take the frames that have come, and hand out tasks and send them after that.
         """
-        transport = self._jobs.transport
+        transport = self._life.transport
         if self._isReading or transport is None:
             # Their turn will come.
             return
         self._isReading = True
-        transport.writer.isHeld = True
+        transport.sender.writer.isHeld = True
         if self.backlogPerWorker is not None and not self.useReactor:
             self._jobs.window.adapt(self.backlogPerWorker())
             self._setCapacity()
@@ -423,29 +395,28 @@ class ProcessWorker(WorkerBase):
             self.batch(self._readFrames)
         finally:
             self._isReading = False
-            transport.flush()
+            transport.sender.flush()
         if self._jobs.jobs:
             self._jobs.startTurn()
 
     def _readFrames(self) -> None:
-        transport = self._jobs.transport
-        while transport is not None and transport.frames:
-            kind, number, payload = transport.frames.popleft()
+        transport = self._life.transport
+        frames = transport.receiver.frames if transport is not None else None
+        while frames:
+            kind, number, payload = frames.popleft()
             if kind <= Kind.ITERATOR and kind != Kind.HELLO:
                 self._answered(kind, number, payload)
             elif kind == Kind.HELLO:
                 self._life.greeted()
                 self._jobs.isReady = True
             elif kind == Kind.SIGNALLED:
-                if self.state is not State.STOPPING:
+                if transport is not None and self.state is not State.STOPPING:
                     transport.terminate()
             else:
                 self._streams.received(kind, number, payload)
 
     def _answered(self, kind: int, number: int, payload: memoryview | Incoming) -> None:
-        """
-        Hand on what the first job has come to.
-        """
+        """Hand on what the first job has come to."""
         job = self._jobs.answered(number)
         if job is None:
             if isinstance(payload, Incoming):
@@ -458,14 +429,12 @@ class ProcessWorker(WorkerBase):
         self._setCapacity()
         if self.callStats:
             self._noteTimes(job, seconds)
-        if self._interrupted is not None:
-            self._interrupted.over()
-            self._interrupted = None
+        self._stopper.over()
         if outcome is None:
             self._streams.begin(number, job.task, job.consumer)
         else:
             job.task.callback(outcome)
-        if self._recycles:
+        if self._wear.limits:
             self._maybeRecycle()
         job.ready.callback(None)
         if self._life.state is State.STOPPING:
@@ -473,11 +442,8 @@ class ProcessWorker(WorkerBase):
 
     def _setCapacity(self) -> None:
         # An attribute, for it's looked at four times a task.
-        capacity, most = self._jobs.window.capacity, self._config.options.maxTasks
-        if most is not None:
-            left = len(self._jobs.jobs) + most - self._taken
-            capacity = min(capacity, max(left, 1))
-        self.capacity = capacity
+        jobs = self._jobs
+        self.capacity = self._wear.limited(jobs.window.capacity, len(jobs.jobs))
 
     def _noteTimes(self, job: Job, seconds: float) -> None:
         now = perf_counter()
@@ -490,116 +456,24 @@ class ProcessWorker(WorkerBase):
         self._maybeStop()
 
     def _maybeRecycle(self) -> None:
-        """
-        Ask to be replaced if the child has done as much as it may.
-        """
-        options = self._config.options
-        if self.state is not State.READY or self._recycler is None or not self._taken:
-            return
-        needsIt = options.maxTasks is not None and self._taken >= options.maxTasks
-        if not needsIt and options.maxMemory is not None and self.process.is_alive():
-            size = privateSize(self.process.pid) or 0
-            needsIt = size > options.maxMemory * 1024
-        if needsIt:
-            self._recycler()
+        """Ask to be replaced if the child has done as much as it may."""
+        recycler = self._recycler if self.state is State.READY else None
+        if recycler is not None and self._wear.isOver(self.process.pid):
+            recycler()
 
     def _maybeStop(self) -> None:
-        """
-        Have the child end if it's told to, and there's nothing left to do.
-        """
+        """Have the child end if it's told to, and there's nothing left to do."""
         if self.state is State.STOPPING and not self._jobs.jobs and not self._streams:
             self._life.stop()
-
-    # What goes to the child besides calls.
-
-    def _tell(self, kind: int, number: int, payload: bytes) -> None:
-        if self._jobs.transport is not None:
-            self._jobs.transport.send(kind, number, payload)
-
-    def _interrupt(
-        self, number: int, giveUp: Callable[[], object], delay: float = 0.0
-    ) -> Interruption:
-        """
-        Begin to raise an exception in a call or an iteration; see L{Interruption}.
-        """
-
-        def interrupt() -> None:
-            if self._jobs.transport is not None:
-                self._jobs.transport.interrupt(number)
-
-        return Interruption(interrupt, giveUp, self._life.reactor, delay=delay)
-
-    def _hasAnswered(self, job: Job) -> bool:
-        """
-        Look whether the child has answered a job, so that there's nothing to stop.
-        """
-        transport = self._jobs.transport
-        if transport is not None:
-            transport.readNow()
-        return job not in self._jobs.jobs or (
-            transport is not None and transport.hasFrame(job.number)
-        )
-
-    def _stopCall(self, job: Job) -> None:
-        """
-        Stop a call that the child is at.
-        """
-        if not self._streams:
-            self._endChild(job.task)
-            return
-        log.info(
-            "Worker {ID}, pid {pid}: an exception stops {task}, which was cancelled or"
-            " ran out of time",
-            ID=self.ID,
-            pid=self.process.pid,
-            task=job.task,
-        )
-        if self.useReactor:
-            self._tell(Kind.CLOSE, job.number, b"")
-        self._interrupted = self._interrupt(
-            job.number, partial(self._endChild, job.task)
-        )
-
-    def _stopStream(self, task: ITask, number: int) -> None:
-        """
-        Stop an iteration from which nothing has come yet.
-        """
-        self._jobs.revoke()
-        if len(self._streams) > 1 or any(job.isSent for job in self._jobs.jobs):
-            self._streams.close(number, partial(self._endChild, task), delay=0)
-            self._jobs.sendWaiting()
-        else:
-            self._endChild(task)
-
-    def _endChild(self, task: ITask) -> None:
-        """
-        End the child to stop a task that it's at.
-        """
-        log.info(
-            "Worker {ID}, pid {pid}, is ended to stop {task}, which was cancelled or"
-            " ran out of time",
-            ID=self.ID,
-            pid=self.process.pid,
-            task=task,
-        )
-        for job in self._jobs.jobs:
-            if job.task is task:
-                self._jobs.jobs.remove(job)
-                break
-        self._life.end(kill=False)
-        self._resign()
 
     # The end.
 
     def _childEnded(self, before: State, status: ExitStatus) -> None:
-        """
-        Fail what the child has begun, and let others have the rest.
-        """
+        """Fail what the child has begun, and let others have the rest."""
         self._jobs.revoke()
         begun = self._jobs.takeAll(sent=True)
         iterations = self._streams.takeAll()
-        if self._interrupted is not None:
-            self._interrupted.over()
+        self._stopper.over()
         if before in (State.STARTING, State.READY):
             # First of all, so that a call that is made because of the failures isn't
             # given to this worker.
@@ -632,10 +506,8 @@ class ProcessWorker(WorkerBase):
         )
 
     def _nameOutput(self) -> None:
-        """
-        Have the log say whose output the child's is.
-        """
-        transport = self._jobs.transport
+        """Have the log say whose output the child's is."""
+        transport = self._life.transport
         if transport is not None and self.ID is not None:
             for output in (transport.stdout, transport.stderr):
                 output.who = f"Worker {self.ID}, pid {transport.pid}"

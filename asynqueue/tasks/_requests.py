@@ -127,10 +127,19 @@ class RequestLines:
 
     def oldest(self, series: Hashable) -> WorkerState | None:
         """
-        Find the worker whose request of a series has stood in line the longest.
+        Find the worker whose request of a series has stood in line the longest, among
+        those that don't iterate if there are such: what is stopped may harm neighbours.
         """
         line = self.lines.get(series)
-        return next(iter(line.values())) if line else None
+        if not line:
+            return None
+        states = iter(line.values())
+        first = next(states)
+        if len(line) > 1 and getattr(first.worker, "isIterating", False):
+            for state in states:
+                if not getattr(state.worker, "isIterating", False):
+                    return state
+        return first
 
     def isAnyoneIdle(self) -> bool:
         """
