@@ -400,6 +400,40 @@ class Universe(Base):
         self.waiting.append(d)
         return d
 
+    def stubborn(self) -> Deferred[Any]:
+        """
+        Wait to be cancelled, and return an iterator then.
+
+        @return: A Deferred.
+        """
+
+        def items() -> Iterator[int]:
+            """
+            Note that it's closed.
+
+            @return: An iterator.
+            """
+            try:
+                yield from range(1000)
+            finally:
+                self.log.append("closed")
+
+        def cancelled(_: object) -> Iterator[int]:
+            """
+            Heed it in another way.
+
+            @param _: Of no interest.
+
+            @return: An iterator that has begun.
+            """
+            begun = items()
+            next(begun)
+            return begun
+
+        self.log.append("waiting")
+        d: Deferred[Any] = Deferred()
+        return d.addErrback(cancelled)
+
     async def coroutine(self, x: Any) -> Any:
         """
         Be a coroutine.

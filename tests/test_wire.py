@@ -19,6 +19,7 @@ from asynqueue.errors import (
     SerializationError,
     TimeoutError,
     WorkerError,
+    WorkerLost,
     WorkerStartError,
 )
 from asynqueue.testing import RecordingConsumer
@@ -531,6 +532,26 @@ class CancelTests(WireTestCase):
         self.assertEqual(await q.call("add", 1), 1)
         self.assertEqual(self.universe.log, [1, "cancelled"])
         self.assertEqual(q.workers(), [worker])
+
+    async def test_iteratorAfterwards(self) -> None:
+        """
+        An iterator that comes after the call was cancelled, or the client was lost, is
+        closed.
+        """
+        server = await self.serve()
+        for lost in (False, True):
+            self.universe.log.clear()
+            q = await self.queue()
+            d = q.call("stubborn")
+            await self.until(lambda: self.universe.log == ["waiting"])
+            if lost:
+                await q.shutdown(timeout=0)
+                await self.assertFailure(d, WorkerLost)
+            else:
+                d.cancel()
+                await self.assertFailure(d, CancelledError)
+            await self.until(lambda: "closed" in self.universe.log)
+            await self.until(lambda: not any(s.tasks for s in server._sessions))
 
     async def test_timeout(self) -> None:
         """

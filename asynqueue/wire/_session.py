@@ -94,6 +94,8 @@ class _Task:
 
     @ivar isRunning: Whether it has been started.
 
+    @ivar isCancelled: Whether nobody wants its result any longer.
+
     @ivar slots: Of these it has a slot.
 
     @ivar size: Bytes of its large arguments, as far as they're counted in the budget.
@@ -110,6 +112,7 @@ class _Task:
     raw: bool
     d: Deferred[Any] | None = None
     isRunning: bool = False
+    isCancelled: bool = False
     slots: list[DeferredSemaphore] = Factory(list)
     size: int = 0
     sending: Deferred[None] | None = None
@@ -281,6 +284,11 @@ class Session(Connection):
             if task.thread or self._shared.slots is not None:
                 await self._start(task)
             pair = await self._run(task, args, kw)
+            if task.isCancelled:
+                # It hasn't heeded that.
+                if pair[0] == Status.ITERATOR:
+                    pair[1].stop()
+                raise CancelledError
             answer = self._answerTo(task, pair, args, kw)
         except (CancelledError, amp.RemoteAmpError):
             answer = amp.Box(status=Status.DISCONNECTED)
@@ -436,6 +444,7 @@ class Session(Connection):
 
     def _cancel(self, task: _Task) -> None:
         """Stop the work on a task, however far it has come."""
+        task.isCancelled = True
         try:
             if task.iteration is not None:
                 task.iteration.stop()
