@@ -244,7 +244,7 @@ class PickleTests(SynchronousTestCase):
         server = self.server(insecure=True)
         with watch.on() as calls:
             connection = Connection(server)
-            connection.protocol._codec = Codec(pickles=True)
+            connection.protocol.codec = Codec(pickles=True)
             connection.send(
                 box(_command=b"RunTask", _ask=b"1", methodName=b"note", call=BOMBS[1])
             )

@@ -360,7 +360,7 @@ class HostileTests(FaultTestCase):
             await self.until(lambda: len(self.universe.waiting) > i)  # noqa: B023
             self.universe.waiting[i].callback(i)
             self.assertEqual(await d, i)
-        self.assertEqual(session._budget._left, 300_000)
+        self.assertEqual(session.budget._left, 300_000)
 
     async def test_endlessBox(self) -> None:
         """

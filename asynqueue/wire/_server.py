@@ -23,7 +23,8 @@ from ._chunks import DecodingThread
 from ._credentials import TLS, Key
 from ._endpoints import mayPickle, requirements, serverEndpoint
 from ._runner import WireRunner, WireWorkerUniverse, classOf
-from ._session import Limits, Session, Shared
+from ._session import Session
+from ._tasks import Limits, Shared
 from ._values import Codec
 
 __all__ = ["WireServer", "WireService", "universeOf"]

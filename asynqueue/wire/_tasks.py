@@ -1,0 +1,375 @@
+"""
+The server's end of tasks, each of which is a coroutine.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.protocols import amp
+
+from .._child.describe import callText
+from .._child.status import ErrorText, Status, StatusResult
+from .._support.log import log
+from ..errors import WorkerError
+from ..iteration import Deferator
+from ._authentication import Pending
+from ._chunks import DecodingThread, numberOf
+from ._commands import Start
+from ._connection import Connection
+from ._endpoints import Requirements
+from ._exceptions import dumpsError, dumpsText
+from ._iterations import Iteration
+from ._runner import WireRunner
+from ._values import QUICK, Codec, Encoded, NotEncodable, Payload
+
+__all__ = ["Budget", "Limits", "ServedTask", "Shared", "TaskConnection", "errorBox"]
+
+
+@frozen
+class Limits:
+    """
+    What one client may ask of a server.
+
+    @ivar largest: Bytes of a value.
+
+    @ivar maxTasks: Tasks that aren't done.
+
+    @ivar maxIterators: Iterations that go on.
+
+    @ivar maxHeld: Bytes of large arguments that are on their way or in use.
+    """
+
+    largest: int
+    maxTasks: int
+    maxIterators: int
+    maxHeld: int
+
+
+@frozen
+class Shared:
+    """
+    What the sessions of a server have in common.
+
+    @ivar slots: For each task that runs, C{None} for no limit.
+
+    @ivar threads: For each task that runs in a thread, which it needs first.
+    """
+
+    required: Requirements
+    runner: WireRunner
+    codec: Codec
+    limits: Limits
+    slots: DeferredSemaphore | None
+    threads: DeferredSemaphore
+    pending: Pending
+    decoding: DecodingThread
+    heartbeat: float | None
+
+
+class TaskConnection(Connection):
+    """
+    A connection whose tasks are served.
+
+    @ivar shared: What it has in common with others.
+
+    @ivar codec: Encodes and decodes values of this client.
+
+    @ivar tasks: The client's tasks that aren't done, by ID. One is done when its answer
+        and its large result have been sent, or its iteration has ended.
+
+    @ivar budget: The bytes of large arguments.
+
+    @ivar isLeaving: Whether no more tasks are taken.
+    """
+
+    def __init__(self, shared: Shared, reactor: Any) -> None:
+        super().__init__(shared.required, shared.heartbeat, reactor)
+        self.shared = shared
+        self.codec = shared.codec.withoutPickles()
+        self.tasks: dict[bytes, ServedTask] = {}
+        self.budget = Budget(shared.limits.maxHeld)
+        self.isLeaving = False
+
+    def forget(self, task: ServedTask) -> None:
+        """A task is done."""
+        if self.tasks.pop(task.ID, None) is not None:
+            self.budget.release(task.size)
+            for slots in task.slots:
+                slots.release()
+
+
+class ServedTask:
+    """
+    A task of a client's.
+
+    @ivar ID: What it's called.
+
+    @ivar isNamed: Whether the client has given it its ID.
+
+    @ivar isRunning: Whether it has been started.
+
+    @ivar iteration: What it has led to.
+
+    @ivar slots: Of these it has a slot, until it's running.
+
+    @ivar size: Bytes of its large arguments, as far as they're counted in the budget.
+    """
+
+    def __init__(self, session: TaskConnection, ID: bytes, box: Any) -> None:
+        self.ID = ID
+        self.isNamed = b"ID" in box
+        self.name: str = box[b"methodName"].decode()
+        self.isRunning = False
+        self.iteration: Iteration | None = None
+        self.slots: list[DeferredSemaphore] = []
+        self.size = 0
+        self._session = session
+        self._box = box
+        self._thread = b"thread" in box
+        # Fires when it has been answered, and when its large result has been sent.
+        self._answered: Deferred[Any] | None = None
+        self._sending: Deferred[None] | None = None
+        # Whether nobody wants its result any longer.
+        self._isCancelled = False
+
+    def start(self) -> Deferred[Any]:
+        """Serve it. The Deferred fires with the answer."""
+        d = Deferred.fromCoroutine(self._serve())
+        self._answered = d
+        return d
+
+    def cancel(self) -> None:
+        """Stop the work on a task, however far it has come."""
+        self._isCancelled = True
+        try:
+            if self.iteration is not None:
+                self.iteration.stop()
+            elif self._sending is not None:
+                self._sending.cancel()
+            elif self._answered is not None:
+                self._answered.cancel()
+        except Exception:  # noqa: BLE001 - the canceller is the user's
+            log.failure("{task} failed to be cancelled", task=self.name)
+
+    async def _serve(self) -> Any:
+        """Serve a task, from its arguments to its answer."""
+        try:
+            args, kw = await self._arguments()
+            if self._thread or self._session.shared.slots is not None:
+                await self._acquireSlots()
+            pair = await self._run(args, kw)
+            if self._isCancelled:
+                # It hasn't heeded that.
+                if pair[0] == Status.ITERATOR:
+                    pair[1].stop()
+                raise CancelledError
+            answer = self._answerTo(pair, args, kw)
+        except (CancelledError, amp.RemoteAmpError):
+            answer = amp.Box(status=Status.DISCONNECTED)
+        except _WrongArguments as error:
+            text = f"The arguments of {self.name} can't be accepted: {error}"
+            answer = errorBox("SerializationError", text)
+        except NotEncodable as error:
+            text = f"What {self.name} has returned can't be sent: {error}"
+            answer = errorBox("SerializationError", text)
+        except Exception as error:  # noqa: BLE001 - there may be no thread to be had
+            data = dumpsError(self._session.codec, error, self.name)
+            answer = amp.Box(status=Status.ERROR, result=data)
+        if self._sending is None and self.iteration is None:
+            self._session.forget(self)
+        return answer
+
+    async def _arguments(
+        self,
+    ) -> tuple[tuple[Any, ...] | list[Any], dict[str, Any]]:
+        """
+        Get the arguments of a task.
+
+        @raise _WrongArguments: If they can't be decoded, or are none.
+        """
+        box, codec = self._box, self._session.codec
+        decoding = self._session.shared.decoding
+        try:
+            if b"size" in box:
+                size = numberOf(box[b"size"])
+                await self._session.budget.acquire(size)
+                self.size = size
+                pieces = await self._session.receive(self.ID, size)
+                args, kw = await decoding.decodeLarge(codec, pieces)
+            elif b"call" in box:
+                data = box[b"call"]
+                if len(data) <= QUICK:
+                    args, kw = codec.decode(data)
+                else:
+                    args, kw = await decoding.decode(codec, data)
+            else:
+                args, kw = (), {}
+                if box.get(b"args"):
+                    args = await decoding.decode(codec, box[b"args"])
+                if box.get(b"kw"):
+                    kw = await decoding.decode(codec, box[b"kw"])
+        except (TypeError, ValueError) as error:
+            raise _WrongArguments(str(error)) from error
+        if (
+            not isinstance(args, (tuple, list))
+            or not isinstance(kw, dict)
+            or not all(isinstance(name, str) for name in kw)
+        ):
+            raise _WrongArguments("they're no tuple or list, and dict")
+        return args, kw
+
+    async def _acquireSlots(self) -> None:
+        """
+        Wait for slots. If that takes a while, the client is told that the task is held
+        back, and asked whether it's to be run then.
+
+        @raise amp.RemoteAmpError: If it isn't.
+        """
+        shared = self._session.shared
+        wanted = [shared.threads] if self._thread else []
+        if shared.slots is not None:
+            wanted.append(shared.slots)
+        isHeld = False
+        for slots in wanted:
+            d = slots.acquire()
+            if not d.called and not isHeld and self.isNamed:
+                isHeld = True
+                self._session.tell(b"Held", self.ID)
+            await d
+            self.slots.append(slots)
+        if isHeld:
+            await self._session.callRemote(Start, ID=self.ID)
+
+    async def _run(self, args: Any, kw: dict[str, Any]) -> StatusResult:
+        """Run a task, and give back its slots."""
+        runner = self._session.shared.runner
+        self.isRunning = True
+        slots, self.slots = self.slots, []
+
+        def release(_: object = None) -> None:
+            for each in slots:
+                each.release()
+
+        try:
+            pair = runner.run(
+                runner.table[self.name],
+                args,
+                kw,
+                self._thread,
+                b"raw" in self._box,
+                self._encoderForThread() if self._thread else self._encode,
+            )
+            if isinstance(pair, Deferred):
+                pair = await pair
+        except CancelledError:
+            runner.whenPlaced(release)
+            raise
+        except BaseException:
+            release()
+            raise
+        if self._thread and pair[0] == Status.ITERATOR:
+            # Which goes on in the thread.
+            pair[1].addBoth(lambda _: runner.whenPlaced(release))
+        else:
+            release()
+        return pair
+
+    def _encode(self, value: Any) -> Encoded:
+        return Encoded(self._session.codec.encode(value))
+
+    def _encoderForThread(self) -> Callable[[Any], Encoded]:
+        codec = self._session.codec.copy()
+        return lambda value: Encoded(codec.encode(value))
+
+    def _answerTo(self, pair: StatusResult, args: Any, kw: dict[str, Any]) -> Any:
+        """
+        Answer what has come of a task.
+
+        @raise NotEncodable: If its result can't be sent.
+        """
+        status, result = pair
+        if status == Status.ERROR:
+            error = result.exception if isinstance(result, ErrorText) else None
+            if isinstance(error, NotEncodable):
+                raise error
+            call = callText(self.name, args, kw)
+            text = dumpsError(self._session.codec, error or WorkerError(result), call)
+            return amp.Box(status=Status.ERROR, result=text)
+        if status == Status.ITERATOR:
+            return self._iterate(result)
+        if result is None:
+            return amp.Box(status=Status.NONE)
+        data: bytes | Payload
+        data = (
+            result.data
+            if type(result) is Encoded
+            else self._session.codec.encode(result)
+        )
+        if isinstance(data, bytes):
+            return amp.Box(status=Status.RAN, result=data)
+        if not self.isNamed:
+            raise NotEncodable("A large result needs a task with an ID")
+        self._sending = self._session.send(self.ID, data)
+        self._sending.addBoth(lambda _: self._session.forget(self))
+        return amp.Box(status=Status.CHUNKS, result=b"%d" % data.size)
+
+    def _iterate(self, deferator: Deferator) -> Any:
+        most = self._session.shared.limits.maxIterators
+        others = self._session.tasks.values()
+        if sum(task.iteration is not None for task in others) >= most:
+            deferator.stop()
+            return errorBox(
+                "WorkerError", f"The server refuses more than {most} iterations"
+            )
+        self.iteration = Iteration(
+            self.ID,
+            deferator,
+            self._session,
+            self._session.codec,
+            lambda: self._session.forget(self),
+        )
+        if self._session.isLeaving:
+            self.iteration.hurry()
+        return amp.Box(status=Status.ITERATOR, result=self.ID)
+
+
+class _WrongArguments(Exception):
+    """
+    The arguments of a task can't be accepted.
+    """
+
+
+class Budget:
+    """
+    Bytes that may be in use at the same time.
+    """
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        # Who waits for how many, in order.
+        self._waiting: deque[tuple[int, Deferred[None]]] = deque()
+
+    def acquire(self, size: int) -> Deferred[None]:
+        d: Deferred[None] = Deferred(lambda _: self._waiting.remove((size, d)))
+        self._waiting.append((size, d))
+        self._serve()
+        return d
+
+    def release(self, size: int) -> None:
+        self._left += size
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._left:
+            size, d = self._waiting.popleft()
+            self._left -= size
+            d.callback(None)
+
+
+def errorBox(name: str, text: str) -> Any:
+    return amp.Box(status=Status.ERROR, result=dumpsText(name, text))
