@@ -5,15 +5,18 @@ Tests of the worker in the reactor.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyClass, verifyObject
 
 from asynqueue._asyncworker import AsyncWorker
 from asynqueue._child.status import Status
+from asynqueue.base import TaskQueue
 from asynqueue.errors import WorkerError
 from asynqueue.interfaces import ICancellingWorker, IWorker
 from asynqueue.iteration import Deferator, IterationProducer
@@ -69,6 +72,32 @@ class AsyncWorkerTests(SynchronousTestCase):
         Make a worker.
         """
         self.worker = AsyncWorker()
+
+    def test_context(self) -> None:
+        """
+        Callables, coroutines and generators see the caller's context variables, however
+        long they wait and whoever has them go on.
+        """
+        variable: ContextVar[str] = ContextVar("variable", default="none")
+
+        def generate() -> Iterator[str]:
+            yield variable.get()
+            yield variable.get()
+
+        async def wait() -> str:
+            await gate
+            return variable.get()
+
+        q = TaskQueue(AsyncWorker(), reactor=Clock())
+        gate: Deferred[None] = Deferred()
+        variable.set("caller")
+        calls = [q.call(wait), q.call(variable.get), q.call(generate)]
+        variable.set("other")
+        gate.callback(None)
+        self.assertEqual(self.successResultOf(calls[0]), "caller")
+        self.assertEqual(self.successResultOf(calls[1]), "caller")
+        items = self.successResultOf(calls[2])
+        self.assertEqual([self.successResultOf(d) for d in items], ["caller"] * 2)
 
     def test_seriesText(self) -> None:
         """

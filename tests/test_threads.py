@@ -20,7 +20,7 @@ from asynqueue._child.status import Status
 from asynqueue.base import TaskQueue
 from asynqueue.errors import ThreadError, TimeoutError, WorkerError, WorkerLost
 from asynqueue.interfaces import ICancellingWorker, IWorker
-from asynqueue.iteration import Deferator, ListConsumer
+from asynqueue.iteration import Deferator, ListConsumer, Prefetcherator
 from asynqueue.tasks._task import Task
 from asynqueue.threads import (
     ThreadLooper,
@@ -517,6 +517,35 @@ class QueueTests(ThreadCase):
         """
 
         return ThreadQueue(*args, reactor=self.reactor, **kw)
+
+    def test_endOfSequence(self) -> None:
+        """
+        What tells the end of a sequence isn't wrapped, so that an iteration over calls
+        in the thread ends.
+        """
+        items = iter([1, 2])
+        q = self.newQueue(returnFailure=True)
+        fetched = []
+        prefetcherator = Prefetcherator()
+        self.assertTrue(
+            self.resultOf(prefetcherator.setup(q.deferToThread, next, items))
+        )
+        for value, isValid, moreLeft in [(1, True, True), (2, True, False)]:
+            fetched.append(self.resultOf(prefetcherator.getNext()))
+            self.assertEqual(fetched[-1], (value, isValid, moreLeft))
+        for error in (StopIteration, IndexError):
+            self.failureOf(q.deferToThread(self.raising(error())), error)
+        self.failureOf(q.deferToThread(self.raising(KeyError())), ThreadError)
+
+    def raising(self, error: Exception) -> Callable[[], None]:
+        """
+        Make a function that raises.
+        """
+
+        def f() -> None:
+            raise error
+
+        return f
 
     def test_worker(self) -> None:
         """

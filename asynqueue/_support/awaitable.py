@@ -30,9 +30,13 @@ class AwaitableDeferred(Deferred[_T]):
             and asyncio._get_running_loop() is not None
             and asyncio.current_task() is not None
         ):
-            # Whether that task waits, or a coroutine of Twisted that it has called,
-            # can't be told from here.
-            yield _Bridge(self, asyncio)
+            return self._bridged(asyncio)
+        return super().__await__()
+
+    def _bridged(self, asyncio: Any) -> Generator[Any, None, _T]:
+        # Whether the task waits, or a coroutine of Twisted that it has called, can't be
+        # told from here.
+        yield _Bridge(self, asyncio)
         return (yield from super().__await__())
 
 

@@ -111,7 +111,9 @@ class ThreadLooper:
             an empty list, for an iterator; or with the consumer when it has all the
             items. It fails with what was raised, even C{StopIteration}: a callback can
             tell the end of a sequence by it, but C{await} can't raise it. It fails with
-            L{ThreadError} if the thread has been stopped.
+            L{ThreadError} if the thread has been stopped; and, with C{returnFailure},
+            for all that was raised but C{StopIteration} and C{IndexError}, which tell
+            the end of a sequence.
 
             Cancelling it withdraws the call. If it has been begun, its result is
             dropped.
@@ -195,8 +197,8 @@ def _resultOf(call: Call) -> Any:
 
 
 def _wrappedResultOf(call: Call) -> Any:
-    if call.error is None:
-        return _resultOf(call)
+    if call.error is None or isinstance(call.error, (StopIteration, IndexError)):
+        return _resultOf(call)  # These two may be the end of a sequence.
     wrapped = ThreadError(str(call.result))
     wrapped.__cause__ = call.error
     return Failure(wrapped)
