@@ -589,6 +589,24 @@ class AMPTests(FaultTestCase):
         answer = await client.callRemote(RunTask, methodName=b"nothing")
         self.assertEqual(answer["status"], b"n")
 
+    async def test_held(self) -> None:
+        """
+        A task that waits for its turn is run, though the client doesn't know that it's
+        asked whether it's wanted.
+        """
+        await self.serve(concurrent=1)
+        client = await self.connect(amp.AMP)
+        calls = [
+            client.callRemote(
+                RunTask, methodName=b"wait", args=dumps([i]), ID=b"%d" % i
+            )
+            for i in range(2)
+        ]
+        for i, d in enumerate(calls):
+            await self.until(lambda: len(self.universe.waiting) > i)  # noqa: B023
+            self.universe.waiting[i].callback(i)
+            self.assertEqual(loads((await d)["result"]), i)
+
     async def test_unsendableItem(self) -> None:
         """
         An item that can't be sent ends the iteration, and the generator is closed.

@@ -181,12 +181,12 @@ class Credit(_Notice):
     ]
 
 
-class Held(_Notice):
+class Held(amp.Command):  # type: ignore[misc, unused-ignore]
     """
     Know that a task is held back, and won't be run before L{Start} has been answered.
     """
 
-    commandName = b"Held"
+    arguments = [(b"ID", amp.String())]  # noqa: RUF012
 
 
 class Start(amp.Command):  # type: ignore[misc, unused-ignore]

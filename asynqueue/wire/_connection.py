@@ -19,7 +19,7 @@ from zope.interface import implementer
 from .._support.log import log
 from ..errors import AuthenticationError
 from ._chunks import Incoming, Outgoing, Violation, numberOf
-from ._commands import Cancel, Chunk, Credit, Held
+from ._commands import Cancel, Chunk, Credit
 from ._endpoints import Requirements
 from ._values import Payload
 
@@ -38,7 +38,7 @@ MAX_SILENT = 3
 _MAX_UNREAD = 1_000
 
 #: Commands that aren't answered.
-_NOTICES = {command.commandName for command in (Cancel, Chunk, Credit, Held)}
+_NOTICES = {command.commandName for command in (Cancel, Chunk, Credit)}
 
 #: Seconds for what was written to be delivered when a connection is closed.
 _CLOSE_SECONDS = 5.0

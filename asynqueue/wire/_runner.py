@@ -152,7 +152,6 @@ class WireRunner:
         # Threads, each with one call at a time, or with its iteration.
         self._idle: list[ThreadLooper] = []
         self._busy: set[ThreadLooper] = set()
-        self._isDown = False
         self._numbers = count(1)
         self._run = CallRunner(False, reactor=self._reactor)
         self._runRaw = CallRunner(True, reactor=self._reactor)
@@ -210,7 +209,6 @@ class WireRunner:
 
         @return: A Deferred that fires with C{None} when the idle threads have ended.
         """
-        self._isDown = True
         deferators, self.iterators = list(self.iterators.values()), {}
         for deferator in deferators:
             deferator.stop()
@@ -309,10 +307,7 @@ class WireRunner:
             self._abandon(looper, step, "An iteration")
             return
         self._busy.discard(looper)
-        if self._isDown:
-            looper.stop()
-        else:
-            self._idle.append(looper)
+        self._idle.append(looper)
 
     def _abandon(self, looper: ThreadLooper, step: _Step, call: str) -> None:
         """Leave a thread alone with what it's at."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
@@ -19,7 +20,7 @@ from ..errors import WorkerError
 from ..iteration import Deferator
 from ._authentication import Pending
 from ._chunks import DecodingThread, numberOf
-from ._commands import Start
+from ._commands import Held, Start, Unwanted
 from ._connection import Connection
 from ._endpoints import Requirements
 from ._exceptions import dumpsError, dumpsText
@@ -169,7 +170,7 @@ class ServedTask:
                     pair[1].stop()
                 raise CancelledError
             answer = self._answerTo(pair, args, kw)
-        except (CancelledError, amp.RemoteAmpError):
+        except (CancelledError, Unwanted):
             answer = amp.Box(status=Status.DISCONNECTED)
         except _WrongArguments as error:
             text = f"The arguments of {self.name} can't be accepted: {error}"
@@ -228,7 +229,7 @@ class ServedTask:
         Wait for slots. If that takes a while, the client is told that the task is held
         back, and asked whether it's to be run then.
 
-        @raise amp.RemoteAmpError: If it isn't.
+        @raise Unwanted: If it isn't.
         """
         shared = self._session.shared
         wanted = [shared.threads] if self._thread else []
@@ -239,11 +240,14 @@ class ServedTask:
             d = slots.acquire()
             if not d.called and not isHeld and self.isNamed:
                 isHeld = True
-                self._session.tell(b"Held", self.ID)
+                # A plain client's answer is an error, which is all the same.
+                self._session.callRemote(Held, ID=self.ID).addErrback(lambda _: None)
             await d
             self.slots.append(slots)
         if isHeld:
-            await self._session.callRemote(Start, ID=self.ID)
+            # A plain client doesn't know the question, and wants the task.
+            with suppress(amp.UnhandledCommand):
+                await self._session.callRemote(Start, ID=self.ID)
 
     async def _run(self, args: Any, kw: dict[str, Any]) -> StatusResult:
         """Run a task, and give back its slots."""
