@@ -8,9 +8,11 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from inspect import getdoc
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementedBy
 
 import asynqueue
 
@@ -155,6 +157,28 @@ class PublicNameTests(SynchronousTestCase):
                     value = getattr(import_module(f"asynqueue.{module}"), name)
                     origin = f"asynqueue.{home or module}"
                     self.assertEqual(value.__module__, origin)
+
+    def test_documented(self) -> None:
+        """
+        Each public name has a docstring, and so has each of its public methods and
+        properties, unless it implements an interface or has its base's.
+        """
+        missing = []
+        for module, names in PUBLIC.items():
+            place = import_module(f"asynqueue.{module}")
+            for entry in names.split():
+                name = entry.partition("=")[0]
+                value = getattr(place, name)
+                members = vars(value) if isinstance(value, type) else {}
+                wanted = {name: value} | {
+                    f"{name}.{key}": getattr(value, key)
+                    for key, member in list(members.items())
+                    if not key.startswith("_") and not isinstance(member, type)
+                    if callable(getattr(value, key)) or isinstance(member, property)
+                    if not any(key in each for each in implementedBy(value))
+                }
+                missing += [key for key, each in wanted.items() if not getdoc(each)]
+        self.assertEqual(missing, [])
 
     def test_all(self) -> None:
         """

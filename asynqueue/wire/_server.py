@@ -209,6 +209,9 @@ class WireServer:
 
     @property
     def runner(self) -> WireRunner:
+        """
+        What runs the tasks.
+        """
         return self._shared.runner
 
     def __repr__(self) -> str:

@@ -359,6 +359,9 @@ class WireWorker(WorkerBase):
     # What the connection tells.
 
     def connected(self, client: Client) -> None:
+        """
+        Take the connection, on which the two ends know each other.
+        """
         if self.state is not State.CONNECTING:
             client.abort()
             return
@@ -371,6 +374,9 @@ class WireWorker(WorkerBase):
         self._connection.fire(None)
 
     def serverLeaves(self) -> None:
+        """
+        Give the server no more tasks.
+        """
         if self.state is not State.READY:
             return
         self.state = State.LEAVING
@@ -381,9 +387,15 @@ class WireWorker(WorkerBase):
             self._maybeClose()
 
     def callOver(self) -> None:
+        """
+        Stop if that was the last.
+        """
         self._maybeClose()
 
     def disconnected(self, client: Client, reason: BaseException) -> None:
+        """
+        Resign: the connection is lost.
+        """
         if client is not self._client:
             return
         state, self.state = self.state, State.DEAD
