@@ -175,6 +175,18 @@ MEASURES = {
         "bare",
         ("rate",),
     ),
+    "items": Measure(
+        "items",
+        "Items of 8 MiB from a generator in a child; longest stall with 64 MiB",
+        {
+            "streamed": Figure("streamed", "MB/s", more=True),
+            "returned": Figure("as results of calls", "MB/s", more=True),
+            "stall": Figure("longest stall", "ms"),
+        },
+        (OURS,),
+        {"size": 8 * _MEBI, "count": 16, "largest": 64 * _MEBI},
+        {"size": _MEBI, "count": 2, "largest": 2 * _MEBI},
+    ),
     "async": Measure(
         "inreactor",
         "A task that does nothing, run in the reactor, 20,000 queued at once",

@@ -99,6 +99,7 @@ TARGETS = {
     ("stall", "bytes"): _at(20, 5),
     ("stall", "array"): _at(20, 5),
     ("stream", "rate"): _times(20, 0.5, "reference", "bare"),
+    ("items", "stall"): _at(20, 5),
     ("async", "cost"): _times(0.5, 1.5, "reference", "heap"),
     ("thread-single", "median"): _times(1.1, 0.8, "deferToThread"),
     ("thread-bulk", "rate"): _times(1, 2, "deferToThread"),

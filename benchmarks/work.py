@@ -123,6 +123,20 @@ def makeBytes(size: int) -> bytes:
     return bytes(size)
 
 
+def makeItems(count: int, size: int) -> Iterator[bytes]:
+    """
+    Yield large items.
+
+    @param count: How many.
+
+    @param size: The size of each.
+
+    @return: An iterator of them.
+    """
+    for _ in range(count):
+        yield bytes(size)
+
+
 def makeArray(size: int) -> Any:
     """
     Make a large result that can be pickled out-of-band.

@@ -92,6 +92,16 @@ class Pool(ABC):
         """
         raise CannotDo("doesn't stream")
 
+    async def iterate(self, f: Callable[..., Any], *args: Any) -> None:
+        """
+        Take all items from a generator in a child, one by one.
+
+        @param f: The generator function.
+
+        @param args: Its arguments.
+        """
+        raise CannotDo("doesn't stream")
+
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """
         Call a function for each of many items, by the pool's own means for that.

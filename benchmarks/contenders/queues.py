@@ -72,6 +72,17 @@ class Ours(_ProcessQueue):
             total += item
         return total
 
+    async def iterate(self, f: Callable[..., Any], *args: Any) -> None:
+        """
+        Implement L{Pool.iterate}.
+
+        @param f: The generator function.
+
+        @param args: Its arguments.
+        """
+        async for _ in await self._queue.call(f, *args):
+            pass
+
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """
         Implement L{Pool.map}.

@@ -1,0 +1,45 @@
+"""
+How fast large items come from a generator in a child, beside as many large results, and
+for how long they hold up the reactor.
+"""
+
+from __future__ import annotations
+
+from ..contenders.base import Pool
+from ..timing import Stopwatch
+from ..work import makeBytes, makeItems
+from .pools import Figures, inPool
+from .ticker import Ticker
+
+
+async def take(pool: Pool, size: int, count: int, largest: int) -> Figures:
+    """
+    Take the figures.
+
+    @param pool: The pool.
+
+    @param size: The size of an item in bytes.
+
+    @param count: How many there are.
+
+    @param largest: The size of those that may hold up the reactor.
+
+    @return: The rates, and the longest stall.
+    """
+    await pool.iterate(makeItems, 2, size)
+    with Stopwatch() as streamed:
+        await pool.iterate(makeItems, count, size)
+    with Stopwatch() as returned:
+        for _ in range(count):
+            await pool.call(makeBytes, size)
+    with Ticker() as ticker:
+        await pool.iterate(makeItems, 4, largest)
+    megabytes = size * count / 1e6
+    return {
+        "streamed": megabytes / streamed.seconds,
+        "returned": megabytes / returned.seconds,
+        "stall": ticker.longest * 1e3,
+    }
+
+
+run = inPool(take)
