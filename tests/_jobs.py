@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 from asynqueue._child.processbase import ProcessBase
@@ -458,3 +459,26 @@ def stopsIteration(x: int) -> int:
     if x == 7:
         raise StopIteration
     return x
+
+
+def leavesThread(path: str, count: int) -> None:
+    """
+    Leave a thread that writes lines to a file, slowly.
+    """
+
+    def write() -> None:
+        with open(path, "w") as file:
+            for i in range(count):
+                file.write(f"{i}\n")
+                time.sleep(0.01)
+
+    threading.Thread(target=write).start()
+
+
+def writesShared(name: str, value: int) -> None:
+    """
+    Write to a block of shared memory.
+    """
+    block = SharedMemory(name=name)
+    memoryview(block.buf or b"")[0] = value
+    block.close()

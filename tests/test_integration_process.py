@@ -14,6 +14,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.resource_tracker import ensure_running
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +367,25 @@ class CallTests(ChildrenTestCase):
         self.assertIsNotNone(worker.process.pid)
         self.assertEqual(worker.process.exitcode, 0)
 
+    async def test_threadsLeft(self) -> None:
+        """
+        A thread that a call has left comes to its end before its child does.
+        """
+        q = self.queue()
+        path = self.mktemp()
+        await q.call(jobs.leavesThread, path, 30)
+        await q.shutdown()
+        self.assertEqual(len(Path(path).read_text().split()), 30)
+
+    async def test_threadsLeftTooLong(self) -> None:
+        """
+        That's waited for within the time limit only.
+        """
+        q = self.queue()
+        path = self.mktemp()
+        await q.call(jobs.leavesThread, path, 100_000)
+        await q.shutdown(timeout=0.1)
+
     async def test_processBase(self) -> None:
         """
         Objects that come to a child with one call after the other have data in
@@ -463,6 +484,33 @@ class CallTests(ChildrenTestCase):
 
     if not hasattr(globalReactor, "doIteration") or "asyncio" in repr(globalReactor):
         test_idle.skip = "This reactor can't be watched."  # type: ignore[attr-defined]
+
+
+class SharedMemoryTests(ChildrenTestCase):
+    """
+    Tests of C{multiprocessing.shared_memory}.
+    """
+
+    def setUp(self) -> Any:
+        """
+        Have the process there that keeps watch over blocks.
+        """
+        ensure_running()
+        return super().setUp()
+
+    async def test_sharedMemory(self) -> None:
+        """
+        A block of shared memory that a call attaches to stays when its child ends.
+        """
+        block = SharedMemory(create=True, size=10)
+        block.close()
+        self.addCleanup(block.unlink)
+        q = self.queue()
+        await q.call(jobs.writesShared, block.name, 7)
+        await q.shutdown()
+        again = SharedMemory(name=block.name)
+        self.assertEqual(bytes(again.buf or b"")[0], 7)
+        again.close()
 
 
 class FailureTests(ChildrenTestCase):

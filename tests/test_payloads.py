@@ -7,6 +7,7 @@ from __future__ import annotations
 import pickle
 import sys
 import threading
+from multiprocessing import Pipe
 from types import ModuleType
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from asynqueue._child.pickling import (
     NotPicklable,
     blame,
     describeError,
+    dumps,
     dumpsPlain,
     loads,
     loadsMany,
@@ -207,6 +209,34 @@ class CloudTests(SynchronousTestCase):
         for error in (ValueError("no"), SystemExit(1), Ending()):
             told = self.assertRaises(NotPicklable, dumpsPlain, Hostile(error))
             self.assertIn("not even by cloudpickle", str(told))
+
+
+class DescriptorTests(SynchronousTestCase):
+    """
+    Tests of what stands for descriptors of this process.
+    """
+
+    def test_refused(self) -> None:
+        """
+        Ends of pipes are refused wherever they are in a call or a result, with and
+        without cloudpickle, and named.
+        """
+        ends = Pipe()
+        for end in ends:
+            self.addCleanup(end.close)
+        for value in (ends, {"x": [ends[1]]}, [lambda: 1, ends[0]]):
+            for dump in (dumps, dumpsPlain):
+                error = self.assertRaises(NotPicklable, dump, value)
+                self.assertIn("open descriptor", str(error))
+        error = self.assertRaises(NotPicklable, dumpsCall, len, (1, ends[0]), {}, False)
+        self.assertTrue(str(error).startswith("argument 1"), str(error))
+
+    def test_text(self) -> None:
+        """
+        What only looks like one isn't.
+        """
+        text = "multiprocessing.connection"
+        self.assertEqual(loads(dumpsPlain([text])), [text])
 
 
 class OtherTests(SynchronousTestCase):

@@ -478,6 +478,14 @@ class ViewTests(SynchronousTestCase):
         contents[:] = b"after!"
         self.assertEqual(bytes(restore(packed)), b"before")
 
+    def test_besides(self) -> None:
+        """
+        So are views among things that say themselves how they're pickled.
+        """
+        value = [memoryview(b"view"), OutOfBand(b"o"), {1, 2}]
+        found = restore(packWith(withViews(pickle.Pickler), value))
+        self.assertEqual((bytes(found[0]), found[2]), (b"view", {1, 2}))
+
     def test_strangeFormat(self) -> None:
         """
         What no view could be made of is refused.

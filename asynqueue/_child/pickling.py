@@ -19,7 +19,7 @@ import pickle
 import struct
 import sys
 from collections import ChainMap, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pickle import PickleBuffer
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -289,7 +289,7 @@ def _dumpsOtherwise(
     """
     if "memoryview" in message(error):
         with suppress(BaseException):
-            return pack(_withViews(pickle.Pickler), value)
+            return _packWith(pack, pickle.Pickler, value)
     try:
         import cloudpickle  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
@@ -298,13 +298,26 @@ def _dumpsOtherwise(
             " pickled where the extra asynqueue[cloudpickle] is installed"
         ) from error
     try:
-        packed = pack(_withViews(cloudpickle.Pickler), value)
+        return _packWith(pack, cloudpickle.Pickler, value)
+    except NotPicklable:
+        raise
     except BaseException as worse:
         raise NotPicklable(
             f"{describeError(worse)}, not even by cloudpickle"
         ) from worse
-    _refuseConnections(value)
-    return packed
+
+
+def _packWith(
+    pack: Callable[[Callable[..., pickle.Pickler], Any], _T],
+    kind: type[pickle.Pickler],
+    value: Any,
+) -> _T:
+    packed: Any = pack(_withViews(kind), value)
+    pickled = packed.pickle if isinstance(packed, Packed) else packed
+    if _CONNECTION_BYTES in pickled:
+        _refuseConnections(value, kind)
+    found: _T = packed
+    return found
 
 
 def _dumpsMain(
@@ -318,7 +331,9 @@ def _dumpsMain(
     except ImportError:
         return packed  # the child will say what is missing
     try:
-        return pack(_withViews(cloudpickle.Pickler), value)
+        return _packWith(pack, cloudpickle.Pickler, value)
+    except NotPicklable:
+        raise
     except BaseException as error:
         raise NotPicklable(describeError(error)) from error
 
@@ -327,10 +342,12 @@ class _Refusal(Exception):
     """A connection was found."""
 
 
-def _refuseConnections(value: Any) -> None:
+def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) -> None:
     """
     Look for ends of pipes and the like. They're pickled as numbers of descriptors,
     which are others in another process: maybe those of its pipes.
+
+    @param kind: What can pickle the thing.
 
     @raise NotPicklable: If there's one.
     """
@@ -339,7 +356,9 @@ def _refuseConnections(value: Any) -> None:
         return
     kinds = (module._ConnectionBase, module.Listener)
 
-    class Finder(pickle.Pickler):
+    import io
+
+    class Finder(_withViews(kind)):  # type: ignore[misc]  # it's made just now
         def persistent_id(self, found: Any) -> None:
             if isinstance(found, kinds):
                 raise _Refusal(
@@ -349,7 +368,7 @@ def _refuseConnections(value: Any) -> None:
                 )
 
     try:
-        Finder(_Sink(len), PROTOCOL).dump(value)
+        Finder(io.BytesIO(), PROTOCOL).dump(value)
     except _Refusal as error:
         raise NotPicklable(str(error)) from error
     except BaseException:  # noqa: BLE001 - cloudpickle has found a way
@@ -385,6 +404,8 @@ def reduceView(view: memoryview) -> tuple[Any, ...]:
 
 def _withViews(kind: type[pickle.Pickler]) -> type[pickle.Pickler]:
     """Make a kind of pickler that can pickle views. They're slower."""
-    known = getattr(kind, "dispatch_table", copyreg.dispatch_table)
-    table: Any = ChainMap({memoryview: reduceView}, known)
+    known = getattr(kind, "dispatch_table", None)
+    if not isinstance(known, Mapping):  # C's pickler has but a place for one
+        known = copyreg.dispatch_table
+    table: Any = ChainMap({memoryview: reduceView}, known)  # type: ignore[arg-type]
     return type("ViewPickler", (kind,), {"dispatch_table": table})
