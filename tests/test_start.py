@@ -427,25 +427,33 @@ class LazyTests(ProgramCase):
 
     async def test_noReactor(self) -> None:
         """
-        Making a queue installs no reactor: that may still be chosen.
+        Making a queue installs no reactor, and starts no thread: one may still be
+        chosen, and the program may fork.
         """
         program = """
-            import sys
-            from asynqueue import ProcessQueue
+            import os, sys, threading
+            from asynqueue import ProcessQueue, ThreadQueue
+            from asynqueue.null import NullQueue
 
             if __name__ == "__main__":
-                q = ProcessQueue(2)
+                q, others = ProcessQueue(2), [NullQueue(), ThreadQueue(threads=2)]
+                if os.fork():
+                    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
                 print("twisted.internet.reactor" in sys.modules)
+                print(threading.active_count())
                 from twisted.internet import selectreactor
                 selectreactor.install()
                 from twisted.internet import reactor
                 d = q.call(pow, 2, 3)
                 d.addCallback(print)
-                d.addCallback(lambda _: q.shutdown())
+                d.addCallback(lambda _: others[1].call(pow, 3, 2))
+                d.addCallback(print)
+                for queue in (q, *others):
+                    d.addCallback(lambda _, queue=queue: queue.shutdown())
                 d.addCallback(lambda _: reactor.stop())
                 reactor.run()
         """
-        self.assertEqual(await self.output(program), "False\n8\n")
+        self.assertEqual(await self.output(program), "False\n1\n8\n9\n")
 
     async def test_fork(self) -> None:
         """

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 
 from .._support.log import log
 from .._support.oneshot import OneShot
-from .._support.reactor import IReactorAll, orGlobalReactor
+from .._support.reactor import IReactorAll, hasGlobalReactor, orGlobalReactor
 from .._support.timeslice import TimeSlice
 from ..errors import ThreadError
 
@@ -146,7 +146,9 @@ class JobThread:
 
     C{jobs} has those that were given and haven't been delivered, C{iterations} those
     that go on taking the thread's time. While there's any of either, the thread
-    doesn't end by itself. C{_loop} is C{None} if and only if C{state} is C{ENDED}.
+    doesn't end by itself. C{_loop} is C{None} if C{state} is C{ENDED}, and until the
+    thread has been started: with the first job, if the reactor didn't run before. The
+    program may fork until then, as daemons do, and a fork has no threads.
 
     @ivar jobs: An ordered set.
 
@@ -158,7 +160,7 @@ class JobThread:
     """
 
     def __init__(self, reactor: IReactorTime | None = None) -> None:
-        self.reactor = threadedReactor(reactor)
+        self._reactor = reactor
         self.jobs: dict[Job, None] = {}
         self.iterations: dict[Job, None] = {}
         self.abandoned = 0
@@ -170,16 +172,25 @@ class JobThread:
         self._results: deque[Callable[[], object]] = deque()
         self._woken = False
         self._loop: _Loop | None = None
-        try:
-            self._start()
-        except RuntimeError as error:
-            raise ThreadError(f"A thread can't be started: {error}") from error
+        if reactor is not None or (hasGlobalReactor() and self.reactor.running):
+            self._startFirst()
+
+    @property
+    def reactor(self) -> IReactorAll:
+        """
+        The reactor. One is installed if there's none yet.
+        """
+        if self._reactor is None:
+            self._reactor = threadedReactor(None)
+        return cast(IReactorAll, self._reactor)
 
     def put(self, job: Job, first: bool = False) -> None:
         """
         Have a job done: before those that wait if it's to be C{first}, or if there's
         nothing to do, so that no other gets before it.
         """
+        if self._loop is None and self.state is OPEN:
+            self._startFirst()
         loop = self._loop
         if loop is None or self.state is ENDING:
             return
@@ -221,6 +232,7 @@ class JobThread:
         """
         loop = self._loop
         if loop is None:
+            self._lose("The thread has not been started")
             return
         loop.withdrawAll()
         iterations = self.iterations
@@ -246,6 +258,12 @@ class JobThread:
         """
         loop = self._loop
         return loop is None or len(loop.waiting) > 0
+
+    def _startFirst(self) -> None:
+        try:
+            self._start()
+        except RuntimeError as error:
+            raise ThreadError(f"A thread can't be started: {error}") from error
 
     def _start(self) -> _Loop:
         loop = self._loop = _Loop(self.post, self._ended)
@@ -290,7 +308,9 @@ class JobThread:
 
     def _maybeEnd(self) -> None:
         if self.state is STOPPING and not self.jobs and not self.iterations:
-            assert self._loop is not None
+            if self._loop is None:
+                self._lose("The thread has not been started")
+                return
             self.state = ENDING
             self._loop.queue.put(self._loop)
 
