@@ -7,13 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    TimeoutError as WaitedTooLong,
-    maybeDeferred,
-)
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from .._support.log import log
 from .._support.oneshot import OneShot
@@ -62,6 +57,7 @@ class Termination:
         self.gone: OneShot[list[Task]] = OneShot()
         # Fires when the worker has stopped. Failing it has the worker crashed.
         self._stopping: Deferred[object] = Deferred()
+        self._timers: list[IDelayedCall] = []
         self._reactor = reactor
         Deferred.fromCoroutine(self._run())
 
@@ -76,8 +72,11 @@ class Termination:
         Crash the worker after some time, unless that is to be sooner already.
         """
         if not self._stopping.called:
-            # Of several time limits, the earliest counts.
-            self._stopping.addTimeout(timeout, orGlobalReactor(self._reactor))
+            # Of several time limits, the earliest counts. addTimeout would leave its
+            # timer until those who wait for the end have had their say.
+            self._timers.append(
+                orGlobalReactor(self._reactor).callLater(timeout, self._stopping.cancel)
+            )
 
     def crash(self) -> None:
         """
@@ -86,13 +85,18 @@ class Termination:
         self._stopping.cancel()
 
     async def _run(self) -> None:
+        hasStopped = False
         try:
             await self._stopping
-        except (CancelledError, WaitedTooLong):
+            hasStopped = True
+        except CancelledError:
             pass
         except Exception:  # noqa: BLE001 - a worker may be of anybody's making
             log.failure("{worker} failed to stop, and is crashed", worker=self.worker)
-        else:
+        for timer in self._timers:
+            if timer.active():
+                timer.cancel()
+        if hasStopped:
             self.gone.fire(self._handOver([]))
             return
         tasks = crashWorker(self.worker)
