@@ -310,6 +310,29 @@ class ShutdownTests(QueueTestCase):
         for call in calls[1:]:
             self.failureResultOf(call, QueueStopped)
 
+    def test_noTimeLimitIsLeft(self) -> None:
+        """
+        When a Deferred tells that workers have gone in time, no delayed call is left of
+        their time limit.
+        """
+
+        def hurried(q: Any) -> Any:
+            q.shutdown(drain=True)
+            return q.shutdown(drain=True, timeout=5)
+
+        for letGo in (
+            lambda q: q.shutdown(timeout=5),
+            lambda q: q.shutdown(drain=True, timeout=5),
+            hurried,
+            lambda q: q.detachWorker(1),
+        ):
+            worker = MemoryWorker()
+            q = self.queue(worker, timeout=9)
+            q.call(same)
+            gone = letGo(q).addCallback(lambda _: list(self.clock.getDelayedCalls()))
+            worker.complete()
+            self.assertEqual(self.successResultOf(gone), [])
+
 
 class DrainTests(QueueTestCase):
     """

@@ -6,13 +6,10 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    TimeoutError as WaitedTooLong,
-)
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from .._support.deadline import Deadline
 from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerLost
@@ -60,6 +57,7 @@ class Shutdown:
         self._reactor = reactor
         self._deadline: float | None = None
         self._drained: Deferred[None] = Deferred()
+        self._draining = Deadline(self._drained.cancel, reactor)
 
     def start(self, drain: bool, timeout: float | None) -> None:
         """
@@ -67,7 +65,7 @@ class Shutdown:
         """
         if timeout is not None:
             self._deadline = orGlobalReactor(self._reactor).seconds() + timeout
-            self._drained.addTimeout(timeout, orGlobalReactor(self._reactor))
+            self._draining.within(timeout)
         if not drain or not self._canDrain():
             self._drained.cancel()
         self._results.onFinished = self.check
@@ -84,7 +82,7 @@ class Shutdown:
                 if self._drained.called:
                     self._queue.shutdown(timeout)
                 else:
-                    self._drained.addTimeout(timeout, orGlobalReactor(self._reactor))
+                    self._draining.within(timeout)
         if not drain:
             self._drained.cancel()
 
@@ -105,8 +103,9 @@ class Shutdown:
         return any(map(self._handler.roster, waiting))
 
     async def _run(self) -> None:
-        with suppress(CancelledError, WaitedTooLong):
+        with suppress(CancelledError):
             await self._drained
+        self._draining.callOff()
         self._results.onFinished = None
         self._results.accepting = False
         unfinished = self._handler.withdraw(lambda task: True) + self._results.delayed

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
+from .._support.deadline import Deadline
 from .._support.log import log
 from .._support.oneshot import OneShot
-from .._support.reactor import orGlobalReactor
 from ..interfaces import IReplaceableWorker
 from ._task import Task
 
@@ -57,8 +57,7 @@ class Termination:
         self.gone: OneShot[list[Task]] = OneShot()
         # Fires when the worker has stopped. Failing it has the worker crashed.
         self._stopping: Deferred[object] = Deferred()
-        self._timers: list[IDelayedCall] = []
-        self._reactor = reactor
+        self._deadline = Deadline(self._stopping.cancel, reactor)
         Deferred.fromCoroutine(self._run())
 
     def stop(self) -> None:
@@ -72,11 +71,7 @@ class Termination:
         Crash the worker after some time, unless that is to be sooner already.
         """
         if not self._stopping.called:
-            # Of several time limits, the earliest counts. addTimeout would leave its
-            # timer until those who wait for the end have had their say.
-            self._timers.append(
-                orGlobalReactor(self._reactor).callLater(timeout, self._stopping.cancel)
-            )
+            self._deadline.within(timeout)
 
     def crash(self) -> None:
         """
@@ -85,21 +80,24 @@ class Termination:
         self._stopping.cancel()
 
     async def _run(self) -> None:
-        hasStopped = False
+        hasStopped = await self._waitForStop()
+        self._deadline.callOff()
+        tasks: list[Task] = []
+        if not hasStopped:
+            tasks = crashWorker(self.worker)
+            if IReplaceableWorker.providedBy(self.worker):
+                await self.worker.deferUntilGone()
+        self.gone.fire(self._handOver(tasks))
+
+    async def _waitForStop(self) -> bool:
+        """
+        Wait until the worker has stopped; C{False} if it's to be crashed.
+        """
         try:
             await self._stopping
-            hasStopped = True
         except CancelledError:
-            pass
+            return False
         except Exception:  # noqa: BLE001 - a worker may be of anybody's making
             log.failure("{worker} failed to stop, and is crashed", worker=self.worker)
-        for timer in self._timers:
-            if timer.active():
-                timer.cancel()
-        if hasStopped:
-            self.gone.fire(self._handOver([]))
-            return
-        tasks = crashWorker(self.worker)
-        if IReplaceableWorker.providedBy(self.worker):
-            await self.worker.deferUntilGone()
-        self.gone.fire(self._handOver(tasks))
+            return False
+        return True
