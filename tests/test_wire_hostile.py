@@ -357,15 +357,18 @@ class GrowthTests(SynchronousTestCase):
     def weighed(self, data: bytes) -> tuple[int, int]:
         """Compare an estimate with what is so."""
         decoder = Decoder({}, lambda *_: None)
-        tracemalloc.start()
-        try:
-            value = decoder.decode(io.BytesIO(data), [])
-            real = tracemalloc.get_traced_memory()[0]
-            del value
-        finally:
-            tracemalloc.stop()
+        measured = []
+        for _ in range(3):
+            # What other threads do meanwhile is counted, too.
+            tracemalloc.start()
+            try:
+                value = decoder.decode(io.BytesIO(data), [])
+                measured.append(tracemalloc.get_traced_memory()[0])
+                del value
+            finally:
+                tracemalloc.stop()
         crude = weigh(data, 1 << 60)
-        return real, weigh(data, crude - 1)
+        return min(measured), weigh(data, crude - 1)
 
     def test_atLeast(self) -> None:
         """
