@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 from asynqueue._child.processbase import ProcessBase
@@ -479,6 +478,8 @@ def writesShared(name: str, value: int) -> None:
     """
     Write to a block of shared memory.
     """
+    from multiprocessing.shared_memory import SharedMemory
+
     block = SharedMemory(name=name)
     memoryview(block.buf or b"")[0] = value
     block.close()

@@ -28,6 +28,10 @@ __all__ = ["CallInterrupted", "CallServer", "leaveFork"]
 _TURN_SECONDS = 0.001
 
 
+#: Functions of ours that call code of the user's, which has no frame if it's C's.
+_USERS_CODE = ("call", "_makeSome", "runChunk")
+
+
 class CallInterrupted(BaseException):
     """
     Raised in a call that is to be stopped, because it was cancelled or has run out of
@@ -223,7 +227,7 @@ class CallServer:
             return
         module = str(frame.f_globals.get("__name__"))
         inOurs = module.startswith("asynqueue._child.")
-        if not inOurs or frame.f_code.co_name in ("call", "_makeSome"):
+        if not inOurs or frame.f_code.co_name in _USERS_CODE:
             # Where a frame is being sent, or a lock is held, nothing may be raised.
             self.running = 0
             raise CallInterrupted("The call was stopped")
