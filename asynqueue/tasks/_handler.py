@@ -9,10 +9,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import (
-    Deferred,
-    succeed,
-)
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
