@@ -421,7 +421,8 @@ class CallTests(ChildrenTestCase):
 
     async def test_descriptors(self) -> None:
         """
-        A child has the standard streams and its pipes, and nothing of its parent's.
+        A child has the standard streams, its pipes, and what it watches its parent by,
+        and nothing else of its parent's.
         """
         read, write = os.pipe()
         try:
@@ -432,7 +433,7 @@ class CallTests(ChildrenTestCase):
             os.close(read)
             os.close(write)
         for descriptors in got:
-            self.assertEqual([fd for fd in descriptors if fd > 7], [])
+            self.assertEqual([fd for fd in descriptors if fd > 8], [])
 
     async def test_environment(self) -> None:
         """
