@@ -4,6 +4,7 @@ Tests of the meeting of tasks and workers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -13,7 +14,7 @@ from zope.interface import implementer
 
 from asynqueue._asyncworker import AsyncWorker
 from asynqueue.errors import ImplementationError
-from asynqueue.interfaces import IWorker
+from asynqueue.interfaces import IPrefetchingWorker, IWorker
 from asynqueue.tasks import Assignment, AssignmentFactory
 from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker
@@ -656,6 +657,31 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(done, [0])
         turn(self.clock)
         self.assertEqual(done, [0, 1])
+
+    def test_prefetchingWorkerLost(self) -> None:
+        """
+        When a worker with tasks in advance is lost, nobody looks after those any
+        longer.
+        """
+
+        @implementer(IPrefetchingWorker)
+        class Prefetching(MemoryWorker):
+            backlogPerWorker = None
+
+            def batch(self, f: Callable[[], object]) -> object:
+                return f()
+
+            def reclaim(self) -> list[Any]:
+                return []
+
+        worker = Prefetching(capacity=2)
+        self.factory.request(worker, None)
+        for n in range(2):
+            self.add(n)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.factory.cancelRequests(worker)
+        worker.crash()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stop(self) -> None:
         """

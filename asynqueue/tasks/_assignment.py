@@ -184,6 +184,10 @@ class AssignmentFactory:
         if state is None:
             return
         state.isOpen = False
+        if state.prefetches and state.running > 1:
+            # It may never be ready after what it has.
+            self._rebalancing.count(-1)
+        state.prefetches = False
         for request in list(state.requests.values()):
             if not request.called:
                 request.callback(None)
