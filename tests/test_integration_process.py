@@ -480,8 +480,9 @@ class CallTests(ChildrenTestCase):
         self.patch(reactor, "doIteration", counted)
         reactor.callLater(0.3, passed.callback, None)
         await passed
-        # One waits for that delay, and one may have begun before.
-        self.assertLessEqual(len(turns), 2)
+        # One waits for that delay, and one may have begun before. A delayed call that
+        # was cancelled still wakes the reactor, and a timeout may end a moment too soon.
+        self.assertLessEqual(len(turns), 4)
 
     if not hasattr(globalReactor, "doIteration") or "asyncio" in repr(globalReactor):
         test_idle.skip = "This reactor can't be watched."  # type: ignore[attr-defined]
