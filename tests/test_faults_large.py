@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import signal
 import sys
@@ -150,7 +151,9 @@ class TransferFaultTests(FaultCase):
         """
         q = self.queue(2)
         await self.usable(q)
-        fds = len(os.listdir("/dev/fd"))
+        # What tests before have left may have views, and descriptors.
+        gc.collect()
+        fds, files = len(os.listdir("/dev/fd")), mapped()
         for i in range(50):
             calls: list[Deferred[Any]] = []
             if i % 2:
@@ -165,7 +168,8 @@ class TransferFaultTests(FaultCase):
         workers = q.workers()
         self.assertEqual(len(workers), 2)
         self.assertLessEqual(len(os.listdir("/dev/fd")), fds)
-        self.assertEqual(mapped(), 0)
+        gc.collect()
+        self.assertLessEqual(mapped(), files)
 
     async def test_cancelled(self) -> None:
         """
