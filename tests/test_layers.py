@@ -21,12 +21,12 @@ LAYERS = """
 _version errors
 _child
 interfaces _support info
-iteration
+iteration util
 tasks
 base
 _asyncworker threads
 process wire
-null workers util credentials
+null workers credentials
 testing
 """
 

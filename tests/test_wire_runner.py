@@ -5,6 +5,7 @@ Tests of the server's side of calls, without connections.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import GeneratorType
 from typing import Any
 
 from twisted.internet.defer import CancelledError
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._child.status import Status
 from asynqueue.errors import WorkerError
-from asynqueue.wire import WireRunner
+from asynqueue.wire import WireRunner, o2p, p2o
 
 from ._wire import Universe
 
@@ -28,7 +29,8 @@ class RunnerTests(SynchronousTestCase):
         Make a runner.
         """
         self.universe = Universe()
-        self.runner = WireRunner(self.universe, reactor=Clock())
+        self.clock = Clock()
+        self.runner = WireRunner(self.universe, reactor=self.clock)
 
     def called(self, *args: Any, **kw: Any) -> Any:
         """
@@ -46,8 +48,9 @@ class RunnerTests(SynchronousTestCase):
         """
         What a method returns comes with its status, which is another one for C{None}.
         """
-        self.assertEqual(self.called("add", 1, b=2), {"status": b"r", "result": 3})
-        self.assertEqual(self.called("nothing"), {"status": b"n", "result": None})
+        answer = {"status": b"r", "result": o2p(3)}
+        self.assertEqual(self.called("add", 1, b=2), answer)
+        self.assertEqual(self.called("nothing"), {"status": b"n", "result": b""})
         self.assertIs(type(self.called("nothing")["status"]), bytes)
 
     def test_deferred(self) -> None:
@@ -57,8 +60,8 @@ class RunnerTests(SynchronousTestCase):
         d = self.runner.call("wait")
         self.assertNoResult(d)
         self.universe.waiting[0].callback(5)
-        self.assertEqual(self.successResultOf(d), {"status": b"r", "result": 5})
-        self.assertEqual(self.called("coroutine", 6)["result"], 6)
+        self.assertEqual(p2o(self.successResultOf(d)["result"]), 5)
+        self.assertEqual(p2o(self.called("coroutine", 6)["result"]), 6)
 
     def test_error(self) -> None:
         """
@@ -95,13 +98,50 @@ class RunnerTests(SynchronousTestCase):
         self.assertEqual(answer["status"], b"i")
         ID = answer["result"]
         self.assertEqual(list(self.runner.iterators), [ID])
+        self.assertIsInstance(self.runner.iterators[ID], GeneratorType)
         for i in range(2):
             item = self.successResultOf(self.runner.getNext(ID))
-            self.assertEqual(item, {"value": i, "isValid": True, "moreLeft": True})
+            self.assertEqual(item, {"value": o2p(i), "isValid": True, "isRaw": False})
         item = self.successResultOf(self.runner.getNext(ID))
-        self.assertEqual(item, {"value": None, "isValid": False, "moreLeft": False})
+        self.assertEqual(item, {"value": b"", "isValid": False, "isRaw": True})
         self.assertEqual(self.runner.iterators, {})
         self.failureResultOf(self.runner.getNext(ID), WorkerError)
+
+    def test_chunks(self) -> None:
+        """
+        A result that's too large for a box comes in chunks, which are no pickles.
+        """
+        answer = self.called("zeros", 100_000)
+        self.assertEqual(answer["status"], b"c")
+        chunks = []
+        while True:
+            item = self.successResultOf(self.runner.getNext(answer["result"]))
+            if not item["isValid"]:
+                break
+            self.assertTrue(item["isRaw"])
+            chunks.append(item["value"])
+        self.assertGreater(len(chunks), 1)
+        self.assertEqual(p2o(b"".join(chunks)), bytes(100_000))
+
+    def test_notPickled(self) -> None:
+        """
+        A result that can't be pickled is an error.
+        """
+        answer = self.called(lambda: lambda: None)
+        self.assertEqual(answer["status"], b"e")
+        self.assertIn("pickle", answer["result"])
+
+    def test_shutdownWaits(self) -> None:
+        """
+        Shutting down waits for calls.
+        """
+        call = self.runner.call("wait")
+        d = self.runner.shutdown()
+        self.assertNoResult(d)
+        self.universe.waiting[0].callback(5)
+        self.assertEqual(p2o(self.successResultOf(call)["result"]), 5)
+        self.clock.advance(0)
+        self.successResultOf(d)
 
     def test_failingIterator(self) -> None:
         """
@@ -144,7 +184,7 @@ class RunnerTests(SynchronousTestCase):
         It also runs what is no method of the universe, and needs none.
         """
         answer = self.successResultOf(WireRunner(reactor=Clock()).call(divmod, 7, 2))
-        self.assertEqual(answer, {"status": b"r", "result": (3, 1)})
+        self.assertEqual(answer, {"status": b"r", "result": o2p((3, 1))})
 
     def test_encoded(self) -> None:
         """

@@ -14,9 +14,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.protocols.amp import MAX_VALUE_LENGTH
 from twisted.python.failure import Failure
 
-from .._child.calls import CallRunner, isIteration
+from .._child.calls import CallRunner, isIteration, o2p
 from .._child.describe import callText, errorText
 from .._child.status import ErrorText, Status, StatusResult
 from .._support.log import log
@@ -24,6 +25,8 @@ from .._support.reactor import orGlobalReactor
 from ..errors import WorkerError
 from ..iteration import Deferator
 from ..threads._looper import ThreadLooper
+from ..util._tracker import DeferredTracker
+from ._chunks import ChunkyString
 
 __all__ = ["WireRunner", "WireWorkerUniverse", "classOf", "namesOf"]
 
@@ -116,7 +119,7 @@ class WireRunner:
 
     @ivar table: Its public methods, by name.
 
-    @ivar iterators: The iterations from which L{getNext} gets items, by ID.
+    @ivar iterators: The iterators from which L{getNext} gets items, by ID.
 
     @ivar stuck: How many threads have been left alone with a call that nobody waits
         for any longer, and are still busy with it.
@@ -143,12 +146,13 @@ class WireRunner:
         self.table: dict[str, Callable[..., Any]] = {
             name: getattr(self.wwu, name) for name in namesOf(self.wwu)
         }
-        self.iterators: dict[str, Deferator] = {}
+        self.iterators: dict[bytes, Any] = {}
         self.stuck = 0
         self._maxStuck = maxStuck
         # What waits for a stuck thread to end.
         self._overdue: deque[Callable[[], object]] = deque()
         self._reactor: Any = orGlobalReactor(reactor)
+        self._calls = DeferredTracker(reactor=self._reactor)
         # Threads, each with one call at a time, or with its iteration.
         self._idle: list[ThreadLooper] = []
         self._busy: set[ThreadLooper] = set()
@@ -160,59 +164,71 @@ class WireRunner:
         self, f: str | Callable[..., Any], /, *args: Any, **kw: Any
     ) -> Deferred[dict[str, Any]]:
         """
-        Run a method, or anything else that can be called.
+        Run a method, or anything else that can be called, and describe its result as
+        AsynQueue 0.9.9 does. Servers don't: what they send has no pickles.
 
-        The keywords C{thread}, true to run it in a thread, and C{raw}, true for an
-        iterator to come back as it is, don't reach it.
+        The keywords C{thread}, true to run it in a thread, and C{raw}, true for a
+        result to be given as it is, even an iterator, don't reach it.
 
         @param f: The method's name, or a callable.
 
         @return: A Deferred that fires with a dict of C{status} and C{result}: C{b'r'}
-            with what it has returned; C{b'n'} with C{None}; C{b'i'} with an ID to give
-            to L{getNext}; C{b'e'} with text about what was raised.
+            with what it has returned, pickled (L{o2p}); C{b'n'} for C{None}; C{b'c'}
+            if the pickle is too large for a box, or C{b'i'} for an iterator, with an ID
+            to give to L{getNext}; C{b'e'} with text about what was raised, or about a
+            result that can't be pickled.
         """
         thread, raw = kw.pop("thread", False), kw.pop("raw", False)
         if isinstance(f, str):
             if f not in self.table:
                 return succeed({"status": b"e", "result": self.unknown(f)})
             f = self.table[f]
-        d: Deferred[Any] = maybeDeferred(self.run, f, args, kw, thread, raw)
-        return d.addCallback(self._described)
+        # In a thread, the iterator stays in its hands.
+        d: Deferred[Any] = maybeDeferred(
+            self.run, f, args, kw, thread, raw or not thread
+        )
+        return self._calls.put(d.addCallback(self._described, raw))
 
-    def getNext(self, ID: str) -> Deferred[dict[str, Any]]:
+    def getNext(self, ID: bytes) -> Deferred[dict[str, Any]]:
         """
-        Get the next item of an iteration.
+        Get the next item of an iteration, or chunk of a result.
 
-        @param ID: The iteration's ID.
+        @param ID: The ID that L{call} has given, or another key of L{iterators}.
 
-        @return: A Deferred that fires with a dict of C{value}; C{isValid}, whether
-            there was an item; and C{moreLeft}, whether there may be another. It fails
-            with what the iterator has raised, or with L{WorkerError} if there's no such
-            iteration.
+        @return: A Deferred that fires with a dict of C{isValid}, whether there was one;
+            C{value}, it; and C{isRaw}, whether that's C{bytes} as they are, and no
+            pickle. It fails with what the iterator has raised, or with L{WorkerError}
+            if there's no such iteration.
         """
-        deferator = self.iterators.get(ID)
-        if deferator is None:
+        if ID not in self.iterators:
             return fail(WorkerError(f"There's no iteration {ID!r}, or it has ended"))
+        iterator = self.iterators[ID]
+
+        def got(value: Any) -> dict[str, Any]:
+            isRaw = isinstance(value, bytes)
+            value = value if isRaw else o2p(value)
+            return {"value": value, "isValid": True, "isRaw": isRaw}
 
         def ended(failure: Failure) -> dict[str, Any]:
             self.iterators.pop(ID, None)
-            failure.trap(StopAsyncIteration)
-            return {"value": None, "isValid": False, "moreLeft": False}
+            failure.trap(StopIteration, StopAsyncIteration)
+            return {"value": b"", "isValid": False, "isRaw": True}
 
-        return deferator.__anext__().addCallbacks(
-            lambda value: {"value": value, "isValid": True, "moreLeft": True}, ended
-        )
+        d: Deferred[Any]
+        if isinstance(iterator, Deferator):
+            d = iterator.__anext__()
+        else:
+            d = maybeDeferred(next, iterator)
+        return d.addCallback(got).addErrback(ended)
 
     def shutdown(self) -> Deferred[None]:
         """
         End all iterations, and let the threads end.
 
-        @return: A Deferred that fires with C{None} when the idle threads have ended.
+        @return: A Deferred that fires with C{None} when what was given to L{call} has
+            been done, and the idle threads have ended.
         """
-        deferators, self.iterators = list(self.iterators.values()), {}
-        for deferator in deferators:
-            deferator.stop()
-        return Deferred.fromCoroutine(self._stopThreads())
+        return Deferred.fromCoroutine(self._shutDown())
 
     def unknown(self, name: object) -> str:
         """Say that there's no such method, and which there are."""
@@ -325,8 +341,15 @@ class WireRunner:
         if self._overdue:
             self._overdue.popleft()()
 
-    async def _stopThreads(self) -> None:
+    async def _shutDown(self) -> None:
         """Let idle threads end, and leave the others alone."""
+        await self._calls.deferToAll()
+        iterators, self.iterators = list(self.iterators.values()), {}
+        for iterator in iterators:
+            if isinstance(iterator, Deferator):
+                iterator.stop()
+            elif hasattr(iterator, "close"):
+                iterator.close()
         idle, self._idle = self._idle, []
         busy, self._busy = self._busy, set()
         for looper in busy:
@@ -334,17 +357,29 @@ class WireRunner:
         for looper in idle:
             await looper.stop()
 
-    def _described(self, pair: StatusResult) -> dict[str, Any]:
+    def _described(self, pair: StatusResult, raw: bool) -> dict[str, Any]:
         status, result = bytes(pair[0]), pair[1]
         if status == Status.ERROR:
-            result = str(result)
-        elif status == Status.ITERATOR:
-            ID = str(next(self._numbers))
-            self.iterators[ID] = result
-            result = ID
-        elif result is None:
-            status = bytes(Status.NONE)
-        return {"status": status, "result": result}
+            return {"status": status, "result": str(result)}
+        if raw:
+            return {"status": status, "result": result}
+        if result is None:
+            return {"status": bytes(Status.NONE), "result": b""}
+        if status == Status.ITERATOR or isIteration(result):
+            return self._kept(Status.ITERATOR, result)
+        try:
+            pickle = o2p(result)
+        except Exception as error:  # noqa: BLE001 - what is pickled is the user's
+            return {"status": bytes(Status.ERROR), "result": errorText(error, "")}
+        if len(pickle) > MAX_VALUE_LENGTH:
+            return self._kept(Status.CHUNKS, ChunkyString(pickle))
+        return {"status": status, "result": pickle}
+
+    def _kept(self, status: Status, iterator: Any) -> dict[str, Any]:
+        """Keep what L{getNext} is to go through."""
+        ID = str(next(self._numbers)).encode()
+        self.iterators[ID] = iterator
+        return {"status": bytes(status), "result": ID}
 
 
 class _Step:
