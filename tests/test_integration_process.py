@@ -481,7 +481,7 @@ class CallTests(ChildrenTestCase):
         reactor.callLater(0.3, passed.callback, None)
         await passed
         # One waits for that delay, and one may have begun before. A delayed call that
-        # was cancelled still wakes the reactor, and a timeout may end a moment too soon.
+        # was cancelled still wakes the reactor, and a timeout may end a bit too soon.
         self.assertLessEqual(len(turns), 4)
 
     if not hasattr(globalReactor, "doIteration") or "asyncio" in repr(globalReactor):
