@@ -13,6 +13,7 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
 from twisted.internet.defer import CancelledError
@@ -470,6 +471,21 @@ class EndTests(ManagerTestCase):
         self.assertEqual(list(manager.servers), pids[1:])
         await manager.done()
         self.assertEqual(list(manager.servers), [])
+
+    async def test_stoppedWhileItEnds(self) -> None:
+        """
+        A server can be stopped when its pipe is gone, and its process isn't yet, as
+        after a kill.
+        """
+        manager = self.manager()
+        pid = await manager.spawn(manager.newSocket())
+        process: Any = manager._servers[0]._process
+        process.transport.closeChildFD(3)
+        while 3 in process.transport.pipes:
+            await self.turn()
+        self.assertEqual(process.pid, pid)
+        await manager.shutdown()
+        self.assertRaises(ProcessLookupError, os.kill, pid, 0)
 
     async def test_drained(self) -> None:
         """

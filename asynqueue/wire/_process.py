@@ -207,8 +207,10 @@ class ServerProcess(ChildProcess):
         """
         if self.pid is None:
             return
-        self.transport.writeToChild(_IN, _STOP)
-        self.transport.closeChildFD(_IN)
+        # When the process has just been killed, the pipe goes before the process does.
+        if _IN in self.transport.pipes:
+            self.transport.writeToChild(_IN, _STOP)
+            self.transport.closeChildFD(_IN)
         if self._setup.timeout is not None:
             self.killAfter(self._setup.timeout + _KILLING_SECONDS)
 
