@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
+from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
@@ -46,6 +47,8 @@ from ._servers import (
     freePort,
     processGone,
 )
+
+reactor: Any = globalReactor
 
 #: A program that has a manager, and says where its server is.
 PROGRAM = """
@@ -406,6 +409,7 @@ class FailureTests(ManagerTestCase):
         """
         manager = self.manager()
         d = manager.spawn(manager.newSocket())
+        await self.until(lambda: manager._servers[0].pid)
         os.kill(manager._servers[0].pid or 0, signal.SIGKILL)
         error = await self.assertFailure(d, WorkerStartError)
         self.assertIn("SIGKILL", str(error))
@@ -416,6 +420,7 @@ class FailureTests(ManagerTestCase):
         """
         manager = self.manager()
         d = manager.spawn(manager.newSocket())
+        await self.until(lambda: manager._servers[0].pid)
         pid = manager._servers[0].pid or 0
         d.cancel()
         await self.assertFailure(d, CancelledError)
@@ -429,6 +434,7 @@ class FailureTests(ManagerTestCase):
         manager = self.manager()
         d = manager.spawn(manager.newSocket())
         self.assertFailure(d, WorkerStartError)
+        await self.until(lambda: manager._servers[0].pid)
         done = manager.shutdown()
         self.assertRaises(WorkerStartError, manager.spawn, "unix:/x")
         await done
@@ -440,14 +446,14 @@ class FailureTests(ManagerTestCase):
         """
         manager = self.manager()
         place = manager.newSocket()
+        await self.turn()  # the reactor has its own descriptors from then on
         descriptors = len(os.listdir("/dev/fd"))
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors + 3, limits[1]))
         try:
-            d = manager.spawn(place)
+            error = await self.assertFailure(manager.spawn(place), WorkerStartError)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        error = await self.assertFailure(d, WorkerStartError)
         self.assertIn("Too many open files", str(error))
         self.assertEqual(len(os.listdir("/dev/fd")), descriptors)
         await manager.spawn(place)
@@ -486,6 +492,51 @@ class EndTests(ManagerTestCase):
         self.assertEqual(process.pid, pid)
         await manager.shutdown()
         self.assertRaises(ProcessLookupError, os.kill, pid, 0)
+
+    async def test_startedAmongEnds(self) -> None:
+        """
+        A server can be started when the reactor has heard of several ends, and those
+        that it hasn't told yet had the descriptors that the server's pipes have now.
+        """
+        manager = self.manager()
+        spawned: list[Any] = []
+        readers: list[Any] = []
+
+        class Reader:
+            """
+            The end of a pipe. The first whose end is told closes all.
+            """
+
+            def __init__(self) -> None:
+                self.fd, self.other = os.pipe()
+                readers.append(self)
+                reactor.addReader(self)
+
+            def fileno(self) -> int:
+                return self.fd
+
+            def logPrefix(self) -> str:
+                return "test"
+
+            def doRead(self) -> None:
+                self.connectionLost(None)
+
+            def connectionLost(self, reason: Any) -> None:
+                if spawned:
+                    return
+                for reader in readers:
+                    reactor.removeReader(reader)
+                    os.close(reader.fd)
+                spawned.append(manager.spawn(place))
+
+        place = manager.newSocket()
+        for _ in range(12):
+            Reader()
+        for reader in readers:
+            os.close(reader.other)
+        await self.until(lambda: spawned)
+        pid = await spawned[0]
+        self.assertEqual(list(manager.servers), [pid])
 
     async def test_drained(self) -> None:
         """

@@ -67,8 +67,8 @@ class ManagedServer:
     @ivar gone: Fires when it has ended for good.
     """
 
-    # _process is there while a process is, _delay between two processes. _listeningAt
-    # is the time since when the process listens, None when it doesn't.
+    # _process is there while a process is, _delay before each. _listeningSince is when
+    # the process began to listen, None when it doesn't.
 
     def __init__(
         self, setup: Setup, backoff: Callable[[int], float] | None, *, reactor: Any
@@ -136,7 +136,10 @@ class ManagedServer:
         """
         error: Exception = WorkerStartError(f"{self!r} was stopped before")
         failures = 0
-        while True:
+        # Not now: the reactor may have yet to tell of the ends of descriptors that are
+        # closed, by their numbers, which the pipes of the process would have.
+        self._delay = deferLater(self._reactor, 0)
+        while await self._isDue(self._delay):
             ended = await self._runProcess()
             if self.state is State.STOPPING:
                 if ended.status.exitCode != 0:
@@ -159,16 +162,20 @@ class ManagedServer:
                 ended=str(ended),
                 delay=delay,
             )
-            try:
-                await self._delay
-            except CancelledError:
-                break
-            finally:
-                self._delay = None
         self.state = State.GONE
         self.gone.fire(None)
         if not self._started.called:
             self._started.errback(error)
+
+    async def _isDue(self, delay: Deferred[None]) -> bool:
+        """Wait for the time of the next process, and tell whether there's to be one."""
+        try:
+            await delay
+        except CancelledError:
+            return False
+        finally:
+            self._delay = None
+        return self.state is not State.STOPPING
 
     async def _runProcess(self) -> ServerExit:
         process = self._process = ServerProcess(
