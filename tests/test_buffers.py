@@ -29,35 +29,7 @@ from asynqueue._child.memfd import SLICE_BYTES, openMemoryFile
 from asynqueue._child.pickling import Packed, dumps
 
 from ._fakes import replaceModule
-
-
-class Thing:
-    """
-    Something that is pickled without its contents.
-
-    @ivar buffer: Its contents.
-    """
-
-    def __init__(self, buffer: Any) -> None:
-        """
-        Make it.
-
-        @param buffer: Its contents.
-        """
-        self.buffer = buffer
-
-    def __reduce__(self) -> Any:
-        """
-        Be pickled.
-        """
-        return Thing, (pickle.PickleBuffer(self.buffer),)
-
-    @property
-    def bytes(self) -> bytes:
-        """
-        Its contents as C{bytes}.
-        """
-        return bytes(self.buffer)
+from ._large import Thing
 
 
 class Refuses:
@@ -290,7 +262,7 @@ class WriterTests(BufferCase):
         self.assertEqual(
             [type(thing) for thing in found[:4]], [bytes] * 3 + [bytearray]
         )
-        self.assertEqual([thing.bytes for thing in found[4:]], [value[1]] * 2)
+        self.assertEqual([bytes(thing.buffer) for thing in found[4:]], [value[1]] * 2)
         self.assertRaises(TypeError, found[4].buffer.__setitem__, 0, 1)
         found[5].buffer[0] = 7
         self.release()
@@ -564,7 +536,8 @@ class ReaderTests(BufferCase):
         self.assertEqual(found, value)
         self.assertEqual([type(x) for x in found], [type(x) for x in value])
         self.assertEqual(
-            [thing.bytes for thing in foundThings], [thing.bytes for thing in things]
+            [bytes(thing.buffer) for thing in foundThings],
+            [bytes(thing.buffer) for thing in things],
         )
         self.assertEqual(
             [thing.buffer.readonly for thing in foundThings], [True, False]
@@ -664,9 +637,9 @@ class ReaderTests(BufferCase):
         first = self.open(self.put(Thing(b"1" * THRESHOLD)))
         second = self.open(self.put(Thing(b"2" * (1 << 26))))
         third = self.open(self.put(Thing(b"3" * THRESHOLD)))
-        self.assertEqual(first.bytes, b"1" * THRESHOLD)
+        self.assertEqual(bytes(first.buffer), b"1" * THRESHOLD)
         self.assertEqual(bytes(second.buffer[-5:]), b"22222")
-        self.assertEqual(third.bytes, b"3" * THRESHOLD)
+        self.assertEqual(bytes(third.buffer), b"3" * THRESHOLD)
         del first, second, third
         self.release()
         self.assertEqual(self.writer.used, 0)
@@ -679,7 +652,7 @@ class ReaderTests(BufferCase):
         self.reader.close()
         os.close(self.reader.fd)
         self.reader.fd = os.open(os.devnull, os.O_RDONLY)
-        self.assertEqual(thing.bytes, b"t" * THRESHOLD)
+        self.assertEqual(bytes(thing.buffer), b"t" * THRESHOLD)
         thing.buffer[:3]
         del thing
         self.assertEqual(self.woken, [])
@@ -761,7 +734,7 @@ class ReaderTests(BufferCase):
 
         def assertCopied() -> None:
             found = self.open(self.put(thing))
-            self.assertEqual(found.bytes, thing.bytes)
+            self.assertEqual(bytes(found.buffer), bytes(thing.buffer))
             self.release()
             self.assertEqual(self.writer.used, 0)
 

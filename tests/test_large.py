@@ -26,7 +26,7 @@ from asynqueue.process._life import State
 
 from . import _jobs as jobs
 from ._fakes import FakeProcess, FakeReactor
-from .test_buffers import Thing
+from ._large import Thing
 from .test_memfd import isOpen
 from .test_process import Sender, WorkerCase
 
@@ -719,7 +719,7 @@ class ResultTests(LargeCase):
         self.reactor.serve()
         result = self.resultOf(task)
         self.assertEqual(result[0], b"r" * MEDIUM)
-        self.assertEqual(result[1].bytes, b"t" * LARGE)
+        self.assertEqual(bytes(result[1].buffer), b"t" * LARGE)
 
     def test_copied(self) -> None:
         """

@@ -25,6 +25,8 @@ from asynqueue._child.pickling import (
     dumps,
 )
 
+from ._large import Thing
+
 ViewPickler = withViews(pickle.Pickler)
 pack = dumps
 
@@ -47,26 +49,6 @@ class Store(bytearray):
     """
     A C{bytearray} of a kind of its own.
     """
-
-
-class OutOfBand:
-    """
-    Something that knows how to be pickled without its contents.
-    """
-
-    def __init__(self, buffer: Any) -> None:
-        """
-        Make it.
-
-        @param buffer: Its contents.
-        """
-        self.buffer = buffer
-
-    def __reduce__(self) -> Any:
-        """
-        Be pickled.
-        """
-        return OutOfBand, (pickle.PickleBuffer(self.buffer),)
 
 
 class Nested:
@@ -175,7 +157,7 @@ class PackTests(SynchronousTestCase):
         value: list[Any] = []
         for i in range(20):
             value += [i, bytes([i]) * (LARGE + i), str(i), bytearray([i]) * (LARGE + i)]
-            value += [{"small": bytes([i]) * 100}, OutOfBand(bytes([i]) * LARGE).buffer]
+            value += [{"small": bytes([i]) * 100}, Thing(bytes([i]) * LARGE).buffer]
         found = self.same(value, 60, 5000)
         for one, other in zip(found, value, strict=True):
             if isinstance(one, bytes | bytearray) and len(one) >= LARGE:
@@ -189,12 +171,12 @@ class PackTests(SynchronousTestCase):
         things = [bytes([i]) * LARGE for i in range(6)]
         value = [
             things[0],
-            OutOfBand(things[1]),
-            OutOfBand(things[2]),
+            Thing(things[1]),
+            Thing(things[2]),
             things[3],
-            OutOfBand(b"small"),
+            Thing(b"small"),
             things[4],
-            OutOfBand(things[5]),
+            Thing(things[5]),
         ]
         packed = pack(value)
         assert isinstance(packed, Packed)
@@ -209,7 +191,7 @@ class PackTests(SynchronousTestCase):
         """
         The bytes of all buffers are counted.
         """
-        value = [bytes(LARGE), bytearray(LARGE + 1), OutOfBand(bytearray(LARGE + 2))]
+        value = [bytes(LARGE), bytearray(LARGE + 1), Thing(bytearray(LARGE + 2))]
         packed = pack(value)
         assert isinstance(packed, Packed)
         self.assertEqual(packed.size, 3 * LARGE + 3)
@@ -219,7 +201,7 @@ class PackTests(SynchronousTestCase):
         What is there twice comes back as one.
         """
         blob, store = b"b" * LARGE, bytearray(LARGE)
-        thing = OutOfBand(bytearray(LARGE))
+        thing = Thing(bytearray(LARGE))
         packed = pack([blob, store, thing, blob, store, thing])
         assert isinstance(packed, Packed)
         self.assertEqual(len(packed.buffers), 3)
@@ -319,7 +301,7 @@ class PackTests(SynchronousTestCase):
         """
         A failure leaves nothing behind that is seen by what is pickled next.
         """
-        self.assertRaises(NotPicklable, pack, [b"x" * LARGE, OutOfBand(b"o"), Fails()])
+        self.assertRaises(NotPicklable, pack, [b"x" * LARGE, Thing(b"o"), Fails()])
         self.same([1, 2], 0)
         self.same([b"y" * LARGE], 1)
 
@@ -345,7 +327,7 @@ class PackTests(SynchronousTestCase):
         """
         import weakref
 
-        thing = OutOfBand(b"small")
+        thing = Thing(b"small")
         gone = weakref.ref(thing)
         pack(thing)
         del thing
@@ -356,7 +338,7 @@ class PackTests(SynchronousTestCase):
         Contents that aren't in one piece are refused as by any pickler.
         """
         view = memoryview(bytearray(4 * LARGE))[::2]
-        error = self.assertRaises(NotPicklable, pack, OutOfBand(view))
+        error = self.assertRaises(NotPicklable, pack, Thing(view))
         self.assertIn("contiguous", str(error))
 
     def test_lengths(self) -> None:
@@ -482,7 +464,7 @@ class ViewTests(SynchronousTestCase):
         """
         So are views among things that say themselves how they're pickled.
         """
-        value = [memoryview(b"view"), OutOfBand(b"o"), {1, 2}]
+        value = [memoryview(b"view"), Thing(b"o"), {1, 2}]
         found = restore(packWith(withViews(pickle.Pickler), value))
         self.assertEqual((bytes(found[0]), found[2]), (b"view", {1, 2}))
 
@@ -524,10 +506,10 @@ class ViewTests(SynchronousTestCase):
         """
 
         class Knows(pickle.Pickler):
-            dispatch_table = {OutOfBand: lambda thing: (len, ("known",))}  # noqa: RUF012
+            dispatch_table = {Thing: lambda thing: (len, ("known",))}  # noqa: RUF012
 
         kind = withViews(Knows)
-        found = restore(packWith(kind, [OutOfBand(b""), memoryview(b"view")]))
+        found = restore(packWith(kind, [Thing(b""), memoryview(b"view")]))
         self.assertEqual(found, [5, b"view"])
         self.assertRaises(TypeError, packWith, pickle.Pickler, memoryview(b"view"))
 
