@@ -1,5 +1,6 @@
 """
-The interfaces by which workers of any kind are plugged in.
+The interfaces by which workers of any kind are plugged in, and the status bytes that
+workers hand back.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface, invariant
 
+from ._child.status import Status
 from .errors import InvariantError
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "IReplaceableWorker",
     "ITask",
     "IWorker",
+    "Status",
 ]
 
 
@@ -62,13 +65,15 @@ class ITask(Interface):
         """
         Give the task its result. All but the first are ignored.
 
-        @param result: A status byte (L{Status<asynqueue._child.status.Status>} or
-            plain C{bytes}) and the result that goes with it.
+        @param result: A L{Status}, or the plain byte that it stands for, and the
+            result that goes with it.
         """
 
     def errback(failure: Any) -> None:
         """
-        Give the task a failure as its result, for what is no fault of the callable.
+        Fail the call with an exception: the callable's own, or the worker's. With
+        L{WorkerLost<asynqueue.errors.WorkerLost>} the task may have begun, and is tried
+        again if it has retries left.
 
         @param failure: A L{Failure<twisted.python.failure.Failure>} or an exception.
         """
@@ -85,19 +90,21 @@ def _qualificationsAreLists(worker: Any) -> None:
 
 class IWorker(Interface):
     """
-    A worker: it takes one task after the other and runs each, somewhere.
+    A worker: takes tasks and runs each of them, somewhere.
 
-    A worker that can run several tasks at once has an attribute C{capacity} besides:
-    the number of tasks that it wants to be given before the first of them is done.
-    Without it, or as long as it is 1, C{run} isn't called for a queued task again
-    before its last Deferred has fired. Updates may come at any time.
+    It has the attributes C{cQualified} and C{iQualified}, two lists of series, and the
+    methods C{setResignator(callableObject)}, C{run(task)}, C{stop()} and C{crash()}.
 
-    One in which iterations go on besides may say so by an attribute C{isIterating}:
+    A worker that can run several tasks at once says how many in a further attribute,
+    C{capacity}. Without it, C{run} isn't called for a queued task again before its last
+    Deferred has fired. Updates may come at any time.
+
+    A worker that has iterations under way may say so in an attribute C{isIterating}:
     tasks are then given to others, if any are ready.
 
-    While a worker is hired, the C{TaskHandler} keeps three attributes of its own on
-    it: C{ID}, an C{int}; C{hired}, a C{bool}; and C{assignments}, a C{dict} with a
-    list of Deferreds, its outstanding requests, for each series.
+    While a worker is hired, the C{TaskHandler} keeps three attributes on it: C{ID}, an
+    C{int}; C{hired}, a C{bool}; and C{assignments}, a C{dict} with a list of Deferreds,
+    its outstanding requests, for each series.
     """
 
     cQualified: list[Hashable] = Attribute(

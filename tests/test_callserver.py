@@ -340,6 +340,15 @@ class CallTests(ServerCase):
             self.assertIs(type(error), SerializationError)
             self.assertIn("can't be unpickled in the child", str(error))
 
+    def test_missingModule(self) -> None:
+        """
+        If it's of a module that isn't found, it's said where modules are looked for.
+        """
+        self.handle(Kind.CALL, 7, b"\x80\x05cno_such_module\nf\n.")
+        error = self.error()
+        self.assertIn("No module named 'no_such_module'", str(error))
+        self.assertIn("PYTHONPATH", str(error))
+
     def test_unpicklableResult(self) -> None:
         """
         So is a result that can't be pickled.

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Invalid
 
 from asynqueue.errors import InvariantError
-from asynqueue.interfaces import IWorker
+from asynqueue.interfaces import IWorker, Status
 from asynqueue.testing import MemoryWorker
 
 
@@ -47,3 +47,22 @@ class IWorkerTests(SynchronousTestCase):
         del worker.iQualified
         with self.assertRaises(InvariantError):
             IWorker.validateInvariants(worker)
+
+    def test_help(self) -> None:
+        """
+        The docstring names all that a worker must have.
+        """
+        for name in IWorker.names():
+            self.assertIn(name, IWorker.__doc__)
+
+
+class StatusTests(SynchronousTestCase):
+    """
+    Tests of L{Status}.
+    """
+
+    def test_bytes(self) -> None:
+        """
+        Each is equal to the plain byte.
+        """
+        self.assertEqual(b"".join(Status), b"rnicetd")

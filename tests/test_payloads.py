@@ -4,6 +4,7 @@ Tests of L{asynqueue._child.pickling}.
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 import threading
@@ -92,6 +93,15 @@ class CloudlessTests(SynchronousTestCase):
         self.assertIn("lambda", str(error))
         self.assertIn("asynqueue[cloudpickle]", str(error))
         self.assertIsNotNone(error.__cause__)
+
+    def test_file(self) -> None:
+        """
+        Nothing helps against an open file, so nothing is recommended.
+        """
+        with open(os.devnull) as file:
+            error = self.assertRaises(NotPicklable, dumpsPlain, file)
+        self.assertIn("TextIOWrapper", str(error))
+        self.assertNotIn("cloudpickle", str(error))
 
     def test_hostile(self) -> None:
         """

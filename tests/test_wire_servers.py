@@ -10,8 +10,10 @@ import select
 import signal
 from typing import Any
 
+from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
+from twisted.logger import LogEvent, LogLevel, globalLogPublisher
 
 from asynqueue import TaskQueue
 from asynqueue.errors import WorkerLost
@@ -19,6 +21,8 @@ from asynqueue.wire import WireWorker
 
 from ._fakes import LogLines
 from ._servers import Local, ManagerTestCase, Program, soon
+
+reactor: Any = globalReactor
 
 #: A client that begins an iteration, and takes one item of it.
 CLIENT = """
@@ -90,6 +94,29 @@ class NotUpTests(ServerTestCase):
         self.assertEqual(await d, pid)
         await attached
         self.assertIn("ready", repr(worker))
+
+    async def test_nobodyListens(self) -> None:
+        """
+        That is warned of once, as the address may be wrong. Further attempts are logged
+        as information.
+        """
+        events: list[LogEvent] = []
+        observer: Any = events.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        third: Deferred[None] = Deferred()
+
+        def wait(attempts: int) -> float:
+            if attempts == 3:
+                reactor.callLater(0, third.callback, None)
+            return 0.01
+
+        place = self.manager().newSocket()
+        q = TaskQueue(WireWorker(Local, place, reconnect=True, backoff=wait))
+        self.closers.append(lambda: q.shutdown(timeout=0))
+        await third
+        levels = [e["log_level"] for e in events if e["log_namespace"] == "asynqueue"]
+        self.assertEqual(levels, [LogLevel.warn, LogLevel.info, LogLevel.info])
 
     async def test_restarted(self) -> None:
         """

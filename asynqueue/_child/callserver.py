@@ -264,7 +264,13 @@ def leaveFork(error: BaseException | None) -> NoReturn:
 
 
 def _notPicklable(text: str, error: BaseException) -> NotPicklable:
-    reason = NotPicklable(f"{text}: {describeError(error)}")
+    text = f"{text}: {describeError(error)}"
+    if isinstance(error, ModuleNotFoundError):
+        text += (
+            ". Children look for modules in the folders that sys.path of the program"
+            " had when they were started: PYTHONPATH can add one"
+        )
+    reason = NotPicklable(text)
     reason.__cause__ = error
     return reason
 

@@ -293,10 +293,13 @@ def _dumpsOtherwise(
     try:
         import cloudpickle  # type: ignore[import-untyped, unused-ignore]
     except ImportError:
-        raise NotPicklable(
-            f"{describeError(error)}. Lambdas, closures and local functions can be"
-            " pickled where the extra asynqueue[cloudpickle] is installed"
-        ) from error
+        text = describeError(error)
+        if not isinstance(error, TypeError):  # as of open files, locks and reactors
+            text += (
+                ". Lambdas, closures and local functions can be pickled where the extra"
+                " asynqueue[cloudpickle] is installed"
+            )
+        raise NotPicklable(text) from error
     try:
         return _packWith(pack, cloudpickle.Pickler, value)
     except NotPicklable:

@@ -1,6 +1,6 @@
 """
-What a worker hands back for a task: a status byte, and with C{b'e'} a text that
-carries the exception.
+What a worker hands back for a task: a status byte, and with C{b'e'} a text that carries
+the exception.
 
 Used in child processes too, so it imports nothing but the standard library.
 """
@@ -14,27 +14,35 @@ __all__ = ["RAN", "ErrorText", "Status", "StatusResult"]
 
 
 class Status(bytes, Enum):
-    """The first member of a status/result pair. Equal to the plain byte."""
+    """
+    The status that comes first in the pair which a worker hands back for a task. Equal
+    to the plain byte.
+    """
 
-    #: The task ran, and the result is what it returned.
+    #: The task ran. The result is what it returned.
     RAN = b"r"
 
-    #: The task ran and returned C{None} (remote workers).
+    #: The task ran and returned C{None}. The result is ignored.
     NONE = b"n"
 
-    #: The task ran and returned an iterator.
+    #: The task ran and returned an iterator. The result is a
+    #: L{Deferator<asynqueue.iteration.Deferator>}; an
+    #: L{IterationProducer<asynqueue.iteration.IterationProducer>} if the call has a
+    #: consumer; C{[]} for an iterator without items.
     ITERATOR = b"i"
 
-    #: The task ran, and its result comes in chunks (remote workers).
+    #: The task ran. The result is what it returned, or a Deferred of that, which is
+    #: still arriving.
     CHUNKS = b"c"
 
-    #: The task raised an exception; the result is text about it.
+    #: The task raised an exception. The result is text about it.
     ERROR = b"e"
 
-    #: The task took longer than its time limit.
+    #: The task took longer than its time limit. The result is text about it.
     TIMEOUT = b"t"
 
-    #: The task wasn't run, because its worker went away.
+    #: The task certainly wasn't run, because its worker went away. The result is
+    #: ignored, and the task is queued again.
     DISCONNECTED = b"d"
 
 

@@ -528,7 +528,8 @@ class WireWorker(WorkerBase):
         else:
             why = failure.getErrorMessage() or type(error).__name__
         if self._options.reconnect:
-            log.info(
+            report = log.warn if self._attempts == 1 else log.info
+            report(
                 "{worker} can't connect, and tries again: {why}", worker=self, why=why
             )
             self._connectLater()
