@@ -39,6 +39,8 @@ class AsyncWorker(WorkerBase):
     @ivar iQualified: Further series.
 
     @ivar raw: Whether iterators come back as they are.
+
+    @ivar exclusive: Whether it runs calls of its further series only.
     """
 
     # _task is the one that runs, _inner the Deferred that its callable has returned.
@@ -47,13 +49,21 @@ class AsyncWorker(WorkerBase):
 
     cQualified: list[Hashable] = ["async", "local"]  # noqa: RUF012 - IWorker has it so
 
-    def __init__(self, series: Iterable[Hashable] = (), raw: bool = False) -> None:
+    def __init__(
+        self,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        *,
+        exclusive: bool = False,
+    ) -> None:
         """
         @param series: Series that it's qualified for besides those of its class.
 
         @param raw: C{True} for iterators to come back as they are.
+
+        @param exclusive: C{True} to reserve it for calls of C{series}.
         """
-        super().__init__(series, raw)
+        super().__init__(series, raw, exclusive)
         self._task: ITask | None = None
         self._inner: Deferred[Any] | None = None
         self._dropped: ITask | None = None

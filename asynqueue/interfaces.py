@@ -99,6 +99,9 @@ class IWorker(Interface):
     C{capacity}. Without it, C{run} isn't called for a queued task again before its last
     Deferred has fired. Updates may come at any time.
 
+    A worker that is reserved for the series in C{iQualified} says so in an attribute
+    C{exclusive}, C{True}. It's given calls of no others, nor of C{None}.
+
     A worker that has iterations under way may say so in an attribute C{isIterating}:
     tasks are then given to others, if any are ready.
 

@@ -61,6 +61,8 @@ class MemoryWorker(WorkerBase):
         series: Iterable[Hashable] = (),
         raw: bool = False,
         capacity: int = 1,
+        *,
+        exclusive: bool = False,
     ) -> None:
         """
         @param series: Series that it's qualified for besides those of its class.
@@ -68,8 +70,10 @@ class MemoryWorker(WorkerBase):
         @param raw: C{True} for L{step} to give iterators as they are.
 
         @param capacity: How many tasks it wants at once.
+
+        @param exclusive: C{True} to reserve it for calls of C{series}.
         """
-        super().__init__(series, raw)
+        super().__init__(series, raw, exclusive)
         self.capacity = capacity
         self.accepted: list[ITask] = []
         self.cancelled: list[ITask] = []

@@ -4,7 +4,7 @@ The task queue: calls and workers.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from .._support.awaitable import awaitable
 from .._support.checks import checkCount, checkSeconds
 from ..interfaces import IWorker
 from ..tasks import Task
+from ..tasks._gate import Gate
 from ._calls import Calls
 from ._options import (
     Defaults,
@@ -25,9 +26,6 @@ from ._options import (
 from ._shutdown import Shutdown, failUnfinished
 
 __all__ = ["TaskQueue"]
-
-#: So many results of an C{imap} may wait to be taken before more chunks are queued.
-_MAX_UNTAKEN = 1_000
 
 _Q = TypeVar("_Q", bound="TaskQueue")
 
@@ -64,6 +62,7 @@ class TaskQueue(Calls):
         spew: bool = False,
         returnFailure: bool | None = None,
         maxQueued: int | None = None,
+        limits: Mapping[Hashable, int] | None = None,
         retries: int = 0,
         retryDelay: RetryDelay = 0.0,
         reactor: IReactorTime | None = None,
@@ -92,6 +91,10 @@ class TaskQueue(Calls):
         @param maxQueued: How many calls may wait for a worker before C{call} raises
             L{QueueFull<asynqueue.errors.QueueFull>}. C{None} for any number.
 
+        @param limits: How many calls of each of these series may run at once, however
+            many workers are ready. A call counts from when a worker accepts it until
+            it has its result, whether the worker has started it or not.
+
         @param retries: How many further attempts a call has when its worker is lost
             or its time is up.
 
@@ -111,6 +114,8 @@ class TaskQueue(Calls):
             maxQueued,
             reactor,
         )
+        if limits:
+            self._gate.limit(limits)
         self.timeout = timeout
         self.th.onGone = self._workerGone
         self.th.onRefused = self._workerRefused
@@ -216,6 +221,36 @@ class TaskQueue(Calls):
         """
         self.th.qualify(worker, series)
 
+    def pause(self) -> None:
+        """
+        Have workers get no more calls. What they have accepted goes on; calls that are
+        made meanwhile wait. Updates are run.
+        """
+        self._gate.isPaused = True
+
+    def resume(self) -> None:
+        """
+        Have workers get calls again.
+        """
+        factory = self.th.assignmentFactory
+        backlog, gate = factory.backlog, factory.backlog.gate
+        if gate is None or not gate.isPaused:
+            return
+        gate.isPaused = False
+        if not gate.limits:
+            backlog.gate = None
+        for series in backlog.series():
+            factory.reconsider(series)
+
+    def isPaused(self) -> bool:
+        """
+        Tell whether the queue has been paused.
+
+        @return: C{True} between L{pause} and L{resume}.
+        """
+        gate = self.th.assignmentFactory.backlog.gate
+        return gate is not None and gate.isPaused
+
     def workers(self, ID: int | None = None) -> Any:
         """
         Look up workers.
@@ -271,8 +306,9 @@ class TaskQueue(Calls):
         accepted. Must be done before the reactor stops.
 
         @param drain: C{True} to run all that is queued first, as far as there are
-            workers for it. Else, the Deferreds of calls that no worker has accepted
-            fail with L{QueueStopped<asynqueue.errors.QueueStopped>}.
+            workers for it, which ends a pause. Else, the Deferreds of calls that no
+            worker has accepted fail with
+            L{QueueStopped<asynqueue.errors.QueueStopped>}.
 
         @param timeout: Seconds for all that, after which workers are crashed. The
             Deferreds of calls that they were running fail with
@@ -290,10 +326,24 @@ class TaskQueue(Calls):
         if self._running:
             self._running = False
             self._admission.shutDown()
+            if drain:
+                self.resume()
             self._shutdown.start(drain, self.timeout if timeout is None else timeout)
         else:
             self._shutdown.hurry(drain, timeout)
         return done.addCallback(list)
+
+    @property
+    def _gate(self) -> Gate:
+        """
+        What holds calls back. It's made when it's first needed, as it has every call
+        wait in the backlog, which takes 2 us.
+        """
+        factory = self.th.assignmentFactory
+        gate = factory.backlog.gate
+        if gate is None:
+            gate = factory.backlog.gate = Gate(factory.reconsider)
+        return gate
 
     def _workerDetached(self, unfinished: list[Task]) -> list[Task]:
         failUnfinished(unfinished)

@@ -68,6 +68,8 @@ class ProcessWorker(WorkerBase):
 
     @ivar raw: Whether iterators come back as they are.
 
+    @ivar exclusive: Whether it runs calls of its further series only.
+
     @ivar process: The child process, with C{pid}, which is kept, C{is_alive()},
         C{exitcode}, C{terminate()} and C{kill()}.
 
@@ -95,6 +97,7 @@ class ProcessWorker(WorkerBase):
         callStats: bool = False,
         useReactor: bool = False,
         *,
+        exclusive: bool = False,
         env: Mapping[str, str] | None = None,
         initializer: Any = None,
         niceness: int = 0,
@@ -117,6 +120,8 @@ class ProcessWorker(WorkerBase):
 
         @param useReactor: C{True} for a reactor to run in the child, so that callables
             may return Deferreds there, and iterators may yield them.
+
+        @param exclusive: C{True} to reserve it for calls of C{series}.
 
         @param env: The environment of the child, C{None} for that of this process.
 
@@ -145,7 +150,7 @@ class ProcessWorker(WorkerBase):
 
         @raise ValueError: If a number is out of range.
         """
-        super().__init__(series, raw)
+        super().__init__(series, raw, exclusive)
         self._config = _config or ChildConfig(
             ChildOptions.checked(
                 env, initializer, niceness, maxTasks, maxMemory, startTimeout
@@ -315,6 +320,7 @@ class ProcessWorker(WorkerBase):
             self.raw,
             self.callStats,
             self.useReactor,
+            exclusive=self.exclusive,
             reactor=self._life.reactor,
             _config=evolve(self._config, isReplacement=True),
         )

@@ -138,6 +138,7 @@ class AssignmentFactory:
         if (
             state is not None
             and (not state.running or state.isFree)
+            and self.backlog.gate is None
             and self._loop.mayStart()
         ):
             # Saves 2 us of the way by the backlog.
@@ -218,6 +219,16 @@ class AssignmentFactory:
         task.accepted = False
         self._add(task)
 
+    def reconsider(self, series: Hashable) -> None:
+        """
+        Look again at the tasks of a series, which were held back.
+
+        @param series: The series.
+        """
+        if self.requests.get(series):
+            self._matches[series] = None
+            self._loop.run()
+
     def batch(self, f: Callable[[], object]) -> None:
         """
         Call something, and assign tasks after that, to all workers that have become
@@ -245,9 +256,7 @@ class AssignmentFactory:
 
     def _add(self, task: Task) -> None:
         self.backlog.put(task)
-        if self.requests.get(task.series):
-            self._matches[task.series] = None
-            self._loop.run()
+        self.reconsider(task.series)
 
     def _assign(
         self, state: WorkerState, series: Hashable, assignment: Assignment

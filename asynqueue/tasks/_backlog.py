@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from heapq import heappop, heappush
 
+from ._gate import Gate
 from ._task import Task
 
 __all__ = ["Backlog"]
@@ -29,6 +30,8 @@ class Backlog:
 
     @ivar onShrink: Called, without arguments, when there are fewer than before.
         C{None} for nobody.
+
+    @ivar gate: Holds tasks back. C{None} as long as there's no need of one.
     """
 
     # A task waits here exactly if the backlog is its owner. One that has been dropped
@@ -42,6 +45,7 @@ class Backlog:
     def __init__(self) -> None:
         self.size = 0
         self.onShrink: Callable[[], object] | None = None
+        self.gate: Gate | None = None
         self._queues: dict[Hashable, deque[Task]] = {}
         self._heaps: dict[Hashable, list[_Entry]] = {}
         self._dropped = 0
@@ -50,13 +54,17 @@ class Backlog:
         """
         List the series that any task waits of.
         """
-        return [series for series in list(self._queues) if self.first(series)]
+        return [
+            series for series in list(self._queues) if self.first(series, held=True)
+        ]
 
     def put(self, task: Task) -> None:
         """
         Add a task.
         """
         series = task.series
+        if self.gate is not None:
+            self.gate.putBack(task)
         queue = self._queues.get(series)
         if queue is None:
             self._queues[series] = deque((task,))
@@ -68,12 +76,15 @@ class Backlog:
         task.owner = self
         self.size += 1
 
-    def first(self, series: Hashable) -> Task | None:
+    def first(self, series: Hashable, held: bool = False) -> Task | None:
         """
         Look at the task that is first in a series.
+
+        @param held: C{True} to look also at one that the gate holds back.
         """
         queue = self._queues.get(series)
-        if queue is None:
+        gate = self.gate
+        if queue is None or (gate is not None and not held and gate.isClosed(series)):
             return None
         heap = self._heaps.get(series)
         while queue or heap:
@@ -109,6 +120,8 @@ class Backlog:
         """
         Take out a task that is the first of its series.
         """
+        if self.gate is not None:
+            self.gate.took(task)
         self._remove(task)
         task.owner = None
         self.size -= 1

@@ -190,14 +190,15 @@ class TaskHandler:
         """
         List the workers who are qualified for a series.
 
-        @param series: The series. All workers are qualified for C{None}.
+        @param series: The series. All workers are qualified for C{None} that aren't
+            reserved for their own.
 
         @return: The workers, in the order in which they were hired.
         """
         return [
             worker
             for worker in self.workers.values()
-            if series is None or series in qualifications(worker)
+            if series in qualifications(worker)
         ]
 
     def update(

@@ -21,6 +21,8 @@ def qualifications(worker: Any) -> list[Hashable]:
     """
     List the series that a worker is qualified for.
     """
+    if getattr(worker, "exclusive", False):
+        return list(worker.iQualified)
     return [None, *worker.cQualified, *worker.iQualified]
 
 

@@ -24,10 +24,17 @@ class WorkerBase:
 
     cQualified: list[Hashable] = []  # noqa: RUF012 - IWorker has it so
 
-    def __init__(self, series: Iterable[Hashable] = (), raw: bool = False) -> None:
+    def __init__(
+        self,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        exclusive: bool = False,
+    ) -> None:
         checkFlag("raw", raw)
+        checkFlag("exclusive", exclusive)
         self.iQualified = seriesList(series)
         self.raw = raw
+        self.exclusive = exclusive
         # The employer sets these three while the worker is hired.
         self.ID: int | None = None
         self.hired = False

@@ -54,6 +54,8 @@ class ThreadWorker(WorkerBase):
 
     @ivar raw: Whether iterators come back as they are.
 
+    @ivar exclusive: Whether it runs calls of its further series only.
+
     @ivar capacity: How many tasks it wants to have been given: 1, or more where they
         are short, and there's a L{backlogPerWorker}.
 
@@ -70,6 +72,7 @@ class ThreadWorker(WorkerBase):
         series: Iterable[Hashable] = (),
         raw: bool = False,
         *,
+        exclusive: bool = False,
         reactor: IReactorTime | None = None,
     ) -> None:
         """
@@ -79,11 +82,13 @@ class ThreadWorker(WorkerBase):
 
         @param raw: C{True} for iterators to come back as they are.
 
+        @param exclusive: C{True} to reserve it for calls of C{series}.
+
         @param reactor: The reactor. By default, the global one.
 
         @raise ThreadError: If no thread can be started.
         """
-        super().__init__(series, raw)
+        super().__init__(series, raw, exclusive)
         self.t = ThreadLooper(raw, reactor=reactor)
         self.capacity = 1
         self.backlogPerWorker: Callable[[], int] | None = None

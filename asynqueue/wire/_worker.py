@@ -119,6 +119,7 @@ class WireWorker(WorkerBase):
         thread: bool = False,
         N_concurrent: int = 1,
         *,
+        exclusive: bool = False,
         key: Key | None = None,
         tls: TLS | None = None,
         pickle: bool | None = None,
@@ -147,6 +148,8 @@ class WireWorker(WorkerBase):
 
         @param N_concurrent: How many tasks the server may be running at once for this
             worker.
+
+        @param exclusive: C{True} to reserve it for calls of C{series}.
 
         @param key: A key that the server must have, too: what
             L{Key.fromFile<asynqueue.wire.Key.fromFile>} gives. It's for TCP on this
@@ -188,7 +191,7 @@ class WireWorker(WorkerBase):
         """
         kind = classOf(wwu)
         checkCount("N_concurrent", N_concurrent, 1)
-        super().__init__(series, raw)
+        super().__init__(series, raw, exclusive)
         self._options = _Options(
             key,
             tls,
@@ -473,6 +476,7 @@ class WireWorker(WorkerBase):
             self.raw,
             self.thread,
             self.capacity,
+            exclusive=self.exclusive,
             reactor=self._reactor,
             **asdict(self._options, recurse=False),
         )
