@@ -28,8 +28,8 @@ from asynqueue._child.pickling import Packed, dumps, dumpsPlain, loads, loadsMan
 from asynqueue._child.preparation import preparation
 from asynqueue._child.protocol import BUFFERS, COUNT, Kind
 from asynqueue._child.stream import WAITS, Stream
+from asynqueue._support.answers import loadsException as rebuild
 from asynqueue.errors import SerializationError
-from asynqueue.process._results import loadsException as rebuild
 
 from . import _jobs as jobs
 

@@ -1,6 +1,6 @@
 """
 Tests of how exceptions get from a child to its parent, by
-L{asynqueue._child.exceptions} and L{asynqueue.process._results}.
+L{asynqueue._child.exceptions} and L{asynqueue._support.answers}.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from asynqueue import errors
 from asynqueue._child.exceptions import dumpsException
 from asynqueue._child.pickling import NotPicklable, loads
+from asynqueue._support.answers import loadsException as rebuild
 from asynqueue.base._policy import failureOf
 from asynqueue.errors import (
     RemoteTraceback,
@@ -25,7 +26,6 @@ from asynqueue.errors import (
     WorkerError,
     WorkerLost,
 )
-from asynqueue.process._results import loadsException as rebuild
 
 #: C{ExceptionGroup}, or C{None} before Python 3.11.
 Group: Any = getattr(builtins, "ExceptionGroup", None)

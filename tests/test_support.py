@@ -4,6 +4,8 @@ Tests of the small tools that the rest of the package shares.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -17,9 +19,12 @@ from asynqueue._support.checks import (
     checkSeconds,
     seriesList,
 )
+from asynqueue._support.handover import Handover
 from asynqueue._support.oneshot import OneShot
 from asynqueue._support.timeslice import SLICE_SECONDS, TimeSlice
 from asynqueue.errors import ImplementationError
+
+from ._fakethreads import ThreadReactor
 
 
 class OneShotTests(SynchronousTestCase):
@@ -81,6 +86,67 @@ class OneShotTests(SynchronousTestCase):
         event.wait().addCallback(lambda _: again.append(event.wait()))
         event.fire("x")
         self.assertEqual(self.successResultOf(again[0]), "x")
+
+
+class HandoverTests(SynchronousTestCase):
+    """
+    Tests of L{Handover}.
+    """
+
+    def setUp(self) -> None:
+        """Make a reactor."""
+        self.reactor = ThreadReactor()
+        self.taken: list[int] = []
+
+    def handover(self, take: Any) -> Handover[int]:
+        """Make what is tested."""
+        return Handover(take, self.reactor)
+
+    def test_burst(self) -> None:
+        """
+        What comes in a burst wakes the reactor once, and is taken in its order; what
+        comes later wakes it again.
+        """
+        handover = self.handover(self.taken.append)
+        for i in range(5):
+            handover.put(i)
+        self.assertEqual((self.taken, self.reactor.wakeUps), ([], 1))
+        self.reactor.turn()
+        self.assertEqual(self.taken, [0, 1, 2, 3, 4])
+        handover.put(5)
+        self.reactor.turn()
+        self.assertEqual((self.taken[5:], self.reactor.wakeUps), ([5], 2))
+
+    def test_raised(self) -> None:
+        """
+        One that can't be dealt with is logged, and doesn't harm those behind it.
+        """
+
+        def take(item: int) -> None:
+            self.taken.append(10 // item)
+
+        handover = self.handover(take)
+        for item in (5, 0, 2):
+            handover.put(item)
+        self.reactor.turn()
+        self.assertEqual(self.taken, [2, 5])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_slice(self) -> None:
+        """
+        The reactor has its turn in between if there are many.
+        """
+        self.patch(TimeSlice, "isOver", lambda self: True)
+        handover = self.handover(self.taken.append)
+        handover.put(1)
+        handover.put(2)
+        self.reactor._calls.popleft()[0]()
+        self.assertEqual(self.taken, [1])
+        handover.put(3)
+        self.assertEqual(self.reactor.wakeUps, 1)  # it's awake
+        self.reactor.advance(0)
+        self.reactor.advance(0)
+        self.assertEqual(self.taken, [1, 2, 3])
 
 
 class TimeSliceTests(SynchronousTestCase):

@@ -21,7 +21,7 @@ from .pickling import NotPicklable, Packed, describeError, dumps, loads
 from .protocol import BUFFERS, COUNT, Kind
 from .stream import Flusher, Stream
 
-__all__ = ["CallInterrupted", "CallServer", "leaveFork"]
+__all__ = ["CallInterrupted", "CallServer", "kindOfAwaitable", "leaveFork"]
 
 #: An iteration is advanced for so many seconds before other calls have their turn, and
 #: what it has yielded is sent.
@@ -121,7 +121,7 @@ class CallServer:
         @param call: The callable, its arguments and keywords, and whether an iterator
             is a result like any other.
         """
-        awaitable = _kindOfAwaitable(result)
+        awaitable = kindOfAwaitable(result)
         if awaitable:
             error = TypeError(
                 f"The callable has returned {awaitable}, and nothing waits for it in a"
@@ -275,7 +275,7 @@ def _notPicklable(text: str, error: BaseException) -> NotPicklable:
     return reason
 
 
-def _kindOfAwaitable(result: Any) -> str | None:
+def kindOfAwaitable(result: Any) -> str | None:
     """Name what only a reactor would wait for, C{None} for other results."""
     kind = type(result)
     if kind is CoroutineType:

@@ -12,13 +12,13 @@ from .._child.buffers import Incoming
 from .._child.pickling import describeError, loadsMany
 from .._child.protocol import COUNT, Kind
 from .._child.stream import WAITS
+from .._support.answers import loadsAnswer
 from ..errors import SerializationError, WorkerError
 from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
 from ._interruption import Interruption
 from ._life import ChildLife
-from ._results import loadsAnswer
 
 __all__ = ["Iteration", "Streams"]
 

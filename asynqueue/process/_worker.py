@@ -16,6 +16,7 @@ from .._child.buffers import Incoming
 from .._child.pickling import NotPicklable, blame, describeError, dumps
 from .._child.protocol import Kind
 from .._child.status import Status
+from .._support.answers import cantBeSent, loadsAnswer
 from .._support.exitstatus import ExitStatus
 from .._support.log import log
 from ..errors import WorkerLost, WorkerStartError
@@ -38,7 +39,6 @@ from ._options import (
     residentSize,
 )
 from ._recycling import Wear
-from ._results import cantBeSent, loadsAnswer
 from ._stopping import Stopper
 from ._streams import Streams
 from ._transport import IReactorChild, Transport

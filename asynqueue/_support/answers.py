@@ -1,23 +1,30 @@
-"""What a child answers, made into results of tasks."""
+"""
+What calls in other processes come to, made into results of tasks.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 
-from .._child.buffers import Incoming
 from .._child.exceptions import endsIteration, linkCauses, rebuild
 from .._child.pickling import NotPicklable, describeError, loads
 from .._child.protocol import Kind
 from .._child.status import RAN, ErrorText, Status
 from ..errors import RemoteTraceback, SerializationError, WorkerError
-from ..interfaces import ITask
 
 __all__ = ["cantBeSent", "loadsAnswer", "loadsException"]
 
 
-def loadsAnswer(kind: int, payload: memoryview | Incoming, task: ITask) -> Any:
+class _Pickled(Protocol):
+    """A pickle with buffers."""
+
+    def loads(self) -> Any:
+        """Unpickle it."""
+
+
+def loadsAnswer(kind: int, payload: memoryview | _Pickled, task: object) -> Any:
     """
     Get what a call has come to.
 
@@ -56,7 +63,7 @@ def loadsException(pickled: memoryview | bytes) -> ErrorText:
     return _rebuildText(*parts)
 
 
-def cantBeSent(task: ITask, error: BaseException) -> SerializationError:
+def cantBeSent(task: object, error: BaseException) -> SerializationError:
     """Make the error of a task that can't be sent to the child."""
     unsent = SerializationError(f"{task!r} can't be sent to a child process: {error}")
     unsent.__cause__ = error.__cause__

@@ -1,0 +1,139 @@
+"""
+Calls that are brought to another process, and back, by an engine of somebody else's,
+such as an executor. They're pickled here, so that nothing in them can harm the engine.
+
+Used on both sides, so it imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+from pickle import PickleBuffer
+from typing import Any
+
+from .calls import isIteration
+from .callserver import CallServer, kindOfAwaitable
+from .describe import describe
+from .pickling import Buffer, NotPicklable, Packed, dumps, loads
+
+__all__ = ["Parcel", "execute", "pack", "unpack"]
+
+
+class Parcel:
+    """
+    A pickle and its buffers, which are copied only where the engine's pickler doesn't
+    know how not to.
+    """
+
+    __slots__ = ("buffers", "pickle")
+
+    def __init__(self, pickle: bytes, buffers: list[Buffer]) -> None:
+        self.pickle = pickle
+        self.buffers = buffers
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        outOfBand = protocol >= 5
+        parts = [(type(b), _wrapped(b, outOfBand)) for b in self.buffers]
+        kinds = [kind if kind in (bytes, bytearray) else None for kind, _ in parts]
+        return _restore, (self.pickle, kinds, *(buffer for _, buffer in parts))
+
+    def read(self) -> None:
+        """Do nothing: all of it is here."""
+
+    def loads(self) -> Any:
+        """Unpickle it."""
+        return loads(self.pickle, buffers=self.buffers)
+
+
+def pack(value: Any, f: object = None) -> bytes | Parcel:
+    """
+    Pickle something to be given to an engine.
+
+    @param f: See L{dumps}.
+
+    @raise NotPicklable: If it can't be pickled.
+    """
+    return _parcelOf(dumps(value, f))
+
+
+def unpack(payload: bytes | Parcel) -> memoryview | Parcel:
+    """Get what an engine has brought as what is read elsewhere, too."""
+    return memoryview(payload) if type(payload) is bytes else payload  # type: ignore[return-value]
+
+
+def execute(payload: bytes | Parcel) -> tuple[int, bytes | Parcel]:
+    """
+    Run a call, where the engine wants it to be run. Nothing gets out of it, not even
+    C{SystemExit}.
+
+    @param payload: Callable, arguments, keywords, and whether an iterator is a result
+        like any other, pickled.
+
+    @return: The L{Kind<asynqueue._child.protocol.Kind>} of answer, and the answer.
+    """
+    answer = _Answer()
+    _Runner(answer).call(0, unpack(payload))  # type: ignore[arg-type]
+    return answer.kind, _parcelOf(answer.payload)
+
+
+class _Answer:
+    """
+    Takes the frame by which a call is answered, in the place of pipes.
+    """
+
+    __slots__ = ("kind", "payload")
+
+    def __init__(self) -> None:
+        self.kind = 0
+        self.payload: bytes | Packed = b""
+
+    def send(self, kind: int, number: int, payload: bytes | Packed) -> None:
+        self.kind, self.payload = kind, payload
+
+
+class _Runner(CallServer):
+    """
+    Runs a call. Nothing is left of it afterwards that could be iterated over.
+    """
+
+    def returned(
+        self, number: int, result: Any, call: tuple[Any, ...], start: float
+    ) -> None:
+        awaitable = kindOfAwaitable(result)
+        if awaitable:
+            error: Exception = TypeError(
+                f"The callable has returned {awaitable}, and nothing waits for it"
+                " there: call it in the reactor, with an AsyncWorker"
+            )
+        elif not call[3] and isIteration(result):
+            error = NotPicklable(
+                f"The callable has returned an iterator ({describe(result)}), which"
+                " can't be brought here from there: have it return a list, or call it"
+                " with a ProcessQueue, which brings the items"
+            )
+        else:
+            self.answer(number, result, start)
+            return
+        self.fail(number, error, start)
+
+
+def _parcelOf(packed: bytes | Packed) -> bytes | Parcel:
+    return packed if type(packed) is bytes else Parcel(*packed)
+
+
+def _wrapped(buffer: Buffer, outOfBand: bool) -> Any:
+    """Get a buffer as what picklers of a protocol take."""
+    if outOfBand:
+        return PickleBuffer(buffer)
+    if not isinstance(buffer, PickleBuffer):
+        return buffer
+    with buffer.raw() as view:
+        return bytes(view) if view.readonly else bytearray(view)
+
+
+def _restore(pickle: bytes, kinds: list[Any], *buffers: Any) -> Parcel:
+    """Make a parcel of what has come, where C{bytes} may have become a view."""
+    found = [
+        buffer if kind is None or type(buffer) is kind else kind(buffer)
+        for kind, buffer in zip(kinds, buffers, strict=True)
+    ]
+    return Parcel(pickle, found)
