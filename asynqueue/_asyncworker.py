@@ -71,6 +71,14 @@ class AsyncWorker(WorkerBase):
         self._idle: OneShot[None] | None = None
         self._isLooping = False
 
+    @property
+    def tasks(self) -> list[ITask]:
+        """
+        The tasks that were accepted and have no result yet.
+        """
+        tasks = [task for task, _ in self._waiting]
+        return tasks if self._task is None else [self._task, *tasks]
+
     def run(self, task: ITask) -> Deferred[None]:
         if self._task is not None:
             ready: Deferred[None] = Deferred()

@@ -49,6 +49,11 @@ class ITask(Interface):
         " adds see the result of the call, and must return it."
     )
 
+    watch: Any = Attribute(
+        "C{None}, or an object with an attribute C{seconds}: a worker that measures how"
+        " long the call is run, where it's run, sets that before it gives the result."
+    )
+
     def startTimer() -> None:
         """
         Start the clock of the time limit from the beginning. That has been done when
@@ -104,6 +109,10 @@ class IWorker(Interface):
 
     A worker that has iterations under way may say so in an attribute C{isIterating}:
     tasks are then given to others, if any are ready.
+
+    What a worker is at is shown by the queue's C{stats()} if it has an attribute
+    C{running}, a list of tasks, or C{tasks}; C{state}, an C{Enum}; and C{process} with
+    a C{pid}.
 
     While a worker is hired, the C{TaskHandler} keeps three attributes on it: C{ID}, an
     C{int}; C{hired}, a C{bool}; and C{assignments}, a C{dict} with a list of Deferreds,

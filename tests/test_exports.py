@@ -28,6 +28,7 @@ PUBLIC = {
         SerializationError ThreadError TimeoutError WorkerError WorkerLost
         WorkerStartError
     """,
+    "events": "Event EventKind logEvent",
     "tasks": """
         Assignment=tasks._assignment AssignmentFactory=tasks._assignment
         Task=tasks._task TaskFactory=tasks._factory TaskHandler=tasks._handler

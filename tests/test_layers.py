@@ -21,7 +21,7 @@ LAYERS = """
 _version errors
 _child
 interfaces _support info
-iteration util
+iteration util events
 tasks
 base
 _asyncworker threads

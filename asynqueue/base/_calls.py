@@ -98,12 +98,14 @@ class Calls:
             self._policy,
             lambda task: self.th(task),
             self.q.loadInfoProducer.oneLess,
+            self.q.watcher,
             reactor,
         )
         # Made once: a bound method for each task that waits would take 64 bytes.
         self._resolve = self._results.resolve
         self._admission = Admission(self.th, maxQueued, reactor)
-        self._replacing = Replacing(self.th)
+        self._replacing = Replacing(self.th, self.q.watcher)
+        self.th.onEvent = self.q.watcher.observers.tell
 
     @property
     def maxQueued(self) -> int | None:

@@ -57,12 +57,22 @@ class LoadInfoProducer:
     Each consumer may pause and stop for itself. Pausing stops the writing, not the
     counting. The producer's own methods do it for all consumers.
 
-    @ivar queued: The load now, never below 0.
+    @ivar begun: How many calls there were.
+
+    @ivar finished: How many of them have their results.
     """
 
     def __init__(self) -> None:
-        self.queued = 0
+        self.begun = 0
+        self.finished = 0
         self._subscriptions: list[_Subscription] = []
+
+    @property
+    def queued(self) -> int:
+        """
+        The load now, never below 0.
+        """
+        return self.begun - self.finished
 
     def registerConsumer(self, consumer: IConsumer) -> None:
         """
@@ -85,7 +95,7 @@ class LoadInfoProducer:
         """
         Count one more call without a result.
         """
-        self.queued += 1
+        self.begun += 1
         if self._subscriptions:
             self._write()
 
@@ -93,8 +103,8 @@ class LoadInfoProducer:
         """
         Count one call less.
         """
-        if self.queued > 0:
-            self.queued -= 1
+        if self.finished < self.begun:
+            self.finished += 1
             if self._subscriptions:
                 self._write()
 

@@ -17,6 +17,7 @@ from ..errors import QueueRunError, QueueStopped
 from ..tasks import Task, TaskHandler
 from ._load import LoadInfoProducer
 from ._priority import Priority
+from ._watching import Watcher
 
 __all__ = ["Queue"]
 
@@ -36,6 +37,8 @@ class Queue:
         shutdown. C{None} for never.
 
     @ivar loadInfoProducer: Tells the number of items without a result.
+
+    @ivar watcher: Notes how long tasks wait and run.
     """
 
     # A TaskHandler keeps what waits, so that there's no _heap.
@@ -57,6 +60,7 @@ class Queue:
         self.handler: Any = handler
         self.timeout = timeout or None
         self.loadInfoProducer = LoadInfoProducer()
+        self.watcher = Watcher(self.loadInfoProducer)
         self._running = True
         self._heap: Priority | None = None
         # The feeding of a plain handler has ended.
@@ -116,7 +120,10 @@ class Queue:
         if item.resolve is None:
             item.resolve = self._resolve
         # Consumers of the load are told by this, and may shut the queue down.
-        self.loadInfoProducer.oneMore()
+        load = self.loadInfoProducer
+        load.oneMore()
+        if load.begun >= self.watcher.next:
+            self.watcher.watch(item)
         try:
             self.handler(item)
         except QueueRunError:
@@ -124,7 +131,7 @@ class Queue:
                 QueueStopped(f"The queue was shut down before {item!r} was run")
             )
         except Exception:
-            self.loadInfoProducer.oneLess()
+            load.oneLess()
             raise
 
     def subscribe(self, consumer: IConsumer) -> None:

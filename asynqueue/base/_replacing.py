@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from .._support.log import log
 from ..interfaces import IReplaceableWorker
 from ..tasks import Task, TaskHandler
+from ._watching import Watcher
 
 __all__ = ["Replacing"]
 
@@ -23,8 +24,9 @@ class Replacing:
         trying, and that may name another if they are asked again.
     """
 
-    def __init__(self, handler: TaskHandler) -> None:
+    def __init__(self, handler: TaskHandler, watcher: Watcher) -> None:
         self._handler = handler
+        self._watcher = watcher
         self.unreplaced: list[Any] = []
 
     def replace(self, worker: Any) -> None:
@@ -36,6 +38,7 @@ class Replacing:
         try:
             replacement = worker.replacement()
             if replacement is not None:
+                self._watcher.noteReplaced(worker)
                 # If it can't be put to work, that is logged, and giveUp called.
                 self._handler.hire(replacement).addErrback(lambda _: None)
         except Exception:  # noqa: BLE001 - a worker may be of anybody's making
@@ -59,6 +62,7 @@ class Replacing:
         """
         while self.unreplaced:
             worker = self.unreplaced.pop(0)
+            self._watcher.noteReplaced(worker)
             self._handler.hire(worker.retryReplacement()).addErrback(lambda _: None)
 
     def _isUnserved(self, task: Task) -> bool:

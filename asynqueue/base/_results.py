@@ -23,6 +23,7 @@ from ..tasks import Task
 from ..tasks._task import RETRIED
 from ._options import CallOptions, Defaults
 from ._policy import ErrorPolicy, failureOf
+from ._watching import Watcher
 
 __all__ = ["Results", "notRun"]
 
@@ -58,6 +59,7 @@ class Results:
         policy: ErrorPolicy,
         queueAgain: Callable[[Task], object],
         oneLess: Callable[[], object],
+        watcher: Watcher,
         reactor: IReactorTime | None,
     ) -> None:
         self.accepting = True
@@ -66,6 +68,7 @@ class Results:
         self._policy = policy
         self._queueAgain = queueAgain
         self._oneLess = oneLess
+        self._watcher = watcher
         # Tasks that wait for their next attempt, which have this as their owner.
         self._delayed: dict[Task, IDelayedCall] = {}
         self._reactor = reactor
@@ -96,6 +99,8 @@ class Results:
         if status is RAN or status == RAN:
             if self._defaults.spew:
                 self._log(result, task)
+            if task.watch is not None:
+                task.watch.done(task)
             self._oneLess()
             if self.onFinished is not None:
                 self.onFinished()
@@ -149,6 +154,8 @@ class Results:
             return self._finishFailed(result, task)
         if self._defaults.spew:
             self._log(result, task)
+        if task.watch is not None:
+            task.watch.done(task)
         self._noteFinished()
         return result
 
@@ -158,6 +165,7 @@ class Results:
     def _finishFailed(
         self, failure: Failure, task: Task, text: str | None = None
     ) -> Any:
+        self._watcher.noteFailed(failure, task, raised=text is not None)
         self._noteFinished()
         if failure.check(CancelledError, QueueStopped, TimeoutError):
             # What the queue itself says isn't for the policies.
@@ -198,6 +206,7 @@ class Results:
             checkSeconds("retryDelay", seconds, zero=True)
         except Exception:  # noqa: BLE001 - the callable is the user's
             return self._finishFailed(Failure(), task)
+        self._watcher.noteRetried(failure, task)
         again = task.nextAttempt()
         if seconds:
             again.owner = self

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
+from .._support.awaitable import AwaitableDeferred
 from .._support.checks import seriesList
 from .._support.reactor import orGlobalReactor
 from ..base import TaskQueue
@@ -15,6 +16,25 @@ from ._options import START_TIMEOUT, ChildConfig, ChildOptions, RestartPolicy
 from ._worker import ProcessWorker
 
 __all__ = ["ProcessQueue"]
+
+
+class ProcessStats(  # type: ignore[misc]  # iterating over it is that of a dict
+    dict[str, Any], AwaitableDeferred[list[tuple[float, float]]]
+):
+    """
+    The statistics of a L{ProcessQueue}: a dict, and a Deferred of how long calls took.
+
+    In AsynQueue 0.9.9 C{stats} of this one queue returns a Deferred of that list.
+    Programs add callbacks to it, and yield it in C{inlineCallbacks}, which takes
+    nothing but real Deferreds.
+    """
+
+    def __init__(self, stats: dict[str, Any]) -> None:
+        dict.__init__(self, stats)
+        AwaitableDeferred.__init__(self)
+
+    # As a Deferred has it; dicts have none.
+    __hash__ = object.__hash__  # type: ignore[assignment]
 
 
 class ProcessQueue(TaskQueue):
@@ -127,16 +147,22 @@ class ProcessQueue(TaskQueue):
         """
         return ProcessWorker.cores()
 
-    def stats(self) -> Deferred[list[tuple[float, float]]]:
+    def stats(self) -> ProcessStats:
         """
-        Get how long calls took.
+        Look at what the queue is doing, and how long calls took.
 
-        @return: A Deferred that fires with a list of pairs: seconds as seen here, and
-            seconds in the child. Empty unless C{callStats=True}.
+        @return: The dict that L{TaskQueue.stats} returns, which is also a Deferred, as
+            this method has always returned one. That fires with a list of pairs:
+            seconds as seen here, and seconds in the child. Empty unless
+            C{callStats=True}.
         """
-        return DeferredList([worker.stats() for worker in self.workers()]).addCallback(
+        stats = ProcessStats(super().stats())
+        DeferredList(
+            [w.stats() for w in self.workers() if isinstance(w, ProcessWorker)]
+        ).addCallback(
             lambda results: [pair for _, pairs in results for pair in pairs]
-        )
+        ).chainDeferred(stats)
+        return stats
 
     def crashWorkers(self) -> Deferred[list[Task]]:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from itertools import islice
 from time import perf_counter
 from typing import Any
 
@@ -204,6 +205,11 @@ class ProcessWorker(WorkerBase):
     def tasks(self) -> list[ITask]:
         """The tasks that were accepted and have no result yet."""
         return self._streams.tasks + [job.task for job in self._jobs.jobs]
+
+    @property
+    def running(self) -> list[ITask]:
+        """Those of them that the child is at."""
+        return self._streams.tasks + [job.task for job in islice(self._jobs.jobs, 1)]
 
     def setResignator(self, callableObject: Callable[[], object]) -> None:
         super().setResignator(callableObject)
@@ -436,6 +442,8 @@ class ProcessWorker(WorkerBase):
         if self.callStats:
             self._noteTimes(job, seconds)
         self._stopper.over()
+        if job.task.watch is not None:
+            job.task.watch.seconds = seconds
         if outcome is None:
             self._streams.begin(number, job.task, job.consumer)
         else:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
+from time import perf_counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -56,13 +57,16 @@ class Assignment:
         """
         task = self.task
         task.accepting = None
-        task.accepted = True
+        # For each task, since what it's running for is told later, if at all: 0.06 us.
+        task.startedAt = perf_counter()
         if task.timeout is not None:
             task.startTimer()
         if not self.d.called:
             self.d.callback(worker)
             if task.d.called:  # A callback has cancelled it.
                 return succeed(None)
+        if task.watch is not None:
+            task.watch.started(task, worker)
         ready: Any = worker.run(task)
         if not isinstance(ready, Deferred):
             raise ImplementationError(
@@ -216,7 +220,7 @@ class AssignmentFactory:
         @param task: The task, whose place in the order is as before.
         """
         task.stopTimer()
-        task.accepted = False
+        task.startedAt = 0.0
         self._add(task)
 
     def reconsider(self, series: Hashable) -> None:
@@ -237,6 +241,17 @@ class AssignmentFactory:
         @param f: The callable.
         """
         self._loop.batch(f)
+
+    def runningOn(self, worker: Any) -> int:
+        """
+        Count the tasks that a worker isn't ready after.
+
+        @param worker: The worker.
+
+        @return: The number.
+        """
+        state = self._states.get(id(worker))
+        return 0 if state is None else state.running
 
     def stop(self) -> None:
         """

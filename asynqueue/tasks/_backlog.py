@@ -58,6 +58,22 @@ class Backlog:
             series for series in list(self._queues) if self.first(series, held=True)
         ]
 
+    def sizes(self) -> dict[Hashable, int]:
+        """
+        Count the tasks that wait, for each series.
+        """
+        if self._dropped:
+            counts = {
+                series: sum(task.owner is self for task in self._tasks(series))
+                for series in self._queues
+            }
+        else:
+            counts = {
+                series: len(queue) + len(self._heaps.get(series, ()))
+                for series, queue in self._queues.items()
+            }
+        return {series: count for series, count in counts.items() if count}
+
     def put(self, task: Task) -> None:
         """
         Add a task.

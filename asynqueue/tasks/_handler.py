@@ -17,6 +17,7 @@ from .._child.status import Status
 from .._support.checks import checkHashable, checkSeconds
 from .._support.log import log
 from ..errors import ImplementationError, QueueRunError, WorkerLost
+from ..events import EventKind
 from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker
 from ._assignment import AssignmentFactory
 from ._preparing import Preparing, qualifications
@@ -52,6 +53,9 @@ class TaskHandler:
 
     @ivar onRefused: Called with a worker that was hired and could not be put to work,
         and with the failure. C{None} for nobody.
+
+    @ivar onEvent: Called with an L{EventKind<asynqueue.events.EventKind>}, and with the
+        keyword C{worker} or C{series}. C{None} for nobody.
     """
 
     # A worker is in workers from hire to terminate or its resignation, then in
@@ -67,6 +71,7 @@ class TaskHandler:
         self.assignmentFactory = AssignmentFactory(reactor=reactor)
         self.onGone: Callable[[Any], object] | None = None
         self.onRefused: Callable[[Any, Failure], object] | None = None
+        self.onEvent: Callable[..., object] | None = None
         self._updates = Updates(
             lambda worker, task: self.assignmentFactory.runDirectly(worker, task)
         )
@@ -344,11 +349,15 @@ class TaskHandler:
                 " one is",
                 series=series,
             )
+            self._tell(EventKind.UNSERVED, series=series)
 
     def _request(self, worker: Any, series: Iterable[Hashable]) -> None:
         """
         Have a worker request tasks of some series, before it's given any.
         """
+
+        if not worker.assignments:
+            self._tell(EventKind.HIRED, worker=worker)
 
         def requestAll() -> None:
             for each in series:
@@ -369,6 +378,10 @@ class TaskHandler:
         )
         if self.onRefused is not None:
             self.onRefused(worker, failure)
+
+    def _tell(self, kind: EventKind, **details: Any) -> None:
+        if self.onEvent is not None:
+            self.onEvent(kind, **details)
 
     async def _update(
         self, workers: list[Any], task: Task, sequential: bool
@@ -422,6 +435,7 @@ class TaskHandler:
             self._trackExit(worker.deferUntilGone())
         for task in tasks:
             self._reassign(task)
+        self._tell(EventKind.LOST, worker=worker)
         if self.onGone is not None:
             self.onGone(worker)
 

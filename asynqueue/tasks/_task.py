@@ -22,7 +22,7 @@ from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from ..interfaces import ITask
 
-__all__ = ["RETRIED", "Owner", "Task", "forWorker"]
+__all__ = ["RETRIED", "Owner", "Task", "Watch", "forWorker"]
 
 #: Returned by a task's C{resolve}: another task has the Deferred now.
 RETRIED: Any = object()
@@ -39,6 +39,25 @@ class Owner(Protocol):
     def cancelTask(self, task: Any) -> None:
         """
         Drop the task, stopping the work on it where possible.
+        """
+
+
+class Watch(Protocol):
+    """
+    Notes what becomes of a task.
+    """
+
+    #: Seconds that the task was run, if the worker has measured them where it ran.
+    seconds: float | None
+
+    def started(self, task: Any, worker: Any) -> None:
+        """
+        Note that a worker has accepted the task.
+        """
+
+    def done(self, task: Any) -> None:
+        """
+        Note that the call has its result.
         """
 
 
@@ -130,7 +149,6 @@ class Task:
         "_kw",
         "_reactor",
         "_timer",
-        "accepted",
         "accepting",
         "attempt",
         "context",
@@ -142,7 +160,9 @@ class Task:
         "priority",
         "resolve",
         "series",
+        "startedAt",
         "timeout",
+        "watch",
     )
 
     def __init__(
@@ -190,8 +210,10 @@ class Task:
         self.timeout = timeout
         # Who drops the task when it's cancelled. Set by whoever takes it.
         self.owner: Owner | None = None
-        # Whether a worker has accepted it.
-        self.accepted = False
+        # When a worker has accepted it, by perf_counter; 0 while none has.
+        self.startedAt = 0.0
+        # Told of what becomes of it; None for most.
+        self.watch: Watch | None = None
         # Whether it's for one certain worker, as an update is.
         self.direct = False
         # Fires when a worker accepts it, None if nobody waits for that. An Assignment
@@ -238,7 +260,8 @@ class Task:
         """
         Name the call.
         """
-        return f"<Task {callText(*self.callTuple)}>"
+        name = f"{self.name!r} " if self.name else ""
+        return f"<Task {name}{callText(*self.callTuple)}>"
 
     @property
     def callTuple(self) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
@@ -250,6 +273,21 @@ class Task:
     @callTuple.setter
     def callTuple(self, value: tuple[Any, tuple[Any, ...], dict[str, Any]]) -> None:
         self._f, self._args, self._kw = value
+
+    @property
+    def accepted(self) -> bool:
+        """
+        Whether a worker has accepted the task.
+        """
+        return self.startedAt != 0.0
+
+    @property
+    def name(self) -> str | None:
+        """
+        The name that was given to the call, C{None} if it has none.
+        """
+        name: str | None = getattr(self.options, "name", None)
+        return name
 
     @property
     def hasResult(self) -> bool:
@@ -280,6 +318,7 @@ class Task:
         task.attempt = self.attempt + 1
         task.options = self.options
         task.resolve = self.resolve
+        task.watch = self.watch
         task.d = self.d
         task.d.task = task
         return task
@@ -347,7 +386,7 @@ class Task:
             return
         if self._timer is not None:
             self.stopTimer()
-        if self.accepted:
+        if self.startedAt:
             self.owner = None
         else:
             # It waits to be run again, and a worker that had it before is late.
@@ -398,7 +437,7 @@ class Task:
         @return: The new Deferred.
         """
         self.stopTimer()
-        self.accepted = False
+        self.startedAt = 0.0
         self.d.task = None
         self.d = _ResultDeferred(_cancelled)
         self.d.task = self

@@ -110,6 +110,13 @@ class ThreadWorker(WorkerBase):
         return [task for task, _ in self._calls.values()]
 
     @property
+    def running(self) -> list[ITask]:
+        """
+        The one of them that the thread is at, if there is one.
+        """
+        return self.tasks[:1]
+
+    @property
     def abandoned(self) -> int:
         """
         How many threads were given up because they were stuck.
@@ -173,6 +180,8 @@ class ThreadWorker(WorkerBase):
             call.seconds > self._seconds or not self._count % LOOK_EVERY
         ):
             self._adapt(call.seconds, self.backlogPerWorker())
+        if task.watch is not None:
+            task.watch.seconds = call.seconds
         if self._calls:
             self._startTimer()
         try:

@@ -1,0 +1,90 @@
+"""
+What a queue is doing, as plain data.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable
+from time import perf_counter
+from typing import Any
+
+from .._child.describe import callText, describe
+from ..tasks import TaskHandler
+from ..tasks._preparing import qualifications
+from ._load import LoadInfoProducer
+from ._watching import Watcher
+
+__all__ = ["snapshot"]
+
+
+def snapshot(
+    name: str | None,
+    handler: TaskHandler,
+    load: LoadInfoProducer,
+    watcher: Watcher,
+    paused: bool,
+) -> dict[str, Any]:
+    """
+    Get the statistics of a queue, see L{TaskQueue.stats}.
+    """
+    failed = dict(watcher.failed)
+    return {
+        "name": name,
+        "time": time.time(),
+        "paused": paused,
+        "queued": _queued(handler),
+        "running": [
+            entry for worker in handler.workers.values() for entry in _running(worker)
+        ],
+        "workers": [_worker(worker, handler) for worker in handler.workers.values()],
+        "load": load.queued,
+        "done": load.finished - sum(failed.values()),
+        "failed": failed,
+        "retried": watcher.retried,
+        "replaced": watcher.replaced,
+        "wait": watcher.wait.summary(),
+        "run": watcher.run.summary(),
+    }
+
+
+def _queued(handler: TaskHandler) -> dict[str, int]:
+    queued: dict[str, int] = {}
+    for series, count in handler.assignmentFactory.backlog.sizes().items():
+        text = _seriesText(series)
+        queued[text] = queued.get(text, 0) + count
+    return queued
+
+
+def _running(worker: Any) -> list[dict[str, Any]]:
+    now = perf_counter()
+    tasks = getattr(worker, "running", None)
+    if tasks is None:
+        tasks = getattr(worker, "tasks", None) or ()
+    return [
+        {
+            "call": callText(*task.callTuple),
+            "name": task.name,
+            "series": _seriesText(task.series),
+            "worker": worker.ID,
+            "seconds": max(0.0, now - task.startedAt),
+        }
+        for task in tasks
+        if getattr(task, "startedAt", 0.0)
+    ]
+
+
+def _worker(worker: Any, handler: TaskHandler) -> dict[str, Any]:
+    state = getattr(worker, "state", None)
+    return {
+        "ID": worker.ID,
+        "kind": type(worker).__name__,
+        "pid": getattr(getattr(worker, "process", None), "pid", None),
+        "series": [_seriesText(series) for series in qualifications(worker)],
+        "running": handler.assignmentFactory.runningOn(worker),
+        "state": getattr(state, "name", "ready").lower(),
+    }
+
+
+def _seriesText(series: Hashable) -> str:
+    return series if isinstance(series, str) else describe(series)

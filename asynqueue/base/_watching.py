@@ -1,0 +1,159 @@
+"""
+Notes how long calls wait and run, and tells observers of them.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.python.failure import Failure
+
+from ..errors import QueueStopped, TimeoutError, WorkerLost
+from ..events import EventKind
+from ..tasks import Task
+from ._load import LoadInfoProducer
+from ._observers import Observers
+from ._quantiles import Quantiles
+
+__all__ = ["Watcher"]
+
+#: So many calls are all watched, and then one of every so many. Of all, it would cost
+#: 0.6 us for each. A prime, so that calls that take turns are all watched.
+_WATCH_ALL = 1000
+_WATCH_EVERY = 17
+
+#: Kinds of failures, as they're counted, with their events.
+_KINDS = (
+    (TimeoutError, "timeout", EventKind.TIMED_OUT),
+    (CancelledError, "cancelled", EventKind.CANCELLED),
+    (WorkerLost, "lost", EventKind.FAILED),
+    (QueueStopped, "stopped", EventKind.FAILED),
+)
+
+
+class _Watch:
+    """
+    Watches one call.
+
+    @ivar seconds: See L{Watch<asynqueue.tasks._task.Watch>}.
+
+    @ivar worker: The worker that has accepted it last.
+    """
+
+    __slots__ = ("_queuedAt", "_watcher", "seconds", "worker")
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.seconds: float | None = None
+        self.worker: Any = None
+        self._watcher = watcher
+        self._queuedAt = perf_counter()
+
+    def started(self, task: Task, worker: Any) -> None:
+        self.worker = worker
+        self.seconds = None
+        observers = self._watcher.observers
+        if EventKind.STARTED in observers.wanted:
+            observers.tell(
+                EventKind.STARTED,
+                task=task,
+                worker=worker,
+                seconds=task.startedAt - self._queuedAt,
+            )
+
+    def done(self, task: Task) -> None:
+        """
+        Note that the task has its result.
+        """
+        now = perf_counter()
+        seconds = self.seconds
+        if seconds is None:
+            seconds = now - task.startedAt
+        watcher = self._watcher
+        watcher.run.add(seconds)
+        watcher.wait.add(now - seconds - self._queuedAt)
+        if EventKind.DONE in watcher.observers.wanted:
+            watcher.observers.tell(
+                EventKind.DONE, task=task, worker=self.worker, seconds=seconds
+            )
+
+
+class Watcher:
+    """
+    Chooses the calls that are watched, and counts what goes wrong.
+
+    @ivar observers: Who is told.
+
+    @ivar next: The number of the next call to be watched.
+
+    @ivar wait: How long calls have waited, from when they were made to when they were
+        run for the last time.
+
+    @ivar run: How long they were run then.
+
+    @ivar failed: How many calls have failed, by kind.
+
+    @ivar retried: How many further attempts there were.
+
+    @ivar replaced: How many workers were hired in place of others.
+    """
+
+    def __init__(self, load: LoadInfoProducer) -> None:
+        self.observers = Observers()
+        self.next = 0
+        self.wait = Quantiles()
+        self.run = Quantiles()
+        self.failed: dict[str, int] = {}
+        self.retried = 0
+        self.replaced = 0
+        self._load = load
+
+    def watch(self, task: Task) -> None:
+        """
+        Watch a call that has been counted, and is to be queued.
+        """
+        begun = self._load.begun
+        watchAll = begun < _WATCH_ALL or self.observers.wanted
+        self.next = begun + (1 if watchAll else _WATCH_EVERY)
+        task.watch = _Watch(self)
+        if EventKind.QUEUED in self.observers.wanted:
+            self.observers.tell(EventKind.QUEUED, task=task)
+
+    def noteFailed(self, failure: Failure, task: Task, *, raised: bool) -> None:
+        """
+        Note that a call has failed.
+
+        @param raised: Whether that is since it has raised an exception.
+        """
+        name, kind = "error", EventKind.FAILED
+        if not raised:
+            for error, itsName, itsKind in _KINDS:
+                if failure.check(error):
+                    name, kind = itsName, itsKind
+                    break
+        self.failed[name] = self.failed.get(name, 0) + 1
+        self._tellFailure(kind, failure, task)
+
+    def noteRetried(self, failure: Failure, task: Task) -> None:
+        """
+        Note that a call is to be tried again.
+        """
+        self.retried += 1
+        self._tellFailure(EventKind.RETRIED, failure, task)
+
+    def noteReplaced(self, worker: Any) -> None:
+        """
+        Note that another worker was hired in place of one.
+        """
+        self.replaced += 1
+        self.observers.tell(EventKind.REPLACED, worker=worker)
+
+    def _tellFailure(self, kind: EventKind, failure: Failure, task: Task) -> None:
+        if kind not in self.observers.wanted:
+            return
+        seconds = perf_counter() - task.startedAt if task.startedAt else None
+        worker = getattr(task.watch, "worker", None)
+        self.observers.tell(
+            kind, task=task, worker=worker, seconds=seconds, failure=failure
+        )

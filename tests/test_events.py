@@ -1,0 +1,207 @@
+"""
+Tests of events, and of those who observe them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import CancelledError
+from twisted.logger import LogLevel, capturedLogs
+
+from asynqueue.errors import TimeoutError
+from asynqueue.events import Event, EventKind, logEvent
+from asynqueue.testing import MemoryWorker
+
+from ._cases import QueueTestCase, same
+
+CALLS = (EventKind.QUEUED, EventKind.STARTED, EventKind.DONE)
+
+
+class EventTests(QueueTestCase):
+    """
+    Tests of what observers are told.
+    """
+
+    def setUp(self) -> None:
+        """
+        Observe the queue.
+        """
+        super().setUp()
+        self.events: list[Event] = []
+        self.q.addObserver(self.events.append)
+
+    def kinds(self) -> list[EventKind]:
+        """
+        The kinds of the events, which are forgotten then.
+        """
+        kinds = [event.kind for event in self.events]
+        self.events.clear()
+        return kinds
+
+    def test_done(self) -> None:
+        """
+        A call is queued, started and done.
+        """
+        self.q.call(same, 1, series="memory")
+        self.worker.complete()
+        for event in self.events:
+            self.assertEqual((event.task, event.series), ("same(1)", "memory"))
+        self.assertEqual(
+            [event.workerID for event in self.events],
+            [None, self.worker.ID, self.worker.ID],
+        )
+        self.assertEqual(self.kinds(), list(CALLS))
+
+    def test_failed(self) -> None:
+        """
+        The event of a failure has the exception, and tells where it was.
+        """
+        d = self.q.call(same)
+        self.worker.fail(ValueError("x"))
+        failure = self.failureResultOf(d, ValueError)
+        event = self.events[-1]
+        self.assertIs(event.kind, EventKind.FAILED)
+        self.assertIs(event.failure and event.failure.value, failure.value)
+        self.assertEqual(event.workerID, self.worker.ID)
+        self.assertIsNotNone(event.seconds)
+
+    def test_timedOut(self) -> None:
+        """
+        A call whose time is up is retried, and has timed out in the end.
+        """
+        d = self.q.call(same, timeout=1, retries=1)
+        self.clock.advance(1)
+        self.clock.advance(1)
+        self.failureResultOf(d, TimeoutError)
+        self.assertEqual(
+            self.kinds(),
+            [
+                EventKind.QUEUED,
+                EventKind.STARTED,
+                EventKind.RETRIED,
+                EventKind.STARTED,
+                EventKind.TIMED_OUT,
+            ],
+        )
+
+    def test_cancelled(self) -> None:
+        """
+        A call that is cancelled before it's started says so.
+        """
+        self.fillWorker()
+        self.events.clear()
+        d = self.q.call(same)
+        d.cancel()
+        self.failureResultOf(d, CancelledError)
+        self.assertEqual(self.kinds(), [EventKind.QUEUED, EventKind.CANCELLED])
+
+    def test_raisedTimeout(self) -> None:
+        """
+        A callable that raises what the queue itself fails calls with has failed.
+        """
+        d = self.q.call(same)
+        self.worker.fail(TimeoutError("mine"))
+        self.failureResultOf(d, TimeoutError)
+        self.assertIs(self.events[-1].kind, EventKind.FAILED)
+        self.assertEqual(self.q.stats()["failed"], {"error": 1})
+
+    def test_workers(self) -> None:
+        """
+        Workers are hired, before they're given tasks, and lost.
+        """
+        self.fillWorker()
+        d = self.q.call(same)
+        self.events.clear()
+        worker = MemoryWorker()
+        self.q.attachWorker(worker)
+        self.assertEqual(self.kinds(), [EventKind.HIRED, EventKind.STARTED])
+        worker.resign()
+        self.assertEqual(self.events[0].workerID, worker.ID)
+        self.assertIs(self.events[0].kind, EventKind.LOST)
+        self.assertNoResult(d)
+
+    def test_qualified(self) -> None:
+        """
+        A worker that is qualified for one more series isn't hired again.
+        """
+        self.q.qualifyWorker(self.worker, "new")
+        self.assertEqual(self.events, [])
+
+    def test_unserved(self) -> None:
+        """
+        A series that nobody serves is told once.
+        """
+        self.q.call(same, series="nobody")
+        self.q.call(same, series="nobody")
+        [event] = [e for e in self.events if e.kind is EventKind.UNSERVED]
+        self.assertEqual(event.series, "nobody")
+        self.assertIsNone(event.task)
+
+    def test_kinds(self) -> None:
+        """
+        An observer hears of the kinds that it wants, and of none when it's removed.
+        """
+        failures: list[Event] = []
+        observer = failures.append
+        self.q.addObserver(observer, [EventKind.FAILED])
+        for _ in range(2):
+            self.q.call(same).addErrback(lambda _: None)
+            self.worker.fail(ValueError())
+            self.q.removeObserver(observer)
+        self.assertEqual([event.kind for event in failures], [EventKind.FAILED])
+        self.q.removeObserver(observer)
+
+    def test_manyCalls(self) -> None:
+        """
+        Observers hear of each call, also where only some would be measured.
+        """
+        self.q.removeObserver(self.events.append)
+        for _ in range(1_100):
+            self.q.call(same)
+            self.worker.complete()
+        self.q.addObserver(self.events.append, [EventKind.DONE])
+        for _ in range(20):
+            self.q.call(same)
+            self.worker.complete()
+        self.assertEqual(self.kinds(), [EventKind.DONE] * 20)
+
+    def test_raises(self) -> None:
+        """
+        An observer that raises is logged, and does no harm to calls or to others.
+        """
+
+        def raises(event: Event) -> None:
+            raise RuntimeError(event.kind)
+
+        self.q.addObserver(raises)
+        self.q.addObserver(list[Event]().append)
+        d = self.q.call(same)
+        self.worker.complete(3)
+        self.assertEqual(self.successResultOf(d), 3)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 3)
+
+    def test_notCallable(self) -> None:
+        """
+        What can't be called can't observe.
+        """
+        bad: Any = 5
+        self.assertRaises(TypeError, self.q.addObserver, bad)
+
+    def test_logged(self) -> None:
+        """
+        L{logEvent} logs events with what they have as fields.
+        """
+        self.q.addObserver(logEvent, [EventKind.DONE, EventKind.FAILED])
+        for exception in (None, ValueError("x")):
+            d = self.q.call(same, 1).addErrback(lambda _: None)
+            with capturedLogs() as logged:
+                if exception is None:
+                    self.worker.complete()
+                else:
+                    self.worker.fail(exception)
+            self.successResultOf(d)
+            [entry] = [entry for entry in logged if "kind" in entry]
+            self.assertEqual((entry["task"], entry["workerID"]), ("same(1)", 1))
+        self.assertIs(entry["kind"], EventKind.FAILED)
+        self.assertIs(entry["log_level"], LogLevel.warn)
