@@ -58,6 +58,9 @@ class EventKind(Enum):
     #: Calls of a series wait that no worker is qualified for.
     UNSERVED = "unserved"
 
+    #: The queue has been shut down, and all its workers have gone.
+    STOPPED = "stopped"
+
 
 @frozen(eq=False)
 class Event:
@@ -109,6 +112,7 @@ _LEVELS = {
     EventKind.CANCELLED: LogLevel.info,
     EventKind.REPLACED: LogLevel.info,
     EventKind.HIRED: LogLevel.info,
+    EventKind.STOPPED: LogLevel.info,
 }
 
 
@@ -139,4 +143,6 @@ def _subject(event: Event) -> str:
         return event.task
     if event.workerID is not None:
         return f"worker {event.workerID}"
+    if event.kind is EventKind.STOPPED:
+        return "the queue"
     return f"series {event.series!r}"

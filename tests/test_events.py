@@ -166,6 +166,28 @@ class EventTests(QueueTestCase):
             self.worker.complete()
         self.assertEqual(self.kinds(), [EventKind.DONE] * 20)
 
+    def test_failuresAlone(self) -> None:
+        """
+        An observer of failures alone doesn't have each call measured.
+        """
+        self.q.removeObserver(self.events.append)
+        self.q.addObserver(self.events.append, [EventKind.FAILED])
+        for _ in range(2_000):
+            self.q.call(same)
+            self.worker.complete()
+        self.assertEqual(self.q.stats()["run"]["count"], 1_000 + 1_000 // 17)
+
+    def test_stopped(self) -> None:
+        """
+        The last event is the end of the queue, before C{shutdown} fires.
+        """
+        self.q.call(same)
+        self.events.clear()
+        d = self.q.shutdown()
+        self.worker.complete()
+        self.assertEqual(self.kinds(), [EventKind.DONE, EventKind.STOPPED])
+        self.successResultOf(d)
+
     def test_raises(self) -> None:
         """
         An observer that raises is logged, and does no harm to calls or to others.

@@ -13,6 +13,7 @@ from .._support.deadline import Deadline
 from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerLost
+from ..events import EventKind
 from ..tasks import Task, TaskHandler
 from ._queue import Queue
 from ._results import Results, notRun
@@ -115,4 +116,5 @@ class Shutdown:
             now = orGlobalReactor(self._reactor).seconds()
             timeout = max(0.0, self._deadline - now)
         unfinished += failUnfinished(await self._queue.shutdown(timeout))
+        self._queue.watcher.observers.tell(EventKind.STOPPED)
         self.done.fire(unfinished)

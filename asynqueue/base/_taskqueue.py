@@ -299,7 +299,7 @@ class TaskQueue(Calls):
               - C{wait} and C{run}: how many seconds calls have waited and were run, as
                 C{count}, C{mean}, C{p50}, C{p90}, C{p99} and C{max}. The quantiles are
                 off by 2 % at most. The first 1,000 calls are measured, and then one of
-                every 17, unless there are observers.
+                every 17, unless there are observers of each call.
         """
         return snapshot(
             None, self.th, self.q.loadInfoProducer, self.q.watcher, self.isPaused()

@@ -114,7 +114,7 @@ class Watcher:
         Watch a call that has been counted, and is to be queued.
         """
         begun = self._load.begun
-        watchAll = begun < _WATCH_ALL or self.observers.wanted
+        watchAll = begun < _WATCH_ALL or self.observers.wantsEachCall
         self.next = begun + (1 if watchAll else _WATCH_EVERY)
         task.watch = _Watch(self)
         if EventKind.QUEUED in self.observers.wanted:
