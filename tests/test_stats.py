@@ -17,6 +17,7 @@ from asynqueue.base._quantiles import ERROR, Quantiles
 from asynqueue.errors import QueueStopped, WorkerLost
 from asynqueue.process._queue import ProcessStats
 from asynqueue.tasks import _assignment
+from asynqueue.testing import MemoryWorker
 
 from ._cases import QueueTestCase, same
 
@@ -92,6 +93,18 @@ class StatsTests(QueueTestCase):
         )
         self.assertEqual(second["series"], ["None", "async", "local", "mine"])
         self.assertEqual(second["state"], "ready")
+
+    def test_oddWorker(self) -> None:
+        """
+        Attributes of a worker that mean something else there do no harm.
+        """
+        odd: Any = self.worker
+        odd.state, odd.process, odd.tasks = "tired", self.clock, 7
+        self.patch(MemoryWorker, "running", True)
+        self.q.call(same)
+        stats = self.q.stats()
+        self.assertEqual((stats["running"], stats["workers"][0]["pid"]), ([], None))
+        self.assertEqual(stats["workers"][0]["state"], "ready")
 
     def test_running(self) -> None:
         """
@@ -200,14 +213,24 @@ class StatsTests(QueueTestCase):
 
     def test_sampled(self) -> None:
         """
-        Of many calls, only some are measured, but all are counted.
+        Of many calls in a short time, only some are measured, but all are counted.
         """
-        for _ in range(2_000):
+        for _ in range(501):
             self.q.call(same)
             self.worker.complete()
         stats = self.q.stats()
-        self.assertEqual(stats["done"], 2_000)
-        self.assertEqual(stats["run"]["count"], 1_000 + 1_000 // 17)
+        self.assertEqual((stats["done"], stats["run"]["count"]), (501, 11))
+
+    def test_notSampled(self) -> None:
+        """
+        Of those that come one after the other, or come so again, all are.
+        """
+        self.test_sampled()
+        for _ in range(100):
+            self.clock.advance(0.001)
+            self.q.call(same)
+            self.worker.complete()
+        self.assertGreaterEqual(self.q.stats()["run"]["count"], 50)
 
 
 class QuantileTests(SynchronousTestCase):

@@ -62,16 +62,11 @@ class Observers:
         """
         if kind not in self.wanted:
             return
-        event = Event(
-            kind,
-            time.time(),
-            None if task is None else task.name,
-            series if task is None else task.series,
-            getattr(worker, "ID", None),
-            seconds,
-            failure,
-            task,
-        )
+        name = None
+        if task is not None:
+            name, series, worker = task.name, task.series, task.worker
+        ID = getattr(worker, "ID", None)
+        event = Event(kind, time.time(), name, series, ID, seconds, failure, task)
         for f, kinds in list(self._kinds.items()):
             if kind in kinds:
                 try:

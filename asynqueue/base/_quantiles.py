@@ -50,8 +50,9 @@ class Quantiles:
         self._sum += seconds
         if seconds > self._max:
             self._max = seconds
-        bounded = min(max(seconds, _MIN_SECONDS), _MAX_SECONDS)
-        i = ceil(log(bounded) / _LOG_GAMMA)
+        if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+            seconds = _MIN_SECONDS if seconds < _MIN_SECONDS else _MAX_SECONDS
+        i = ceil(log(seconds) / _LOG_GAMMA)
         self._buckets[i] = self._buckets.get(i, 0) + 1
 
     def summary(self) -> dict[str, float]:

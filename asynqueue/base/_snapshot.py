@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable
+from enum import Enum
 from time import perf_counter
 from typing import Any
 
@@ -58,9 +59,6 @@ def _queued(handler: TaskHandler) -> dict[str, int]:
 
 def _running(worker: Any) -> list[dict[str, Any]]:
     now = perf_counter()
-    tasks = getattr(worker, "running", None)
-    if tasks is None:
-        tasks = getattr(worker, "tasks", None) or ()
     return [
         {
             "call": callText(*task.callTuple),
@@ -69,21 +67,34 @@ def _running(worker: Any) -> list[dict[str, Any]]:
             "worker": worker.ID,
             "seconds": max(0.0, now - task.startedAt),
         }
-        for task in tasks
-        if getattr(task, "startedAt", 0.0)
+        for task in _tasks(worker)
+        if getattr(task, "worker", None) is worker
     ]
 
 
 def _worker(worker: Any, handler: TaskHandler) -> dict[str, Any]:
+    # A worker of somebody else's may have anything under these names.
     state = getattr(worker, "state", None)
+    pid = getattr(getattr(worker, "process", None), "pid", None)
     return {
         "ID": worker.ID,
         "kind": type(worker).__name__,
-        "pid": getattr(getattr(worker, "process", None), "pid", None),
+        "pid": pid if isinstance(pid, int) else None,
         "series": [_seriesText(series) for series in qualifications(worker)],
         "running": handler.assignmentFactory.runningOn(worker),
-        "state": getattr(state, "name", "ready").lower(),
+        "state": state.name.lower() if isinstance(state, Enum) else "ready",
     }
+
+
+def _tasks(worker: Any) -> list[Any]:
+    """
+    List the tasks that a worker says it's at.
+    """
+    for name in ("running", "tasks"):
+        tasks = getattr(worker, name, None)
+        if isinstance(tasks, list):
+            return tasks
+    return []
 
 
 def _seriesText(series: Hashable) -> str:

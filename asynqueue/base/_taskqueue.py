@@ -298,8 +298,9 @@ class TaskQueue(Calls):
                 workers were hired in place of others.
               - C{wait} and C{run}: how many seconds calls have waited and were run, as
                 C{count}, C{mean}, C{p50}, C{p90}, C{p99} and C{max}. The quantiles are
-                off by 2 % at most. The first 1,000 calls are measured, and then one of
-                every 17, unless there are observers of each call.
+                off by 2 % at most. Where there are more than about 1,000 calls a
+                second, some are measured, one of 50 at least; all, if there are
+                observers of each call.
         """
         return snapshot(
             None, self.th, self.q.loadInfoProducer, self.q.watcher, self.isPaused()

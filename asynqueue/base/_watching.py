@@ -19,10 +19,11 @@ from ._quantiles import Quantiles
 
 __all__ = ["Watcher"]
 
-#: So many calls are all watched, and then one of every so many. Of all, it would cost
-#: 0.6 us for each. A prime, so that calls that take turns are all watched.
-_WATCH_ALL = 1000
-_WATCH_EVERY = 17
+#: About one call in so many seconds is watched, which takes 2 us,
+_WATCH_SECONDS = 0.001
+
+#: or one of so many, where that is more.
+_MAX_GAP = 50
 
 #: Kinds of failures, as they're counted, with their events.
 _KINDS = (
@@ -38,29 +39,21 @@ class _Watch:
     Watches one call.
 
     @ivar seconds: See L{Watch<asynqueue.tasks._task.Watch>}.
-
-    @ivar worker: The worker that has accepted it last.
     """
 
-    __slots__ = ("_queuedAt", "_watcher", "seconds", "worker")
+    __slots__ = ("_queuedAt", "_watcher", "seconds")
 
-    def __init__(self, watcher: Watcher) -> None:
+    def __init__(self, watcher: Watcher, now: float) -> None:
         self.seconds: float | None = None
-        self.worker: Any = None
         self._watcher = watcher
-        self._queuedAt = perf_counter()
+        self._queuedAt = now
 
-    def started(self, task: Task, worker: Any) -> None:
-        self.worker = worker
+    def started(self, task: Task) -> None:
         self.seconds = None
         observers = self._watcher.observers
         if EventKind.STARTED in observers.wanted:
-            observers.tell(
-                EventKind.STARTED,
-                task=task,
-                worker=worker,
-                seconds=task.startedAt - self._queuedAt,
-            )
+            seconds = task.startedAt - self._queuedAt
+            observers.tell(EventKind.STARTED, task=task, seconds=seconds)
 
     def done(self, task: Task) -> None:
         """
@@ -74,9 +67,7 @@ class _Watch:
         watcher.run.add(seconds)
         watcher.wait.add(now - seconds - self._queuedAt)
         if EventKind.DONE in watcher.observers.wanted:
-            watcher.observers.tell(
-                EventKind.DONE, task=task, worker=self.worker, seconds=seconds
-            )
+            watcher.observers.tell(EventKind.DONE, task=task, seconds=seconds)
 
 
 class Watcher:
@@ -108,15 +99,25 @@ class Watcher:
         self.retried = 0
         self.replaced = 0
         self._load = load
+        # When a call was watched last, and how many calls ago that will have been when
+        # the next is.
+        self._watchedAt = 0.0
+        self._gap = 1
 
     def watch(self, task: Task) -> None:
         """
         Watch a call that has been counted, and is to be queued.
         """
-        begun = self._load.begun
-        watchAll = begun < _WATCH_ALL or self.observers.wantsEachCall
-        self.next = begun + (1 if watchAll else _WATCH_EVERY)
-        task.watch = _Watch(self)
+        now = perf_counter()
+        if self.observers.wantsEachCall:
+            self._gap = 1
+        else:
+            # So many calls are made in a second, going by the last ones.
+            rate = self._gap / max(now - self._watchedAt, 1e-9)
+            self._gap = min(max(int(rate * _WATCH_SECONDS), 1), _MAX_GAP)
+        self._watchedAt = now
+        self.next = self._load.begun + self._gap
+        task.watch = _Watch(self, now)
         if EventKind.QUEUED in self.observers.wanted:
             self.observers.tell(EventKind.QUEUED, task=task)
 
@@ -152,8 +153,5 @@ class Watcher:
     def _tellFailure(self, kind: EventKind, failure: Failure, task: Task) -> None:
         if kind not in self.observers.wanted:
             return
-        seconds = perf_counter() - task.startedAt if task.startedAt else None
-        worker = getattr(task.watch, "worker", None)
-        self.observers.tell(
-            kind, task=task, worker=worker, seconds=seconds, failure=failure
-        )
+        seconds = perf_counter() - task.startedAt if task.accepted else None
+        self.observers.tell(kind, task=task, seconds=seconds, failure=failure)

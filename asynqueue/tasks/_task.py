@@ -50,7 +50,7 @@ class Watch(Protocol):
     #: Seconds that the task was run, if the worker has measured them where it ran.
     seconds: float | None
 
-    def started(self, task: Any, worker: Any) -> None:
+    def started(self, task: Any) -> None:
         """
         Note that a worker has accepted the task.
         """
@@ -163,6 +163,7 @@ class Task:
         "startedAt",
         "timeout",
         "watch",
+        "worker",
     )
 
     def __init__(
@@ -210,7 +211,8 @@ class Task:
         self.timeout = timeout
         # Who drops the task when it's cancelled. Set by whoever takes it.
         self.owner: Owner | None = None
-        # When a worker has accepted it, by perf_counter; 0 while none has.
+        # Which worker has accepted it, and when, by perf_counter.
+        self.worker: Any = None
         self.startedAt = 0.0
         # Told of what becomes of it; None for most.
         self.watch: Watch | None = None
@@ -279,7 +281,7 @@ class Task:
         """
         Whether a worker has accepted the task.
         """
-        return self.startedAt != 0.0
+        return self.worker is not None
 
     @property
     def name(self) -> str | None:
@@ -386,7 +388,7 @@ class Task:
             return
         if self._timer is not None:
             self.stopTimer()
-        if self.startedAt:
+        if self.worker is not None:
             self.owner = None
         else:
             # It waits to be run again, and a worker that had it before is late.
@@ -437,7 +439,7 @@ class Task:
         @return: The new Deferred.
         """
         self.stopTimer()
-        self.startedAt = 0.0
+        self.worker = None
         self.d.task = None
         self.d = _ResultDeferred(_cancelled)
         self.d.task = self
