@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from .._child.describe import callText, describe
-from ..tasks import TaskHandler
+from ..tasks import Task, TaskHandler
 from ..tasks._preparing import qualifications
 from ._load import LoadInfoProducer
 from ._watching import Watcher
@@ -68,7 +68,6 @@ def _running(worker: Any) -> list[dict[str, Any]]:
             "seconds": max(0.0, now - task.startedAt),
         }
         for task in _tasks(worker)
-        if getattr(task, "worker", None) is worker
     ]
 
 
@@ -86,14 +85,18 @@ def _worker(worker: Any, handler: TaskHandler) -> dict[str, Any]:
     }
 
 
-def _tasks(worker: Any) -> list[Any]:
+def _tasks(worker: Any) -> list[Task]:
     """
-    List the tasks that a worker says it's at.
+    List the tasks that a worker says it's at, and has been given.
     """
     for name in ("running", "tasks"):
         tasks = getattr(worker, name, None)
         if isinstance(tasks, list):
-            return tasks
+            return [
+                task
+                for task in tasks
+                if isinstance(task, Task) and task.worker is worker
+            ]
     return []
 
 

@@ -58,7 +58,7 @@ class Assignment:
         task = self.task
         task.accepting = None
         task.worker = worker
-        # For each task, since how long it has run is asked for later, if at all: 0.06 us.
+        # Noted for all, as how long one has run is asked for later, if at all: 0.06 us.
         task.startedAt = perf_counter()
         if task.timeout is not None:
             task.startTimer()
