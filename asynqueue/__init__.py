@@ -99,6 +99,7 @@ _MODULES = frozenset(
         "iteration",
         "null",
         "process",
+        "service",
         "tasks",
         "testing",
         "threads",

@@ -190,8 +190,13 @@ class Program(ProcessProtocol):
     @ivar ended: Fires with its exit code.
     """
 
-    def __init__(self, *args: str, env: dict[str, str] | None = None) -> None:
-        """Run Python."""
+    def __init__(
+        self,
+        *args: str,
+        env: dict[str, str] | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        """Run Python, in a folder if one is given."""
         self.output = ""
         self.errors = ""
         self.ended: Deferred[int | None] = Deferred()
@@ -203,6 +208,7 @@ class Program(ProcessProtocol):
             sys.executable,
             [sys.executable, *args],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **(env or {})},
+            path=None if folder is None else str(folder),
         )
         self.pid: int = self.process.pid
 

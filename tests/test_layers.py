@@ -26,7 +26,7 @@ tasks
 base
 _asyncworker threads
 process wire
-null workers credentials
+null workers credentials service
 testing
 """
 
