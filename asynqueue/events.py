@@ -71,6 +71,8 @@ class Event:
 
     @ivar time: When it was, in seconds since the epoch.
 
+    @ivar queue: The C{name} of the queue, C{None} if it has none.
+
     @ivar name: The C{name} of the call, C{None} if it has none.
 
     @ivar series: The series of the call, or the one that nobody serves.
@@ -86,6 +88,7 @@ class Event:
 
     kind: EventKind
     time: float
+    queue: str | None = None
     name: str | None = None
     series: Hashable = None
     workerID: int | None = None
@@ -125,10 +128,12 @@ def logEvent(event: Event) -> None:
     """
     log.emit(
         _LEVELS.get(event.kind, LogLevel.debug),
-        "{what}: {subject}",
+        "{who}: {subject} {what}",
+        who=event.queue or "A queue",
         what=event.kind.value,
         subject=_subject(event),
         kind=event.kind,
+        queue=event.queue,
         task=event.task,
         name=event.name,
         series=event.series,

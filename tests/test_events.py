@@ -9,8 +9,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.logger import LogLevel, capturedLogs
 
-from asynqueue.base import _watching
-from asynqueue.errors import TimeoutError
+from asynqueue.base import TaskQueue, _watching
+from asynqueue.errors import QueueFull, QueueRunError, TimeoutError
 from asynqueue.events import Event, EventKind, logEvent
 from asynqueue.testing import MemoryWorker
 
@@ -229,3 +229,112 @@ class EventTests(QueueTestCase):
             self.assertEqual((entry["task"], entry["workerID"]), ("same(1)", 1))
         self.assertIs(entry["kind"], EventKind.FAILED)
         self.assertIs(entry["log_level"], LogLevel.warn)
+
+
+def named(name: str) -> str:
+    """
+    Give a name back.
+
+    @param name: The name.
+
+    @return: It.
+    """
+    return name
+
+
+class NameTests(QueueTestCase):
+    """
+    Tests of the names of calls and queues.
+    """
+
+    def test_call(self) -> None:
+        """
+        The name of a call is in its text, in statistics and in events.
+        """
+        events: list[Event] = []
+        self.q.addObserver(events.append)
+        d = self.q.call(same, 1, name="thumbnail", timeout=3)
+        self.assertEqual(self.worker.running[0].callTuple[2], {})
+        self.assertEqual(self.q.stats()["running"][0]["name"], "thumbnail")
+        self.clock.advance(3)
+        failure = self.failureResultOf(d, TimeoutError)
+        self.assertIn("<Task 'thumbnail' same(1)>", str(failure.value))
+        self.assertEqual({event.name for event in events}, {"thumbnail"})
+
+    def test_retried(self) -> None:
+        """
+        Further attempts have it, too.
+        """
+        self.q.call(same, name="x", timeout=3, retries=1)
+        self.clock.advance(3)
+        self.assertEqual(self.q.stats()["running"][0]["name"], "x")
+
+    def test_keyword(self) -> None:
+        """
+        A callable that takes a keyword of this name gets it, as in AsynQueue 0.9.9.
+        """
+
+        def anything(**kw: Any) -> None:
+            """Take any keywords."""
+
+        for f in (named, anything, "method"):
+            self.q.call(f, name="x", series="memory")
+            self.assertEqual(self.worker.running[0].callTuple[2], {"name": "x"})
+            self.assertIsNone(self.q.stats()["running"][0]["name"])
+            self.worker.complete()
+
+    def test_update(self) -> None:
+        """
+        An update may have a name.
+        """
+        self.q.update(same, name="set up")
+        self.assertEqual(self.q.stats()["running"][0]["name"], "set up")
+
+    def test_map(self) -> None:
+        """
+        So may a map.
+        """
+        self.q.map(same, [1], name="all")
+        self.assertEqual(self.q.stats()["running"][0]["name"], "all")
+
+    def test_notText(self) -> None:
+        """
+        A name is a string.
+        """
+        bad: Any = 5
+        self.assertRaises(TypeError, self.q.call, same, name=bad)
+        self.assertRaises(TypeError, TaskQueue, name=bad)
+
+    def test_queue(self) -> None:
+        """
+        The name of a queue is in its statistics, its events, its text and its errors.
+        """
+        q = TaskQueue(MemoryWorker(), name="thumbs", maxQueued=1, reactor=self.clock)
+        events: list[Event] = []
+        q.addObserver(events.append)
+        calls = [q.call(same) for _ in range(2)]
+        self.assertEqual((q.stats()["name"], q.name), ("thumbs", "thumbs"))
+        self.assertEqual({event.queue for event in events}, {"thumbs"})
+        self.assertEqual(repr(q), "<TaskQueue 'thumbs', 1 workers>")
+        self.assertRaisesRegex(QueueFull, "thumbs", q.call, same)
+        self.assertEqual(q.stats()["failed"], {"refused": 1})
+        q.shutdown(timeout=0)
+        self.clock.advance(0)
+        self.assertRaisesRegex(QueueRunError, "thumbs", q.call, same)
+        for d in calls:
+            self.failureResultOf(d)
+        self.assertEqual(q.stats()["done"], 0)
+
+    def test_subclass(self) -> None:
+        """
+        A subclass may have a C{name} of its own, and set it when it likes.
+        """
+
+        class Named(TaskQueue):
+            """A queue with an attribute of this name."""
+
+            def __init__(self) -> None:
+                self.name = "mine"
+                super().__init__()
+
+        self.assertEqual(Named().name, "mine")

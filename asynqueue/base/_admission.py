@@ -14,6 +14,7 @@ from .._support.checks import checkCount
 from .._support.reactor import orGlobalReactor
 from ..errors import QueueFull, QueueStopped
 from ..tasks import TaskHandler
+from ._watching import Watcher
 
 __all__ = ["Admission"]
 
@@ -33,12 +34,14 @@ class Admission:
         self,
         handler: TaskHandler,
         maxQueued: int | None,
+        watcher: Watcher,
         reactor: IReactorTime | None,
     ) -> None:
         if maxQueued is not None:
             checkCount("maxQueued", maxQueued, 1)
         self.maxQueued = maxQueued
         self._handler = handler
+        self._watcher = watcher
         self._waiters: deque[Deferred[None]] = deque()
         self._promised = 0
         self._expiry: IDelayedCall | None = None
@@ -50,8 +53,11 @@ class Admission:
         """
         waiting = self._handler.waiting
         if self.maxQueued is not None and waiting >= self.maxQueued:
+            self._watcher.refused += 1
+            name = self._watcher.observers.queue
+            where = f" in the queue {name!r}" if name else ""
             raise QueueFull(
-                f"{waiting} calls are queued, and maxQueued={self.maxQueued}:"
+                f"{waiting} calls are waiting{where}, and maxQueued={self.maxQueued}:"
                 " wait for the Deferred of ready() before the next call"
             )
         self.take()

@@ -26,6 +26,7 @@ from ._options import (
     Defaults,
     RetryDelay,
     TaskOptions,
+    takesKeyword,
     warnOfSameNames,
 )
 from ._policy import ErrorPolicy
@@ -40,7 +41,16 @@ _MAX_UNTAKEN = 1_000
 
 #: The queue's own keywords that hold for each chunk of a map.
 _MAP_OPTIONS = frozenset(
-    ["doLast", "doNext", "niceness", "retries", "retryDelay", "series", "timeout"]
+    [
+        "doLast",
+        "doNext",
+        "name",
+        "niceness",
+        "retries",
+        "retryDelay",
+        "series",
+        "timeout",
+    ]
 )
 
 
@@ -70,6 +80,8 @@ class Calls:
     @ivar taskFactory: What makes the tasks.
     """
 
+    # Not set in __init__, so that subclasses may have set theirs before.
+    name: str | None = None
     warn: bool = _option("warn")
     verbose: bool = _option("verbose")
     spew: bool = _option("spew")
@@ -103,7 +115,7 @@ class Calls:
         )
         # Made once: a bound method for each task that waits would take 64 bytes.
         self._resolve = self._results.resolve
-        self._admission = Admission(self.th, maxQueued, reactor)
+        self._admission = Admission(self.th, maxQueued, self.q.watcher, reactor)
         self._replacing = Replacing(self.th, self.q.watcher)
         self.th.onEvent = self.q.watcher.observers.tell
 
@@ -136,6 +148,7 @@ class Calls:
         retries: int | None = None,
         retryDelay: RetryDelay | None = None,
         returnFailure: bool | None = UNSET,
+        name: Any = UNSET,
         raw: bool | None = None,
         consumer: IConsumer | None = None,
         **kw: Any,
@@ -172,6 +185,10 @@ class Calls:
         @param returnFailure: As for the queue. C{None} for the Deferred to fail with
             the task's own exception.
 
+        @param name: What the call is called in messages, statistics and events. If the
+            callable itself takes a keyword C{name}, it gets that; so do methods of
+            remote workers.
+
         @param raw: C{True} for an iterator to come back as it is.
 
         @param consumer: A consumer for the items of an iterator that the call returns.
@@ -206,6 +223,10 @@ class Calls:
             self._checkName(f)
         if self._admission.maxQueued is not None:
             self._admission.check()
+        if name is UNSET:
+            name = None
+        elif takesKeyword(f, "name"):
+            kw["name"], name = name, None
         if raw is not None:
             checkFlag("raw", raw)
             kw["raw"] = raw
@@ -214,7 +235,7 @@ class Calls:
             kw["consumer"] = consumer
         if (
             niceness or timeout or within or doNext or doLast or series is not None
-        ) or (retries, retryDelay, returnFailure) != (None, None, UNSET):
+        ) or (retries, retryDelay, returnFailure, name) != (None, None, UNSET, None):
             options = TaskOptions(
                 niceness,
                 series,
@@ -225,6 +246,7 @@ class Calls:
                 retries,
                 retryDelay,
                 returnFailure,
+                name,
             )
             warnOfSameNames(
                 f, {"retries": retries, "retryDelay": retryDelay, "within": within}
@@ -272,6 +294,7 @@ class Calls:
         retries: int | None = None,
         retryDelay: RetryDelay | None = None,
         returnFailure: bool | None = UNSET,
+        name: Any = UNSET,
         raw: bool | None = None,
         consumer: None = None,
         **kw: Any,
@@ -288,8 +311,8 @@ class Calls:
 
         @param sequential: C{True} to run it on one worker after the other.
 
-        @param series: As for L{call}, like C{timeout} and C{raw}. The other keywords
-            of a call are accepted, but an update is run at once, and once.
+        @param series: As for L{call}, like C{timeout}, C{name} and C{raw}. The other
+            keywords of a call are accepted, but an update is run at once, and once.
 
         @param kw: The callable's keywords.
 
@@ -308,6 +331,10 @@ class Calls:
             self._refuse(f"the update {f!r}")
         if not callable(f):
             self._checkName(f)
+        if name is UNSET:
+            name = None
+        elif takesKeyword(f, "name"):
+            kw["name"], name = name, None
         if raw is not None:
             checkFlag("raw", raw)
             kw["raw"] = raw
@@ -321,6 +348,7 @@ class Calls:
             retries,
             retryDelay,
             returnFailure,
+            name,
         )
         task = options.makeTask(self.taskFactory, f, args, kw)
         return awaitable(self.th.update(task, ephemeral, sequential))
@@ -356,8 +384,8 @@ class Calls:
             C{asynqueue[progress]}. If it raises, the map fails with that.
 
         @param options: Keywords C{niceness}, C{series}, C{timeout}, C{retries},
-            C{retryDelay}, C{doNext}, C{doLast}, which are as for L{call} and hold for
-            each chunk.
+            C{retryDelay}, C{doNext}, C{doLast}, C{name}, which are as for L{call} and
+            hold for each chunk.
 
         @return: A Deferred that fires with the list of results. It fails with the
             first failure, whatever the queue's policy for errors is; the exception has
@@ -451,7 +479,8 @@ class Calls:
             logging.getLogger("asynqueue").setLevel(logging.ERROR)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise QueueRunError(f"The queue has been shut down and can't take {what}")
+        name = f" {self.name!r}" if self.name else ""
+        raise QueueRunError(f"The queue{name} has been shut down and can't take {what}")
 
     def _checkName(self, f: Any) -> None:
         if not isinstance(f, str):

@@ -24,10 +24,13 @@ class Observers:
     """
     Tells events to callables.
 
+    @ivar queue: The name of the queue.
+
     @ivar wanted: The kinds that anybody wants to hear of.
     """
 
     def __init__(self) -> None:
+        self.queue: str | None = None
         self.wanted: frozenset[EventKind] = frozenset()
         self._kinds: dict[Callable[[Event], object], frozenset[EventKind]] = {}
 
@@ -66,7 +69,9 @@ class Observers:
         if task is not None:
             name, series, worker = task.name, task.series, task.worker
         ID = getattr(worker, "ID", None)
-        event = Event(kind, time.time(), name, series, ID, seconds, failure, task)
+        event = Event(
+            kind, time.time(), self.queue, name, series, ID, seconds, failure, task
+        )
         for f, kinds in list(self._kinds.items()):
             if kind in kinds:
                 try:

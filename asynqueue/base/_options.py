@@ -21,7 +21,9 @@ __all__ = [
     "Defaults",
     "RetryDelay",
     "TaskOptions",
+    "checkName",
     "checkRetryDelay",
+    "takesKeyword",
     "warnOfSameNames",
 ]
 
@@ -72,12 +74,15 @@ class CallOptions:
 
     @ivar retryDelay: Seconds before each, C{None} for the default.
 
+    @ivar name: What it's called, C{None} if it has no name.
+
     @ivar moves: How many workers have gone away before they ran it.
     """
 
     returnFailure: bool | None = UNSET
     retries: int | None = None
     retryDelay: RetryDelay | None = None
+    name: str | None = None
     moves: int = 0
 
 
@@ -96,6 +101,7 @@ class TaskOptions:
     retries: int | None = None
     retryDelay: RetryDelay | None = None
     returnFailure: bool | None = UNSET
+    name: str | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.timeout:
@@ -106,6 +112,7 @@ class TaskOptions:
             checkCount("retries", self.retries, 0)
         if self.retryDelay is not None:
             checkRetryDelay(self.retryDelay)
+        checkName(self.name)
 
     def makeTask(
         self, factory: TaskFactory, f: Any, args: tuple[Any, ...], kw: dict[str, Any]
@@ -116,9 +123,14 @@ class TaskOptions:
         task = factory.new(
             f, args, kw, self.niceness, self.series, self.timeout or None
         )
-        if (self.retries, self.retryDelay, self.returnFailure) != (None, None, UNSET):
+        if (self.retries, self.retryDelay, self.returnFailure, self.name) != (
+            None,
+            None,
+            UNSET,
+            None,
+        ):
             task.options = CallOptions(
-                self.returnFailure, self.retries, self.retryDelay
+                self.returnFailure, self.retries, self.retryDelay, self.name
             )
         if self.doNext:
             task.rush()
@@ -133,6 +145,30 @@ def checkRetryDelay(value: Any) -> None:
     """
     if not callable(value):
         checkSeconds("retryDelay", value, zero=True)
+
+
+def checkName(name: Any) -> None:
+    """
+    Raise TypeError unless the value is a name, or C{None}.
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {name!r}")
+
+
+def takesKeyword(f: Any, name: str) -> bool:
+    """
+    Tell whether a callable may take a keyword. That takes 10 us or more.
+
+    @param f: The callable. If it isn't known what it takes, as of methods of remote
+        workers, it may take anything.
+    """
+    try:
+        parameters = inspect.signature(f).parameters
+    except (TypeError, ValueError):
+        return True
+    return name in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
 
 
 def warnOfSameNames(f: Any, names: dict[str, Any]) -> None:

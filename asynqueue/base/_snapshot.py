@@ -13,25 +13,22 @@ from typing import Any
 from .._child.describe import callText, describe
 from ..tasks import Task, TaskHandler
 from ..tasks._preparing import qualifications
-from ._load import LoadInfoProducer
-from ._watching import Watcher
+from ._queue import Queue
 
 __all__ = ["snapshot"]
 
 
-def snapshot(
-    name: str | None,
-    handler: TaskHandler,
-    load: LoadInfoProducer,
-    watcher: Watcher,
-    paused: bool,
-) -> dict[str, Any]:
+def snapshot(handler: TaskHandler, queue: Queue, paused: bool) -> dict[str, Any]:
     """
     Get the statistics of a queue, see L{TaskQueue.stats}.
     """
+    watcher, load = queue.watcher, queue.loadInfoProducer
     failed = dict(watcher.failed)
+    done = load.finished - sum(failed.values())
+    if watcher.refused:
+        failed["refused"] = watcher.refused
     return {
-        "name": name,
+        "name": watcher.observers.queue,
         "time": time.time(),
         "paused": paused,
         "queued": _queued(handler),
@@ -40,7 +37,7 @@ def snapshot(
         ],
         "workers": [_worker(worker, handler) for worker in handler.workers.values()],
         "load": load.queued,
-        "done": load.finished - sum(failed.values()),
+        "done": done,
         "failed": failed,
         "retried": watcher.retried,
         "replaced": watcher.replaced,

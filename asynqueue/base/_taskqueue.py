@@ -22,6 +22,7 @@ from ._calls import Calls
 from ._options import (
     Defaults,
     RetryDelay,
+    checkName,
     checkRetryDelay,
 )
 from ._shutdown import Shutdown, failUnfinished
@@ -45,6 +46,8 @@ class TaskQueue(Calls):
     C{warn}, C{verbose}, C{spew}, C{returnFailure} and C{timeout} are attributes, too,
     which hold for all results from when they're set.
 
+    @ivar name: What the queue is called, C{None} if it has no name.
+
     @ivar timeout: Seconds after which, at shutdown or detaching, a worker that hasn't
         stopped is crashed. C{None} for never.
 
@@ -58,6 +61,7 @@ class TaskQueue(Calls):
     def __init__(
         self,
         *workers: IWorker,
+        name: str | None = None,
         timeout: float | None = None,
         warn: bool = False,
         verbose: bool = False,
@@ -71,6 +75,8 @@ class TaskQueue(Calls):
     ) -> None:
         """
         @param workers: Workers to begin with.
+
+        @param name: What the queue is called in messages, statistics and events.
 
         @param timeout: Seconds after which, at shutdown or detaching, a worker that
             hasn't stopped is crashed. C{None}, or 0, to wait as long as it takes.
@@ -106,9 +112,12 @@ class TaskQueue(Calls):
         @param reactor: The clock. By default, the global reactor.
 
         @raise ValueError: If a number is out of range.
+
+        @raise TypeError: If the name isn't a string.
         """
         if timeout:
             checkSeconds("timeout", timeout)
+        checkName(name)
         checkCount("retries", retries, 0)
         checkRetryDelay(retryDelay)
         super().__init__(
@@ -116,6 +125,8 @@ class TaskQueue(Calls):
             maxQueued,
             reactor,
         )
+        if name is not None:
+            self.name = self.q.watcher.observers.queue = name
         if limits:
             self._gate.limit(limits)
         self.timeout = timeout
@@ -125,6 +136,10 @@ class TaskQueue(Calls):
         for worker in workers:
             # If one can't be put to work, that is logged.
             self.attachWorker(worker).addErrback(lambda _: None)
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        return f"<{type(self).__name__}{name}, {len(self)} workers>"
 
     def __len__(self) -> int:
         """
@@ -302,9 +317,7 @@ class TaskQueue(Calls):
                 second, some are measured, one of 50 at least; all, if there are
                 observers of each call.
         """
-        return snapshot(
-            None, self.th, self.q.loadInfoProducer, self.q.watcher, self.isPaused()
-        )
+        return snapshot(self.th, self.q, self.isPaused())
 
     def addObserver(
         self, f: Callable[[Event], object], kinds: Iterable[EventKind] = ()

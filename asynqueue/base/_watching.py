@@ -85,6 +85,8 @@ class Watcher:
 
     @ivar failed: How many calls have failed, by kind.
 
+    @ivar refused: How many were refused, since the queue was full.
+
     @ivar retried: How many further attempts there were.
 
     @ivar replaced: How many workers were hired in place of others.
@@ -96,6 +98,7 @@ class Watcher:
         self.wait = Quantiles()
         self.run = Quantiles()
         self.failed: dict[str, int] = {}
+        self.refused = 0
         self.retried = 0
         self.replaced = 0
         self._load = load

@@ -318,7 +318,6 @@ class Task:
         task = self._another(self._kw)
         task.order = self.order
         task.attempt = self.attempt + 1
-        task.options = self.options
         task.resolve = self.resolve
         task.watch = self.watch
         task.d = self.d
@@ -338,6 +337,7 @@ class Task:
             self.timeout,
             reactor=self._reactor,
         )
+        task.options = self.options
         # A copy, since a thread may still be in this one.
         task.context = self.context and self.context.copy()
         return task
