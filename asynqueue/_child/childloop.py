@@ -133,6 +133,8 @@ def setUp(payload: memoryview) -> Any:
     preparation = loads(payload)
     if preparation["niceness"]:
         os.nice(preparation["niceness"])
+    if preparation["cores"]:
+        os.sched_setaffinity(0, preparation["cores"])
     adopt(preparation)
     leaveAttachedAlone()
     if preparation["initializer"] is None:

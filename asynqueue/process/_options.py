@@ -23,6 +23,7 @@ __all__ = [
     "ChildConfig",
     "ChildOptions",
     "RestartPolicy",
+    "coreSets",
     "privateSize",
     "residentSize",
 ]
@@ -52,6 +53,8 @@ _ROW_BACK_OFF, _MAX_ROW_BACK_OFF = 1.0, 8.0
 class ChildOptions:
     """
     Options of children, checked. See L{ProcessWorker}; the initializer is pickled.
+
+    @ivar cores: What the child is bound to, C{None} for any core.
     """
 
     env: Mapping[str, str] | None
@@ -60,6 +63,7 @@ class ChildOptions:
     maxTasks: int | None
     maxMemory: float | None
     startTimeout: float | None
+    cores: frozenset[int] | None = None
 
     @classmethod
     def checked(
@@ -106,9 +110,36 @@ class ChildOptions:
             {
                 **preparation(),
                 "niceness": self.niceness,
+                "cores": self.cores,
                 "initializer": self.initializer,
             }
         )
+
+
+def coreSets(affinity: Any) -> list[frozenset[int]]:
+    """
+    Make sets of cores, of which each child is to have one, of what is said of them.
+
+    @raise ValueError: If one isn't this process's, or the system can't do it.
+    """
+    if affinity is None or affinity is False:
+        return []
+    if not hasattr(os, "sched_getaffinity"):
+        raise ValueError(
+            "This system can't bind processes to cores: leave affinity out"
+        )
+    own = os.sched_getaffinity(0)
+    if affinity is True:
+        affinity = sorted(own)
+    sets = [
+        frozenset([cores] if isinstance(cores, int) else cores) for cores in affinity
+    ]
+    if not sets or not all(cores and cores <= own for cores in sets):
+        raise ValueError(
+            f"affinity must be True, or a core or several for each child, out of {own},"
+            f" which this process may use, not {affinity!r}"
+        )
+    return sets
 
 
 def _pickled(initializer: Any) -> bytes:

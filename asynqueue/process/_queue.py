@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
 
 from .._support.awaitable import AwaitableDeferred
 from .._support.checks import seriesList
 from .._support.reactor import orGlobalReactor
-from ..base import TaskQueue
+from ..base._resizing import SizedQueue
 from ..tasks import Task
-from ._options import START_TIMEOUT, ChildConfig, ChildOptions, RestartPolicy
+from ._options import (
+    START_TIMEOUT,
+    ChildConfig,
+    ChildOptions,
+    RestartPolicy,
+    coreSets,
+)
 from ._worker import ProcessWorker
 
 __all__ = ["ProcessQueue"]
@@ -37,7 +46,7 @@ class ProcessStats(  # type: ignore[misc]  # iterating over it is that of a dict
     __hash__ = object.__hash__  # type: ignore[assignment]
 
 
-class ProcessQueue(TaskQueue):
+class ProcessQueue(SizedQueue):
     """A task queue with a number of child processes. One that's lost is replaced."""
 
     def __init__(
@@ -53,6 +62,7 @@ class ProcessQueue(TaskQueue):
         niceness: int = 0,
         maxTasks: int | None = None,
         maxMemory: float | None = None,
+        affinity: bool | Iterable[int | Iterable[int]] = False,
         startTimeout: float | None = START_TIMEOUT,
         **kw: Any,
     ) -> None:
@@ -86,6 +96,10 @@ class ProcessQueue(TaskQueue):
         @param maxMemory: A child that has more than so many MB (of 1,024 kB) in use
             after a task is replaced.
 
+        @param affinity: C{True} to bind each child to a core of its own, as long as
+            there are enough; or the cores for each, a number or several. Where there
+            are fewer than children, they are shared out evenly.
+
         @param startTimeout: Seconds until a child must be ready, initializer included.
             Else, it's killed, and its start has failed. C{None} for any time.
 
@@ -94,7 +108,8 @@ class ProcessQueue(TaskQueue):
         @raise TypeError: If the number isn't an integer, or the initializer not
             callable.
 
-        @raise ValueError: If a number is out of range.
+        @raise ValueError: If a number is out of range, a core isn't this process's, or
+            the system can't bind processes to cores.
 
         @raise SerializationError: If the initializer can't be pickled.
 
@@ -112,22 +127,24 @@ class ProcessQueue(TaskQueue):
         options = ChildOptions.checked(
             env, initializer, niceness, maxTasks, maxMemory, startTimeout
         )
-        self.N = N
         self.callStats = callStats
-        super().__init__(**kw)
-        series = seriesList(series)
-        policy = RestartPolicy(lambda: orGlobalReactor(kw.get("reactor")).seconds())
+        self._coreSets = coreSets(affinity)
+        super().__init__(N, **kw)
+        reactor = kw.get("reactor")
+        self._options = options
+        self._restartPolicy = RestartPolicy(lambda: orGlobalReactor(reactor).seconds())
+        self._makeWorker = partial(
+            ProcessWorker,
+            seriesList(series),
+            raw,
+            callStats,
+            useReactor,
+            reactor=reactor,
+        )
         worker: ProcessWorker | None = None
         try:
             for _ in range(N):
-                worker = ProcessWorker(
-                    series,
-                    raw,
-                    callStats,
-                    useReactor,
-                    reactor=kw.get("reactor"),
-                    _config=ChildConfig(options, policy),
-                )
+                worker = self._newWorker()
                 self.attachWorker(worker)
         except BaseException:
             # Nobody will have the queue to do this, and the reactor may never run. The
@@ -175,3 +192,18 @@ class ProcessQueue(TaskQueue):
         return DeferredList(
             [self.detachWorker(worker, crash=True) for worker in self.workers()]
         ).addCallback(lambda results: [task for _, tasks in results for task in tasks])
+
+    def _newWorker(self) -> ProcessWorker:
+        options = self._options
+        if self._coreSets:
+            used = Counter(
+                worker.affinity for worker in self.workers() if self._isOwn(worker)
+            )
+            cores = min(self._coreSets, key=lambda each: used[each])
+            options = evolve(options, cores=cores)
+        return self._makeWorker(_config=ChildConfig(options, self._restartPolicy))
+
+    def _isOwn(self, worker: Any) -> bool:
+        return (
+            isinstance(worker, ProcessWorker) and worker.policy is self._restartPolicy
+        )

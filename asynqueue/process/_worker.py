@@ -197,6 +197,16 @@ class ProcessWorker(WorkerBase):
         return self._life.state
 
     @property
+    def affinity(self) -> frozenset[int] | None:
+        """The cores that the child is bound to. C{None} for any."""
+        return self._config.options.cores
+
+    @property
+    def policy(self) -> RestartPolicy:
+        """What the workers of a queue, and those in their places, have in common."""
+        return self._config.policy
+
+    @property
     def isIterating(self) -> bool:
         """Whether iterations go on in the child, so that others are preferred."""
         return bool(self._streams)

@@ -5,12 +5,14 @@ The queue with threads, and the thread of C{deferToThread}.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, succeed
 
-from .._support.checks import checkCount
-from ..base import TaskQueue
+from .._support.checks import checkCount, seriesList
+from ..base._resizing import SizedQueue
 from ..errors import ThreadError
 from ._looper import ThreadLooper
 from ._worker import ThreadWorker
@@ -50,7 +52,7 @@ def deferToThread(
     return _looper.deferToThread(f, *args, **kw)
 
 
-class ThreadQueue(TaskQueue):
+class ThreadQueue(SizedQueue):
     """
     A task queue with one thread, or several.
 
@@ -58,6 +60,8 @@ class ThreadQueue(TaskQueue):
 
     @ivar d: A Deferred that fires with the ID of that worker.
     """
+
+    LEAST = 1
 
     def __init__(
         self,
@@ -82,13 +86,15 @@ class ThreadQueue(TaskQueue):
         @raise ThreadError: If a thread can't be started.
         """
         checkCount("threads", threads, 1)
-        super().__init__(**kw)
-        reactor = kw.get("reactor")
-        series = list(series)
+        super().__init__(threads, **kw)
+        self._makeWorker = partial(
+            ThreadWorker, seriesList(series), raw, reactor=kw.get("reactor")
+        )
+        self._own: WeakSet[Any] = WeakSet()
         workers: list[ThreadWorker] = []
         try:
             while len(workers) < threads:
-                workers.append(ThreadWorker(series, raw, reactor=reactor))
+                workers.append(self._newWorker())
         except ThreadError:
             for worker in workers:
                 worker.stop()
@@ -106,6 +112,14 @@ class ThreadQueue(TaskQueue):
         """
         kw.setdefault("returnFailure", self.returnFailure is True)
         return self.worker.t.deferToThread(f, *args, **kw)
+
+    def _newWorker(self) -> ThreadWorker:
+        worker = self._makeWorker()
+        self._own.add(worker)
+        return worker
+
+    def _isOwn(self, worker: Any) -> bool:
+        return worker in self._own
 
     def _demand(self) -> int:
         """Count the waiting tasks if no other worker could run them."""
