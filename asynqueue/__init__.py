@@ -93,6 +93,7 @@ _MODULES = frozenset(
         "base",
         "credentials",
         "errors",
+        "executor",
         "events",
         "info",
         "interfaces",

@@ -3,9 +3,17 @@ The workers, in one place: re-exported from the modules where they are defined.
 """
 
 from ._asyncworker import AsyncWorker
+from .executor import ExecutorWorker
 from .interfaces import IWorker
 from .process import ProcessWorker
 from .threads import ThreadWorker
 from .wire._worker import WireWorker
 
-__all__ = ["AsyncWorker", "IWorker", "ProcessWorker", "ThreadWorker", "WireWorker"]
+__all__ = [
+    "AsyncWorker",
+    "ExecutorWorker",
+    "IWorker",
+    "ProcessWorker",
+    "ThreadWorker",
+    "WireWorker",
+]

@@ -38,7 +38,8 @@ PUBLIC = {
         TaskQueue=base._taskqueue
     """,
     "workers": """
-        AsyncWorker=_asyncworker IWorker=interfaces ProcessWorker=process._worker
+        AsyncWorker=_asyncworker ExecutorWorker=executor._worker IWorker=interfaces
+        ProcessWorker=process._worker
         ThreadWorker=threads._worker WireWorker=wire._worker
     """,
     "wire": """
@@ -50,6 +51,9 @@ PUBLIC = {
     "credentials": """
         Key=wire._credentials TLS=wire._credentials
         makeKey=wire._making makePair=wire._making
+    """,
+    "executor": """
+        ExecutorQueue=executor._queue ExecutorWorker=executor._worker
     """,
     "null": "NullQueue",
     "process": """

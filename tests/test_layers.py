@@ -25,7 +25,7 @@ iteration util events
 tasks
 base
 _asyncworker threads
-process wire
+process wire executor
 null workers credentials service
 testing
 """
@@ -37,7 +37,7 @@ FACADES = {"credentials", "util", "workers"}
 RUNNABLE = {"_child.child", "wire._child", "wire.__main__"}
 
 #: The kinds of workers. Nothing in one imports another, but for what is shared.
-KINDS = {"_asyncworker", "process", "threads", "wire"}
+KINDS = {"_asyncworker", "executor", "process", "threads", "wire"}
 
 #: Modules of one kind that others may import: threads for whatever needs one.
 SHARED = {"threads._looper"}

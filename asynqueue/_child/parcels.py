@@ -44,15 +44,13 @@ class Parcel:
         return loads(self.pickle, buffers=self.buffers)
 
 
-def pack(value: Any, f: object = None) -> bytes | Parcel:
+def pack(value: Any, f: object = None, foreign: bool = False) -> bytes | Parcel:
     """
-    Pickle something to be given to an engine.
-
-    @param f: See L{dumps}.
+    Pickle something to be given to an engine. See L{dumps}.
 
     @raise NotPicklable: If it can't be pickled.
     """
-    return _parcelOf(dumps(value, f))
+    return _parcelOf(dumps(value, f, foreign))
 
 
 def unpack(payload: bytes | Parcel) -> memoryview | Parcel:

@@ -93,12 +93,14 @@ class Packed(NamedTuple):
         )
 
 
-def dumps(value: Any, f: object = None) -> bytes | Packed:
+def dumps(value: Any, f: object = None, foreign: bool = False) -> bytes | Packed:
     """
     Pickle something without copying what is large, with cloudpickle if that's installed
     and needed.
 
     @param f: See L{isOfHiddenMain<asynqueue._child.mainmodule.isOfHiddenMain>}.
+
+    @param foreign: Whether it's for a process that doesn't import the main module.
 
     @raise NotPicklable: If it can't be pickled.
     """
@@ -119,7 +121,7 @@ def dumps(value: Any, f: object = None) -> bytes | Packed:
         return _dumpsOtherwise(_pack, value, error)
     if _CONNECTION_BYTES in pickled:
         _refuseConnections(value)
-    if _MAIN_BYTES in pickled and isOfHiddenMain(pickled, f):
+    if _MAIN_BYTES in pickled and (foreign or isOfHiddenMain(pickled, f)):
         return _dumpsMain(_pack, value, packed)
     return packed
 

@@ -1,0 +1,9 @@
+"""
+Workers that have their calls run by an executor of C{concurrent.futures}: threads,
+processes, interpreters, loky, MPI, or whatever else provides one.
+"""
+
+from ._queue import ExecutorQueue
+from ._worker import ExecutorWorker
+
+__all__ = ["ExecutorQueue", "ExecutorWorker"]

@@ -1,0 +1,210 @@
+"""
+Executors, how they're made and how they end, and what becomes of tasks when they break.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from twisted.internet.defer import CancelledError, Deferred
+
+from .._support.checks import checkCallable, checkFlag
+from .._support.handover import Handover
+from .._support.log import log
+from .._support.reactor import orGlobalReactor
+from ..errors import WorkerError, WorkerLost
+from ..interfaces import ITask
+from ..threads._looper import ThreadLooper
+
+__all__ = ["LossHistory", "Pool"]
+
+#: A task that was there when so many executors broke isn't tried again.
+MAX_LOSSES = 3
+
+
+class Pool:
+    """
+    An executor, and what it's to do.
+
+    @ivar executor: It.
+
+    @ivar factory: What has made it, and can make another. C{None} for one that was
+        given.
+
+    @ivar isOwned: Whether it's shut down when it isn't needed any longer.
+    """
+
+    # _waiting has what is to be called when futures are done, by these. It's for the
+    # reactor's thread alone; what other threads say comes through _handover.
+
+    def __init__(self, given: Any, owned: bool | None, reactor: Any) -> None:
+        self.factory: Callable[[], Executor] | None = None
+        if isinstance(given, Executor):
+            self.executor = given
+        else:
+            checkCallable("executor", given)
+            self.factory = given
+            self.executor = given()
+        if not isinstance(self.executor, Executor):
+            raise TypeError(
+                "There must be a concurrent.futures.Executor, or a callable that makes"
+                f" one, not {given!r}, which has made {self.executor!r}"
+            )
+        if owned is not None:
+            checkFlag("owned", owned)
+        self.isOwned = self.factory is not None if owned is None else owned
+        self.reactor = reactor
+        self._waiting: dict[Future[Any], Callable[[Future[Any]], object]] = {}
+        self._handover: Handover[Future[Any]] | None = None
+
+    @property
+    def size(self) -> int:
+        """
+        How many calls it can run at once: the cores, for an executor that doesn't tell.
+        """
+        # There's no public way to ask. Executors of Python and loky have this.
+        size = getattr(self.executor, "_max_workers", None)
+        return size if isinstance(size, int) else os.cpu_count() or 1
+
+    @property
+    def isHere(self) -> bool:
+        """
+        Whether calls are run in this interpreter, so that nothing has to be pickled.
+        """
+        # Interpreters have threads, too. They're there from Python 3.14 on.
+        interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", None)
+        return isinstance(self.executor, ThreadPoolExecutor) and not (
+            interpreters and isinstance(self.executor, interpreters)
+        )
+
+    @property
+    def importsMain(self) -> bool:
+        """
+        Whether calls find functions of the program's main module by their names.
+        """
+        return isinstance(self.executor, ProcessPoolExecutor)
+
+    def submit(
+        self, done: Callable[[Future[Any]], object], f: Callable[..., Any], *args: Any
+    ) -> Future[Any]:
+        """
+        Have the executor make a call.
+
+        @param done: Called with the future in the reactor's thread, when it's done.
+
+        @raise RuntimeError: If it's broken, or has been shut down.
+        """
+        if self._handover is None:  # There's a reactor by now.
+            self.reactor = orGlobalReactor(self.reactor)
+            self._handover = Handover(self._done, self.reactor)
+        future = self.executor.submit(f, *args)
+        self._waiting[future] = done
+        future.add_done_callback(self._handover.put)
+        return future
+
+    def call(self, f: Callable[..., Any], *args: Any) -> Deferred[None]:
+        """
+        Have the executor make a call, outside the tasks.
+
+        @return: A Deferred that fires with C{None} when it's done, or fails as it does.
+        """
+        d: Deferred[None] = Deferred()
+
+        def done(future: Future[Any]) -> None:
+            error = CancelledError() if future.cancelled() else future.exception()
+            if d.called:
+                return  # Nobody waits any longer.
+            if error is None:
+                d.callback(None)
+            else:
+                d.errback(error)
+
+        try:
+            self.submit(done, f, *args)
+        except RuntimeError:
+            d.errback()
+        return d
+
+    async def shutDown(self) -> None:
+        """
+        Shut the executor down, if that's our business, and wait until nothing is left.
+        """
+        if not self.isOwned:
+            return
+        looper = ThreadLooper(reactor=self.reactor)
+        try:
+            await looper.deferToThread(self.executor.shutdown)
+        except Exception:  # noqa: BLE001 - executors are of anybody's making
+            log.failure("{executor} failed to shut down", executor=self.executor)
+        await looper.stop()
+
+    async def giveUp(self) -> None:
+        """
+        Do the same whatever the executor is at. Its processes are killed. Where threads
+        are at something, they're left alone with it, and nobody waits.
+        """
+        left = [future for future in self._waiting if not future.cancel()]
+        isBusy = not all(future.done() for future in left)
+        if self.isOwned and not self._kill() and isBusy:
+            self.executor.shutdown(wait=False)
+        else:
+            await self.shutDown()
+
+    def _kill(self) -> bool:
+        """
+        Kill the processes of the executor, if it has any. Tells whether it has.
+        """
+        # Python 3.14 has kill_workers, after which shutdown doesn't wait any longer.
+        processes = dict(getattr(self.executor, "_processes", None) or {})
+        for process in processes.values():
+            process.kill()
+        return bool(processes)
+
+    def _done(self, future: Future[Any]) -> None:
+        done = self._waiting.pop(future, None)
+        if done is not None:
+            done(future)
+
+
+class LossHistory:
+    """
+    The tasks that were there when the executors broke of a worker and those before it.
+
+    @ivar suspects: As many calls are to be run one at a time, as one of those may break
+        the next executor, too.
+    """
+
+    # An executor doesn't tell which call has broken it. So all that were there are
+    # suspects, and are counted by the Deferreds of their calls, which further attempts
+    # have, too.
+
+    def __init__(self) -> None:
+        self.suspects = 0
+        self._losses: WeakKeyDictionary[Deferred[Any], int] = WeakKeyDictionary()
+
+    def ran(self) -> None:
+        """
+        Note that a call has been run.
+        """
+        if self.suspects:
+            self.suspects -= 1
+
+    def lost(
+        self, task: ITask, workerID: int | None, cause: BaseException
+    ) -> Exception:
+        """
+        Note that a task was lost, and make its error.
+        """
+        self.suspects += 1
+        count = self._losses[task.d] = self._losses.get(task.d, 0) + 1
+        text = f"{task!r} may have been running when its executor broke: {cause}"
+        error: Exception = WorkerLost(text, workerID=workerID, task=task)
+        if count >= MAX_LOSSES:
+            error = WorkerError(f"{text} That has been so {count} times")
+        error.__cause__ = cause
+        return error

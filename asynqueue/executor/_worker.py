@@ -1,0 +1,348 @@
+"""
+The worker with an executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Hashable, Iterable
+from concurrent.futures import BrokenExecutor, Executor, Future
+from enum import Enum, auto
+from functools import partial
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .._child.status import Status
+from .._support.checks import checkCount, checkFlag
+from .._support.log import log
+from .._support.oneshot import OneShot
+from ..errors import WorkerError, WorkerStartError
+from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
+from ..tasks._task import forWorker
+from ..tasks._workerbase import WorkerBase
+from ._calls import Calls, LocalCalls, PickledCalls
+from ._iteration import Ongoing, iterate
+from ._jobs import Job, Jobs
+from ._pool import LossHistory, Pool
+
+__all__ = ["ExecutorWorker", "State"]
+
+
+class State(Enum):
+    """
+    The life of a worker, in order.
+    """
+
+    #: It takes tasks.
+    OPEN = auto()
+
+    #: It does what it has accepted, and shuts the executor down after that.
+    STOPPING = auto()
+
+    #: The executor is broken, shut down, or given up.
+    OVER = auto()
+
+
+@implementer(IWorker, ICancellingWorker, IReplaceableWorker)
+class ExecutorWorker(WorkerBase):
+    """
+    Has tasks run by an executor of C{concurrent.futures}, as many at once as that can.
+
+    Threads of this interpreter are given the calls as they are. For other executors,
+    callables, arguments and results are pickled. Then iterations can't be brought here,
+    and updates, which would reach one process of several, are refused.
+
+    A call that is being run can't be stopped. When it's cancelled or its time is up,
+    its result is dropped, and it has its place until it's done.
+
+    When the executor breaks, since one of its processes has died, the worker resigns.
+    Tasks that were certainly not begun go to others, the rest fail with L{WorkerLost},
+    or are tried again if they have C{retries}. In a queue, a worker with a new executor
+    takes its place, and runs one at a time to begin with. A task that was there when
+    three executors broke isn't tried again.
+
+    @ivar cQualified: The series C{'executor'}.
+
+    @ivar iQualified: Further series.
+
+    @ivar raw: Whether iterators come back as they are.
+
+    @ivar backlogPerWorker: Tells how many tasks wait that no other worker could run.
+        C{None} where there may be other workers.
+
+    @ivar portable: Whether calls are pickled.
+
+    @ivar state: A L{State}.
+    """
+
+    cQualified: list[Hashable] = ["executor"]  # noqa: RUF012 - IWorker has it so
+
+    # _jobs has the tasks without a result. In state OVER, those are the ones that were
+    # there when the executor broke, until it has said so of each.
+
+    def __init__(
+        self,
+        executor: Executor | Callable[[], Executor],
+        N_concurrent: int | None = None,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        portable: bool | None = None,
+        owned: bool | None = None,
+        *,
+        reactor: Any = None,
+        _history: LossHistory | None = None,
+    ) -> None:
+        """
+        Get the executor.
+
+        @param executor: The executor, or a callable that makes one, which is called
+            again when that is broken.
+
+        @param N_concurrent: How many tasks it's given at once. By default as many as it
+            can run; the number of cores, if it doesn't tell.
+
+        @param series: Series that the worker is qualified for besides those of its
+            class.
+
+        @param raw: C{True} for iterators to come back as they are.
+
+        @param portable: C{True} for calls to be pickled, C{False} for them to be given
+            as they are. By default, they're pickled unless it's a
+            C{ThreadPoolExecutor}.
+
+        @param owned: Whether the executor is shut down with the worker. By default, if
+            it was made by a callable.
+
+        @param reactor: The reactor. By default, the global one.
+
+        @raise TypeError: If there's no executor.
+
+        @raise ValueError: If the number is out of range.
+        """
+        super().__init__(series, raw)
+        if N_concurrent is not None:
+            checkCount("N_concurrent", N_concurrent, 1)
+        if portable is not None:
+            checkFlag("portable", portable)
+        self._pool = Pool(executor, owned, reactor)
+        self._jobs = Jobs(self._pool.size, N_concurrent)
+        self._isFirst = _history is None
+        self._history = _history or LossHistory()
+        self.portable = not self._pool.isHere if portable is None else portable
+        self.backlogPerWorker: Callable[[], int] | None = None
+        self.state = State.OPEN
+        self._calls: Calls = (
+            PickledCalls(not self._pool.importsMain) if self.portable else LocalCalls()
+        )
+        self._ongoing = Ongoing(self._maybeEnd)
+        # What the executor has broken with.
+        self._error: BaseException | None = None
+        self._gone: OneShot[None] = OneShot()
+
+    def __repr__(self) -> str:
+        return f"<ExecutorWorker {self.ID}, {type(self.executor).__name__}>"
+
+    @property
+    def executor(self) -> Executor:
+        """The executor."""
+        return self._pool.executor
+
+    @property
+    def capacity(self) -> int:
+        """
+        How many tasks it wants to have been given: as many as the executor can run at
+        once, and more where they're short, and there's a L{backlogPerWorker}.
+        """
+        return 1 if self._history.suspects else self._jobs.capacity
+
+    @property
+    def tasks(self) -> list[ITask]:
+        """The tasks that were accepted and have no result yet, oldest first."""
+        return [job.task for job in self._jobs.byTask.values() if not job.isDropped]
+
+    def run(self, task: ITask) -> Deferred[None]:
+        if self.state is State.OVER:
+            task.callback((Status.DISCONNECTED, None))
+            return succeed(None)
+        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
+        job = Job(task, Deferred(), consumer)
+        try:
+            job.future = self._calls.submit(
+                partial(self._pool.submit, partial(self._done, job)),
+                task,
+                (f, args, kw),
+                raw,
+            )
+        except WorkerError as error:
+            task.errback(error)
+            return succeed(None)
+        except RuntimeError as error:
+            self._lose(error)
+            task.callback((Status.DISCONNECTED, None))
+            return succeed(None)
+        self._jobs.add(job)
+        return job.ready
+
+    def stop(self) -> Deferred[None]:
+        """
+        Implement L{IWorker.stop}. It also waits for iterations that go on, and for
+        calls that were cancelled.
+        """
+        if self.state is State.OPEN:
+            self.state = State.STOPPING
+            self._maybeEnd()
+        return self._resignAfter(self._gone.wait())
+
+    def crash(self) -> list[ITask]:
+        """
+        Implement L{IWorker.crash}: give up the executor. Processes are killed.
+
+        @return: The tasks that have no result. If the executor is broken, only those
+            that it has certainly not begun.
+        """
+        isBroken = self._error is not None
+        jobs = [
+            job
+            for job in self._jobs.byTask.values()
+            if not isBroken or (job.future is not None and job.future.cancel())
+        ]
+        for job in jobs:
+            self._jobs.remove(job)
+        if self.state is not State.OVER:
+            self.state = State.OVER
+            self._ongoing.cancel()
+            self._end(self._pool.giveUp())
+        for job in jobs:
+            job.ready.callback(None)
+        return [job.task for job in jobs if not job.isDropped]
+
+    def cancelTask(self, task: ITask) -> None:
+        """
+        Implement L{ICancellingWorker.cancelTask}: drop the result, and the call, too,
+        if the executor hasn't begun it.
+        """
+        job = self._jobs.byTask.get(task)
+        if job is not None and job.future is not None:
+            job.isDropped = True
+            job.future.cancel()
+
+    def deferUntilReady(self) -> Deferred[None]:
+        """
+        See whether an executor that replaces a broken one works.
+
+        @return: A Deferred that fires with C{None} when it does, at once for a first
+            one. It fails with L{WorkerStartError} if that's broken, too.
+        """
+        return succeed(None) if self._isFirst else self._ongoing.begin(self._probe())
+
+    def deferUntilGone(self) -> Deferred[None]:
+        return self._gone.wait()
+
+    def setRecycler(self, callableObject: Callable[[], object]) -> None:
+        """An executor sees to its processes itself."""
+
+    def updatesApplied(self, text: str | None) -> None:
+        """The worker works all the same if an update has failed."""
+
+    def replacement(self) -> ExecutorWorker | None:
+        """
+        @return: A worker with a new executor. C{None} if this one's wasn't made here,
+            or isn't broken.
+        """
+        if self._pool.factory is None or self._error is None:
+            return None
+        worker = self.__class__(
+            self._pool.factory,
+            self._jobs.most,
+            self.iQualified,
+            self.raw,
+            self.portable,
+            self._pool.isOwned,
+            reactor=self._pool.reactor,
+            _history=self._history,
+        )
+        worker.backlogPerWorker = self.backlogPerWorker
+        return worker
+
+    def retryReplacement(self) -> ExecutorWorker | None:
+        return self.replacement()
+
+    async def _probe(self) -> None:
+        try:
+            await self._pool.call(int)
+        except RuntimeError as error:
+            self._error = error
+            self.crash()
+            raise WorkerStartError(
+                f"The executor is broken before it has run a call: {error}"
+            ) from error
+
+    def _done(self, job: Job, future: Future[Any]) -> None:
+        """
+        Give a task its result, and be ready for another one.
+        """
+        if job.task not in self._jobs.byTask:
+            return  # The worker has crashed.
+        self._jobs.remove(job)
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, BrokenExecutor):
+            self._lose(error)
+            job.task.errback(self._history.lost(job.task, self.ID, error))
+        elif error is not None:
+            failed = WorkerError(
+                f"The executor has failed to run {job.task!r}: {error}"
+            )
+            failed.__cause__ = error
+            job.task.errback(failed)
+        elif future.cancelled():
+            job.task.callback((Status.DISCONNECTED, None))
+        else:
+            try:
+                self._ran(job, future.result())
+            except Exception:  # noqa: BLE001 - executors are of anybody's making
+                job.task.errback(Failure())
+        job.ready.callback(None)
+        self._maybeEnd()
+
+    def _ran(self, job: Job, result: Any) -> None:
+        """
+        Give a task what its call has come to.
+        """
+        task = job.task
+        self._history.ran()
+        seconds, outcome = self._calls.outcome(result, task)
+        waiting = self.backlogPerWorker() if self.backlogPerWorker is not None else 0
+        self._jobs.adapt(self._pool.size, seconds, waiting)
+        if isinstance(outcome, Failure):
+            task.errback(outcome)
+        elif outcome[0] is Status.ITERATOR:
+            iterate(outcome[1], job, self._pool, self._ongoing)
+        else:
+            task.callback(outcome)
+
+    def _lose(self, error: BaseException) -> None:
+        """
+        Resign: the executor is broken, or somebody has shut it down.
+        """
+        if self.state is State.OVER:
+            return
+        self._error = error
+        log.warn("{worker} is lost: {error}", worker=self, error=error)
+        # First of all, so that a call that is made because of the failures isn't given
+        # to this worker.
+        self._resign()
+        for task in self.crash():
+            task.callback((Status.DISCONNECTED, None))
+
+    def _maybeEnd(self) -> None:
+        """
+        Shut the executor down if the worker is to stop and has nothing left to do.
+        """
+        if self.state is State.STOPPING and not self._jobs.byTask and not self._ongoing:
+            self.state = State.OVER
+            self._end(self._pool.shutDown())
+
+    def _end(self, steps: Coroutine[Any, Any, None]) -> None:
+        Deferred.fromCoroutine(steps).addBoth(lambda _: self._gone.fire(None))
