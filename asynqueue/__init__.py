@@ -98,6 +98,7 @@ _MODULES = frozenset(
         "info",
         "interfaces",
         "iteration",
+        "monitor",
         "null",
         "process",
         "service",

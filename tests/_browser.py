@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessTerminated
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, readBody
@@ -153,14 +154,7 @@ class Browser:
 
         @param phone: Whether it's a phone's, with a touch screen of double density.
         """
-        driver = str(_DRIVER)
-        self._process = reactor.spawnProcess(
-            self._driver,
-            driver,
-            [driver, "--port=0"],
-            env={**os.environ, "HOME": str(self._folder)},
-        )
-        self._session = f"http://127.0.0.1:{await self._driver.port}/session"
+        self._session = f"http://127.0.0.1:{await self._startDriver()}/session"
         screen = {
             "width": width,
             "height": height,
@@ -247,6 +241,19 @@ class Browser:
         }
         await self._ask("POST", "/actions", {"actions": [actions]})
 
+    async def preferScheme(self, scheme: str) -> None:
+        """
+        Prefer pages to be light or dark.
+
+        @param scheme: Which.
+        """
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        command = {
+            "cmd": "Emulation.setEmulatedMedia",
+            "params": {"features": features},
+        }
+        await self._ask("POST", "/goog/cdp/execute", command)
+
     async def log(self) -> list[str]:
         """
         Get what has been logged to the console since the last time.
@@ -255,6 +262,31 @@ class Browser:
         """
         entries = await self._ask("POST", "/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries]
+
+    async def _startDriver(self, attempts: int = 3) -> int:
+        """
+        Start the driver. It ends at once if its port is taken for one of IPv4 and IPv6:
+        then it's started again.
+
+        @param attempts: How often, at most.
+
+        @return: Its port.
+        """
+        driver = str(_DRIVER)
+        self._driver = _Driver()
+        self._process = reactor.spawnProcess(
+            self._driver,
+            driver,
+            [driver, "--port=0"],
+            env={**os.environ, "HOME": str(self._folder)},
+        )
+        try:
+            return await self._driver.port
+        except ProcessTerminated:
+            if attempts == 1:
+                raise
+            await self._driver.ended
+            return await self._startDriver(attempts - 1)
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         """

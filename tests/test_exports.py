@@ -79,6 +79,7 @@ PUBLIC = {
         ProcessProtocol=util._processes callAfterDeferred=util._sync
         killProcess=util._processes o2p=_child.calls p2o=_child.calls
     """,
+    "monitor": "Monitor=monitor._resource",
     "testing": "MemoryWorker RecordingConsumer",
     "info": """
         Converter=info._objects Info=info._info InfoHolder=info._info

@@ -28,13 +28,14 @@ _asyncworker threads
 process wire executor
 null workers credentials service
 testing
+monitor
 """
 
 #: Modules that only re-export, for users.
 FACADES = {"credentials", "util", "workers"}
 
 #: Modules that are run, and would exist twice if they were imported as well.
-RUNNABLE = {"_child.child", "wire._child", "wire.__main__"}
+RUNNABLE = {"_child.child", "wire._child", "wire.__main__", "monitor.__main__"}
 
 #: The kinds of workers. Nothing in one imports another, but for what is shared.
 KINDS = {"_asyncworker", "executor", "process", "threads", "wire"}

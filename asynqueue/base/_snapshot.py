@@ -15,7 +15,7 @@ from ..tasks import Task, TaskHandler
 from ..tasks._preparing import qualifications
 from ._queue import Queue
 
-__all__ = ["snapshot"]
+__all__ = ["seriesText", "snapshot"]
 
 
 def snapshot(handler: TaskHandler, queue: Queue, paused: bool) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def snapshot(handler: TaskHandler, queue: Queue, paused: bool) -> dict[str, Any]
 def _queued(handler: TaskHandler) -> dict[str, int]:
     queued: dict[str, int] = {}
     for series, count in handler.assignmentFactory.backlog.sizes().items():
-        text = _seriesText(series)
+        text = seriesText(series)
         queued[text] = queued.get(text, 0) + count
     return queued
 
@@ -60,7 +60,7 @@ def _running(worker: Any) -> list[dict[str, Any]]:
         {
             "call": callText(*task.callTuple),
             "name": task.name,
-            "series": _seriesText(task.series),
+            "series": seriesText(task.series),
             "worker": worker.ID,
             "seconds": max(0.0, now - task.startedAt),
         }
@@ -76,7 +76,7 @@ def _worker(worker: Any, handler: TaskHandler) -> dict[str, Any]:
         "ID": worker.ID,
         "kind": type(worker).__name__,
         "pid": pid if isinstance(pid, int) else None,
-        "series": [_seriesText(series) for series in qualifications(worker)],
+        "series": [seriesText(series) for series in qualifications(worker)],
         "running": handler.assignmentFactory.runningOn(worker),
         "state": state.name.lower() if isinstance(state, Enum) else "ready",
     }
@@ -97,5 +97,8 @@ def _tasks(worker: Any) -> list[Task]:
     return []
 
 
-def _seriesText(series: Hashable) -> str:
+def seriesText(series: Hashable) -> str:
+    """
+    Name a series.
+    """
     return series if isinstance(series, str) else describe(series)

@@ -1,0 +1,174 @@
+"""
+The resource that an application mounts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from importlib.util import find_spec
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web import http
+from twisted.web.pages import errorPage, forbidden
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.static import Data
+from twisted.web.util import redirectTo
+
+from ..base import TaskQueue
+from ._actions import Action, Verdict, actions
+from ._guard import Guard, secure
+from ._recorder import Recorder
+from ._sampler import Sampler
+from ._stream import OpenPage
+
+__all__ = ["Monitor"]
+
+#: More pages than this are not open at once.
+_MAX_PAGES = 100
+
+#: The files of the page, by their paths, with their types.
+_FILES = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    "page.css": ("page.css", "text/css; charset=utf-8"),
+    "page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "chart.js": ("chart.js", "text/javascript; charset=utf-8"),
+    "text.js": ("text.js", "text/javascript; charset=utf-8"),
+    "icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+class Monitor(Resource):
+    """
+    A web page that shows what a queue is doing, while it does it.
+
+    It's mounted like any resource::
+
+        root.putChild(b"queue", Monitor(q))
+
+    Below it are C{stats.json}, with what C{q.stats()} returns, and C{metrics}, for
+    Prometheus, which needs the extra C{asynqueue[monitor]}.
+
+    Whoever can open the page sees the calls with their arguments, and tracebacks. It's
+    the application's to say who that is, by what it listens on, or by what it puts in
+    front of the resource, as L{HTTPAuthSessionWrapper
+    <twisted.web.guard.HTTPAuthSessionWrapper>}. Requests that pages of other sites have
+    a browser make are refused in any case.
+
+    While nobody looks, it costs nothing for calls that don't fail, and it wakes the
+    reactor only while the queue has work, once a second.
+    """
+
+    def __init__(
+        self,
+        q: TaskQueue,
+        *,
+        authorize: Callable[[Request], Verdict] | None = None,
+        hosts: Iterable[str] = (),
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        """
+        @param q: The queue.
+
+        @param authorize: Called with each request that is to pause or resume the queue,
+            or to cancel calls that wait. Returns whether it may, or a Deferred or a
+            coroutine that says so. By default the page has no buttons for that.
+
+        @param hosts: The names, without ports, by which browsers and Prometheus reach
+            the application. Requests to any other name are refused, since anybody can
+            have a name stand for this machine's address. Addresses and C{localhost}
+            needn't be given.
+
+        @param reactor: The clock. By default, the global reactor.
+        """
+        super().__init__()
+        self._guard = Guard(hosts)
+        sampler = Sampler(q, Recorder(q, authorize is not None), reactor)
+        page = files(__package__).joinpath("page")
+        for path, (name, kind) in _FILES.items():
+            self._put(path, Data(page.joinpath(name).read_bytes(), kind))
+        self._put("stats.json", _Stats(q))
+        self._put("metrics", _metrics(q))
+        self._put("events", _Events(sampler))
+        if authorize is not None:
+            for name, action in actions(q).items():
+                self._put(name, Action(name, action, authorize))
+
+    def getChildWithDefault(self, path: bytes, request: Request) -> IResource:
+        """
+        Find what is asked for, unless the request is to be refused.
+        """
+        secure(request)
+        objection = self._guard.objection(request, isPage=path == b"")
+        if objection is not None:
+            return forbidden("Refused", objection)
+        child: IResource = super().getChildWithDefault(path, request)
+        return child
+
+    def render_GET(self, request: Request) -> bytes:
+        """
+        Send browsers to the page, whose address ends with a slash.
+        """
+        secure(request)
+        return redirectTo(request.path.rpartition(b"/")[2] + b"/", request)
+
+    def _put(self, path: str, resource: Resource) -> None:
+        self.putChild(path.encode(), resource)
+
+
+class _Stats(Resource):
+    """
+    The figures, as JSON.
+    """
+
+    isLeaf = True
+
+    def __init__(self, q: TaskQueue) -> None:
+        super().__init__()
+        self._q = q
+
+    def render_GET(self, request: Request) -> bytes:
+        request.setHeader("Content-Type", "application/json")
+        return json.dumps(self._q.stats(), indent=2).encode()
+
+
+class _Events(Resource):
+    """
+    The stream of what open pages show.
+    """
+
+    isLeaf = True
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__()
+        self._sampler = sampler
+
+    def render_GET(self, request: Request) -> bytes | int:
+        if self._sampler.isOver:
+            # Which has browsers stop asking.
+            request.setResponseCode(http.NO_CONTENT)
+            return b""
+        if len(self._sampler) >= _MAX_PAGES:
+            request.setResponseCode(http.SERVICE_UNAVAILABLE)
+            return b"There are too many pages open.\n"
+        request.setHeader("Content-Type", "text/event-stream")
+        if request.method == b"HEAD":
+            return b""
+        page = OpenPage(request)
+        request.notifyFinish().addBoth(lambda _: self._sampler.remove(page))
+        self._sampler.add(page)
+        return NOT_DONE_YET
+
+
+def _metrics(q: TaskQueue) -> Resource:
+    if find_spec("prometheus_client") is None:
+        return errorPage(
+            http.NOT_IMPLEMENTED,
+            "No metrics",
+            "They need the package prometheus_client: install asynqueue[monitor].",
+        )
+    from ._metrics import Metrics
+
+    return Metrics(q)
