@@ -12,6 +12,7 @@ from pydoctor import extensions, model
 #: Public modules in the order in which they take names from private ones. The facades
 #: come last, as they re-export what others have too.
 PUBLIC = (
+    "interfaces",
     "tasks",
     "base",
     "iteration",

@@ -1,5 +1,5 @@
 """
-Has a task of asyncio wait for calls.
+A program of asyncio that has calls made by child interpreters.
 """
 
 import asyncio
@@ -15,20 +15,29 @@ from twisted.internet.task import react  # noqa: E402
 from asynqueue import ProcessQueue  # noqa: E402
 
 
+def squares(n):
+    """
+    Generate squares.
+    """
+    for i in range(n):
+        yield i * i
+
+
 async def work():
     """
-    Gather results as asyncio does.
+    Run as a task of asyncio.
     """
     async with ProcessQueue(2) as q:
         print(await asyncio.gather(*[q.call(pow, 2, n) for n in range(5)]))
-        async for n in q.imap(abs, range(-3, 0)):
+        async for n in await q.call(squares, 3):
             print(n)
+        try:
+            await asyncio.wait_for(q.call(pow, 7, 10**9, timeout=60), 0.5)
+        except asyncio.TimeoutError:
+            print("too slow, and stopped")
 
 
 def main(reactor):
-    """
-    Run the task.
-    """
     return Deferred.fromFuture(loop.create_task(work()))
 
 

@@ -1,0 +1,7 @@
+"""
+Has twist and twistd know the site.
+"""
+
+from twisted.application.service import ServiceMaker
+
+factors = ServiceMaker("Factors", "factorsite", "A site that factors numbers", "factors")
