@@ -4,4 +4,4 @@ Has twist and twistd know the site.
 
 from twisted.application.service import ServiceMaker
 
-factors = ServiceMaker("Factors", "factorsite", "A site that factors numbers", "factors")
+factors = ServiceMaker("Factors", "factorsite", "Factor numbers.", "factors")
