@@ -5,7 +5,7 @@ The worker in the reactor's own thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from contextvars import Context
 from inspect import iscoroutine
 from typing import Any
@@ -17,6 +17,7 @@ from zope.interface import implementer
 from ._child.calls import isIteration
 from ._child.describe import PLAIN, callText, failureText
 from ._child.status import RAN, ErrorText, Status
+from ._child.tracing import ContextIterator
 from ._support.log import log
 from ._support.oneshot import OneShot
 from .errors import WorkerError
@@ -166,7 +167,8 @@ class AsyncWorker(WorkerBase):
         if raw or not isIteration(result):
             task.callback((RAN, result))
             return
-        deferator = Deferator(_ContextIterator(result, task.context))
+        context = Context() if task.context is None else task.context
+        deferator = Deferator(ContextIterator(result, context))
         if consumer is None:
             deferator.peek().addBoth(self._peeked, task, deferator)
             return
@@ -227,30 +229,6 @@ class AsyncWorker(WorkerBase):
         idle, self._idle = self._idle, None
         if idle is not None:
             idle.fire(None)
-
-
-class _ContextIterator:
-    """
-    An iterator that is run in a context.
-    """
-
-    def __init__(self, iterator: Iterator[Any], context: Context | None) -> None:
-        self._context = Context() if context is None else context
-        self._iterator = iterator
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return self._context.run(next, self._iterator)
-
-    def close(self) -> None:
-        """
-        Release the iterator, if it can be.
-        """
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            self._context.run(close)
 
 
 def _cancel(d: Deferred[Any]) -> None:

@@ -50,8 +50,10 @@ class ITask(Interface):
     )
 
     watch: Any = Attribute(
-        "C{None}, or an object with an attribute C{seconds}: a worker that measures how"
-        " long the call is run, where it's run, sets that before it gives the result."
+        "C{None}, or an object with two attributes. C{seconds}: a worker that measures"
+        " how long the call is run, where it's run, sets that before it gives the"
+        " result. C{headers}: C{None}, or a dict of headers, as of W3C Trace Context,"
+        " that carries the context of a trace to where C{context} can't go."
     )
 
     def startTimer() -> None:

@@ -29,7 +29,7 @@ _TURN_SECONDS = 0.001
 
 
 #: Functions of ours that call code of the user's, which has no frame if it's C's.
-_USERS_CODE = ("call", "_makeSome", "runChunk")
+_USERS_CODE = ("call", "_makeSome", "runChunk", "runTraced")
 
 
 class CallInterrupted(BaseException):

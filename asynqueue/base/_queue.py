@@ -228,6 +228,8 @@ class Queue:
         """
         Count a task that has its result, and leave that as it is.
         """
+        if task.watch is not None:
+            task.watch.done(task)
         self.loadInfoProducer.oneLess()
         return result
 

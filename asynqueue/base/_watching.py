@@ -4,8 +4,9 @@ Notes how long calls wait and run, and tells observers of them.
 
 from __future__ import annotations
 
+import sys
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
@@ -16,6 +17,9 @@ from ..tasks import Task
 from ._load import LoadInfoProducer
 from ._observers import Observers
 from ._quantiles import Quantiles
+
+if TYPE_CHECKING:
+    from ._tracing import CallSpan
 
 __all__ = ["Watcher"]
 
@@ -39,17 +43,26 @@ class _Watch:
     Watches one call.
 
     @ivar seconds: See L{Watch<asynqueue.tasks._task.Watch>}.
+
+    @ivar span: Its span, C{None} if there's no tracing.
     """
 
-    __slots__ = ("_queuedAt", "_watcher", "seconds")
+    __slots__ = ("_queuedAt", "_watcher", "seconds", "span")
 
     def __init__(self, watcher: Watcher, now: float) -> None:
         self.seconds: float | None = None
+        self.span: CallSpan | None = None
         self._watcher = watcher
         self._queuedAt = now
 
+    @property
+    def headers(self) -> dict[str, str] | None:
+        return None if self.span is None else self.span.headers
+
     def started(self, task: Task) -> None:
         self.seconds = None
+        if self.span is not None:
+            self.span.noteStarted(task.worker)
         observers = self._watcher.observers
         if EventKind.STARTED in observers.wanted:
             seconds = task.startedAt - self._queuedAt
@@ -63,6 +76,8 @@ class _Watch:
         seconds = self.seconds
         if seconds is None:
             seconds = now - task.startedAt
+        if self.span is not None:
+            self.span.end(task)
         watcher = self._watcher
         watcher.run.add(seconds)
         watcher.wait.add(now - seconds - self._queuedAt)
@@ -112,7 +127,12 @@ class Watcher:
         Watch a call that has been counted, and is to be queued.
         """
         now = perf_counter()
-        if self.observers.wantsEachCall:
+        tracer = None
+        if "opentelemetry.trace" in sys.modules:
+            from ._tracing import CallSpan, activeTracer
+
+            tracer = activeTracer()
+        if self.observers.wantsEachCall or tracer is not None:
             self._gap = 1
         else:
             # So many calls are made in a second, going by the last ones.
@@ -120,7 +140,9 @@ class Watcher:
             self._gap = min(max(int(rate * _WATCH_SECONDS), 1), _MAX_GAP)
         self._watchedAt = now
         self.next = self._load.begun + self._gap
-        task.watch = _Watch(self, now)
+        watch = task.watch = _Watch(self, now)
+        if tracer is not None:
+            watch.span = CallSpan(tracer, self.observers.queue, task)
         if EventKind.QUEUED in self.observers.wanted:
             self.observers.tell(EventKind.QUEUED, task=task)
 
@@ -137,6 +159,9 @@ class Watcher:
                     name, kind = itsName, itsKind
                     break
         self.failed[name] = self.failed.get(name, 0) + 1
+        span = _spanOf(task)
+        if span is not None:
+            span.end(task, failure)
         self._tellFailure(kind, failure, task)
 
     def noteRetried(self, failure: Failure, task: Task) -> None:
@@ -144,6 +169,9 @@ class Watcher:
         Note that a call is to be tried again.
         """
         self.retried += 1
+        span = _spanOf(task)
+        if span is not None:
+            span.noteRetried(failure)
         self._tellFailure(EventKind.RETRIED, failure, task)
 
     def noteReplaced(self, worker: Any) -> None:
@@ -158,3 +186,7 @@ class Watcher:
             return
         seconds = perf_counter() - task.startedAt if task.accepted else None
         self.observers.tell(kind, task=task, seconds=seconds, failure=failure)
+
+
+def _spanOf(task: Task) -> CallSpan | None:
+    return task.watch.span if isinstance(task.watch, _Watch) else None

@@ -17,6 +17,7 @@ from .._child.buffers import Incoming
 from .._child.pickling import NotPicklable, blame, describeError, dumps
 from .._child.protocol import Kind
 from .._child.status import Status
+from .._child.tracing import TracedCall
 from .._support.answers import cantBeSent, loadsAnswer
 from .._support.exitstatus import ExitStatus
 from .._support.log import log
@@ -237,8 +238,10 @@ class ProcessWorker(WorkerBase):
         if self._jobs.sender is None:
             self._life.ensureStarted()
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
+        headers = None if task.watch is None else task.watch.headers
+        traced = f if headers is None else TracedCall(f, headers, raw)
         try:
-            payload = dumps((f, args, kw, raw), f)
+            payload = dumps((traced, args, kw, raw), f)
         except NotPicklable as error:
             task.errback(Failure(cantBeSent(task, blame(f, args, kw, error))))
             return succeed(None)

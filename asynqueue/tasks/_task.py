@@ -50,6 +50,11 @@ class Watch(Protocol):
     #: Seconds that the task was run, if the worker has measured them where it ran.
     seconds: float | None
 
+    #: Headers that carry the context of a trace to where C{context} can't go; C{None}
+    #: if there's none.
+    @property
+    def headers(self) -> dict[str, str] | None: ...
+
     def started(self, task: Any) -> None:
         """
         Note that a worker has accepted the task.

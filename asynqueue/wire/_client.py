@@ -27,6 +27,7 @@ from ._commands import GetNext, Leaving, Start, Unwanted
 from ._connection import MAX_SILENT, Connection, shown
 from ._endpoints import Requirements
 from ._exceptions import loadsError
+from ._tracing import traceFields
 from ._values import QUICK, Codec, NotEncodable, Payload
 
 __all__ = ["Call", "Client", "ClientOwner", "Stage"]
@@ -207,6 +208,8 @@ class Client(Connection):
             fields["thread"] = b"1"
         if call.raw:
             fields["raw"] = b"1"
+        if call.task.watch is not None:
+            fields |= traceFields(call.task)
         try:
             payload = self._encode(call, fields)
         except NotEncodable as error:

@@ -21,6 +21,7 @@ from twisted.protocols import amp
 from ..errors import WorkerError
 
 __all__ = [
+    "TRACE_HEADERS",
     "VERSION",
     "Cancel",
     "Chunk",
@@ -40,6 +41,9 @@ __all__ = [
 
 #: The version of the protocol. It's part of each proof of a key.
 VERSION = b"2"
+
+#: The headers that carry the context of a trace.
+TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
 
 
 class OtherVersion(Exception):
@@ -101,7 +105,8 @@ class RunTask(amp.Command):  # type: ignore[misc, unused-ignore]
 
     C{args} is a tuple or list and C{kw} a dict. They may come as one pair, C{call}, and
     if C{size} is given, that comes in chunks. C{thread} and C{raw} are true if they're
-    given.
+    given. C{traceparent}, C{tracestate} and C{baggage} are the headers of W3C Trace
+    Context and W3C Baggage.
 
     The answer's status is that of a worker. With C{b'c'}, the result is the size of the
     value, which comes in chunks; with C{b'i'} it's the ID for L{GetNext}. Without an
@@ -117,6 +122,7 @@ class RunTask(amp.Command):  # type: ignore[misc, unused-ignore]
         (b"size", amp.String(optional=True)),
         (b"thread", amp.String(optional=True)),
         (b"raw", amp.String(optional=True)),
+        *((name.encode(), amp.String(optional=True)) for name in TRACE_HEADERS),
     ]
     response = [  # noqa: RUF012
         (b"status", amp.String()),

@@ -18,6 +18,7 @@ from ._chunks import Violation, numberOf
 from ._commands import GetNext, Leaving
 from ._exceptions import dumpsText
 from ._tasks import ServedTask, Shared, TaskConnection, errorBox
+from ._tracing import runTraced
 
 __all__ = ["Session"]
 
@@ -141,7 +142,7 @@ class Session(TaskConnection):
         if refusal is not None:
             return refusal
         self.tasks[ID] = task
-        return task.start()
+        return runTraced(box, task.start)
 
     def _refusalOf(self, task: ServedTask, box: Any) -> Any:
         """Give the answer to a task that can't be served, or C{None}."""
