@@ -5,6 +5,7 @@ Tests of OpenTelemetry's spans.
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import patch
 
@@ -14,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from asynqueue import AsyncWorker, ProcessQueue, TaskQueue, ThreadQueue, WireWorker
 from asynqueue._child.tracing import TracedCall
 from asynqueue.errors import WorkerLost
+from asynqueue.executor import ExecutorWorker
 
 from ._cases import QueueTestCase, same
 from ._wire import WireTestCase
@@ -252,6 +254,15 @@ class CarriedTests(TestCase):
         So it is in a thread.
         """
         await self.check(ThreadQueue(), jobs.current)
+
+    async def test_executor(self) -> None:
+        """
+        So it is where an executor runs it, as it is or pickled.
+        """
+        with ThreadPoolExecutor(1) as executor:
+            for portable in (False, True):
+                worker = ExecutorWorker(executor, portable=portable)
+                await self.check(TaskQueue(worker), jobs.current)
 
     async def test_child(self) -> None:
         """

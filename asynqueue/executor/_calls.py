@@ -24,6 +24,7 @@ from .._child.status import RAN, ErrorText, Status
 from .._support.answers import cantBeSent, loadsAnswer
 from ..errors import WorkerError
 from ..interfaces import ITask
+from ..tasks._tracing import traced
 from ._iteration import Items
 
 __all__ = ["Calls", "LocalCalls", "PickledCalls", "Submit"]
@@ -92,7 +93,7 @@ class PickledCalls:
             )
             raise cantBeSent(task, reason)
         try:
-            payload = pack((f, args, kw, raw), f, self._foreign)
+            payload = pack((traced(f, task, raw), args, kw, raw), f, self._foreign)
         except NotPicklable as error:
             raise cantBeSent(task, blame(f, args, kw, error)) from error
         return submit(execute, payload)

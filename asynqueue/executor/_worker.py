@@ -313,6 +313,8 @@ class ExecutorWorker(WorkerBase):
         task = job.task
         self._history.ran()
         seconds, outcome = self._calls.outcome(result, task)
+        if task.watch is not None:
+            task.watch.seconds = seconds
         waiting = self.backlogPerWorker() if self.backlogPerWorker is not None else 0
         self._jobs.adapt(self._pool.size, seconds, waiting)
         if isinstance(outcome, Failure):

@@ -17,7 +17,6 @@ from .._child.buffers import Incoming
 from .._child.pickling import NotPicklable, blame, describeError, dumps
 from .._child.protocol import Kind
 from .._child.status import Status
-from .._child.tracing import TracedCall
 from .._support.answers import cantBeSent, loadsAnswer
 from .._support.exitstatus import ExitStatus
 from .._support.log import log
@@ -30,6 +29,7 @@ from ..interfaces import (
     IWorker,
 )
 from ..tasks._task import forWorker
+from ..tasks._tracing import traced
 from ..tasks._workerbase import WorkerBase
 from ._jobs import PREFETCH_SECONDS, Job, JobQueue
 from ._life import OVER, ChildHandle, ChildLife, State
@@ -238,10 +238,9 @@ class ProcessWorker(WorkerBase):
         if self._jobs.sender is None:
             self._life.ensureStarted()
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
-        headers = None if task.watch is None else task.watch.headers
-        traced = f if headers is None else TracedCall(f, headers, raw)
+        sent = f if task.watch is None else traced(f, task, raw)
         try:
-            payload = dumps((traced, args, kw, raw), f)
+            payload = dumps((sent, args, kw, raw), f)
         except NotPicklable as error:
             task.errback(Failure(cantBeSent(task, blame(f, args, kw, error))))
             return succeed(None)
