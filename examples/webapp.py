@@ -599,7 +599,11 @@ class WebSite(Site):
         root.putChild(b"progress", progress)
 
 
-async def main(reactor: Any, options: argparse.Namespace) -> None:
+async def main(
+    reactor: Any,
+    options: argparse.Namespace,
+    makeSite: Callable[[TaskQueue, Any], WebSite] = WebSite,
+) -> None:
     """
     Serve the web site until Ctrl-C is pressed.
 
@@ -607,10 +611,12 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
 
     @param options: What the command line says.
 
+    @param makeSite: Makes the web site of the queue and the reactor.
+
     @raise SystemExit: If there's no listening at the address.
     """
     q = ProcessQueue(options.workers)
-    site = WebSite(q, reactor)
+    site = makeSite(q, reactor)
     try:
         port = reactor.listenTCP(options.port, site, interface=options.host)
     except CannotListenError as error:

@@ -4,6 +4,7 @@ Tests of the page that shows what a queue is doing, in a browser.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory
 from twisted.trial.unittest import TestCase
+from twisted.web.client import Agent, readBody
 from twisted.web.server import Site
 
 from asynqueue import ProcessQueue, TaskQueue
@@ -21,6 +24,7 @@ from asynqueue.testing import MemoryWorker
 from ._browser import MISSING, Browser
 from ._cases import same
 from ._jobs import raiseThat, sleepFor
+from ._servers import Program
 
 reactor: Any = globalReactor
 
@@ -234,6 +238,44 @@ class ControlTests(PageTestCase):
             await self.until("text('state') === 'Live'")
         await self.until("text('question') === 'You may not do that.'")
         self.assertFalse(self.q.isPaused())
+
+
+class DemonstrationTests(TestCase):
+    """
+    Tests of the program that shows the page.
+    """
+
+    timeout = 60
+
+    async def test_run(self) -> None:
+        """
+        It serves the page at an address of this machine alone, with a queue that has
+        something to do, and ends at Ctrl-C.
+        """
+        program = Program("-m", "asynqueue.monitor", "--port=0")
+        self.addCleanup(lambda: Deferred.fromCoroutine(program.kill()))
+        address = await program.line()
+        self.assertTrue(address.startswith("http://localhost:"), address)
+        url = address.replace("localhost", "127.0.0.1")
+        agent = Agent(reactor)
+        done = 0
+        while not done:
+            response = await agent.request(b"GET", f"{url}stats.json".encode())
+            done = json.loads(await readBody(response))["done"]
+        program.signal(signal.SIGINT)
+        self.assertEqual(await program.ended, 0)
+        self.assertNotIn("Traceback", program.errors)
+
+    async def test_port(self) -> None:
+        """
+        If the port is taken, that's said.
+        """
+        port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        option = f"--port={port.getHost().port}"
+        program = Program("-m", "asynqueue.monitor", option)
+        self.assertEqual(await program.ended, 1)
+        self.assertIn("Couldn't listen on 127.0.0.1", program.errors)
 
 
 class LookTests(PageTestCase):

@@ -4,6 +4,7 @@ Tests of the example C{webapp.py}, by requests, and in a browser.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -580,6 +581,39 @@ class SiteTests(ExampleTestCase):
         _, err, code = await run("webapp.py", "--port=65536")
         self.assertEqual(code, 2)
         self.assertIn("argument --port: invalid", err)
+
+
+class DashboardTests(ExampleTestCase):
+    """
+    Tests of C{dashboard.py}, which has the page of the monitor beside the pictures.
+    """
+
+    skip = NO_NUMPY
+
+    async def test_run(self) -> None:
+        """
+        The page is there, and its figures are those of the queue that renders.
+        """
+        terminal = Terminal("dashboard.py", "--port=0", "--workers=1")
+        await terminal.expect("/\r\n")
+        base = terminal.output.strip()
+        agent = Agent(reactor)
+
+        async def get(path: str) -> bytes:
+            """
+            Get what is at a path.
+            """
+            return await readBody(await agent.request(b"GET", f"{base}{path}".encode()))
+
+        self.assertIn(b'src="page.js"', await get("queue/"))
+        await get("picture.png?size=60x40")
+        stats = json.loads(await get("queue/stats.json"))
+        self.assertGreater(stats["done"], 0)
+        self.assertEqual(stats["workers"][0]["kind"], "ProcessWorker")
+        terminal.pressCtrlC()
+        self.assertEqual(await terminal.ended, 0)
+        self.assertNotIn("Traceback", terminal.output)
+        self.assertGroupGone(terminal.group)
 
 
 #: What is on the page for the middle of the whole, and before magnifications.
