@@ -169,7 +169,9 @@ class AssignmentFactory:
             state.series[series] = None
             state.missing[series] = None
             self.requests.setdefault(series, {})
-        if series in state.missing and (not state.running or state.isFree):
+        if series in state.missing and (
+            state is self._serving or not state.running or state.isFree
+        ):
             self._lines.enter(state, series)
             if (
                 state is not self._serving
@@ -283,13 +285,12 @@ class AssignmentFactory:
         self._serving = state
         state.requests[series].callback(assignment)
         self._serving = None
-        if state.isFree:
-            if len(self._states) > 1:
-                self._lines.moveBehind(state)
-            if self.backlog.size:
-                self._markReady(state)
-            else:
-                self._enterRequests(state)
+        if not state.isFree:
+            return
+        if self.backlog.size:
+            self._markReady(state)
+        else:
+            self._enterRequests(state)
 
     def _requestFired(
         self, result: Any, state: WorkerState, series: Hashable
@@ -299,7 +300,6 @@ class AssignmentFactory:
         withdrawn.
         """
         self._lines.leave(state, series)
-        del state.requests[series]
         if isinstance(result, Assignment):
             self._accept(state, result)
             return result
@@ -371,6 +371,8 @@ class AssignmentFactory:
         """
         Look at one worker. Returns whether there was any to look at.
         """
+        if self._matches and not self.backlog.size:
+            self._matches.clear()
         state = self._nextWorker() if self._matches or self._ready else None
         if state is not None:
             self._serve(state)
@@ -424,6 +426,8 @@ class AssignmentFactory:
         """
         Have a worker request tasks of each series for which it has no request in line.
         """
+        if len(self._states) > 1:
+            self._lines.moveBehind(state)  # Others come first.
         for series in list(state.missing):
             if series in state.requests:  # It has only been out of line.
                 self._lines.enter(state, series)

@@ -84,7 +84,9 @@ class Backlog:
         queue = self._queues.get(series)
         if queue is None:
             self._queues[series] = deque((task,))
-        elif not queue or not task < queue[-1]:
+        elif not queue or (
+            task.order > queue[-1].order and task.priority >= queue[-1].priority
+        ):
             queue.append(task)
         else:
             heap = self._heaps.setdefault(series, [])

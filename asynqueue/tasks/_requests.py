@@ -94,9 +94,9 @@ class RequestLines:
 
     def leave(self, state: WorkerState, series: Hashable) -> None:
         """
-        Take a worker's request for a series out of the line, if it stands there.
+        Forget a worker's request for a series, which has fired.
         """
-        request = state.requests[series]
+        request = state.requests.pop(series)
         if self.lines[series].pop(request, None) is not None:
             state.missing[series] = None
         shown = state.worker.assignments.get(series)
