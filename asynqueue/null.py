@@ -5,15 +5,10 @@ yet.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ._asyncworker import AsyncWorker
 from .base import TaskQueue
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from .base._options import QueueOptions
 
 __all__ = ["NullQueue"]
 
@@ -25,7 +20,7 @@ class NullQueue(TaskQueue):
     @ivar worker: The worker.
     """
 
-    def __init__(self, **kw: Unpack[QueueOptions]) -> None:
+    def __init__(self, **kw: Any) -> None:
         """
         Make a queue.
 

@@ -483,3 +483,29 @@ def writesShared(name: str, value: int) -> None:
     block = SharedMemory(name=name)
     memoryview(block.buf or b"")[0] = value
     block.close()
+
+
+def add(a: Any, b: Any) -> Any:
+    """
+    Add.
+    """
+    return a + b
+
+
+def atGate(begun: str, gate: str, value: Any = None) -> Any:
+    """
+    Write to one pipe that this has begun, and return a value when something can be read
+    from the other.
+    """
+    with open(begun, "wb", buffering=0) as file:
+        file.write(b"x")
+    with open(gate, "rb", buffering=0) as file:
+        file.read(1)
+    return value
+
+
+def exits() -> None:
+    """
+    Try to end the program.
+    """
+    raise SystemExit(3)

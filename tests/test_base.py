@@ -260,7 +260,7 @@ class WorkersTests(QueueTestCase):
         """
         worker = AsyncWorker()
         q = self.queue(worker)
-        d: Deferred[Any] = q.call(Deferred)
+        d = q.call(Deferred)
         left = q.detachWorker(worker, reassign=True, crash=True)
         self.assertEqual(self.successResultOf(left), [])
         other = MemoryWorker()

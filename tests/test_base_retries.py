@@ -127,9 +127,7 @@ class TimeoutTests(QueueTestCase):
         """
         cancelled: list[Any] = []
         q = self.queue(AsyncWorker())
-        d: Deferred[Any] = q.call(
-            lambda: Deferred(cancelled.append), timeout=5, retries=1
-        )
+        d = q.call(lambda: Deferred(cancelled.append), timeout=5, retries=1)
         self.clock.advance(5)
         self.assertEqual(len(cancelled), 1)
         self.clock.advance(5)

@@ -5,6 +5,8 @@ Tests of L{asynqueue.executor}, with an executor that is single-stepped.
 from __future__ import annotations
 
 import contextvars
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
@@ -30,7 +32,7 @@ from asynqueue.testing import MemoryWorker
 
 from . import _jobs as jobs
 from ._cases import same
-from ._fakes import LogLines
+from ._fakes import FIRST_PID, LogLines
 from ._fakethreads import ThreadReactor
 
 
@@ -39,12 +41,11 @@ class FakeProcess:
     A process of an executor.
     """
 
-    def __init__(self) -> None:
-        self.isAlive = True
+    pid = FIRST_PID
 
-    def kill(self) -> None:
-        """End."""
-        self.isAlive = False
+    def is_alive(self) -> bool:
+        """Be alive."""
+        return True
 
 
 class ManualExecutor(Executor):
@@ -485,12 +486,13 @@ class EndTests(ExecutorTestCase):
         Processes are killed, and waited for.
         """
         q = self.queue()
-        process: Any = FakeProcess()
-        self.executor._processes = {1: process}
+        self.executor._processes = {FIRST_PID: FakeProcess()}
+        killed: list[tuple[int, int]] = []
+        self.patch(os, "kill", lambda *args: killed.append(args))
         d = q.call(same, 1)
         self.executor.begin()
         done = q.detachWorker(self.worker(q), crash=True)
-        self.assertFalse(process.isAlive)
+        self.assertEqual(killed, [(FIRST_PID, signal.SIGKILL)])
         self.reactor.settle()
         self.successResultOf(done)
         self.failureResultOf(d, WorkerLost)

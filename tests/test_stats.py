@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -14,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import AsyncWorker, TaskQueue
 from asynqueue.base import _snapshot, _watching
-from asynqueue.base._quantiles import ERROR, WINDOW_SECONDS, Quantiles
+from asynqueue.base._quantiles import ERROR, Quantiles
 from asynqueue.errors import QueueStopped, WorkerLost
 from asynqueue.process._queue import ProcessStats
 from asynqueue.tasks import _assignment
@@ -72,27 +71,6 @@ class StatsTests(QueueTestCase):
             d.cancel()
             self.failureResultOf(d)
         self.assertEqual(self.q.stats()["queued"], {"a": 1})
-
-    def test_droppedMany(self) -> None:
-        """
-        That is so however many were cancelled, and whichever of them have come up.
-        """
-        self.fillWorker()
-        ds = [
-            self.q.call(same, series=series).addErrback(lambda _: None)
-            for _ in range(100)
-            for series in (None, "memory", "local")
-        ]
-        for i, d in enumerate(ds):
-            if i % 7:
-                d.cancel()
-            if i % 20 == 0:
-                self.worker.complete()
-        queued = self.q.stats()["queued"]
-        self.assertEqual(
-            queued, Counter(str(task.series) for task in self.q.cancelAll())
-        )
-        self.assertEqual(len(queued), 3)
 
     def test_urgent(self) -> None:
         """
@@ -274,7 +252,7 @@ class QuantileTests(SynchronousTestCase):
         quantiles = Quantiles()
         values = [rng.lognormvariate(-6, 3) for _ in range(5_000)]
         for value in values:
-            quantiles.add(value, 0.0)
+            quantiles.add(value)
         values.sort()
         summary = quantiles.summary()
         for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
@@ -289,8 +267,8 @@ class QuantileTests(SynchronousTestCase):
         """
         quantiles = Quantiles()
         for i in range(-4_000, 4_000):
-            quantiles.add(10 ** (i / 100), 0.0)
-        quantiles.add(0.0, 0.0)
+            quantiles.add(10 ** (i / 100))
+        quantiles.add(0.0)
         self.assertLess(len(quantiles._buckets), 700)
 
     def test_one(self) -> None:
@@ -298,22 +276,8 @@ class QuantileTests(SynchronousTestCase):
         No quantile is above the maximum.
         """
         quantiles = Quantiles()
-        quantiles.add(1.001, 0.0)
+        quantiles.add(1.001)
         self.assertEqual(quantiles.summary()["p99"], 1.001)
-
-    def test_windows(self) -> None:
-        """
-        Quantiles are of the last minutes, number and mean of all time.
-        """
-        quantiles = Quantiles()
-        quantiles.add(9.0, 0.0)
-        quantiles.add(2.0, WINDOW_SECONDS)
-        self.assertEqual(quantiles.summary()["max"], 9.0)
-        quantiles.add(4.0, 2 * WINDOW_SECONDS)
-        summary = quantiles.summary()
-        self.assertEqual((summary["max"], summary["count"], summary["mean"]), (4, 3, 5))
-        quantiles.add(1.0, 4 * WINDOW_SECONDS)
-        self.assertEqual(quantiles.summary()["max"], 1.0)
 
 
 class ProcessStatsTests(SynchronousTestCase):

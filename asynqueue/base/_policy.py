@@ -54,8 +54,13 @@ def failureOf(text: Any) -> Failure:
     if isinstance(text, ErrorText):
         if isinstance(text.failure, Failure):
             return text.failure
-        if text.exception is not None:
-            return TaskFailure(text.exception)
+        error = text.exception
+        if error is not None and not isinstance(error, Exception):
+            # SystemExit and its like would end whoever awaits the call.
+            error = WorkerError(str(text))
+            error.__cause__ = text.exception
+        if error is not None:
+            return TaskFailure(error)
     return Failure(WorkerError(str(text)))
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import signal
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
@@ -162,7 +163,8 @@ class Pool:
         # Python 3.14 has kill_workers, after which shutdown doesn't wait any longer.
         processes = dict(getattr(self.executor, "_processes", None) or {})
         for process in processes.values():
-            process.kill()
+            if process.is_alive():  # loky's can't be told to kill themselves
+                os.kill(process.pid, signal.SIGKILL)
         return bool(processes)
 
     def _done(self, future: Future[Any]) -> None:

@@ -36,13 +36,13 @@ class State(Enum):
     """
 
     #: It takes tasks.
-    OPEN = auto()
+    READY = auto()
 
     #: It does what it has accepted, and shuts the executor down after that.
     STOPPING = auto()
 
     #: The executor is broken, shut down, or given up.
-    OVER = auto()
+    DEAD = auto()
 
 
 @implementer(IWorker, ICancellingWorker, IReplaceableWorker)
@@ -79,7 +79,7 @@ class ExecutorWorker(WorkerBase):
 
     cQualified: list[Hashable] = ["executor"]  # noqa: RUF012 - IWorker has it so
 
-    # _jobs has the tasks without a result. In state OVER, those are the ones that were
+    # _jobs has the tasks without a result. In state DEAD, those are the ones that were
     # there when the executor broke, until it has said so of each.
 
     def __init__(
@@ -132,7 +132,7 @@ class ExecutorWorker(WorkerBase):
         self._history = _history or LossHistory()
         self.portable = not self._pool.isHere if portable is None else portable
         self.backlogPerWorker: Callable[[], int] | None = None
-        self.state = State.OPEN
+        self.state = State.READY
         self._calls: Calls = (
             PickledCalls(not self._pool.importsMain) if self.portable else LocalCalls()
         )
@@ -163,7 +163,7 @@ class ExecutorWorker(WorkerBase):
         return [job.task for job in self._jobs.byTask.values() if not job.isDropped]
 
     def run(self, task: ITask) -> Deferred[None]:
-        if self.state is State.OVER:
+        if self.state is State.DEAD:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
@@ -190,7 +190,7 @@ class ExecutorWorker(WorkerBase):
         Implement L{IWorker.stop}. It also waits for iterations that go on, and for
         calls that were cancelled.
         """
-        if self.state is State.OPEN:
+        if self.state is State.READY:
             self.state = State.STOPPING
             self._maybeEnd()
         return self._resignAfter(self._gone.wait())
@@ -210,8 +210,8 @@ class ExecutorWorker(WorkerBase):
         ]
         for job in jobs:
             self._jobs.remove(job)
-        if self.state is not State.OVER:
-            self.state = State.OVER
+        if self.state is not State.DEAD:
+            self.state = State.DEAD
             self._ongoing.cancel()
             self._end(self._pool.giveUp())
         for job in jobs:
@@ -328,7 +328,7 @@ class ExecutorWorker(WorkerBase):
         """
         Resign: the executor is broken, or somebody has shut it down.
         """
-        if self.state is State.OVER:
+        if self.state is State.DEAD:
             return
         self._error = error
         log.warn("{worker} is lost: {error}", worker=self, error=error)
@@ -343,7 +343,7 @@ class ExecutorWorker(WorkerBase):
         Shut the executor down if the worker is to stop and has nothing left to do.
         """
         if self.state is State.STOPPING and not self._jobs.byTask and not self._ongoing:
-            self.state = State.OVER
+            self.state = State.DEAD
             self._end(self._pool.shutDown())
 
     def _end(self, steps: Coroutine[Any, Any, None]) -> None:

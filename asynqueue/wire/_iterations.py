@@ -34,7 +34,7 @@ class Iteration:
     def __init__(
         self,
         ID: bytes,
-        deferator: Deferator[Any],
+        deferator: Deferator,
         connection: Connection,
         codec: Codec,
         ended: Callable[[], object],
@@ -76,6 +76,8 @@ class Iteration:
             if self._timer is not None and self._timer.active():
                 self._timer.cancel()
             self._sending.cancel()
+            if self._next is not None:  # Maybe nobody waits for it any longer.
+                self._next.addErrback(lambda _: None)
             self._deferator.stop()
             self._ended()
 
