@@ -4,16 +4,12 @@ Tests of queues with real executors.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import threading
-from concurrent.futures import (
-    Executor,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    thread as threadModule,
-)
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -239,7 +235,7 @@ class ExecutorTests(TestCase):
         """
         Calls fail where an executor can't be started, now and later.
         """
-        self.patch(threadModule._base.LOGGER, "disabled", True)
+        self.patch(logging.getLogger("concurrent.futures"), "disabled", True)
         q = self.queue(lambda: ThreadPoolExecutor(1, initializer=failsAtFirst))
         calls = [q.call(pow, 2, 5) for _ in range(3)]
         results = await DeferredList(calls, consumeErrors=True)
