@@ -92,6 +92,7 @@ _MODULES = frozenset(
     {
         "base",
         "credentials",
+        "dask",
         "errors",
         "executor",
         "events",

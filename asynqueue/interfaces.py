@@ -43,6 +43,9 @@ class ITask(Interface):
     direct: bool = Attribute(
         "Whether the task is for this worker alone, as an update is: no other runs it."
     )
+    isLasting: bool = Attribute(
+        "Whether the task is an update that workers that come later will run, too."
+    )
     d: Deferred[Any] = Attribute(
         "The Deferred of the result. Firing it with a status and a result, or with a"
         " failure, is the same as L{callback} and L{errback}. Callbacks that a worker"

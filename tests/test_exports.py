@@ -81,6 +81,7 @@ PUBLIC = {
     """,
     "monitor": "Monitor=monitor._resource",
     "testing": "MemoryWorker RecordingConsumer",
+    "dask": "DaskQueue=dask._queue DaskWorker=dask._worker",
     "info": """
         Converter=info._objects Info=info._info InfoHolder=info._info
         hashIt=info._objects showResult=info._show whichThread=info._show

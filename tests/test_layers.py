@@ -25,7 +25,7 @@ iteration util events
 tasks
 base
 _asyncworker threads
-process wire executor
+process wire executor dask
 null workers credentials service
 testing
 monitor
@@ -38,7 +38,7 @@ FACADES = {"credentials", "util", "workers"}
 RUNNABLE = {"_child.child", "wire._child", "wire.__main__", "monitor.__main__"}
 
 #: The kinds of workers. Nothing in one imports another, but for what is shared.
-KINDS = {"_asyncworker", "executor", "process", "threads", "wire"}
+KINDS = {"_asyncworker", "dask", "executor", "process", "threads", "wire"}
 
 #: Modules of one kind that others may import: threads for whatever needs one.
 SHARED = {"threads._looper"}

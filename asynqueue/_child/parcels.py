@@ -7,6 +7,7 @@ Used on both sides, so it imports nothing but the standard library.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pickle import PickleBuffer
 from typing import Any
 
@@ -14,6 +15,7 @@ from .calls import isIteration
 from .callserver import CallServer, kindOfAwaitable
 from .describe import describe
 from .pickling import Buffer, NotPicklable, Packed, dumps, loads
+from .protocol import Kind
 
 __all__ = ["Parcel", "execute", "pack", "unpack"]
 
@@ -35,6 +37,9 @@ class Parcel:
         parts = [(type(b), _wrapped(b, outOfBand)) for b in self.buffers]
         kinds = [kind if kind in (bytes, bytearray) else None for kind, _ in parts]
         return _restore, (self.pickle, kinds, *(buffer for _, buffer in parts))
+
+    def __sizeof__(self) -> int:
+        return len(self.pickle) + Packed(self.pickle, self.buffers).size
 
     def read(self) -> None:
         """Do nothing: all of it is here."""
@@ -58,7 +63,9 @@ def unpack(payload: bytes | Parcel) -> memoryview | Parcel:
     return memoryview(payload) if type(payload) is bytes else payload  # type: ignore[return-value]
 
 
-def execute(payload: bytes | Parcel) -> tuple[int, bytes | Parcel]:
+def execute(
+    payload: bytes | Parcel, keep: Callable[[Any], bytes] | None = None
+) -> tuple[int, bytes | Parcel]:
     """
     Run a call, where the engine wants it to be run. Nothing gets out of it, not even
     C{SystemExit}.
@@ -66,10 +73,13 @@ def execute(payload: bytes | Parcel) -> tuple[int, bytes | Parcel]:
     @param payload: Callable, arguments, keywords, and whether an iterator is a result
         like any other, pickled.
 
+    @param keep: Called with an iterator that was returned. It keeps it there, and gives
+        what the answer has. Without it, iterators can't be brought here.
+
     @return: The L{Kind<asynqueue._child.protocol.Kind>} of answer, and the answer.
     """
     answer = _Answer()
-    _Runner(answer).call(0, unpack(payload))  # type: ignore[arg-type]
+    _Runner(answer, keep).call(0, unpack(payload))  # type: ignore[arg-type]
     return answer.kind, _parcelOf(answer.payload)
 
 
@@ -93,6 +103,12 @@ class _Runner(CallServer):
     Runs a call. Nothing is left of it afterwards that could be iterated over.
     """
 
+    def __init__(
+        self, answer: _Answer, keep: Callable[[Any], bytes] | None = None
+    ) -> None:
+        super().__init__(answer)
+        self._keep = keep
+
     def returned(
         self, number: int, result: Any, call: tuple[Any, ...], start: float
     ) -> None:
@@ -103,6 +119,9 @@ class _Runner(CallServer):
                 " there: call it in the reactor, with an AsyncWorker"
             )
         elif not call[3] and isIteration(result):
+            if self._keep is not None:
+                self._send(Kind.ITERATOR, number, self._keep(result))
+                return
             error = NotPicklable(
                 f"The callable has returned an iterator ({describe(result)}), which"
                 " can't be brought here from there: have it return a list, or call it"

@@ -171,6 +171,10 @@ class Task:
         "worker",
     )
 
+    # Whether it's an update that workers to come will run, too. Only copies of updates
+    # have it otherwise, so it isn't a slot.
+    isLasting = False
+
     def __init__(
         self,
         f: Any,

@@ -58,6 +58,7 @@ class Updates:
         Run a copy of an update on a worker. The Deferred doesn't fail.
         """
         copy = task.copy()
+        copy.isLasting = task in self.stored
         self._running.add(copy)
         d = copy.d.addBoth(self._ended, copy)
         self._runDirectly(worker, copy)

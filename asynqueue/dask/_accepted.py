@@ -1,0 +1,257 @@
+"""
+What a worker has accepted: calls without a result, and iterations that go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+
+from .._child.parcels import Parcel
+from ..errors import WorkerError, WorkerLost
+from ..interfaces import ITask
+from ._buffers import copied, isSmall
+from ._bundles import Bundle, Call, CallQueue
+from ._iterations import ClusterIteration
+from ._session import Session
+from ._streams import Held
+
+__all__ = ["Accepted"]
+
+
+class Accepted:
+    """
+    The tasks that a worker has accepted, from when they're accepted until nothing more
+    comes of them.
+
+    @ivar queue: The calls that wait to be sent or were.
+
+    @ivar isOpen: Whether any may be sent.
+    """
+
+    # _calls has a call for each task that has no result, in the order in which they
+    # were accepted. Those that wait or were sent are in the queue, too; not updates,
+    # nor those whose buffers are being copied. _iterations has the bundle by which each
+    # iterator has come. Its first task has a result when the first item has come.
+
+    def __init__(
+        self,
+        seconds: float,
+        ask: Callable[..., object],
+        finished: Callable[[], object],
+        lostError: Callable[[ITask, str], WorkerLost],
+        reactor: IReactorTime,
+    ) -> None:
+        """
+        @param seconds: See L{CallQueue}.
+
+        @param ask: Calls a method of the session's with arguments.
+
+        @param finished: Called when nothing more comes of a task.
+
+        @param lostError: Makes the error of a task that may have been run.
+        """
+        self.queue = CallQueue(seconds)
+        self.isOpen = False
+        self._calls: dict[ITask, Call] = {}
+        self._iterations: dict[ClusterIteration, Bundle] = {}
+        self._filling: IDelayedCall | None = None
+        self._ask = ask
+        self._finished = finished
+        self._lostError = lostError
+        self._reactor = reactor
+
+    @property
+    def tasks(self) -> list[ITask]:
+        """Those that have no result."""
+        return list(self._calls)
+
+    @property
+    def sent(self) -> list[Call]:
+        """The calls that were sent and have no result."""
+        return [call for call in self._calls.values() if call.bundle is not None]
+
+    @property
+    def isIterating(self) -> bool:
+        """Whether iterations go on."""
+        return bool(self._iterations)
+
+    @property
+    def isEmpty(self) -> bool:
+        """Whether there's nothing left to do."""
+        return not (self._calls or self._iterations)
+
+    def add(self, call: Call) -> None:
+        """Accept a call."""
+        self._calls[call.task] = call
+        if call.task.timeout is not None:
+            call.task.stopTimer()
+        if isinstance(call.payload, Parcel) and isSmall(call.payload):
+            call.payload = copied(call.payload)
+
+    def send(self, call: Call) -> None:
+        """Have it be sent, when it's its turn."""
+        if call.isDropped:
+            return
+        if isinstance(call.payload, Parcel) and not isSmall(call.payload):
+            self._ask(Session.hold, call)
+        else:
+            self.held(call)
+
+    def drop(self, task: ITask) -> None:
+        """Forget a task whose result nobody wants."""
+        call = self._calls.pop(task, None)
+        if call is None:
+            for iteration in list(self._iterations):
+                if iteration.task is task and iteration.release() is task:
+                    iteration.finish()
+            return
+        self.queue.drop(call)
+        bundle = call.bundle
+        if bundle is None:
+            self._ask(Session.cancel, call)
+        elif not bundle.isWanted:
+            self._ask(Session.cancel, bundle)
+            self.queue.bundles.pop(bundle.key, None)
+            self.fillLater()
+        call.fireReady()
+        self._finished()
+
+    def takeSent(self) -> list[Call]:
+        """Take out the calls that were sent and have no result."""
+        sent = self.sent
+        for call in sent:
+            del self._calls[call.task]
+            call.isDropped = True
+        return sent
+
+    def takeCalls(self) -> list[Call]:
+        """Take out all calls without a result."""
+        calls = list(self._calls.values())
+        self._calls.clear()
+        self.queue.clear()
+        for call in calls:
+            call.isDropped = True
+        return calls
+
+    def takeIterations(self) -> list[ClusterIteration]:
+        """Take out all iterations."""
+        iterations = list(self._iterations)
+        self._iterations.clear()
+        return iterations
+
+    def fillLater(self) -> None:
+        """Send what may be sent, when all has come that comes now."""
+        if self._filling is None and self.isOpen:
+            self._filling = self._reactor.callLater(0, self._fill)
+
+    def close(self) -> None:
+        """Send nothing any longer."""
+        self.isOpen = False
+        filling, self._filling = self._filling, None
+        if filling is not None:
+            filling.cancel()
+
+    # What the session tells.
+
+    def held(self, call: Call) -> None:
+        if call.isDropped:
+            return
+        if call.task.direct:
+            call.bundle = Bundle([call])
+            self._ask(Session.update, call.bundle, call.task.isLasting)
+        else:
+            self.queue.put(call)
+            self.fillLater()
+
+    def begun(self, key: str) -> None:
+        bundle = self.queue.bundles.get(key)
+        if bundle is not None and bundle.isWanted:
+            bundle.calls[0].task.startTimer()
+
+    def answered(self, bundle: Bundle, outcomes: list[tuple[float, Any]]) -> None:
+        self.queue.bundles.pop(bundle.key, None)
+        for call, (seconds, outcome) in zip(bundle.calls, outcomes, strict=True):
+            self.queue.note(call.name, seconds)
+            if self._calls.pop(call.task, None) is None:
+                continue
+            if call.task.watch is not None:
+                call.task.watch.seconds = seconds
+            if type(outcome) is Held:
+                self._iterate(call, bundle, outcome)
+            elif isinstance(outcome, Failure):
+                call.task.errback(outcome)
+            else:
+                call.task.callback(outcome)
+            call.fireReady()
+        if any(type(outcome) is Held for _, outcome in outcomes):
+            self._releaseUnused(bundle)
+        self.fillLater()
+        self._finished()
+
+    def killed(self, bundle: Bundle, error: BaseException) -> None:
+        if len(bundle.calls) == 1:
+            text = f"{bundle.calls[0].task!r} has ended each process that ran it"
+            self.failed(bundle, WorkerError(f"{text}: {error}"))
+            return
+        # One of them is to blame, and must not take others along again.
+        self.queue.bundles.pop(bundle.key, None)
+        for call in bundle.calls:
+            if not call.isDropped:
+                call.isAlone, call.bundle = True, None
+                self.queue.put(call)
+        self.fillLater()
+
+    def failed(self, bundle: Bundle, error: BaseException) -> None:
+        self.queue.bundles.pop(bundle.key, None)
+        for call in bundle.calls:
+            if self._calls.pop(call.task, None) is not None:
+                call.task.errback(Failure(self._errorOf(call.task, error)))
+                call.fireReady()
+        self.fillLater()
+        self._finished()
+
+    def _errorOf(self, task: ITask, error: BaseException) -> BaseException:
+        if isinstance(error, WorkerLost):
+            return self._lostError(task, str(error))
+        if isinstance(error, WorkerError):
+            return error
+        failed = WorkerError(f"Dask can't run {task!r}: {error}")
+        failed.__cause__ = error
+        return failed
+
+    def _fill(self) -> None:
+        self._filling = None
+        while (bundle := self.queue.take()) is not None:
+            tellBegin = bundle.calls[0].task.timeout is not None
+            self._ask(Session.submit, bundle, tellBegin)
+
+    # Iterations.
+
+    def _iterate(self, call: Call, bundle: Bundle, held: Held) -> None:
+        """Take the items of an iterator that a call has returned."""
+        iteration = ClusterIteration(
+            call.task,
+            lambda it, count: self._ask(Session.taken, it, count),
+            self._iterationEnded,
+        )
+        self._iterations[iteration] = bundle
+        if call.consumer is not None:
+            iteration.feed(call.consumer)
+        if iteration in self._iterations:
+            self._ask(Session.iterate, iteration, held)
+
+    def _iterationEnded(self, iteration: ClusterIteration) -> None:
+        bundle = self._iterations.pop(iteration, None)
+        if bundle is not None:
+            self._ask(Session.cancel, iteration)
+            self._releaseUnused(bundle)
+            self._finished()
+
+    def _releaseUnused(self, bundle: Bundle) -> None:
+        """Have the cluster forget iterators if nobody wants more of them."""
+        if bundle not in self._iterations.values():
+            self._ask(Session.release, bundle)

@@ -1,0 +1,482 @@
+"""
+The worker that has a cluster of Dask's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from enum import Enum, auto
+from typing import Any
+
+from attrs import asdict
+from twisted.application.internet import backoffPolicy
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .._child.parcels import Parcel, pack
+from .._child.pickling import NotPicklable, blame
+from .._child.status import Status
+from .._support.answers import cantBeSent
+from .._support.checks import checkCount, checkSeconds
+from .._support.log import log
+from .._support.oneshot import OneShot
+from .._support.reactor import orGlobalReactor
+from ..errors import AuthenticationError, WorkerLost, WorkerStartError
+from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
+from ..tasks._task import forWorker
+from ..tasks._tracing import traced
+from ..tasks._workerbase import WorkerBase
+
+try:
+    from ._accepted import Accepted
+    from ._bundles import Call, nameOfCall
+    from ._options import ClusterOptions
+    from ._session import Session
+    from ._thread import SessionThread
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"Dask isn't installed ({error}): install the extra asynqueue[dask]"
+    ) from error
+
+__all__ = ["DaskWorker", "State"]
+
+#: What keeps a connection from being made, and may not do so the next time.
+TRANSIENT = (OSError, asyncio.TimeoutError)
+
+
+class State(Enum):
+    """
+    The life of a worker, in order.
+    """
+
+    #: There's no connection yet, and it's being tried.
+    CONNECTING = auto()
+
+    #: There's a connection.
+    READY = auto()
+
+    #: The worker has been told to stop, and will when it has done what it has accepted.
+    STOPPING = auto()
+
+    #: There's no connection any longer, nor will there be.
+    DEAD = auto()
+
+
+@implementer(IWorker, ICancellingWorker, IReplaceableWorker)
+class DaskWorker(WorkerBase):
+    """
+    Has a cluster of Dask's run its tasks, as many at once as that has threads.
+
+    Functions, arguments and results are pickled, by cloudpickle if they need it. The
+    package must be installed in the cluster, too, for the same version of Python.
+
+    When the scheduler is lost, the tasks that the cluster may have been running fail
+    with L{WorkerLost}, the worker resigns, and those that weren't sent go to others.
+    When a worker of the cluster is lost, Dask has another one run its tasks again: see
+    the page "From one core to a cluster" for what else an engine does its own way.
+
+    @ivar cQualified: The series C{'dask'} and C{'remote'}.
+
+    @ivar iQualified: Further series.
+
+    @ivar raw: Whether iterators come back as they are.
+
+    @ivar threads: How many threads the cluster has, as far as that is known.
+
+    @ivar capacity: How many tasks it wants to have been given.
+
+    @ivar state: A L{State}.
+    """
+
+    cQualified: list[Hashable] = ["dask", "remote"]  # noqa: RUF012 - IWorker has it so
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        cluster: Any = None,
+        schedulerFile: str | None = None,
+        security: Any = None,
+        allowInsecure: bool = False,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        N_concurrent: int | None = None,
+        bundle: float = 0.05,
+        resources: Mapping[Hashable, Mapping[str, float]] | None = None,
+        restrictions: Mapping[Hashable, list[str]] | None = None,
+        connectTimeout: float = 10.0,
+        heartbeat: float = 2.0,
+        noWorkersTimeout: float | None = None,
+        reconnect: bool = False,
+        backoff: Callable[[int], float] | None = None,
+        reactor: Any = None,
+    ) -> None:
+        """
+        Begin to connect. Without an address, a cluster or a file, a cluster is made on
+        this machine, with a process for each core, and ended with the worker.
+
+        @param address: Where the scheduler is: C{tls://HOST:PORT} with C{security};
+            C{tcp://HOST:PORT} on this machine.
+
+        @param cluster: A cluster object of Dask's, such as a C{SLURMCluster}, which is
+            left running.
+
+        @param schedulerFile: The path of a file that the scheduler has written.
+
+        @param security: The paths of an authority's certificate, of an own one, and of
+            its key; or a C{Security} of Dask's.
+
+        @param allowInsecure: C{True} for C{tcp} to other machines: whoever is in that
+            network can run code in the cluster and here.
+
+        @param series: Series that it's qualified for besides those of its class.
+
+        @param raw: C{True} for iterators to come back as they are, which the few that
+            can be pickled do.
+
+        @param N_concurrent: How many tasks it accepts at once. By default, that follows
+            the threads of the cluster, and how short the calls are.
+
+        @param bundle: Short calls of the same function travel together, for about so
+            many seconds of work. 0 for each to travel alone: when a process of the
+            cluster ends, all calls of a bundle are run again, also those that were
+            done.
+
+        @param resources: For some series, the resources of Dask workers that their
+            calls need and take up meanwhile: C{{'train': {'GPU': 1}}}.
+
+        @param restrictions: For some series, the addresses or hosts of the Dask workers
+            that may run their calls.
+
+        @param connectTimeout: Seconds for the connection to be made.
+
+        @param heartbeat: The scheduler is asked for a sign of life every so many
+            seconds. It's lost when it takes three times as long to answer.
+
+        @param noWorkersTimeout: After so many seconds without any workers, the cluster
+            counts as lost. By default, calls wait.
+
+        @param reconnect: C{True} to connect again after a while when the scheduler is
+            lost, and to go on trying when there's none.
+
+        @param backoff: Called with how many attempts have failed; gives the seconds
+            until the next. By default, that's from one second to a minute.
+
+        @param reactor: The reactor. By default, the global one.
+
+        @raise TypeError: If more than one cluster is given, or C{backoff} isn't
+            callable.
+
+        @raise ValueError: If a number is out of range.
+
+        @raise AuthenticationError: If the scheduler isn't on this machine, and there's
+            no C{security}.
+        """
+        super().__init__(series, raw)
+        if N_concurrent is not None:
+            checkCount("N_concurrent", N_concurrent, 1)
+        checkSeconds("bundle", bundle, zero=True)
+        self._options = ClusterOptions(
+            address,
+            cluster,
+            schedulerFile,
+            security,
+            allowInsecure,
+            connectTimeout,
+            heartbeat,
+            noWorkersTimeout,
+            resources or {},
+            restrictions or {},
+            reconnect,
+            backoff,
+        )
+        self._options.check()
+        self.state = State.CONNECTING
+        self._concurrent = N_concurrent
+        self._bundle = bundle
+        self._reactor: Any = orGlobalReactor(reactor)
+        self._accepted = Accepted(
+            bundle, self._ask, self._maybeClose, self._lostError, self._reactor
+        )
+        self._thread: SessionThread | None = None
+        # How often in a row it has been tried to connect, by those before this worker,
+        # too; and the wait for the next time.
+        self._attempts = 0
+        self._timer: IDelayedCall | None = self._reactor.callLater(0, self._connect)
+        self._connection: OneShot[Any] = OneShot()
+        self._gone: OneShot[None] = OneShot()
+
+    def __repr__(self) -> str:
+        """
+        Name the worker by ID and cluster.
+        """
+        where, state = self._options.where, self.state.name.lower()
+        return f"<DaskWorker {self.ID}, {where}, {state}>"
+
+    @property
+    def threads(self) -> int:
+        """How many threads the cluster has."""
+        return self._accepted.queue.threads
+
+    @property
+    def capacity(self) -> int:
+        """How many tasks it wants to have been given."""
+        return self._concurrent or self._accepted.queue.capacity
+
+    @property
+    def tasks(self) -> list[ITask]:
+        """The tasks accepted that have no result yet."""
+        return self._accepted.tasks
+
+    @property
+    def running(self) -> list[ITask]:
+        """Those of them that were sent to the cluster."""
+        return [call.task for call in self._accepted.sent]
+
+    @property
+    def isIterating(self) -> bool:
+        """Whether iterations go on in the cluster."""
+        return self._accepted.isIterating
+
+    def run(self, task: ITask) -> Deferred[None]:
+        if self.state is State.DEAD:
+            task.callback((Status.DISCONNECTED, None))
+            return succeed(None)
+        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
+        try:
+            payload = pack((traced(f, task, raw), args, kw, raw), foreign=True)
+        except NotPicklable as error:
+            task.errback(Failure(cantBeSent(task, blame(f, args, kw, error))))
+            return succeed(None)
+        isAlone = task.timeout is not None or isinstance(payload, Parcel)
+        call = Call(task, payload, consumer, nameOfCall(f, args), isAlone)
+        self._accepted.add(call)
+        if self.state is State.CONNECTING:
+            self._connection.wait().addCallbacks(
+                lambda _: self._accepted.send(call), lambda _: None
+            )
+        else:
+            self._accepted.send(call)
+        return call.ready
+
+    def stop(self) -> Deferred[None]:
+        """
+        Implement L{IWorker.stop}. Iterations that go on are waited for, too.
+        """
+        if self.state is State.CONNECTING:
+            self._giveUp(WorkerStartError(f"{self!r} was stopped before"))
+        elif self.state is State.READY:
+            self.state = State.STOPPING
+            self._maybeClose()
+        return self._resignAfter(self._gone.wait())
+
+    def crash(self) -> list[ITask]:
+        """
+        Implement L{IWorker.crash}: end the connection. What the cluster runs, it goes
+        on running, but nothing comes of that.
+        """
+        calls = self._accepted.takeCalls()
+        tasks = [call.task for call in calls]
+        for iteration in self._accepted.takeIterations():
+            task = iteration.release()
+            if task is not None:
+                tasks.append(task)
+            iteration.failed(self._lostError(iteration.task, "It was crashed"))
+        if self.state is State.CONNECTING:
+            self._giveUp(WorkerStartError(f"{self!r} was crashed before"))
+        elif self.state is not State.DEAD:
+            self._close()
+        for call in calls:
+            call.fireReady()
+        return tasks
+
+    def cancelTask(self, task: ITask) -> None:
+        """
+        Implement L{ICancellingWorker.cancelTask}: what the cluster hasn't begun isn't
+        run. It can't be stopped from running what it has begun, nor a call that travels
+        with others.
+        """
+        self._accepted.drop(task)
+
+    def deferUntilReady(self) -> Deferred[None]:
+        """
+        @return: A Deferred that fires with C{None} when the worker is connected. It
+            fails with L{WorkerStartError} if that can't be, with
+            L{AuthenticationError} if the scheduler that a file names isn't on this
+            machine, and there's no C{security}.
+        """
+        return self._connection.wait()
+
+    def deferUntilGone(self) -> Deferred[None]:
+        """
+        @return: A Deferred that fires with C{None} when its thread has ended.
+        """
+        return self._gone.wait()
+
+    def setRecycler(self, callableObject: Callable[[], object]) -> None:
+        """
+        It never asks to be replaced.
+        """
+
+    def updatesApplied(self, text: str | None) -> None:
+        """
+        The worker works all the same if an update has failed.
+        """
+
+    def replacement(self) -> DaskWorker | None:
+        """
+        @return: A worker like this one, which connects after a while. C{None} without
+            C{reconnect=True}.
+        """
+        if not self._options.reconnect:
+            return None
+        # Even if this one was connected: its scheduler has just gone.
+        return self._another(max(1, self._attempts))
+
+    def retryReplacement(self) -> DaskWorker:
+        """
+        @return: A worker like this one.
+        """
+        return self._another(self._attempts)
+
+    # What the session tells.
+
+    def connected(self, threads: int) -> None:
+        """
+        Begin to work: the cluster is there.
+        """
+        if self.state is State.CONNECTING:
+            self._accepted.queue.threads = threads
+            self._accepted.isOpen = True
+            self._attempts = 0
+            self.state = State.READY
+            self._connection.fire(None)
+
+    def resized(self, threads: int) -> None:
+        """
+        Note how many threads the cluster has.
+        """
+        self._accepted.queue.threads = threads
+        self._accepted.fillLater()
+
+    def differs(self, text: str) -> None:
+        """
+        Warn of versions that differ.
+        """
+        log.warn("{worker}: versions differ: {text}", worker=self, text=text)
+
+    def lost(self, error: BaseException) -> None:
+        """
+        Resign, or connect again: there's no connection, or no longer.
+        """
+        if self.state is State.CONNECTING:
+            self._connectFailed(error)
+            return
+        if self.state is State.DEAD:
+            return
+        log.warn("{worker} is lost: {why}", worker=self, why=error)
+        accepted = self._accepted
+        iterations = accepted.takeIterations()
+        sent = accepted.takeSent()
+        # First of all, so that a call that is made because of the failures isn't given
+        # to this worker.
+        self._resign()
+        for call in sent:
+            call.task.errback(Failure(self._lostError(call.task, str(error))))
+            call.fireReady()
+        for iteration in iterations:
+            iteration.failed(self._lostError(iteration.task, str(error)))
+        for task in self.crash():
+            task.callback((Status.DISCONNECTED, None))
+
+    # Others.
+
+    def _ask(self, method: Callable[..., object], *args: Any) -> None:
+        if self._thread is not None:
+            self._thread.ask(method, *args)
+
+    def _lostError(self, task: ITask, why: str) -> WorkerLost:
+        return WorkerLost(
+            f"Worker {self.ID} was lost while {self._options.where} may have been"
+            f" running {task!r}: {why}",
+            workerID=self.ID,
+            task=task,
+        )
+
+    # The connection.
+
+    def _another(self, attempts: int) -> DaskWorker:
+        """Make a worker like this one, which connects after a while."""
+        another = self.__class__(
+            series=self.iQualified,
+            raw=self.raw,
+            N_concurrent=self._concurrent,
+            bundle=self._bundle,
+            reactor=self._reactor,
+            **asdict(self._options, recurse=False),
+        )
+        another._attempts = attempts
+        another._connectLater()
+        return another
+
+    def _connectLater(self) -> None:
+        """Connect, after a while if it has been tried before."""
+        self._cancelTimer()
+        backoff = self._options.backoff or backoffPolicy()
+        delay = backoff(self._attempts) if self._attempts else 0
+        self._timer = self._reactor.callLater(delay, self._connect)
+
+    def _connect(self) -> None:
+        self._timer = None
+        self._attempts += 1
+        self._thread = SessionThread(self._options, self, self._accepted, self._reactor)
+        self._thread.ended.addCallback(self._threadEnded)
+
+    def _connectFailed(self, error: BaseException) -> None:
+        if self._options.reconnect and isinstance(error.__cause__, TRANSIENT):
+            # When the thread has ended.
+            log.info("{worker}: {why}. It's tried again", worker=self, why=error)
+        elif isinstance(error, AuthenticationError):
+            self._giveUp(error)
+        else:
+            failed = WorkerStartError(f"{self!r} can't connect: {error}")
+            failed.__cause__ = error
+            self._giveUp(failed)
+
+    def _threadEnded(self, _: object) -> None:
+        self._thread = None
+        if self.state is State.CONNECTING:
+            self._connectLater()
+        else:
+            self._gone.fire(None)
+
+    def _giveUp(self, error: BaseException) -> None:
+        """Don't try to connect any longer."""
+        failure = Failure(error)
+        calls = self._accepted.takeCalls()
+        self._close()
+        for call in calls:
+            call.task.errback(failure)
+            call.fireReady()
+        self._connection.fire(failure)
+
+    def _cancelTimer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    def _maybeClose(self) -> None:
+        """End the connection if the worker is to stop and has nothing left to do."""
+        if self.state is State.STOPPING and self._accepted.isEmpty:
+            self._close()
+
+    def _close(self) -> None:
+        self.state = State.DEAD
+        self._cancelTimer()
+        self._accepted.close()
+        self._ask(Session.close)
+        if self._thread is None:
+            self._gone.fire(None)

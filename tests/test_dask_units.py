@@ -1,0 +1,386 @@
+"""
+Tests of how calls for a cluster are bundled, and of who may be let near one, without
+any cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from asynqueue._child.parcels import Parcel, pack
+from asynqueue.errors import AuthenticationError, WorkerStartError
+from asynqueue.interfaces import ICancellingWorker, IReplaceableWorker, IWorker
+
+from ._cases import same, task
+from ._dask import SKIP
+
+if not SKIP:
+    from asynqueue.dask import DaskQueue, DaskWorker
+    from asynqueue.dask._buffers import MIN_SCATTERED, Scattering
+    from asynqueue.dask._bundles import Call, CallQueue
+    from asynqueue.dask._options import checkReach, differences
+
+
+def call(name: str = "f", **kw: Any) -> Call:
+    """Make a call."""
+    return Call(task(same, **kw), b"", None, name, False)
+
+
+class BundleTests(SynchronousTestCase):
+    """
+    Tests of L{CallQueue}.
+    """
+
+    skip = SKIP
+
+    def setUp(self) -> None:
+        """
+        Make one for a cluster of two threads.
+        """
+        self.queue = CallQueue(0.05)
+        self.queue.threads = 2
+
+    def take(self) -> list[list[Call]]:
+        """Take all that may be sent."""
+        found = []
+        while (bundle := self.queue.take()) is not None:
+            found.append(bundle.calls)
+        return found
+
+    def put(self, *calls: Call) -> list[Call]:
+        """Put calls in."""
+        for each in calls:
+            self.queue.put(each)
+        return list(calls)
+
+    def test_unknown(self) -> None:
+        """
+        As long as it isn't known how long they take, calls travel alone, and only a few
+        for each thread.
+        """
+        calls = self.put(*[call() for _ in range(10)])
+        self.assertEqual(self.take(), [[each] for each in calls[:4]])
+
+    def test_short(self) -> None:
+        """
+        Short calls travel together, and leave some to the other thread.
+        """
+        self.queue.note("f", 0.001)
+        self.put(*[call() for _ in range(40)])
+        self.assertEqual([len(calls) for calls in self.take()][:4], [20, 10, 5, 2])
+
+    def test_asLongAsWanted(self) -> None:
+        """
+        They take no longer than they should together.
+        """
+        self.queue.note("f", 0.01)
+        self.put(*[call() for _ in range(40)])
+        self.assertEqual([len(calls) for calls in self.take()], [5, 5, 5, 5])
+
+    def test_sameKind(self) -> None:
+        """
+        Only calls of the same function and series go together, in the order of their
+        priorities.
+        """
+        for name in "fg":
+            self.queue.note(name, 0.001)
+        calls = self.put(
+            call("f"), call("f"), call("g"), call("f", series="s"), call("f")
+        )
+        urgent = self.put(call("f", priority=-1))
+        taken = self.take()
+        self.assertEqual(taken[0], urgent + calls[:2])
+        self.assertEqual(taken[1:3], [[calls[2]], [calls[3]]])
+
+    def test_off(self) -> None:
+        """
+        Without bundles, many short calls are on their way at once.
+        """
+        self.queue = CallQueue(0)
+        self.queue.threads = 2
+        self.queue.note("f", 0.001)
+        self.put(*[call() for _ in range(100)])
+        self.assertEqual([len(calls) for calls in self.take()], [1] * 64)
+
+    def test_longer(self) -> None:
+        """
+        A call that takes longer counts at once, one that takes less by and by.
+        """
+        self.queue.note("f", 0.001)
+        self.queue.note("f", 1.0)
+        self.queue.note("f", 0.001)
+        self.put(*[call() for _ in range(10)])
+        self.assertEqual([len(calls) for calls in self.take()], [1] * 4)
+
+    def test_dropped(self) -> None:
+        """
+        What nobody wants isn't sent.
+        """
+        calls = self.put(call(), call())
+        self.queue.drop(calls[0])
+        self.assertEqual(self.take(), [[calls[1]]])
+
+    def test_capacity(self) -> None:
+        """
+        It follows the threads, and more short calls are accepted.
+        """
+        self.assertEqual(self.queue.capacity, 8)
+        self.queue.threads = 10
+        self.assertEqual(self.queue.capacity, 40)
+        self.queue.note("f", 0.0001)
+        self.assertEqual(self.queue.capacity, 1280)
+        self.queue.note("f", 10.0)
+        self.assertEqual(self.queue.capacity, 40)
+
+
+class ReachTests(SynchronousTestCase):
+    """
+    Tests of L{checkReach}, and of what a worker is given.
+    """
+
+    skip = SKIP
+
+    def test_loopback(self) -> None:
+        """
+        On this machine, nothing else is needed.
+        """
+        for address in (
+            "tcp://127.0.0.1:8786",
+            "127.0.0.1:8786",
+            "tcp://[::1]:8786",
+            "localhost:8786",
+            "inproc://1/2/3",
+        ):
+            checkReach(address, None, False)
+
+    def test_others(self) -> None:
+        """
+        Other machines need certificates, or somebody who says that they don't.
+        """
+        for address in ("tcp://10.0.0.1:8786", "scheduler:8786", "ws://10.0.0.1:8786"):
+            with self.assertRaisesRegex(AuthenticationError, "isn't on this machine"):
+                checkReach(address, None, False)
+            checkReach(address, None, True)
+
+    def test_incomplete(self) -> None:
+        """
+        With an authority alone, there would be no encryption.
+        """
+        from distributed import Security
+
+        for security in (None, Security(tls_ca_file="ca.pem")):
+            with self.assertRaisesRegex(AuthenticationError, "needs security"):
+                checkReach("tls://10.0.0.1:8786", security, True)
+
+    def test_worker(self) -> None:
+        """
+        A worker isn't made, nor a queue, if it can't connect safely.
+        """
+        for make in (DaskWorker, DaskQueue):
+            with self.assertRaises(AuthenticationError):
+                make("tcp://10.0.0.1:8786", reactor=Clock())
+
+    def test_arguments(self) -> None:
+        """
+        Nonsense is found at once.
+        """
+        for kw, kind in (
+            ({"schedulerFile": "f"}, TypeError),
+            ({"heartbeat": 0}, ValueError),
+            ({"connectTimeout": -1}, ValueError),
+            ({"noWorkersTimeout": 0}, ValueError),
+            ({"bundle": -1}, ValueError),
+            ({"N_concurrent": 0}, ValueError),
+            ({"backoff": 3}, TypeError),
+            ({"allowInsecure": 1}, TypeError),
+        ):
+            with self.subTest(kw=kw), self.assertRaises(kind):
+                DaskWorker("127.0.0.1:1", reactor=Clock(), **kw)
+
+    def test_interfaces(self) -> None:
+        """
+        It provides what a worker must, and more.
+        """
+        worker = DaskWorker("127.0.0.1:1", reactor=Clock(), series=["a"])
+        for interface in (IWorker, ICancellingWorker, IReplaceableWorker):
+            verifyObject(interface, worker)
+        self.assertEqual(worker.iQualified, ["a"])
+
+    def test_neverStarted(self) -> None:
+        """
+        One that is stopped before it has begun to connect leaves nothing behind.
+        """
+        clock = Clock()
+        worker = DaskWorker("127.0.0.1:1", reactor=clock)
+        ready = worker.deferUntilReady()
+        self.successResultOf(worker.stop())
+        self.failureResultOf(ready, WorkerStartError)
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class DifferenceTests(SynchronousTestCase):
+    """
+    Tests of L{differences}.
+    """
+
+    skip = SKIP
+
+    def versions(self, **kw: Any) -> dict[str, Any]:
+        """Make what Dask tells."""
+        packages = {"python": "3.12.1.final.0", "asynqueue": "1.0", "dask": "2026.1"}
+        return {
+            "client": {"packages": packages},
+            "scheduler": {"packages": packages},
+            "workers": {"tcp://w": {"packages": packages | kw}},
+        }
+
+    def test_none(self) -> None:
+        """
+        Nothing is said if there are none that matter.
+        """
+        self.assertEqual(differences(self.versions()), ([], []))
+        same = self.versions(python="3.12.9.final.0")
+        self.assertEqual(differences(same), ([], []))
+
+    def test_vital(self) -> None:
+        """
+        Another Python, or another of this package, is of no use.
+        """
+        for kw, text in (
+            (
+                {"python": "3.11.1.final.0"},
+                "python is 3.12 here and 3.11 on worker tcp://w",
+            ),
+            (
+                {"asynqueue": None},
+                "asynqueue is 1.0 here and missing on worker tcp://w",
+            ),
+        ):
+            self.assertEqual(differences(self.versions(**kw)), ([text], []))
+
+    def test_minor(self) -> None:
+        """
+        Others may do no harm.
+        """
+        text = "dask is 2026.1 here and 2026.2 on worker tcp://w"
+        self.assertEqual(differences(self.versions(dask="2026.2")), ([], [text]))
+
+
+class FakeClient:
+    """
+    Counts what is scattered.
+    """
+
+    def __init__(self) -> None:
+        self.scattered: list[Any] = []
+
+    async def scatter(self, parcel: Parcel, direct: bool, hash: bool) -> Any:  # noqa: A002
+        """Implement what is used of the client's."""
+        if parcel.buffers:
+            self.scattered.append(parcel)
+        return object()
+
+
+class ScatteringTests(SynchronousTestCase):
+    """
+    Tests of L{Scattering}.
+    """
+
+    skip = SKIP
+
+    def run_(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine of asyncio's."""
+        return asyncio.run(coroutine)
+
+    async def two(self, first: Any, second: Any, change: Any = None) -> list[Any]:
+        """Have two calls hold a buffer, and scatter it."""
+        scattering = Scattering(client := FakeClient())
+        held = []
+        for value in (first, second):
+            parcel = pack(value)
+            assert isinstance(parcel, Parcel)
+            held.append(await scattering.hold(parcel))
+            if change is not None:
+                change(first)
+        for _, large in held:
+            for copy in large.values():
+                await scattering.scatter(copy)
+        for _, large in held:
+            scattering.release(large)
+        return client.scattered
+
+    def test_once(self) -> None:
+        """
+        What two calls have is brought to the cluster once.
+        """
+        data = bytearray(MIN_SCATTERED)
+        self.assertEqual(len(self.run_(self.two(data, data))), 1)
+        text = bytes(MIN_SCATTERED)
+        self.assertEqual(len(self.run_(self.two(text, text))), 1)
+
+    def test_changed(self) -> None:
+        """
+        If it's changed between the calls, each gets what it was given.
+        """
+        data = bytearray(MIN_SCATTERED)
+
+        def change(data: bytearray) -> None:
+            data[-1] += 1
+
+        scattered = self.run_(self.two(data, data, change))
+        self.assertEqual([bytes(p.buffers[0])[-1] for p in scattered], [0, 1])
+
+    def test_mixed(self) -> None:
+        """
+        Small buffers stay with the call, and all are put where they belong.
+        """
+        large, small = bytearray(MIN_SCATTERED), bytearray(100_000)
+
+        async def hold() -> Any:
+            parcel: Any = pack((small, large, small + b"x"))
+            scattering = Scattering(FakeClient())
+            rest, copies = await scattering.hold(parcel)
+            scattering.release(copies)
+            return rest, list(copies)
+
+        rest, places = self.run_(hold())
+        self.assertEqual(places, [1])
+        self.assertEqual([len(b) for b in rest.buffers], [100_000, 100_001])
+
+
+class RemoteTests(SynchronousTestCase):
+    """
+    Tests of what is run in the cluster.
+    """
+
+    skip = SKIP
+
+    def test_withoutTwisted(self) -> None:
+        """
+        It imports nothing of Twisted's.
+        """
+        from .test_exports import fresh
+
+        program = (
+            "import sys, asynqueue.dask._remote as r; print('twisted' in sys.modules)"
+        )
+        self.assertEqual(fresh(program), "False")
+
+    def test_missing(self) -> None:
+        """
+        Without Dask, it's said what to install.
+        """
+        from .test_exports import fresh
+
+        program = (
+            "import sys; sys.modules['distributed'] = None\n"
+            "try: from asynqueue.dask import DaskQueue\n"
+            "except ImportError as error: print(error)"
+        )
+        self.assertIn("asynqueue[dask]", fresh(program))
