@@ -30,6 +30,21 @@ In the reactor itself, where each call may return a Deferred, one at a time::
 
 Importing the package imports nothing else, not even Twisted: each name is looked up in
 its own module when it's first used.
+
+Used most:
+
+  - L{ProcessQueue<asynqueue.process.ProcessQueue>}: calls in child interpreters.
+  - L{ThreadQueue<asynqueue.threads.ThreadQueue>}: calls in threads.
+  - L{TaskQueue<asynqueue.base.TaskQueue>}: a queue with workers of any kinds, and
+    what all queues can do.
+  - L{AsyncWorker}, L{ThreadWorker<asynqueue.threads.ThreadWorker>},
+    L{ProcessWorker<asynqueue.process.ProcessWorker>},
+    L{WireWorker<asynqueue.wire.WireWorker>}: workers for it.
+  - L{Deferator<asynqueue.iteration.Deferator>}: what calls of generator functions give.
+  - L{asynqueue.errors}: what can go wrong.
+  - L{QueueService<asynqueue.service.QueueService>}: a queue in an application.
+  - L{MemoryWorker<asynqueue.testing.MemoryWorker>}: for the tests of programs.
+  - L{IWorker<asynqueue.interfaces.IWorker>}: for workers of one's own.
 """
 
 from __future__ import annotations

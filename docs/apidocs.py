@@ -38,8 +38,20 @@ def publish(system: model.System) -> None:
         for exported in place.all or ():
             thing = place.resolveName(exported)
             if isinstance(thing, model.Documentable) and isPrivate(thing.parent):
-                lend(thing.module, place)
-                thing.reparent(place, exported)
+                move(thing, place)
+
+
+def move(thing: model.Documentable, place: model.Module) -> None:
+    """
+    Move something to a public module, and private classes that it inherits from.
+    """
+    bases = [base for base, _ in getattr(thing, "rawbases", ())]
+    found = [thing.module.resolveName(base) for base in bases]
+    lend(thing.module, place)
+    thing.reparent(place, thing.name)
+    for base in found:
+        if isinstance(base, model.Class) and isPrivate(base.parent):
+            move(base, place)
 
 
 def lend(home: model.Module, place: model.Module) -> None:

@@ -47,6 +47,8 @@ pydoctor_args = [
     f"--config={ROOT / 'pyproject.toml'}",
     f"--project-base-dir={ROOT}",
     "--system-class=apidocs.System",
+    "--project-url=../index.html",
+    f"--template-dir={ROOT / 'docs' / 'apitemplates'}",
     "--html-output={outdir}/api",
     str(ROOT / "asynqueue"),
 ]
