@@ -4,6 +4,7 @@ Tests of starting and stopping servers, again and again, also as services.
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import Any
 
@@ -13,8 +14,10 @@ from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from asynqueue.iteration import Deferator
 from asynqueue.wire import WireServer, _iterations
 from asynqueue.wire._server import WireService
+from asynqueue.wire._values import Codec
 
 from ._wire import WireTestCase
 
@@ -160,3 +163,25 @@ class FailingServiceTests(SynchronousTestCase):
         server: Any = Refusing()
         service = WireService(server, failed)
         self.assertRaises(SystemExit, service.privilegedStartService)
+
+
+class StoppedIterationTests(SynchronousTestCase):
+    """
+    Tests of the server's end of iterations that are stopped.
+    """
+
+    def test_nothingLogged(self) -> None:
+        """
+        Nothing is logged of an item that was being made, and that nobody asks for any
+        longer.
+        """
+        connection: Any = None
+        iteration = _iterations.Iteration(
+            b"1", Deferator(iter([1, Deferred()])), connection, Codec(), lambda: None
+        )
+        answer = Deferred.fromCoroutine(iteration.getNext(5))
+        self.assertEqual(self.successResultOf(answer)[b"moreLeft"], b"True")
+        iteration.stop()
+        del iteration, answer
+        gc.collect()
+        self.assertEqual(self.flushLoggedErrors(), [])
