@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -71,6 +72,27 @@ class StatsTests(QueueTestCase):
             d.cancel()
             self.failureResultOf(d)
         self.assertEqual(self.q.stats()["queued"], {"a": 1})
+
+    def test_droppedMany(self) -> None:
+        """
+        That is so however many were cancelled, and whichever of them have come up.
+        """
+        self.fillWorker()
+        ds = [
+            self.q.call(same, series=series).addErrback(lambda _: None)
+            for _ in range(100)
+            for series in (None, "memory", "local")
+        ]
+        for i, d in enumerate(ds):
+            if i % 7:
+                d.cancel()
+            if i % 20 == 0:
+                self.worker.complete()
+        queued = self.q.stats()["queued"]
+        self.assertEqual(
+            queued, Counter(str(task.series) for task in self.q.cancelAll())
+        )
+        self.assertEqual(len(queued), 3)
 
     def test_urgent(self) -> None:
         """

@@ -37,7 +37,8 @@ class Backlog:
     # A task waits here exactly if the backlog is its owner. One that has been dropped
     # leaves its queue when it comes up, or when such tasks are more than half of all,
     # so that cancelling any number of tasks takes constant time each.
-    # size counts those that wait, _dropped those that don't but are in a queue still.
+    # size counts those that wait, _dropped those that don't but are in a queue still,
+    # and _droppedOf the latter for each series.
     # Most tasks come in the order in which they go, so they are in a plain queue, which
     # costs the same however long it is. Only those that must go before one that is
     # there already are in a heap. A series has a heap only while that has tasks.
@@ -49,6 +50,7 @@ class Backlog:
         self._queues: dict[Hashable, deque[Task]] = {}
         self._heaps: dict[Hashable, list[_Entry]] = {}
         self._dropped = 0
+        self._droppedOf: dict[Hashable, int] = {}
 
     def series(self) -> list[Hashable]:
         """
@@ -62,16 +64,12 @@ class Backlog:
         """
         Count the tasks that wait, for each series.
         """
-        if self._dropped:
-            counts = {
-                series: sum(task.owner is self for task in self._tasks(series))
-                for series in self._queues
-            }
-        else:
-            counts = {
-                series: len(queue) + len(self._heaps.get(series, ()))
-                for series, queue in self._queues.items()
-            }
+        counts = {
+            series: len(queue)
+            + len(self._heaps.get(series, ()))
+            - self._droppedOf.get(series, 0)
+            for series, queue in self._queues.items()
+        }
         return {series: count for series, count in counts.items() if count}
 
     def put(self, task: Task) -> None:
@@ -114,9 +112,11 @@ class Backlog:
                 return task
             self._remove(task)
             self._dropped -= 1
+            self._droppedOf[series] -= 1
             heap = self._heaps.get(series)
         if len(self._queues) > _MAX_EMPTY:
             del self._queues[series]
+            self._droppedOf.pop(series, None)
         return None
 
     def firstOf(self, series: Mapping[Hashable, object]) -> Task | None:
@@ -150,6 +150,7 @@ class Backlog:
         """
         self._drop(task)
         self._dropped += 1
+        self._droppedOf[task.series] = self._droppedOf.get(task.series, 0) + 1
         if self._dropped > _MAX_DROPPED and self._dropped > self.size:
             self._compact()
         if self.onShrink is not None:
@@ -214,3 +215,4 @@ class Backlog:
             else:
                 del self._queues[series]
         self._dropped = 0
+        self._droppedOf.clear()
