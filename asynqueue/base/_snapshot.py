@@ -18,11 +18,12 @@ from ._queue import Queue
 __all__ = ["seriesText", "snapshot"]
 
 
-def snapshot(handler: TaskHandler, queue: Queue, paused: bool) -> dict[str, Any]:
+def snapshot(handler: TaskHandler, queue: Queue) -> dict[str, Any]:
     """
     Get the statistics of a queue, see L{TaskQueue.stats}.
     """
     watcher, load = queue.watcher, queue.loadInfoProducer
+    gate = handler.assignmentFactory.backlog.gate
     failed = dict(watcher.failed)
     done = load.finished - sum(failed.values())
     if watcher.refused:
@@ -30,7 +31,7 @@ def snapshot(handler: TaskHandler, queue: Queue, paused: bool) -> dict[str, Any]
     return {
         "name": watcher.observers.queue,
         "time": time.time(),
-        "paused": paused,
+        "paused": gate is not None and gate.isPaused,
         "queued": _queued(handler),
         "running": [
             entry for worker in handler.workers.values() for entry in _running(worker)
