@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import AsyncWorker, TaskQueue
 from asynqueue.base import _snapshot, _watching
-from asynqueue.base._quantiles import ERROR, Quantiles
+from asynqueue.base._quantiles import ERROR, WINDOW_SECONDS, Quantiles
 from asynqueue.errors import QueueStopped, WorkerLost
 from asynqueue.process._queue import ProcessStats
 from asynqueue.tasks import _assignment
@@ -274,7 +274,7 @@ class QuantileTests(SynchronousTestCase):
         quantiles = Quantiles()
         values = [rng.lognormvariate(-6, 3) for _ in range(5_000)]
         for value in values:
-            quantiles.add(value)
+            quantiles.add(value, 0.0)
         values.sort()
         summary = quantiles.summary()
         for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
@@ -289,8 +289,8 @@ class QuantileTests(SynchronousTestCase):
         """
         quantiles = Quantiles()
         for i in range(-4_000, 4_000):
-            quantiles.add(10 ** (i / 100))
-        quantiles.add(0.0)
+            quantiles.add(10 ** (i / 100), 0.0)
+        quantiles.add(0.0, 0.0)
         self.assertLess(len(quantiles._buckets), 700)
 
     def test_one(self) -> None:
@@ -298,8 +298,22 @@ class QuantileTests(SynchronousTestCase):
         No quantile is above the maximum.
         """
         quantiles = Quantiles()
-        quantiles.add(1.001)
+        quantiles.add(1.001, 0.0)
         self.assertEqual(quantiles.summary()["p99"], 1.001)
+
+    def test_windows(self) -> None:
+        """
+        Quantiles are of the last minutes, number and mean of all time.
+        """
+        quantiles = Quantiles()
+        quantiles.add(9.0, 0.0)
+        quantiles.add(2.0, WINDOW_SECONDS)
+        self.assertEqual(quantiles.summary()["max"], 9.0)
+        quantiles.add(4.0, 2 * WINDOW_SECONDS)
+        summary = quantiles.summary()
+        self.assertEqual((summary["max"], summary["count"], summary["mean"]), (4, 3, 5))
+        quantiles.add(1.0, 4 * WINDOW_SECONDS)
+        self.assertEqual(quantiles.summary()["max"], 1.0)
 
 
 class ProcessStatsTests(SynchronousTestCase):

@@ -50,11 +50,11 @@ class Observed(Calls):
                 C{cancelled}, C{lost}, C{stopped}, C{refused}.
               - C{retried}: how many further attempts there were; C{replaced}: how many
                 workers were hired in place of others.
-              - C{wait} and C{run}: how many seconds calls have waited and were run, as
-                C{count}, C{mean}, C{p50}, C{p90}, C{p99} and C{max}. The quantiles are
-                off by 2 % at most. Where there are more than about 1,000 calls a
-                second, some are measured, one of 50 at least; all, if there are
-                observers of each call.
+              - C{wait} and C{run}: how many seconds calls have waited and were run:
+                C{count} and C{mean} of all that were measured; C{p50}, C{p90}, C{p99},
+                which are off by 2 % at most, and C{max} of the last 5 to 10 minutes.
+                Where there are more than about 1,000 calls a second, some are measured,
+                one of 50 at least; all, if there are observers of each call.
         """
         return snapshot(self.th, self.q)
 

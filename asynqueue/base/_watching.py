@@ -79,8 +79,8 @@ class _Watch:
         if self.span is not None:
             self.span.end(task)
         watcher = self._watcher
-        watcher.run.add(seconds)
-        watcher.wait.add(now - seconds - self._queuedAt)
+        watcher.run.add(seconds, now)
+        watcher.wait.add(now - seconds - self._queuedAt, now)
         if EventKind.DONE in watcher.observers.wanted:
             watcher.observers.tell(EventKind.DONE, task=task, seconds=seconds)
 
