@@ -13,7 +13,7 @@ from typing import Any
 
 from .catalogue import MEASURES, choose
 from .contenders import CONTENDERS, OURS
-from .documents import markdown, replaceBlock, rst
+from .documents import rst
 from .harness import Harness, Outcome
 from .machine import describe
 from .picture import draw
@@ -53,14 +53,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     add("--before", metavar="CHECKOUT", help="measure that of another checkout, too")
     add("--json", metavar="FILE", help="write the results to a file")
     add("--from", metavar="FILE", dest="results", help="show those of such a file")
-    add("--svg", metavar="FILE", help="draw a picture of them")
+    add("--svg", metavar="FILE", help="draw a picture of them, and FILE-dark.svg")
     add("--rst", metavar="FILE", help="write them as tables for documentation")
-    add("--markdown", metavar="FILE", help="write an overview")
-    add(
-        "--readme",
-        metavar="FILE",
-        help="put the overview where a file has marks for it",
-    )
     add("--smoke", action="store_true", help="only try whether everything works")
     add("--profile", action="store_true", help="profile this library's parent instead")
     options = parser.parse_args(argv)
@@ -198,14 +192,12 @@ def show(options: argparse.Namespace, results: dict[str, Any]) -> None:
     @param results: The results.
     """
     print(table(results["results"]))
-    for path, make in ((options.svg, draw), (options.rst, rst)):
-        if path:
-            write(path, make(results))
-    if options.markdown:
-        write(options.markdown, markdown(results))
-    if options.readme:
-        text = Path(options.readme).read_text()
-        write(options.readme, replaceBlock(text, markdown(results)))
+    if options.svg:
+        write(options.svg, draw(results))
+        dark = options.svg.removesuffix(".svg") + "-dark.svg"
+        write(dark, draw(results, dark=True))
+    if options.rst:
+        write(options.rst, rst(results))
 
 
 def profile(options: argparse.Namespace) -> None:

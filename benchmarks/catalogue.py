@@ -266,6 +266,16 @@ MEASURES = {
         "bare",
         ("cpu",),
     ),
+    "web": Measure(
+        "web",
+        "A page of Klein while all children compute",
+        {"median": Figure("median", "ms"), "p99": Figure("99 %", "ms")},
+        (OURS, "ampoule", "quiet"),
+        {"requests": 1_000},
+        {"requests": 10},
+        "quiet",
+        ("p99",),
+    ),
     "start": Measure(
         "start",
         "First results of two new children",

@@ -1,6 +1,5 @@
 """
-The results as tables for documents: reStructuredText for the documentation, Markdown
-for the README.
+The results as tables for the documentation, in reStructuredText.
 """
 
 from __future__ import annotations
@@ -28,10 +27,7 @@ from .wording import (
     verdicts,
 )
 
-__all__ = ["BEGIN", "END", "markdown", "replaceBlock", "rst"]
-
-#: What is between these in a file is replaced.
-BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+__all__ = ["rst"]
 
 _NOTHING = "Nothing has been measured yet."
 
@@ -46,41 +42,6 @@ _HEADS = (
 )
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """
-    Make a table in Markdown of the figures of this library.
-
-    @param results: The results as in JSON.
-
-    @return: Text.
-    """
-    if not results["results"]:
-        return f"{_NOTHING}\n"
-    head = [" | ".join(_HEADS), " | ".join(["---", *["---:"] * 4, "---", "---"])]
-    body = [" | ".join(cells) for cells in _overview(results["results"])]
-    lines = [f"| {line} |" for line in [*head, *body]]
-    return "\n".join([*lines, "", *_source(results, "`"), ""])
-
-
-def replaceBlock(text: str, block: str) -> str:
-    """
-    Put a table into a text, where another one was.
-
-    @param text: The text, which has marks around the table.
-
-    @param block: The table.
-
-    @return: The new text.
-
-    @raise ValueError: If there are no marks.
-    """
-    before, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"There's no line {BEGIN} and no line {END} after it")
-    return f"{before}{begin}\n{block}\n{end}{after}"
-
-
 def rst(results: dict[str, Any]) -> str:
     """
     Make tables in reStructuredText of all results.
@@ -93,27 +54,21 @@ def rst(results: dict[str, Any]) -> str:
         return f"{_NOTHING}\n"
     rows: Sequence[Row] = results["results"]
     overview = _listTable("", _HEADS, _overview(rows), [28, 14, 22, 10, 10, 8, 8])
-    lines = [*_source(results, "``"), "", *overview]
+    lines = [*_source(results), "", *overview]
     for group in grouped(rows):
         lines += ["", *_details(group)]
     return "\n".join(lines) + "\n"
 
 
-def _source(results: dict[str, Any], quote: str) -> Iterator[str]:
+def _source(results: dict[str, Any]) -> Iterator[str]:
     """
-    Say where the results are from.
-
-    @param results: The results.
-
-    @param quote: What is put around code.
-
-    @return: An iterator of lines.
+    Say where the results are from, in lines.
     """
     rounds = max(row["rounds"] for row in results["results"])
     if results["smoke"]:
         yield "These are of a trial with tiny numbers, and mean nothing."
     yield f"Medians of {rounds} interleaved rounds of"
-    yield f"{quote}{results['command']}{quote}:"
+    yield f"``{results['command']}``:"
     yield inWords(results["machine"])
 
 

@@ -109,6 +109,7 @@ TARGETS = {
     ("queued", "calm"): Targets((Target(50),)),
     ("idle", "cpu"): _at(5, 0.5),  # the aim is nothing, but for the two calls
     ("idle", "wakeUps"): Targets((Target(0),)),
+    ("web", "p99"): Targets((Target(50),)),
     ("start", "start"): _times(1.5, 1, "cf-spawn", "cf-forkserver"),
     ("wire-single", "median"): Targets((Target(1.5, "amp"),)),
     ("wire-bulk", "rate"): Targets((Target(3, "amp-chunks"),)),
