@@ -180,7 +180,7 @@ class AsyncWorker(WorkerBase):
         else:
             task.callback((Status.ITERATOR, producer))
 
-    def _peeked(self, more: object, task: ITask, deferator: Deferator) -> None:
+    def _peeked(self, more: object, task: ITask, deferator: Deferator[Any]) -> None:
         """
         Give the task an iteration, of which it's known now whether it's an empty one.
         If it has failed, whoever iterates will hear of that.

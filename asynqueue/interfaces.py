@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface, invariant
@@ -22,6 +22,7 @@ __all__ = [
     "ITask",
     "IWorker",
     "Status",
+    "WorkerLike",
 ]
 
 
@@ -174,6 +175,36 @@ class IWorker(Interface):
         Give up at once and synchronously, whatever is being done.
 
         @return: The tasks that were accepted and have no result.
+        """
+
+
+class WorkerLike(Protocol):
+    """
+    What an L{IWorker} looks like to type checkers that know nothing of interfaces:
+    pyright, and mypy without the plugin C{mypy-zope}.
+    """
+
+    cQualified: list[Any]
+    iQualified: list[Any]
+
+    def setResignator(self, callableObject: Callable[[], object], /) -> object:
+        """
+        See L{IWorker.setResignator}.
+        """
+
+    def run(self, task: Any, /) -> Deferred[Any]:
+        """
+        See L{IWorker.run}.
+        """
+
+    def stop(self) -> Deferred[Any]:
+        """
+        See L{IWorker.stop}.
+        """
+
+    def crash(self) -> Any:
+        """
+        See L{IWorker.crash}.
         """
 
 

@@ -5,10 +5,15 @@ yet.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ._asyncworker import AsyncWorker
 from .base import TaskQueue
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .base._options import QueueOptions
 
 __all__ = ["NullQueue"]
 
@@ -20,7 +25,7 @@ class NullQueue(TaskQueue):
     @ivar worker: The worker.
     """
 
-    def __init__(self, **kw: Any) -> None:
+    def __init__(self, **kw: Unpack[QueueOptions]) -> None:
         """
         Make a queue.
 

@@ -91,7 +91,11 @@ class AsyncWorkerTests(SynchronousTestCase):
         q = TaskQueue(AsyncWorker(), reactor=Clock())
         gate: Deferred[None] = Deferred()
         variable.set("caller")
-        calls = [q.call(wait), q.call(variable.get), q.call(generate)]
+        calls: list[Deferred[Any]] = [
+            q.call(wait),
+            q.call(variable.get),
+            q.call(generate),
+        ]
         variable.set("other")
         gate.callback(None)
         self.assertEqual(self.successResultOf(calls[0]), "caller")

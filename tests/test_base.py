@@ -260,7 +260,7 @@ class WorkersTests(QueueTestCase):
         """
         worker = AsyncWorker()
         q = self.queue(worker)
-        d = q.call(Deferred)
+        d: Deferred[Any] = q.call(Deferred)
         left = q.detachWorker(worker, reassign=True, crash=True)
         self.assertEqual(self.successResultOf(left), [])
         other = MemoryWorker()

@@ -127,7 +127,9 @@ class TimeoutTests(QueueTestCase):
         """
         cancelled: list[Any] = []
         q = self.queue(AsyncWorker())
-        d = q.call(lambda: Deferred(cancelled.append), timeout=5, retries=1)
+        d: Deferred[Any] = q.call(
+            lambda: Deferred(cancelled.append), timeout=5, retries=1
+        )
         self.clock.advance(5)
         self.assertEqual(len(cancelled), 1)
         self.clock.advance(5)

@@ -217,7 +217,7 @@ class CallTests(ChildrenTestCase):
         q = self.queue()
         self.assertNotEqual(await q.call(os.getpid), os.getpid())
         self.assertEqual(await q.call(jobs.echo, 1, b="x"), ((1,), {"b": "x"}))
-        self.assertIsNone(await q.call(jobs.nothing))
+        self.assertEqual(await gatherResults([q.call(jobs.nothing)]), [None])
 
     async def test_emptyContainers(self) -> None:
         """
@@ -284,7 +284,7 @@ class CallTests(ChildrenTestCase):
         started = self.log.lineWith("waiting")
         first = q.call(jobs.waitAtGate, self.gate.path)
         await started
-        calls = [
+        calls: list[Deferred[Any]] = [
             q.call(jobs.remember, 3, doLast=True),
             q.call(jobs.remember, 2),
             q.call(jobs.remember, 1, doNext=True),
@@ -559,7 +559,7 @@ class FailureTests(ChildrenTestCase):
         Or the call fires with a text, which is logged.
         """
         q = self.queue(warn=True)
-        text = await q.call(jobs.fail, 7)
+        text: Any = await q.call(jobs.fail, 7)
         self.assertTrue(text.startswith("Exception 'because (7)'"), text)
         self.assertIn(text, self.log.lines)
 
@@ -1267,7 +1267,8 @@ class StoppingTests(ChildrenTestCase):
         gone = q.detachWorker(worker)
         gone.addCallback(lambda tasks: order.append(f"gone {tasks}"))
         self.gate.open()
-        await gatherResults([call, gone])
+        both: list[Deferred[Any]] = [call, gone]
+        await gatherResults(both)
         self.assertEqual(order, ["call", "gone []"])
         self.assertFalse(alive(pid))
         self.assertEqual(len(q), 0)

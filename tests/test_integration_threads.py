@@ -279,7 +279,7 @@ class QueueTests(RealCase):
         """
         q = ThreadQueue()
         begun, end = threading.Event(), threading.Event()
-        calls = [q.call(waitFor, begun, end, timeout=30)]
+        calls: list[Deferred[Any]] = [q.call(waitFor, begun, end, timeout=30)]
         calls += [q.call(threadNow) for _ in range(4)]
         await twistedDeferToThread(begun.wait)
         d = q.shutdown()

@@ -49,7 +49,7 @@ class Recorder:
         raise ZeroDivisionError("at last")
 
 
-def collect(deferator: Deferator) -> tuple[list[Any], Deferred[None]]:
+def collect(deferator: Deferator[Any]) -> tuple[list[Any], Deferred[None]]:
     """
     Iterate with C{async for}.
 
@@ -295,7 +295,7 @@ class BufferedSourceTests(SynchronousTestCase):
 class DeferatorMakingTests(SynchronousTestCase):
     """Tests of what a L{Deferator} can be made of."""
 
-    def items(self, deferator: Deferator) -> list[Any]:
+    def items(self, deferator: Deferator[Any]) -> list[Any]:
         """
         Iterate over Deferreds that have fired.
 
@@ -490,7 +490,7 @@ class DeferatorMakingTests(SynchronousTestCase):
     def test_notCallable(self) -> None:
         """So is what is given for a function and isn't one."""
         with self.assertRaisesRegex(TypeError, "f must be callable, which 5"):
-            Deferator("x", 5)  # type: ignore[arg-type]
+            Deferator("x", 5)  # type: ignore[call-overload]
 
     def test_repr(self) -> None:
         """It shows what is iterated over: generators by name, other things by type."""
@@ -1079,7 +1079,7 @@ class AbandonTests(SynchronousTestCase):
         told: list[object] = []
         source = BufferedSource(onStop=lambda: told.append("stop"))
 
-        async def leave(deferator: Deferator) -> None:
+        async def leave(deferator: Deferator[Any]) -> None:
             """Leave the loop early."""
             async for item in deferator:
                 if item == "b":
@@ -1151,7 +1151,7 @@ class EndlessTests(SynchronousTestCase):
             call.called = 1
             call.func(*call.args, **call.kw)
 
-    def step(self, deferator: Deferator) -> None:
+    def step(self, deferator: Deferator[Any]) -> None:
         """
         Take one item, and have the callback take the next.
 

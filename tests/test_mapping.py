@@ -364,10 +364,10 @@ class MapTests(SynchronousTestCase):
         """
         five: Any = 5
         for error, call in [
-            (TypeError, lambda: self.q.map(abs)),
+            (TypeError, lambda: self.q.map(abs)),  # type: ignore[call-overload]
             (TypeError, lambda: self.q.map(five, [1])),
             (TypeError, lambda: self.q.map(abs, five)),
-            (TypeError, lambda: self.q.map(abs, [1], nice=5)),
+            (TypeError, lambda: self.q.map(abs, [1], nice=5)),  # type: ignore[call-overload]
             (TypeError, lambda: self.q.map(abs, [1], progress=five)),
             (ValueError, lambda: self.q.map(abs, [1], niceness=50)),
             (ValueError, lambda: self.q.map(abs, [1], chunksize=0)),

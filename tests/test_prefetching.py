@@ -874,7 +874,7 @@ class KilledTests(ChildrenTestCase):
         await DeferredList([q.call(jobs.nothing) for _ in range(50)])
         [worker] = q.workers()
         pid = worker.process.pid
-        calls = [q.call(jobs.nothing) for _ in range(100)]
+        calls: list[Deferred[Any]] = [q.call(jobs.nothing) for _ in range(100)]
         calls.append(q.call(jobs.waitAtGate, self.gate.path))
         calls += [q.call(jobs.notes, path, number) for number in range(40)]
         await calls[99]

@@ -786,7 +786,7 @@ class IterationTests(WorkerCase):
         self.reactor.serve()
         self.process.received()
 
-    def begin(self, *items: Any) -> Deferator:
+    def begin(self, *items: Any) -> Deferator[Any]:
         """
         Have items come.
 
@@ -799,7 +799,7 @@ class IterationTests(WorkerCase):
         status, deferator = self.successResultOf(self.iterating.d)
         self.assertEqual(status, Status.ITERATOR)
         self.assertIsInstance(deferator, Deferator)
-        found: Deferator = deferator
+        found: Deferator[Any] = deferator
         return found
 
     def told(self) -> list[tuple[int, int]]:
@@ -1433,7 +1433,7 @@ class QueueTests(WorkerCase):
         This is also so where it was an iteration that has failed.
         """
         q = self.queue()
-        d = q.call(jobs.nothing)
+        d: Deferred[Any] = q.call(jobs.nothing)
         self.child().iterator(1)
         self.child().items(1, 1)
         self.reactor.serve()
@@ -1471,7 +1471,7 @@ class QueueTests(WorkerCase):
         """
         q = self.queue(2)
         one, other = self.reactor.processes
-        iterating = q.call(jobs.nothing)
+        iterating: Deferred[Any] = q.call(jobs.nothing)
         self.child(0).iterator(1)
         self.child(0).items(1, 1)
         self.reactor.serve()

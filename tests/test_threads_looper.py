@@ -306,7 +306,7 @@ class LooperCase(SynchronousTestCase):
         finally:
             self.notes.append("end")
 
-    def taken(self, deferator: Deferator) -> list[Any]:
+    def taken(self, deferator: Deferator[Any]) -> list[Any]:
         """
         Take all items.
 
@@ -1032,7 +1032,7 @@ class StopTests(LooperCase):
         """
         stopped: list[Deferred[None]] = []
 
-        def stop(deferator: Deferator) -> Deferator:
+        def stop(deferator: Deferator[Any]) -> Deferator[Any]:
             stopped.append(self.looper.stop())
             return deferator
 

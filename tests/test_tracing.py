@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from unittest.mock import patch
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from asynqueue import AsyncWorker, ProcessQueue, TaskQueue, ThreadQueue, WireWorker
@@ -293,7 +293,7 @@ class CarriedTests(TestCase):
         """
         q = ProcessQueue(1)
         self.addCleanup(q.shutdown)
-        d = q.call(jobs.divide, 7)
+        d: Deferred[Any] = q.call(jobs.divide, 7)
         error = (await self.assertFailure(d, ZeroDivisionError)).__cause__
         self.assertNotIn("runTraced", str(error))
         [failed] = self.spans.take()

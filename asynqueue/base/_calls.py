@@ -429,7 +429,7 @@ class Calls:
         ordered: bool = True,
         progress: Progress | bool | None = None,
         **options: Any,
-    ) -> Deferator:
+    ) -> Deferator[Any]:
         """
         Call a function for each item as L{map} does, and get the results one after the
         other. The input may be endless: it's read as far as results are taken.

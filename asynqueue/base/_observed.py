@@ -10,13 +10,13 @@ from typing import Any
 from twisted.internet.interfaces import IConsumer
 
 from ..events import Event, EventKind
-from ._calls import Calls
 from ._snapshot import snapshot
+from ._typedcalls import TypedCalls
 
 __all__ = ["Observed"]
 
 
-class Observed(Calls):
+class Observed(TypedCalls):
     """
     The part of a L{TaskQueue<asynqueue.base.TaskQueue>} that tells what it's doing.
     """

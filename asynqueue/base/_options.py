@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Hashable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeAlias, TypedDict
 from weakref import WeakSet
 
 from attrs import define, frozen
@@ -19,6 +19,7 @@ __all__ = [
     "UNSET",
     "CallOptions",
     "Defaults",
+    "QueueOptions",
     "RetryDelay",
     "TaskOptions",
     "checkName",
@@ -35,6 +36,25 @@ RetryDelay: TypeAlias = "float | Callable[[int], float]"
 
 #: Callables that were warned of.
 _warnedOf: WeakSet[Any] = WeakSet()
+
+
+class QueueOptions(TypedDict, total=False):
+    """
+    The keywords of L{TaskQueue<asynqueue.base.TaskQueue>}, for queues that take them
+    as well.
+    """
+
+    name: str | None
+    timeout: float | None
+    warn: bool
+    verbose: bool
+    spew: bool
+    returnFailure: bool | None
+    maxQueued: int | None
+    limits: Mapping[Hashable, int] | None
+    retries: int
+    retryDelay: RetryDelay
+    reactor: Any
 
 
 @define

@@ -4,7 +4,7 @@ Queues that make their workers themselves, and can have more or fewer of them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
@@ -12,6 +12,11 @@ from .._support.awaitable import awaitable
 from .._support.checks import checkCount
 from ..interfaces import IWorker
 from ._taskqueue import TaskQueue
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._options import QueueOptions
 
 __all__ = ["SizedQueue"]
 
@@ -27,7 +32,7 @@ class SizedQueue(TaskQueue):
 
     LEAST = 0
 
-    def __init__(self, N: int, **kw: Any) -> None:
+    def __init__(self, N: int, **kw: Unpack[QueueOptions]) -> None:
         """
         @param N: How many workers it is to have. The subclass makes them.
 

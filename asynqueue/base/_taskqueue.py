@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from .._support.awaitable import awaitable
 from .._support.checks import checkCount, checkSeconds
-from ..interfaces import IWorker
+from ..interfaces import IWorker, WorkerLike
 from ..tasks import Task
 from ..tasks._gate import Gate
 from ._observed import Observed
@@ -58,7 +58,7 @@ class TaskQueue(Observed):
 
     def __init__(
         self,
-        *workers: IWorker,
+        *workers: IWorker | WorkerLike,
         name: str | None = None,
         timeout: float | None = None,
         warn: bool = False,
@@ -184,7 +184,7 @@ class TaskQueue(Observed):
 
     # Workers.
 
-    def attachWorker(self, worker: IWorker) -> Deferred[int]:
+    def attachWorker(self, worker: IWorker | WorkerLike) -> Deferred[int]:
         """
         Employ a worker.
 

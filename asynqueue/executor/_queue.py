@@ -6,10 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Executor
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ..base import TaskQueue
 from ._worker import ExecutorWorker
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..base._options import QueueOptions
 
 __all__ = ["ExecutorQueue"]
 
@@ -29,7 +34,7 @@ class ExecutorQueue(TaskQueue):
         raw: bool = False,
         portable: bool | None = None,
         owned: bool | None = None,
-        **kw: Any,
+        **kw: Unpack[QueueOptions],
     ) -> None:
         """
         Get the executor.

@@ -27,7 +27,7 @@ class Prefetcherator:
     def __init__(self, ID: Any = None) -> None:
         """Have no items yet, and an ID to be told apart by: a number by default."""
         self.ID = id(self) if ID is None else ID
-        self._deferator = Deferator(())
+        self._deferator: Deferator[Any] = Deferator(())
 
     def __repr__(self) -> str:
         return f"<Prefetcherator {self.ID}>"

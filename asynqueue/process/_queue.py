@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, DeferredList
@@ -23,6 +23,11 @@ from ._options import (
     coreSets,
 )
 from ._worker import ProcessWorker
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..base._options import QueueOptions
 
 __all__ = ["ProcessQueue"]
 
@@ -64,7 +69,7 @@ class ProcessQueue(SizedQueue):
         maxMemory: float | None = None,
         affinity: bool | Iterable[int | Iterable[int]] = False,
         startTimeout: float | None = START_TIMEOUT,
-        **kw: Any,
+        **kw: Unpack[QueueOptions],
     ) -> None:
         """
         Start the children.

@@ -18,7 +18,7 @@ from .._support.checks import checkHashable, checkSeconds
 from .._support.log import log
 from ..errors import ImplementationError, QueueRunError, WorkerLost
 from ..events import EventKind
-from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker
+from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker, WorkerLike
 from ._assignment import AssignmentFactory
 from ._preparing import Preparing, qualifications
 from ._task import Task
@@ -102,7 +102,7 @@ class TaskHandler:
             self._warnIfUnserved(task.series)
         return self.assignmentFactory.new(task)
 
-    def hire(self, worker: IWorker) -> Deferred[int]:
+    def hire(self, worker: IWorker | WorkerLike) -> Deferred[int]:
         """
         Employ a worker.
 

@@ -124,7 +124,7 @@ class ThreadLooper:
         return self._call(_wrappedResultOf if wrap else _resultOf, f, args, kw)
 
     def dr2ip(
-        self, dr: Deferator, consumer: IConsumer | None = None
+        self, dr: Deferator[Any], consumer: IConsumer | None = None
     ) -> IterationProducer | Deferred[Any]:
         """
         Have the items of a deferator written to a consumer.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from twisted.internet.defer import Deferred, succeed
@@ -16,6 +16,11 @@ from ..base._resizing import SizedQueue
 from ..errors import ThreadError
 from ._looper import ThreadLooper
 from ._worker import ThreadWorker
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..base._options import QueueOptions
 
 __all__ = ["ThreadQueue", "deferToThread"]
 
@@ -69,7 +74,7 @@ class ThreadQueue(SizedQueue):
         *,
         threads: int = 1,
         series: Iterable[Hashable] = (),
-        **kw: Any,
+        **kw: Unpack[QueueOptions],
     ) -> None:
         """
         Start the threads.

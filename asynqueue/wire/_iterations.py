@@ -34,7 +34,7 @@ class Iteration:
     def __init__(
         self,
         ID: bytes,
-        deferator: Deferator,
+        deferator: Deferator[Any],
         connection: Connection,
         codec: Codec,
         ended: Callable[[], object],

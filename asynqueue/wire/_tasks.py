@@ -322,7 +322,7 @@ class ServedTask:
         self._sending.addBoth(lambda _: self._session.forget(self))
         return amp.Box(status=Status.CHUNKS, result=b"%d" % data.size)
 
-    def _iterate(self, deferator: Deferator) -> Any:
+    def _iterate(self, deferator: Deferator[Any]) -> Any:
         most = self._session.shared.limits.maxIterators
         others = self._session.tasks.values()
         if sum(task.iteration is not None for task in others) >= most:
