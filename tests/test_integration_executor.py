@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from twisted.internet.defer import DeferredList, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SkipTest, TestCase
 
@@ -191,7 +191,9 @@ class ExecutorTests(TestCase):
         """
         Have processes killed by calls, among others.
         """
-        guilty = [q.call(jobs.ends, "kill", retries=r) for r in (0, 9)]
+        guilty: list[Deferred[Any]] = [
+            q.call(jobs.ends, "kill", retries=r) for r in (0, 9)
+        ]
         innocent = [q.call(pow, i, 2, retries=2) for i in range(20)]
         lost, given = [
             result for _, result in await DeferredList(guilty, consumeErrors=True)
