@@ -174,6 +174,8 @@ class LiveTests(PageTestCase):
         self.assertEqual(await self.browser.run(strange), 0)
         await self.q.shutdown(timeout=0)
         await self.until("text('state') === 'The queue has been shut down'")
+        await self.browser.run("location.reload()")
+        await self.until("text('state') === 'The queue has been shut down'")
         await self.assertNoComplaints()
 
     async def test_workers(self) -> None:
@@ -236,7 +238,7 @@ class ControlTests(PageTestCase):
         for _ in range(2):
             await self.browser.run("document.getElementById('pause').click()")
             await self.until("text('state') === 'Live'")
-        await self.until("text('question') === 'You may not do that.'")
+        await self.until("text('ask') === 'You may not do that.\\n\\nClose'")
         self.assertFalse(self.q.isPaused())
 
 

@@ -89,7 +89,7 @@ async def run(reactor: Any, port: int) -> None:
     Serve the page, on this machine alone, until Ctrl-C is pressed.
     """
     q = ProcessQueue(3, series=["thumbnails", "scans"], name="Demonstration")
-    q.attachWorker(ThreadWorker(["mail"], exclusive=True))
+    await q.attachWorker(ThreadWorker(["mail"], exclusive=True))
     site = Site(Monitor(q, authorize=lambda request: True))
     try:
         listening = reactor.listenTCP(port, site, interface="127.0.0.1")

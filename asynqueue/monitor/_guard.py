@@ -41,7 +41,8 @@ class Guard:
     """
 
     def __init__(self, hosts: Iterable[str]) -> None:
-        self._hosts = {"localhost", *(host.lower() for host in hosts)}
+        names = [hosts] if isinstance(hosts, str) else hosts
+        self._hosts = {"localhost", *(name.lower() for name in names)}
 
     def objection(self, request: IRequest, isPage: bool) -> str | None:
         """

@@ -84,8 +84,8 @@ class _Collector(Collector):
         yield metric(counter, "retried", "Further attempts", single(stats["retried"]))
         yield metric(counter, "replaced", "Workers replaced", single(stats["replaced"]))
         for name, text in [
-            ("wait", "How long calls waited, since the queue was made"),
-            ("run", "How long calls were run, since the queue was made"),
+            ("wait", "How long calls waited, in the last minutes"),
+            ("run", "How long calls were run, in the last minutes"),
         ]:
             seconds = {(at,): stats[name][key] for at, key in _QUANTILES.items()}
             yield metric(gauge, f"{name}_seconds", text, seconds, "quantile")

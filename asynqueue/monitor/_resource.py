@@ -29,14 +29,14 @@ __all__ = ["Monitor"]
 #: More pages than this are not open at once.
 _MAX_PAGES = 100
 
-#: The files of the page, by their paths, with their types.
+#: The files of the page, with their types.
 _FILES = {
-    "": ("index.html", "text/html; charset=utf-8"),
-    "page.css": ("page.css", "text/css; charset=utf-8"),
-    "page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "chart.js": ("chart.js", "text/javascript; charset=utf-8"),
-    "text.js": ("text.js", "text/javascript; charset=utf-8"),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
+    "index.html": "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "chart.js": "text/javascript",
+    "text.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
 }
 
 
@@ -73,8 +73,8 @@ class Monitor(Resource):
         @param q: The queue.
 
         @param authorize: Called with each request that is to pause or resume the queue,
-            or to cancel calls that wait. Returns whether it may, or a Deferred or a
-            coroutine that says so. By default the page has no buttons for that.
+            or to cancel calls that wait. Returns C{True} if it may; or a Deferred, or a
+            coroutine, of that. By default the page has no buttons for it.
 
         @param hosts: The names, without ports, by which browsers and Prometheus reach
             the application. Requests to any other name are refused, since anybody can
@@ -87,8 +87,10 @@ class Monitor(Resource):
         self._guard = Guard(hosts)
         sampler = Sampler(q, Recorder(q, authorize is not None), reactor)
         page = files(__package__).joinpath("page")
-        for path, (name, kind) in _FILES.items():
-            self._put(path, Data(page.joinpath(name).read_bytes(), kind))
+        for name, kind in _FILES.items():
+            content = page.joinpath(name).read_bytes()
+            path = "" if name == "index.html" else name
+            self._put(path, Data(content, f"{kind}; charset=utf-8"))
         self._put("stats.json", _Stats(q))
         self._put("metrics", _metrics(q))
         self._put("events", _Events(sampler))
@@ -146,10 +148,6 @@ class _Events(Resource):
         self._sampler = sampler
 
     def render_GET(self, request: Request) -> bytes | int:
-        if self._sampler.isOver:
-            # Which has browsers stop asking.
-            request.setResponseCode(http.NO_CONTENT)
-            return b""
         if len(self._sampler) >= _MAX_PAGES:
             request.setResponseCode(http.SERVICE_UNAVAILABLE)
             return b"There are too many pages open.\n"

@@ -27,18 +27,16 @@ class Sampler:
 
     Else it sleeps until a call is queued or a page is opened: an idle queue that nobody
     looks at wakes nobody.
-
-    @ivar isOver: Whether the queue has been shut down.
     """
 
-    # Either there's a _loop, or _wakened is an observer of the queue; neither, once the
-    # queue has been shut down. Pages that are up to date had _latest, while there's a
-    # _loop. That is made when it's needed, as making it installs a reactor.
+    # Either there's a _loop, or _wakened is an observer of the queue, or the queue has
+    # been shut down: _isOver. Unless it's asleep, _latest is what pages that are up to
+    # date had last. The loop is made when it's needed, as making it installs a reactor.
 
     def __init__(
         self, q: TaskQueue, recorder: Recorder, reactor: IReactorTime | None
     ) -> None:
-        self.isOver = False
+        self._isOver = False
         self._q = q
         self._recorder = recorder
         self._reactor = reactor
@@ -57,8 +55,13 @@ class Sampler:
 
     def add(self, page: OpenPage) -> None:
         """
-        Send samples to a page, until it's removed.
+        Send samples to a page, until it's removed. If the queue has been shut down, it
+        has the last, and ends.
         """
+        if self._isOver:
+            page.send(self._latest)
+            page.end()
+            return
         self._pages.add(page)
         if self._loop is None:
             self._wake(now=True)
@@ -104,11 +107,11 @@ class Sampler:
         """
         End with the queue.
         """
-        self.isOver = True
+        self._isOver = True
         for observer in (self._recorder.note, self._stopped, self._wakened):
             self._q.removeObserver(observer)
         self._endLoop()
-        update = self._recorder.sample(isOver=True)
+        self._latest = self._recorder.sample(isOver=True)
         for page in list(self._pages):
-            page.send(update)
+            page.send(self._latest)
             page.end()

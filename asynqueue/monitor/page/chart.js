@@ -11,10 +11,10 @@ function shape(name, attributes) {
   return made;
 }
 
-// 1, 2 or 5, and zeros: the least of them that isn't smaller.
+// The least number that isn't smaller, has one digit and zeros, and an even half.
 function round(value) {
   const power = 10 ** Math.floor(Math.log10(value));
-  return power * [1, 2, 5, 10].find(step => step * power >= value * .9999);
+  return power * [1, 2, 4, 6, 8, 10].find(step => step * power >= value * .9999);
 }
 
 // Lines over the last five minutes. The legend has the latest figures, or those where
@@ -115,7 +115,7 @@ export class Chart {
   }
 }
 
-const FIGURES = [["p50", "median"], ["p90", "90 %"], ["p99", "99 %"], ["max", "longest"], ["mean", "mean"]];
+const FIGURES = [["p50", "median"], ["p90", "90 %"], ["p99", "99 %"], ["max", "longest"]];
 const DOTS = ["p50", "p90", "p99"];
 const MOST_TICKS = 4;
 
@@ -139,11 +139,11 @@ export class Ranges {
   }
 
   draw(stats) {
-    const there = this.rows.filter(({key}) => stats[key].count).map(({key}) => stats[key]);
+    const there = this.rows.filter(({key}) => stats[key].max).map(({key}) => stats[key]);
     const powers = there.flatMap(({p50, max}) => [p50, max]).map(power);
     if (powers.length) this.rescale(Math.floor(Math.min(...powers)), Math.ceil(Math.max(...powers)));
     for (const {key, bar, dots, values} of this.rows) {
-      const figures = stats[key], isThere = figures.count > 0;
+      const figures = stats[key], isThere = figures.max > 0;
       FIGURES.forEach(([name], i) => write(values[i], isThere ? duration(figures[name]) : "–"));
       [bar, ...dots].forEach(mark => { mark.hidden = !isThere; });
       if (!isThere) continue;

@@ -37,7 +37,6 @@ function connect() {
   source = new EventSource("events");
   source.onmessage = event => take(JSON.parse(event.data));
   source.onerror = () => {
-    if (isOver) return disconnect();
     setState("lost", "Connection lost, trying again");
     if (source.readyState !== EventSource.CLOSED) return;
     disconnect();
@@ -69,6 +68,7 @@ function take(update) {
   showWorkers(stats);
   showSeries(stats, update.isControlled);
   if (!update.whole) announce(update);
+  if (isOver) disconnect();
 }
 
 function setState(state, text) {
@@ -93,7 +93,7 @@ function showState(stats, {isRunning, isControlled}) {
 const FAILED = {error: "raised", timeout: "timed out", stopped: "not run"};
 
 function showNow(stats) {
-  const now = samples.at(-1), before = samples.at(-2);
+  const now = samples.at(-1);
   const rates = samples.slice(1).map((sample, i) => {
     const seconds = Math.max(.001, sample.time - samples[i].time);
     const perSecond = key => Math.max(0, sample[key] - samples[i][key]) / seconds;
@@ -286,8 +286,10 @@ async function post(path) {
 
 function ask(text, isQuestion) {
   const dialog = byId("ask");
+  const [no, yes] = dialog.querySelectorAll("button");
   write(byId("question"), text);
-  dialog.classList.toggle("message", !isQuestion);
+  write(no, isQuestion ? "Keep them" : "Close");
+  yes.hidden = !isQuestion;
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise(resolve => {
