@@ -197,6 +197,14 @@ MEASURES = {
         "heap",
         ("cost",),
     ),
+    "monitor": Measure(
+        "monitor",
+        "Calls that do nothing, run in the reactor, with 50 pages of the monitor open",
+        {"loss": Figure("of the throughput lost", "%")},
+        (OURS,),
+        {"pages": 50, "seconds": 2.0, "rounds": 5},
+        {"pages": 2, "seconds": 0.01, "rounds": 1},
+    ),
     "thread-single": Measure(
         "threads",
         "One call at a time in a thread",

@@ -101,6 +101,7 @@ TARGETS = {
     ("stream", "rate"): _times(20, 0.5, "reference", "bare"),
     ("items", "stall"): _at(20, 5),
     ("async", "cost"): _times(0.5, 1.5, "reference", "heap"),
+    ("monitor", "loss"): Targets((Target(5),)),
     ("thread-single", "median"): _times(1.1, 0.8, "deferToThread"),
     ("thread-bulk", "rate"): _times(1, 2, "deferToThread"),
     ("queued", "growth"): _at(1.5, 1.2),
