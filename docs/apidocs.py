@@ -19,6 +19,7 @@ PUBLIC = (
     "process",
     "threads",
     "wire",
+    "monitor",
     "credentials",
     "util",
     "workers",

@@ -40,6 +40,7 @@ TWISTED = """
     class:twisted.internet.interfaces.IReactorTime
     class:twisted.internet.task.Clock
     class:twisted.python.failure.Failure
+    class:twisted.web.guard.HTTPAuthSessionWrapper
 """
 
 

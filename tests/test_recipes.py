@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from base64 import b64encode
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, readBody
+from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -133,6 +135,44 @@ class KleinTests(WebTests):
 
     if find_spec("klein") is None:
         skip = "Klein isn't installed"
+
+
+class MonitoredTests(TestCase):
+    """
+    Tests of the site with the monitor.
+    """
+
+    timeout = 60
+
+    async def test_password(self) -> None:
+        """
+        Whoever has the password gets all that is there, others get nothing.
+        """
+        site = Program(
+            str(RECIPES / "monitored.py"),
+            "tcp:0:interface=127.0.0.1",
+            env={**environment(RECIPES), "PASSWORD": "secret"},
+        )
+        self.addCleanup(site.kill)
+        port = (await site.line()).split()[-1]
+        agent = Agent(reactor)
+        token = b64encode(b"operator:secret")
+        for path, text in [
+            ("", b"page.js"),
+            ("stats.json", b'"name": "Factors"'),
+            ("metrics", b'asynqueue_done_total{queue="Factors"} 1.0'),
+        ]:
+            url = f"http://127.0.0.1:{port}/queue/{path}".encode()
+            refused = await agent.request(b"GET", url)
+            self.assertEqual(refused.code, 401)
+            await readBody(refused)
+            headers = Headers({b"Authorization": [b"Basic " + token]})
+            shown = await agent.request(b"GET", url, headers)
+            self.assertEqual(shown.code, 200)
+            self.assertIn(text, await readBody(shown))
+
+    if find_spec("prometheus_client") is None:
+        skip = "prometheus_client isn't installed"
 
 
 class Page(Resource):
