@@ -291,8 +291,8 @@ class LookTests(PageTestCase):
         """
         q = TaskQueue(MemoryWorker(["a" * 60]), name="x" * 80)
         await self.show(q, 400, phone=True, authorize=lambda request: True)
-        self.q.call(same, "y" * 200, series="a" * 60)
-        self.q.call(same).addErrback(lambda _: None)
+        for d in (self.q.call(same, "y" * 200, series="a" * 60), self.q.call(same)):
+            d.addErrback(lambda _: None)
         q.workers(1).fail(ValueError("z" * 300))
         q.workers(1).resign()
         await self.until("text('failed') === '1'")
