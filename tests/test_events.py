@@ -14,7 +14,7 @@ from asynqueue.errors import QueueFull, QueueRunError, TimeoutError
 from asynqueue.events import Event, EventKind, logEvent
 from asynqueue.testing import MemoryWorker
 
-from ._cases import QueueTestCase, same
+from ._cases import QueueTestCase, ReplaceableWorker, same
 
 CALLS = (EventKind.QUEUED, EventKind.STARTED, EventKind.DONE)
 
@@ -121,6 +121,27 @@ class EventTests(QueueTestCase):
         self.assertEqual(self.events[0].workerID, worker.ID)
         self.assertIs(self.events[0].kind, EventKind.LOST)
         self.assertNoResult(d)
+
+    def test_replaced(self) -> None:
+        """
+        A worker that is lost, or that asks for it, is replaced.
+        """
+        worker = ReplaceableWorker()
+        self.q.attachWorker(worker)
+        self.events.clear()
+        worker.resign()
+        self.assertEqual(
+            [(event.kind, event.workerID) for event in self.events],
+            [
+                (EventKind.LOST, 2),
+                (EventKind.REPLACED, 2),
+                (EventKind.HIRED, 3),
+            ],
+        )
+        self.events.clear()
+        self.q.workers(3).recycle()
+        self.assertEqual(self.kinds(), [EventKind.REPLACED, EventKind.HIRED])
+        self.assertEqual(self.q.stats()["replaced"], 2)
 
     def test_qualified(self) -> None:
         """
