@@ -369,6 +369,20 @@ class Contract:
         self.assertIsInstance(said[7].__cause__, jobs.OfTheTask)
         self.assertEqual(said[8:], [list(range(0, 40, 2)), 600_000])
 
+    async def test_map(self: Any) -> None:
+        """
+        C{map} and C{imap} give results in the order of the arguments, and an error at
+        its place.
+        """
+        await self.start()
+        f = self.kind.callable(jobs.add)
+        sums = list(range(0, 400, 2))
+        self.assertEqual(await self.q.map(f, range(200), range(200)), sums)
+        items = self.q.imap(f, range(200), range(200))
+        self.assertEqual([item async for item in items], sums)
+        error = await self.failure(self.q.map(f, [1, 2, "3"], [1, 2, 3]))
+        self.assertIsInstance(error, TypeError)
+
     async def test_exits(self: Any) -> None:
         """
         A call can't end what runs it by C{SystemExit}.
