@@ -638,6 +638,18 @@ class Contract:
                 self.assertIsInstance(await self.failure(held), WorkerLost)
             self.assertEqual(await waiting, 3)
 
+    async def test_killedIdle(self: Any) -> None:
+        """
+        When it dies while nothing is run, later calls are run by what takes its place.
+        """
+        if self.kind.kill is None:
+            self.skipTest("It's this process.")
+        await self.start()
+        self.assertEqual(await self.call(jobs.add, 1, 2), 3)
+        self.kind.kill(self.worker)
+        # It may not have been noticed when the call is sent.
+        self.assertEqual(await self.call(jobs.add, 3, 4, retries=1), 7)
+
 
 for _kind in KINDS:
     _name = f"{_kind.name}Tests"
