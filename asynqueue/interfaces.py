@@ -110,6 +110,10 @@ class IWorker(Interface):
     C{capacity}. Without it, C{run} isn't called for a queued task again before its last
     Deferred has fired. Updates may come at any time.
 
+    One that stands for several, such as the processes of a pool, says in an attribute
+    C{concurrency} how many calls keep it busy: so many parts of a C{map} are given to
+    it as to so many workers.
+
     A worker that is reserved for the series in C{iQualified} says so in an attribute
     C{exclusive}, C{True}. It's given calls of no others, nor of C{None}.
 

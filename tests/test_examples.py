@@ -24,6 +24,7 @@ from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from ._dask import Cluster
 from ._servers import Program, freePort
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -704,3 +705,47 @@ class FilesTests(ExampleTestCase):
         self.assertIn("Interrupted", terminal.output)
         self.assertNotIn("Traceback", terminal.output)
         self.assertNotIn("Unhandled", terminal.output)
+
+
+class ClusterTests(ExampleTestCase):
+    """
+    Tests of C{cluster.py}.
+    """
+
+    skip = None if find_spec("distributed") else "Dask isn't installed"
+
+    async def test_picture(self) -> None:
+        """
+        A cluster that is made on the spot renders the picture.
+        """
+        output = self.path("c.png")
+        out, err, code = await run(
+            "cluster.py", "picture", "--size", "60x40", "--output", output
+        )
+        self.assertEqual((out, code), ("", 0), err)
+        self.assertIn("2,400 pixels", err)
+        width, height, lines = readPNG(Path(output))
+        self.assertEqual((width, height), (60, 40))
+        self.assertGreater(len(set(lines)), 30)
+
+    async def test_logs(self) -> None:
+        """
+        A cluster that is there summarises logs, whose module it gets by an update.
+        """
+        cluster = Cluster(1)
+        self.addCleanup(cluster.close)
+        await run("makelog.py", "--lines=6000", self.path("a.log"))
+        out, err, code = await run(
+            "cluster.py", "--scheduler", cluster.address, "logs", str(self.folder)
+        )
+        self.assertEqual(code, 0, err)
+        self.assertIn("6,000 lines", err)
+        self.assertIn("requests", out)
+
+    async def test_refused(self) -> None:
+        """
+        It doesn't connect where others could be on the way.
+        """
+        _, err, code = await run("cluster.py", "--scheduler=10.0.0.1:8786", "picture")
+        self.assertEqual(code, 1)
+        self.assertIn("isn't on this machine", err)

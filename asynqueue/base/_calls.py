@@ -532,12 +532,18 @@ class Calls:
         return Mapping(
             submit,
             self._roomForChunk,
-            lambda: len(self.th.workers),
+            self._concurrency,
             f,
             iterables,
             chunksize=chunksize,
             **kw,
         )
+
+    def _concurrency(self) -> int:
+        """
+        Count the calls that keep all workers busy.
+        """
+        return sum(getattr(w, "concurrency", 1) for w in self.th.workers.values())
 
     def _roomForChunk(self) -> Deferred[None] | None:
         """

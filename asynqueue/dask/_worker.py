@@ -227,6 +227,14 @@ class DaskWorker(WorkerBase):
         return self._concurrent or self._accepted.queue.capacity
 
     @property
+    def concurrency(self) -> int:
+        """
+        How many calls keep it busy: some for each thread, as those and their answers
+        are on their way for 11 ms.
+        """
+        return 4 * max(1, self.threads)
+
+    @property
     def tasks(self) -> list[ITask]:
         """The tasks accepted that have no result yet."""
         return self._accepted.tasks

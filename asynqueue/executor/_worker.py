@@ -158,6 +158,11 @@ class ExecutorWorker(WorkerBase):
         return 1 if self._history.suspects else self._jobs.capacity
 
     @property
+    def concurrency(self) -> int:
+        """How many calls the executor runs at once."""
+        return self._pool.size
+
+    @property
     def tasks(self) -> list[ITask]:
         """The tasks that were accepted and have no result yet, oldest first."""
         return [job.task for job in self._jobs.byTask.values() if not job.isDropped]
