@@ -459,9 +459,9 @@ class Contract:
         The same with a time limit, which others that wait don't feel.
         """
         await self.start()
-        (held,) = await self.hold(timeout=0.2)
+        long = self.call(jobs.atGate, *self.gate.paths, timeout=0.2)
         waiting = self.call(jobs.add, 1, 2, timeout=20)
-        error = await self.failure(held)
+        error = await self.failure(long)
         self.assertIsInstance(error, TimeoutError)
         self.assertIn("atGate", str(error))
         if not self.kind.stops:
