@@ -5,27 +5,23 @@ The worker with an executor.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Iterable
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import Executor
 from enum import Enum, auto
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._child.status import Status
 from .._support.checks import checkCount, checkFlag
 from .._support.log import log
 from .._support.oneshot import OneShot
-from ..errors import WorkerError, WorkerStartError
+from ..errors import WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
-from ..tasks._task import forWorker
 from ..tasks._workerbase import WorkerBase
-from ._calls import Calls, LocalCalls, PickledCalls
-from ._iteration import Ongoing, iterate
-from ._jobs import Job, Jobs
+from ._iteration import Ongoing
 from ._pool import LossHistory, Pool
+from ._runner import Runner
 
 __all__ = ["ExecutorWorker", "State"]
 
@@ -79,8 +75,8 @@ class ExecutorWorker(WorkerBase):
 
     cQualified: list[Hashable] = ["executor"]  # noqa: RUF012 - IWorker has it so
 
-    # _jobs has the tasks without a result. In state DEAD, those are the ones that were
-    # there when the executor broke, until it has said so of each.
+    # _runner has the tasks. In state DEAD, those are the ones that were there when the
+    # executor broke, until it has said so of each.
 
     def __init__(
         self,
@@ -127,16 +123,23 @@ class ExecutorWorker(WorkerBase):
         if portable is not None:
             checkFlag("portable", portable)
         self._pool = Pool(executor, owned, reactor)
-        self._jobs = Jobs(self._pool.size, N_concurrent)
+        self._most = N_concurrent
         self._isFirst = _history is None
         self._history = _history or LossHistory()
         self.portable = not self._pool.isHere if portable is None else portable
         self.backlogPerWorker: Callable[[], int] | None = None
         self.state = State.READY
-        self._calls: Calls = (
-            PickledCalls(not self._pool.importsMain) if self.portable else LocalCalls()
-        )
         self._ongoing = Ongoing(self._maybeEnd)
+        self._runner = Runner(
+            self._pool,
+            self._ongoing,
+            N_concurrent,
+            self.portable,
+            ran=self._ran,
+            ended=self._maybeEnd,
+            unusable=self._lose,
+            lost=self._lost,
+        )
         # What the executor has broken with.
         self._error: BaseException | None = None
         self._gone: OneShot[None] = OneShot()
@@ -155,7 +158,7 @@ class ExecutorWorker(WorkerBase):
         How many tasks it wants to have been given: as many as the executor can run at
         once, and more where they're short, and there's a L{backlogPerWorker}.
         """
-        return 1 if self._history.suspects else self._jobs.capacity
+        return 1 if self._history.suspects else self._runner.capacity
 
     @property
     def concurrency(self) -> int:
@@ -165,30 +168,13 @@ class ExecutorWorker(WorkerBase):
     @property
     def tasks(self) -> list[ITask]:
         """The tasks that were accepted and have no result yet, oldest first."""
-        return [job.task for job in self._jobs.byTask.values() if not job.isDropped]
+        return self._runner.tasks
 
     def run(self, task: ITask) -> Deferred[None]:
         if self.state is State.DEAD:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
-        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
-        job = Job(task, Deferred(), consumer)
-        try:
-            job.future = self._calls.submit(
-                partial(self._pool.submit, partial(self._done, job)),
-                task,
-                (f, args, kw),
-                raw,
-            )
-        except WorkerError as error:
-            task.errback(error)
-            return succeed(None)
-        except RuntimeError as error:
-            self._lose(error)
-            task.callback((Status.DISCONNECTED, None))
-            return succeed(None)
-        self._jobs.add(job)
-        return job.ready
+        return self._runner.run(task, self.raw)
 
     def stop(self) -> Deferred[None]:
         """
@@ -207,31 +193,19 @@ class ExecutorWorker(WorkerBase):
         @return: The tasks that have no result. If the executor is broken, only those
             that it has certainly not begun.
         """
-        isBroken = self._error is not None
-        jobs = [
-            job
-            for job in self._jobs.byTask.values()
-            if not isBroken or (job.future is not None and job.future.cancel())
-        ]
-        for job in jobs:
-            self._jobs.remove(job)
-        if self.state is not State.DEAD:
-            self.state = State.DEAD
+        before, self.state = self.state, State.DEAD
+        tasks = self._runner.withdraw(unbegun=self._error is not None)
+        if before is not State.DEAD:
             self._ongoing.cancel()
             self._end(self._pool.giveUp())
-        for job in jobs:
-            job.ready.callback(None)
-        return [job.task for job in jobs if not job.isDropped]
+        return tasks
 
     def cancelTask(self, task: ITask) -> None:
         """
         Implement L{ICancellingWorker.cancelTask}: drop the result, and the call, too,
         if the executor hasn't begun it.
         """
-        job = self._jobs.byTask.get(task)
-        if job is not None and job.future is not None:
-            job.isDropped = True
-            job.future.cancel()
+        self._runner.cancel(task)
 
     def deferUntilReady(self) -> Deferred[None]:
         """
@@ -260,7 +234,7 @@ class ExecutorWorker(WorkerBase):
             return None
         worker = self.__class__(
             self._pool.factory,
-            self._jobs.most,
+            self._most,
             self.iQualified,
             self.raw,
             self.portable,
@@ -284,50 +258,15 @@ class ExecutorWorker(WorkerBase):
                 f"The executor is broken before it has run a call: {error}"
             ) from error
 
-    def _done(self, job: Job, future: Future[Any]) -> None:
+    def _ran(self) -> int:
         """
-        Give a task its result, and be ready for another one.
+        Note that a task has been run. Tells how many wait.
         """
-        if job.task not in self._jobs.byTask:
-            return  # The worker has crashed.
-        self._jobs.remove(job)
-        error = None if future.cancelled() else future.exception()
-        if isinstance(error, BrokenExecutor):
-            self._lose(error)
-            job.task.errback(self._history.lost(job.task, self.ID, error))
-        elif error is not None:
-            failed = WorkerError(
-                f"The executor has failed to run {job.task!r}: {error}"
-            )
-            failed.__cause__ = error
-            job.task.errback(failed)
-        elif future.cancelled():
-            job.task.callback((Status.DISCONNECTED, None))
-        else:
-            try:
-                self._ran(job, future.result())
-            except Exception:  # noqa: BLE001 - executors are of anybody's making
-                job.task.errback(Failure())
-        job.ready.callback(None)
-        self._maybeEnd()
-
-    def _ran(self, job: Job, result: Any) -> None:
-        """
-        Give a task what its call has come to.
-        """
-        task = job.task
         self._history.ran()
-        seconds, outcome = self._calls.outcome(result, task)
-        if task.watch is not None:
-            task.watch.seconds = seconds
-        waiting = self.backlogPerWorker() if self.backlogPerWorker is not None else 0
-        self._jobs.adapt(self._pool.size, seconds, waiting)
-        if isinstance(outcome, Failure):
-            task.errback(outcome)
-        elif outcome[0] is Status.ITERATOR:
-            iterate(outcome[1], job, self._pool, self._ongoing)
-        else:
-            task.callback(outcome)
+        return 0 if self.backlogPerWorker is None else self.backlogPerWorker()
+
+    def _lost(self, task: ITask, error: BaseException) -> Exception:
+        return self._history.lost(task, self.ID, error)
 
     def _lose(self, error: BaseException) -> None:
         """
@@ -347,7 +286,7 @@ class ExecutorWorker(WorkerBase):
         """
         Shut the executor down if the worker is to stop and has nothing left to do.
         """
-        if self.state is State.STOPPING and not self._jobs.byTask and not self._ongoing:
+        if self.state is State.STOPPING and not (self._runner or self._ongoing):
             self.state = State.DEAD
             self._end(self._pool.shutDown())
 
