@@ -33,7 +33,8 @@ class Replacing:
         """
         Hire a worker in place of one, if it names another.
         """
-        if not IReplaceableWorker.providedBy(worker):
+        isDismissed = getattr(worker, "isDismissed", False)
+        if isDismissed or not IReplaceableWorker.providedBy(worker):
             return
         try:
             replacement = worker.replacement()

@@ -227,10 +227,9 @@ class ExecutorWorker(WorkerBase):
 
     def replacement(self) -> ExecutorWorker | None:
         """
-        @return: A worker with a new executor. C{None} if this one's wasn't made here,
-            or isn't broken.
+        @return: A worker with a new executor. C{None} if this one's was given.
         """
-        if self._pool.factory is None or self._error is None:
+        if self._pool.factory is None:
             return None
         worker = self.__class__(
             self._pool.factory,

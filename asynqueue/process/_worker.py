@@ -168,8 +168,6 @@ class ProcessWorker(WorkerBase):
         self._recycler: Callable[[], object] | None = None
         self._wear = Wear(self._config.options)
         self._isReading = False
-        # Whether somebody else than the queue has stopped it.
-        self._isDismissed = False
         self._jobs = JobQueue(prefetches=not useReactor)
         self._life = ChildLife(
             self._config.options,
@@ -256,7 +254,6 @@ class ProcessWorker(WorkerBase):
     def stop(self) -> Deferred[None]:
         """Implement L{IWorker.stop}. Iterations that go on are waited for, too."""
         if self.state in (State.STARTING, State.READY):
-            self._isDismissed = self.hired
             self._life.state = State.STOPPING
             self._maybeStop()
         return self._resignAfter(self._life.gone.wait())
@@ -320,16 +317,13 @@ class ProcessWorker(WorkerBase):
     def deferUntilGone(self) -> Deferred[None]:
         return self._life.gone.wait()
 
-    def replacement(self) -> Any:
+    def replacement(self) -> ProcessWorker:
         """
         Implement L{IReplaceableWorker.replacement}. The child of the new worker is
-        started after a while if this one's has failed to start. There's none in place
-        of a worker that somebody else than its queue has stopped.
+        started after a while if this one's has failed to start.
 
         @raise WorkerStartError: If that has been so for several children in a row.
         """
-        if self._isDismissed:
-            return None
         if self._config.policy.exhausted:
             status = self._life.status
             output = (
@@ -352,7 +346,7 @@ class ProcessWorker(WorkerBase):
         worker.callTimes = self.callTimes
         return worker
 
-    def retryReplacement(self) -> Any:
+    def retryReplacement(self) -> ProcessWorker:
         self._config.policy.startOver()
         return self.replacement()
 

@@ -40,6 +40,9 @@ class WorkerBase:
         self.hired = False
         self.assignments: dict[Hashable, list[Deferred[object]]] = {}
         self._resignator: Callable[[], object] | None = None
+        # Whether another than the employer has stopped it, who doesn't want a worker in
+        # its place.
+        self.isDismissed = False
 
     def setResignator(self, callableObject: Callable[[], object]) -> None:
         self._resignator = callableObject
@@ -57,6 +60,7 @@ class WorkerBase:
         who takes the worker off its roster first.
         """
         if self.hired:
+            self.isDismissed = True
             stopped.addCallback(self._passOnAndResign)
         return stopped
 
