@@ -10,12 +10,13 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue import AsyncWorker, TaskQueue
+from asynqueue import AsyncWorker, ProcessWorker, TaskQueue
 from asynqueue.errors import TimeoutError, WorkerLost
 from asynqueue.interfaces import IWorker
 from asynqueue.testing import MemoryWorker
 
 from ._cases import same
+from ._fakes import FakeReactor
 
 
 class GateCase(SynchronousTestCase):
@@ -355,6 +356,17 @@ class ExclusiveTests(GateCase):
         d = q.call(same, 1)
         self.successResultOf(q.shutdown(drain=True))
         self.failureResultOf(d)
+
+    def test_replacement(self) -> None:
+        """
+        A worker that takes the place of such a one is reserved, too.
+        """
+        worker = ProcessWorker(["urgent"], exclusive=True, reactor=FakeReactor())
+        replacement = worker.replacement()
+        self.assertTrue(replacement.exclusive)
+        self.assertEqual(replacement.iQualified, ["urgent"])
+        worker.crash()
+        replacement.crash()
 
     def test_bad(self) -> None:
         """

@@ -103,6 +103,7 @@ class DaskWorker(WorkerBase):
         allowInsecure: bool = False,
         series: Iterable[Hashable] = (),
         raw: bool = False,
+        exclusive: bool = False,
         N_concurrent: int | None = None,
         bundle: float = 0.05,
         resources: Mapping[Hashable, Mapping[str, float]] | None = None,
@@ -136,6 +137,8 @@ class DaskWorker(WorkerBase):
 
         @param raw: C{True} for iterators to come back as they are, which the few that
             can be pickled do.
+
+        @param exclusive: C{True} to reserve it for calls of C{series}.
 
         @param N_concurrent: How many tasks it accepts at once. By default, that follows
             the threads of the cluster, and how short the calls are.
@@ -175,7 +178,7 @@ class DaskWorker(WorkerBase):
         @raise AuthenticationError: If the scheduler isn't on this machine, and there's
             no C{security}.
         """
-        super().__init__(series, raw)
+        super().__init__(series, raw, exclusive)
         if N_concurrent is not None:
             checkCount("N_concurrent", N_concurrent, 1)
         checkSeconds("bundle", bundle, zero=True)
@@ -421,6 +424,7 @@ class DaskWorker(WorkerBase):
         another = self.__class__(
             series=self.iQualified,
             raw=self.raw,
+            exclusive=self.exclusive,
             N_concurrent=self._concurrent,
             bundle=self._bundle,
             reactor=self._reactor,

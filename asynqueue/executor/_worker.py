@@ -87,6 +87,7 @@ class ExecutorWorker(WorkerBase):
         portable: bool | None = None,
         owned: bool | None = None,
         *,
+        exclusive: bool = False,
         reactor: Any = None,
         _history: LossHistory | None = None,
     ) -> None:
@@ -111,13 +112,15 @@ class ExecutorWorker(WorkerBase):
         @param owned: Whether the executor is shut down with the worker. By default, if
             it was made by a callable.
 
+        @param exclusive: C{True} to reserve it for calls of C{series}.
+
         @param reactor: The reactor. By default, the global one.
 
         @raise TypeError: If there's no executor.
 
         @raise ValueError: If the number is out of range.
         """
-        super().__init__(series, raw)
+        super().__init__(series, raw, exclusive)
         if N_concurrent is not None:
             checkCount("N_concurrent", N_concurrent, 1)
         if portable is not None:
@@ -238,6 +241,7 @@ class ExecutorWorker(WorkerBase):
             self.raw,
             self.portable,
             self._pool.isOwned,
+            exclusive=self.exclusive,
             reactor=self._pool.reactor,
             _history=self._history,
         )
