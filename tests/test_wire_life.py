@@ -20,6 +20,7 @@ from asynqueue.errors import WorkerLost, WorkerStartError
 from asynqueue.interfaces import ICancellingWorker, IReplaceableWorker, IWorker
 from asynqueue.wire import WireServer, WireWorker
 
+from ._servers import ROOT
 from ._wire import Universe, WireTestCase
 
 #: What a server in a process of its own runs.
@@ -46,8 +47,12 @@ class ServerProcess(protocol.ProcessProtocol):
         self.ended: Deferred[None] = Deferred()
         self.errors = b""
         reactor: Any = globalReactor()
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         self.process = reactor.spawnProcess(
-            self, sys.executable, [sys.executable, "-c", PROGRAM, description], None
+            self,
+            sys.executable,
+            [sys.executable, "-c", PROGRAM, description],
+            env={**os.environ, "PYTHONPATH": path},
         )
 
     def errReceived(self, data: bytes) -> None:
