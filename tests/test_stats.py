@@ -149,6 +149,16 @@ class StatsTests(QueueTestCase):
         )
         self.assertEqual(stats["workers"][0]["running"], 1)
 
+    def test_within(self) -> None:
+        """
+        A call that looks for itself is there, and has just been started.
+        """
+        q = TaskQueue(AsyncWorker(), reactor=self.clock)
+        seen: list[Any] = []
+        for _ in range(3):
+            q.call(lambda: seen.extend(q.stats()["running"]))
+        self.assertEqual([entry["seconds"] for entry in seen], [0.0] * 3)
+
     def test_inReactor(self) -> None:
         """
         So it is for calls in the reactor, and for the updates behind them.

@@ -63,7 +63,7 @@ def _running(worker: Any) -> list[dict[str, Any]]:
             "name": task.name,
             "series": seriesText(task.series),
             "worker": worker.ID,
-            "seconds": max(0.0, now - task.startedAt),
+            "seconds": max(0.0, now - task.startedAt) if task.startedAt else 0.0,
         }
         for task in _tasks(worker)
     ]

@@ -60,6 +60,7 @@ class _Watch:
         return None if self.span is None else self.span.headers
 
     def started(self, task: Task) -> None:
+        task.startedAt = perf_counter()
         self.seconds = None
         if self.span is not None:
             self.span.noteStarted(task.worker)
@@ -184,7 +185,7 @@ class Watcher:
     def _tellFailure(self, kind: EventKind, failure: Failure, task: Task) -> None:
         if kind not in self.observers.wanted:
             return
-        seconds = perf_counter() - task.startedAt if task.accepted else None
+        seconds = perf_counter() - task.startedAt if task.startedAt else None
         self.observers.tell(kind, task=task, seconds=seconds, failure=failure)
 
 

@@ -220,7 +220,8 @@ class Task:
         self.timeout = timeout
         # Who drops the task when it's cancelled. Set by whoever takes it.
         self.owner: Owner | None = None
-        # Which worker has accepted it, and when, by perf_counter.
+        # Which worker has accepted it; and when, by perf_counter, unless it was done at
+        # once.
         self.worker: Any = None
         self.startedAt = 0.0
         # Told of what becomes of it; None for most.
