@@ -555,6 +555,14 @@ class QueueTests(ThreadCase):
         self.assertEqual(self.q.workers(), [self.q.worker])
         self.assertEqual(len(self.threads.alive), 1)
 
+    def test_number(self) -> None:
+        """
+        A number alone, as other queues take it, is refused, and it's said how to write
+        it.
+        """
+        with self.assertRaisesRegex(TypeError, "threads=4"):
+            self.newQueue(4)
+
     def test_options(self) -> None:
         """
         It can be given series, and be one for which iterators come as they are.

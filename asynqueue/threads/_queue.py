@@ -90,6 +90,8 @@ class ThreadQueue(SizedQueue):
 
         @raise ThreadError: If a thread can't be started.
         """
+        if type(raw) is int:
+            raise TypeError(f"raw must be True or False: threads={raw} makes {raw}")
         checkCount("threads", threads, 1)
         super().__init__(threads, **kw)
         self._makeWorker = partial(
