@@ -245,6 +245,18 @@ MEASURES = {
         "socket",
         ("rate",),
     ),
+    "cluster": Measure(
+        "cluster",
+        "Calls that do nothing, and 128 MiB there and back, on a cluster of Dask's",
+        {
+            "alone": Figure("calls, each alone", "1/s", more=True),
+            "together": Figure("calls, bundled", "1/s", more=True),
+            "array": Figure("array there and back", "MB/s", more=True),
+        },
+        (OURS, "dask"),
+        {"calls": 1_000, "size": 128 * _MEBI, "trips": 3},
+        {"calls": 20, "size": _MEBI, "trips": 1},
+    ),
     "queued": Measure(
         "queued",
         "Tasks waiting: 1,000 and 1,000,000, run in the reactor",

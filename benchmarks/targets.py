@@ -112,6 +112,9 @@ TARGETS = {
     ("idle", "wakeUps"): Targets((Target(0),)),
     ("web", "p99"): Targets((Target(50),)),
     ("start", "start"): _times(1.5, 1, "cf-spawn", "cf-forkserver"),
+    ("cluster", "alone"): Targets((Target(0.9, "dask"),)),
+    ("cluster", "together"): Targets((Target(5, "dask"),)),
+    ("cluster", "array"): Targets((Target(0.8, "dask"),)),
     ("wire-single", "median"): Targets((Target(1.5, "amp"),)),
     ("wire-bulk", "rate"): Targets((Target(3, "amp-chunks"),)),
 }

@@ -62,6 +62,7 @@ CONTENDERS = {
     "ampoule": Contender("ampoule", "amppool:AmpoulePool", "ampoule"),
     "ray": Contender("ray", "executors:RayPool", "ray"),
     REFERENCE: Contender("AsynQueue 0.9.9", "queues:Reference"),
+    "dask": Contender("bare Dask client", needs="distributed"),
     "deferToThread": Contender("twisted deferToThread"),
     "amp": Contender("bare AMP"),
     "amp-chunks": Contender("bare AMP, chunks"),
