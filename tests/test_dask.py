@@ -45,6 +45,12 @@ def openDescriptors() -> int:
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
+def ownThreads() -> set[str]:
+    """Name the threads, but for one that Dask keeps as long as the program runs."""
+    names = {thread.name for thread in threading.enumerate()}
+    return {name for name in names if not name.startswith("Dask-Offload")}
+
+
 async def begun(path: str) -> None:
     """Wait until a call of C{waited} has begun."""
     await until(lambda: os.path.exists(path) and bool(Path(path).read_text()))
@@ -145,7 +151,7 @@ class ClusterTestCase(DaskTestCase):
         """
         End the cluster, if this was the last test.
         """
-        if not self.left[self.group]:
+        if not self.left[self.group] and self.group in self.clusters:
             self.clusters.pop(self.group).close()
 
     async def shared(self, **kw: Any) -> DaskQueue:
@@ -352,13 +358,13 @@ class StoppingTests(ClusterTestCase):
         """
         q = await self.shared()  # the first one in a process leaves a pipe
         await q.shutdown()
-        threads, descriptors = threading.active_count(), openDescriptors()
+        threads, descriptors = ownThreads(), openDescriptors()
         q = DaskQueue(self.cluster.address)
         await q.d
         calls = [q.call(jobs.doubled, n) for n in range(300)]
         await q.shutdown(drain=True)
         self.assertEqual([await d for d in calls], [2 * n for n in range(300)])
-        self.assertEqual(threading.active_count(), threads)
+        self.assertEqual(ownThreads(), threads)
         self.assertEqual(openDescriptors(), descriptors)
 
     async def test_crash(self) -> None:
@@ -510,16 +516,6 @@ class SchedulerTests(ClusterTestCase):
 
     group = "lost"
 
-    async def test_nobody(self) -> None:
-        """
-        It's an error if there's no scheduler, after a while.
-        """
-        worker = DaskWorker("127.0.0.1:1", connectTimeout=0.5)
-        q = TaskQueue()
-        error = await self.failing(q.attachWorker(worker))
-        self.assertIsInstance(error, WorkerStartError)
-        await q.shutdown()
-
     async def test_hangs(self) -> None:
         """
         When the scheduler doesn't answer, calls fail that it may have had run. Those
@@ -616,21 +612,61 @@ class TLSTests(DaskTestCase):
             await refused.shutdown()
 
 
-class OwnClusterTests(DaskTestCase):
+class OtherClusterTests(DaskTestCase):
     """
-    Tests of a cluster that is made on the spot.
+    Tests of a cluster that is made on the spot, of one with resources, and of none.
     """
 
     async def test_own(self) -> None:
         """
         It's there for the queue alone, and ends with it.
         """
-        threads = threading.active_count()
+        threads = ownThreads()
         q = DaskQueue()
         pid = await q.call(jobs.pid)
         self.assertNotEqual(pid, os.getpid())
         self.assertEqual(await q.map(abs, range(100)), list(range(100)))
         await q.shutdown()
-        self.assertEqual(threading.active_count(), threads)
+        self.assertEqual(ownThreads(), threads)
         with self.assertRaises(ProcessLookupError):
             os.kill(pid, 0)
+
+    async def test_nobody(self) -> None:
+        """
+        It's an error if there's no scheduler, after a while.
+        """
+        worker = DaskWorker("127.0.0.1:1", connectTimeout=0.5)
+        q = TaskQueue()
+        error = await self.failing(q.attachWorker(worker))
+        self.assertIsInstance(error, WorkerStartError)
+        await q.shutdown()
+
+    async def test_resources(self) -> None:
+        """
+        A series may need resources: its calls are run where they're offered, and wait
+        where they aren't.
+        """
+        cluster = Cluster(0)
+        self.addCleanup(cluster.close)
+        cluster.startWorker("--resources", "GPU=1")
+        q = DaskQueue(cluster.address)
+        await q.call(jobs.pid)  # the worker is there
+        await q.shutdown()
+        q = DaskQueue(
+            cluster.address,
+            series=["train", "fly"],
+            resources={"train": {"GPU": 1}, "fly": {"wings": 2}},
+            heartbeat=0.3,
+            noWorkersTimeout=0.5,
+            reconnect=False,
+        )
+        self.addCleanup(q.shutdown, timeout=0)
+        waiting = q.call(jobs.pid, series="fly")
+        pid = await q.call(jobs.pid, series="train")
+        self.assertIsInstance(pid, int)
+        self.assertFalse(waiting.called)
+        # A cluster without workers counts as lost.
+        os.killpg(cluster.processes[-1].pid, signal.SIGKILL)
+        error = await self.failing(waiting)
+        self.assertIsInstance(error, WorkerLost)
+        self.assertIn("no workers", str(error))

@@ -27,6 +27,7 @@ from ..errors import WorkerLost, WorkerStartError
 from ._buffers import MIN_SCATTERED, Scattering
 from ._bundles import Bundle, Call
 from ._connection import Connection, quietly
+from ._fetching import Fetching
 from ._options import ClusterOptions
 from ._remote import Calls, Update, execute, update, updated
 from ._streams import Held, ItemTaker, Stream
@@ -111,6 +112,7 @@ class Session:
         self._handOver = tell
         self._connection = Connection(options)
         self._scattering: Any = None
+        self._fetching: Any = None
         # Dask's topic by which bundles tell that they have begun.
         self._topic = ""
         self._running: dict[object, asyncio.Task[None]] = {}
@@ -193,6 +195,7 @@ class Session:
             self._topic = f"asynqueue-{uuid4().hex}"
             connection.client.subscribe_topic(self._topic, self._hasBegun)
             self._scattering = Scattering(connection.client)
+            self._fetching = Fetching(connection.client)
             await self._look()
         except (OSError, asyncio.TimeoutError, ImportError) as error:
             why = str(error) or type(error).__name__
@@ -292,10 +295,11 @@ class Session:
         # What is large comes from the worker itself. That takes a question more, so
         # it's done where it's likely.
         call = bundle.calls[0]
-        direct = bool(call.large) or call.name in self._large
-        answers = await self._connection.client.gather(
-            future, direct=direct and await self._scattering.isDirect()
-        )
+        isLarge = bool(call.large) or call.name in self._large
+        if isLarge and await self._scattering.isDirect():
+            answers = await self._connection.client.gather(future, direct=True)
+        else:
+            answers = await self._fetching.fetch(future)
         if isinstance(answers, bytes):
             found = pickle.loads(answers)
         else:
