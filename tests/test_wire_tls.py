@@ -481,11 +481,15 @@ timeout 40 "$1" -c "$2" "$3"
 
 #: The client.
 CLIENT = """
+import logging
 import sys
 from twisted.internet.task import react
 from asynqueue import TaskQueue, WireWorker
 from asynqueue.wire import TLS
 from tests._wire import Universe
+
+# The server may not be there yet.
+logging.getLogger("asynqueue").setLevel(logging.ERROR)
 
 async def main(reactor):
     tls = TLS.fromFiles(sys.argv[1] + "/client.pem")
