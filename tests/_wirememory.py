@@ -15,11 +15,10 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
-from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse, _chunks
-from asynqueue.wire._chunks import DecodingThread
+from asynqueue.wire import Key, WireServer, WireWorker, WireWorkerUniverse, _values
 from asynqueue.wire._client import Client
 from asynqueue.wire._endpoints import Address, Requirements
-from asynqueue.wire._values import Codec
+from asynqueue.wire._values import Codec, DecodingThread
 
 __all__ = [
     "KEY",
@@ -77,7 +76,7 @@ def inlineThreads(case: Any) -> None:
 
     @param case: The test.
     """
-    case.patch(_chunks, "ThreadLooper", InlineLooper)
+    case.patch(_values, "ThreadLooper", InlineLooper)
 
 
 def requiredOf(key: Key | None) -> Requirements:

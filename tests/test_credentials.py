@@ -15,9 +15,8 @@ from unittest import mock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue.credentials import TLS, Key, makeKey, makePair
+from asynqueue.credentials import TLS, Key, main, makeKey, makePair
 from asynqueue.errors import AuthenticationError
-from asynqueue.wire._making import main
 
 from ._certificates import SSL, Identity
 from ._wire import WireTestCase

@@ -44,14 +44,14 @@ PUBLIC = {
         ThreadWorker=threads._worker WireWorker=wire._worker
     """,
     "wire": """
-        ChunkyString=wire._chunks GetNext=wire._commands Key=wire._credentials
+        ChunkyString=wire._commands GetNext=wire._commands Key=wire._credentials
         RunTask=wire._commands TLS=wire._credentials ServerManager=wire._manager
         WireRunner=wire._runner WireServer=wire._server WireWorker=wire._worker
         WireWorkerUniverse=wire._runner runServer=wire._command
     """,
     "credentials": """
         Key=wire._credentials TLS=wire._credentials
-        makeKey=wire._making makePair=wire._making
+        makeKey=credentials makePair=credentials
     """,
     "executor": """
         ExecutorQueue=executor._queue ExecutorWorker=executor._worker

@@ -32,7 +32,7 @@ monitor
 """
 
 #: Modules that only re-export, for users.
-FACADES = {"credentials", "util", "workers"}
+FACADES = {"util", "workers"}
 
 #: Modules that are run, and would exist twice if they were imported as well.
 RUNNABLE = {"_child.child", "wire._child", "wire.__main__", "monitor.__main__"}

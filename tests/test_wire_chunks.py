@@ -13,11 +13,12 @@ from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.wire import ChunkyString
-from asynqueue.wire._chunks import WINDOW
 from asynqueue.wire._values import Payload
 
 from ._wire import box
 from ._wirememory import LOCAL, clientOf
+
+MB = 1 << 20
 
 
 class ChunkyStringTests(SynchronousTestCase):
@@ -96,62 +97,74 @@ class ChunkTests(SynchronousTestCase):
         Values of any size arrive as they are, however they're cut into pieces, once
         the other end asks for them.
         """
-        for size in (1, 59_999, 60_001, 5 * WINDOW + 1):
+        for size in (1, 64_999, 65_001, 5 * MB + 1):
             data = bytes(i % 251 for i in range(size))
             pieces = [data[:7], memoryview(data)[7:50_000], data[50_000:]]
             sent = self.sender.send(b"x", Payload(size, pieces))
             self.assertEqual(self.pump(), [])
             received = self.receiver.receive(b"x", size)
-            self.assertTrue(all(n <= 60_000 for n in self.pump()))
+            self.assertTrue(all(n <= 65_000 for n in self.pump()))
             self.assertIsNone(self.successResultOf(sent))
             self.assertEqual(b"".join(self.successResultOf(received)), data)
         self.assertEqual((self.sender._outgoing, self.receiver._incoming), ({}, {}))
 
-    def test_window(self) -> None:
+    def test_credit(self) -> None:
         """
-        No more is sent ahead of being received than a window.
+        No more is sent than the other end has asked for.
         """
-        self.sender.send(b"x", Payload(5 * WINDOW, [bytes(5 * WINDOW)]))
-        self.receiver.receive(b"x", 5 * WINDOW)
-        self.sender.dataReceived(self.receiver.transport.value())
+        self.sender.send(b"x", Payload(5 * MB, [bytes(5 * MB)]))
+        for credit in (b"100", b"70000", b"0"):
+            self.sender.dataReceived(box(_command=b"Credit", ID=b"x", bytes=credit))
         chunks = amp.parseString(self.sender.transport.value())
-        self.assertEqual(sum(len(chunk[b"data"]) for chunk in chunks), WINDOW)
+        self.assertEqual([len(c[b"data"]) for c in chunks], [100, 65_000, 5_000])
+
+    def test_inTurn(self) -> None:
+        """
+        Several values are sent in turn, a chunk of each.
+        """
+        for ID in (b"x", b"y"):
+            self.sender.send(ID, Payload(MB, [bytes(MB)]))
+        self.sender.pauseProducing()
+        for ID in (b"x", b"y"):
+            credit = box(_command=b"Credit", ID=ID, bytes=b"130000")
+            self.sender.dataReceived(credit)
+        self.sender.resumeProducing()
+        chunks = amp.parseString(self.sender.transport.value())
+        self.assertEqual([c[b"ID"] for c in chunks], [b"x", b"y", b"x", b"y"])
 
     def test_congested(self) -> None:
         """
         Nothing is sent while the transport is full, whatever credit the other end
         gives.
         """
-        self.sender.send(b"x", Payload(9 * WINDOW, [bytes(9 * WINDOW)]))
+        self.sender.send(b"x", Payload(9 * MB, [bytes(9 * MB)]))
         self.sender.pauseProducing()
         self.sender.dataReceived(
             box(_command=b"Credit", ID=b"x", bytes=b"999999999999999")
         )
         self.assertEqual(self.sender.transport.value(), b"")
         self.sender.resumeProducing()
-        self.assertGreater(len(self.sender.transport.value()), 9 * WINDOW)
+        self.assertGreater(len(self.sender.transport.value()), 9 * MB)
 
     def test_tooMuch(self) -> None:
         """
-        Who sends more than it may is disconnected.
+        Who sends more than it has declared is disconnected.
         """
-        self.receiver.receive(b"x", 5 * WINDOW)
-        for _ in range(WINDOW // 60_000):
-            self.receiver._incoming[b"x"]._ungranted = 0
-            self.receiver.dataReceived(
-                box(_command=b"Chunk", ID=b"x", data=bytes(60_000))
-            )
+        self.receiver.receive(b"x", 100_000)
+        chunk = box(_command=b"Chunk", ID=b"x", data=bytes(60_000))
+        self.receiver.dataReceived(chunk)
         self.assertFalse(self.receiver.transport.disconnecting)
-        self.receiver.dataReceived(box(_command=b"Chunk", ID=b"x", data=bytes(60_000)))
+        self.receiver.dataReceived(chunk)
         self.assertTrue(self.receiver.transport.disconnecting)
 
     def test_cancelled(self) -> None:
         """
         What isn't wanted any longer isn't sent, and dropped if it comes.
         """
-        sent = self.sender.send(b"x", Payload(5 * WINDOW, [bytes(5 * WINDOW)]))
-        received = self.receiver.receive(b"x", 5 * WINDOW)
-        self.sender.dataReceived(self.receiver.transport.value())
+        sent = self.sender.send(b"x", Payload(5 * MB, [bytes(5 * MB)]))
+        received = self.receiver.receive(b"x", 5 * MB)
+        credit = box(_command=b"Credit", ID=b"x", bytes=b"1000")
+        self.sender.dataReceived(credit)
         self.receiver.transport.clear()
         received.cancel()
         self.failureResultOf(received)
@@ -159,4 +172,6 @@ class ChunkTests(SynchronousTestCase):
         self.assertNoResult(sent)
         sent.cancel()
         self.failureResultOf(sent)
+        self.sender.dataReceived(credit)
+        self.assertEqual(self.sender.transport.value(), b"")
         self.assertEqual((self.sender._outgoing, self.receiver._incoming), ({}, {}))

@@ -22,7 +22,7 @@ from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import WorkerError, WorkerLost, WorkerStartError
 from asynqueue.wire import GetNext, RunTask, WireServer, _session
-from asynqueue.wire._commands import Chunk, Credit
+from asynqueue.wire._commands import Credit, ValueChunk
 from asynqueue.wire._plain import Tag
 
 from ._wire import WireTestCase, box
@@ -525,7 +525,7 @@ class AMPTests(FaultTestCase):
             RunTask, methodName=b"count", args=dumps([200])
         )
         some = await client.callRemote(GetNext, ID=answer["result"], count=b"5")
-        self.assertEqual([loads(value) for value in some["values"]], [0, 1, 2, 3, 4])
+        self.assertEqual(loads(some["values"]), [0, 1, 2, 3, 4])
         client.transport.loseConnection()
         await self.until(lambda: not server._sessions)
         self.assertEqual(self.universe.log[-1], "closed")
@@ -542,7 +542,7 @@ class AMPTests(FaultTestCase):
 
             data = b""
 
-            @Chunk.responder  # type: ignore[misc, unused-ignore]
+            @ValueChunk.responder  # type: ignore[misc, unused-ignore]
             def chunk(self, ID: bytes, data: bytes) -> dict[str, bytes]:
                 """
                 Take a chunk.

@@ -17,8 +17,7 @@ from uuid import UUID
 import cbor2
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue.wire._decoding import Decoder
-from asynqueue.wire._growth import weigh
+from asynqueue.wire._decoding import PlainDecoder, weigh
 from asynqueue.wire._plain import Tag
 from asynqueue.wire._values import Codec, NotEncodable
 
@@ -356,7 +355,7 @@ class GrowthTests(SynchronousTestCase):
 
     def weighed(self, data: bytes) -> tuple[int, int]:
         """Compare an estimate with what is so."""
-        decoder = Decoder({}, lambda *_: None)
+        decoder = PlainDecoder({}, lambda *_: None)
         measured = []
         for _ in range(3):
             # What other threads do meanwhile is counted, too.

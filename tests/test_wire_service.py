@@ -176,7 +176,7 @@ class StoppedIterationTests(SynchronousTestCase):
         longer.
         """
         connection: Any = None
-        iteration = _iterations.Iteration(
+        iteration = _iterations.ServedIteration(
             b"1", Deferator(iter([1, Deferred()])), connection, Codec(), lambda: None
         )
         answer = Deferred.fromCoroutine(iteration.getNext(5))

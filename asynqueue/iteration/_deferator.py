@@ -192,12 +192,25 @@ class Deferator(Generic[_T]):
         a look at the clock for each, that takes 0.1 µs an item in place of 1.2.
         """
         while True:
-            yield self._takeAtHand()
+            yield self.takeAtHand()
             try:
                 item = await self.__anext__()
             except StopAsyncIteration:
                 return
             yield (item,)
+
+    def takeAtHand(self) -> Iterator[Any]:
+        """Take items for which neither the source nor the reactor's turn is awaited."""
+        buffer, pending = self._buffer, self._pending
+        items = buffer.items
+        run = 1  # What is done with each item may take long, or no time at all.
+        while pending.mayGoOn():
+            for _ in range(run):
+                # Others may ask for items between two of those that are taken here.
+                if pending.deferred is not None or not (items or buffer.fill()):
+                    return
+                yield items.popleft()
+            run = min(2 * run, _LONGEST_RUN)
 
     @property
     def moreLeft(self) -> bool:
@@ -281,19 +294,6 @@ class Deferator(Generic[_T]):
             f"{self!r} was asked for its next item before the last one had arrived:"
             " wait for each Deferred that it yields before asking for the next"
         )
-
-    def _takeAtHand(self) -> Iterator[Any]:
-        """Take items for which neither the source nor the reactor's turn is awaited."""
-        buffer, pending = self._buffer, self._pending
-        items = buffer.items
-        run = 1  # What is done with each item may take long, or no time at all.
-        while pending.mayGoOn():
-            for _ in range(run):
-                # Others may ask for items between two of those that are taken here.
-                if pending.deferred is not None or not (items or buffer.fill()):
-                    return
-                yield items.popleft()
-            run = min(2 * run, _LONGEST_RUN)
 
     def _advance(self, d: ItemDeferred) -> None:
         """Take a Deferred as far as it gets."""

@@ -5,9 +5,8 @@ C{python -m asynqueue.wire --help} tells how to run a server.
 """
 
 from .._child.calls import o2p, p2o
-from ._chunks import ChunkyString
 from ._command import runServer
-from ._commands import GetNext, RunTask
+from ._commands import ChunkyString, GetNext, RunTask
 from ._credentials import TLS, Key
 from ._manager import DEFAULT_SOCKET, DEFAULT_WWU_FQN, ServerManager
 from ._runner import WireRunner, WireWorkerUniverse

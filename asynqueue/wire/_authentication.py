@@ -19,8 +19,7 @@ from twisted.python.failure import Failure
 
 from .._support.log import log
 from ..errors import AuthenticationError
-from ._chunks import Violation
-from ._commands import VERSION, Hello, OtherVersion, Prove, WrongKey
+from ._commands import VERSION, Hello, OtherVersion, Prove, Violation, WrongKey
 from ._connection import Connection
 from ._credentials import NONCE, tlsErrorText
 from ._endpoints import Requirements

@@ -282,9 +282,7 @@ def logTo(file: TextIO, *, times: bool = True) -> None:
 
 
 def _logOnce() -> None:
-    """
-    Keep the standard library from writing to stderr what Twisted's log has, too.
-    """
+    """Keep the standard library from writing to stderr what Twisted's log has, too."""
     logging.getLogger("asynqueue").addHandler(logging.NullHandler())
 
 
@@ -304,9 +302,7 @@ def explain(error: BaseException) -> str:
 
 
 def _isElsewhere(error: BaseException) -> bool:
-    """
-    Tell whether other code than this package's and Twisted's has led to an error.
-    """
+    """Tell whether other code than this package's and Twisted's has led to an error."""
     return any(
         not frame.filename.startswith((*_OURS, "<"))
         for frame in traceback.extract_tb(error.__traceback__)

@@ -10,11 +10,13 @@ its arguments or its result where they're large, and its iteration. Numbers are
 decimal. Values are CBOR (L{asynqueue.wire._values}).
 
 A large value comes in C{Chunk}s once its receiver has given C{Credit} for them, in
-bytes. Whoever sends more than there's credit for, or than was declared, is
-disconnected.
+bytes. Whoever sends more than was declared is disconnected.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import AnyStr, Generic
 
 from twisted.protocols import amp
 
@@ -24,7 +26,7 @@ __all__ = [
     "TRACE_HEADERS",
     "VERSION",
     "Cancel",
-    "Chunk",
+    "ChunkyString",
     "Credit",
     "GetNext",
     "Held",
@@ -36,7 +38,10 @@ __all__ = [
     "RunTask",
     "Start",
     "Unwanted",
+    "ValueChunk",
+    "Violation",
     "WrongKey",
+    "numberOf",
 ]
 
 #: The version of the protocol. It's part of each proof of a key.
@@ -62,6 +67,19 @@ class Unwanted(Exception):
     """
     The client doesn't want a task to be run any longer.
     """
+
+
+class Violation(ValueError):
+    """
+    A peer breaks the protocol. It's disconnected.
+    """
+
+
+def numberOf(digits: bytes) -> int:
+    """@raise Violation: If it's no number, or beyond all measure."""
+    if not digits.isdigit() or len(digits) > 15:
+        raise Violation("a number that is none")
+    return int(digits)
 
 
 class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
@@ -134,9 +152,9 @@ class GetNext(amp.Command):  # type: ignore[misc, unused-ignore]
     """
     Get the next item of an iteration, or with C{count} up to so many.
 
-    One item is C{value}. Several are C{values}, those that are there as soon as there's
-    one; if C{size} is given, an item of that size comes after them in chunks; if
-    C{error}, the iteration has failed after them.
+    One item is C{value}. Several are C{values}, an array of those that are there as
+    soon as there's one; if C{size} is given, an item of that size comes after them in
+    chunks; if C{error}, the iteration has failed after them.
     """
 
     arguments = [  # noqa: RUF012
@@ -145,7 +163,7 @@ class GetNext(amp.Command):  # type: ignore[misc, unused-ignore]
     ]
     response = [  # noqa: RUF012
         (b"value", amp.String(optional=True)),
-        (b"values", amp.ListOf(amp.String(), optional=True)),
+        (b"values", amp.String(optional=True)),
         (b"size", amp.String(optional=True)),
         (b"error", amp.String(optional=True)),
         (b"isValid", amp.Boolean()),
@@ -163,7 +181,7 @@ class _Notice(amp.Command):  # type: ignore[misc, unused-ignore]
     requiresAnswer = False
 
 
-class Chunk(_Notice):
+class ValueChunk(_Notice):
     """
     Take a chunk of a large value.
     """
@@ -222,3 +240,29 @@ class Leaving(amp.Command):  # type: ignore[misc, unused-ignore]
     """
     Send no more tasks: this server is about to go. Answered when none will come.
     """
+
+
+class ChunkyString(Generic[AnyStr]):
+    """
+    Iterates over slices of a large string or of bytes.
+
+    @cvar chunkSize: The size of the slices. The last may be shorter.
+    """
+
+    chunkSize = 1 << 15
+
+    def __init__(self, bigString: AnyStr) -> None:
+        """@param bigString: What is to be cut."""
+        self._string: AnyStr = bigString
+        self._at = 0
+
+    def __iter__(self) -> Iterator[AnyStr]:
+        return self
+
+    def __next__(self) -> AnyStr:
+        at = self._at
+        if at >= len(self._string) and at:
+            raise StopIteration
+        self._at = at + self.chunkSize
+        part: AnyStr = self._string[at : self._at]
+        return part

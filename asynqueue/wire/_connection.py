@@ -5,11 +5,12 @@ of it, large values in chunks, and signs of life.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
@@ -18,12 +19,14 @@ from zope.interface import implementer
 
 from .._support.log import log
 from ..errors import AuthenticationError
-from ._chunks import Incoming, Outgoing, Violation, numberOf
-from ._commands import Cancel, Chunk, Credit
+from ._commands import Cancel, Credit, ValueChunk, Violation, numberOf
 from ._endpoints import Requirements
 from ._values import Payload
 
 __all__ = ["MAX_SILENT", "Connection", "Responder", "shown"]
+
+#: Bytes in a chunk, at most: nearly as many as a value of AMP's can have.
+_CHUNK_BYTES = 65_000
 
 #: Bytes of a box that isn't complete, at most, and fields of one that is.
 _MAX_BOX, _MAX_FIELDS = 160_000, 20
@@ -38,13 +41,69 @@ MAX_SILENT = 3
 _MAX_UNREAD = 1_000
 
 #: Commands that aren't answered.
-_NOTICES = {command.commandName for command in (Cancel, Chunk, Credit)}
+_NOTICES = {command.commandName for command in (Cancel, ValueChunk, Credit)}
 
 #: Seconds for what was written to be delivered when a connection is closed.
 _CLOSE_SECONDS = 5.0
 
+#: What is done with a string that has been received.
+_PHASES: dict[str, Callable[[amp.AMP, bytes], str]] = {
+    "init": amp.AMP.proto_init,
+    "key": amp.AMP.proto_key,
+    "value": amp.AMP.proto_value,
+}
+
 #: What answers a command: a box, or a Deferred that fires with one.
 Responder = Callable[[Any], Any]
+
+
+class _SentValue:
+    """
+    A large value that is being sent.
+    """
+
+    def __init__(self, ID: bytes, payload: Payload, done: Deferred[None]) -> None:
+        self.ID = ID
+        self.left = payload.size
+        self.credit = 0
+        self.done = done
+        self._pieces = deque(memoryview(piece).cast("B") for piece in payload.pieces)
+
+    def take(self) -> bytes | memoryview:
+        """Take a chunk that may be sent now."""
+        room = min(_CHUNK_BYTES, self.credit)
+        self.credit -= room
+        self.left -= room
+        pieces = self._pieces
+        taken = []
+        while room:
+            piece = pieces.popleft()
+            if len(piece) > room:
+                pieces.appendleft(piece[room:])
+                piece = piece[:room]
+            taken.append(piece)
+            room -= len(piece)
+        # AMP copies it anyway.
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+
+class _ReceivedValue:
+    """
+    A large value that is being received.
+    """
+
+    def __init__(self, size: int, done: Deferred[list[bytes]]) -> None:
+        self.left = size
+        self.done = done
+        self._pieces: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        self.left -= len(data)
+        if self.left < 0:
+            raise Violation("more of a value than it has")
+        self._pieces.append(data)
+        if not self.left:
+            self.done.callback(self._pieces)
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -55,10 +114,10 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
     Authentication is which commands are found: those in C{responders}, which has all
     of them only once C{isOpen} is true. Until then bytes are counted.
 
-    Large values are sent as far as the peer gives credit for them, and while the
-    transport isn't congested. A server also stops reading while it is, so that answers
-    don't pile up for a peer that doesn't read. A client doesn't, since both ends would
-    wait for each other.
+    Large values are sent as far as the peer gives credit for them, in turn, and while
+    the transport isn't congested. A server also stops reading while it is, so that
+    answers don't pile up for a peer that doesn't read. A client doesn't, since both
+    ends would wait for each other.
 
     @ivar responders: What answers each command, by its name.
 
@@ -92,8 +151,11 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         self._early = 0
         # Bytes since the last box.
         self._boxSize = 0
-        self._outgoing: dict[bytes, Outgoing] = {}
-        self._incoming: dict[bytes, Incoming] = {}
+        self._outgoing: dict[bytes, _SentValue] = {}
+        self._incoming: dict[bytes, _ReceivedValue] = {}
+        # Those that are sent and have credit, whose turn it is first. Some may be of no
+        # interest any longer.
+        self._sendable: deque[_SentValue] = deque()
 
     def ready(self) -> None:
         """The transport is there, and who is at its other end as far as that tells."""
@@ -154,7 +216,7 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         written; cancelling it stops the sending.
         """
         d: Deferred[None] = Deferred(lambda _: _discard(self._outgoing, ID))
-        self._outgoing[ID] = Outgoing(payload, d)
+        self._outgoing[ID] = _SentValue(ID, payload, d)
         return d
 
     def receive(self, ID: bytes, size: int) -> Deferred[list[bytes]]:
@@ -163,17 +225,18 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         pieces; cancelling it stops the sending.
         """
         d: Deferred[list[bytes]] = Deferred(lambda _: _discard(self._incoming, ID))
-        incoming = self._incoming[ID] = Incoming(size, d)
-        self._grant(ID, incoming)
+        self._incoming[ID] = _ReceivedValue(size, d)
+        self.tell(b"Credit", ID, bytes=b"%d" % size)
         return d
 
     def forgetValues(self, ID: bytes) -> None:
         """Send and receive nothing more of large values of an ID."""
-        for values in (self._outgoing, self._incoming):
-            if ID in values:
-                values[ID].done.cancel()
+        if ID in self._outgoing:
+            self._outgoing[ID].done.cancel()
+        if ID in self._incoming:
+            self._incoming[ID].done.cancel()
 
-    def tell(self, command: bytes, ID: bytes, **fields: bytes) -> None:
+    def tell(self, command: bytes, ID: bytes, **fields: bytes | memoryview) -> None:
         """Send a notice, which isn't answered."""
         self.callRemoteString(command, False, ID=ID, **fields)
 
@@ -225,6 +288,7 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         self.lost(self._reason or reason.value or ConnectionError())
         self._outgoing.clear()
         self._incoming.clear()
+        self._sendable.clear()
         amp.BinaryBoxProtocol.connectionLost(self, reason)
         self.transport = None
         # Circles of references would keep it until the garbage is collected, which is
@@ -240,8 +304,7 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
     def resumeProducing(self) -> None:
         self._isCongested = False
         self._unread = 0
-        for ID, outgoing in list(self._outgoing.items()):
-            self._pump(ID, outgoing)
+        self._pump()
         if self.pausesReading and not self._isCongested and not self.isOver:
             super().resumeProducing()
 
@@ -249,6 +312,11 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
         """The transport has been lost, which it tells anyway."""
 
     # What AMP calls.
+
+    def stringReceived(self, string: bytes) -> None:
+        # As AMP's own does, which puts together the name of a method and looks it up:
+        # saves 4 of 120 microseconds of a call.
+        self.state = _PHASES[self.state](self, string)
 
     def lengthLimitExceeded(self, length: int) -> None:
         raise Violation("a key that is too long")
@@ -285,7 +353,11 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
 
     def unhandledError(self, failure: Failure) -> None:
         """What failed is of no use to anybody any longer if the connection is over."""
-        if not self.isOver:
+        if self.isOver or failure.check(CancelledError):
+            return
+        if failure.check(KeyError, ValueError):
+            self.violated(shown(failure.value))
+        else:
             log.failure("{connection}: a command failed", failure, connection=self)
             self.abort()
 
@@ -302,37 +374,37 @@ class Connection(amp.AMP):  # type: ignore[misc, unused-ignore]
 
     # Large values.
 
-    def _pump(self, ID: bytes, outgoing: Outgoing) -> None:
+    def _pump(self) -> None:
         """Send what there's credit for, until the transport is congested."""
-        while outgoing.left and outgoing.credit and not self._isCongested:
-            self.tell(b"Chunk", ID, data=outgoing.take())
-        if not outgoing.left and self._outgoing.pop(ID, None) is not None:
-            outgoing.done.callback(None)
+        sendable = self._sendable
+        while sendable and not self._isCongested:
+            value = sendable.popleft()
+            if self._outgoing.get(value.ID) is not value:
+                continue
+            self.tell(b"Chunk", value.ID, data=value.take())
+            if value.credit:
+                sendable.append(value)
+            elif not value.left:
+                del self._outgoing[value.ID]
+                value.done.callback(None)
 
-    def _grant(self, ID: bytes, incoming: Incoming) -> None:
-        credit = incoming.grant()
-        if credit:
-            self.tell(b"Credit", ID, bytes=b"%d" % credit)
+    def _credit(self, box: Any) -> Any:
+        value = self._outgoing.get(box[b"ID"])
+        credit = numberOf(box[b"bytes"])
+        if value is not None and credit:
+            if not value.credit:
+                self._sendable.append(value)
+            value.credit = min(value.credit + credit, value.left)
+            self._pump()
+        return amp.Box()
 
     def _chunk(self, box: Any) -> Any:
         # One that nobody wants any longer is dropped.
-        ID = box[b"ID"]
-        incoming = self._incoming.get(ID)
-        if incoming is not None:
-            if incoming.left == len(box[b"data"]):
-                del self._incoming[ID]
-            incoming.take(box[b"data"])
-            if incoming.left:
-                self._grant(ID, incoming)
-        return amp.Box()
-
-    def _credit(self, box: Any) -> Any:
-        ID = box[b"ID"]
-        credit = numberOf(box[b"bytes"])
-        outgoing = self._outgoing.get(ID)
-        if outgoing is not None:
-            outgoing.credit += credit
-            self._pump(ID, outgoing)
+        value = self._incoming.get(box[b"ID"])
+        if value is not None:
+            if value.left == len(box[b"data"]):
+                del self._incoming[box[b"ID"]]
+            value.add(box[b"data"])
         return amp.Box()
 
     # The end.

@@ -116,9 +116,7 @@ class Address:
 
     @property
     def isUnix(self) -> bool:
-        """
-        Whether it's that of a Unix socket.
-        """
+        """Whether it's that of a Unix socket."""
         return self.kind == "unix"
 
     @property

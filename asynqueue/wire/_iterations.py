@@ -4,7 +4,7 @@ The server's end of iterations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
@@ -12,12 +12,19 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols import amp
 
 from ..iteration import Deferator
-from ._commands import GetNext
 from ._connection import Connection
 from ._exceptions import dumpsError, dumpsText, loadsError
-from ._values import INLINE, Codec, Encoded, NotEncodable, Payload
+from ._values import (
+    INLINE,
+    QUICK,
+    Codec,
+    Encoded,
+    NotEncodable,
+    Payload,
+    arrayOf,
+)
 
-__all__ = ["Iteration"]
+__all__ = ["ServedIteration"]
 
 #: Items in an answer, at most.
 _MAX_COUNT = 1_000
@@ -26,7 +33,7 @@ _MAX_COUNT = 1_000
 _IDLE_SECONDS = 1.0
 
 
-class Iteration:
+class ServedIteration:
     """
     The server's end of an iteration.
     """
@@ -46,9 +53,7 @@ class Iteration:
         self._ended = ended
         # Requests are answered one after the other.
         self._lock = DeferredLock()
-        # An item that's waited for, one that didn't fit in the last answer, and the
-        # sending of a large one.
-        self._next: Deferred[Any] | None = None
+        # An item that has been taken and not been sent, and the sending of a large one.
         self._rest: bytes | Payload | None = None
         self._sending: Deferred[None] = succeed(None)
         self._isOver = False
@@ -62,12 +67,20 @@ class Iteration:
         await self._lock.acquire()
         try:
             await self._sending
-            fields = await self._collect(max(1, min(count or 1, _MAX_COUNT)))
+            values: list[bytes] = []
+            box = await self._collect(values, max(1, min(count or 1, _MAX_COUNT)))
         finally:
             self._lock.release()
-        if count is None:
-            fields = _plainForm(fields)
-        return GetNext.makeResponse(fields, self._connection)
+        if count is not None:
+            box[b"values"] = arrayOf(values)
+        elif b"error" in box:
+            text = str(loadsError(Codec(), box[b"error"], ()))
+            raise amp.RemoteAmpError(b"FAILED", text)
+        else:
+            isValid = bool(values) or b"size" in box
+            box[b"isValid"] = b"%a" % isValid
+            box[b"value"] = values[0] if values else b""
+        return box
 
     def stop(self) -> None:
         """End the iteration, and have the iterator be closed."""
@@ -76,8 +89,6 @@ class Iteration:
             if self._timer is not None and self._timer.active():
                 self._timer.cancel()
             self._sending.cancel()
-            if self._next is not None:  # Maybe nobody waits for it any longer.
-                self._next.addErrback(lambda _: None)
             self._deferator.stop()
             self._ended()
 
@@ -92,72 +103,57 @@ class Iteration:
         else:
             self.stop()
 
-    async def _collect(self, count: int) -> dict[str, Any]:
-        """Take the items that are there, as many as fit, and wait for the first."""
-        values: list[bytes] = []
-        fields = {"values": values, "isValid": True, "moreLeft": True}
-        room = INLINE
+    async def _collect(self, values: list[bytes], count: int) -> Any:
+        """
+        Take the items that are at hand, as many as fit, and wait for the first if there
+        are none. Give an answer that lacks the small ones.
+        """
+        box = amp.Box({b"isValid": b"True", b"moreLeft": b"True"})
         try:
-            while len(values) < count:
-                item = await self._take(isFirst=not values)
-                if item is None:
+            while not self._fill(values, count, box):
+                if not self._deferator.moreLeft:
+                    raise StopAsyncIteration
+                if values:
                     break
-                if isinstance(item, bytes) and len(item) <= room:
-                    values.append(item)
-                    room -= len(item) + 2
-                elif values:
-                    self._rest = item
-                    break
-                else:
-                    fields["size"] = b"%d" % item.size
-                    sending = self._connection.send(self._ID, item)
-                    self._sending = sending.addErrback(lambda _: None)
-                    break
+                self._rest = self._encoded(await self._deferator.__anext__())
         except StopAsyncIteration:
-            fields["moreLeft"] = False
+            box[b"moreLeft"] = b"False"
         except NotEncodable as error:
             text = f"An item can't be sent: {error}"
-            fields |= {
-                "error": dumpsText("SerializationError", text),
-                "moreLeft": False,
-            }
+            box[b"error"] = dumpsText("SerializationError", text)
         except Exception as error:  # noqa: BLE001 - it's the iterator's
-            data = dumpsError(self._codec, error, "The iteration")
-            fields |= {"error": data, "moreLeft": False}
-        if not fields["moreLeft"]:
+            box[b"error"] = dumpsError(self._codec, error, "The iteration")
+        if b"error" in box or box[b"moreLeft"] != b"True":
+            box[b"moreLeft"] = b"False"
             self.stop()
-        return fields
+        return box
 
-    async def _take(self, isFirst: bool) -> Any:
-        """
-        Take an item.
+    def _fill(self, values: list[bytes], count: int, box: Any) -> bool:
+        """Take items at hand until the answer is full, and tell whether it is."""
+        room = INLINE
+        for item in self._atHand():
+            if isinstance(item, bytes) and len(item) <= room:
+                values.append(item)
+                # Several are decoded at once.
+                room = min(room, QUICK) - len(item)
+                if len(values) == count:
+                    return True
+            elif values:
+                self._rest = item
+                return True
+            else:
+                box[b"size"] = b"%d" % item.size
+                self._sending = self._connection.send(self._ID, item)
+                self._sending.addErrback(lambda _: None)
+                return True
+        return False
 
-        @param isFirst: Whether to wait for it. Without that, it's C{None} if there's
-            none yet.
-        """
+    def _atHand(self) -> Iterator[Any]:
         rest, self._rest = self._rest, None
         if rest is not None:
-            return rest
-        d = self._next or self._deferator.__anext__()
-        self._next = d
-        if not isFirst and (not d.called or d.paused):
-            return None
-        try:
-            item = await d
-        finally:
-            self._next = None
+            yield rest
+        for item in self._deferator.takeAtHand():
+            yield self._encoded(item)
+
+    def _encoded(self, item: Any) -> bytes | Payload:
         return item.data if type(item) is Encoded else self._codec.encode(item)
-
-
-def _plainForm(fields: dict[str, Any]) -> dict[str, Any]:
-    """
-    Answer with one item as it's for clients that ask for one by one.
-
-    @raise amp.RemoteAmpError: If the iteration has failed, or the item is large.
-    """
-    values = fields.pop("values")
-    if "error" in fields:
-        text = str(loadsError(Codec(), fields["error"], ()))
-        raise amp.RemoteAmpError(b"FAILED", text)
-    fields["isValid"] = bool(values) or "size" in fields
-    return fields | {"value": values[0] if values else b""}

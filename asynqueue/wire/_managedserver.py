@@ -17,7 +17,7 @@ from .._support.oneshot import OneShot
 from ..errors import AuthenticationError, WorkerStartError
 from ._process import ServerExit, ServerProcess, Setup
 
-__all__ = ["ManagedServer", "ProcessID", "State"]
+__all__ = ["ManagedServer", "ProcessID", "ServerState"]
 
 #: After a server that has listened for so long, the delays begin anew.
 _GOOD_START_SECONDS = 10.0
@@ -31,13 +31,11 @@ class ProcessID(int):
 
     @property
     def pid(self) -> int:
-        """
-        The ID.
-        """
+        """The ID."""
         return int(self)
 
 
-class State(Enum):
+class ServerState(Enum):
     """
     The life of a server.
     """
@@ -74,7 +72,7 @@ class ManagedServer:
         self, setup: Setup, backoff: Callable[[int], float] | None, *, reactor: Any
     ) -> None:
         self.description = setup.description
-        self.state = State.STARTING
+        self.state = ServerState.STARTING
         self.firstPID: int | None = None
         self.gone: OneShot[None] = OneShot()
         self._setup = setup
@@ -90,9 +88,7 @@ class ManagedServer:
 
     @property
     def pid(self) -> int | None:
-        """
-        The ID of its process, C{None} when there's none.
-        """
+        """The ID of its process, C{None} when there's none."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> Deferred[ProcessID]:
@@ -114,8 +110,8 @@ class ManagedServer:
 
         @return: A Deferred that fires with C{None} when its process has ended.
         """
-        if self.state not in (State.STOPPING, State.GONE):
-            self.state = State.STOPPING
+        if self.state not in (ServerState.STOPPING, ServerState.GONE):
+            self.state = ServerState.STOPPING
             if self._process is not None:
                 self._process.stop()
             elif self._delay is not None:
@@ -123,10 +119,8 @@ class ManagedServer:
         return self.gone.wait()
 
     def _abandon(self) -> None:
-        """
-        End a process that nobody waits for to listen.
-        """
-        self.state = State.STOPPING
+        """End a process that nobody waits for to listen."""
+        self.state = ServerState.STOPPING
         if self._process is not None:
             self._process.kill()
 
@@ -141,11 +135,11 @@ class ManagedServer:
         self._delay = deferLater(self._reactor, 0)
         while await self._isDue(self._delay):
             ended = await self._runProcess()
-            if self.state is State.STOPPING:
+            if self.state is ServerState.STOPPING:
                 if ended.status.exitCode != 0:
                     log.warn("{server}: {ended}", server=self, ended=str(ended))
                 break
-            if self.state is State.STARTING:
+            if self.state is ServerState.STARTING:
                 error = self._startError(ended)
                 break
             report = log.info if ended.status.exitCode == 0 else log.error
@@ -154,7 +148,7 @@ class ManagedServer:
                 break
             failures = 1 if self._hadGoodStart() else failures + 1
             delay = self._backoff(failures)
-            self.state = State.AWAY
+            self.state = ServerState.AWAY
             self._delay = deferLater(self._reactor, delay)
             report(
                 "{server}: {ended}; it's started again in {delay:.1f} s",
@@ -162,7 +156,7 @@ class ManagedServer:
                 ended=str(ended),
                 delay=delay,
             )
-        self.state = State.GONE
+        self.state = ServerState.GONE
         self.gone.fire(None)
         if not self._started.called:
             self._started.errback(error)
@@ -175,7 +169,7 @@ class ManagedServer:
             return False
         finally:
             self._delay = None
-        return self.state is not State.STOPPING
+        return self.state is not ServerState.STOPPING
 
     async def _runProcess(self) -> ServerExit:
         process = self._process = ServerProcess(
@@ -192,9 +186,9 @@ class ManagedServer:
             self._process = None
 
     def _listening(self, pid: int) -> None:
-        if self.state is State.STOPPING:
+        if self.state is ServerState.STOPPING:
             return
-        self.state = State.LISTENING
+        self.state = ServerState.LISTENING
         self._listeningSince = self._reactor.seconds()
         log.info("{server} listens, process {pid}", server=self, pid=pid)
         if not self._started.called:

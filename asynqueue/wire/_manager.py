@@ -28,7 +28,7 @@ from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerStartError
 from ._endpoints import checkText
-from ._managedserver import ManagedServer, ProcessID, State
+from ._managedserver import ManagedServer, ProcessID, ServerState
 from ._process import Setup, dumpOptions
 from ._runner import WireWorkerUniverse
 from ._server import WireServer
@@ -139,13 +139,11 @@ class ServerManager:
 
     @property
     def servers(self) -> Mapping[int, str]:
-        """
-        Where servers listen, by the IDs of their processes.
-        """
+        """Where servers listen, by the IDs of their processes."""
         pairs = [
             (server.pid, server.description)
             for server in self._servers
-            if server.state is State.LISTENING
+            if server.state is ServerState.LISTENING
         ]
         return MappingProxyType({pid: text for pid, text in pairs if pid is not None})
 
@@ -280,9 +278,7 @@ class ServerManager:
 
 
 def _checkOptions(options: dict[str, Any]) -> None:
-    """
-    @raise TypeError: If a server has no such keywords.
-    """
+    """@raise TypeError: If a server has no such keywords."""
     inspect.signature(WireServer).bind("", "", **options)
 
 
@@ -322,9 +318,7 @@ def _removeInProcess(pid: int, path: str, lock: int) -> None:
 
 
 def _removeFolder(path: str) -> None:
-    """
-    Remove a folder of sockets, if nothing else is in it.
-    """
+    """Remove a folder of sockets, if nothing else is in it."""
     for name in os.listdir(path):
         if name.startswith(_SOCKET_PREFIX):
             os.unlink(f"{path}/{name}")
@@ -332,9 +326,7 @@ def _removeFolder(path: str) -> None:
 
 
 def _removeAbandonedFolders() -> None:
-    """
-    Remove folders of sockets of this user's whose manager was killed.
-    """
+    """Remove folders of sockets of this user's whose manager was killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
         # Whatever can't be opened, locked or removed is somebody else's, or in use.
         with suppress(OSError):

@@ -30,8 +30,8 @@ __all__ = [
     "MAX_DEPTH",
     "MAX_DIGITS",
     "MAX_FRACTION_BYTES",
-    "Encoder",
     "NotPlain",
+    "PlainEncoder",
     "Tag",
     "nameOfClass",
 ]
@@ -104,7 +104,7 @@ def nameOfClass(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-class Encoder(dict[type, Callable[[CBOREncoder, Any], None]]):
+class PlainEncoder(dict[type, Callable[[CBOREncoder, Any], None]]):
     """
     Encodes plain data. It is the table, by type, of what encodes a value, which
     C{cbor2} looks into; types that aren't there are looked up in L{__missing__}.

@@ -91,9 +91,7 @@ class Setup:
     stdio: bool
 
     def dump(self) -> bytes:
-        """
-        Write it as bytes.
-        """
+        """Write it as bytes."""
         data = pickle.dumps(self)
         return _SIZE.pack(len(data)) + data
 
@@ -112,9 +110,7 @@ class Setup:
 
 
 def _read(fd: int, size: int) -> bytes:
-    """
-    Read so many bytes from a pipe, not one more, and fewer only at its end.
-    """
+    """Read so many bytes from a pipe, not one more, and fewer only at its end."""
     pieces: list[bytes] = []
     while size and (piece := os.read(fd, size)):
         pieces.append(piece)
@@ -202,9 +198,7 @@ class ServerProcess(ChildProcess):
         return Deferred.fromCoroutine(self._run())
 
     def stop(self) -> None:
-        """
-        Have the server stop when its tasks are done, within its time.
-        """
+        """Have the server stop when its tasks are done, within its time."""
         if self.pid is None:
             return
         # When the process has just been killed, the pipe goes before the process does.
@@ -284,9 +278,7 @@ def _checkDescriptors(fd: int) -> None:
 
 
 def serve() -> None:
-    """
-    Serve what the manager says, in the server's process, until it says no more.
-    """
+    """Serve what the manager says, in the server's process, until it says no more."""
     for fd in (_IN, _OUT):
         os.set_inheritable(fd, False)
     setup = Setup.read(_IN)
@@ -309,9 +301,7 @@ def serve() -> None:
 
 
 def _makeServer(setup: Setup) -> WireServer:
-    """
-    Make this interpreter like the manager's, and make the server.
-    """
+    """Make this interpreter like the manager's, and make the server."""
     if setup.niceness:
         os.nice(setup.niceness)
     adopt(setup.preparation)
@@ -320,9 +310,7 @@ def _makeServer(setup: Setup) -> WireServer:
 
 
 def _tell(what: dict[str, str]) -> None:
-    """
-    Tell the manager that the server listens, or why it doesn't.
-    """
+    """Tell the manager that the server listens, or why it doesn't."""
     with suppress(OSError):  # The manager may have gone.
         os.write(_OUT, json.dumps(what).encode() + b"\n")
 
@@ -343,9 +331,7 @@ class _PipeWatch(threading.Thread):
         self._stopReactor: Callable[[], object] | None = None
 
     def stopAtEnd(self, reactor: Any) -> None:
-        """
-        Stop the reactor when the pipe is at its end.
-        """
+        """Stop the reactor when the pipe is at its end."""
 
         def stop() -> None:
             with suppress(ReactorNotRunning):  # it's stopping already

@@ -26,7 +26,7 @@ from ..errors import WorkerError
 from ..iteration import Deferator
 from ..threads._looper import ThreadLooper
 from ..util._tracker import DeferredTracker
-from ._chunks import ChunkyString
+from ._commands import ChunkyString
 
 __all__ = ["WireRunner", "WireWorkerUniverse", "classOf", "namesOf"]
 
@@ -57,9 +57,7 @@ class WireWorkerUniverse:
     exceptions: Iterable[type[Exception]] = ()
 
     def __init__(self, wireServer: Any = None) -> None:
-        """
-        @param wireServer: The server.
-        """
+        """@param wireServer: The server."""
         self.ws = wireServer
 
     @classmethod
@@ -441,9 +439,7 @@ class _Items:
         encode: Callable[[Any], Any] | None,
         step: AbstractContextManager[None],
     ) -> None:
-        """
-        @param step: Entered for each step.
-        """
+        """@param step: Entered for each step."""
         self._iterator = iterator
         self._encode = encode or (lambda item: item)
         self._step = step

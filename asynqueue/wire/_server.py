@@ -9,23 +9,23 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall, IListeningPort
+from twisted.internet.interfaces import IListeningPort
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
 from .._support.checks import checkCount, checkSeconds
+from .._support.deadline import Deadline
 from .._support.log import log
 from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ._authentication import Pending
-from ._chunks import DecodingThread
 from ._credentials import TLS, Key
 from ._endpoints import mayPickle, requirements, serverEndpoint
 from ._runner import WireRunner, WireWorkerUniverse, classOf
 from ._session import Session
 from ._tasks import Limits, Shared
-from ._values import Codec
+from ._values import Codec, DecodingThread
 
 __all__ = ["WireServer", "WireService", "universeOf"]
 
@@ -204,20 +204,17 @@ class WireServer:
         self._sessions: set[Session] = set()
         # Fires when it has stopped, C{None} if it isn't to.
         self._stopped: OneShot[None] | None = None
-        self._deadline: IDelayedCall | None = None
+        # When it stops, the end of the time for that.
+        self._deadline = Deadline(self._abortAll, self._reactor)
         self.service = WireService(self)
 
     @property
     def runner(self) -> WireRunner:
-        """
-        What runs the tasks.
-        """
+        """What runs the tasks."""
         return self._shared.runner
 
     def __repr__(self) -> str:
-        """
-        Name the server.
-        """
+        """Name the server."""
         return f"<WireServer {self.description}, {len(self._sessions)} clients>"
 
     def start(self) -> Deferred[None]:
@@ -244,12 +241,12 @@ class WireServer:
         stopped = self._stopped
         if stopped is None:
             stopped = self._stopped = OneShot()
+            self._deadline = Deadline(self._abortAll, self._reactor)
             if timeout is None:
                 timeout = self._stopTimeout
             Deferred.fromCoroutine(self._stop(stopped))
         if timeout is not None and not stopped.hasFired:
-            self._cancelDeadline()
-            self._deadline = self._reactor.callLater(timeout, self._abortAll)
+            self._deadline.within(timeout)
         return stopped.wait()
 
     async def _start(self) -> None:
@@ -275,7 +272,7 @@ class WireServer:
             session.leave()
         while self._sessions:
             await next(iter(self._sessions)).gone.wait()
-        self._cancelDeadline()
+        self._deadline.callOff()
         await self._shared.runner.shutdown()
         await self._shared.decoding.stop()
         stopped.fire(None)
@@ -297,11 +294,6 @@ class WireServer:
         session = Session(self._shared, self._sessions.discard, self._reactor)
         self._sessions.add(session)
         return session
-
-    def _cancelDeadline(self) -> None:
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None and deadline.active():
-            deadline.cancel()
 
 
 def universeOf(wwu: Any, server: WireServer) -> WireWorkerUniverse:

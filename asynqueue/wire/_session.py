@@ -14,11 +14,11 @@ from twisted.protocols import amp
 from .._child.status import Status
 from .._support.oneshot import OneShot
 from ._authentication import ServerHandshake
-from ._chunks import Violation, numberOf
-from ._commands import GetNext, Leaving
+from ._commands import Leaving, Violation, numberOf
 from ._exceptions import dumpsText
 from ._tasks import ServedTask, Shared, TaskConnection, errorBox
 from ._tracing import runTraced
+from ._values import arrayOf
 
 __all__ = ["Session"]
 
@@ -41,9 +41,7 @@ class Session(TaskConnection):
         ended: Callable[[Session], object],
         reactor: IReactorTime,
     ) -> None:
-        """
-        @param ended: Called when the connection has ended.
-        """
+        """@param ended: Called when the connection has ended."""
         super().__init__(shared, reactor)
         self.gone: OneShot[None] = OneShot()
         self._ended = ended
@@ -187,8 +185,10 @@ class Session(TaskConnection):
             text = "There's no such iteration, or it has ended"
             if count is None:
                 return fail(amp.RemoteAmpError(b"FAILED", text))
-            error = dumpsText("WorkerError", text)
-            return GetNext.makeResponse(
-                {"error": error, "isValid": False, "moreLeft": False}, self
+            return amp.Box(
+                values=arrayOf([]),
+                error=dumpsText("WorkerError", text),
+                isValid=b"False",
+                moreLeft=b"False",
             )
         return Deferred.fromCoroutine(task.iteration.getNext(count))

@@ -5,30 +5,32 @@ The server's end of tasks, each of which is a coroutine.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.protocols import amp
 
 from .._child.describe import callText
-from .._child.status import ErrorText, Status, StatusResult
+from .._child.status import RAN, ErrorText, Status, StatusResult
 from .._support.log import log
 from ..errors import WorkerError
 from ..iteration import Deferator
 from ._authentication import Pending
-from ._chunks import DecodingThread, numberOf
-from ._commands import Held, Start, Unwanted
+from ._commands import Held, Start, Unwanted, numberOf
 from ._connection import Connection
 from ._endpoints import Requirements
 from ._exceptions import dumpsError, dumpsText
-from ._iterations import Iteration
+from ._iterations import ServedIteration
 from ._runner import WireRunner
-from ._values import QUICK, Codec, Encoded, NotEncodable, Payload
+from ._values import QUICK, Codec, DecodingThread, Encoded, NotEncodable
 
 __all__ = ["Budget", "Limits", "ServedTask", "Shared", "TaskConnection", "errorBox"]
+
+#: Arguments of a task, by position and by name.
+_Arguments: TypeAlias = tuple[Any, dict[str, Any]]
 
 
 @frozen
@@ -99,7 +101,8 @@ class TaskConnection(Connection):
     def forget(self, task: ServedTask) -> None:
         """A task is done."""
         if self.tasks.pop(task.ID, None) is not None:
-            self.budget.release(task.size)
+            if task.size:
+                self.budget.release(task.size)
             for slots in task.slots:
                 slots.release()
 
@@ -126,7 +129,7 @@ class ServedTask:
         self.isNamed = b"ID" in box
         self.name: str = box[b"methodName"].decode()
         self.isRunning = False
-        self.iteration: Iteration | None = None
+        self.iteration: ServedIteration | None = None
         self.slots: list[DeferredSemaphore] = []
         self.size = 0
         self._session = session
@@ -138,11 +141,28 @@ class ServedTask:
         # Whether nobody wants its result any longer.
         self._isCancelled = False
 
-    def start(self) -> Deferred[Any]:
-        """Serve it. The Deferred fires with the answer."""
-        d = Deferred.fromCoroutine(self._serve())
-        self._answered = d
-        return d
+    def start(self) -> Any:
+        """Serve it: give the answer, or a Deferred that fires with it."""
+        data = self._box.get(b"call")
+        isQuick = data is not None and len(data) <= QUICK
+        if not isQuick or self._thread or self._session.shared.slots is not None:
+            serving = self._serve()
+        else:
+            # Without a coroutine until something is waited for: saves 4 of 120
+            # microseconds.
+            try:
+                arguments = _checked(self._session.codec.decode(data))
+            except ValueError as error:
+                return self._wrongArguments(error)
+            try:
+                pair = self._run(*arguments)
+                if not isinstance(pair, Deferred):
+                    return self._answerTo(pair, *arguments)
+            except Exception as error:  # noqa: BLE001 - it's told
+                return self._errorAnswer(error)
+            serving = self._answerWhen(pair, arguments)
+        self._answered = Deferred.fromCoroutine(serving)
+        return self._answered
 
     def cancel(self) -> None:
         """Stop the work on a task, however far it has come."""
@@ -160,69 +180,48 @@ class ServedTask:
     async def _serve(self) -> Any:
         """Serve a task, from its arguments to its answer."""
         try:
-            args, kw = await self._arguments()
-            if self._thread or self._session.shared.slots is not None:
-                await self._acquireSlots()
-            pair = await self._run(args, kw)
-            if self._isCancelled:
-                # It hasn't heeded that.
-                if pair[0] == Status.ITERATOR:
-                    pair[1].stop()
-                raise CancelledError
-            answer = self._answerTo(pair, args, kw)
+            arguments = _checked(await self._arguments())
+            await self._acquireSlots()
         except (CancelledError, Unwanted):
-            answer = amp.Box(status=Status.DISCONNECTED)
-        except _WrongArguments as error:
-            text = f"The arguments of {self.name} can't be accepted: {error}"
-            answer = errorBox("SerializationError", text)
-        except NotEncodable as error:
-            text = f"What {self.name} has returned can't be sent: {error}"
-            answer = errorBox("SerializationError", text)
-        except Exception as error:  # noqa: BLE001 - there may be no thread to be had
-            data = dumpsError(self._session.codec, error, self.name)
-            answer = amp.Box(status=Status.ERROR, result=data)
-        if self._sending is None and self.iteration is None:
-            self._session.forget(self)
-        return answer
+            return self._last(Status.DISCONNECTED)
+        except ValueError as error:
+            return self._wrongArguments(error)
+        return await self._answerWhen(self._runInSlots(*arguments), arguments)
 
-    async def _arguments(
-        self,
-    ) -> tuple[tuple[Any, ...] | list[Any], dict[str, Any]]:
-        """
-        Get the arguments of a task.
-
-        @raise _WrongArguments: If they can't be decoded, or are none.
-        """
-        box, codec = self._box, self._session.codec
-        decoding = self._session.shared.decoding
+    async def _answerWhen(
+        self, running: Awaitable[StatusResult], arguments: _Arguments
+    ) -> Any:
         try:
-            if b"size" in box:
-                size = numberOf(box[b"size"])
-                await self._session.budget.acquire(size)
-                self.size = size
-                pieces = await self._session.receive(self.ID, size)
-                args, kw = await decoding.decodeLarge(codec, pieces)
-            elif b"call" in box:
-                data = box[b"call"]
-                if len(data) <= QUICK:
-                    args, kw = codec.decode(data)
-                else:
-                    args, kw = await decoding.decode(codec, data)
-            else:
-                args, kw = (), {}
-                if box.get(b"args"):
-                    args = await decoding.decode(codec, box[b"args"])
-                if box.get(b"kw"):
-                    kw = await decoding.decode(codec, box[b"kw"])
-        except (TypeError, ValueError) as error:
-            raise _WrongArguments(str(error)) from error
-        if (
-            not isinstance(args, (tuple, list))
-            or not isinstance(kw, dict)
-            or not all(isinstance(name, str) for name in kw)
-        ):
-            raise _WrongArguments("they're no tuple or list, and dict")
-        return args, kw
+            return self._answerTo(await running, *arguments)
+        except Exception as error:  # noqa: BLE001 - it's told
+            return self._errorAnswer(error)
+
+    async def _arguments(self) -> Any:
+        """
+        Get the arguments of a task, if they're some.
+
+        @raise ValueError: If they can't be decoded.
+        """
+        box, session = self._box, self._session
+        if b"size" in box:
+            size = numberOf(box[b"size"])
+            await session.budget.acquire(size)
+            self.size = size
+            pieces = await session.receive(self.ID, size)
+            return await session.shared.decoding.decodeLarge(session.codec, pieces)
+        if b"call" in box:
+            return await self._decoded(box[b"call"])
+        args, kw = box.get(b"args"), box.get(b"kw")
+        return (
+            await self._decoded(args) if args else (),
+            await self._decoded(kw) if kw else {},
+        )
+
+    async def _decoded(self, data: bytes) -> Any:
+        codec = self._session.codec
+        if len(data) <= QUICK:
+            return codec.decode(data)
+        return await self._session.shared.decoding.decode(codec, data)
 
     async def _acquireSlots(self) -> None:
         """
@@ -249,10 +248,9 @@ class ServedTask:
             with suppress(amp.UnhandledCommand):
                 await self._session.callRemote(Start, ID=self.ID)
 
-    async def _run(self, args: Any, kw: dict[str, Any]) -> StatusResult:
+    async def _runInSlots(self, args: Any, kw: dict[str, Any]) -> StatusResult:
         """Run a task, and give back its slots."""
         runner = self._session.shared.runner
-        self.isRunning = True
         slots, self.slots = self.slots, []
 
         def release(_: object = None) -> None:
@@ -260,16 +258,8 @@ class ServedTask:
                 each.release()
 
         try:
-            pair = runner.run(
-                runner.table[self.name],
-                args,
-                kw,
-                self._thread,
-                b"raw" in self._box,
-                self._encoderForThread() if self._thread else self._encode,
-            )
-            if isinstance(pair, Deferred):
-                pair = await pair
+            running = self._run(args, kw)
+            pair = await running if isinstance(running, Deferred) else running
         except CancelledError:
             runner.whenPlaced(release)
             raise
@@ -283,6 +273,21 @@ class ServedTask:
             release()
         return pair
 
+    def _run(
+        self, args: Any, kw: dict[str, Any]
+    ) -> StatusResult | Deferred[StatusResult]:
+        """Run a task: give its status and result, or a Deferred that fires with it."""
+        self.isRunning = True
+        runner = self._session.shared.runner
+        return runner.run(
+            runner.table[self.name],
+            args,
+            kw,
+            self._thread,
+            b"raw" in self._box,
+            self._encoderForThread() if self._thread else self._encode,
+        )
+
     def _encode(self, value: Any) -> Encoded:
         return Encoded(self._session.codec.encode(value))
 
@@ -295,42 +300,66 @@ class ServedTask:
         Answer what has come of a task.
 
         @raise NotEncodable: If its result can't be sent.
+
+        @raise CancelledError: If it hasn't heeded that it was cancelled.
         """
         status, result = pair
-        if status == Status.ERROR:
-            error = result.exception if isinstance(result, ErrorText) else None
-            if isinstance(error, NotEncodable):
-                raise error
-            call = callText(self.name, args, kw)
-            text = dumpsError(self._session.codec, error or WorkerError(result), call)
-            return amp.Box(status=Status.ERROR, result=text)
+        if self._isCancelled:
+            if status == Status.ITERATOR:
+                result.stop()
+            raise CancelledError
+        if status == RAN:
+            return self._resultAnswer(result)
         if status == Status.ITERATOR:
             return self._iterate(result)
+        error = result.exception if isinstance(result, ErrorText) else None
+        if isinstance(error, NotEncodable):
+            raise error
+        call = callText(self.name, args, kw)
+        text = dumpsError(self._session.codec, error or WorkerError(result), call)
+        return self._last(Status.ERROR, text)
+
+    def _resultAnswer(self, result: Any) -> Any:
         if result is None:
-            return amp.Box(status=Status.NONE)
-        data: bytes | Payload
-        data = (
-            result.data
-            if type(result) is Encoded
-            else self._session.codec.encode(result)
-        )
+            return self._last(Status.NONE)
+        isEncoded = type(result) is Encoded
+        data = result.data if isEncoded else self._session.codec.encode(result)
         if isinstance(data, bytes):
-            return amp.Box(status=Status.RAN, result=data)
+            return self._last(RAN, data)
         if not self.isNamed:
             raise NotEncodable("A large result needs a task with an ID")
         self._sending = self._session.send(self.ID, data)
         self._sending.addBoth(lambda _: self._session.forget(self))
-        return amp.Box(status=Status.CHUNKS, result=b"%d" % data.size)
+        return _boxOf(Status.CHUNKS, b"%d" % data.size)
+
+    def _errorAnswer(self, error: BaseException) -> Any:
+        """Answer that a task couldn't be run, or that its result can't be sent."""
+        if isinstance(error, CancelledError):
+            return self._last(Status.DISCONNECTED)
+        if isinstance(error, NotEncodable):
+            text = f"What {self.name} has returned can't be sent: {error}"
+            return self._last(Status.ERROR, dumpsText("SerializationError", text))
+        # There may be no thread to be had.
+        data = dumpsError(self._session.codec, error, self.name)
+        return self._last(Status.ERROR, data)
+
+    def _wrongArguments(self, error: ValueError) -> Any:
+        text = f"The arguments of {self.name} can't be accepted: {error}"
+        return self._last(Status.ERROR, dumpsText("SerializationError", text))
+
+    def _last(self, status: Status, result: bytes | None = None) -> Any:
+        """Make an answer after which nothing more comes of the task."""
+        self._session.forget(self)
+        return _boxOf(status, result)
 
     def _iterate(self, deferator: Deferator[Any]) -> Any:
         most = self._session.shared.limits.maxIterators
         others = self._session.tasks.values()
         if sum(task.iteration is not None for task in others) >= most:
             deferator.stop()
-            return errorBox(
-                "WorkerError", f"The server refuses more than {most} iterations"
-            )
-        self.iteration = Iteration(
+            text = f"The server refuses more than {most} iterations"
+            return self._last(Status.ERROR, dumpsText("WorkerError", text))
+        self.iteration = ServedIteration(
             self.ID,
             deferator,
             self._session,
@@ -339,13 +368,22 @@ class ServedTask:
         )
         if self._session.isLeaving:
             self.iteration.hurry()
-        return amp.Box(status=Status.ITERATOR, result=self.ID)
+        return _boxOf(Status.ITERATOR, self.ID)
 
 
-class _WrongArguments(Exception):
-    """
-    The arguments of a task can't be accepted.
-    """
+def _checked(arguments: Any) -> _Arguments:
+    """@raise ValueError: If they're none."""
+    try:
+        args, kw = arguments
+    except (TypeError, ValueError):
+        args = kw = None
+    if (
+        not isinstance(args, (tuple, list))
+        or not isinstance(kw, dict)
+        or (kw and not all(isinstance(name, str) for name in kw))
+    ):
+        raise ValueError("they're no tuple or list, and dict")
+    return args, kw
 
 
 class Budget:
@@ -375,5 +413,13 @@ class Budget:
             d.callback(None)
 
 
+def _boxOf(status: Status, result: bytes | None) -> Any:
+    # Keys of AMP's own kind: others would take 0.5 microseconds more.
+    box = amp.Box({b"status": status})
+    if result is not None:
+        box[b"result"] = result
+    return box
+
+
 def errorBox(name: str, text: str) -> Any:
-    return amp.Box(status=Status.ERROR, result=dumpsText(name, text))
+    return _boxOf(Status.ERROR, dumpsText(name, text))

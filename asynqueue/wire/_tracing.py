@@ -16,6 +16,8 @@ __all__ = ["runTraced", "traceFields"]
 #: What W3C Baggage allows, which is the longest of these headers.
 _MAX_BYTES = 8192
 
+_FIELDS = {name.encode(): name for name in TRACE_HEADERS}
+
 
 def traceFields(task: ITask) -> dict[str, bytes]:
     """
@@ -30,9 +32,11 @@ def runTraced(box: dict[bytes, bytes], f: Callable[[], Any]) -> Any:
     """
     Call something in the context that a box has the headers of, if it has any.
     """
+    if _FIELDS.keys().isdisjoint(box):
+        return f()
     headers = {
-        name: box[name.encode()].decode("latin-1")
-        for name in TRACE_HEADERS
-        if name.encode() in box
+        name: box[field].decode("latin-1")
+        for field, name in _FIELDS.items()
+        if field in box
     }
-    return contextOf(headers).run(f) if headers else f()
+    return contextOf(headers).run(f)

@@ -15,17 +15,28 @@ from __future__ import annotations
 import io
 import pickle
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from attrs import frozen
+from cbor2 import dumps
+from twisted.internet.defer import Deferred, succeed
 
 from .._child.describe import describe, message
-from ._decoding import Decoder
-from ._growth import weigh
-from ._plain import LARGE_BYTES, Encoder, NotPlain, Tag, nameOfClass
+from ..threads._looper import ThreadLooper
+from ._decoding import PlainDecoder, weigh
+from ._plain import LARGE_BYTES, NotPlain, PlainEncoder, Tag, nameOfClass
 
-__all__ = ["INLINE", "QUICK", "Codec", "Encoded", "NotEncodable", "Payload"]
+__all__ = [
+    "INLINE",
+    "QUICK",
+    "Codec",
+    "DecodingThread",
+    "Encoded",
+    "NotEncodable",
+    "Payload",
+    "arrayOf",
+]
 
 #: A value of no more bytes goes into the box of its call or answer.
 INLINE = 60_000
@@ -40,8 +51,11 @@ _GROWTH_BYTES, _GROWTH_FACTOR = 128 << 20, 16
 
 _PROTOCOL = 5
 
+#: Values that are small, but for huge integers.
+_SCALARS = frozenset((int, float, bool, type(None)))
+
 #: Pickles have no advantage for these.
-_AS_PLAIN = frozenset((bytes, bytearray, str, int, float, bool, type(None)))
+_AS_PLAIN = _SCALARS | {bytes, bytearray, str}
 
 #: The CBOR of a pickle: what's before its size in two bytes, and of one that is among
 #: the buffers.
@@ -92,12 +106,10 @@ class Codec:
     """
 
     def __init__(self, allowed: Iterable[type] = (), pickles: bool = False) -> None:
-        """
-        @param allowed: Classes of which instances may be sent, and are accepted.
-        """
+        """@param allowed: Classes of which instances may be sent, and are accepted."""
         self.pickles = pickles
         self._allowed = {nameOfClass(kind): kind for kind in allowed}
-        self._encoder = Encoder(self._allowed)
+        self._encoder = PlainEncoder(self._allowed)
         self._decoder = self._makeDecoder()
 
     def copy(self) -> Codec:
@@ -116,14 +128,16 @@ class Codec:
 
         @raise NotEncodable: If it can't be encoded, or becomes more.
         """
-        sink = _Sink(most)
+        if type(value) in _SCALARS and len(data := dumps(value)) < 10:
+            return data  # as below would be, but saves 2 of 120 microseconds
+        sink = _PieceWriter(most)
         if self.pickles and type(value) not in _AS_PLAIN:
             return self._pickle(value, sink)
         try:
             self._encoder.encode(sink, value)
         except NotPlain as error:
             if self.pickles:
-                return self._pickle(value, _Sink(most))
+                return self._pickle(value, _PieceWriter(most))
             raise NotEncodable(
                 f"{error}. Plain data can be sent ({_PLAIN_DATA}); instances of classes"
                 " that the universe lists in its attribute allowed; and anything that"
@@ -170,10 +184,10 @@ class Codec:
             )
         return self._makeDecoder().decode(_Yielding(cbor), buffers)
 
-    def _makeDecoder(self) -> Decoder:
-        return Decoder(self._allowed, self._unpickle)
+    def _makeDecoder(self) -> PlainDecoder:
+        return PlainDecoder(self._allowed, self._unpickle)
 
-    def _pickle(self, value: Any, sink: _Sink) -> bytes | Payload:
+    def _pickle(self, value: Any, sink: _PieceWriter) -> bytes | Payload:
         buffers: list[list[Any]] = []
 
         def inBand(buffer: pickle.PickleBuffer) -> bool:
@@ -208,10 +222,41 @@ class Codec:
         return pickle.Unpickler(source, buffers=beside).load()
 
 
+class DecodingThread:
+    """
+    Decodes values, large ones in a thread of its own, which is started for the first.
+
+    It's not of the reactor's pool: all threads of that may be waiting for the value.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._looper: ThreadLooper | None = None
+
+    def decode(self, codec: Codec, data: bytes) -> Deferred[Any]:
+        """Decode what came in a box."""
+        return self._inThread(codec.copy().decode, data)
+
+    def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[Any]:
+        return self._inThread(codec.decodePieces, pieces)
+
+    def stop(self) -> Deferred[None]:
+        looper, self._looper = self._looper, None
+        return succeed(None) if looper is None else looper.stop()
+
+    def _inThread(self, f: Callable[[Any], Any], data: Any) -> Deferred[Any]:
+        if self._looper is None:
+            self._looper = ThreadLooper(True, reactor=self._reactor)
+        return self._looper.deferToThread(f, data)
+
+
+def arrayOf(values: list[bytes]) -> bytes:
+    """Make one value, a list, of small ones that have been encoded."""
+    return b"".join((b"\x99", len(values).to_bytes(2, "big"), *values))
+
+
 def _loads(data: bytes) -> Any:
-    """
-    @raise ValueError: If it can't be loaded.
-    """
+    """@raise ValueError: If it can't be loaded."""
     try:
         return pickle.loads(data)
     except Exception as error:
@@ -245,7 +290,7 @@ def _joinWritable(pieces: list[bytes]) -> bytearray:
     return buffer
 
 
-class _Sink:
+class _PieceWriter:
     """
     A file that keeps what is written as it is.
     """
@@ -267,9 +312,7 @@ class _Sink:
         return len(data)
 
     def count(self, size: int) -> None:
-        """
-        @raise NotEncodable: If it's too many bytes now.
-        """
+        """@raise NotEncodable: If it's too many bytes now."""
         self.size += size
         if self._most is not None and self.size > self._most:
             raise _tooLarge(self._most)
@@ -298,9 +341,7 @@ class _Pieces:
         return b"".join(self.pieces(size))
 
     def pieces(self, size: int) -> list[bytes]:
-        """
-        @raise ValueError: If there are fewer bytes.
-        """
+        """@raise ValueError: If there are fewer bytes."""
         if size > self.left:
             raise ValueError("a value that is cut off")
         self.left -= size

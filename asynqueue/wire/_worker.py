@@ -26,17 +26,16 @@ from ..errors import AuthenticationError, WorkerError, WorkerLost, WorkerStartEr
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
 from ..tasks._task import forWorker
 from ..tasks._workerbase import WorkerBase
-from ._chunks import DecodingThread
-from ._client import Call, Client, Stage
+from ._client import CallStage, Client, RemoteCall
 from ._credentials import TLS, Key
 from ._endpoints import clientEndpoint, mayPickle, requirements
 from ._runner import WireWorkerUniverse, classOf, namesOf
-from ._values import Codec
+from ._values import Codec, DecodingThread
 
-__all__ = ["State", "WireWorker"]
+__all__ = ["WireState", "WireWorker"]
 
 
-class State(Enum):
+class WireState(Enum):
     """
     The life of a worker, in order.
     """
@@ -105,7 +104,7 @@ class WireWorker(WorkerBase):
 
     @ivar description: Where the server is.
 
-    @ivar state: A L{State}.
+    @ivar state: A L{WireState}.
     """
 
     cQualified: list[Hashable] = ["wire", "remote"]  # noqa: RUF012 - IWorker has it so
@@ -207,7 +206,7 @@ class WireWorker(WorkerBase):
         self.thread = thread
         self.capacity = N_concurrent
         self.description = description
-        self.state = State.CONNECTING
+        self.state = WireState.CONNECTING
         self._wwu = wwu
         self._names = namesOf(kind)
         self._reactor: Any = orGlobalReactor(reactor)
@@ -224,8 +223,8 @@ class WireWorker(WorkerBase):
         self._client: Client | None = None
         # Calls until there's a connection, and updates, of which the first has been
         # sent: the server runs at once what it gets, and they're to be run in order.
-        self._waiting: list[Call] = []
-        self._updates: deque[Call] = deque()
+        self._waiting: list[RemoteCall] = []
+        self._updates: deque[RemoteCall] = deque()
         # The attempt to connect, or the wait until the next.
         self._connecting: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
@@ -235,16 +234,12 @@ class WireWorker(WorkerBase):
         self._timer = self._reactor.callLater(0, self._connect)
 
     def __repr__(self) -> str:
-        """
-        Name the worker by ID and server.
-        """
+        """Name the worker by ID and server."""
         return f"<WireWorker {self.ID}, {self.description}, {self.state.name.lower()}>"
 
     @property
     def tasks(self) -> list[ITask]:
-        """
-        The tasks accepted that have no result yet.
-        """
+        """The tasks accepted that have no result yet."""
         calls = [*self._waiting, *list(self._updates)[1:]]
         if self._client is not None:
             calls += self._client.calls.values()
@@ -260,7 +255,7 @@ class WireWorker(WorkerBase):
         return self._connection.wait()
 
     def run(self, task: ITask) -> Deferred[None]:
-        if self.state is State.DEAD:
+        if self.state is WireState.DEAD:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
@@ -272,7 +267,7 @@ class WireWorker(WorkerBase):
             error = self._unknown(f)
             task.callback((Status.ERROR, ErrorText(str(error), error)))
             return succeed(None)
-        call = Call(task, f, args, kw, bool(thread), bool(raw), consumer)
+        call = RemoteCall(task, f, args, kw, bool(thread), bool(raw), consumer)
         if self._client is None:
             self._waiting.append(call)
         else:
@@ -280,24 +275,20 @@ class WireWorker(WorkerBase):
         return call.done
 
     def stop(self) -> Deferred[None]:
-        """
-        Implement L{IWorker.stop}. Iterations that go on are waited for, too.
-        """
-        if self.state is State.CONNECTING:
+        """Implement L{IWorker.stop}. Iterations that go on are waited for, too."""
+        if self.state is WireState.CONNECTING:
             self._giveUp(WorkerStartError(f"{self!r} was stopped before"))
-        elif self.state is not State.DEAD:
-            self.state = State.STOPPING
+        elif self.state is not WireState.DEAD:
+            self.state = WireState.STOPPING
             self._maybeClose()
         return self._resignAfter(self._gone.wait())
 
     def crash(self) -> list[ITask]:
-        """
-        Implement L{IWorker.crash}: end the connection.
-        """
+        """Implement L{IWorker.crash}: end the connection."""
         client = self._client
         waiting, self._waiting = [*self._waiting, *self._takeUnsentUpdates()], []
         tasks = [call.task for call in waiting]
-        if self.state is State.CONNECTING:
+        if self.state is WireState.CONNECTING:
             self._giveUp(WorkerStartError(f"{self!r} was crashed before"))
         elif client is not None:
             for call in client.abandon():
@@ -308,8 +299,8 @@ class WireWorker(WorkerBase):
                 elif iteration is not None:
                     iteration.lose(Failure(self._lost(call.task, "It was crashed")))
                 call.fireDone()
-            if self.state is not State.DEAD:
-                self.state = State.STOPPING
+            if self.state is not WireState.DEAD:
+                self.state = WireState.STOPPING
                 client.abort()
         return tasks
 
@@ -327,9 +318,7 @@ class WireWorker(WorkerBase):
             self._client.cancel(task)
 
     def deferUntilGone(self) -> Deferred[None]:
-        """
-        @return: A Deferred that fires with C{None} when the connection has ended.
-        """
+        """@return: A Deferred that fires with C{None} when the connection has ended."""
         return self._gone.wait()
 
     def replacement(self) -> WireWorker | None:
@@ -343,74 +332,62 @@ class WireWorker(WorkerBase):
         return self._another(max(1, self._attempts))
 
     def retryReplacement(self) -> WireWorker:
-        """
-        @return: A worker like this one.
-        """
+        """@return: A worker like this one."""
         return self._another(self._attempts)
 
     def setRecycler(self, callableObject: Callable[[], object]) -> None:
-        """
-        It's called when the server is about to go.
-        """
+        """It's called when the server is about to go."""
         self._recycler = callableObject
 
     def updatesApplied(self, text: str | None) -> None:
-        """
-        The worker works all the same if an update has failed.
-        """
+        """The worker works all the same if an update has failed."""
 
     # What the connection tells.
 
     def connected(self, client: Client) -> None:
-        """
-        Take the connection, on which the two ends know each other.
-        """
-        if self.state is not State.CONNECTING:
+        """Take the connection, on which the two ends know each other."""
+        if self.state is not WireState.CONNECTING:
             client.abort()
             return
         self._client = client
         self._attempts = 0
-        self.state = State.READY
+        self.state = WireState.READY
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             self._submit(call, client)
         self._connection.fire(None)
 
     def serverLeaves(self) -> None:
-        """
-        Give the server no more tasks.
-        """
-        if self.state is not State.READY:
+        """Give the server no more tasks."""
+        if self.state is not WireState.READY:
             return
-        self.state = State.LEAVING
+        self.state = WireState.LEAVING
         if self._recycler is not None and self.hired:
             self._recycler()
         else:
-            self.state = State.STOPPING
+            self.state = WireState.STOPPING
             self._maybeClose()
 
     def callOver(self) -> None:
-        """
-        Stop if that was the last.
-        """
+        """Stop if that was the last."""
         self._maybeClose()
 
     def disconnected(self, client: Client, reason: BaseException) -> None:
-        """
-        Resign: the connection is lost.
-        """
+        """Resign: the connection is lost."""
         if client is not self._client:
             return
-        state, self.state = self.state, State.DEAD
+        state, self.state = self.state, WireState.DEAD
         why = str(reason) or type(reason).__name__
         mayHaveRun = [
             call
             for call in client.calls.values()
-            if call.stage in (Stage.SENT, Stage.ARRIVING, Stage.ITERATING)
+            if call.stage in (CallStage.SENT, CallStage.ARRIVING, CallStage.ITERATING)
         ]
         calls = client.abandon()
         unsent = self._takeUnsentUpdates()
-        if state in (State.READY, State.LEAVING) or len(calls) > len(mayHaveRun):
+        if state in (WireState.READY, WireState.LEAVING) or len(calls) > len(
+            mayHaveRun
+        ):
             log.warn("{worker} is lost: {why}", worker=self, why=why)
             # First of all, so that a call that is made because of the failures isn't
             # given to this worker.
@@ -428,7 +405,7 @@ class WireWorker(WorkerBase):
 
     # Calls.
 
-    def _submit(self, call: Call, client: Client) -> None:
+    def _submit(self, call: RemoteCall, client: Client) -> None:
         """Have a call be sent, an update when those before it have been run."""
         if not getattr(call.task, "direct", False):
             client.submit(call)
@@ -438,14 +415,14 @@ class WireWorker(WorkerBase):
         if len(self._updates) == 1:
             client.submit(call)
 
-    def _updated(self, call: Call) -> None:
+    def _updated(self, call: RemoteCall) -> None:
         """Send the next update, if the first has been run, or won't be."""
         if self._updates and self._updates[0] is call:
             self._updates.popleft()
             if self._updates and self._client is not None:
                 self._client.submit(self._updates[0])
 
-    def _takeUnsentUpdates(self) -> list[Call]:
+    def _takeUnsentUpdates(self) -> list[RemoteCall]:
         unsent = list(self._updates)[1:]
         self._updates.clear()
         return unsent
@@ -520,7 +497,7 @@ class WireWorker(WorkerBase):
 
     def _connectFailed(self, failure: Failure) -> None:
         self._connecting = None
-        if self.state is not State.CONNECTING:
+        if self.state is not WireState.CONNECTING:
             return
         error = failure.value
         if isinstance(error, AuthenticationError):
@@ -544,7 +521,7 @@ class WireWorker(WorkerBase):
 
     def _giveUp(self, error: BaseException) -> None:
         """Don't try to connect any longer."""
-        self.state = State.DEAD
+        self.state = WireState.DEAD
         failure = Failure(error)
         self._cancelTimer()
         connecting, self._connecting = self._connecting, None
@@ -565,7 +542,7 @@ class WireWorker(WorkerBase):
     def _maybeClose(self) -> None:
         """End the connection if the worker is to stop and has nothing left to do."""
         client = self._client
-        if self.state is not State.STOPPING or client is None:
+        if self.state is not WireState.STOPPING or client is None:
             return
         if not client.calls and not self._updates:
             client.close()
