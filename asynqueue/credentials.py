@@ -1,5 +1,5 @@
 """
-What workers and servers on a network know one another by, and the making of it.
+Keys and certificates, by which workers and servers know each other, and making them.
 
 C{python -m asynqueue.credentials pair FOLDER} makes certificates for a server and its
 clients, C{python -m asynqueue.credentials key FILE} a key for one machine.

@@ -105,7 +105,7 @@ class TimeoutError(AsynQueueError, builtins.TimeoutError):  # noqa: A001 - the A
 
 class WorkerError(AsynQueueError):
     """
-    A task failed where only text about its failure could be had, or its worker did.
+    A task failed, and only text about its failure is known; or its worker failed.
 
     The Deferred of the call fails with it under the policy I{wrap}
     (C{returnFailure=True}), for workers that report plain text, and for exceptions
@@ -186,7 +186,7 @@ class WorkerLost(ProcessError):
 
 class AuthenticationError(AsynQueueError):
     """
-    The two ends of a connection can't know one another.
+    One end of a connection doesn't accept the identity of the other.
 
     A L{WireWorker<asynqueue.wire.WireWorker>} or
     L{WireServer<asynqueue.wire.WireServer>} that is to connect or listen where others

@@ -56,7 +56,7 @@ def p2o(pickledString: bytes, defaultObj: Any = None) -> Any:
 
 def isIterator(x: object) -> bool:
     """
-    Tell whether something is to be iterated over.
+    Tell whether something is an iterator.
 
     @return: C{True} for generators, generator functions, and other objects with both
         C{__iter__} and C{__next__}, but never for Deferreds, strings, or containers.

@@ -110,7 +110,7 @@ class LoadInfoProducer:
 
     def unsubscribe(self, subscription: Any) -> None:
         """
-        Write no more to a consumer that has stopped what it has as its producer.
+        Write no more to a consumer, which has stopped its producer.
 
         @param subscription: That producer.
         """
@@ -121,7 +121,7 @@ class LoadInfoProducer:
 
     def shutdown(self) -> None:
         """
-        Let go of all consumers.
+        Unregister from all consumers.
         """
         for subscription in list(self._subscriptions):
             self.unsubscribe(subscription)

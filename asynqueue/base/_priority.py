@@ -115,7 +115,7 @@ class Priority:
 
     def shutdown(self) -> None:
         """
-        Fail all who wait for an item, with L{QueueRunError}.
+        Fail all Deferreds that wait for an item, with L{QueueRunError}.
         """
         self._running = False
         while self._getters:

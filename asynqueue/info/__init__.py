@@ -1,4 +1,4 @@
-"""Text about calls and what becomes of them, and what helps to find out about calls."""
+"""Text about calls and their failures."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def deferToDelay(
 
 class Delay:
     """
-    Delays of a usual length, and waiting for events by looking again and again.
+    Delays, and waiting for events by polling.
 
     Looking again and again costs time, and notices events late. It's for events that
     give no other notice.
@@ -109,8 +109,8 @@ class Delay:
 
     def shutdown(self) -> None:
         """
-        Fire all that is pending: delays with C{None}, events with C{False}. That's also
-        done when the reactor begins to shut down.
+        Fire all pending Deferreds: of delays with C{None}, of events with C{False}. This
+        is also done when the reactor begins to shut down.
         """
         for d, (awaited, result) in list(self._pending.items()):
             if d in self._pending:  # not cancelled by the callbacks of another

@@ -139,7 +139,7 @@ class IterationProducer:
 
     def stopProducing(self) -> None:
         """
-        Write nothing more, and have the source release everything. That's no failure.
+        Write nothing more, and have the source release everything. It isn't a failure.
         """
         self._finish(None)
 

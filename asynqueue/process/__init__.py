@@ -1,4 +1,4 @@
-"""Workers in child processes, and the queue that has a number of them."""
+"""Workers in child processes, and a queue of them."""
 
 from .._child.callserver import CallServer as ProcessUniverse
 from .._child.processbase import ProcessBase

@@ -1,5 +1,5 @@
 """
-What helps with Deferreds, calls and processes, put together for users.
+Helpers for Deferreds, calls and processes.
 
 Nothing is defined here, and no module of the package imports it.
 """

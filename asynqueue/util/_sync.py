@@ -39,7 +39,7 @@ class _LockStage(Enum):
 
 class DeferredLock(defer.DeferredLock):
     """
-    A lock that privileged ones get first, and that can be stopped for good.
+    A lock that can be acquired with priority, and that can be stopped for good.
 
     It goes from one to the next in one loop, never from within the callbacks of the
     last, so any number may wait who release it at once.
@@ -64,7 +64,7 @@ class DeferredLock(defer.DeferredLock):
 
     def acquire(self, vip: bool = False) -> Deferred[Any]:
         """
-        Get the lock when all before in line have released it.
+        Acquire the lock, when all before in line have released it.
 
         @param vip: C{True} to get in line before those who aren't, after those who
             are.

@@ -1,5 +1,5 @@
 """
-Workers on other machines, or in other processes of this one, over AMP.
+Workers and servers that talk over AMP, on this machine or several.
 
 C{python -m asynqueue.wire --help} tells how to run a server.
 """

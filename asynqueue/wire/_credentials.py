@@ -140,7 +140,7 @@ class Key:
 
     def check(self, proof: bytes, role: bytes, *parts: bytes) -> bool:
         """
-        Tell whether the other end has the key, in a time that says nothing about it.
+        Tell whether the other end has the key, in constant time.
 
         @param proof: The other end's proof.
 
