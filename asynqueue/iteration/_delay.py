@@ -109,8 +109,8 @@ class Delay:
 
     def shutdown(self) -> None:
         """
-        Fire all pending Deferreds: of delays with C{None}, of events with C{False}. This
-        is also done when the reactor begins to shut down.
+        Fire all pending Deferreds: of delays with C{None}, of events with C{False}.
+        This is also done when the reactor begins to shut down.
         """
         for d, (awaited, result) in list(self._pending.items()):
             if d in self._pending:  # not cancelled by the callbacks of another
