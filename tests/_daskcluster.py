@@ -31,4 +31,4 @@ async def workerOf(case: Any, **kw: Any) -> DaskWorker:
             _clusters.pop().close()
 
     case.closers.insert(0, closeAfterLast)
-    return DaskWorker(_clusters[0].address, N_concurrent=1, **kw)
+    return DaskWorker(_clusters[0].address, N_concurrent=1, bundle=0, **kw)

@@ -6,25 +6,53 @@ any cluster.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+import gc
+import pickle
+import sys
+import threading
+from collections.abc import Coroutine, Iterator
+from itertools import count
+from types import SimpleNamespace
+from typing import Any, cast
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from asynqueue._child.parcels import Parcel, pack
-from asynqueue.errors import AuthenticationError, WorkerStartError
+from asynqueue._child.protocol import Kind
+from asynqueue.errors import (
+    AuthenticationError,
+    WorkerError,
+    WorkerLost,
+    WorkerStartError,
+)
 from asynqueue.interfaces import ICancellingWorker, IReplaceableWorker, IWorker
 
 from ._cases import same, task
 from ._dask import SKIP
 
 if not SKIP:
-    from asynqueue.dask import DaskQueue, DaskWorker
+    from asynqueue.dask import DaskQueue, DaskWorker, _remote
+    from asynqueue.dask._accepted import Accepted
     from asynqueue.dask._buffers import MIN_SCATTERED, Scattering
     from asynqueue.dask._bundles import Call, CallQueue
     from asynqueue.dask._options import checkReach, differences
+    from asynqueue.dask._session import Session
+    from asynqueue.dask._streams import Held
+
+
+#: What has been made by C{endless}, and whether that has been ended.
+_numbers = count()
+_ended = threading.Event()
+
+
+def endless() -> Iterator[int]:
+    """Yield numbers."""
+    try:
+        yield from _numbers
+    finally:
+        _ended.set()
 
 
 def call(name: str = "f", **kw: Any) -> Call:
@@ -294,7 +322,7 @@ class ScatteringTests(SynchronousTestCase):
 
     skip = SKIP
 
-    def run_(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def inLoop(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run a coroutine of asyncio's."""
         return asyncio.run(coroutine)
 
@@ -320,9 +348,9 @@ class ScatteringTests(SynchronousTestCase):
         What two calls have is brought to the cluster once.
         """
         data = bytearray(MIN_SCATTERED)
-        self.assertEqual(len(self.run_(self.two(data, data))), 1)
+        self.assertEqual(len(self.inLoop(self.two(data, data))), 1)
         text = bytes(MIN_SCATTERED)
-        self.assertEqual(len(self.run_(self.two(text, text))), 1)
+        self.assertEqual(len(self.inLoop(self.two(text, text))), 1)
 
     def test_changed(self) -> None:
         """
@@ -333,7 +361,7 @@ class ScatteringTests(SynchronousTestCase):
         def change(data: bytearray) -> None:
             data[-1] += 1
 
-        scattered = self.run_(self.two(data, data, change))
+        scattered = self.inLoop(self.two(data, data, change))
         self.assertEqual([bytes(p.buffers[0])[-1] for p in scattered], [0, 1])
 
     def test_mixed(self) -> None:
@@ -349,9 +377,107 @@ class ScatteringTests(SynchronousTestCase):
             scattering.release(copies)
             return rest, list(copies)
 
-        rest, places = self.run_(hold())
+        rest, places = self.inLoop(hold())
         self.assertEqual(places, [1])
         self.assertEqual([len(b) for b in rest.buffers], [100_000, 100_001])
+
+
+class AcceptedTests(SynchronousTestCase):
+    """
+    Tests of what becomes of the calls of a bundle.
+    """
+
+    skip = SKIP
+
+    def setUp(self) -> None:
+        """
+        Accept three calls that travel together.
+        """
+        self.clock = Clock()
+        self.asked: list[tuple[Any, ...]] = []
+        self.finished = 0
+        self.accepted = Accepted(
+            0.05,
+            lambda *args: self.asked.append(args),
+            self.finish,
+            lambda task, why: WorkerLost(why, task=task),
+            self.clock,
+        )
+        self.accepted.isOpen = True
+        self.accepted.queue.threads = 1
+        self.accepted.queue.note("f", 0.001)
+        self.calls = [call() for _ in range(3)]
+        for each in self.calls:
+            self.accepted.add(each)
+            self.accepted.send(each)
+        self.clock.advance(0)
+        (self.bundle,) = self.bundles()
+
+    def finish(self) -> None:
+        """Count how often something has been finished."""
+        self.finished += 1
+
+    def bundles(self) -> list[Any]:
+        """Take the bundles that were to be sent."""
+        asked = [args[1] for args in self.asked if args[0] is Session.submit]
+        self.asked.clear()
+        return asked
+
+    def test_killed(self) -> None:
+        """
+        If a bundle has ended all processes that ran it, its calls are run one by one,
+        and only the guilty one fails.
+        """
+        self.accepted.killed(self.bundle, RuntimeError("killed"))
+        self.clock.advance(0)
+        again = self.bundles()
+        self.assertEqual([b.calls for b in again], [[each] for each in self.calls])
+        self.accepted.killed(again[0], RuntimeError("killed"))
+        self.failureResultOf(self.calls[0].task.d, WorkerError)
+        self.assertNoResult(self.calls[1].task.d)
+        self.accepted.answered(again[1], [(0.001, (b"r", 5))])
+        self.assertEqual(self.successResultOf(self.calls[1].task.d), (b"r", 5))
+
+    def test_failed(self) -> None:
+        """
+        If Dask can't run a bundle, its calls fail with that, or as lost.
+        """
+        self.accepted.failed(self.bundle, RuntimeError("why"))
+        for each in self.calls:
+            failure = self.failureResultOf(each.task.d, WorkerError)
+            self.assertIn("why", failure.getErrorMessage())
+        self.assertTrue(self.accepted.isEmpty)
+        self.assertEqual(self.finished, 1)
+
+    def test_dropped(self) -> None:
+        """
+        A bundle is cancelled when nobody wants any of its calls.
+        """
+        for each in self.calls[:2]:
+            self.accepted.drop(each.task)
+        self.assertEqual(self.asked, [])
+        self.accepted.drop(self.calls[2].task)
+        self.assertEqual(self.asked, [(Session.cancel, self.bundle)])
+        self.assertEqual(
+            [self.successResultOf(c.ready) for c in self.calls], [None] * 3
+        )
+
+    def test_iterations(self) -> None:
+        """
+        The iterators of a bundle are released when the last of them isn't wanted.
+        """
+        held = [(0.0, Held(str(n), "a")) for n in range(2)]
+        self.accepted.answered(self.bundle, [*held, (0.001, (b"r", 5))])
+        iterations = [args[1] for args in self.asked if args[0] is Session.iterate]
+        self.asked.clear()
+        iterations[0].received([1, 2], None)
+        _, deferator = self.successResultOf(self.calls[0].task.d)
+        deferator.stop()
+        self.assertEqual(self.asked, [(Session.cancel, iterations[0])])
+        iterations[1].received([], "")
+        self.assertEqual(self.successResultOf(self.calls[1].task.d), (b"i", []))
+        self.assertIn((Session.release, self.bundle), self.asked)
+        self.assertTrue(self.accepted.isEmpty)
 
 
 class RemoteTests(SynchronousTestCase):
@@ -360,6 +486,92 @@ class RemoteTests(SynchronousTestCase):
     """
 
     skip = SKIP
+
+    def execute(self, f: Any, *args: Any) -> Any:
+        """Make a call as a Dask worker does."""
+        worker = SimpleNamespace(address="tcp://w", log_event=lambda *event: None)
+        self.patch(_remote, "get_worker", lambda: worker)
+        return _remote.execute("key", _remote.Calls([pack((f, args, {}, False))]))
+
+    def held(self, iterator: Any) -> Any:
+        """Have an iterator be held."""
+        answers = self.execute(iter, iterator)
+        (held,) = answers.held
+        return answers, held
+
+    def test_result(self) -> None:
+        """
+        What isn't large is just bytes, whatever it was.
+        """
+        ((kind, answer),) = pickle.loads(self.execute(abs, -3))
+        self.assertEqual((kind, pickle.loads(answer)[1]), (Kind.RESULT, 3))
+        ((kind, _),) = pickle.loads(self.execute(sys.exit))
+        self.assertEqual(kind, Kind.ERROR)
+
+    def test_large(self) -> None:
+        """
+        What is large is kept beside, and Dask told of its size.
+        """
+        answers = self.execute(bytes, 1_000_000)
+        self.assertGreater(sys.getsizeof(answers), 1_000_000)
+        ((_, parcel),) = answers.answers
+        self.assertEqual(parcel.loads()[1], bytes(1_000_000))
+
+    def test_items(self) -> None:
+        """
+        A held iterator gives its items, and then its end.
+        """
+        _, held = self.held(iter("abc"))
+
+        async def takeAll() -> list[Any]:
+            found: list[Any] = []
+            while True:
+                items = await _remote.take(held.ID)
+                found += [pickle.loads(cast(bytes, item)) for item in items.items]
+                if items.end is not None:
+                    return [*found, items.end]
+
+        self.assertEqual(asyncio.run(takeAll()), [*"abc", b""])
+
+    def test_bounded(self) -> None:
+        """
+        It's held up when its items aren't taken, and ended when Dask forgets it.
+        """
+        answers = self.execute(endless)
+        (held,) = answers.held
+        items = asyncio.run(held.take()).items
+        self.assertGreater(len(items), 0)
+        del answers
+        gc.collect()
+        self.assertTrue(_ended.wait(30))
+        self.assertLess(next(_numbers), 5_000)
+        self.assertRaises(LookupError, asyncio.run, _remote.take(held.ID))
+
+    def test_fails(self) -> None:
+        """
+        An error of the iterator comes after the items before it.
+        """
+        _, held = self.held(map(int, ["1", "x"]))
+
+        async def take() -> Any:
+            items = await held.take()
+            return items if items.end else await held.take()
+
+        self.assertIn(b"ValueError", asyncio.run(take()).end)
+
+    def test_update(self) -> None:
+        """
+        An update is made when it's registered. Its failure is told, and its result.
+        """
+        plugin = _remote.Update("good", pack((abs, (-1,), {}, False)))
+        asyncio.run(plugin.setup(None))
+        kind, answer = asyncio.run(_remote.updated("good"))
+        self.assertEqual(kind, Kind.RESULT)
+        self.assertEqual(pickle.loads(cast(bytes, answer))[1], 1)
+        plugin = _remote.Update("bad", pack((int, ("x",), {}, False)))
+        with self.assertRaisesRegex(RuntimeError, "An update has failed"):
+            asyncio.run(plugin.setup(None))
+        self.assertEqual(asyncio.run(_remote.updated("bad"))[0], Kind.ERROR)
 
     def test_withoutTwisted(self) -> None:
         """
