@@ -635,11 +635,13 @@ class OtherClusterTests(DaskTestCase):
         """
         It's an error if there's no scheduler, after a while.
         """
+        threads = ownThreads()
         worker = DaskWorker("127.0.0.1:1", connectTimeout=0.5)
         q = TaskQueue()
         error = await self.failing(q.attachWorker(worker))
         self.assertIsInstance(error, WorkerStartError)
         await q.shutdown()
+        self.assertEqual(ownThreads(), threads)
 
     async def test_resources(self) -> None:
         """

@@ -108,15 +108,16 @@ class Connection:
         client, cluster = self.client, self._cluster
         if client is not None:
             with suppress(Exception):
-                for name in self.updates:
-                    await asyncio.wait_for(
-                        client.unregister_worker_plugin(name), _CLOSE_SECONDS
-                    )
+                await asyncio.wait_for(self._forgetUpdates(), _CLOSE_SECONDS)
             with suppress(Exception):
                 await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
         if cluster is not None:
             with suppress(Exception):
                 await asyncio.wait_for(cluster.close(), _CLOSE_CLUSTER_SECONDS)
+
+    async def _forgetUpdates(self) -> None:
+        for name in self.updates:
+            await self.client.unregister_worker_plugin(name)
 
 
 async def _awaited(client: Any) -> Any:

@@ -371,6 +371,8 @@ class TaskHandler:
         """
         del self.workers[worker.ID]
         self._unassign(worker)
+        if IReplaceableWorker.providedBy(worker):
+            self._trackExit(worker.deferUntilGone())
         log.error(
             "{worker} can't be put to work: {text}",
             worker=worker,
