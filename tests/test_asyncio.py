@@ -178,6 +178,35 @@ class AsyncioTests(SynchronousTestCase):
         )
         self.assertEqual(printed, "3")
 
+    def test_wrongReactor(self) -> None:
+        """
+        Where the reactor doesn't run in the event loop that does, an error says so.
+        """
+        for reactor in ("selectreactor", "asyncioreactor"):
+            program = f"""
+                import asyncio
+                from twisted.internet import {reactor}
+                {reactor}.install()
+                from twisted.internet.defer import Deferred
+                from asynqueue.null import NullQueue
+
+                async def main():
+                    q = NullQueue()
+                    print(await q.call(abs, -1))
+                    await q.call(Deferred)
+
+                asyncio.run(main())
+            """
+            done = subprocess.run(
+                [sys.executable, "-c", dedent(program)],
+                capture_output=True,
+                text=True,
+                timeout=100,
+                check=False,
+            )
+            self.assertEqual(done.stdout, "1\n")  # That's there at once.
+            self.assertIn("RuntimeError: Calls can't be awaited here", done.stderr)
+
     def test_withoutAsyncio(self) -> None:
         """
         Without asyncio, they're awaited as any Deferred is.

@@ -34,6 +34,7 @@ class AwaitableDeferred(Deferred[_T]):
         return super().__await__()
 
     def _bridged(self, asyncio: Any) -> Generator[Any, None, _T]:
+        _checkLoop(asyncio)
         # Whether the task waits, or a coroutine of Twisted that it has called, can't be
         # told from here.
         yield _Bridge(self, asyncio)
@@ -93,6 +94,22 @@ class _Bridge(Deferred[Callable[[], None]]):
 
 def _pass() -> None:
     pass
+
+
+def _checkLoop(asyncio: Any) -> None:
+    """
+    Raise RuntimeError if the reactor doesn't run in the loop that does: nothing would
+    ever fire.
+    """
+    reactor = sys.modules.get("twisted.internet.reactor")
+    # Reactors don't say by anything public which loop they have.
+    loop = getattr(reactor, "_asyncioEventloop", None)
+    if reactor is not None and loop is not asyncio.get_running_loop():
+        raise RuntimeError(
+            f"Calls can't be awaited here: the reactor, {reactor!r}, doesn't run in"
+            " this event loop of asyncio. Have twisted.internet.asyncioreactor"
+            ".install(loop) called for it before anything uses a reactor"
+        )
 
 
 def awaitable(d: Deferred[_T]) -> Deferred[_T]:
