@@ -5,22 +5,18 @@ Calls, whose results come as Deferreds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
-from twisted.python.failure import Failure
 
-from .._support.awaitable import AwaitableDeferred, awaitable
-from .._support.checks import checkConsumer, checkCount, checkFlag
+from .._support.awaitable import awaitable
+from .._support.checks import checkConsumer, checkFlag
 from .._support.reactor import orGlobalReactor
-from ..errors import QueueRunError, QueueStopped
-from ..iteration import Deferator
-from ..iteration._sources import BufferedSource
-from ..tasks import Task, TaskFactory, TaskHandler
+from ..errors import QueueRunError
+from ..tasks import TaskFactory, TaskHandler
 from ._admission import Admission
-from ._mapping import Mapping, Progress, progressOf
 from ._options import (
     UNSET,
     Defaults,
@@ -35,23 +31,6 @@ from ._replacing import Replacing
 from ._results import Results
 
 __all__ = ["Calls"]
-
-#: So many results of an C{imap} may wait to be taken before more chunks are queued.
-_MAX_UNTAKEN = 1_000
-
-#: The queue's own keywords that hold for each chunk of a map.
-_MAP_OPTIONS = frozenset(
-    [
-        "doLast",
-        "doNext",
-        "name",
-        "niceness",
-        "retries",
-        "retryDelay",
-        "series",
-        "timeout",
-    ]
-)
 
 
 def _option(name: str) -> Any:
@@ -353,122 +332,6 @@ class Calls:
         task = options.makeTask(self.taskFactory, f, args, kw)
         return awaitable(self.th.update(task, ephemeral, sequential))
 
-    def map(
-        self,
-        f: Callable[..., Any] | str,
-        /,
-        *iterables: Iterable[Any],
-        chunksize: int | None = None,
-        ordered: bool = True,
-        progress: Progress | bool | None = None,
-        **options: Any,
-    ) -> Deferred[list[Any]]:
-        """
-        Call a function for each item of an iterable, or for the first items of
-        several, then the second ones, and so on.
-
-        Items go to the workers in chunks, and so many at a time that all have
-        something to do, so that the iterable is read as the work goes on.
-
-        @param f: The function. For remote workers, the name of a method.
-
-        @param iterables: Iterables, one for each argument of the function.
-
-        @param chunksize: Items in a chunk. By default it's found by measuring: a chunk
-            is to take some milliseconds.
-
-        @param ordered: C{False} for the results as they finish.
-
-        @param progress: Called with the number of items that are done and that of all,
-            C{None} if it isn't known. C{True} for a bar by the extra
-            C{asynqueue[progress]}. If it raises, the map fails with that.
-
-        @param options: Keywords C{niceness}, C{series}, C{timeout}, C{retries},
-            C{retryDelay}, C{doNext}, C{doLast}, C{name}, which are as for L{call} and
-            hold for each chunk.
-
-        @return: A Deferred that fires with the list of results. It fails with the
-            first failure, whatever the queue's policy for errors is; the exception has
-            a note with the index of the item. When it's cancelled, chunks that haven't
-            been started aren't.
-
-        @raise TypeError: If there's no iterable, or an unknown keyword.
-
-        @raise ValueError: If a number is out of range.
-
-        @raise QueueRunError: If the queue isn't running.
-        """
-        results: list[Any] = []
-        d: Deferred[list[Any]] = AwaitableDeferred(lambda _: mapping.stop())
-
-        def finish(failure: Failure | None) -> None:
-            if failure is None:
-                d.callback(results)
-            else:
-                d.errback(failure)
-
-        mapping = self._mapping(
-            f,
-            iterables,
-            options,
-            chunksize,
-            ordered=ordered,
-            progress=progressOf(progress),
-            deliver=results.extend,
-            finish=finish,
-        )
-        mapping.fill()
-        return d
-
-    def imap(
-        self,
-        f: Callable[..., Any] | str,
-        /,
-        *iterables: Iterable[Any],
-        chunksize: int | None = None,
-        ordered: bool = True,
-        progress: Progress | bool | None = None,
-        **options: Any,
-    ) -> Deferator[Any]:
-        """
-        Call a function for each item as L{map} does, and get the results one after the
-        other. The input may be endless: it's read as far as results are taken.
-
-        The parameters are those of L{map}.
-
-        @return: An iterator of Deferreds, and an asynchronous iterator, of the results.
-            After the results of the items before it, it fails as the item did.
-
-        @raise TypeError: If there's no iterable, or an unknown keyword.
-
-        @raise ValueError: If a number is out of range.
-
-        @raise QueueRunError: If the queue isn't running.
-        """
-        source = BufferedSource(
-            lambda count: mapping.taken(count), lambda: mapping.stop()
-        )
-
-        def finish(failure: Failure | None) -> None:
-            if failure is None:
-                source.end()
-            else:
-                source.fail(failure)
-
-        mapping = self._mapping(
-            f,
-            iterables,
-            options,
-            chunksize,
-            ordered=ordered,
-            progress=progressOf(progress),
-            deliver=source.push,
-            finish=finish,
-            maxUntaken=_MAX_UNTAKEN,
-        )
-        mapping.fill()
-        return Deferator(source)
-
     def _setLogLevel(self) -> None:
         """
         Have what is to be logged reach handlers of the standard logger.
@@ -495,65 +358,6 @@ class Calls:
                 within, self._results.expire, d, within
             )
             d.addBoth(_stopTimer, timer)
-
-    def _mapping(
-        self,
-        f: Callable[..., Any] | str,
-        iterables: tuple[Iterable[Any], ...],
-        options: dict[str, Any],
-        chunksize: int | None,
-        **kw: Any,
-    ) -> Mapping:
-        if not self._running:
-            self._refuse(f"a map of {f!r}")
-        if not callable(f):
-            self._checkName(f)
-        if not iterables:
-            raise TypeError(f"Items are needed to map {f!r} over")
-        if chunksize is not None:
-            checkCount("chunksize", chunksize, 1)
-        unknown = options.keys() - _MAP_OPTIONS
-        if unknown:
-            raise TypeError(f"Unknown keywords for a map: {', '.join(sorted(unknown))}")
-        # Errors come as they are: the mapping has to know.
-        checked = TaskOptions(**options, returnFailure=None)
-
-        def submit(f: Any, args: tuple[Any, ...]) -> Task:
-            if not self._running:
-                raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
-            task = checked.makeTask(self.taskFactory, f, args, {})
-            self._admission.take()
-            self._replacing.retry()
-            task.resolve = self._resolve
-            self.q.put(task)
-            return task
-
-        checked.makeTask(TaskFactory(), f, (), {})  # To complain here, if at all.
-        return Mapping(
-            submit,
-            self._roomForChunk,
-            self._concurrency,
-            f,
-            iterables,
-            chunksize=chunksize,
-            **kw,
-        )
-
-    def _concurrency(self) -> int:
-        """
-        Count the calls that keep all workers busy.
-        """
-        return sum(getattr(w, "concurrency", 1) for w in self.th.workers.values())
-
-    def _roomForChunk(self) -> Deferred[None] | None:
-        """
-        Return None if there's room for a call, or a Deferred that fires when there is.
-        """
-        if not self._running or self.maxQueued is None:
-            return None
-        if self.th.waiting < self.maxQueued:
-            return None
-        return self._admission.wait()
 
 
 def _stopTimer(result: Any, timer: IDelayedCall) -> Any:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, o
 from twisted.internet.defer import Deferred
 
 from ..iteration import Deferator
-from ._calls import Calls
 from ._mapping import Progress
+from ._maps import Maps
 from ._options import RetryDelay
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class MapOptions(TypedDict, total=False):
     name: str | None
 
 
-class TypedCalls(Calls):
+class TypedCalls(Maps):
     """
     Says what type the result of a call has.
 
