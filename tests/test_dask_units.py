@@ -421,7 +421,7 @@ class AcceptedTests(SynchronousTestCase):
         """Take the bundles that were to be sent."""
         asked = [args[1] for args in self.asked if args[0] is Session.submit]
         self.asked.clear()
-        return asked
+        return [bundle for bundles in asked for bundle in bundles]
 
     def test_killed(self) -> None:
         """

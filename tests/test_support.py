@@ -136,7 +136,7 @@ class HandoverTests(SynchronousTestCase):
         """
         The reactor has its turn in between if there are many.
         """
-        self.patch(TimeSlice, "isOver", lambda self: True)
+        self.patch(TimeSlice, "hasExpired", lambda self: True)
         handover = self.handover(self.taken.append)
         handover.put(1)
         handover.put(2)

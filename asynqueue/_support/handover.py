@@ -5,7 +5,7 @@ What threads hand over to the reactor.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from .log import log
@@ -42,7 +42,14 @@ class Handover(Generic[_T]):
         """
         Hand over a thing. Called in any thread.
         """
-        self._items.append(item)
+        self.putAll((item,))
+
+    def putAll(self, items: Iterable[_T]) -> None:
+        """
+        Hand over several. Called in any thread. One by one, the two threads might take
+        turns with each.
+        """
+        self._items.extend(items)
         if not self._isWoken:
             self._isWoken = True
             self._reactor.callFromThread(self._takeAll)
@@ -55,7 +62,7 @@ class Handover(Generic[_T]):
                 self._take(items.popleft())
             except Exception:  # noqa: BLE001 - others wait behind it
                 log.failure("What a thread has handed over can't be dealt with")
-            if items and timeSlice.isOver():
+            if items and timeSlice.hasExpired():  # each may take long
                 self._isWoken = True
                 self._reactor.callLater(0, self._takeAll)
                 return

@@ -225,9 +225,12 @@ class Accepted:
 
     def _fill(self) -> None:
         self._filling = None
+        bundles: list[Bundle] = []
         while (bundle := self.queue.take()) is not None:
-            tellBegin = bundle.calls[0].task.timeout is not None
-            self._ask(Session.submit, bundle, tellBegin)
+            bundles.append(bundle)
+        if bundles:
+            # Together, or the two threads would take turns with each.
+            self._ask(Session.submit, bundles)
 
     # Iterations.
 

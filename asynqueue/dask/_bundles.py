@@ -126,6 +126,11 @@ class Bundle:
         return self.calls[0].task.series
 
     @property
+    def isTimed(self) -> bool:
+        """Whether it must be known when it's begun, as that's when its time starts."""
+        return self.calls[0].task.timeout is not None
+
+    @property
     def isWanted(self) -> bool:
         """Whether any of its calls is."""
         return not all(call.isDropped for call in self.calls)

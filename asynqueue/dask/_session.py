@@ -101,15 +101,17 @@ class Session:
         options: ClusterOptions,
         owner: SessionOwner,
         calls: CallOwner,
-        tell: Callable[[Callable[[], object]], object],
+        tell: Callable[[list[Callable[[], object]]], object],
     ) -> None:
         """
-        @param tell: Has something be called in the reactor's thread.
+        @param tell: Has callables be called in the reactor's thread.
         """
         self._options = options
         self._owner = owner
         self._calls = calls
         self._handOver = tell
+        # What is to be handed over in this turn of the loop.
+        self._told: list[Callable[[], object]] = []
         self._connection = Connection(options)
         self._scattering: Any = None
         self._fetching: Any = None
@@ -141,6 +143,7 @@ class Session:
             tasks = [closing, working, *self._running.values()]
             await asyncio.wait(tasks, timeout=_CANCEL_SECONDS)
             await self._connection.close()
+            await asyncio.sleep(0)  # for what is to be handed over
 
     # What is asked for.
 
@@ -152,9 +155,10 @@ class Session:
         """Copy the large buffers of a call."""
         self._start(call, self._hold(call))
 
-    def submit(self, bundle: Bundle, tellBegin: bool) -> None:
-        """Have a bundle of calls be made."""
-        self._start(bundle, self._submit(bundle, tellBegin))
+    def submit(self, bundles: list[Bundle]) -> None:
+        """Have bundles of calls be made."""
+        for bundle in bundles:
+            self._start(bundle, self._submit(bundle))
 
     def update(self, bundle: Bundle, isLasting: bool) -> None:
         """Have a call be made by each worker, and perhaps by each that comes later."""
@@ -239,9 +243,9 @@ class Session:
         else:
             self._tell(self._calls.held, call)
 
-    async def _submit(self, bundle: Bundle, tellBegin: bool) -> None:
+    async def _submit(self, bundle: Bundle) -> None:
         try:
-            outcomes = await self._run(bundle, tellBegin)
+            outcomes = await self._run(bundle)
         except FutureCancelledError as error:
             if error.reason == _DISCONNECTED:
                 self._disconnected.set()
@@ -257,13 +261,13 @@ class Session:
         finally:
             self._scattering.release(bundle.calls[0].large)
 
-    async def _run(self, bundle: Bundle, tellBegin: bool) -> list[tuple[float, Any]]:
+    async def _run(self, bundle: Bundle) -> list[tuple[float, Any]]:
         """Have calls be made, and get what they have come to."""
         large = bundle.calls[0].large
         calls = Calls(
             [call.payload for call in bundle.calls],
             self._scattering.places(large),
-            self._topic if tellBegin else None,
+            self._topic if bundle.isTimed else None,
         )
         for attempt in range(_MAX_ATTEMPTS):
             pieces = [await self._scattering.scatter(copy) for copy in large.values()]
@@ -362,7 +366,14 @@ class Session:
         task.add_done_callback(lambda _: self._running.pop(what, None))
 
     def _tell(self, f: Callable[..., object], *args: Any) -> None:
-        self._handOver(partial(f, *args))
+        # Together, or the two threads would take turns with each.
+        if not self._told:
+            asyncio.get_running_loop().call_soon(self._handOverTold)
+        self._told.append(partial(f, *args))
+
+    def _handOverTold(self) -> None:
+        told, self._told = self._told, []
+        self._handOver(told)
 
 
 def _outcome(found: tuple[int, bytes | Parcel], task: object) -> tuple[float, Any]:

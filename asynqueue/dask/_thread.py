@@ -86,7 +86,7 @@ class SessionThread:
         self._told.put(partial(self._over, failure))
 
     async def _main(self, options: ClusterOptions, found: SimpleQueue[Any]) -> None:
-        session = Session(options, self._owner, self._calls, self._told.put)
+        session = Session(options, self._owner, self._calls, self._told.putAll)
         loop = _Loop(asyncio.get_running_loop())
         found.put(Handover(lambda request: request(session), loop))
         await session.main()
