@@ -76,7 +76,7 @@ class Maps(Calls):
             C{asynqueue[progress]}. If it raises, the map fails with that.
 
         @param options: Keywords C{niceness}, C{series}, C{timeout}, C{retries},
-            C{retryDelay}, C{doNext}, C{doLast}, C{name}, which are as for L{call} and
+            C{retryDelay}, C{doNext}, C{doLast}, C{name}, which are as for C{call} and
             hold for each chunk.
 
         @return: A Deferred that fires with the list of results. It fails with the
