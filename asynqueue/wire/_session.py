@@ -166,11 +166,10 @@ class Session(TaskConnection):
                 )
         return None
 
-    def _cancelTask(self, box: Any) -> Any:
+    def _cancelTask(self, box: Any) -> None:
         task = self.tasks.get(box[b"ID"])
         if task is not None:
             task.cancel()
-        return amp.Box()
 
     def forget(self, task: ServedTask) -> None:
         super().forget(task)
