@@ -191,9 +191,9 @@ async def _copyInChunks(buffer: Buffer) -> bytes | bytearray:
     if isinstance(buffer, bytes):
         return buffer
     with _view(buffer) as view:
-        copy = bytearray(view.nbytes)
+        copy = bytearray()  # of full size, it would be filled with zeros first
         for start in range(0, view.nbytes, _CHUNK):
-            copy[start : start + _CHUNK] = view[start : start + _CHUNK]
+            copy += view[start : start + _CHUNK]
             await asyncio.sleep(0)
     return copy
 
