@@ -369,6 +369,27 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.worker.accepted, jobs)
         self.assertEqual(seen, ["x"] * 4)
 
+    def test_subclassRaises(self) -> None:
+        """
+        If one that overrides C{request} raises, that's logged, and no task is lost.
+        """
+        isBroken = False
+
+        class Raising(AssignmentFactory):
+            def request(self, worker: Any, series: Any) -> None:
+                if isBroken:
+                    raise ZeroDivisionError
+                super().request(worker, series)
+
+        self.factory = Raising(reactor=self.clock)
+        self.factory.request(self.worker, "x")
+        jobs = [self.add(n, series="x") for n in range(3)]
+        isBroken = True
+        for _ in jobs:
+            self.worker.complete()
+        self.assertEqual(self.worker.accepted, jobs)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
     def test_takeTurns(self) -> None:
         """
         Workers that are done at once take turns.

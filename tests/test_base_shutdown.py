@@ -608,3 +608,105 @@ class ReplacementTests(QueueTestCase):
         worker.resign()
         self.failureResultOf(call, WorkerLost)
         self.assertEqual(len(self.successResultOf(d)), 1)
+
+
+class Hostile(ReplaceableWorker):
+    """
+    A worker one of whose methods raises C{ZeroDivisionError}.
+    """
+
+    def __init__(self, name: str, heir: Any = None) -> None:
+        """
+        @param name: The name of the method.
+
+        @param heir: What takes its place.
+        """
+        super().__init__()
+        setattr(self, name, self.fail)
+        self.heir = heir
+
+    def fail(self, *args: object) -> Any:
+        """
+        Raise it.
+        """
+        raise ZeroDivisionError
+
+    def replacement(self) -> Any:
+        """
+        What takes its place.
+        """
+        return self.heir
+
+
+class HostileTests(QueueTestCase):
+    """
+    A worker that raises where it shouldn't harms no other, and loses no call.
+    """
+
+    def assertLogged(self) -> None:
+        """
+        Check that what was raised is in the log.
+        """
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_gone(self) -> None:
+        """
+        One that can't tell when it has gone is replaced, and shutdown fires.
+        """
+        heir = MemoryWorker()
+        q = self.queue(worker := Hostile("deferUntilGone", heir))
+        call = q.call(same, 1)
+        worker.resign()
+        self.assertLogged()
+        heir.complete(1)
+        self.assertEqual(self.successResultOf(call), 1)
+        self.successResultOf(q.shutdown())
+
+    def test_goneAtTimeout(self) -> None:
+        """
+        It's crashed when the time for the shutdown is up, as any other.
+        """
+        q = self.queue(Hostile("deferUntilGone"))
+        call = q.call(same, 1)
+        d = q.shutdown(timeout=1)
+        self.clock.advance(1)
+        self.assertLogged()
+        self.failureResultOf(call, WorkerLost)
+        self.successResultOf(d)
+
+    def test_updates(self) -> None:
+        """
+        One that fails when it's to be put to work is let go, and its calls fail.
+        """
+        for name in ("updatesApplied", "deferUntilReady"):
+            q = self.queue()
+            self.failureResultOf(q.attachWorker(Hostile(name)), ZeroDivisionError)
+            self.assertEqual(q.workers(), [])
+            self.successResultOf(q.shutdown())
+
+    def test_retry(self) -> None:
+        """
+        One that can't be replaced fails the calls that wait for it, one after the
+        other.
+        """
+        q = self.queue(worker := Hostile("retryReplacement", object()))
+        worker.resign()
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
+        for _ in range(2):
+            self.failureResultOf(q.call(same, 1), ZeroDivisionError)
+            self.assertLogged()
+
+    def test_crashedWhenRefused(self) -> None:
+        """
+        One that can't be put to work is crashed: nothing of it is left.
+        """
+        crashed: list[None] = []
+
+        def crash() -> list[Any]:
+            crashed.append(None)
+            return []
+
+        worker = Hostile("deferUntilReady")
+        worker.crash = crash  # type: ignore[method-assign]
+        self.failureResultOf(self.queue().attachWorker(worker), ZeroDivisionError)
+        self.assertEqual(len(crashed), 1)

@@ -233,11 +233,11 @@ class Calls:
             task = options.makeTask(self.taskFactory, f, args, kw)
         else:
             task = self.taskFactory.new(f, args, kw, 0)
-        if self._replacing.unreplaced:
-            self._replacing.retry()
         task.resolve = self._resolve
         d = task.d
         self.q.put(task)
+        if self._replacing.unreplaced:
+            self._replacing.retry()
         if within:
             self._limit(d, within)
         return d

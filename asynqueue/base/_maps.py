@@ -188,9 +188,10 @@ class Maps(Calls):
                 raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
             task = checked.makeTask(self.taskFactory, f, args, {})
             self._admission.take()
-            self._replacing.retry()
             task.resolve = self._resolve
             self.q.put(task)
+            if self._replacing.unreplaced:
+                self._replacing.retry()
             return task
 
         checked.makeTask(TaskFactory(), f, (), {})  # To complain here, if at all.

@@ -4,6 +4,7 @@ Workers in place of those that are lost.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.python.failure import Failure
@@ -36,16 +37,7 @@ class Replacing:
         isDismissed = getattr(worker, "isDismissed", False)
         if isDismissed or not IReplaceableWorker.providedBy(worker):
             return
-        try:
-            replacement = worker.replacement()
-            if replacement is not None:
-                self._watcher.noteReplaced(worker)
-                # If it can't be put to work, that is logged, and giveUp called.
-                self._handler.hire(replacement).addErrback(lambda _: None)
-        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
-            failure = Failure()
-            log.failure("{worker} is lost and isn't replaced", failure, worker=worker)
-            self.giveUp(worker, failure)
+        self._hire(worker, worker.replacement)
 
     def giveUp(self, worker: Any, failure: Failure) -> None:
         """
@@ -61,10 +53,24 @@ class Replacing:
         Hire workers in place of those that were not replaced: there may be some use in
         it now.
         """
-        while self.unreplaced:
-            worker = self.unreplaced.pop(0)
-            self._watcher.noteReplaced(worker)
-            self._handler.hire(worker.retryReplacement()).addErrback(lambda _: None)
+        workers, self.unreplaced = self.unreplaced, []
+        for worker in workers:
+            self._hire(worker, worker.retryReplacement)
+
+    def _hire(self, worker: Any, make: Callable[[], Any]) -> None:
+        """
+        Hire what is made in place of a worker, unless that's C{None}.
+        """
+        try:
+            replacement = make()
+            if replacement is not None:
+                self._watcher.noteReplaced(worker)
+                # If it can't be put to work, that is logged, and giveUp called.
+                self._handler.hire(replacement).addErrback(lambda _: None)
+        except Exception:  # noqa: BLE001 - a worker may be of anybody's making
+            failure = Failure()
+            log.failure("{worker} is lost and isn't replaced", failure, worker=worker)
+            self.giveUp(worker, failure)
 
     def _isUnserved(self, task: Task) -> bool:
         return not self._handler.roster(task.series)

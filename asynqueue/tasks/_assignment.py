@@ -396,7 +396,7 @@ class AssignmentFactory:
         self.backlog.pop(task)
         if task.series in state.missing:
             self._serving = state
-            self.request(state.worker, task.series)
+            self._requestFor(state, task.series)
             self._serving = None
             if task.series in state.missing:  # A subclass has refused.
                 self.backlog.put(task)
@@ -425,6 +425,16 @@ class AssignmentFactory:
         state.isQueued = False
         return state
 
+    def _requestFor(self, state: WorkerState, series: Hashable) -> None:
+        """
+        Make a worker's request.
+        """
+        try:
+            self.request(state.worker, series)
+        except Exception:  # noqa: BLE001 - a subclass's may do anything
+            log.failure("A request of {worker} failed", worker=state.worker)
+            AssignmentFactory.request(self, state.worker, series)
+
     def _enterRequests(self, state: WorkerState) -> None:
         """
         Have a worker request tasks of each series for which it has no request in line.
@@ -435,6 +445,6 @@ class AssignmentFactory:
             if series in state.requests:  # It has only been out of line.
                 self._lines.enter(state, series)
             else:
-                self.request(state.worker, series)
+                self._requestFor(state, series)
         if self._rebalancing.prefetching:
             self._rebalancing.later()

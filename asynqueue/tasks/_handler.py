@@ -22,7 +22,7 @@ from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker, Worker
 from ._assignment import AssignmentFactory
 from ._preparing import Preparing, qualifications
 from ._task import Task
-from ._termination import Termination, crashWorker
+from ._termination import Termination, crashWorker, waitUntilGone
 from ._updates import Updates
 
 __all__ = ["TaskHandler"]
@@ -79,7 +79,7 @@ class TaskHandler:
             self._updates, self._employs, self._request, self._refused
         )
         self._terminations: dict[int, Termination] = {}
-        self._exiting: set[Deferred[None]] = set()
+        self._exiting: set[Deferred[object]] = set()
         # Series that were warned of since nobody serves them.
         self._unserved: set[Hashable] = set()
         self._numbers = count(1)
@@ -370,9 +370,7 @@ class TaskHandler:
         Let go of a worker that can't be put to work.
         """
         del self.workers[worker.ID]
-        self._unassign(worker)
-        if IReplaceableWorker.providedBy(worker):
-            self._trackExit(worker.deferUntilGone())
+        self._drop(worker)
         log.error(
             "{worker} can't be put to work: {text}",
             worker=worker,
@@ -431,12 +429,7 @@ class TaskHandler:
         worker = self.workers.pop(workerID, None)
         if worker is None:
             return
-        self._unassign(worker)
-        tasks = crashWorker(worker)
-        if IReplaceableWorker.providedBy(worker):
-            self._trackExit(worker.deferUntilGone())
-        for task in tasks:
-            self._reassign(task)
+        self._drop(worker)
         self._tell(EventKind.LOST, worker=worker)
         if self.onGone is not None:
             self.onGone(worker)
@@ -453,13 +446,19 @@ class TaskHandler:
         if self.onGone is not None:
             self.onGone(worker)
 
-    def _trackExit(self, gone: Deferred[None]) -> None:
+    def _drop(self, worker: Any) -> None:
         """
-        Have the shutdown wait until nothing is left of a worker that was crashed.
+        Crash a worker that can't work, and give its tasks to others. The shutdown waits
+        until nothing is left of it.
         """
+        self._unassign(worker)
+        tasks = crashWorker(worker)
+        gone = waitUntilGone(worker)
         if not gone.called:
             self._exiting.add(gone)
             gone.addCallback(lambda _: self._exiting.discard(gone))
+        for task in tasks:
+            self._reassign(task)
 
     def _reassign(self, task: Task) -> None:
         """
@@ -487,7 +486,7 @@ class TaskHandler:
         for gone in terminations:
             unfinished += await gone
         while self._exiting:
-            exited: Deferred[None] = Deferred()
+            exited: Deferred[object] = Deferred()
             next(iter(self._exiting)).addCallback(exited.callback)
             await exited
         self.assignmentFactory.stop()

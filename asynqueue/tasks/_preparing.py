@@ -125,8 +125,13 @@ class Preparing:
         if current.running:
             return ID  # It isn't ready before the last.
         del self._rounds[ID]
-        if self._employs(worker) and IReplaceableWorker.providedBy(worker):
-            worker.updatesApplied(current.failure)
-        if self._employs(worker):
-            self._request(worker, current.series)
+        try:
+            if self._employs(worker) and IReplaceableWorker.providedBy(worker):
+                worker.updatesApplied(current.failure)
+            if self._employs(worker):
+                self._request(worker, current.series)
+        except Exception:  # a worker, and a factory, may be of anybody's making
+            if self._employs(worker):
+                self._refused(worker, Failure())
+            raise
         return ID

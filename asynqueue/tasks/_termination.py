@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
 from .._support.deadline import Deadline
@@ -16,7 +16,7 @@ from .._support.oneshot import OneShot
 from ..interfaces import IReplaceableWorker
 from ._task import Task
 
-__all__ = ["Termination", "crashWorker"]
+__all__ = ["Termination", "crashWorker", "waitUntilGone"]
 
 
 def crashWorker(worker: Any) -> list[Task]:
@@ -30,6 +30,20 @@ def crashWorker(worker: Any) -> list[Task]:
     except Exception:  # noqa: BLE001 - a worker may be of anybody's making
         log.failure("{worker} failed to crash", worker=worker)
         return []
+
+
+def waitUntilGone(worker: Any) -> Deferred[object]:
+    """
+    Wait until nothing is left of a worker that was crashed. Never fails.
+    """
+    if not IReplaceableWorker.providedBy(worker):
+        return succeed(None)
+    gone: Deferred[object] = maybeDeferred(worker.deferUntilGone)
+    return gone.addErrback(
+        lambda failure: log.failure(
+            "{worker} failed to tell when it has gone", failure, worker=worker
+        )
+    )
 
 
 class Termination:
@@ -85,8 +99,7 @@ class Termination:
         tasks: list[Task] = []
         if not hasStopped:
             tasks = crashWorker(self.worker)
-            if IReplaceableWorker.providedBy(self.worker):
-                await self.worker.deferUntilGone()
+            await waitUntilGone(self.worker)
         self.gone.fire(self._handOver(tasks))
 
     async def _waitForStop(self) -> bool:
