@@ -36,10 +36,10 @@ if not SKIP:
     from asynqueue.dask import DaskQueue, DaskWorker, _remote
     from asynqueue.dask._accepted import Accepted
     from asynqueue.dask._buffers import MIN_SCATTERED, Scattering
-    from asynqueue.dask._bundles import Call, CallQueue
+    from asynqueue.dask._bundles import CallQueue, ClusterCall
     from asynqueue.dask._options import checkReach, differences
-    from asynqueue.dask._session import Session
-    from asynqueue.dask._streams import Held
+    from asynqueue.dask._session import ClusterSession
+    from asynqueue.dask._streams import HeldItems
 
 
 #: What has been made by C{endless}, and whether that has been ended.
@@ -55,9 +55,9 @@ def endless() -> Iterator[int]:
         _ended.set()
 
 
-def call(name: str = "f", **kw: Any) -> Call:
+def call(name: str = "f", **kw: Any) -> ClusterCall:
     """Make a call."""
-    return Call(task(same, **kw), b"", None, name, False)
+    return ClusterCall(task(same, **kw), b"", None, name, False)
 
 
 class BundleTests(SynchronousTestCase):
@@ -74,14 +74,14 @@ class BundleTests(SynchronousTestCase):
         self.queue = CallQueue(0.05)
         self.queue.threads = 2
 
-    def take(self) -> list[list[Call]]:
+    def take(self) -> list[list[ClusterCall]]:
         """Take all that may be sent."""
         found = []
         while (bundle := self.queue.take()) is not None:
             found.append(bundle.calls)
         return found
 
-    def put(self, *calls: Call) -> list[Call]:
+    def put(self, *calls: ClusterCall) -> list[ClusterCall]:
         """Put calls in."""
         for each in calls:
             self.queue.put(each)
@@ -419,7 +419,7 @@ class AcceptedTests(SynchronousTestCase):
 
     def bundles(self) -> list[Any]:
         """Take the bundles that were to be sent."""
-        asked = [args[1] for args in self.asked if args[0] is Session.submit]
+        asked = [args[1] for args in self.asked if args[0] is ClusterSession.submit]
         self.asked.clear()
         return [bundle for bundles in asked for bundle in bundles]
 
@@ -457,7 +457,7 @@ class AcceptedTests(SynchronousTestCase):
             self.accepted.drop(each.task)
         self.assertEqual(self.asked, [])
         self.accepted.drop(self.calls[2].task)
-        self.assertEqual(self.asked, [(Session.cancel, self.bundle)])
+        self.assertEqual(self.asked, [(ClusterSession.cancel, self.bundle)])
         self.assertEqual(
             [self.successResultOf(c.ready) for c in self.calls], [None] * 3
         )
@@ -466,17 +466,19 @@ class AcceptedTests(SynchronousTestCase):
         """
         The iterators of a bundle are released when the last of them isn't wanted.
         """
-        held = [(0.0, Held(str(n), "a")) for n in range(2)]
+        held = [(0.0, HeldItems(str(n), "a")) for n in range(2)]
         self.accepted.answered(self.bundle, [*held, (0.001, (b"r", 5))])
-        iterations = [args[1] for args in self.asked if args[0] is Session.iterate]
+        iterations = [
+            args[1] for args in self.asked if args[0] is ClusterSession.iterate
+        ]
         self.asked.clear()
         iterations[0].received([1, 2], None)
         _, deferator = self.successResultOf(self.calls[0].task.d)
         deferator.stop()
-        self.assertEqual(self.asked, [(Session.cancel, iterations[0])])
+        self.assertEqual(self.asked, [(ClusterSession.cancel, iterations[0])])
         iterations[1].received([], "")
         self.assertEqual(self.successResultOf(self.calls[1].task.d), (b"i", []))
-        self.assertIn((Session.release, self.bundle), self.asked)
+        self.assertIn((ClusterSession.release, self.bundle), self.asked)
         self.assertTrue(self.accepted.isEmpty)
 
 
@@ -491,7 +493,7 @@ class RemoteTests(SynchronousTestCase):
         """Make a call as a Dask worker does."""
         worker = SimpleNamespace(address="tcp://w", log_event=lambda *event: None)
         self.patch(_remote, "get_worker", lambda: worker)
-        return _remote.execute("key", _remote.Calls([pack((f, args, {}, False))]))
+        return _remote.execute("key", _remote.RemoteCalls([pack((f, args, {}, False))]))
 
     def held(self, iterator: Any) -> Any:
         """Have an iterator be held."""
@@ -563,12 +565,12 @@ class RemoteTests(SynchronousTestCase):
         """
         An update is made when it's registered. Its failure is told, and its result.
         """
-        plugin = _remote.Update("good", pack((abs, (-1,), {}, False)))
+        plugin = _remote.RemoteUpdate("good", pack((abs, (-1,), {}, False)))
         asyncio.run(plugin.setup(None))
         kind, answer = asyncio.run(_remote.updated("good"))
         self.assertEqual(kind, Kind.RESULT)
         self.assertEqual(pickle.loads(cast(bytes, answer))[1], 1)
-        plugin = _remote.Update("bad", pack((int, ("x",), {}, False)))
+        plugin = _remote.RemoteUpdate("bad", pack((int, ("x",), {}, False)))
         with self.assertRaisesRegex(RuntimeError, "An update has failed"):
             asyncio.run(plugin.setup(None))
         self.assertEqual(asyncio.run(_remote.updated("bad"))[0], Kind.ERROR)

@@ -22,7 +22,7 @@ from asynqueue._child.protocol import BUFFERS, Kind
 from asynqueue._child.status import Status
 from asynqueue.process import _copying as copying
 from asynqueue.process._copying import CopyThreads
-from asynqueue.process._life import State
+from asynqueue.process._life import ChildState
 
 from . import _jobs as jobs
 from ._fakes import FakeProcess, FakeReactor
@@ -631,7 +631,7 @@ class ArgumentTests(LargeCase):
         self.assertEqual(self.worker.crash(), [task, other])
         self.work()
         self.assertNoResult(task.d)
-        self.assertEqual(self.worker.state, State.DEAD)
+        self.assertEqual(self.worker.state, ChildState.DEAD)
 
     def test_lostInATimeOfTrouble(self) -> None:
         """
@@ -835,7 +835,7 @@ class ResultTests(LargeCase):
             self.assertEqual(self.resultOf(tasks[i])[0], letter)
         self.failureResultOf(tasks[3].d, errors.WorkerLost)
         self.assertEqual([isOpen(fd) for fd in fds], [False] * 2)
-        self.assertEqual(self.worker.state, State.DEAD)
+        self.assertEqual(self.worker.state, ChildState.DEAD)
 
     def test_lostWhenCopied(self) -> None:
         """

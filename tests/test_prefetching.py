@@ -23,7 +23,7 @@ from asynqueue._child.status import Status
 from asynqueue.interfaces import IPrefetchingWorker
 from asynqueue.process import _jobs as processjobs, _worker as processworker
 from asynqueue.process._jobs import PREFETCH_SECONDS, PrefetchWindow
-from asynqueue.process._life import State
+from asynqueue.process._life import ChildState
 from asynqueue.tasks import Assignment, Task
 
 from . import _jobs as jobs
@@ -431,7 +431,7 @@ class AheadTests(WorkerCase):
         self.assertEqual(self.successResultOf(self.tasks[0].d), (Status.RAN, 1))
         self.failureResultOf(self.tasks[1].d, errors.WorkerLost)
         self.assertEqual(self.unfinished, [self.tasks[2]])
-        self.assertIs(self.worker.state, State.DEAD)
+        self.assertIs(self.worker.state, ChildState.DEAD)
 
     def test_lostBetween(self) -> None:
         """

@@ -26,7 +26,7 @@ from asynqueue._child.stream import WAITS
 from asynqueue.interfaces import ICancellingWorker, IReplaceableWorker, IWorker
 from asynqueue.iteration import Deferator
 from asynqueue.process import _options as memory
-from asynqueue.process._life import State
+from asynqueue.process._life import ChildState
 from asynqueue.process._options import (
     ChildConfig,
     ChildOptions,
@@ -232,16 +232,16 @@ class WorkerTests(WorkerCase):
         It's ready when the child says so, stopping when it's told to, and dead when
         the child has ended.
         """
-        self.assertIs(self.worker.state, State.STARTING)
+        self.assertIs(self.worker.state, ChildState.STARTING)
         self.sender.hello()
         self.serve()
-        self.assertIs(self.worker.state, State.READY)
+        self.assertIs(self.worker.state, ChildState.READY)
         d = self.worker.stop()
-        self.assertIs(self.worker.state, State.STOPPING)
+        self.assertIs(self.worker.state, ChildState.STOPPING)
         self.assertNoResult(d)
         self.assertTrue(self.process.isStopped())
         self.process.end()
-        self.assertIs(self.worker.state, State.DEAD)
+        self.assertIs(self.worker.state, ChildState.DEAD)
         self.assertIsNone(self.successResultOf(d))
         self.assertIsNone(self.successResultOf(self.worker.stop()))
         self.assertIsNone(self.successResultOf(self.worker.deferUntilGone()))

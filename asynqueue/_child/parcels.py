@@ -79,7 +79,7 @@ def execute(
     @return: The L{Kind<asynqueue._child.protocol.Kind>} of answer, and the answer.
     """
     answer = _Answer()
-    _Runner(answer, keep).call(0, unpack(payload))  # type: ignore[arg-type]
+    _ParcelRunner(answer, keep).call(0, unpack(payload))  # type: ignore[arg-type]
     return answer.kind, _parcelOf(answer.payload)
 
 
@@ -98,7 +98,7 @@ class _Answer:
         self.kind, self.payload = kind, payload
 
 
-class _Runner(CallServer):
+class _ParcelRunner(CallServer):
     """
     Runs a call. Nothing is left of it afterwards that could be iterated over.
     """

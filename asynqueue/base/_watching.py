@@ -38,7 +38,7 @@ _KINDS = (
 )
 
 
-class _Watch:
+class _CallWatch:
     """
     Watches one call.
 
@@ -141,7 +141,7 @@ class Watcher:
             self._gap = min(max(int(rate * _WATCH_SECONDS), 1), _MAX_GAP)
         self._watchedAt = now
         self.next = self._load.begun + self._gap
-        watch = task.watch = _Watch(self, now)
+        watch = task.watch = _CallWatch(self, now)
         if tracer is not None:
             watch.span = CallSpan(tracer, self.observers.queue, task)
         if EventKind.QUEUED in self.observers.wanted:
@@ -190,4 +190,4 @@ class Watcher:
 
 
 def _spanOf(task: Task) -> CallSpan | None:
-    return task.watch.span if isinstance(task.watch, _Watch) else None
+    return task.watch.span if isinstance(task.watch, _CallWatch) else None

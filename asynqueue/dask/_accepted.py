@@ -14,10 +14,10 @@ from .._child.parcels import Parcel
 from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
 from ._buffers import copied, isSmall
-from ._bundles import Bundle, Call, CallQueue
+from ._bundles import Bundle, CallQueue, ClusterCall
 from ._iterations import ClusterIteration
-from ._session import Session
-from ._streams import Held
+from ._session import ClusterSession
+from ._streams import HeldItems
 
 __all__ = ["Accepted"]
 
@@ -56,7 +56,7 @@ class Accepted:
         """
         self.queue = CallQueue(seconds)
         self.isOpen = False
-        self._calls: dict[ITask, Call] = {}
+        self._calls: dict[ITask, ClusterCall] = {}
         self._iterations: dict[ClusterIteration, Bundle] = {}
         self._filling: IDelayedCall | None = None
         self._ask = ask
@@ -70,7 +70,7 @@ class Accepted:
         return list(self._calls)
 
     @property
-    def sent(self) -> list[Call]:
+    def sent(self) -> list[ClusterCall]:
         """The calls that were sent and have no result."""
         return [call for call in self._calls.values() if call.bundle is not None]
 
@@ -84,7 +84,7 @@ class Accepted:
         """Whether there's nothing left to do."""
         return not (self._calls or self._iterations)
 
-    def add(self, call: Call) -> None:
+    def add(self, call: ClusterCall) -> None:
         """Accept a call."""
         self._calls[call.task] = call
         if call.task.timeout is not None:
@@ -92,12 +92,12 @@ class Accepted:
         if isinstance(call.payload, Parcel) and isSmall(call.payload):
             call.payload = copied(call.payload)
 
-    def send(self, call: Call) -> None:
+    def send(self, call: ClusterCall) -> None:
         """Have it be sent, when it's its turn."""
         if call.isDropped:
             return
         if isinstance(call.payload, Parcel) and not isSmall(call.payload):
-            self._ask(Session.hold, call)
+            self._ask(ClusterSession.hold, call)
         else:
             self.held(call)
 
@@ -112,15 +112,15 @@ class Accepted:
         self.queue.drop(call)
         bundle = call.bundle
         if bundle is None:
-            self._ask(Session.cancel, call)
+            self._ask(ClusterSession.cancel, call)
         elif not bundle.isWanted:
-            self._ask(Session.cancel, bundle)
+            self._ask(ClusterSession.cancel, bundle)
             self.queue.bundles.pop(bundle.key, None)
             self.fillLater()
         call.fireReady()
         self._finished()
 
-    def takeSent(self) -> list[Call]:
+    def takeSent(self) -> list[ClusterCall]:
         """Take out the calls that were sent and have no result."""
         sent = self.sent
         for call in sent:
@@ -128,7 +128,7 @@ class Accepted:
             call.isDropped = True
         return sent
 
-    def takeCalls(self) -> list[Call]:
+    def takeCalls(self) -> list[ClusterCall]:
         """Take out all calls without a result."""
         calls = list(self._calls.values())
         self._calls.clear()
@@ -157,12 +157,12 @@ class Accepted:
 
     # What the session tells.
 
-    def held(self, call: Call) -> None:
+    def held(self, call: ClusterCall) -> None:
         if call.isDropped:
             return
         if call.task.direct:
             call.bundle = Bundle([call])
-            self._ask(Session.update, call.bundle, call.task.isLasting)
+            self._ask(ClusterSession.update, call.bundle, call.task.isLasting)
         else:
             self.queue.put(call)
             self.fillLater()
@@ -180,14 +180,14 @@ class Accepted:
                 continue
             if call.task.watch is not None:
                 call.task.watch.seconds = seconds
-            if type(outcome) is Held:
+            if type(outcome) is HeldItems:
                 self._iterate(call, bundle, outcome)
             elif isinstance(outcome, Failure):
                 call.task.errback(outcome)
             else:
                 call.task.callback(outcome)
             call.fireReady()
-        if any(type(outcome) is Held for _, outcome in outcomes):
+        if any(type(outcome) is HeldItems for _, outcome in outcomes):
             self._releaseUnused(bundle)
         self.fillLater()
         self._finished()
@@ -230,31 +230,31 @@ class Accepted:
             bundles.append(bundle)
         if bundles:
             # Together, or the two threads would take turns with each.
-            self._ask(Session.submit, bundles)
+            self._ask(ClusterSession.submit, bundles)
 
     # Iterations.
 
-    def _iterate(self, call: Call, bundle: Bundle, held: Held) -> None:
+    def _iterate(self, call: ClusterCall, bundle: Bundle, held: HeldItems) -> None:
         """Take the items of an iterator that a call has returned."""
         iteration = ClusterIteration(
             call.task,
-            lambda it, count: self._ask(Session.taken, it, count),
+            lambda it, count: self._ask(ClusterSession.taken, it, count),
             self._iterationEnded,
         )
         self._iterations[iteration] = bundle
         if call.consumer is not None:
             iteration.feed(call.consumer)
         if iteration in self._iterations:
-            self._ask(Session.iterate, iteration, held)
+            self._ask(ClusterSession.iterate, iteration, held)
 
     def _iterationEnded(self, iteration: ClusterIteration) -> None:
         bundle = self._iterations.pop(iteration, None)
         if bundle is not None:
-            self._ask(Session.cancel, iteration)
+            self._ask(ClusterSession.cancel, iteration)
             self._releaseUnused(bundle)
             self._finished()
 
     def _releaseUnused(self, bundle: Bundle) -> None:
         """Have the cluster forget iterators if nobody wants more of them."""
         if bundle not in self._iterations.values():
-            self._ask(Session.release, bundle)
+            self._ask(ClusterSession.release, bundle)

@@ -19,7 +19,7 @@ from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ._buffers import Copy
 
-__all__ = ["Bundle", "Call", "CallQueue", "nameOfCall"]
+__all__ = ["Bundle", "CallQueue", "ClusterCall", "nameOfCall"]
 
 #: So many calls travel together at most.
 _MAX_BUNDLE = 128
@@ -47,7 +47,7 @@ _MAX_PRIORITY = 1e9
 
 
 @define(eq=False)
-class Call:
+class ClusterCall:
     """
     A task that the worker has accepted and that has no result.
 
@@ -89,7 +89,7 @@ class Call:
         """The priority that the queue has given to the task."""
         return float(getattr(self.task, "priority", 0))
 
-    def __lt__(self, other: Call) -> bool:
+    def __lt__(self, other: ClusterCall) -> bool:
         mine: Any = self.task
         return bool(mine < other.task)
 
@@ -109,7 +109,7 @@ class Bundle:
     @ivar priority: Dask's priority, which is the higher the more urgent.
     """
 
-    calls: list[Call]
+    calls: list[ClusterCall]
     key: str = ""
     priority: float = 0.0
 
@@ -161,7 +161,7 @@ class CallQueue:
         self.threads = 0
         self.bundles: dict[str, Bundle] = {}
         self._seconds = seconds
-        self._heap: list[Call] = []
+        self._heap: list[ClusterCall] = []
         self._waiting = 0
         # How long calls take, by the name of the function; and the last one of them.
         self._estimates: dict[str, float] = {}
@@ -180,13 +180,13 @@ class CallQueue:
         wanted = 2 * self.threads * seconds / self._last
         return int(max(least, min(wanted, max(2 * most, most * self.threads))))
 
-    def put(self, call: Call) -> None:
+    def put(self, call: ClusterCall) -> None:
         """Add a call."""
         call.isWaiting = True
         heapq.heappush(self._heap, call)
         self._waiting += 1
 
-    def drop(self, call: Call) -> None:
+    def drop(self, call: ClusterCall) -> None:
         """Forget a call whose result nobody wants."""
         call.isDropped = True
         if call.isWaiting:
@@ -225,18 +225,18 @@ class CallQueue:
             self._estimates.clear()
         self._estimates[name] = self._last = seconds
 
-    def _first(self) -> Call | None:
+    def _first(self) -> ClusterCall | None:
         while self._heap and not self._heap[0].isWaiting:
             heapq.heappop(self._heap)
         return self._heap[0] if self._heap else None
 
-    def _pop(self) -> Call:
+    def _pop(self) -> ClusterCall:
         call = heapq.heappop(self._heap)
         call.isWaiting = False
         self._waiting -= 1
         return call
 
-    def _ahead(self, first: Call) -> int:
+    def _ahead(self, first: ClusterCall) -> int:
         """How many bundles may have been sent at once."""
         each = float(_AHEAD)
         seconds = self._estimates.get(first.name)
@@ -244,7 +244,7 @@ class CallQueue:
             each = max(_AHEAD, min(_AHEAD_SECONDS / seconds, _MAX_AHEAD))
         return int(max(1, self.threads) * each)
 
-    def _size(self, first: Call) -> int:
+    def _size(self, first: ClusterCall) -> int:
         """How many calls should travel together with one, that one included."""
         seconds = self._estimates.get(first.name)
         if not seconds or first.isAlone or not self._seconds:
@@ -253,7 +253,7 @@ class CallQueue:
         return max(1, min(int(self._seconds / seconds), share, _MAX_BUNDLE))
 
 
-def _goTogether(first: Call, other: Call) -> bool:
+def _goTogether(first: ClusterCall, other: ClusterCall) -> bool:
     return (
         not other.isAlone
         and other.name == first.name

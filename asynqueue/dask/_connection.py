@@ -18,7 +18,7 @@ from distributed import Client, LocalCluster
 from ..errors import WorkerLost, WorkerStartError
 from ._options import ClusterOptions, differences
 
-__all__ = ["Connection", "quietly"]
+__all__ = ["SchedulerConnection", "quietly"]
 
 #: Seconds that a client and a cluster of ours have to end by themselves.
 _CLOSE_SECONDS = 1.0
@@ -28,7 +28,7 @@ _CLOSE_CLUSTER_SECONDS = 10.0
 _MISSED_BEATS = 3
 
 
-class Connection:
+class SchedulerConnection:
     """
     A client of Dask's, and the cluster if that is made for it.
 

@@ -26,7 +26,7 @@ from .._child.parcels import Parcel
 from .._child.pickling import PROTOCOL, describeError
 from .._child.protocol import Kind
 
-__all__ = ["Answers", "Calls", "Items", "Update", "execute"]
+__all__ = ["Answers", "RemoteCalls", "RemoteItems", "RemoteUpdate", "execute"]
 
 #: So many items may be made before they're asked for,
 _MAX_ITEMS = 1_000
@@ -35,13 +35,13 @@ _MAX_ITEMS = 1_000
 _MAX_BYTES = 1 << 24
 
 #: The iterations that go on in this process, by ID.
-_held: dict[str, _Held] = {}
+_held: dict[str, _HeldIterator] = {}
 
 #: What updates have come to in this process, by the names of their plugins.
 _updated: dict[str, tuple[int, bytes | Parcel]] = {}
 
 
-class Calls:
+class RemoteCalls:
     """
     Calls that one Dask task makes, one after the other.
 
@@ -83,7 +83,9 @@ class Answers:
     __slots__ = ("__weakref__", "answers", "held")
 
     def __init__(
-        self, answers: list[tuple[int, bytes | Parcel]], held: list[_Held] | None = None
+        self,
+        answers: list[tuple[int, bytes | Parcel]],
+        held: list[_HeldIterator] | None = None,
     ) -> None:
         self.answers = answers
         self.held = held or []
@@ -97,7 +99,7 @@ class Answers:
         return sum(sys.getsizeof(answer) for _, answer in self.answers)
 
 
-class Items:
+class RemoteItems:
     """
     Items of an iteration.
 
@@ -113,7 +115,7 @@ class Items:
         self.end = end
 
 
-def execute(key: str, calls: Calls, *scattered: Parcel) -> bytes | Answers:
+def execute(key: str, calls: RemoteCalls, *scattered: Parcel) -> bytes | Answers:
     """
     Make calls. Nothing gets out of them but C{bytes}, or L{Answers} if there's more.
 
@@ -124,10 +126,10 @@ def execute(key: str, calls: Calls, *scattered: Parcel) -> bytes | Answers:
     payloads = calls.payloads
     if scattered:
         payloads = [_completed(calls, scattered)]
-    held: list[_Held] = []
+    held: list[_HeldIterator] = []
 
     def keep(iterator: Any) -> bytes:
-        held.append(_Held(iterator))
+        held.append(_HeldIterator(iterator))
         return pickle.dumps((held[-1].ID, get_worker().address), PROTOCOL)
 
     answers = [parcels.execute(payload, keep) for payload in payloads]
@@ -136,7 +138,7 @@ def execute(key: str, calls: Calls, *scattered: Parcel) -> bytes | Answers:
     return pickle.dumps(answers, PROTOCOL)
 
 
-def _completed(calls: Calls, scattered: tuple[Parcel, ...]) -> Parcel:
+def _completed(calls: RemoteCalls, scattered: tuple[Parcel, ...]) -> Parcel:
     """
     Put the buffers of the only call where they belong.
     """
@@ -148,7 +150,7 @@ def _completed(calls: Calls, scattered: tuple[Parcel, ...]) -> Parcel:
     return Parcel(payload.pickle, buffers)
 
 
-class _Held:
+class _HeldIterator:
     """
     An iterator that a call has returned. A thread makes its items, as far as they're
     taken.
@@ -182,7 +184,7 @@ class _Held:
             self._stopped = True
             self._condition.notify_all()
 
-    async def take(self) -> Items:
+    async def take(self) -> RemoteItems:
         """
         Wait until there's an item or the end, and take all that is there.
         """
@@ -198,7 +200,7 @@ class _Held:
             self._ready.clear()
             self._size = 0
             self._condition.notify_all()
-            return Items(items, self._end)
+            return RemoteItems(items, self._end)
 
     def _make(self) -> None:
         iterator, end = self._iterator, b""
@@ -239,7 +241,7 @@ class _Held:
                 loop.call_soon_threadsafe(event.set)
 
 
-async def take(ID: str) -> Items:
+async def take(ID: str) -> RemoteItems:
     """
     Take items of an iteration that goes on in this process.
 
@@ -259,7 +261,7 @@ async def update(payload: bytes | Parcel) -> tuple[int, bytes | Parcel]:
     return await loop.run_in_executor(None, parcels.execute, payload)
 
 
-class Update(WorkerPlugin):
+class RemoteUpdate(WorkerPlugin):
     """
     An update, which each worker makes that there is, and that comes later.
     """

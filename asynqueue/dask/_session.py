@@ -25,14 +25,14 @@ from .._child.status import Status
 from .._support.answers import loadsAnswer
 from ..errors import WorkerLost, WorkerStartError
 from ._buffers import MIN_SCATTERED, Scattering
-from ._bundles import Bundle, Call
-from ._connection import Connection, quietly
+from ._bundles import Bundle, ClusterCall
+from ._connection import SchedulerConnection, quietly
 from ._fetching import Fetching
 from ._options import ClusterOptions
-from ._remote import Calls, Update, execute, update, updated
-from ._streams import Held, ItemTaker, Stream
+from ._remote import RemoteCalls, RemoteUpdate, execute, update, updated
+from ._streams import ClusterStream, HeldItems, ItemTaker
 
-__all__ = ["CallOwner", "Session", "SessionOwner"]
+__all__ = ["CallOwner", "ClusterSession", "SessionOwner"]
 
 #: Seconds that what goes on has to end by itself.
 _CANCEL_SECONDS = 1.0
@@ -67,7 +67,7 @@ class CallOwner(Protocol):
     Is told, in the reactor's thread, what becomes of calls.
     """
 
-    def held(self, call: Call) -> None:
+    def held(self, call: ClusterCall) -> None:
         """The large buffers of a call have been copied, so that it can be sent."""
 
     def begun(self, key: str) -> None:
@@ -76,7 +76,7 @@ class CallOwner(Protocol):
     def answered(self, bundle: Bundle, outcomes: list[tuple[float, Any]]) -> None:
         """
         The calls of a bundle have been made. For each there's how many seconds it took,
-        and what is the result of the task, a Failure, or L{Held}.
+        and what is the result of the task, a Failure, or L{HeldItems}.
         """
 
     def killed(self, bundle: Bundle, error: BaseException) -> None:
@@ -86,7 +86,7 @@ class CallOwner(Protocol):
         """They couldn't be made."""
 
 
-class Session:
+class ClusterSession:
     """
     A client, from when it connects until it's closed.
     """
@@ -112,7 +112,7 @@ class Session:
         self._handOver = tell
         # What is to be handed over in this turn of the loop.
         self._told: list[Callable[[], object]] = []
-        self._connection = Connection(options)
+        self._connection = SchedulerConnection(options)
         self._scattering: Any = None
         self._fetching: Any = None
         # Dask's topic by which bundles tell that they have begun.
@@ -122,7 +122,7 @@ class Session:
         self._futures: dict[str, Any] = {}
         # Functions whose results have been large.
         self._large: set[str] = set()
-        self._streams: dict[ItemTaker, Stream] = {}
+        self._streams: dict[ItemTaker, ClusterStream] = {}
         # Updates are made in their order.
         self._updating = asyncio.Lock()
         self._closing = asyncio.Event()
@@ -151,7 +151,7 @@ class Session:
         """End it."""
         self._closing.set()
 
-    def hold(self, call: Call) -> None:
+    def hold(self, call: ClusterCall) -> None:
         """Copy the large buffers of a call."""
         self._start(call, self._hold(call))
 
@@ -164,9 +164,9 @@ class Session:
         """Have a call be made by each worker, and perhaps by each that comes later."""
         self._start(bundle, self._update(bundle, isLasting))
 
-    def iterate(self, taker: ItemTaker, held: Held) -> None:
+    def iterate(self, taker: ItemTaker, held: HeldItems) -> None:
         """Get the items of an iteration."""
-        stream = self._streams[taker] = Stream(held, taker, self._tell)
+        stream = self._streams[taker] = ClusterStream(held, taker, self._tell)
         self._start(taker, self._iterate(taker, stream))
 
     def taken(self, taker: ItemTaker, count: int) -> None:
@@ -232,9 +232,9 @@ class Session:
                 self._tell(taker.failed, WorkerLost("The worker that had it is gone"))
                 self.cancel(taker)
 
-    # Calls.
+    # RemoteCalls.
 
-    async def _hold(self, call: Call) -> None:
+    async def _hold(self, call: ClusterCall) -> None:
         payload: Any = call.payload
         try:
             call.payload, call.large = await self._scattering.hold(payload)
@@ -264,7 +264,7 @@ class Session:
     async def _run(self, bundle: Bundle) -> list[tuple[float, Any]]:
         """Have calls be made, and get what they have come to."""
         large = bundle.calls[0].large
-        calls = Calls(
+        calls = RemoteCalls(
             [call.payload for call in bundle.calls],
             self._scattering.places(large),
             self._topic if bundle.isTimed else None,
@@ -314,7 +314,7 @@ class Session:
             _outcome(answer, call.task)
             for call, answer in zip(bundle.calls, found, strict=True)
         ]
-        if any(type(outcome) is Held for _, outcome in outcomes):
+        if any(type(outcome) is HeldItems for _, outcome in outcomes):
             self._futures[bundle.key] = future
         return outcomes
 
@@ -347,13 +347,15 @@ class Session:
         name = f"asynqueue-{blake2b(data, digest_size=8).hexdigest()}"
         self._connection.updates.append(name)
         with suppress(RuntimeError):  # which the answers tell
-            await self._connection.client.register_plugin(Update(name, payload), name)
+            await self._connection.client.register_plugin(
+                RemoteUpdate(name, payload), name
+            )
         found: dict[str, Any] = await self._connection.client.run(updated, name)
         return found
 
     # Iterations.
 
-    async def _iterate(self, taker: ItemTaker, stream: Stream) -> None:
+    async def _iterate(self, taker: ItemTaker, stream: ClusterStream) -> None:
         try:
             await stream.run(self._connection.client)
         finally:
@@ -379,7 +381,7 @@ class Session:
 def _outcome(found: tuple[int, bytes | Parcel], task: object) -> tuple[float, Any]:
     kind, answer = found
     if kind == Kind.ITERATOR:
-        return 0.0, Held(*pickle.loads(answer))  # type: ignore[arg-type]  # it's small
+        return 0.0, HeldItems(*pickle.loads(answer))  # type: ignore[arg-type]  # it's small
     outcome: tuple[float, Any] = loadsAnswer(kind, unpack(answer), task)
     return outcome
 

@@ -15,15 +15,15 @@ from .._child.pickling import describeError
 from .._child.status import ErrorText
 from .._support.answers import loadsException
 from ..errors import WorkerLost
-from ._remote import Items, take
+from ._remote import RemoteItems, take
 
-__all__ = ["Held", "ItemTaker", "Stream"]
+__all__ = ["ClusterStream", "HeldItems", "ItemTaker"]
 
 #: So many items of an iteration may be here that haven't been taken.
 _MAX_UNTAKEN = 2_000
 
 
-class Held(NamedTuple):
+class HeldItems(NamedTuple):
     """
     Stands for an iterator that a call has returned, and that is held in the cluster.
     """
@@ -46,7 +46,7 @@ class ItemTaker(Protocol):
         """No more can be had."""
 
 
-class Stream:
+class ClusterStream:
     """
     An iteration whose items are fetched, as long as there aren't too many here.
 
@@ -54,7 +54,7 @@ class Stream:
     """
 
     def __init__(
-        self, held: Held, taker: ItemTaker, tell: Callable[..., object]
+        self, held: HeldItems, taker: ItemTaker, tell: Callable[..., object]
     ) -> None:
         """
         @param tell: Has something be called in the reactor's thread.
@@ -90,7 +90,7 @@ class Stream:
             self._room.clear()
 
 
-def _loads(found: Items) -> tuple[list[Any], ErrorText | str | None]:
+def _loads(found: RemoteItems) -> tuple[list[Any], ErrorText | str | None]:
     """
     Unpickle items of an iteration.
 

@@ -18,12 +18,12 @@ from twisted.python.failure import Failure
 from .._support.handover import Handover
 from .._support.log import log
 from ._options import ClusterOptions
-from ._session import CallOwner, Session, SessionOwner
+from ._session import CallOwner, ClusterSession, SessionOwner
 
 __all__ = ["SessionThread"]
 
 
-class _Loop:
+class _SessionLoop:
     """
     A loop of asyncio's, as far as it can stand in for a reactor.
     """
@@ -65,7 +65,9 @@ class SessionThread:
             target=self._run, args=(options, found), name="asynqueue dask", daemon=True
         )
         self._thread.start()
-        self._requests: Handover[Callable[[Session], object]] | None = found.get()
+        self._requests: Handover[Callable[[ClusterSession], object]] | None = (
+            found.get()
+        )
 
     def ask(self, method: Callable[..., object], *args: Any) -> None:
         """
@@ -86,8 +88,8 @@ class SessionThread:
         self._told.put(partial(self._over, failure))
 
     async def _main(self, options: ClusterOptions, found: SimpleQueue[Any]) -> None:
-        session = Session(options, self._owner, self._calls, self._told.putAll)
-        loop = _Loop(asyncio.get_running_loop())
+        session = ClusterSession(options, self._owner, self._calls, self._told.putAll)
+        loop = _SessionLoop(asyncio.get_running_loop())
         found.put(Handover(lambda request: request(session), loop))
         await session.main()
 

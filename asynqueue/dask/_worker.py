@@ -32,22 +32,22 @@ from ..tasks._workerbase import WorkerBase
 
 try:
     from ._accepted import Accepted
-    from ._bundles import Call, nameOfCall
+    from ._bundles import ClusterCall, nameOfCall
     from ._options import ClusterOptions
-    from ._session import Session
+    from ._session import ClusterSession
     from ._thread import SessionThread
 except ModuleNotFoundError as error:
     raise ImportError(
         f"Dask isn't installed ({error}): install the extra asynqueue[dask]"
     ) from error
 
-__all__ = ["DaskWorker", "State"]
+__all__ = ["ClusterState", "DaskWorker"]
 
 #: What keeps a connection from being made, and may not do so the next time.
 TRANSIENT = (OSError, asyncio.TimeoutError)
 
 
-class State(Enum):
+class ClusterState(Enum):
     """
     The life of a worker, in order.
     """
@@ -88,7 +88,7 @@ class DaskWorker(WorkerBase):
 
     @ivar capacity: How many tasks it wants to have been given.
 
-    @ivar state: A L{State}.
+    @ivar state: A L{ClusterState}.
     """
 
     cQualified: list[Hashable] = ["dask", "remote"]  # noqa: RUF012 - IWorker has it so
@@ -197,7 +197,7 @@ class DaskWorker(WorkerBase):
             backoff,
         )
         self._options.check()
-        self.state = State.CONNECTING
+        self.state = ClusterState.CONNECTING
         self._concurrent = N_concurrent
         self._bundle = bundle
         self._reactor: Any = orGlobalReactor(reactor)
@@ -253,7 +253,7 @@ class DaskWorker(WorkerBase):
         return self._accepted.isIterating
 
     def run(self, task: ITask) -> Deferred[None]:
-        if self.state is State.DEAD:
+        if self.state is ClusterState.DEAD:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
@@ -263,9 +263,9 @@ class DaskWorker(WorkerBase):
             task.errback(Failure(cantBeSent(task, blame(f, args, kw, error))))
             return succeed(None)
         isAlone = task.timeout is not None or isinstance(payload, Parcel)
-        call = Call(task, payload, consumer, nameOfCall(f, args), isAlone)
+        call = ClusterCall(task, payload, consumer, nameOfCall(f, args), isAlone)
         self._accepted.add(call)
-        if self.state is State.CONNECTING:
+        if self.state is ClusterState.CONNECTING:
             self._connection.wait().addCallbacks(
                 lambda _: self._accepted.send(call), lambda _: None
             )
@@ -277,10 +277,10 @@ class DaskWorker(WorkerBase):
         """
         Implement L{IWorker.stop}. Iterations that go on are waited for, too.
         """
-        if self.state is State.CONNECTING:
+        if self.state is ClusterState.CONNECTING:
             self._giveUp(WorkerStartError(f"{self!r} was stopped before"))
-        elif self.state is State.READY:
-            self.state = State.STOPPING
+        elif self.state is ClusterState.READY:
+            self.state = ClusterState.STOPPING
             self._maybeClose()
         return self._resignAfter(self._gone.wait())
 
@@ -296,9 +296,9 @@ class DaskWorker(WorkerBase):
             if task is not None:
                 tasks.append(task)
             iteration.failed(self._lostError(iteration.task, "It was crashed"))
-        if self.state is State.CONNECTING:
+        if self.state is ClusterState.CONNECTING:
             self._giveUp(WorkerStartError(f"{self!r} was crashed before"))
-        elif self.state is not State.DEAD:
+        elif self.state is not ClusterState.DEAD:
             self._close()
         for call in calls:
             call.fireReady()
@@ -359,11 +359,11 @@ class DaskWorker(WorkerBase):
         """
         Begin to work: the cluster is there.
         """
-        if self.state is State.CONNECTING:
+        if self.state is ClusterState.CONNECTING:
             self._accepted.queue.threads = threads
             self._accepted.isOpen = True
             self._attempts = 0
-            self.state = State.READY
+            self.state = ClusterState.READY
             self._connection.fire(None)
 
     def resized(self, threads: int) -> None:
@@ -383,10 +383,10 @@ class DaskWorker(WorkerBase):
         """
         Resign, or connect again: there's no connection, or no longer.
         """
-        if self.state is State.CONNECTING:
+        if self.state is ClusterState.CONNECTING:
             self._connectFailed(error)
             return
-        if self.state is State.DEAD:
+        if self.state is ClusterState.DEAD:
             return
         log.warn("{worker} is lost: {why}", worker=self, why=error)
         accepted = self._accepted
@@ -460,7 +460,7 @@ class DaskWorker(WorkerBase):
 
     def _threadEnded(self, _: object) -> None:
         self._thread = None
-        if self.state is State.CONNECTING:
+        if self.state is ClusterState.CONNECTING:
             self._connectLater()
         else:
             self._gone.fire(None)
@@ -482,13 +482,13 @@ class DaskWorker(WorkerBase):
 
     def _maybeClose(self) -> None:
         """End the connection if the worker is to stop and has nothing left to do."""
-        if self.state is State.STOPPING and self._accepted.isEmpty:
+        if self.state is ClusterState.STOPPING and self._accepted.isEmpty:
             self._close()
 
     def _close(self) -> None:
-        self.state = State.DEAD
+        self.state = ClusterState.DEAD
         self._cancelTimer()
         self._accepted.close()
-        self._ask(Session.close)
+        self._ask(ClusterSession.close)
         if self._thread is None:
             self._gone.fire(None)

@@ -25,15 +25,15 @@ from .._support.answers import cantBeSent, loadsAnswer
 from ..errors import WorkerError
 from ..interfaces import ITask
 from ..tasks._tracing import traced
-from ._iteration import Items
+from ._iteration import PoolItems
 
-__all__ = ["Calls", "LocalCalls", "PickledCalls", "Submit"]
+__all__ = ["LocalCalls", "PickledCalls", "PoolCalls", "Submit"]
 
 #: An executor's C{submit}.
 Submit = Callable[..., "Future[Any]"]
 
 
-class Calls(Protocol):
+class PoolCalls(Protocol):
     """
     A way of giving calls to an executor.
     """
@@ -107,7 +107,7 @@ class PickledCalls:
 def _runHere(context: Context, call: Any, raw: bool) -> tuple[float, Status, Any]:
     """
     Run a call in a thread, and give the seconds that it took, its status and its
-    result. That of an iteration is L{Items}.
+    result. That of an iteration is L{PoolItems}.
     """
     f, args, kw = call
     start = perf_counter()
@@ -116,7 +116,7 @@ def _runHere(context: Context, call: Any, raw: bool) -> tuple[float, Status, Any
         if type(result) not in PLAIN:
             _checkDeliverable(result, f)
             if not raw and isIteration(result):
-                status, result = Status.ITERATOR, Items(result, context)
+                status, result = Status.ITERATOR, PoolItems(result, context)
                 result.make(1)
     except BaseException as error:  # noqa: BLE001 - the callable is the user's
         text = callText(f, args, kw)

@@ -20,10 +20,10 @@ from .._support.log import log
 from ..errors import WorkerLost
 from ..iteration import Deferator, IterationProducer
 from ..iteration._sources import BufferedSource
-from ._jobs import Job
+from ._jobs import PoolJob
 from ._pool import Pool
 
-__all__ = ["Items", "Ongoing", "iterate"]
+__all__ = ["Ongoing", "PoolItems", "iterate"]
 
 #: So many items are made in advance.
 WINDOW = 16
@@ -32,7 +32,7 @@ WINDOW = 16
 SLICE_SECONDS = 0.001
 
 
-class Items:
+class PoolItems:
     """
     The items of an iterator that's iterated over in threads, one of which has it at a
     time.
@@ -93,7 +93,7 @@ class Items:
         return made
 
 
-class Iteration:
+class PoolIteration:
     """
     The reactor's side of an iteration. It has one job with the executor at a time, so
     that other calls get in between, and none while nobody takes its items.
@@ -101,7 +101,7 @@ class Iteration:
     @ivar source: Gives its items.
     """
 
-    def __init__(self, items: Items, call: Callable[..., Deferred[None]]) -> None:
+    def __init__(self, items: PoolItems, call: Callable[..., Deferred[None]]) -> None:
         """
         @param call: Has the executor make a call.
         """
@@ -154,14 +154,14 @@ class Iteration:
             waiting.callback(None)
 
 
-def iterate(items: Items, job: Job, pool: Pool, ongoing: Ongoing) -> None:
+def iterate(items: PoolItems, job: PoolJob, pool: Pool, ongoing: Ongoing) -> None:
     """
     Give a task an iteration, whose items are made as they're taken.
     """
     if items.isEmpty and job.consumer is None:
         job.task.callback((Status.ITERATOR, []))
         return
-    iteration = Iteration(items, pool.call)
+    iteration = PoolIteration(items, pool.call)
     result: Any = Deferator(iteration.source)
     result.reactor = pool.reactor
     try:

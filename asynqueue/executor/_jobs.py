@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from ..interfaces import ITask
 
-__all__ = ["Job", "Jobs"]
+__all__ = ["Jobs", "PoolJob"]
 
 #: Calls are given to an executor in advance for so many seconds, going by how long the
 #: last ones took,
@@ -27,7 +27,7 @@ WEIGHT = 1 / 16
 
 
 @define(eq=False)
-class Job:
+class PoolJob:
     """
     A task that an executor has.
 
@@ -66,15 +66,15 @@ class Jobs:
     # _size are.
 
     def __init__(self, size: int, most: int | None) -> None:
-        self.byTask: dict[ITask, Job] = {}
+        self.byTask: dict[ITask, PoolJob] = {}
         self.most = most
         self.capacity = size if most is None else most
         self._size = size
         self._running = 0
-        self._behind: deque[Job] = deque()
+        self._behind: deque[PoolJob] = deque()
         self._seconds = PREFETCH_SECONDS
 
-    def add(self, job: Job) -> None:
+    def add(self, job: PoolJob) -> None:
         """
         Add a job, whose clock has been started.
         """
@@ -87,7 +87,7 @@ class Jobs:
             if job.task.timeout is not None:
                 job.task.stopTimer()
 
-    def remove(self, job: Job) -> None:
+    def remove(self, job: PoolJob) -> None:
         """
         Remove a job, and start the clock of the next.
         """

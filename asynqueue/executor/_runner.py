@@ -16,15 +16,15 @@ from .._child.status import Status
 from ..errors import WorkerError
 from ..interfaces import ITask
 from ..tasks._task import forWorker
-from ._calls import Calls, LocalCalls, PickledCalls
+from ._calls import LocalCalls, PickledCalls, PoolCalls
 from ._iteration import Ongoing, iterate
-from ._jobs import Job, Jobs
+from ._jobs import Jobs, PoolJob
 from ._pool import Pool
 
-__all__ = ["Runner"]
+__all__ = ["PoolRunner"]
 
 
-class Runner:
+class PoolRunner:
     """
     Has an executor run tasks, and gives them their results. It's true while there are
     any.
@@ -54,7 +54,7 @@ class Runner:
         self._pool = pool
         self._ongoing = ongoing
         self._jobs = Jobs(pool.size, most)
-        self._calls: Calls = (
+        self._calls: PoolCalls = (
             PickledCalls(not pool.importsMain) if portable else LocalCalls()
         )
         self._ran = ran
@@ -80,7 +80,7 @@ class Runner:
         Run a task. The Deferred fires when there's room for another.
         """
         f, args, kw, raw, consumer = forWorker(task.callTuple, raw)
-        job = Job(task, Deferred(), consumer)
+        job = PoolJob(task, Deferred(), consumer)
         submit = partial(self._pool.submit, partial(self._done, job))
         try:
             job.future = self._calls.submit(submit, task, (f, args, kw), raw)
@@ -118,7 +118,7 @@ class Runner:
             job.ready.callback(None)
         return [job.task for job in jobs if not job.isDropped]
 
-    def _done(self, job: Job, future: Future[Any]) -> None:
+    def _done(self, job: PoolJob, future: Future[Any]) -> None:
         """
         Give a task its result, and be ready for another one.
         """
@@ -144,7 +144,7 @@ class Runner:
         job.ready.callback(None)
         self._ended()
 
-    def _deliver(self, job: Job, result: Any) -> None:
+    def _deliver(self, job: PoolJob, result: Any) -> None:
         task = job.task
         seconds, outcome = self._calls.outcome(result, task)
         if task.watch is not None:

@@ -21,12 +21,12 @@ from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
 from ..tasks._workerbase import WorkerBase
 from ._iteration import Ongoing
 from ._pool import LossHistory, Pool
-from ._runner import Runner
+from ._runner import PoolRunner
 
-__all__ = ["ExecutorWorker", "State"]
+__all__ = ["ExecutorState", "ExecutorWorker"]
 
 
-class State(Enum):
+class ExecutorState(Enum):
     """
     The life of a worker, in order.
     """
@@ -70,7 +70,7 @@ class ExecutorWorker(WorkerBase):
 
     @ivar portable: Whether calls are pickled.
 
-    @ivar state: A L{State}.
+    @ivar state: A L{ExecutorState}.
     """
 
     cQualified: list[Hashable] = ["executor"]  # noqa: RUF012 - IWorker has it so
@@ -131,9 +131,9 @@ class ExecutorWorker(WorkerBase):
         self._history = _history or LossHistory()
         self.portable = not self._pool.isHere if portable is None else portable
         self.backlogPerWorker: Callable[[], int] | None = None
-        self.state = State.READY
+        self.state = ExecutorState.READY
         self._ongoing = Ongoing(self._maybeEnd)
-        self._runner = Runner(
+        self._runner = PoolRunner(
             self._pool,
             self._ongoing,
             N_concurrent,
@@ -174,7 +174,7 @@ class ExecutorWorker(WorkerBase):
         return self._runner.tasks
 
     def run(self, task: ITask) -> Deferred[None]:
-        if self.state is State.DEAD:
+        if self.state is ExecutorState.DEAD:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
         return self._runner.run(task, self.raw)
@@ -184,8 +184,8 @@ class ExecutorWorker(WorkerBase):
         Implement L{IWorker.stop}. It also waits for iterations that go on, and for
         calls that were cancelled.
         """
-        if self.state is State.READY:
-            self.state = State.STOPPING
+        if self.state is ExecutorState.READY:
+            self.state = ExecutorState.STOPPING
             self._maybeEnd()
         return self._resignAfter(self._gone.wait())
 
@@ -196,9 +196,9 @@ class ExecutorWorker(WorkerBase):
         @return: The tasks that have no result. If the executor is broken, only those
             that it has certainly not begun.
         """
-        before, self.state = self.state, State.DEAD
+        before, self.state = self.state, ExecutorState.DEAD
         tasks = self._runner.withdraw(unbegun=self._error is not None)
-        if before is not State.DEAD:
+        if before is not ExecutorState.DEAD:
             self._ongoing.cancel()
             self._end(self._pool.giveUp())
         return tasks
@@ -275,7 +275,7 @@ class ExecutorWorker(WorkerBase):
         """
         Resign: the executor is broken, or somebody has shut it down.
         """
-        if self.state is State.DEAD:
+        if self.state is ExecutorState.DEAD:
             return
         self._error = error
         log.warn("{worker} is lost: {error}", worker=self, error=error)
@@ -289,8 +289,8 @@ class ExecutorWorker(WorkerBase):
         """
         Shut the executor down if the worker is to stop and has nothing left to do.
         """
-        if self.state is State.STOPPING and not (self._runner or self._ongoing):
-            self.state = State.DEAD
+        if self.state is ExecutorState.STOPPING and not (self._runner or self._ongoing):
+            self.state = ExecutorState.DEAD
             self._end(self._pool.shutDown())
 
     def _end(self, steps: Coroutine[Any, Any, None]) -> None:

@@ -24,7 +24,7 @@ _MAX_RECENT = 100
 _UNSET: Any = object()
 
 
-class _Entry:
+class _CallEntry:
     """What is known of a call."""
 
     def __init__(self, text: str, callDict: dict[str, Any] | None = None) -> None:
@@ -94,9 +94,9 @@ class Info:
         """
         self.remember = remember
         self.whichThread = whichThread
-        self.pastInfo: dict[int, _Entry] = {}
+        self.pastInfo: dict[int, _CallEntry] = {}
         # Those that aren't remembered, the oldest first.
-        self._recent: dict[int, _Entry] = {}
+        self._recent: dict[int, _CallEntry] = {}
         self._latest: int | None = None
         # Its attribute ID is that of the thread's current call.
         self._thread = threading.local()
@@ -154,7 +154,7 @@ class Info:
             callDict.setdefault("thread", threading.current_thread().name)
         text = _textOf(callDict)
         if current is None:
-            self._add(_Entry(text, callDict))
+            self._add(_CallEntry(text, callDict))
         else:
             current.text, current.callDict = text, callDict
         return self
@@ -252,7 +252,9 @@ class Info:
                 f"No call to save {name!r} for: use setCall, or give an ID"
             )
         with self._lock:
-            entry = self.pastInfo.get(ID) or self._recent.pop(ID, None) or _Entry("")
+            entry = (
+                self.pastInfo.get(ID) or self._recent.pop(ID, None) or _CallEntry("")
+            )
             self.pastInfo[ID] = entry
             entry.saved[name] = x
         return x
@@ -286,7 +288,7 @@ class Info:
         finally:
             self.forgetID(ID)
 
-    def _add(self, entry: _Entry) -> None:
+    def _add(self, entry: _CallEntry) -> None:
         with self._lock:
             last = self._recent.get(getattr(self._thread, "ID", 0))
             if last is not None:
@@ -299,7 +301,7 @@ class Info:
                 if len(self._recent) > _MAX_RECENT:
                     del self._recent[next(iter(self._recent))]
 
-    def _entry(self, ID: int | None) -> _Entry | None:
+    def _entry(self, ID: int | None) -> _CallEntry | None:
         """Find what is known of a call, C{None} for the current one."""
         if ID is None:
             ID = self.ID

@@ -15,7 +15,7 @@ from twisted.python.reflect import safe_str
 from ..base import TaskQueue
 from ..base._snapshot import seriesText
 from ..events import Event, EventKind
-from ._stream import Update
+from ._stream import PageUpdate
 
 __all__ = ["RECORDED", "Recorder"]
 
@@ -76,7 +76,7 @@ class Recorder:
         """
         self._samples.append({**self._samples[-1], "time": now})
 
-    def sample(self, isOver: bool = False) -> Update:
+    def sample(self, isOver: bool = False) -> PageUpdate:
         """
         Take a sample.
 
@@ -91,7 +91,7 @@ class Recorder:
             "isOver": isOver,
             "isControlled": self._isControlled,
         }
-        return Update(
+        return PageUpdate(
             lambda: _encode({**now, **news, "whole": False}),
             lambda: _encode({**now, **self._all(), "whole": True}),
         )

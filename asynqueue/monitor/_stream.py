@@ -12,13 +12,13 @@ from twisted.internet.interfaces import IPushProducer, ITCPTransport
 from twisted.web.server import Request
 from zope.interface import implementer
 
-__all__ = ["OpenPage", "Update"]
+__all__ = ["OpenPage", "PageUpdate"]
 
 #: A page that takes nothing for so many updates is disconnected.
 _MAX_MISSED = 60
 
 
-class Update:
+class PageUpdate:
     """
     What is sent to all pages at once. It's encoded once, for whichever need it.
     """
@@ -60,7 +60,7 @@ class OpenPage:
         self._missed = 0
         request.registerProducer(self, True)
 
-    def send(self, update: Update) -> None:
+    def send(self, update: PageUpdate) -> None:
         """
         Send an update, unless the page doesn't read.
         """

@@ -16,7 +16,7 @@ from .._child.protocol import Kind
 from ..interfaces import ITask
 from ._frames import FrameSender
 
-__all__ = ["PREFETCH_SECONDS", "Job", "JobQueue", "PrefetchWindow"]
+__all__ = ["PREFETCH_SECONDS", "ChildJob", "JobQueue", "PrefetchWindow"]
 
 #: A child has tasks in advance for so many seconds, going by how long the last took.
 PREFETCH_SECONDS = 0.001
@@ -41,7 +41,7 @@ _MAX_REVOKED = 1024
 
 
 @define(eq=False)
-class Job:
+class ChildJob:
     """
     A task that the worker has accepted.
 
@@ -92,17 +92,17 @@ class JobQueue:
 
     def __init__(self, *, prefetches: bool) -> None:
         """@param prefetches: Whether any are sent in advance."""
-        self.jobs: deque[Job] = deque()
+        self.jobs: deque[ChildJob] = deque()
         self.sender: FrameSender | None = None
         self.isReady = False
         self.window = PrefetchWindow()
         self._prefetches = prefetches
         self._numbers = 0
-        self._current: Job | None = None
+        self._current: ChildJob | None = None
         self._isStuck = False
         self._revoked = 0
 
-    def put(self, job: Job) -> None:
+    def put(self, job: ChildJob) -> None:
         """Add a job, and send it if the child should have it now."""
         jobs = self.jobs
         jobs.append(job)
@@ -127,7 +127,7 @@ class JobQueue:
                     return
                 self._send(job)
 
-    def answered(self, number: int) -> Job | None:
+    def answered(self, number: int) -> ChildJob | None:
         """
         Take out the job that the child has answered, C{None} if it's none of ours.
         """
@@ -149,7 +149,7 @@ class JobQueue:
             if job.task.timeout is not None:
                 job.task.startTimer()
 
-    def find(self, task: ITask) -> Job | None:
+    def find(self, task: ITask) -> ChildJob | None:
         return next((job for job in self.jobs if job.task is task), None)
 
     def revoke(self, *, copied: bool = True) -> None:
@@ -168,19 +168,19 @@ class JobQueue:
             if job.number in numbers:
                 job.isSent = False
 
-    def remove(self, job: Job) -> None:
+    def remove(self, job: ChildJob) -> None:
         """Forget a job that isn't sent."""
         self.jobs.remove(job)
         self.sendWaiting()
         self.startTurn()
 
-    def takeAll(self, *, sent: bool) -> list[Job]:
+    def takeAll(self, *, sent: bool) -> list[ChildJob]:
         """Take out all jobs that the child may have begun, or all others."""
         taken = [job for job in self.jobs if job.isSent is sent]
         self.jobs = deque(job for job in self.jobs if job.isSent is not sent)
         return taken
 
-    def _mayPrefetch(self, job: Job) -> bool:
+    def _mayPrefetch(self, job: ChildJob) -> bool:
         if not self._prefetches or self._isStuck:
             return False
         if self.jobs[-1] is job and len(self.jobs) > 1 and not self.jobs[-2].isSent:
@@ -188,7 +188,7 @@ class JobQueue:
         # What is in the memory file stays there until it's run.
         return len(self.jobs) <= _MAX_SENT and type(job.payload) is bytes
 
-    def _send(self, job: Job) -> None:
+    def _send(self, job: ChildJob) -> None:
         if self._revoked > _MAX_REVOKED or self.sender is None:
             return
         # 0 is for frames that belong to no call, the highest bit for those revoked.

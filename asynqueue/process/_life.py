@@ -17,7 +17,7 @@ from ..errors import WorkerStartError
 from ._options import ChildOptions, RestartPolicy
 from ._transport import IReactorChild, Transport
 
-__all__ = ["OVER", "ChildHandle", "ChildLife", "State"]
+__all__ = ["OVER", "ChildHandle", "ChildLife", "ChildState"]
 
 
 #: Modules of reactors that children may have. Others are those of a GUI.
@@ -27,7 +27,7 @@ _REACTORS = {
 }
 
 
-class State(Enum):
+class ChildState(Enum):
     """The life of a worker, in order."""
 
     #: There's no word from the child yet. What is sent to it, it hasn't run.
@@ -47,7 +47,7 @@ class State(Enum):
 
 
 #: States in which no task is taken.
-OVER = (State.DYING, State.DEAD)
+OVER = (ChildState.DYING, ChildState.DEAD)
 
 
 class ChildLife:
@@ -81,7 +81,7 @@ class ChildLife:
         started: Callable[[Transport], object],
         received: Callable[[], object],
         unsent: Callable[[int, Exception], object],
-        ended: Callable[[State, ExitStatus], object],
+        ended: Callable[[ChildState, ExitStatus], object],
     ) -> None:
         """
         @param useReactor: Whether a reactor like this one's runs in the child.
@@ -94,7 +94,7 @@ class ChildLife:
 
         @param ended: Called with the state before, and how the child has ended.
         """
-        self.state = State.STARTING
+        self.state = ChildState.STARTING
         self.transport: Transport | None = None
         self.status: ExitStatus | None = None
         self.pid: int | None = None
@@ -163,8 +163,8 @@ class ChildLife:
         self._isGreeted = True
         _cancel(self._timer)
         self._maybeSucceeded()
-        if self.state is State.STARTING:
-            self.state = State.READY
+        if self.state is ChildState.STARTING:
+            self.state = ChildState.READY
 
     def updatesApplied(self, text: str | None) -> bool:
         """
@@ -184,9 +184,9 @@ class ChildLife:
 
     def end(self, *, kill: bool) -> None:
         """End the child, whatever it's doing."""
-        if self.state is State.DEAD:
+        if self.state is ChildState.DEAD:
             return
-        self.state = State.DYING
+        self.state = ChildState.DYING
         if self.transport is None:
             # It hasn't been started yet.
             self._childEnded(ExitStatus())
@@ -237,7 +237,7 @@ class ChildLife:
 
     def _startNow(self) -> None:
         self._startCall = None
-        if self.state is State.DEAD:
+        if self.state is ChildState.DEAD:
             return  # it has been stopped before it was time
         try:
             self._start()
@@ -256,11 +256,11 @@ class ChildLife:
             self._policy.succeeded()
 
     def _childEnded(self, status: ExitStatus) -> None:
-        before, self.state = self.state, State.DEAD
+        before, self.state = self.state, ChildState.DEAD
         self.status = status
         _cancel(self._timer, self._startCall)
         hasStarted = self._isGreeted and self._isUpToDate
-        if before is not State.DYING and not hasStarted:
+        if before is not ChildState.DYING and not hasStarted:
             self._policy.failed(None if self.failure else status.signal)
         self._ended(before, status)
         if self.transport is None:

@@ -9,7 +9,7 @@ from .._child.protocol import Kind
 from .._support.log import log
 from ..interfaces import ITask
 from ._interruption import Interruption
-from ._jobs import Job, JobQueue
+from ._jobs import ChildJob, JobQueue
 from ._life import ChildLife
 from ._streams import Streams
 
@@ -50,7 +50,7 @@ class Stopper:
         self._resign = resign
         self._interruption: Interruption | None = None
 
-    def stopCall(self, job: Job) -> bool:
+    def stopCall(self, job: ChildJob) -> bool:
         """Stop a call, and tell whether it has been forgotten, as it wasn't begun."""
         transport = self._life.transport
         isDue = (
@@ -93,7 +93,7 @@ class Stopper:
         if interruption is not None:
             interruption.over()
 
-    def _hasAnswered(self, job: Job) -> bool:
+    def _hasAnswered(self, job: ChildJob) -> bool:
         """
         Look whether the child has answered a job, so that there's nothing to stop.
         """
@@ -104,7 +104,7 @@ class Stopper:
             transport is not None and transport.receiver.hasFrame(job.number)
         )
 
-    def _interrupt(self, job: Job) -> None:
+    def _interrupt(self, job: ChildJob) -> None:
         log.info(
             "{worker}: an exception stops {task}, which was cancelled or ran out of"
             " time",

@@ -20,7 +20,7 @@ from ..iteration._sources import BufferedSource
 from ._interruption import Interruption
 from ._life import ChildLife
 
-__all__ = ["Iteration", "Streams"]
+__all__ = ["ChildIteration", "Streams"]
 
 #: The child hears that items have been taken when they are half of those that were at
 #: hand, so that it needn't wait for that, but so many at least,
@@ -44,7 +44,7 @@ class Streams:
         """@param ended: Called when an iteration has ended."""
         self._life = life
         self._ended = ended
-        self._iterations: dict[int, Iteration] = {}
+        self._iterations: dict[int, ChildIteration] = {}
         self._closing: dict[int, Interruption] = {}
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Streams:
 
         @param consumer: Takes the items, unless it's C{None}.
         """
-        iteration = self._iterations[number] = Iteration(
+        iteration = self._iterations[number] = ChildIteration(
             task, partial(self._taken, number), partial(self.close, number)
         )
         if consumer is not None:
@@ -119,7 +119,7 @@ class Streams:
         released = [iteration.release() for iteration in self._iterations.values()]
         return [task for task in released if task is not None]
 
-    def takeAll(self) -> list[Iteration]:
+    def takeAll(self) -> list[ChildIteration]:
         """Take out all iterations, as the child has ended."""
         for interruption in self._closing.values():
             interruption.over()
@@ -132,7 +132,7 @@ class Streams:
         self._life.send(Kind.TAKEN, number, COUNT.pack(count))
 
 
-class Iteration(RemoteIteration):
+class ChildIteration(RemoteIteration):
     """An iteration in a child, from which items are taken here."""
 
     def __init__(

@@ -31,8 +31,8 @@ from ..interfaces import (
 from ..tasks._task import forWorker
 from ..tasks._tracing import traced
 from ..tasks._workerbase import WorkerBase
-from ._jobs import PREFETCH_SECONDS, Job, JobQueue
-from ._life import OVER, ChildHandle, ChildLife, State
+from ._jobs import PREFETCH_SECONDS, ChildJob, JobQueue
+from ._life import OVER, ChildHandle, ChildLife, ChildState
 from ._options import (
     START_TIMEOUT,
     ChildConfig,
@@ -193,7 +193,7 @@ class ProcessWorker(WorkerBase):
         )
 
     @property
-    def state(self) -> State:
+    def state(self) -> ChildState:
         """The state of the worker."""
         return self._life.state
 
@@ -244,7 +244,7 @@ class ProcessWorker(WorkerBase):
         except NotPicklable as error:
             task.errback(Failure(cantBeSent(task, blame(f, args, kw, error))))
             return succeed(None)
-        job = Job(task, payload, consumer)
+        job = ChildJob(task, payload, consumer)
         self._jobs.put(job)
         if self._wear.limits and not task.direct:
             self._wear.taken += 1
@@ -253,8 +253,8 @@ class ProcessWorker(WorkerBase):
 
     def stop(self) -> Deferred[None]:
         """Implement L{IWorker.stop}. Iterations that go on are waited for, too."""
-        if self.state in (State.STARTING, State.READY):
-            self._life.state = State.STOPPING
+        if self.state in (ChildState.STARTING, ChildState.READY):
+            self._life.state = ChildState.STOPPING
             self._maybeStop()
         return self._resignAfter(self._life.gone.wait())
 
@@ -266,7 +266,7 @@ class ProcessWorker(WorkerBase):
             of a task that it was at, only those that it hasn't started: it may have
             sent the results of others.
         """
-        if self.state is State.DYING:
+        if self.state is ChildState.DYING:
             self._jobs.revoke()
             return [job.task for job in self._jobs.takeAll(sent=False)]
         tasks = self._streams.release() + [job.task for job in self._jobs.jobs]
@@ -293,7 +293,7 @@ class ProcessWorker(WorkerBase):
         jobs = self._jobs.jobs
         if (
             len(jobs) < 2
-            or self.state is not State.READY
+            or self.state is not ChildState.READY
             or jobs[0].age < PREFETCH_SECONDS
         ):
             return []
@@ -434,7 +434,7 @@ class ProcessWorker(WorkerBase):
                 self._life.greeted()
                 self._jobs.isReady = True
             elif kind == Kind.SIGNALLED:
-                if transport is not None and self.state is not State.STOPPING:
+                if transport is not None and self.state is not ChildState.STOPPING:
                     transport.terminate()
             else:
                 self._streams.received(kind, number, payload)
@@ -463,7 +463,7 @@ class ProcessWorker(WorkerBase):
         if self._wear.limits:
             self._maybeRecycle()
         job.ready.callback(None)
-        if self._life.state is State.STOPPING:
+        if self._life.state is ChildState.STOPPING:
             self._maybeStop()
 
     def _setCapacity(self) -> None:
@@ -471,7 +471,7 @@ class ProcessWorker(WorkerBase):
         jobs = self._jobs
         self.capacity = self._wear.limited(jobs.window.capacity, len(jobs.jobs))
 
-    def _noteTimes(self, job: Job, seconds: float) -> None:
+    def _noteTimes(self, job: ChildJob, seconds: float) -> None:
         now = perf_counter()
         self.callTimes.append((now - job.since, seconds))
         if self._jobs.jobs:
@@ -483,24 +483,28 @@ class ProcessWorker(WorkerBase):
 
     def _maybeRecycle(self) -> None:
         """Ask to be replaced if the child has done as much as it may."""
-        recycler = self._recycler if self.state is State.READY else None
+        recycler = self._recycler if self.state is ChildState.READY else None
         if recycler is not None and self._wear.isOver(self.process.pid):
             recycler()
 
     def _maybeStop(self) -> None:
         """Have the child end if it's told to, and there's nothing left to do."""
-        if self.state is State.STOPPING and not self._jobs.jobs and not self._streams:
+        if (
+            self.state is ChildState.STOPPING
+            and not self._jobs.jobs
+            and not self._streams
+        ):
             self._life.stop()
 
     # The end.
 
-    def _childEnded(self, before: State, status: ExitStatus) -> None:
+    def _childEnded(self, before: ChildState, status: ExitStatus) -> None:
         """Fail what the child has begun, and let others have the rest."""
         self._jobs.revoke()
         begun = self._jobs.takeAll(sent=True)
         iterations = self._streams.takeAll()
         self._stopper.over()
-        if before in (State.STARTING, State.READY):
+        if before in (ChildState.STARTING, ChildState.READY):
             # First of all, so that a call that is made because of the failures isn't
             # given to this worker.
             self._lose(status)
@@ -508,10 +512,10 @@ class ProcessWorker(WorkerBase):
             job.task.errback(Failure(self._lost(status, job.task)))
         for iteration in iterations:
             iteration.lose(Failure(self._lost(status, iteration.task)))
-        if before is State.STOPPING and (self._jobs.jobs or begun or iterations):
+        if before is ChildState.STOPPING and (self._jobs.jobs or begun or iterations):
             # Not before the tasks have their results: it's asked for that.
             self._lose(status)
-        if before is State.DYING:
+        if before is ChildState.DYING:
             # Whoever wanted them back has had the time.
             for job in self._jobs.takeAll(sent=False):
                 job.task.callback((Status.DISCONNECTED, None))

@@ -23,7 +23,7 @@ from ..iteration import Deferator, IterationProducer
 from ..iteration._sources import BufferedSource
 from ._jobs import Job, JobThread, trimmed
 
-__all__ = ["Call", "failureOf"]
+__all__ = ["ThreadCall", "failureOf"]
 
 #: How many items are made in advance.
 WINDOW = 16
@@ -38,7 +38,7 @@ AWAITED: dict[type, str] = {
 }
 
 
-class Call(Job):
+class ThreadCall(Job):
     """
     A call in a thread.
 
@@ -75,7 +75,7 @@ class Call(Job):
         call: tuple[Any, tuple[Any, ...], dict[str, Any]],
         raw: bool,
         consumer: IConsumer | None,
-        done: Callable[[Call], object],
+        done: Callable[[ThreadCall], object],
     ) -> None:
         """
         @param done: Called in the reactor's thread when the call has been made or lost,

@@ -60,7 +60,7 @@ class Job:
         raise NotImplementedError
 
 
-class State(Enum):
+class ThreadState(Enum):
     """
     How far a L{JobThread} has come.
     """
@@ -79,10 +79,10 @@ class State(Enum):
 
 
 # Python 3.11 takes 0.05 µs to look up a member of an enum.
-OPEN, STOPPING, ENDING, ENDED = State
+OPEN, STOPPING, ENDING, ENDED = ThreadState
 
 
-class _Loop:
+class _JobLoop:
     """
     One thread of the system, which does jobs until it's told to end.
 
@@ -97,11 +97,11 @@ class _Loop:
     def __init__(
         self,
         post: Callable[[Callable[[], object]], object],
-        onEnd: Callable[[_Loop], object],
+        onEnd: Callable[[_JobLoop], object],
     ) -> None:
         self.waiting: dict[Job, None] = {}
         self.urgent: deque[Job] = deque()
-        self.queue: SimpleQueue[Job | _Loop | None] = SimpleQueue()
+        self.queue: SimpleQueue[Job | _JobLoop | None] = SimpleQueue()
         self._post = post
         self._onEnd = onEnd
         self.join = startThread(self._run, f"asynqueue-{next(_numbers)}")
@@ -171,7 +171,7 @@ class JobThread:
         # it before it takes them, so none is ever left behind.
         self._results: deque[Callable[[], object]] = deque()
         self._woken = False
-        self._loop: _Loop | None = None
+        self._loop: _JobLoop | None = None
         if reactor is not None or (hasGlobalReactor() and self.reactor.running):
             self._startFirst()
 
@@ -265,11 +265,11 @@ class JobThread:
         except RuntimeError as error:
             raise ThreadError(f"A thread can't be started: {error}") from error
 
-    def _start(self) -> _Loop:
-        loop = self._loop = _Loop(self.post, self._ended)
+    def _start(self) -> _JobLoop:
+        loop = self._loop = _JobLoop(self.post, self._ended)
         return loop
 
-    def _abandon(self, stuck: _Loop) -> None:
+    def _abandon(self, stuck: _JobLoop) -> None:
         self.abandoned += 1
         waiting = stuck.withdrawAll()
         stuck.queue.put(stuck)
@@ -314,7 +314,7 @@ class JobThread:
             self.state = ENDING
             self._loop.queue.put(self._loop)
 
-    def _ended(self, loop: _Loop) -> None:
+    def _ended(self, loop: _JobLoop) -> None:
         loop.join()
         if loop is self._loop:
             self._loop = None

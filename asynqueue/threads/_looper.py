@@ -16,7 +16,7 @@ from .._child.status import Status, StatusResult
 from .._support.checks import checkCallable
 from ..errors import ThreadError
 from ..iteration import Deferator, IterationProducer
-from ._calls import Call, failureOf
+from ._calls import ThreadCall, failureOf
 from ._jobs import ENDED, OPEN, JobThread
 
 __all__ = ["ThreadLooper"]
@@ -161,7 +161,11 @@ class ThreadLooper:
         self.thread.crash()
 
     def _call(
-        self, outcome: Callable[[Call], Any], f: Any, args: Any, kw: dict[str, Any]
+        self,
+        outcome: Callable[[ThreadCall], Any],
+        f: Any,
+        args: Any,
+        kw: dict[str, Any],
     ) -> Deferred[Any]:
         checkCallable("f", f)
         if self.thread.state is not OPEN:
@@ -172,7 +176,7 @@ class ThreadLooper:
         consumer = kw.pop("consumer", None)
         first = kw.pop("doNext", False)
         d: Deferred[Any] = Deferred(lambda _: call.cancel())
-        call = Call(
+        call = ThreadCall(
             self.thread, copy_context(), (f, args, kw), raw, consumer, d.callback
         )
         d.addCallback(outcome)
@@ -180,11 +184,11 @@ class ThreadLooper:
         return d
 
 
-def _pairOf(call: Call) -> StatusResult | Failure:
+def _pairOf(call: ThreadCall) -> StatusResult | Failure:
     return call.failure or call.outcome()
 
 
-def _resultOf(call: Call) -> Any:
+def _resultOf(call: ThreadCall) -> Any:
     """Get what was returned, or a failure with what was raised."""
     if call.failure is not None:
         return call.failure
@@ -196,7 +200,7 @@ def _resultOf(call: Call) -> Any:
     return result
 
 
-def _wrappedResultOf(call: Call) -> Any:
+def _wrappedResultOf(call: ThreadCall) -> Any:
     if call.error is None or isinstance(call.error, (StopIteration, IndexError)):
         return _resultOf(call)  # These two may be the end of a sequence.
     wrapped = ThreadError(str(call.result))

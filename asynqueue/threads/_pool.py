@@ -21,7 +21,7 @@ from .._support.checks import checkCallable, checkCount
 from .._support.log import log
 from .._support.oneshot import OneShot
 from ..errors import ThreadError
-from ._calls import Call, failureOf
+from ._calls import ThreadCall, failureOf
 from ._jobs import JobThread
 
 __all__ = ["PoolUser", "ThreadPool", "defaultPool"]
@@ -126,7 +126,9 @@ class ThreadPool:
         thread = JobThread(self._reactor)
         d: Deferred[Any] = Deferred()
         context = copy_context()
-        thread.put(Call(thread, context, (f, args, kw), True, None, partial(_fire, d)))
+        thread.put(
+            ThreadCall(thread, context, (f, args, kw), True, None, partial(_fire, d))
+        )
         self._end(thread)
         return d
 
@@ -187,9 +189,9 @@ class ThreadPool:
             self._busy.add(thread)
             d, (context, call) = self._backlog.popitem(last=False)
             done = partial(self._called, thread, d)
-            thread.put(Call(thread, context, call, True, None, done))
+            thread.put(ThreadCall(thread, context, call, True, None, done))
 
-    def _called(self, thread: JobThread, d: Deferred[Any], call: Call) -> None:
+    def _called(self, thread: JobThread, d: Deferred[Any], call: ThreadCall) -> None:
         self._busy.discard(thread)
         if len(self._busy) < self.maxThreads:
             self._idle.append(thread)
@@ -316,7 +318,7 @@ def _setup(user: PoolUser | None, maxThreads: int | None = None) -> None:
         user.ownPool.resize(maxThreads)
 
 
-def _fire(d: Deferred[Any], call: Call) -> None:
+def _fire(d: Deferred[Any], call: ThreadCall) -> None:
     if d.called:
         return  # It was cancelled.
     if call.error is not None:

@@ -16,7 +16,7 @@ from .._child.status import Status
 from ..interfaces import ICancellingWorker, ITask, IWorker
 from ..tasks._task import forWorker
 from ..tasks._workerbase import WorkerBase
-from ._calls import Call
+from ._calls import ThreadCall
 from ._jobs import OPEN
 from ._looper import ThreadLooper
 
@@ -94,7 +94,7 @@ class ThreadWorker(WorkerBase):
         self.backlogPerWorker: Callable[[], int] | None = None
         self._thread = self.t.thread
         self._thread.onLost = self._threadLost
-        self._calls: dict[Call, tuple[ITask, Deferred[None]]] = {}
+        self._calls: dict[ThreadCall, tuple[ITask, Deferred[None]]] = {}
         # How long the last tasks took, and how many there have been.
         self._seconds = PREFETCHED_SECONDS
         self._count = 0
@@ -133,7 +133,7 @@ class ThreadWorker(WorkerBase):
         f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         # A copy, since an abandoned thread may still be in the one that the task has.
         context = Context() if task.context is None else task.context.copy()
-        call = Call(thread, context, (f, args, kw), raw, consumer, self._called)
+        call = ThreadCall(thread, context, (f, args, kw), raw, consumer, self._called)
         if self._calls and task.timeout is not None:
             task.stopTimer()
         self._calls[call] = task, ready
@@ -170,7 +170,7 @@ class ThreadWorker(WorkerBase):
                 ready.callback(None)
                 break
 
-    def _called(self, call: Call) -> None:
+    def _called(self, call: ThreadCall) -> None:
         """Give a task its result, and be ready for another one."""
         if call not in self._calls:
             return  # The worker has crashed.
