@@ -145,7 +145,8 @@ class IWorker(Interface):
 
         The worker calls it, without arguments, when it can't work any longer: its
         connection is lost, its child process has ended. It is then crashed, and the
-        tasks that its C{crash} returns are given to others.
+        tasks that its C{crash} returns are given to others. Those that may have begun
+        it fails before, with L{WorkerLost<asynqueue.errors.WorkerLost>}.
 
         @param callableObject: The callable.
         """
@@ -168,7 +169,8 @@ class IWorker(Interface):
 
     def stop() -> Deferred[Any]:
         """
-        Stop gracefully.
+        Stop gracefully. If somebody else than the employer calls this, the worker
+        resigns when it has stopped.
 
         @return: A Deferred that fires once every task that was accepted has its
             result, and all resources are gone. At once if the worker has stopped.
@@ -261,6 +263,9 @@ class IReplaceableWorker(Interface):
     """
     A worker that stands for something that can be lost and made again, as a child
     process or a connection.
+
+    One that somebody else than its employer has stopped says so in an attribute
+    C{isDismissed}, C{True}, and isn't replaced.
     """
 
     def deferUntilReady() -> Deferred[None]:
@@ -303,8 +308,9 @@ class IReplaceableWorker(Interface):
 
     def retryReplacement() -> Any:
         """
-        Make a worker like this one although L{replacement} has seen no use in it, since
-        that may have changed. It waits before it starts, each time longer.
+        Make a worker like this one although L{replacement} has seen no use in it, or
+        this one could not be put to work, since that may have changed: another call has
+        been made. It waits before it starts, each time longer.
 
         @return: The new worker, to be hired.
         """
