@@ -497,10 +497,10 @@ def atGate(begun: str, gate: str, value: Any = None) -> Any:
     Write to one pipe that this has begun, and return a value when something can be read
     from the other.
     """
-    with open(begun, "wb", buffering=0) as file:
-        file.write(b"x")
-    with open(gate, "rb", buffering=0) as file:
-        file.read(1)
+    # Both are opened first: a test that is over has closed its ends.
+    with open(begun, "wb", buffering=0) as told, open(gate, "rb", buffering=0) as held:
+        told.write(b"x")
+        held.read(1)
     return value
 
 
