@@ -233,6 +233,7 @@ class ControlTests(PageTestCase):
         for answer in ("button[value='']", "button.danger"):
             self.assertEqual(self.q.th.waiting, 1)
             await self.browser.run(cancel)
+            await self.until("document.getElementById('ask').open")
             await self.browser.run(f'document.querySelector("{answer}").click()')
         await self.until("text('waiting') === '0'")
         for _ in range(2):

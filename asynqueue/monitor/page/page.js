@@ -284,7 +284,15 @@ async function post(path) {
   }
 }
 
+let asked = Promise.resolve();
+
 function ask(text, isQuestion) {
+  // One after the other: a dialog tells that it's closed some time after it is.
+  asked = asked.then(() => show(text, isQuestion));
+  return asked;
+}
+
+function show(text, isQuestion) {
   const dialog = byId("ask");
   const [no, yes] = dialog.querySelectorAll("button");
   write(byId("question"), text);
