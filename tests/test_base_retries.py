@@ -5,12 +5,15 @@ Tests of time limits, and of further attempts.
 from __future__ import annotations
 
 import builtins
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from asynqueue._asyncworker import AsyncWorker
 from asynqueue.errors import QueueStopped, TimeoutError, WorkerLost
+from asynqueue.events import EventKind
 from asynqueue.testing import MemoryWorker
 
 from ._cases import QueueTestCase, ids, same
@@ -375,3 +378,35 @@ class RetriesTests(QueueTestCase):
         self.q.shutdown()
         self.worker.disconnect()
         self.failureResultOf(d, QueueStopped)
+
+
+class ObservedTests(QueueTestCase):
+    """
+    Tests of observers that end a call which is to be tried again.
+    """
+
+    def end(self, end: Callable[[Deferred[Any]], object]) -> Failure:
+        """
+        Make a call, and have it ended when it's to be tried again. Returns how it
+        fails, counted once.
+        """
+        d = self.q.call(same, timeout=5, retries=1)
+        self.q.addObserver(lambda event: end(d), [EventKind.RETRIED])
+        self.clock.advance(5)
+        failure: Failure = self.failureResultOf(d)
+        stats = self.q.stats()
+        self.assertEqual((stats["load"], sum(stats["failed"].values())), (0, 1))
+        self.assertEqual(len(self.worker.accepted), 1)
+        return failure
+
+    def test_cancel(self) -> None:
+        """
+        A call that one cancels isn't tried again.
+        """
+        self.end(lambda d: d.cancel()).trap(CancelledError)
+
+    def test_shutdown(self) -> None:
+        """
+        Nor is it if one shuts the queue down.
+        """
+        self.end(lambda d: self.q.shutdown()).trap(QueueStopped)

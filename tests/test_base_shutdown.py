@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from asynqueue._asyncworker import AsyncWorker
 from asynqueue.base import TaskQueue
 from asynqueue.errors import QueueRunError, QueueStopped, WorkerLost
+from asynqueue.events import EventKind
 from asynqueue.testing import MemoryWorker
 
 from ._cases import QueueTestCase, ReplaceableWorker, ids, same
@@ -565,6 +566,18 @@ class ReplacementTests(QueueTestCase):
         worker.resign()
         self.assertEqual(q.workers(), [heir])
         self.assertEqual(ids(heir), [1])
+
+    def test_observed(self) -> None:
+        """
+        An observer that shuts the queue down when one is replaced leaves neither.
+        """
+        heir = MemoryWorker()
+        q = self.queue(worker := Replaceable(heir))
+        ends: list[Deferred[Any]] = []
+        q.addObserver(lambda _: ends.append(q.shutdown()), [EventKind.REPLACED])
+        worker.resign()
+        self.successResultOf(ends[0])
+        self.assertTrue(heir.stopping)
 
     def test_noUse(self) -> None:
         """

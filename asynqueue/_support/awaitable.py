@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -78,7 +79,8 @@ class _Bridge(Deferred[Callable[[], None]]):
             return False
         if self._isFuture:
             # The task is told of it by result(), and doesn't look at the target again.
-            self.callback(self._raiseCancelled)
+            # Not a bound method: Deferreds show their results, and so this one itself.
+            self.callback(partial(_raise, self._asyncio.CancelledError))
             self._target.addErrback(lambda _: None)
         self._target.cancel()
         return True
@@ -88,8 +90,9 @@ class _Bridge(Deferred[Callable[[], None]]):
             self.callback(_pass)
         return result
 
-    def _raiseCancelled(self) -> None:
-        raise self._asyncio.CancelledError
+
+def _raise(error: type[BaseException]) -> None:
+    raise error
 
 
 def _pass() -> None:

@@ -43,6 +43,8 @@ class Observers:
 
     def add(self, f: Callable[[Event], object], kinds: Iterable[EventKind]) -> None:
         checkCallable("An observer", f)
+        if isinstance(kinds, (str, EventKind)):
+            raise TypeError(f"kinds must be a list of kinds of events, not {kinds!r}")
         self._kinds[f] = frozenset(map(EventKind, kinds)) or frozenset(EventKind)
         self._changed()
 

@@ -64,9 +64,9 @@ class Replacing:
         try:
             replacement = make()
             if replacement is not None:
-                self._watcher.noteReplaced(worker)
                 # If it can't be put to work, that is logged, and giveUp called.
                 self._handler.hire(replacement).addErrback(lambda _: None)
+                self._watcher.noteReplaced(worker)
         except Exception:  # noqa: BLE001 - a worker may be of anybody's making
             failure = Failure()
             log.failure("{worker} is lost and isn't replaced", failure, worker=worker)

@@ -206,16 +206,27 @@ class Results:
             checkSeconds("retryDelay", seconds, zero=True)
         except Exception:  # noqa: BLE001 - the callable is the user's
             return self._finishFailed(Failure(), task)
-        self._watcher.noteRetried(failure, task)
         again = task.nextAttempt()
-        if seconds:
-            again.owner = self
-            self._delayed[again] = orGlobalReactor(self._reactor).callLater(
-                seconds, self._retry, again
+        self._watcher.noteRetried(failure, task)
+        self._tryAgain(again, seconds)
+        return RETRIED
+
+    def _tryAgain(self, task: Task, seconds: float) -> None:
+        """
+        Queue the next attempt, unless an observer has cancelled the call or shut the
+        queue down.
+        """
+        if task.hasResult:
+            return
+        if not self.accepting:
+            task.errback(notRun(task))
+        elif seconds:
+            task.owner = self
+            self._delayed[task] = orGlobalReactor(self._reactor).callLater(
+                seconds, self._retry, task
             )
         else:
-            self._queueAgain(again)
-        return RETRIED
+            self._queueAgain(task)
 
     def _retry(self, task: Task) -> None:
         del self._delayed[task]

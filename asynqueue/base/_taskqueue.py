@@ -125,6 +125,8 @@ class TaskQueue(Observed):
         )
         if name is not None:
             self.name = self.q.watcher.observers.queue = name
+        if limits is not None and not isinstance(limits, Mapping):
+            raise TypeError(f"limits must map series to numbers, not {limits!r}")
         if limits:
             self._gate.limit(limits)
         self.timeout = timeout
