@@ -39,11 +39,13 @@ reactor: Any = globalReactor
 
 def segments() -> set[str]:
     """
-    List the segments of shared memory.
+    List the segments of shared memory, without semaphores, which other programs make.
 
     @return: Their names, none where the system doesn't list them.
     """
-    return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    if not os.path.isdir("/dev/shm"):
+        return set()
+    return {name for name in os.listdir("/dev/shm") if not name.startswith("sem.")}
 
 
 def freeze(pid: int) -> None:
