@@ -4,12 +4,14 @@ Tests of queues with a cluster of Dask's: a real scheduler and real workers.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -35,9 +37,11 @@ from ._certificates import SSL, Identity
 from ._dask import SKIP, Cluster
 
 if not SKIP:
-    from distributed import get_worker
+    import psutil  # Dask needs it
+    from distributed import LocalCluster, get_worker
 
-    from asynqueue.dask import DaskQueue, DaskWorker
+    from asynqueue.dask import DaskQueue, DaskWorker, _connection
+    from asynqueue.dask._worker import ClusterState
 
 
 def openDescriptors() -> int:
@@ -49,6 +53,22 @@ def ownThreads() -> set[str]:
     """Name the threads, but for one that Dask keeps as long as the program runs."""
     names = {thread.name for thread in threading.enumerate()}
     return {name for name in names if not name.startswith("Dask-Offload")}
+
+
+def ownProcesses() -> set[int]:
+    """List the child processes, but for one that Python keeps for its own use."""
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
+
+
+def ownPorts() -> set[int]:
+    """List the ports that this process listens at."""
+    found = psutil.Process().net_connections()
+    return {each.laddr.port for each in found if each.status == psutil.CONN_LISTEN}
 
 
 async def begun(path: str) -> None:
@@ -627,9 +647,32 @@ class OtherClusterTests(DaskTestCase):
         self.assertNotEqual(pid, os.getpid())
         self.assertEqual(await q.map(abs, range(100)), list(range(100)))
         await q.shutdown()
-        self.assertEqual(ownThreads(), threads)
         with self.assertRaises(ProcessLookupError):
             os.kill(pid, 0)
+        # Dask doesn't wait for the threads that watch its processes.
+        await until(lambda: ownThreads() == threads)
+
+    async def test_stopsWhileStarting(self) -> None:
+        """
+        Nothing of it is left when the queue has been shut down, though it had only
+        begun to start: it was listening already, or had a process, too.
+        """
+        small = partial(LocalCluster, n_workers=1)
+        self.patch(_connection, "LocalCluster", small)
+        threads, processes, ports = ownThreads(), ownProcesses(), ownPorts()
+        for look, before in ((ownPorts, ports), (ownProcesses, processes)):
+            for limit in (None, 0):
+                q = DaskQueue()
+                while not look() - before:
+                    await pause(0.01)
+                self.assertEqual(
+                    [worker.state for worker in q.workers()], [ClusterState.CONNECTING]
+                )
+                await q.shutdown(timeout=limit)
+                self.assertEqual(ownProcesses() - processes, set())
+                self.assertEqual(ownPorts() - ports, set())
+                # Dask doesn't wait for the threads that watch its processes.
+                await until(lambda: ownThreads() == threads)
 
     async def test_nobody(self) -> None:
         """

@@ -24,6 +24,9 @@ __all__ = ["SchedulerConnection", "quietly"]
 _CLOSE_SECONDS = 1.0
 _CLOSE_CLUSTER_SECONDS = 10.0
 
+#: Seconds that a cluster of ours that is to end has to become complete.
+_MAKE_CLUSTER_SECONDS = 30.0
+
 #: So many signs of life may be missed.
 _MISSED_BEATS = 3
 
@@ -45,6 +48,7 @@ class SchedulerConnection:
         self.updates: list[str] = []
         self._options = options
         self._cluster: Any = None
+        self._making: asyncio.Task[Any] | None = None
         self._schedulerID = ""
 
     @property
@@ -58,12 +62,15 @@ class SchedulerConnection:
         # the client 259 MB larger.
         with dask.config.set({"distributed.admin.low-level-log-length": 0}):
             if options.isOwn:
-                self._cluster = await LocalCluster(
+                self._cluster = LocalCluster(
                     asynchronous=True,
                     threads_per_worker=1,
                     host="127.0.0.1",
                     dashboard_address="127.0.0.1:0",
                 )
+                # It can't be closed before it's complete: what it has begun would stay.
+                self._making = asyncio.create_task(_awaited(self._cluster))
+                await asyncio.shield(self._making)
                 address = self._cluster.scheduler_address
             else:
                 address = options.locate()
@@ -105,12 +112,15 @@ class SchedulerConnection:
 
     async def close(self) -> None:
         """Leave nothing behind, though the scheduler may not answer any longer."""
-        client, cluster = self.client, self._cluster
+        client, cluster, making = self.client, self._cluster, self._making
         if client is not None:
             with suppress(Exception):
                 await asyncio.wait_for(self._forgetUpdates(), _CLOSE_SECONDS)
             with suppress(Exception):
                 await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
+        if making is not None:
+            await asyncio.wait([making], timeout=_MAKE_CLUSTER_SECONDS)
+            making.cancel()
         if cluster is not None:
             with suppress(Exception):
                 await asyncio.wait_for(cluster.close(), _CLOSE_CLUSTER_SECONDS)
@@ -120,9 +130,9 @@ class SchedulerConnection:
             await self.client.unregister_worker_plugin(name)
 
 
-async def _awaited(client: Any) -> Any:
-    """C{wait_for} wants a coroutine."""
-    return await client
+async def _awaited(what: Any) -> Any:
+    """A client or a cluster is awaitable, but no coroutine."""
+    return await what
 
 
 @contextmanager
