@@ -313,6 +313,8 @@ class IReplaceableWorker(Interface):
         been made. It waits before it starts, each time longer.
 
         @return: The new worker, to be hired.
+
+        @raise Exception: If there's still no use in trying, as L{replacement} does.
         """
 
     def deferUntilGone() -> Deferred[None]:

@@ -4,11 +4,13 @@ Tests of the queue's shutdown.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
 from asynqueue._asyncworker import AsyncWorker
+from asynqueue._child.status import Status
 from asynqueue.base import TaskQueue
 from asynqueue.errors import QueueRunError, QueueStopped, WorkerLost
 from asynqueue.events import EventKind
@@ -591,6 +593,7 @@ class ReplacementTests(QueueTestCase):
         unserved = q.call(same, series="x")
         worker.resign()
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.clock.advance(0)
         self.failureResultOf(unserved, KeyError)
         self.assertEqual(q.workers(), [other])
         for _ in calls:
@@ -607,8 +610,81 @@ class ReplacementTests(QueueTestCase):
         call = q.call(same)
         worker.resign()
         self.assertEqual(len(self.flushLoggedErrors()), 1)
+        self.clock.advance(0)
         call.addErrback(lambda _: None)
         self.successResultOf(call)
+
+    def test_givenBack(self) -> None:
+        """
+        What it gives back after that fails, too, at once if the queue is shut down.
+        """
+        for end in (lambda q: self.clock.advance(0), lambda q: q.shutdown(drain=True)):
+            worker = Replaceable(KeyError("broken"))
+            q = self.queue(worker)
+            call = q.call(same, 1)
+            (task,) = worker.running
+            worker.crash = list  # type: ignore[method-assign]
+            worker.resign()
+            task.callback((Status.DISCONNECTED, None))
+            end(q)
+            self.failureResultOf(call, KeyError)
+            self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_givenBackDraining(self) -> None:
+        """
+        A queue that is drained doesn't wait for what is given back then.
+        """
+        worker = Replaceable(KeyError("broken"))
+        q = self.queue(worker)
+        call = q.call(same, 1)
+        (task,) = worker.running
+        done = q.shutdown(drain=True)
+        worker.crash = list  # type: ignore[method-assign]
+        worker.resign()
+        task.callback((Status.DISCONNECTED, None))
+        self.clock.advance(0)
+        self.failureResultOf(call, KeyError)
+        self.successResultOf(done)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_calledAgain(self) -> None:
+        """
+        A call that is made because another fails has it tried again in the next turn of
+        the reactor: nothing is nested.
+        """
+        q = self.queue(worker := Replaceable(KeyError("broken")))
+        worker.retryReplacement = object  # type: ignore[method-assign]
+        depths: list[int] = []
+
+        def again(_: object) -> None:
+            depths.append(len(inspect.stack(0)))
+            if len(depths) < 5:
+                q.call(same, 1).addErrback(again)
+
+        worker.resign()
+        q.call(same, 1).addErrback(again)
+        self.clock.advance(0)
+        self.assertEqual(len(depths), 5)
+        self.assertEqual(len(set(depths)), 1)
+        self.assertEqual(len(self.flushLoggedErrors()), 5)
+
+    def test_delayedAttempt(self) -> None:
+        """
+        So does a further attempt that comes later.
+        """
+        worker = Replaceable(KeyError("broken"))
+        q = self.queue(worker)
+        call = q.call(same, 1, retries=1, retryDelay=5)
+        worker.lose(WorkerLost("gone"), ready=False)
+        worker.resign()
+        self.clock.advance(0)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        heir = MemoryWorker()
+        worker.retryReplacement = lambda: heir  # type: ignore[method-assign]
+        self.clock.advance(5)
+        heir.complete(1)
+        self.assertEqual(self.successResultOf(call), 1)
 
     def test_atShutdown(self) -> None:
         """
@@ -705,8 +781,11 @@ class HostileTests(QueueTestCase):
         q = self.queue(worker := Hostile("retryReplacement", object()))
         worker.resign()
         self.assertEqual(len(self.flushLoggedErrors()), 1)
+        self.clock.advance(0)
         for _ in range(2):
-            self.failureResultOf(q.call(same, 1), ZeroDivisionError)
+            call = q.call(same, 1)
+            self.clock.advance(0)
+            self.failureResultOf(call, ZeroDivisionError)
             self.assertLogged()
 
     def test_crashedWhenRefused(self) -> None:

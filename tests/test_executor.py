@@ -18,7 +18,6 @@ from zope.interface.verify import verifyObject
 
 from asynqueue import TaskQueue
 from asynqueue.errors import (
-    QueueStopped,
     SerializationError,
     TimeoutError,
     WorkerError,
@@ -515,19 +514,33 @@ class EndTests(ExecutorTestCase):
         """
         executor = ManualExecutor()
         q = self.queue(executor)
-        first = q.call(same, 1)
-        executor.calls.pop()[0].cancel()
         executor.broken = RuntimeError("cannot schedule new futures after shutdown")
-        self.reactor.turn()
+        first = q.call(same, 1)
         self.assertEqual(len(q), 0)
         other = MemoryWorker()
         q.attachWorker(other)
+        self.reactor.turn()
         second = q.call(same, 2)
         other.step()
         other.step()
         self.assertEqual(self.successResultOf(first), 1)
         self.assertEqual(self.successResultOf(second), 2)
-        self.assertEqual(len(self.log.having("is lost")), 1)
+        self.assertEqual(len(self.flushLoggedErrors(WorkerStartError)), 1)
+
+    def test_shutDownByOwner(self) -> None:
+        """
+        If there are no others, it fails, and so does what comes later.
+        """
+        executor = ManualExecutor()
+        q = self.queue(executor)
+        executor.broken = RuntimeError("cannot schedule new futures after shutdown")
+        for _ in range(2):
+            calls = [q.call(same, i, retries=i) for i in range(2)]
+            self.reactor.turn()
+            for d in calls:
+                failure = self.failureResultOf(d, WorkerStartError)
+                self.assertIn("after shutdown", str(failure.value))
+        self.assertEqual(len(self.flushLoggedErrors(WorkerStartError)), 1)
 
     def test_notEmployed(self) -> None:
         """
@@ -649,7 +662,7 @@ class BrokenTests(ExecutorTestCase):
 
     def test_given(self) -> None:
         """
-        One that was given isn't replaced: what waits is for other workers.
+        One that was given isn't replaced: what no other worker can run fails.
         """
         executor = ManualExecutor(1)
         q = self.queue(executor)
@@ -657,12 +670,42 @@ class BrokenTests(ExecutorTestCase):
         executor.breakDown()
         self.reactor.settle()
         self.failureResultOf(lost, WorkerLost)
-        self.assertNoResult(waiting)
+        self.failureResultOf(waiting, WorkerStartError)
+        self.assertEqual(len(self.flushLoggedErrors(WorkerStartError)), 1)
         self.assertEqual((len(q), executor.shutDowns), (0, []))
-        done = q.shutdown()
+
+    def test_refusing(self) -> None:
+        """
+        If each that is made refuses calls, they fail, and one is made in each turn of
+        the reactor at the most.
+        """
+
+        def make() -> ManualExecutor:
+            self.factory().broken = RuntimeError("shut down")
+            return self.executor
+
+        q = self.queue(make)
+        for made in (2, 3):
+            calls = [q.call(same, i) for i in range(2)]
+            self.reactor.settle()
+            for d in calls:
+                self.failureResultOf(d, WorkerStartError)
+            self.assertEqual(len(self.made), made)
+
+    def test_refusingLater(self) -> None:
+        """
+        The same for one that refuses calls that have waited.
+        """
+        made = [self.factory(), self.factory()]
+        q = self.queue(lambda: made[-1] if len(made) == 1 else made.pop())
+        calls = [q.call(same, i) for i in range(4)]
+        for executor in self.made:
+            executor.broken = RuntimeError("shut down")
+        self.end(0, 0)
         self.reactor.settle()
-        self.successResultOf(done)
-        self.failureResultOf(waiting, QueueStopped)
+        self.assertEqual([self.successResultOf(d) for d in calls[:2]], [0, 1])
+        for d in calls[2:]:
+            self.failureResultOf(d, WorkerStartError)
 
     def test_whileStopping(self) -> None:
         """

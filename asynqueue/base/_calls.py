@@ -87,7 +87,7 @@ class Calls:
         self._results = Results(
             defaults,
             self._policy,
-            lambda task: self.th(task),
+            self._queueAgain,
             self.q.loadInfoProducer.oneLess,
             self.q.watcher,
             reactor,
@@ -95,7 +95,7 @@ class Calls:
         # Made once: a bound method for each task that waits would take 64 bytes.
         self._resolve = self._results.resolve
         self._admission = Admission(self.th, maxQueued, self.q.watcher, reactor)
-        self._replacing = Replacing(self.th, self.q.watcher)
+        self._replacing = Replacing(self.th, self.q.watcher, reactor)
         self.th.onEvent = self.q.watcher.observers.tell
 
     @property
@@ -331,6 +331,11 @@ class Calls:
         )
         task = options.makeTask(self.taskFactory, f, args, kw)
         return awaitable(self.th.update(task, ephemeral, sequential))
+
+    def _queueAgain(self, task: Any) -> None:
+        self.th(task)
+        if self._replacing.unreplaced:
+            self._replacing.retry()
 
     def _setLogLevel(self) -> None:
         """

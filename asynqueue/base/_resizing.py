@@ -59,6 +59,7 @@ class SizedQueue(TaskQueue):
         if not self._running:
             self._refuse("another number of workers")
         self.N = N
+        self._replacing.settle()
         # Lost workers that are still to be replaced count as missing.
         unreplaced = self._replacing.unreplaced
         unreplaced[:] = [worker for worker in unreplaced if not self._isOwn(worker)]

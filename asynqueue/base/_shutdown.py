@@ -16,6 +16,7 @@ from ..errors import WorkerLost
 from ..events import EventKind
 from ..tasks import Task, TaskHandler
 from ._queue import Queue
+from ._replacing import Replacing
 from ._results import Results, notRun
 
 __all__ = ["Shutdown", "failUnfinished"]
@@ -49,12 +50,14 @@ class Shutdown:
         queue: Queue,
         handler: TaskHandler,
         results: Results,
+        replacing: Replacing,
         reactor: IReactorTime | None,
     ) -> None:
         self.done: OneShot[list[Task]] = OneShot()
         self._queue = queue
         self._handler = handler
         self._results = results
+        self._replacing = replacing
         self._reactor = reactor
         self._deadline: float | None = None
         self._drained: Deferred[None] = Deferred()
@@ -108,6 +111,7 @@ class Shutdown:
             await self._drained
         self._draining.callOff()
         self._results.onFinished = None
+        self._replacing.settle()
         self._results.accepting = False
         unfinished = self._handler.withdraw(lambda task: True) + self._results.delayed
         failUnfinished(unfinished)

@@ -132,7 +132,10 @@ class TaskQueue(Observed):
         self.timeout = timeout
         self.th.onGone = self._workerGone
         self.th.onRefused = self._workerRefused
-        self._shutdown = Shutdown(self.q, self.th, self._results, reactor)
+        self._replacing.onSettled = self._workersChanged
+        self._shutdown = Shutdown(
+            self.q, self.th, self._results, self._replacing, reactor
+        )
         for worker in workers:
             # If one can't be put to work, that is logged.
             self.attachWorker(worker).addErrback(lambda _: None)
@@ -362,8 +365,8 @@ class TaskQueue(Observed):
         self._workersChanged()
 
     def _workerRefused(self, worker: Any, failure: Failure) -> None:
-        self._replacing.giveUp(worker, failure)
-        self._workersChanged()
+        if self._results.accepting:
+            self._replacing.giveUp(worker, failure)
 
     def _workersChanged(self) -> None:
         if not self._running:

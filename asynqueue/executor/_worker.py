@@ -228,12 +228,17 @@ class ExecutorWorker(WorkerBase):
     def updatesApplied(self, text: str | None) -> None:
         """The worker works all the same if an update has failed."""
 
-    def replacement(self) -> ExecutorWorker | None:
+    def replacement(self) -> ExecutorWorker:
         """
-        @return: A worker with a new executor. C{None} if this one's was given.
+        @return: A worker with a new executor.
+
+        @raise WorkerStartError: If there can't be one, as this one's was given.
         """
         if self._pool.factory is None:
-            return None
+            raise WorkerStartError(
+                f"{self!r} has lost its executor, and has no callable to make another:"
+                f" {self._error}"
+            )
         worker = self.__class__(
             self._pool.factory,
             self._most,
@@ -248,7 +253,7 @@ class ExecutorWorker(WorkerBase):
         worker.backlogPerWorker = self.backlogPerWorker
         return worker
 
-    def retryReplacement(self) -> ExecutorWorker | None:
+    def retryReplacement(self) -> ExecutorWorker:
         return self.replacement()
 
     async def _probe(self) -> None:
