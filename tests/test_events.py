@@ -134,8 +134,8 @@ class EventTests(QueueTestCase):
             [(event.kind, event.workerID) for event in self.events],
             [
                 (EventKind.LOST, 2),
-                (EventKind.REPLACED, 2),
                 (EventKind.HIRED, 3),
+                (EventKind.REPLACED, 2),
             ],
         )
         self.events.clear()

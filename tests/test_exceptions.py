@@ -6,12 +6,14 @@ L{asynqueue._child.exceptions} and L{asynqueue._support.answers}.
 from __future__ import annotations
 
 import builtins
+import copyreg
 import pickle
 import sys
 import threading
 import traceback
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -483,6 +485,23 @@ class HostileTests(SynchronousTestCase):
         self.assertIs(type(got), ValueError)
         self.assertIs(type(got.__cause__.__cause__), KeyError)
         self.assertIsNone(got.__cause__.__cause__.__cause__)
+
+    def test_takenAlong(self) -> None:
+        """
+        An exception is pickled without its causes though somebody has pickle take them
+        along, as Dask does.
+        """
+
+        def reduce(error: ValueError) -> Any:
+            return ValueError, (*error.args, error.__cause__)
+
+        reduce.__module__ = "tblib.pickling_support"
+        error = ValueError(1)
+        error.__cause__ = KeyError(2)
+        with mock.patch.dict(copyreg.dispatch_table, {ValueError: reduce}):
+            got = bringOver(error).exception
+        self.assertEqual(got.args, (1,))
+        self.assertIs(type(got.__cause__.__cause__), KeyError)
 
     def test_longChain(self) -> None:
         """

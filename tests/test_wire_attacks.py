@@ -15,6 +15,7 @@ import random
 import resource
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -786,13 +787,14 @@ class ListenerTests(WireTestCase):
         No local class listens on the network, and a server with a key only where this
         machine alone can reach it.
         """
+        before = Counter(listening())  # what other tests have begun
         queues = [ProcessQueue(1), ThreadQueue(), NullQueue()]
         for q in queues:
             self.closers.append(q.shutdown)
             await q.call(abs, -1)
         await self.serve()
         await (await self.queue()).call("add", 1)
-        self.assertEqual(listening(), [])
+        self.assertEqual(Counter(listening()) - before, Counter())
         await self.serve(description="tcp:0", key=KEY)
         await self.serve(description="tcp:0", insecure=True)
-        self.assertEqual(listening(), ["0100007F", "0100007F"])
+        self.assertEqual(Counter(listening()) - before, Counter({"0100007F": 2}))

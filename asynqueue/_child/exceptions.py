@@ -7,6 +7,7 @@ an exception catches whatever that raises: nothing but the exception may fail.
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import traceback
 from collections.abc import Iterable, Iterator
@@ -181,10 +182,32 @@ def _trace(error: BaseException) -> Any:
 def _dumpsOne(error: BaseException) -> bytes | None:
     """Pickle an exception on its own, C{None} if it can't be or is very large."""
     try:
-        pickled = dumpsPlain(_partsToPickle(error) or error)
+        pickled = dumpsPlain(_partsToPickle(error) or _alone(error))
     except NotPicklable:
         return None
     return pickled if len(pickled) <= _MAX_EXCEPTION else None
+
+
+class _Alone:
+    """
+    Is pickled as an exception is, by its own method.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self._error.__reduce_ex__(protocol)
+
+
+def _alone(error: BaseException) -> Any:
+    """
+    Have an exception pickled without its causes and its traceback, which tblib takes
+    along once Dask has been imported.
+    """
+    reducer = copyreg.dispatch_table.get(type(error))
+    isTaken = getattr(reducer, "__module__", None) == "tblib.pickling_support"
+    return _Alone(error) if isTaken else error
 
 
 def _partsToPickle(error: BaseException) -> ExceptionParts | None:
