@@ -140,7 +140,7 @@ class EventTests(QueueTestCase):
         )
         self.events.clear()
         self.q.workers(3).recycle()
-        self.assertEqual(self.kinds(), [EventKind.REPLACED, EventKind.HIRED])
+        self.assertEqual(self.kinds(), [EventKind.HIRED, EventKind.REPLACED])
         self.assertEqual(self.q.stats()["replaced"], 2)
 
     def test_qualified(self) -> None:
