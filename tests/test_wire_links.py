@@ -148,6 +148,7 @@ class CutTests(LinkTestCase):
         pair, q = self.pair()
         d = q.call("note", 1)
         pair.pump(10)
+        self.clock.advance(0)
         self.failureResultOf(d, WorkerStartError)
 
 
@@ -307,6 +308,7 @@ class VersionTests(LinkTestCase):
             client, server = pair._ends
             server.transport.clear()
             client.dataReceived(answer)
+            self.clock.advance(0)
             error = self.failureResultOf(d, WorkerStartError).value
             self.assertIn("another version of the protocol", str(error))
             self.assertIn("this end, which speaks 2", str(error))
