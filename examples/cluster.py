@@ -99,7 +99,7 @@ async def summary(q: DaskQueue, options: argparse.Namespace) -> str:
     counted = logs.Summary()
     # A file is an iteration in the cluster, whose batches are fetched from there. With
     # two for each thread, there's always another.
-    turns = DeferredSemaphore(2 * q.worker.threads if q.worker else 1)
+    turns = DeferredSemaphore(max(2, 2 * q.worker.threads if q.worker else 0))
     await gatherResults([turns.run(logs.read, q, path, counted) for path in paths])
     results = counted.asDict(options.top)
     print("\n".join(logs.table(results)))
