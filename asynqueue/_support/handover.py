@@ -56,7 +56,7 @@ class Handover(Generic[_T]):
 
     def _takeAll(self) -> None:
         self._isWoken = False
-        items, timeSlice = self._items, TimeSlice()
+        items, timeSlice = self._items, TimeSlice(self._reactor.seconds)
         while items:
             try:
                 self._take(items.popleft())

@@ -31,6 +31,7 @@ class _SessionLoop:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.callFromThread = loop.call_soon_threadsafe
         self.callLater = loop.call_later
+        self.seconds = loop.time
 
 
 class SessionThread:

@@ -17,10 +17,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.handover import Handover
 from .._support.log import log
 from .._support.oneshot import OneShot
 from .._support.reactor import IReactorAll, hasGlobalReactor, orGlobalReactor
-from .._support.timeslice import TimeSlice
 from ..errors import ThreadError
 
 __all__ = ["ENDED", "OPEN", "Job", "JobThread", "threadedReactor", "trimmed"]
@@ -167,10 +167,8 @@ class JobThread:
         self.onLost: Callable[[], object] | None = None
         self.state = OPEN
         self._stopped: OneShot[None] = OneShot()
-        # Threads append to _results and then raise _woken. The reactor's thread lowers
-        # it before it takes them, so none is ever left behind.
-        self._results: deque[Callable[[], object]] = deque()
-        self._woken = False
+        # Made with the first thread, as threads may not install the reactor.
+        self._handover: Handover[Callable[[], object]] | None = None
         self._loop: _JobLoop | None = None
         if reactor is not None or (hasGlobalReactor() and self.reactor.running):
             self._startFirst()
@@ -247,10 +245,8 @@ class JobThread:
         Have something called in the reactor's thread, after what was posted before.
         Called in the thread.
         """
-        self._results.append(result)
-        if not self._woken:
-            self._woken = True
-            self.reactor.callFromThread(self._deliver)
+        assert self._handover is not None
+        self._handover.put(result)
 
     def isWanted(self) -> bool:
         """
@@ -266,7 +262,9 @@ class JobThread:
             raise ThreadError(f"A thread can't be started: {error}") from error
 
     def _start(self) -> _JobLoop:
-        loop = self._loop = _JobLoop(self.post, self._ended)
+        if self._handover is None:
+            self._handover = Handover(self._deliver, self.reactor)
+        loop = self._loop = _JobLoop(self._handover.put, self._ended)
         return loop
 
     def _abandon(self, stuck: _JobLoop) -> None:
@@ -286,25 +284,13 @@ class JobThread:
             loop.waiting[job] = None
             loop.queue.put(job)
 
-    def _deliver(self) -> None:
-        """Call what was posted, and let the reactor have its turn now and then."""
-        self._woken = False
-        results, timeSlice = self._results, None
-        while results:
-            try:
-                results.popleft()()
-            except Exception:  # noqa: BLE001 - others wait behind it
-                log.failure("A result of a thread can't be delivered")
-            # Most often there's one result only, and no need to look at the clock.
-            if results:
-                if timeSlice is None:
-                    timeSlice = TimeSlice(self.reactor.seconds)
-                elif timeSlice.isOver():
-                    self._woken = True
-                    self.reactor.callLater(0, self._deliver)
-                    return
-        if self.state is STOPPING:
-            self._maybeEnd()
+    def _deliver(self, result: Callable[[], object]) -> None:
+        """Call what was posted."""
+        try:
+            result()
+        finally:
+            if self.state is STOPPING:
+                self._maybeEnd()
 
     def _maybeEnd(self) -> None:
         if self.state is STOPPING and not self.jobs and not self.iterations:
