@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from time import perf_counter
-from types import CoroutineType
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
 from .describe import (
@@ -24,7 +24,15 @@ from .describe import (
 )
 from .status import RAN, ErrorText, Status, StatusResult
 
-__all__ = ["CallRunner", "isIteration", "isIterator", "o2p", "p2o", "raisable"]
+__all__ = [
+    "CallRunner",
+    "isIteration",
+    "isIterator",
+    "kindOfAwaitable",
+    "o2p",
+    "p2o",
+    "raisable",
+]
 
 #: The protocol of pickle, fixed so that peers with other versions of Python read it.
 _PROTOCOL = 5
@@ -190,6 +198,17 @@ def _raised(error: BaseException, callTuple: tuple[Any, Any, Any]) -> StatusResu
     call = callText(*callTuple)
     text = errorText(error, call)
     return Status.ERROR, ErrorText(text, raisable(error, call))
+
+
+def kindOfAwaitable(result: Any) -> str | None:
+    """Name what only a reactor would wait for, C{None} for other results."""
+    kind = type(result)
+    if kind is CoroutineType:
+        result.close()  # it isn't to be warned of besides
+        return "a coroutine"
+    if kind is AsyncGeneratorType:
+        return "an asynchronous generator"
+    return "a Deferred" if isDeferred(result) else None
 
 
 def raisable(error: BaseException, call: str) -> BaseException:

@@ -10,18 +10,17 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
-from types import AsyncGeneratorType, CoroutineType
 from typing import Any, NoReturn
 
 from .buffers import Incoming
-from .calls import isIteration
-from .describe import PLAIN, callText, errorText, isDeferred
+from .calls import isIteration, kindOfAwaitable
+from .describe import PLAIN, callText, errorText
 from .exceptions import dumpsException, endsIteration
 from .pickling import NotPicklable, Packed, describeError, dumps, loads
 from .protocol import BUFFERS, COUNT, Kind
 from .stream import Flusher, Stream
 
-__all__ = ["CallInterrupted", "CallServer", "kindOfAwaitable", "leaveFork"]
+__all__ = ["CallInterrupted", "CallServer", "leaveFork"]
 
 #: An iteration is advanced for so many seconds before other calls have their turn, and
 #: what it has yielded is sent.
@@ -273,14 +272,3 @@ def _notPicklable(text: str, error: BaseException) -> NotPicklable:
     reason = NotPicklable(text)
     reason.__cause__ = error
     return reason
-
-
-def kindOfAwaitable(result: Any) -> str | None:
-    """Name what only a reactor would wait for, C{None} for other results."""
-    kind = type(result)
-    if kind is CoroutineType:
-        result.close()  # it isn't to be warned of besides
-        return "a coroutine"
-    if kind is AsyncGeneratorType:
-        return "an asynchronous generator"
-    return "a Deferred" if isDeferred(result) else None

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pickle import PickleBuffer
 from typing import Any
 
-from .calls import isIteration
-from .callserver import CallServer, kindOfAwaitable
+from .calls import isIteration, kindOfAwaitable
+from .callserver import CallServer
 from .describe import describe
 from .pickling import Buffer, NotPicklable, Packed, dumps, loads
 from .protocol import Kind

@@ -10,18 +10,15 @@ from concurrent.futures import Future
 from contextvars import Context
 from inspect import isgeneratorfunction
 from time import perf_counter
-from types import AsyncGeneratorType, CoroutineType
 from typing import Any, Protocol
 
-from twisted.python.failure import Failure
-
 from .._child.calls import isIteration, raisable
-from .._child.callserver import kindOfAwaitable
 from .._child.describe import PLAIN, callText, errorText, nameOf
 from .._child.parcels import execute, pack, unpack
 from .._child.pickling import NotPicklable, blame
 from .._child.status import RAN, ErrorText, Status
 from .._support.answers import cantBeSent, loadsAnswer
+from .._support.deliverable import checkReturned
 from ..errors import WorkerError
 from ..interfaces import ITask
 from ..tasks._tracing import traced
@@ -114,7 +111,7 @@ def _runHere(context: Context, call: Any, raw: bool) -> tuple[float, Status, Any
     try:
         status, result = RAN, context.run(f, *args, **kw)
         if type(result) not in PLAIN:
-            _checkDeliverable(result, f)
+            checkReturned(result, f)
             if not raw and isIteration(result):
                 status, result = Status.ITERATOR, PoolItems(result, context)
                 result.make(1)
@@ -123,16 +120,3 @@ def _runHere(context: Context, call: Any, raw: bool) -> tuple[float, Status, Any
         status = Status.ERROR
         result = ErrorText(errorText(error, text), raisable(error, text))
     return perf_counter() - start, status, result
-
-
-def _checkDeliverable(result: Any, f: Any) -> None:
-    """
-    Raise in the thread, and not in the reactor's, what a result raises when it's asked
-    for its class, as a Deferred does; and refuse what nobody awaits.
-    """
-    isinstance(result, Failure)
-    if type(result) in (CoroutineType, AsyncGeneratorType):
-        raise TypeError(
-            f"{nameOf(f)} returned {kindOfAwaitable(result)}, and nothing in a thread"
-            " can await it: call such functions in the reactor, with an AsyncWorker"
-        )

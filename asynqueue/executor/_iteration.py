@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from .._child.calls import raisable
 from .._child.describe import nameOf
 from .._child.status import Status
+from .._support.deliverable import checkDeliverable
 from .._support.log import log
 from ..errors import WorkerLost
 from ..iteration import Deferator, IterationProducer
@@ -66,7 +67,7 @@ class PoolItems:
         try:
             for _ in range(most):
                 item = self._context.run(next, self._iterator)
-                isinstance(item, Failure)  # raises here what it would raise later
+                checkDeliverable(item)
                 self.made.append(item)
                 if perf_counter() >= end:
                     break

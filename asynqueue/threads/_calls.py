@@ -8,15 +8,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from time import perf_counter
-from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 
 from .._child.calls import isIteration, raisable
-from .._child.describe import PLAIN, callText, errorText, nameOf
+from .._child.describe import PLAIN, callText, errorText
 from .._child.status import RAN, ErrorText, Status, StatusResult
+from .._support.deliverable import checkDeliverable, checkReturned
 from .._support.log import log
 from ..errors import ThreadError
 from ..iteration import Deferator, IterationProducer
@@ -30,12 +30,6 @@ WINDOW = 16
 
 #: How long items are made without a break while other jobs wait.
 SLICE_SECONDS = 0.001
-
-#: What a thread can do nothing with.
-AWAITED: dict[type, str] = {
-    AsyncGeneratorType: "an asynchronous generator",
-    CoroutineType: "a coroutine",
-}
 
 
 class ThreadCall(Job):
@@ -146,14 +140,7 @@ class ThreadCall(Job):
 
         @return: Whether it was.
         """
-        _checkDeliverable(result)
-        if kind := AWAITED.get(type(result)):
-            if isinstance(result, CoroutineType):
-                result.close()  # Else Python warns that it was never awaited.
-            raise TypeError(
-                f"{nameOf(f)} returned {kind}, and nothing in a thread can await it:"
-                " call such functions in the reactor, with an AsyncWorker"
-            )
+        checkReturned(result, f)
         if self._raw or not isIteration(result):
             return False
         iteration = self.iteration = ThreadIteration(
@@ -218,7 +205,7 @@ class ThreadIteration(Job):
         try:
             value = self._context.run(next, self._iterator)  # type: ignore[arg-type]
             if type(value) not in PLAIN:
-                _checkDeliverable(value)
+                checkDeliverable(value)
         except BaseException as error:  # noqa: BLE001 - the iterator is the user's
             self._iterator = None
             if not issubclass(type(error), StopIteration):
@@ -356,11 +343,3 @@ def failureOf(error: BaseException) -> Failure:
     except BaseException:  # noqa: BLE001 - the exception's properties are the user's
         name = type(error).__qualname__
         return Failure(ThreadError(f"What was raised can't be handed over: {name}"))
-
-
-def _checkDeliverable(value: object) -> None:
-    """
-    Raise here, and not in the reactor's thread, what a value raises when it's asked for
-    its class, as a Deferred does that fires with it.
-    """
-    isinstance(value, Failure)
