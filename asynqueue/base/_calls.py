@@ -15,7 +15,7 @@ from .._support.awaitable import awaitable
 from .._support.checks import checkConsumer, checkFlag
 from .._support.reactor import orGlobalReactor
 from ..errors import QueueRunError
-from ..tasks import TaskFactory, TaskHandler
+from ..tasks import Task, TaskFactory, TaskHandler
 from ._admission import Admission
 from ._options import (
     UNSET,
@@ -202,13 +202,7 @@ class Calls:
             self._checkName(f)
         if self._admission.maxQueued is not None:
             self._admission.check()
-        if name is UNSET:
-            name = None
-        elif takesKeyword(f, "name"):
-            kw["name"], name = name, None
-        if raw is not None:
-            checkFlag("raw", raw)
-            kw["raw"] = raw
+        name = self._takeOwn(f, name, raw, kw)
         if consumer is not None:
             checkConsumer(consumer)
             kw["consumer"] = consumer
@@ -233,11 +227,8 @@ class Calls:
             task = options.makeTask(self.taskFactory, f, args, kw)
         else:
             task = self.taskFactory.new(f, args, kw, 0)
-        task.resolve = self._resolve
         d = task.d
-        self.q.put(task)
-        if self._replacing.unreplaced:
-            self._replacing.retry()
+        self._put(task)
         if within:
             self._limit(d, within)
         return d
@@ -310,13 +301,7 @@ class Calls:
             self._refuse(f"the update {f!r}")
         if not callable(f):
             self._checkName(f)
-        if name is UNSET:
-            name = None
-        elif takesKeyword(f, "name"):
-            kw["name"], name = name, None
-        if raw is not None:
-            checkFlag("raw", raw)
-            kw["raw"] = raw
+        name = self._takeOwn(f, name, raw, kw)
         options = TaskOptions(
             niceness,
             series,
@@ -332,7 +317,33 @@ class Calls:
         task = options.makeTask(self.taskFactory, f, args, kw)
         return awaitable(self.th.update(task, ephemeral, sequential))
 
-    def _queueAgain(self, task: Any) -> None:
+    def _takeOwn(
+        self, f: Any, name: Any, raw: bool | None, kw: dict[str, Any]
+    ) -> str | None:
+        """
+        Put among a callable's keywords what is meant for it, or for the worker. Returns
+        the name of the call.
+        """
+        if raw is not None:
+            checkFlag("raw", raw)
+            kw["raw"] = raw
+        if name is UNSET:
+            return None
+        if takesKeyword(f, "name"):
+            kw["name"], name = name, None
+        own: str | None = name
+        return own
+
+    def _put(self, task: Task) -> None:
+        """
+        Queue the task of a call.
+        """
+        task.resolve = self._resolve
+        self.q.put(task)
+        if self._replacing.unreplaced:
+            self._replacing.retry()
+
+    def _queueAgain(self, task: Task) -> None:
         self.th(task)
         if self._replacing.unreplaced:
             self._replacing.retry()

@@ -188,10 +188,7 @@ class Maps(Calls):
                 raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
             task = checked.makeTask(self.taskFactory, f, args, {})
             self._admission.take()
-            task.resolve = self._resolve
-            self.q.put(task)
-            if self._replacing.unreplaced:
-                self._replacing.retry()
+            self._put(task)
             return task
 
         checked.makeTask(TaskFactory(), f, (), {})  # To complain here, if at all.

@@ -69,8 +69,8 @@ class Assignment:
             watch.started(task)
         ready: Any = worker.run(task)
         if watch is None and task.d.task is task:
-            # So it's told how long it has run. Of one that is done it would take 0.13
-            # of 9 us.
+            # For who asks how long it has run. One that is done needs none, which
+            # saves 0.13 of 9 us.
             task.startedAt = perf_counter()
         if not isinstance(ready, Deferred):
             raise ImplementationError(
@@ -145,7 +145,7 @@ class AssignmentFactory:
         state = self._lines.oldest(task.series)
         if (
             state is not None
-            and (not state.running or state.isFree)
+            and state.isFree
             and self.backlog.gate is None
             and self._loop.mayStart()
         ):
@@ -172,9 +172,7 @@ class AssignmentFactory:
             state.series[series] = None
             state.missing[series] = None
             self.requests.setdefault(series, {})
-        if series in state.missing and (
-            state is self._serving or not state.running or state.isFree
-        ):
+        if series in state.missing and (state is self._serving or state.isFree):
             self._lines.enter(state, series)
             if (
                 state is not self._serving

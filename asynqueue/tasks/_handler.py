@@ -355,7 +355,6 @@ class TaskHandler:
         """
         Have a worker request tasks of some series, before it's given any.
         """
-
         if not worker.assignments:
             self._tell(EventKind.HIRED, worker=worker)
 
