@@ -348,14 +348,9 @@ class _Refusal(Exception):
 
 
 def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) -> None:
-    """
-    Look for ends of pipes and the like. They're pickled as numbers of descriptors,
-    which are others in another process: maybe those of its pipes.
-
-    @param kind: What can pickle the thing.
-
-    @raise NotPicklable: If there's one.
-    """
+    """Raise NotPicklable if there are ends of pipes or the like."""
+    # They're pickled as numbers of descriptors, which are others in another process:
+    # maybe those of its pipes.
     module = sys.modules.get(_CONNECTION)
     if module is None:
         return
@@ -363,7 +358,7 @@ def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) 
 
     import io
 
-    class Finder(_withViews(kind)):  # type: ignore[misc]  # it's made just now
+    class ConnectionFinder(_withViews(kind)):  # type: ignore[misc]  # it's made just now
         def persistent_id(self, found: Any) -> None:
             if isinstance(found, kinds):
                 raise _Refusal(
@@ -373,7 +368,7 @@ def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) 
                 )
 
     try:
-        Finder(io.BytesIO(), PROTOCOL).dump(value)
+        ConnectionFinder(io.BytesIO(), PROTOCOL).dump(value)
     except _Refusal as error:
         raise NotPicklable(str(error)) from error
     except BaseException:  # noqa: BLE001 - cloudpickle has found a way

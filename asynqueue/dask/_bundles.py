@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred
 from .._child.describe import nameOf
 from .._child.parcels import Parcel
 from ..interfaces import ITask
-from ..iteration._remote import RemoteIteration
 from ._buffers import Copy
 
 __all__ = ["Bundle", "CallQueue", "ClusterCall", "nameOfCall"]
@@ -67,8 +66,6 @@ class ClusterCall:
 
     @ivar bundle: What it travels in, C{None} before that.
 
-    @ivar iteration: The iterator that it has returned, if it has.
-
     @ivar large: Its large buffers, by their places among all. For the thread.
     """
 
@@ -81,7 +78,6 @@ class ClusterCall:
     isWaiting: bool = False
     isDropped: bool = False
     bundle: Bundle | None = None
-    iteration: RemoteIteration | None = None
     large: dict[int, Copy] = field(factory=dict)
 
     @property

@@ -93,8 +93,8 @@ class ClusterSession:
 
     # _running has a coroutine for each bundle, update and iteration, and each call
     # whose buffers are being copied. _sent has Dask's future of a bundle that has no
-    # answer. _futures has Dask's future of a bundle whose calls
-    # have returned iterators, which are held in the cluster as long as it's there.
+    # answer. _futures has that of a bundle whose calls have returned iterators, which
+    # are held in the cluster as long as it's there.
 
     def __init__(
         self,
@@ -232,7 +232,7 @@ class ClusterSession:
                 self._tell(taker.failed, WorkerLost("The worker that had it is gone"))
                 self.cancel(taker)
 
-    # RemoteCalls.
+    # Calls.
 
     async def _hold(self, call: ClusterCall) -> None:
         payload: Any = call.payload
