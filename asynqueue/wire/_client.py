@@ -382,8 +382,6 @@ class Client(Connection):
 
     async def decode(self, data: bytes) -> Any:
         """Decode a value that has come in a box."""
-        if len(data) <= QUICK:
-            return self._codec.decode(data)
         return await self._decoding.decode(self._codec, data)
 
     async def decodeLarge(self, call: RemoteCall, digits: bytes) -> Any:

@@ -218,10 +218,8 @@ class ServedTask:
         )
 
     async def _decoded(self, data: bytes) -> Any:
-        codec = self._session.codec
-        if len(data) <= QUICK:
-            return codec.decode(data)
-        return await self._session.shared.decoding.decode(codec, data)
+        session = self._session
+        return await session.shared.decoding.decode(session.codec, data)
 
     async def _acquireSlots(self) -> None:
         """

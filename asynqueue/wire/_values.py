@@ -233,9 +233,11 @@ class DecodingThread:
         self._reactor = reactor
         self._looper: ThreadLooper | None = None
 
-    def decode(self, codec: Codec, data: bytes) -> Deferred[Any]:
-        """Decode what came in a box."""
-        return self._inThread(codec.copy().decode, data)
+    async def decode(self, codec: Codec, data: bytes) -> Any:
+        """Decode what came in a box, at once if that's quick."""
+        if len(data) <= QUICK:
+            return codec.decode(data)
+        return await self._inThread(codec.copy().decode, data)
 
     def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[Any]:
         return self._inThread(codec.decodePieces, pieces)
