@@ -11,6 +11,14 @@ from typing import Any
 
 __all__ = ["Fetching"]
 
+#: A question takes the scheduler, two workers and the client some 7 ms of computing
+#: together, whatever it asks for. While many tasks run, it's put off by so many seconds
+#: for each of them,
+_DELAY_SECONDS = 0.0005
+
+#: but not by more than so many.
+_MAX_DELAY_SECONDS = 0.03
+
 
 class Fetching:
     """
@@ -20,10 +28,12 @@ class Fetching:
     asks 697 times for 1,000 results of calls that do nothing.
     """
 
-    # _ended has those that are to be fetched next. One question is asked at a time.
+    # _running counts those that haven't ended. _ended has those that are to be fetched
+    # next. One question is asked at a time.
 
     def __init__(self, client: Any) -> None:
         self._client = client
+        self._running = 0
         self._ended: dict[Any, asyncio.Future[Any]] = {}
         self._asking: asyncio.Task[None] | None = None
 
@@ -33,7 +43,11 @@ class Fetching:
         """
         # There's no public way to wait for the end of a task, but not for its result,
         # without making the client the default one of the whole process.
-        await future._state.wait()
+        self._running += 1
+        try:
+            await future._state.wait()
+        finally:
+            self._running -= 1
         if future.status == "finished":
             result = self._ended[future] = asyncio.get_running_loop().create_future()
             if self._asking is None:
@@ -45,6 +59,9 @@ class Fetching:
 
     async def _ask(self) -> None:
         while self._ended:
+            await asyncio.sleep(
+                min(self._running * _DELAY_SECONDS, _MAX_DELAY_SECONDS)
+            )
             ended, self._ended = self._ended, {}
             try:
                 found = await self._client.gather(list(ended), direct=False)
