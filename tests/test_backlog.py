@@ -46,10 +46,7 @@ class BacklogTests(SynchronousTestCase):
         """
         Take out the first task of some series, by default of C{None}.
         """
-        job = self.backlog.firstOf(dict.fromkeys(series or (None,)))
-        if job is not None:
-            self.backlog.pop(job)
-        return job
+        return self.backlog.take(dict.fromkeys(series or (None,)))
 
     def popAll(self, *series: Any) -> list[Task]:
         """
@@ -237,9 +234,9 @@ class BacklogTests(SynchronousTestCase):
         The first is found among few series of many, and among many of few.
         """
         jobs = [self.put(n, series=n)[0] for n in range(100)]
-        self.assertIs(self.backlog.firstOf({70: None, 30: None}), jobs[30])
+        self.assertIs(self.pop(70, 30), jobs[30])
         self.backlog.remove(lambda job: job.series != 70)
-        self.assertIs(self.backlog.firstOf(dict.fromkeys(range(100))), jobs[70])
+        self.assertIs(self.pop(*range(100)), jobs[70])
 
     def test_onShrink(self) -> None:
         """

@@ -142,19 +142,17 @@ class AssignmentFactory:
         @return: A Deferred that fires with the worker that has accepted the task; with
             C{None} if it's cancelled before.
         """
+        accepting = task.accepting = Deferred()
         state = self._lines.oldest(task.series)
         if (
-            state is not None
-            and state.isFree
-            and self.backlog.gate is None
-            and self._loop.mayStart()
-        ):
-            # Saves 2 us of the way by the backlog.
-            assignment = Assignment(task)
-            self._loop.run(self._assign, state, task.series, assignment)
-            return assignment.d
-        accepting = task.accepting = Deferred()
-        self._add(task)
+            state is None
+            or not state.isFree
+            or self.backlog.gate is not None
+            or not self._loop.run(self._assign, state, task)
+        ):  # Otherwise, that saves 2 us of the way by the backlog.
+            self.backlog.put(task)
+            if state is not None:
+                self.reconsider(task.series)
         return accepting
 
     def request(self, worker: IWorker, series: Hashable) -> None:
@@ -170,15 +168,14 @@ class AssignmentFactory:
         state.isOpen = True
         if series not in state.series:
             state.series[series] = None
-            state.missing[series] = None
             self.requests.setdefault(series, {})
-        if series in state.missing and (state is self._serving or state.isFree):
+        if series in state.inLine:
+            return
+        if state is self._serving:
             self._lines.enter(state, series)
-            if (
-                state is not self._serving
-                and self.backlog.size
-                and self.backlog.first(series) is not None
-            ):
+        elif state.isFree:
+            self._lines.enter(state, series)
+            if self.backlog.size and self.backlog.first(series) is not None:
                 self._matches[series] = None
                 self._loop.run()
 
@@ -225,7 +222,8 @@ class AssignmentFactory:
         """
         task.stopTimer()
         task.worker = None
-        self._add(task)
+        self.backlog.put(task)
+        self.reconsider(task.series)
 
     def reconsider(self, series: Hashable) -> None:
         """
@@ -273,18 +271,12 @@ class AssignmentFactory:
             worker.assignments = {}
         return state
 
-    def _add(self, task: Task) -> None:
-        self.backlog.put(task)
-        self.reconsider(task.series)
-
-    def _assign(
-        self, state: WorkerState, series: Hashable, assignment: Assignment
-    ) -> None:
+    def _assign(self, state: WorkerState, task: Task) -> None:
         """
         Fire a worker's request with an assignment.
         """
         self._serving = state
-        state.requests[series].callback(assignment)
+        state.requests[task.series].callback(Assignment(task))
         self._serving = None
         if not state.isFree:
             return
@@ -339,7 +331,7 @@ class AssignmentFactory:
             self._becameReady(None, state)  # Saves 0.5 us of a callback.
         else:
             ready.addBoth(self._becameReady, state)
-        if state.running and not state.isFree:
+        if state.inLine and state.running and not state.isFree:
             self._lines.leaveAll(state)
 
     def _becameReady(self, result: object, state: WorkerState) -> None:
@@ -355,9 +347,7 @@ class AssignmentFactory:
             return
         if not self.backlog.size:
             self._enterRequests(state)
-        elif self._loop.mayStart():
-            self._loop.run(self._serve, state)
-        else:
+        elif not self._loop.run(self._serve, state):
             self._markReady(state)
 
     def _markReady(self, state: WorkerState) -> None:
@@ -387,19 +377,18 @@ class AssignmentFactory:
         if not state.isFree:
             self._lines.leaveAll(state)
             return
-        task = self.backlog.firstOf(state.series) if self.backlog.size else None
+        task = self.backlog.take(state.series) if self.backlog.size else None
         if task is None:
             self._enterRequests(state)
             return
-        self.backlog.pop(task)
-        if task.series in state.missing:
+        if task.series not in state.inLine:
             self._serving = state
             self._requestFor(state, task.series)
             self._serving = None
-            if task.series in state.missing:  # A subclass has refused.
+            if task.series not in state.inLine:  # A subclass has refused.
                 self.backlog.put(task)
                 return
-        self._assign(state, task.series, Assignment(task))
+        self._assign(state, task)
         if self.backlog.onShrink is not None:
             self.backlog.onShrink()
 
@@ -439,7 +428,9 @@ class AssignmentFactory:
         """
         if len(self._states) > 1:
             self._lines.moveBehind(state)  # Others come first.
-        for series in list(state.missing):
+        for series in list(state.series):
+            if series in state.inLine:
+                continue
             if series in state.requests:  # It has only been out of line.
                 self._lines.enter(state, series)
             else:

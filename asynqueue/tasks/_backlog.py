@@ -119,9 +119,10 @@ class Backlog:
             self._droppedOf.pop(series, None)
         return None
 
-    def firstOf(self, series: Mapping[Hashable, object]) -> Task | None:
+    def take(self, series: Mapping[Hashable, object]) -> Task | None:
         """
-        Look at the task that is first among those of some series.
+        Take out the task that is first among those of some series. Returns C{None} if
+        none of them may be run.
         """
         queues = self._queues
         # A worker may have hundreds of series, and so may tasks that nobody serves.
@@ -132,17 +133,13 @@ class Backlog:
                 task = self.first(each)
                 if task is not None and (best is None or task < best):
                     best = task
+        if best is not None:
+            if self.gate is not None:
+                self.gate.took(best)
+            self._remove(best)
+            best.owner = None
+            self.size -= 1
         return best
-
-    def pop(self, task: Task) -> None:
-        """
-        Take out a task that is the first of its series.
-        """
-        if self.gate is not None:
-            self.gate.took(task)
-        self._remove(task)
-        task.owner = None
-        self.size -= 1
 
     def cancelTask(self, task: Task) -> None:
         """

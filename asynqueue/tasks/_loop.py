@@ -54,37 +54,31 @@ class DispatchLoop:
         self._resumption: IDelayedCall | None = None
         self._reactor = reactor
 
-    def mayStart(self) -> bool:
+    def run(self, first: Callable[..., object] | None = None, *args: Any) -> bool:
         """
-        Whether steps may be done now.
+        Do steps until there's nothing to do, unless that is being done already, or has
+        to wait for the reactor.
+
+        @param first: The first step, if it's known, which needn't be looked for then.
+
+        @return: Whether steps may be done now, and the first was.
         """
         if self.isRunning or self._resumption is not None:
             return False
         self._starts += 1
-        if self._starts % _CHECK_EVERY == 0 and _isNestedDeeply():
+        if not self._starts % _CHECK_EVERY and _isNestedDeeply():
             self._resumeLater()
             return False
-        return True
-
-    def run(self, known: Callable[..., object] | None = None, *args: Any) -> None:
-        """
-        Do steps until there's nothing to do, unless that is being done already.
-
-        @param known: The first step, if it's known, which needn't be looked for then.
-            The caller has asked L{mayStart}.
-        """
-        if known is None and (self.isRunning or not self.mayStart()):
-            return
         self.isRunning = True
         backlog = self._backlog
         # When the reactor is to have its turn. A step alone needs no clock, which would
         # take 0.4 us of its 6.
         end = self._seconds() + SLICE_SECONDS if backlog.size > 1 else 0.0
         try:
-            if known is None:
+            if first is None:
                 hasDone = self._step()
             else:
-                known(*args)
+                first(*args)
                 hasDone = True
             while hasDone:
                 if not backlog.size:
@@ -97,6 +91,7 @@ class DispatchLoop:
                 hasDone = self._step()
         finally:
             self.isRunning = False
+        return True
 
     def batch(self, f: Callable[[], object]) -> None:
         """

@@ -21,9 +21,9 @@ class WorkerState:
 
     __slots__ = (
         "canceller",
+        "inLine",
         "isOpen",
         "isQueued",
-        "missing",
         "prefetches",
         "requests",
         "running",
@@ -43,10 +43,10 @@ class WorkerState:
         self.isQueued = False
         # The series it requests tasks of, in the order of asking.
         self.series: dict[Hashable, None] = {}
-        # Those of which no request stands in line.
-        self.missing: dict[Hashable, None] = {}
-        # Its requests that have not fired, whether they stand in line or not.
+        # Its requests that have not fired; and those of them that stand in line, none
+        # while it isn't free.
         self.requests: dict[Hashable, Deferred[Any]] = {}
+        self.inLine: dict[Hashable, Deferred[Any]] = {}
 
     @property
     def isFree(self) -> bool:
@@ -66,11 +66,9 @@ class RequestLines:
         stand in line, oldest first: Deferreds, each with what is known of its worker.
     """
 
-    # A request that stands in line is in lines[series], in the requests of its
-    # worker's state, and in worker.assignments[series], which is for others to see:
-    # whatever they do to that, the first two are what counts.
-    # A worker's series that are missing have no request in line. All its series are
-    # missing while it isn't free.
+    # A request that stands in line is in lines[series], in its worker's state, and in
+    # worker.assignments[series], which is for others to see: whatever they do to that,
+    # the first two are what counts.
 
     def __init__(self, fired: Callable[[Any, WorkerState, Hashable], object]) -> None:
         """
@@ -84,11 +82,11 @@ class RequestLines:
         """
         Have a worker's request for a series stand in line, at the end.
         """
-        del state.missing[series]
         request = state.requests.get(series)
         if request is None:
             request = state.requests[series] = Deferred()
             request.addBoth(self._fired, state, series)
+        state.inLine[series] = request
         self.lines[series][request] = state
         state.worker.assignments.setdefault(series, []).append(request)
 
@@ -97,32 +95,33 @@ class RequestLines:
         Forget a worker's request for a series, which has fired.
         """
         request = state.requests.pop(series)
-        if self.lines[series].pop(request, None) is not None:
-            state.missing[series] = None
-        shown = state.worker.assignments.get(series)
-        if shown and request in shown:
-            shown.remove(request)
+        if state.inLine.pop(series, None) is not None:
+            self._hide(request, state, series)
 
     def leaveAll(self, state: WorkerState) -> None:
         """
         Take all requests of a worker that has become full out of their lines. They
         aren't lost: they stand in line again when it's ready.
         """
-        assignments = state.worker.assignments
-        for series, request in state.requests.items():
-            if self.lines[series].pop(request, None) is not None:
-                state.missing[series] = None
-                shown = assignments.get(series)
-                if shown and request in shown:
-                    shown.remove(request)
+        while state.inLine:
+            series, request = state.inLine.popitem()
+            self._hide(request, state, series)
+
+    def _hide(
+        self, request: Deferred[Any], state: WorkerState, series: Hashable
+    ) -> None:
+        del self.lines[series][request]
+        shown = state.worker.assignments.get(series)
+        if shown and request in shown:
+            shown.remove(request)
 
     def moveBehind(self, state: WorkerState) -> None:
         """
         Put the requests that a worker has in line behind those of others.
         """
-        for series, request in state.requests.items():
+        for series, request in state.inLine.items():
             line = self.lines[series]
-            if len(line) > 1 and request in line:
+            if len(line) > 1:
                 line[request] = line.pop(request)
 
     def oldest(self, series: Hashable) -> WorkerState | None:
