@@ -111,7 +111,7 @@ class Queue:
             return
         if not isinstance(item, Task):
             raise TypeError(f"A TaskHandler takes tasks, not {item!r}")
-        if item.owner is not None or item.accepted or item.d.called:
+        if item.owner is not None or item.worker is not None or item.d.called:
             raise ValueError(
                 f"{item!r} is queued already, or has been run: queue its copy()"
             )

@@ -94,22 +94,20 @@ class RequestLines:
         """
         Forget a worker's request for a series, which has fired.
         """
-        request = state.requests.pop(series)
-        if state.inLine.pop(series, None) is not None:
-            self._hide(request, state, series)
+        del state.requests[series]
+        if series in state.inLine:
+            self._takeOut(state, series)
 
     def leaveAll(self, state: WorkerState) -> None:
         """
         Take all requests of a worker that has become full out of their lines. They
         aren't lost: they stand in line again when it's ready.
         """
-        while state.inLine:
-            series, request = state.inLine.popitem()
-            self._hide(request, state, series)
+        for series in list(state.inLine):
+            self._takeOut(state, series)
 
-    def _hide(
-        self, request: Deferred[Any], state: WorkerState, series: Hashable
-    ) -> None:
+    def _takeOut(self, state: WorkerState, series: Hashable) -> None:
+        request = state.inLine.pop(series)
         del self.lines[series][request]
         shown = state.worker.assignments.get(series)
         if shown and request in shown:
