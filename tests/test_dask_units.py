@@ -37,9 +37,9 @@ if not SKIP:
     from asynqueue.dask._accepted import Accepted
     from asynqueue.dask._buffers import MIN_SCATTERED, Scattering
     from asynqueue.dask._bundles import CallQueue, ClusterCall
-    from asynqueue.dask._options import checkReach, differences
+    from asynqueue.dask._connection import checkReach, differences
+    from asynqueue.dask._iterations import HeldItems
     from asynqueue.dask._session import ClusterSession
-    from asynqueue.dask._streams import HeldItems
 
 
 #: What has been made by C{endless}, and whether that has been ended.

@@ -41,7 +41,7 @@ PUBLIC = {
     "workers": """
         AsyncWorker=_asyncworker ExecutorWorker=executor._worker IWorker=interfaces
         ProcessWorker=process._worker
-        ThreadWorker=threads._worker WireWorker=wire._worker
+        ThreadWorker=threads._queue WireWorker=wire._worker
     """,
     "wire": """
         ChunkyString=wire._commands GetNext=wire._commands Key=wire._credentials
@@ -66,7 +66,7 @@ PUBLIC = {
         IterationGetter=threads._getter IterationStopper=threads._getter
         OrderedItemProducer=threads._ordered PoolUser=threads._pool
         TaskQueue=base._taskqueue ThreadLooper=threads._looper
-        ThreadQueue=threads._queue ThreadWorker=threads._worker
+        ThreadQueue=threads._queue ThreadWorker=threads._queue
         deferToThread=threads._queue
     """,
     "iteration": """

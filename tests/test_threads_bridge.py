@@ -33,7 +33,7 @@ from asynqueue.threads import (
     IterationStopper,
     OrderedItemProducer,
 )
-from asynqueue.threads._channel import Channel, Closed, Empty
+from asynqueue.threads._getter import Channel, Closed, Empty
 from asynqueue.threads._pool import ThreadPool
 
 from ._fakethreads import ThreadReactor

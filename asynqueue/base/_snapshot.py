@@ -12,7 +12,7 @@ from typing import Any
 
 from .._child.describe import callText, describe
 from ..tasks import Task, TaskHandler
-from ..tasks._preparing import qualifications
+from ..tasks._updates import qualifications
 from ._queue import Queue
 
 __all__ = ["seriesText", "snapshot"]

@@ -16,7 +16,7 @@ from .._support.awaitable import awaitable
 from .._support.checks import checkCount, checkSeconds
 from ..interfaces import IWorker, WorkerLike
 from ..tasks import Task
-from ..tasks._gate import Gate
+from ..tasks._backlog import Gate
 from ._observed import Observed
 from ._options import (
     Defaults,

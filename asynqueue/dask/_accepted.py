@@ -15,9 +15,8 @@ from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
 from ._buffers import copied, isSmall
 from ._bundles import Bundle, CallQueue, ClusterCall
-from ._iterations import ClusterIteration
+from ._iterations import ClusterIteration, HeldItems
 from ._session import ClusterSession
-from ._streams import HeldItems
 
 __all__ = ["Accepted"]
 

@@ -1,24 +1,214 @@
 """
-The connection to a cluster.
-
-All of it runs in the loop of the worker's thread.
+Where a cluster is, who may be let near it, and the connection to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dask
+from attrs import frozen
 from distributed import Client, LocalCluster
 
-from ..errors import WorkerLost, WorkerStartError
-from ._options import ClusterOptions, differences
+from .._support.checks import checkCallable, checkFlag, checkSeconds
+from ..errors import AuthenticationError, WorkerLost, WorkerStartError
 
-__all__ = ["SchedulerConnection", "quietly"]
+__all__ = [
+    "ClusterOptions",
+    "SchedulerConnection",
+    "checkReach",
+    "differences",
+    "quietly",
+]
+
+#: What has to be the same at both ends: pickles of functions are of one version of
+#: Python, and calls of one of this package.
+_VITAL = ("python", "asynqueue")
+
+
+@frozen
+class ClusterOptions:
+    """
+    The keywords of a worker's that its replacement has, too, and that aren't about
+    which tasks it takes. They're described there.
+    """
+
+    address: str | None
+    cluster: Any
+    schedulerFile: str | None
+    security: Any
+    allowInsecure: bool
+    connectTimeout: float
+    heartbeat: float
+    noWorkersTimeout: float | None
+    resources: Mapping[Hashable, Mapping[str, float]]
+    restrictions: Mapping[Hashable, list[str]]
+    reconnect: bool
+    backoff: Callable[[int], float] | None
+
+    def check(self) -> None:
+        """
+        Raise what the worker says that it raises.
+        """
+        given = [self.address, self.cluster, self.schedulerFile]
+        if sum(each is not None for each in given) > 1:
+            raise TypeError(
+                "Of an address, a cluster and a schedulerFile only one can be given"
+            )
+        checkFlag("allowInsecure", self.allowInsecure)
+        checkFlag("reconnect", self.reconnect)
+        checkSeconds("connectTimeout", self.connectTimeout)
+        checkSeconds("heartbeat", self.heartbeat)
+        if self.noWorkersTimeout is not None:
+            checkSeconds("noWorkersTimeout", self.noWorkersTimeout)
+        if self.backoff is not None:
+            checkCallable("backoff", self.backoff)
+        address = self.address
+        if self.cluster is not None:
+            address = getattr(self.cluster, "scheduler_address", "") or None
+        if address is not None:
+            checkReach(address, self.credentials(), self.allowInsecure)
+
+    @property
+    def isOwn(self) -> bool:
+        """
+        Whether the worker makes a cluster itself.
+        """
+        return self.address is None and self.cluster is None and not self.schedulerFile
+
+    @property
+    def where(self) -> str:
+        """
+        The cluster, for texts.
+        """
+        if self.cluster is not None:
+            return str(getattr(self.cluster, "scheduler_address", self.cluster))
+        return self.address or self.schedulerFile or "a cluster of its own"
+
+    def credentials(self) -> Any:
+        """
+        Get the certificates as Dask wants them, C{None} if there are none.
+
+        @raise AuthenticationError: If any of them lacks.
+        """
+        from distributed import Security
+
+        security = self.security
+        if security is None:
+            return getattr(self.cluster, "security", None)
+        if not isinstance(security, Security):
+            authority, certificate, key = security
+            security = Security(
+                require_encryption=True,
+                tls_ca_file=str(authority),
+                tls_client_cert=str(certificate),
+                tls_client_key=str(key),
+            )
+        return security
+
+    def locate(self) -> str:
+        """
+        Find the address of the scheduler.
+
+        @raise AuthenticationError: If it can't be reached safely.
+
+        @raise OSError: If there's no such file.
+        """
+        address = self.address
+        if self.schedulerFile is not None:
+            text = Path(self.schedulerFile).read_text(encoding="utf-8")
+            address = json.loads(text)["address"]
+        elif address is None:
+            address = self.cluster.scheduler_address
+        checkReach(str(address), self.credentials(), self.allowInsecure)
+        return str(address)
+
+    def placement(self, series: Hashable) -> dict[str, Any]:
+        """
+        Tell Dask where tasks of a series may be run.
+        """
+        found: dict[str, Any] = {}
+        if series in self.resources:
+            found["resources"] = dict(self.resources[series])
+        if series in self.restrictions:
+            found["workers"] = list(self.restrictions[series])
+        return found
+
+
+def checkReach(address: str, security: Any, allowInsecure: bool) -> None:
+    """
+    See that nobody else can be on the other end: each end of a connection of Dask's
+    runs what the other sends.
+
+    @raise AuthenticationError: If it's neither on this machine nor uses certificates.
+    """
+    scheme, _, rest = address.rpartition("://")
+    if scheme == "tls":
+        if not _isComplete(security):
+            raise AuthenticationError(
+                f"{address} needs security: the paths of an authority's certificate, of"
+                " one of your own, and of its key"
+            )
+    elif scheme != "inproc" and not (allowInsecure or _isLocal(rest)):
+        raise AuthenticationError(
+            f"{address or 'The scheduler'} isn't on this machine, and whoever is on the"
+            " way to it could run code here and there. Start it with --protocol tls,"
+            " and give security; or say allowInsecure=True if the network is your own"
+        )
+
+
+def _isComplete(security: Any) -> bool:
+    # Dask itself goes on without encryption if one of them lacks.
+    return all(
+        getattr(security, name, None)
+        for name in ("tls_ca_file", "tls_client_cert", "tls_client_key")
+    )
+
+
+def _isLocal(address: str) -> bool:
+    host = urlsplit(f"//{address}").hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def differences(versions: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """
+    Tell in words where versions in a cluster differ from those here.
+
+    @param versions: What C{Client.get_versions} gives.
+
+    @return: What there's no working with, and what may do no harm.
+    """
+    vital: list[str] = []
+    minor: list[str] = []
+    ours = versions["client"]["packages"]
+    others = {"the scheduler": versions.get("scheduler")}
+    others |= {f"worker {name}": it for name, it in versions["workers"].items()}
+    for who, its in others.items():
+        packages = its["packages"] if its else {}
+        for name in sorted(ours):
+            here, there = ours[name], packages.get(name)
+            if name == "python":  # functions are pickled as code of x.y
+                here, there = _minor(here), _minor(there)
+            if here != there:
+                text = f"{name} is {here or 'missing'} here and {there or 'missing'}"
+                (vital if name in _VITAL else minor).append(f"{text} on {who}")
+    return vital, minor
+
+
+def _minor(version: str | None) -> str | None:
+    return version and ".".join(version.split(".")[:2])
+
 
 #: Seconds that a client and a cluster of ours have to end by themselves.
 _CLOSE_SECONDS = 1.0

@@ -59,9 +59,7 @@ class Fetching:
 
     async def _ask(self) -> None:
         while self._ended:
-            await asyncio.sleep(
-                min(self._running * _DELAY_SECONDS, _MAX_DELAY_SECONDS)
-            )
+            await asyncio.sleep(min(self._running * _DELAY_SECONDS, _MAX_DELAY_SECONDS))
             ended, self._ended = self._ended, {}
             try:
                 found = await self._client.gather(list(ended), direct=False)

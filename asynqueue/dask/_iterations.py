@@ -1,21 +1,27 @@
 """
-Iterations in the cluster, as seen by the reactor.
+Iterations in the cluster: as the reactor sees them, and the taking of their items in
+the loop of the worker's thread.
 """
 
 from __future__ import annotations
 
+import asyncio
+import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from twisted.python.failure import Failure
 
+from .._child.pickling import describeError
 from .._child.status import ErrorText
-from ..errors import WorkerError
+from .._support.answers import loadsException
+from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
+from ._remote import RemoteItems, take
 
-__all__ = ["ClusterIteration"]
+__all__ = ["ClusterIteration", "ClusterStream", "HeldItems", "ItemTaker"]
 
 #: The thread hears of so many items that have been taken at a time.
 _COUNT = 100
@@ -70,3 +76,90 @@ class ClusterIteration(RemoteIteration):
         ended, self._ended = self._ended, None
         if ended is not None:
             ended(self)
+
+
+#: So many items of an iteration may be here that haven't been taken.
+_MAX_UNTAKEN = 2_000
+
+
+class HeldItems(NamedTuple):
+    """
+    Stands for an iterator that a call has returned, and that is held in the cluster.
+    """
+
+    ID: str
+    address: str
+
+
+class ItemTaker(Protocol):
+    """
+    Is told, in the reactor's thread, of the items of an iteration.
+    """
+
+    def received(self, items: list[Any], end: ErrorText | str | None) -> None:
+        """
+        Items have come, and perhaps the end: C{""}, or text that has an exception.
+        """
+
+    def failed(self, error: BaseException) -> None:
+        """No more can be had."""
+
+
+class ClusterStream:
+    """
+    An iteration whose items are fetched, as long as there aren't too many here.
+
+    @ivar held: What is iterated over.
+    """
+
+    def __init__(
+        self, held: HeldItems, taker: ItemTaker, tell: Callable[..., object]
+    ) -> None:
+        """
+        @param tell: Has something be called in the reactor's thread.
+        """
+        self.held = held
+        self._taker = taker
+        self._tell = tell
+        self._untaken = 0
+        self._room = asyncio.Event()
+        self._room.set()
+
+    async def run(self, client: Any) -> None:
+        """Fetch items up to the end."""
+        ID, address = self.held
+        end = None
+        try:
+            while end is None:
+                await self._room.wait()
+                found = await client.run(take, ID, workers=[address])
+                items, end = _loads(found[address])
+                self.taken(-len(items))
+                self._tell(self._taker.received, items, end)
+        except Exception as error:  # noqa: BLE001 - Dask's are many
+            lost = WorkerLost(f"No more items can be had: {describeError(error)}")
+            self._tell(self._taker.failed, lost)
+
+    def taken(self, count: int) -> None:
+        """Note that so many items have been taken; less than none if they have come."""
+        self._untaken -= count
+        if self._untaken < _MAX_UNTAKEN:
+            self._room.set()
+        else:
+            self._room.clear()
+
+
+def _loads(found: RemoteItems) -> tuple[list[Any], ErrorText | str | None]:
+    """
+    Unpickle items of an iteration.
+
+    @return: The items, and how it has ended: C{None} if it hasn't, C{""} if there are
+        no more, or text that has the exception.
+    """
+    items = [
+        pickle.loads(item) if isinstance(item, bytes) else item.loads()
+        for item in found.items
+    ]
+    if found.end is None:
+        return items, None
+    return items, loadsException(found.end) if found.end else ""

@@ -26,11 +26,10 @@ from .._support.answers import loadsAnswer
 from ..errors import WorkerLost, WorkerStartError
 from ._buffers import MIN_SCATTERED, Scattering
 from ._bundles import Bundle, ClusterCall
-from ._connection import SchedulerConnection, quietly
+from ._connection import ClusterOptions, SchedulerConnection, quietly
 from ._fetching import Fetching
-from ._options import ClusterOptions
+from ._iterations import ClusterStream, HeldItems, ItemTaker
 from ._remote import RemoteCalls, RemoteUpdate, execute, update, updated
-from ._streams import ClusterStream, HeldItems, ItemTaker
 
 __all__ = ["CallOwner", "ClusterSession", "SessionOwner"]
 

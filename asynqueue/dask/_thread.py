@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from .._support.handover import Handover
 from .._support.log import log
-from ._options import ClusterOptions
+from ._connection import ClusterOptions
 from ._session import CallOwner, ClusterSession, SessionOwner
 
 __all__ = ["SessionThread"]

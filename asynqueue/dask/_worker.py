@@ -33,7 +33,7 @@ from ..tasks._workerbase import WorkerBase
 try:
     from ._accepted import Accepted
     from ._bundles import ClusterCall, nameOfCall
-    from ._options import ClusterOptions
+    from ._connection import ClusterOptions
     from ._session import ClusterSession
     from ._thread import SessionThread
 except ModuleNotFoundError as error:

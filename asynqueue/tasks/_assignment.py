@@ -19,8 +19,7 @@ from ..errors import ImplementationError
 from ..interfaces import IWorker
 from ._backlog import Backlog
 from ._loop import DispatchLoop
-from ._rebalancing import Rebalancing
-from ._requests import RequestLines, WorkerState
+from ._requests import Rebalancing, RequestLines, WorkerState
 from ._task import Task
 
 __all__ = ["Assignment", "AssignmentFactory"]

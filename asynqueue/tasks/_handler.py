@@ -20,10 +20,9 @@ from ..errors import ImplementationError, QueueRunError, WorkerLost
 from ..events import EventKind
 from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker, WorkerLike
 from ._assignment import AssignmentFactory
-from ._preparing import Preparing, qualifications
 from ._task import Task
 from ._termination import Termination, crashWorker, waitUntilGone
-from ._updates import Updates
+from ._updates import Preparing, Updates, qualifications
 
 __all__ = ["TaskHandler"]
 

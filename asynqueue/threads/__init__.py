@@ -17,8 +17,7 @@ from ._getter import IterationGetter, IterationStopper
 from ._looper import ThreadLooper
 from ._ordered import OrderedItemProducer
 from ._pool import PoolUser, ThreadPool
-from ._queue import ThreadQueue, deferToThread
-from ._worker import ThreadWorker
+from ._queue import ThreadQueue, ThreadWorker, deferToThread
 
 __all__ = [
     "Consumerator",

@@ -15,9 +15,9 @@ from zope.interface import implementer
 
 from .._support.oneshot import OneShot
 from ..iteration import IterationProducer
-from ._channel import Closed
 from ._getter import (
     LIMIT,
+    Closed,
     Done,
     IterationGetter,
     IterationStopper,
