@@ -10,9 +10,7 @@ from enum import Enum, auto
 from typing import Any
 
 from attrs import asdict
-from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -22,13 +20,11 @@ from .._child.status import Status
 from .._support.answers import cantBeSent
 from .._support.checks import checkCount, checkSeconds
 from .._support.log import log
-from .._support.oneshot import OneShot
-from .._support.reactor import orGlobalReactor
-from ..errors import AuthenticationError, WorkerLost, WorkerStartError
+from ..errors import AuthenticationError, WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
+from ..tasks._connectingworker import ConnectingWorker
 from ..tasks._task import forWorker
 from ..tasks._tracing import traced
-from ..tasks._workerbase import WorkerBase
 
 try:
     from ._accepted import Accepted
@@ -66,7 +62,7 @@ class ClusterState(Enum):
 
 
 @implementer(IWorker, ICancellingWorker, IReplaceableWorker)
-class DaskWorker(WorkerBase):
+class DaskWorker(ConnectingWorker):
     """
     Has a cluster of Dask's run its tasks, as many at once as that has threads.
 
@@ -178,7 +174,6 @@ class DaskWorker(WorkerBase):
         @raise AuthenticationError: If the scheduler isn't on this machine, and there's
             no C{security}.
         """
-        super().__init__(series, raw, exclusive)
         if N_concurrent is not None:
             checkCount("N_concurrent", N_concurrent, 1)
         checkSeconds("bundle", bundle, zero=True)
@@ -197,27 +192,21 @@ class DaskWorker(WorkerBase):
             backoff,
         )
         self._options.check()
+        super().__init__(series, raw, exclusive, reconnect, backoff, reactor)
+        self._where = self._options.where
         self.state = ClusterState.CONNECTING
         self._concurrent = N_concurrent
         self._bundle = bundle
-        self._reactor: Any = orGlobalReactor(reactor)
         self._accepted = Accepted(
             bundle, self._ask, self._maybeClose, self._lostError, self._reactor
         )
         self._thread: SessionThread | None = None
-        # How often in a row it has been tried to connect, by those before this worker,
-        # too; and the wait for the next time.
-        self._attempts = 0
-        self._timer: IDelayedCall | None = self._reactor.callLater(0, self._connect)
-        self._connection: OneShot[Any] = OneShot()
-        self._gone: OneShot[None] = OneShot()
 
     def __repr__(self) -> str:
         """
         Name the worker by ID and cluster.
         """
-        where, state = self._options.where, self.state.name.lower()
-        return f"<DaskWorker {self.ID}, {where}, {state}>"
+        return f"<DaskWorker {self.ID}, {self._where}, {self.state.name.lower()}>"
 
     @property
     def threads(self) -> int:
@@ -312,47 +301,6 @@ class DaskWorker(WorkerBase):
         """
         self._accepted.drop(task)
 
-    def deferUntilReady(self) -> Deferred[None]:
-        """
-        @return: A Deferred that fires with C{None} when the worker is connected. It
-            fails with L{WorkerStartError} if that can't be, with
-            L{AuthenticationError} if the scheduler that a file names isn't on this
-            machine, and there's no C{security}.
-        """
-        return self._connection.wait()
-
-    def deferUntilGone(self) -> Deferred[None]:
-        """
-        @return: A Deferred that fires with C{None} when its thread has ended.
-        """
-        return self._gone.wait()
-
-    def setRecycler(self, callableObject: Callable[[], object]) -> None:
-        """
-        It never asks to be replaced.
-        """
-
-    def updatesApplied(self, text: str | None) -> None:
-        """
-        The worker works all the same if an update has failed.
-        """
-
-    def replacement(self) -> DaskWorker | None:
-        """
-        @return: A worker like this one, which connects after a while. C{None} without
-            C{reconnect=True}.
-        """
-        if not self._options.reconnect:
-            return None
-        # Even if this one was connected: its scheduler has just gone.
-        return self._another(max(1, self._attempts))
-
-    def retryReplacement(self) -> DaskWorker:
-        """
-        @return: A worker like this one.
-        """
-        return self._another(self._attempts)
-
     # What the session tells.
 
     def connected(self, threads: int) -> None:
@@ -409,19 +357,10 @@ class DaskWorker(WorkerBase):
         if self._thread is not None:
             self._thread.ask(method, *args)
 
-    def _lostError(self, task: ITask, why: str) -> WorkerLost:
-        return WorkerLost(
-            f"Worker {self.ID} was lost while {self._options.where} may have been"
-            f" running {task!r}: {why}",
-            workerID=self.ID,
-            task=task,
-        )
-
     # The connection.
 
-    def _another(self, attempts: int) -> DaskWorker:
-        """Make a worker like this one, which connects after a while."""
-        another = self.__class__(
+    def _another(self) -> DaskWorker:
+        return self.__class__(
             series=self.iQualified,
             raw=self.raw,
             exclusive=self.exclusive,
@@ -430,20 +369,8 @@ class DaskWorker(WorkerBase):
             reactor=self._reactor,
             **asdict(self._options, recurse=False),
         )
-        another._attempts = attempts
-        another._connectLater()
-        return another
-
-    def _connectLater(self) -> None:
-        """Connect, after a while if it has been tried before."""
-        self._cancelTimer()
-        backoff = self._options.backoff or backoffPolicy()
-        delay = backoff(self._attempts) if self._attempts else 0
-        self._timer = self._reactor.callLater(delay, self._connect)
 
     def _connect(self) -> None:
-        self._timer = None
-        self._attempts += 1
         self._thread = SessionThread(self._options, self, self._accepted, self._reactor)
         self._thread.ended.addCallback(self._threadEnded)
 
@@ -474,11 +401,6 @@ class DaskWorker(WorkerBase):
             call.task.errback(failure)
             call.fireReady()
         self._connection.fire(failure)
-
-    def _cancelTimer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
 
     def _maybeClose(self) -> None:
         """End the connection if the worker is to stop and has nothing left to do."""

@@ -1,0 +1,128 @@
+"""
+What workers at the other end of a connection have in common.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypeVar
+
+from twisted.application.internet import backoffPolicy
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from .._support.oneshot import OneShot
+from .._support.reactor import orGlobalReactor
+from ..errors import WorkerLost
+from ..interfaces import ITask
+from ._workerbase import WorkerBase
+
+__all__ = ["ConnectingWorker"]
+
+_Self = TypeVar("_Self", bound="ConnectingWorker")
+
+
+class ConnectingWorker(WorkerBase):
+    """
+    A worker that lives for one connection. After that, another may take its place, and
+    connects after a while.
+
+    C{_connection} fires when the worker is connected, C{_gone} when nothing is left of
+    the connection, or nothing will come of it. C{_timer} is the wait for the next
+    attempt. C{_attempts} counts those in a row that haven't led to anything, also those
+    of workers before this one.
+    """
+
+    #: Where it connects to, for messages.
+    _where: str
+
+    def __init__(
+        self,
+        series: Iterable[Hashable],
+        raw: bool,
+        exclusive: bool,
+        reconnect: bool,
+        backoff: Callable[[int], float] | None,
+        reactor: Any,
+    ) -> None:
+        super().__init__(series, raw, exclusive)
+        self._reconnect = reconnect
+        self._backoff = backoff or backoffPolicy()
+        self._reactor: Any = orGlobalReactor(reactor)
+        self._connection: OneShot[Any] = OneShot()
+        self._gone: OneShot[None] = OneShot()
+        self._attempts = 0
+        self._timer: IDelayedCall | None = self._reactor.callLater(0, self._tryNow)
+
+    def deferUntilReady(self) -> Deferred[None]:
+        """
+        @return: A Deferred that fires with C{None} when the worker is connected. It
+            fails with L{AuthenticationError<asynqueue.errors.AuthenticationError>} if
+            one end doesn't accept the other's identity, and with L{WorkerStartError
+            <asynqueue.errors.WorkerStartError>} if there's no connection for another
+            reason.
+        """
+        return self._connection.wait()
+
+    def deferUntilGone(self) -> Deferred[None]:
+        """@return: A Deferred that fires with C{None} when the connection has ended."""
+        return self._gone.wait()
+
+    def setRecycler(self, callableObject: Callable[[], object]) -> None:
+        """It never asks to be replaced."""
+
+    def updatesApplied(self, text: str | None) -> None:
+        """The worker works all the same if an update has failed."""
+
+    def replacement(self: _Self) -> _Self | None:
+        """
+        @return: A worker like this one, which connects after a while. C{None} without
+            C{reconnect=True}.
+        """
+        if not self._reconnect:
+            return None
+        # Even if this one was connected: what it was connected to has just gone.
+        return self._anotherAfter(max(1, self._attempts))
+
+    def retryReplacement(self: _Self) -> _Self:
+        """@return: A worker like this one."""
+        return self._anotherAfter(self._attempts)
+
+    @abstractmethod
+    def _connect(self) -> None:
+        """Begin to connect."""
+
+    @abstractmethod
+    def _another(self: _Self) -> _Self:
+        """Make a worker like this one."""
+
+    def _anotherAfter(self: _Self, attempts: int) -> _Self:
+        another = self._another()
+        another._attempts = attempts
+        another._connectLater()
+        return another
+
+    def _connectLater(self) -> None:
+        """Connect, after a while if it has been tried before."""
+        self._cancelTimer()
+        delay = self._backoff(self._attempts) if self._attempts else 0
+        self._timer = self._reactor.callLater(delay, self._tryNow)
+
+    def _tryNow(self) -> None:
+        self._timer = None
+        self._attempts += 1
+        self._connect()
+
+    def _cancelTimer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _lostError(self, task: ITask, why: str) -> WorkerLost:
+        return WorkerLost(
+            f"Worker {self.ID} was lost while {self._where} may have been running"
+            f" {task!r}: {why}",
+            workerID=self.ID,
+            task=task,
+        )
