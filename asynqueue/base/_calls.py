@@ -1,6 +1,4 @@
-"""
-Calls, whose results come as Deferreds.
-"""
+"""Calls, whose results come as Deferreds."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ __all__ = ["Calls"]
 
 
 def _option(name: str) -> Any:
-    """
-    An attribute that is a field of the queue's defaults.
-    """
+    """An attribute that is a field of the queue's defaults."""
 
     def get(self: Calls) -> Any:
         return getattr(self._defaults, name)
@@ -100,9 +96,7 @@ class Calls:
 
     @property
     def maxQueued(self) -> int | None:
-        """
-        How many calls may wait, or C{None}.
-        """
+        """How many calls may wait, or C{None}."""
         return self._admission.maxQueued
 
     def isRunning(self) -> bool:
@@ -335,9 +329,7 @@ class Calls:
         return own
 
     def _put(self, task: Task) -> None:
-        """
-        Queue the task of a call.
-        """
+        """Queue the task of a call."""
         task.resolve = self._resolve
         self.q.put(task)
         if self._replacing.unreplaced:
@@ -349,9 +341,7 @@ class Calls:
             self._replacing.retry()
 
     def _setLogLevel(self) -> None:
-        """
-        Have what is to be logged reach handlers of the standard logger.
-        """
+        """Have what is to be logged reach handlers of the standard logger."""
         if self._defaults.spew:
             logging.getLogger("asynqueue").setLevel(logging.INFO)
         elif self._defaults.warn:
@@ -366,9 +356,7 @@ class Calls:
             raise TypeError(f"A callable is needed, or a method's name, not {f!r}")
 
     def _limit(self, d: Deferred[Any], within: float) -> None:
-        """
-        Have a call fail that has no result in time.
-        """
+        """Have a call fail that has no result in time."""
         if not d.called:
             timer = orGlobalReactor(self._reactor).callLater(
                 within, self._results.expire, d, within

@@ -1,6 +1,4 @@
-"""
-The load of a queue, as a push producer of numbers.
-"""
+"""The load of a queue, as a push producer of numbers."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ __all__ = ["LoadInfoProducer"]
 
 @implementer(IPushProducer)
 class _Subscription:
-    """
-    What one consumer of the load has as its producer.
-    """
+    """What one consumer of the load has as its producer."""
 
     def __init__(self, owner: LoadInfoProducer, consumer: Any) -> None:
         self.consumer = consumer
@@ -37,9 +33,7 @@ class _Subscription:
         self._owner.unsubscribe(self)
 
     def write(self, load: int) -> None:
-        """
-        Tell the consumer, unless it has paused.
-        """
+        """Tell the consumer, unless it has paused."""
         if not self.isPaused:
             try:
                 self.consumer.write(load)
@@ -69,9 +63,7 @@ class LoadInfoProducer:
 
     @property
     def queued(self) -> int:
-        """
-        The load now, never below 0.
-        """
+        """The load now, never below 0."""
         return self.begun - self.finished
 
     def registerConsumer(self, consumer: IConsumer) -> None:
@@ -92,17 +84,13 @@ class LoadInfoProducer:
         self._subscriptions.append(subscription)
 
     def oneMore(self) -> None:
-        """
-        Count one more call without a result.
-        """
+        """Count one more call without a result."""
         self.begun += 1
         if self._subscriptions:
             self._write()
 
     def oneLess(self) -> None:
-        """
-        Count one call less.
-        """
+        """Count one call less."""
         if self.finished < self.begun:
             self.finished += 1
             if self._subscriptions:
@@ -120,9 +108,7 @@ class LoadInfoProducer:
                 subscription.consumer.unregisterProducer()
 
     def shutdown(self) -> None:
-        """
-        Unregister from all consumers.
-        """
+        """Unregister from all consumers."""
         for subscription in list(self._subscriptions):
             self.unsubscribe(subscription)
 

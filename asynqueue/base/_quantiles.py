@@ -1,6 +1,4 @@
-"""
-Quantiles of seconds, in bounded memory.
-"""
+"""Quantiles of seconds, in bounded memory."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ class Quantiles:
         self._nextTurn = 0.0
 
     def add(self, seconds: float, now: float) -> None:
-        """
-        Count a value.
-        """
+        """Count a value."""
         if now >= self._nextTurn:
             self._turn(now)
         self._count += 1
@@ -65,9 +61,7 @@ class Quantiles:
         self._buckets[i] = self._buckets.get(i, 0) + 1
 
     def summary(self) -> dict[str, float]:
-        """
-        Give the figures by name, all 0 if there were no values.
-        """
+        """Give the figures by name, all 0 if there were no values."""
         most = max(self._max, self._maxBefore)
         buckets = Counter(self._buckets) + Counter(self._bucketsBefore)
         last = sum(buckets.values()) - 1
@@ -83,9 +77,7 @@ class Quantiles:
         return {"count": self._count, "mean": mean, **quantiles, "max": most}
 
     def _turn(self, now: float) -> None:
-        """
-        Begin a new window.
-        """
+        """Begin a new window."""
         if now < self._nextTurn + WINDOW_SECONDS:
             self._bucketsBefore, self._maxBefore = self._buckets, self._max
         else:

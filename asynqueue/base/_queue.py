@@ -1,6 +1,4 @@
-"""
-The queue between those who put items in and the handler that takes them.
-"""
+"""The queue between those who put items in and the handler that takes them."""
 
 from __future__ import annotations
 
@@ -70,18 +68,14 @@ class Queue:
             Deferred.fromCoroutine(self._feed(self._heap))
 
     def __len__(self) -> int:
-        """
-        The number of items that are waiting.
-        """
+        """The number of items that are waiting."""
         if self._heap is None:
             waiting: int = self.handler.waiting
             return waiting
         return len(self._heap)
 
     def __bool__(self) -> bool:
-        """
-        A queue is true, also an empty one.
-        """
+        """A queue is true, also an empty one."""
         return True
 
     def isRunning(self) -> bool:
@@ -225,9 +219,7 @@ class Queue:
             raise
 
     def _resolve(self, result: Any, task: Task) -> Any:
-        """
-        Count a task that has its result, and leave that as it is.
-        """
+        """Count a task that has its result, and leave that as it is."""
         if task.watch is not None:
             task.watch.done(task)
         self.loadInfoProducer.oneLess()

@@ -1,6 +1,4 @@
-"""
-From what becomes of tasks to the results of calls.
-"""
+"""From what becomes of tasks to the results of calls."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ _DEFAULT = CallOptions()
 
 
 def notRun(task: Task) -> QueueStopped:
-    """
-    Make the error of a task that hasn't been run before the shutdown.
-    """
+    """Make the error of a task that hasn't been run before the shutdown."""
     return QueueStopped(f"The queue was shut down before {task!r} was run")
 
 
@@ -75,9 +71,7 @@ class Results:
 
     @property
     def delayed(self) -> list[Task]:
-        """
-        The tasks that wait for their next attempt.
-        """
+        """The tasks that wait for their next attempt."""
         return list(self._delayed)
 
     def resolve(self, statusResult: Any, task: Task) -> Any:
@@ -128,9 +122,7 @@ class Results:
         return self._finishFailed(Failure(error), task)
 
     def cancelTask(self, task: Task) -> None:
-        """
-        Drop a task that waits for its next attempt.
-        """
+        """Drop a task that waits for its next attempt."""
         self._delayed.pop(task).cancel()
 
     def expire(self, d: Any, seconds: float) -> None:
@@ -147,9 +139,7 @@ class Results:
             d.inner.cancel()
 
     def _finish(self, result: Any, task: Task) -> Any:
-        """
-        Take the result of a call, or the failure of a consumer or on the way.
-        """
+        """Take the result of a call, or the failure of a consumer or on the way."""
         if isinstance(result, Failure):
             return self._finishFailed(result, task)
         if self._defaults.spew:
@@ -233,9 +223,7 @@ class Results:
         self._queueAgain(task)
 
     def _move(self, task: Task) -> Any:
-        """
-        Queue a task again whose worker went away before it ran.
-        """
+        """Queue a task again whose worker went away before it ran."""
         options: CallOptions = task.options or _DEFAULT
         if not self.accepting:
             return self._finishFailed(Failure(notRun(task)), task)

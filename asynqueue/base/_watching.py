@@ -1,6 +1,4 @@
-"""
-Notes how long calls wait and run, and tells observers of them.
-"""
+"""Notes how long calls wait and run, and tells observers of them."""
 
 from __future__ import annotations
 
@@ -70,9 +68,7 @@ class _CallWatch:
             observers.tell(EventKind.STARTED, task=task, seconds=seconds)
 
     def done(self, task: Task) -> None:
-        """
-        Note that the task has its result.
-        """
+        """Note that the task has its result."""
         now = perf_counter()
         seconds = self.seconds
         if seconds is None:
@@ -124,9 +120,7 @@ class Watcher:
         self._gap = 1
 
     def watch(self, task: Task) -> None:
-        """
-        Watch a call that has been counted, and is to be queued.
-        """
+        """Watch a call that has been counted, and is to be queued."""
         now = perf_counter()
         tracer = None
         if "opentelemetry.trace" in sys.modules:
@@ -166,9 +160,7 @@ class Watcher:
         self._tellFailure(kind, failure, task)
 
     def noteRetried(self, failure: Failure, task: Task) -> None:
-        """
-        Note that a call is to be tried again.
-        """
+        """Note that a call is to be tried again."""
         self.retried += 1
         span = _spanOf(task)
         if span is not None:
@@ -176,9 +168,7 @@ class Watcher:
         self._tellFailure(EventKind.RETRIED, failure, task)
 
     def noteReplaced(self, worker: Any) -> None:
-        """
-        Note that another worker was hired in place of one.
-        """
+        """Note that another worker was hired in place of one."""
         self.replaced += 1
         self.observers.tell(EventKind.REPLACED, worker=worker)
 

@@ -1,6 +1,4 @@
-"""
-What a worker has accepted: calls without a result, and iterations that go on.
-"""
+"""What a worker has accepted: calls without a result, and iterations that go on."""
 
 from __future__ import annotations
 

@@ -33,16 +33,12 @@ _PROBE_SECONDS = 3.0
 
 
 def isSmall(parcel: Parcel) -> bool:
-    """
-    Tell whether the buffers of a call may be copied in the reactor's thread.
-    """
+    """Tell whether the buffers of a call may be copied in the reactor's thread."""
     return sum(_size(buffer) for buffer in parcel.buffers) <= _MAX_SYNC_COPY
 
 
 def copied(parcel: Parcel) -> Parcel:
-    """
-    Copy the small buffers of a call.
-    """
+    """Copy the small buffers of a call."""
     return Parcel(parcel.pickle, [_copied(buffer) for buffer in parcel.buffers])
 
 
@@ -65,9 +61,7 @@ class Copy:
 
 
 class Scattering:
-    """
-    The large buffers that calls have now.
-    """
+    """The large buffers that calls have now."""
 
     # _copies has them by the kind, identity and size of what they were made of, which
     # is but a hint: the contents are compared.
@@ -99,9 +93,7 @@ class Scattering:
         return Parcel(parcel.pickle, small), large
 
     def release(self, copies: dict[int, Copy]) -> None:
-        """
-        Forget the buffers of a call.
-        """
+        """Forget the buffers of a call."""
         for copy in copies.values():
             copy.users -= 1
             if not copy.users:
@@ -125,9 +117,7 @@ class Scattering:
         return tuple(found)
 
     def renew(self, copy: Copy) -> None:
-        """
-        Have a buffer be brought to the cluster again when it's needed.
-        """
+        """Have a buffer be brought to the cluster again when it's needed."""
         scattering, copy.scattering = copy.scattering, None
         if scattering is not None:
             scattering.cancel()  # Dask's future is released with it.
@@ -143,9 +133,7 @@ class Scattering:
         return await asyncio.shield(copy.scattering)
 
     async def isDirect(self) -> bool:
-        """
-        Find out whether workers can be reached without the scheduler.
-        """
+        """Find out whether workers can be reached without the scheduler."""
         if self._isDirect is None:
             self._isDirect = False
             with suppress(OSError, asyncio.TimeoutError):
@@ -214,9 +202,7 @@ async def _isEqual(data: bytes | bytearray, buffer: Buffer) -> bool:
 
 
 def _view(buffer: Buffer) -> memoryview:
-    """
-    View a buffer as bytes, in whatever order its array has them.
-    """
+    """View a buffer as bytes, in whatever order its array has them."""
     return buffer.raw() if isinstance(buffer, PickleBuffer) else memoryview(buffer)
 
 

@@ -1,6 +1,4 @@
-"""
-The calls that a worker has accepted, and which of them travel together.
-"""
+"""The calls that a worker has accepted, and which of them travel together."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Where a cluster is, who may be let near it, and the connection to it.
-"""
+"""Where a cluster is, who may be let near it, and the connection to it."""
 
 from __future__ import annotations
 
@@ -55,9 +53,7 @@ class ClusterOptions:
     backoff: Callable[[int], float] | None
 
     def check(self) -> None:
-        """
-        Raise what the worker says that it raises.
-        """
+        """Raise what the worker says that it raises."""
         given = [self.address, self.cluster, self.schedulerFile]
         if sum(each is not None for each in given) > 1:
             raise TypeError(
@@ -79,16 +75,12 @@ class ClusterOptions:
 
     @property
     def isOwn(self) -> bool:
-        """
-        Whether the worker makes a cluster itself.
-        """
+        """Whether the worker makes a cluster itself."""
         return self.address is None and self.cluster is None and not self.schedulerFile
 
     @property
     def where(self) -> str:
-        """
-        The cluster, for texts.
-        """
+        """The cluster, for texts."""
         if self.cluster is not None:
             return str(getattr(self.cluster, "scheduler_address", self.cluster))
         return self.address or self.schedulerFile or "a cluster of its own"
@@ -132,9 +124,7 @@ class ClusterOptions:
         return str(address)
 
     def placement(self, series: Hashable) -> dict[str, Any]:
-        """
-        Tell Dask where tasks of a series may be run.
-        """
+        """Tell Dask where tasks of a series may be run."""
         found: dict[str, Any] = {}
         if series in self.resources:
             found["resources"] = dict(self.resources[series])
@@ -327,9 +317,7 @@ async def _awaited(what: Any) -> Any:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """
-    Keep Dask from logging tracebacks of what it tries when a scheduler is lost.
-    """
+    """Keep Dask from logging tracebacks of what it tries when a scheduler is lost."""
     loggers = [logging.getLogger(f"distributed.{n}") for n in ("client", "core")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -38,9 +38,7 @@ class Fetching:
         self._asking: asyncio.Task[None] | None = None
 
     async def fetch(self, future: Any) -> Any:
-        """
-        Wait for what a task returns. What has become of it otherwise is raised.
-        """
+        """Wait for what a task returns. What has become of it otherwise is raised."""
         # There's no public way to wait for the end of a task, but not for its result,
         # without making the client the default one of the whole process.
         self._running += 1

@@ -28,9 +28,7 @@ _COUNT = 100
 
 
 class ClusterIteration(RemoteIteration):
-    """
-    An iterator that is held in the cluster, and from which items are taken here.
-    """
+    """An iterator that is held in the cluster, and from which items are taken here."""
 
     # _ended is called once, when nothing more will come, or is wanted.
 
@@ -92,9 +90,7 @@ class HeldItems(NamedTuple):
 
 
 class ItemTaker(Protocol):
-    """
-    Is told, in the reactor's thread, of the items of an iteration.
-    """
+    """Is told, in the reactor's thread, of the items of an iteration."""
 
     def received(self, items: list[Any], end: ErrorText | str | None) -> None:
         """
@@ -115,9 +111,7 @@ class ClusterStream:
     def __init__(
         self, held: HeldItems, taker: ItemTaker, tell: Callable[..., object]
     ) -> None:
-        """
-        @param tell: Has something be called in the reactor's thread.
-        """
+        """@param tell: Has something be called in the reactor's thread."""
         self.held = held
         self._taker = taker
         self._tell = tell

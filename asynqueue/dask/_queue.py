@@ -1,6 +1,4 @@
-"""
-The queue with a cluster of Dask's.
-"""
+"""The queue with a cluster of Dask's."""
 
 from __future__ import annotations
 
@@ -86,9 +84,7 @@ class DaskQueue(TaskQueue):
 
     @property
     def worker(self) -> DaskWorker | None:
-        """
-        The present worker, C{None} if there's none.
-        """
+        """The present worker, C{None} if there's none."""
         for worker in self.workers():
             if isinstance(worker, DaskWorker):
                 return worker

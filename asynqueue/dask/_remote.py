@@ -139,9 +139,7 @@ def execute(key: str, calls: RemoteCalls, *scattered: Parcel) -> bytes | Answers
 
 
 def _completed(calls: RemoteCalls, scattered: tuple[Parcel, ...]) -> Parcel:
-    """
-    Put the buffers of the only call where they belong.
-    """
+    """Put the buffers of the only call where they belong."""
     payload: Any = calls.payloads[0]
     buffers = list(payload.buffers)
     for (place, toCopy), parcel in zip(calls.places, scattered, strict=True):
@@ -176,18 +174,14 @@ class _HeldIterator:
         ).start()
 
     def stop(self) -> None:
-        """
-        End the iteration. Any thread may.
-        """
+        """End the iteration. Any thread may."""
         _held.pop(self.ID, None)
         with self._condition:
             self._stopped = True
             self._condition.notify_all()
 
     async def take(self) -> RemoteItems:
-        """
-        Wait until there's an item or the end, and take all that is there.
-        """
+        """Wait until there's an item or the end, and take all that is there."""
         event = asyncio.Event()
         with self._condition:
             if not self._ready and self._end is None:
@@ -220,9 +214,7 @@ class _HeldIterator:
             self._wake()
 
     def _put(self, payload: bytes | Parcel) -> bool:
-        """
-        Add an item, and wait until another is wanted. Returns whether one is.
-        """
+        """Add an item, and wait until another is wanted. Returns whether one is."""
         with self._condition:
             self._ready.append(payload)
             self._size += sys.getsizeof(payload)
@@ -254,26 +246,20 @@ async def take(ID: str) -> RemoteItems:
 
 
 async def update(payload: bytes | Parcel) -> tuple[int, bytes | Parcel]:
-    """
-    Make a call outside of Dask's tasks.
-    """
+    """Make a call outside of Dask's tasks."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(None, parcels.execute, payload)
 
 
 class RemoteUpdate(WorkerPlugin):
-    """
-    An update, which each worker makes that there is, and that comes later.
-    """
+    """An update, which each worker makes that there is, and that comes later."""
 
     def __init__(self, name: str, payload: bytes | Parcel) -> None:
         self._name = name
         self._payload = payload
 
     async def setup(self, worker: Any) -> None:
-        """
-        Make the call, before the worker gets tasks.
-        """
+        """Make the call, before the worker gets tasks."""
         kind, answer = _updated[self._name] = await update(self._payload)
         if kind == Kind.ERROR:
             assert isinstance(answer, bytes)
@@ -282,7 +268,5 @@ class RemoteUpdate(WorkerPlugin):
 
 
 async def updated(name: str) -> tuple[int, bytes | Parcel]:
-    """
-    Tell what an update has come to in this process.
-    """
+    """Tell what an update has come to in this process."""
     return _updated.pop(name)

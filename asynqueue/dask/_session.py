@@ -44,9 +44,7 @@ _DISCONNECTED = "scheduler-connection-lost"
 
 
 class SessionOwner(Protocol):
-    """
-    Is told, in the reactor's thread, what goes on.
-    """
+    """Is told, in the reactor's thread, what goes on."""
 
     def connected(self, threads: int) -> None:
         """The cluster is there, and has so many threads."""
@@ -62,9 +60,7 @@ class SessionOwner(Protocol):
 
 
 class CallOwner(Protocol):
-    """
-    Is told, in the reactor's thread, what becomes of calls.
-    """
+    """Is told, in the reactor's thread, what becomes of calls."""
 
     def held(self, call: ClusterCall) -> None:
         """The large buffers of a call have been copied, so that it can be sent."""
@@ -86,9 +82,7 @@ class CallOwner(Protocol):
 
 
 class ClusterSession:
-    """
-    A client, from when it connects until it's closed.
-    """
+    """A client, from when it connects until it's closed."""
 
     # _running has a coroutine for each bundle, update and iteration, and each call
     # whose buffers are being copied. _sent has Dask's future of a bundle that has no
@@ -102,9 +96,7 @@ class ClusterSession:
         calls: CallOwner,
         tell: Callable[[list[Callable[[], object]]], object],
     ) -> None:
-        """
-        @param tell: Has callables be called in the reactor's thread.
-        """
+        """@param tell: Has callables be called in the reactor's thread."""
         self._options = options
         self._owner = owner
         self._calls = calls

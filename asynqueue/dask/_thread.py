@@ -1,6 +1,4 @@
-"""
-The thread that a worker has for its client of Dask's.
-"""
+"""The thread that a worker has for its client of Dask's."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ __all__ = ["SessionThread"]
 
 
 class _SessionLoop:
-    """
-    A loop of asyncio's, as far as it can stand in for a reactor.
-    """
+    """A loop of asyncio's, as far as it can stand in for a reactor."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.callFromThread = loop.call_soon_threadsafe
@@ -53,9 +49,7 @@ class SessionThread:
         calls: CallOwner,
         reactor: Any,
     ) -> None:
-        """
-        Start it.
-        """
+        """Start it."""
         self.ended: Deferred[None] = Deferred()
         self._owner = owner
         self._calls = calls
@@ -71,9 +65,7 @@ class SessionThread:
         )
 
     def ask(self, method: Callable[..., object], *args: Any) -> None:
-        """
-        Call a method of the session.
-        """
+        """Call a method of the session."""
         if self._requests is not None:
             with suppress(RuntimeError):  # it has just ended, and that is being told
                 self._requests.put(lambda session: method(session, *args))

@@ -1,6 +1,4 @@
-"""
-The worker that has a cluster of Dask's.
-"""
+"""The worker that has a cluster of Dask's."""
 
 from __future__ import annotations
 
@@ -44,9 +42,7 @@ TRANSIENT = (OSError, asyncio.TimeoutError)
 
 
 class ClusterState(Enum):
-    """
-    The life of a worker, in order.
-    """
+    """The life of a worker, in order."""
 
     #: There's no connection yet, and it's being tried.
     CONNECTING = auto()
@@ -203,9 +199,7 @@ class DaskWorker(ConnectingWorker):
         self._thread: SessionThread | None = None
 
     def __repr__(self) -> str:
-        """
-        Name the worker by ID and cluster.
-        """
+        """Name the worker by ID and cluster."""
         return f"<DaskWorker {self.ID}, {self._where}, {self.state.name.lower()}>"
 
     @property
@@ -263,9 +257,7 @@ class DaskWorker(ConnectingWorker):
         return call.ready
 
     def stop(self) -> Deferred[None]:
-        """
-        Implement L{IWorker.stop}. Iterations that go on are waited for, too.
-        """
+        """Implement L{IWorker.stop}. Iterations that go on are waited for, too."""
         if self.state is ClusterState.CONNECTING:
             self._giveUp(WorkerStartError(f"{self!r} was stopped before"))
         elif self.state is ClusterState.READY:
@@ -304,9 +296,7 @@ class DaskWorker(ConnectingWorker):
     # What the session tells.
 
     def connected(self, threads: int) -> None:
-        """
-        Begin to work: the cluster is there.
-        """
+        """Begin to work: the cluster is there."""
         if self.state is ClusterState.CONNECTING:
             self._accepted.queue.threads = threads
             self._accepted.isOpen = True
@@ -315,22 +305,16 @@ class DaskWorker(ConnectingWorker):
             self._connection.fire(None)
 
     def resized(self, threads: int) -> None:
-        """
-        Note how many threads the cluster has.
-        """
+        """Note how many threads the cluster has."""
         self._accepted.queue.threads = threads
         self._accepted.fillLater()
 
     def differs(self, text: str) -> None:
-        """
-        Warn of versions that differ.
-        """
+        """Warn of versions that differ."""
         log.warn("{worker}: versions differ: {text}", worker=self, text=text)
 
     def lost(self, error: BaseException) -> None:
-        """
-        Resign, or connect again: there's no connection, or no longer.
-        """
+        """Resign, or connect again: there's no connection, or no longer."""
         if self.state is ClusterState.CONNECTING:
             self._connectFailed(error)
             return

@@ -1,6 +1,4 @@
-"""
-Tasks, and the handler that has workers run them.
-"""
+"""Tasks, and the handler that has workers run them."""
 
 from ._assignment import Assignment, AssignmentFactory
 from ._factory import TaskFactory

@@ -1,6 +1,4 @@
-"""
-Where tasks and workers meet: requests and assignments.
-"""
+"""Where tasks and workers meet: requests and assignments."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ class Assignment:
     __slots__ = ("d", "task")
 
     def __init__(self, task: Task) -> None:
-        """
-        @param task: The task.
-        """
+        """@param task: The task."""
         self.task = task
         self.d: Deferred[Any] = task.accepting or Deferred()
 
@@ -250,9 +246,7 @@ class AssignmentFactory:
         return 0 if state is None else state.running
 
     def stop(self) -> None:
-        """
-        Leave nothing behind in the reactor.
-        """
+        """Leave nothing behind in the reactor."""
         self._loop.stop()
         self._rebalancing.stop()
         call, self._renewal = self._renewal, None
@@ -278,9 +272,7 @@ class AssignmentFactory:
             self.reconsider(task.series)
 
     def _assign(self, state: WorkerState, task: Task) -> None:
-        """
-        Fire a worker's request with an assignment.
-        """
+        """Fire a worker's request with an assignment."""
         self._serving = state
         state.requests[task.series].callback(Assignment(task))
         self._serving = None
@@ -310,9 +302,7 @@ class AssignmentFactory:
         return None
 
     def _renew(self) -> None:
-        """
-        Look again at workers whose requests somebody has withdrawn.
-        """
+        """Look again at workers whose requests somebody has withdrawn."""
         self._renewal = None
         states, self._withdrawn = self._withdrawn, []
         for state in states:
@@ -320,9 +310,7 @@ class AssignmentFactory:
         self._loop.run()
 
     def _accept(self, state: WorkerState, assignment: Assignment) -> None:
-        """
-        Have a worker accept an assignment.
-        """
+        """Have a worker accept an assignment."""
         task = assignment.task
         task.owner = state.canceller
         state.running += 1
@@ -341,9 +329,7 @@ class AssignmentFactory:
             self._lines.leaveAll(state)
 
     def _becameReady(self, result: object, state: WorkerState) -> None:
-        """
-        Note that a worker is ready after a task.
-        """
+        """Note that a worker is ready after a task."""
         state.running -= 1
         if state.prefetches and state.running == 1:
             self._rebalancing.count(-1)
@@ -357,17 +343,13 @@ class AssignmentFactory:
             self._markReady(state)
 
     def _markReady(self, state: WorkerState) -> None:
-        """
-        Have a worker looked at.
-        """
+        """Have a worker looked at."""
         if not state.isQueued:
             state.isQueued = True
             self._ready.append(state)
 
     def _step(self) -> bool:
-        """
-        Look at one worker. Returns whether there was any to look at.
-        """
+        """Look at one worker. Returns whether there was any to look at."""
         if self._matches and not self.backlog.size:
             self._matches.clear()
         state = self._nextWorker() if self._matches or self._ready else None
@@ -419,9 +401,7 @@ class AssignmentFactory:
         return state
 
     def _requestFor(self, state: WorkerState, series: Hashable) -> None:
-        """
-        Make a worker's request.
-        """
+        """Make a worker's request."""
         try:
             self.request(state.worker, series)
         except Exception:  # noqa: BLE001 - a subclass's may do anything

@@ -1,6 +1,4 @@
-"""
-Tasks that wait for a worker, in order, apart by series; and what holds them back.
-"""
+"""Tasks that wait for a worker, in order, apart by series; and what holds them back."""
 
 from __future__ import annotations
 
@@ -55,17 +53,13 @@ class Backlog:
         self._droppedOf: dict[Hashable, int] = {}
 
     def series(self) -> list[Hashable]:
-        """
-        List the series that any task waits of.
-        """
+        """List the series that any task waits of."""
         return [
             series for series in list(self._queues) if self.first(series, held=True)
         ]
 
     def sizes(self) -> dict[Hashable, int]:
-        """
-        Count the tasks that wait, for each series.
-        """
+        """Count the tasks that wait, for each series."""
         counts = {
             series: len(queue)
             + len(self._heaps.get(series, ()))
@@ -75,9 +69,7 @@ class Backlog:
         return {series: count for series, count in counts.items() if count}
 
     def put(self, task: Task) -> None:
-        """
-        Add a task.
-        """
+        """Add a task."""
         series = task.series
         if self.gate is not None:
             self.gate.putBack(task)
@@ -144,9 +136,7 @@ class Backlog:
         return best
 
     def cancelTask(self, task: Task) -> None:
-        """
-        Drop a task that is being cancelled.
-        """
+        """Drop a task that is being cancelled."""
         self._drop(task)
         self._dropped += 1
         self._droppedOf[task.series] = self._droppedOf.get(task.series, 0) + 1
@@ -183,9 +173,7 @@ class Backlog:
             accepting.callback(None)  # No worker will.
 
     def _remove(self, task: Task) -> None:
-        """
-        Take a task that is the first of its series out of where it is.
-        """
+        """Take a task that is the first of its series out of where it is."""
         queue = self._queues[task.series]
         if queue and queue[0] is task:
             queue.popleft()
@@ -196,16 +184,12 @@ class Backlog:
             del self._heaps[task.series]
 
     def _tasks(self, series: Hashable) -> list[Task]:
-        """
-        List all of a series, also those that have been dropped, in no order.
-        """
+        """List all of a series, also those that have been dropped, in no order."""
         heap = self._heaps.get(series, ())
         return [*self._queues[series], *(entry[2] for entry in heap)]
 
     def _compact(self) -> None:
-        """
-        Clear the dropped tasks out of the queues.
-        """
+        """Clear the dropped tasks out of the queues."""
         for series in list(self._queues):
             kept = sorted(task for task in self._tasks(series) if task.owner is self)
             self._heaps.pop(series, None)
@@ -243,9 +227,7 @@ class Gate:
         self._running: dict[Hashable, set[Task]] = {}
 
     def limit(self, limits: Mapping[Hashable, int]) -> None:
-        """
-        Set how many tasks of each series may run at once. Before any does.
-        """
+        """Set how many tasks of each series may run at once. Before any does."""
         for series, most in limits.items():
             checkHashable(series)
             checkCount(f"The limit of the series {series!r}", most, 1)
@@ -253,18 +235,14 @@ class Gate:
             self._running[series] = set()
 
     def isClosed(self, series: Hashable) -> bool:
-        """
-        Whether the tasks of a series are held back.
-        """
+        """Whether the tasks of a series are held back."""
         most = self.limits.get(series)
         return self.isPaused or (
             most is not None and len(self._running[series]) >= most
         )
 
     def took(self, task: Task) -> None:
-        """
-        Count a task that is being given to a worker.
-        """
+        """Count a task that is being given to a worker."""
         running = self._running.get(task.series)
         if running is None:
             return
@@ -275,9 +253,7 @@ class Gate:
             task.resolve = partial(self._resolve, resolve)
 
     def putBack(self, task: Task) -> None:
-        """
-        Don't count a task any longer that waits, perhaps again.
-        """
+        """Don't count a task any longer that waits, perhaps again."""
         if task.series in self._running:
             self._running[task.series].discard(task)
 

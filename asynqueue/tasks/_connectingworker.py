@@ -1,6 +1,4 @@
-"""
-What workers at the other end of a connection have in common.
-"""
+"""What workers at the other end of a connection have in common."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-What makes tasks, and gives each its priority.
-"""
+"""What makes tasks, and gives each its priority."""
 
 from __future__ import annotations
 
@@ -102,9 +100,7 @@ class TaskFactory:
         return task
 
     def _serial(self, series: Hashable) -> float:
-        """
-        Count one more task of a series.
-        """
+        """Count one more task of a series."""
         try:
             number = self.seriesNumbers.get(series)
         except TypeError:

@@ -1,6 +1,4 @@
-"""
-The employer of the workers that run tasks.
-"""
+"""The employer of the workers that run tasks."""
 
 from __future__ import annotations
 
@@ -62,9 +60,7 @@ class TaskHandler:
     # outright has a Deferred in _exiting until nothing is left of it.
 
     def __init__(self, *, reactor: IReactorTime | None = None) -> None:
-        """
-        @param reactor: The clock. By default, the global reactor.
-        """
+        """@param reactor: The clock. By default, the global reactor."""
         self.workers: dict[int, Any] = {}
         self.isRunning = True
         self.assignmentFactory = AssignmentFactory(reactor=reactor)
@@ -258,9 +254,7 @@ class TaskHandler:
 
     @property
     def waiting(self) -> int:
-        """
-        The number of tasks that no worker has accepted.
-        """
+        """The number of tasks that no worker has accepted."""
         return self.assignmentFactory.backlog.size
 
     def withdraw(self, selector: Callable[[Task], bool]) -> list[Task]:
@@ -338,9 +332,7 @@ class TaskHandler:
         return self.waiting // (len(self.workers) or 1)
 
     def _warnIfUnserved(self, series: Hashable) -> None:
-        """
-        Say once that tasks wait which no worker is qualified for.
-        """
+        """Say once that tasks wait which no worker is qualified for."""
         if self.workers and series not in self._unserved and not self.roster(series):
             self._unserved.add(series)
             log.warn(
@@ -351,9 +343,7 @@ class TaskHandler:
             self._tell(EventKind.UNSERVED, series=series)
 
     def _request(self, worker: Any, series: Iterable[Hashable]) -> None:
-        """
-        Have a worker request tasks of some series, before it's given any.
-        """
+        """Have a worker request tasks of some series, before it's given any."""
         if not worker.assignments:
             self._tell(EventKind.HIRED, worker=worker)
 
@@ -364,9 +354,7 @@ class TaskHandler:
         self.assignmentFactory.batch(requestAll)
 
     def _refused(self, worker: Any, failure: Failure) -> None:
-        """
-        Let go of a worker that can't be put to work.
-        """
+        """Let go of a worker that can't be put to work."""
         del self.workers[worker.ID]
         self._drop(worker)
         log.error(
@@ -396,9 +384,7 @@ class TaskHandler:
     # Letting go.
 
     def _unassign(self, worker: Any) -> None:
-        """
-        Have a worker get no more tasks.
-        """
+        """Have a worker get no more tasks."""
         worker.hired = False
         self.assignmentFactory.cancelRequests(worker)
 
@@ -418,9 +404,7 @@ class TaskHandler:
         return unfinished
 
     def _resigned(self, workerID: int) -> None:
-        """
-        Let go of a worker that says that it can't work any longer.
-        """
+        """Let go of a worker that says that it can't work any longer."""
         if workerID in self._terminations:
             self.terminate(workerID, crash=True)
             return
@@ -459,9 +443,7 @@ class TaskHandler:
             self._reassign(task)
 
     def _reassign(self, task: Task) -> None:
-        """
-        Give a task that a worker has left unfinished to another.
-        """
+        """Give a task that a worker has left unfinished to another."""
         if task.hasResult:
             return
         task.owner = None

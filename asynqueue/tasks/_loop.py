@@ -1,6 +1,4 @@
-"""
-The loop in which tasks and workers meet.
-"""
+"""The loop in which tasks and workers meet."""
 
 from __future__ import annotations
 
@@ -94,9 +92,7 @@ class DispatchLoop:
         return True
 
     def batch(self, f: Callable[[], object]) -> None:
-        """
-        Call something, and do steps only after that.
-        """
+        """Call something, and do steps only after that."""
         if self.isRunning:
             f()
             return
@@ -108,9 +104,7 @@ class DispatchLoop:
             self.run()
 
     def stop(self) -> None:
-        """
-        Leave nothing behind in the reactor.
-        """
+        """Leave nothing behind in the reactor."""
         call, self._resumption = self._resumption, None
         if call is not None:
             call.cancel()

@@ -19,9 +19,7 @@ __all__ = ["Rebalancing", "RequestLines", "WorkerState"]
 
 
 class WorkerState:
-    """
-    What is known of a worker that requests tasks.
-    """
+    """What is known of a worker that requests tasks."""
 
     __slots__ = (
         "canceller",
@@ -54,9 +52,7 @@ class WorkerState:
 
     @property
     def isFree(self) -> bool:
-        """
-        Whether the worker can be given another task.
-        """
+        """Whether the worker can be given another task."""
         return self.isOpen and (
             not self.running or self.running < getattr(self.worker, "capacity", 1)
         )
@@ -83,9 +79,7 @@ class RequestLines:
         self._fired = fired
 
     def enter(self, state: WorkerState, series: Hashable) -> None:
-        """
-        Have a worker's request for a series stand in line, at the end.
-        """
+        """Have a worker's request for a series stand in line, at the end."""
         request = state.requests.get(series)
         if request is None:
             request = state.requests[series] = Deferred()
@@ -95,9 +89,7 @@ class RequestLines:
         state.worker.assignments.setdefault(series, []).append(request)
 
     def leave(self, state: WorkerState, series: Hashable) -> None:
-        """
-        Forget a worker's request for a series, which has fired.
-        """
+        """Forget a worker's request for a series, which has fired."""
         del state.requests[series]
         if series in state.inLine:
             self._takeOut(state, series)
@@ -118,9 +110,7 @@ class RequestLines:
             shown.remove(request)
 
     def moveBehind(self, state: WorkerState) -> None:
-        """
-        Put the requests that a worker has in line behind those of others.
-        """
+        """Put the requests that a worker has in line behind those of others."""
         for series, request in state.inLine.items():
             line = self.lines[series]
             if len(line) > 1:
@@ -143,9 +133,7 @@ class RequestLines:
         return first
 
     def isAnyoneIdle(self) -> bool:
-        """
-        Whether any request stands in line.
-        """
+        """Whether any request stands in line."""
         return any(self.lines.values())
 
 
@@ -177,9 +165,7 @@ class Rebalancing:
         self._reactor = reactor
 
     def count(self, change: int) -> None:
-        """
-        Note that one more worker has tasks in advance, or one less.
-        """
+        """Note that one more worker has tasks in advance, or one less."""
         self.prefetching += change
         if change > 0:
             self.later()
@@ -187,9 +173,7 @@ class Rebalancing:
             self.stop()
 
     def later(self) -> None:
-        """
-        Look in a moment, at the latest, whether a worker is held up.
-        """
+        """Look in a moment, at the latest, whether a worker is held up."""
         reactor = orGlobalReactor(self._reactor)
         delay = _IDLE_SECONDS if self._lines.isAnyoneIdle() else _BUSY_SECONDS
         if self._call is None:
@@ -198,9 +182,7 @@ class Rebalancing:
             self._call.reset(delay)
 
     def stop(self) -> None:
-        """
-        Leave nothing behind in the reactor.
-        """
+        """Leave nothing behind in the reactor."""
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

@@ -1,6 +1,4 @@
-"""
-The task: one call, its place in the order, and the Deferred of its result.
-"""
+"""The task: one call, its place in the order, and the Deferred of its result."""
 
 from __future__ import annotations
 
@@ -32,20 +30,14 @@ _orders = count(1)
 
 
 class Owner(Protocol):
-    """
-    Who has a task at the moment: what it waits in, or the worker that runs it.
-    """
+    """Who has a task at the moment: what it waits in, or the worker that runs it."""
 
     def cancelTask(self, task: Any) -> None:
-        """
-        Drop the task, stopping the work on it where possible.
-        """
+        """Drop the task, stopping the work on it where possible."""
 
 
 class Watch(Protocol):
-    """
-    Notes what becomes of a task.
-    """
+    """Notes what becomes of a task."""
 
     #: Seconds that the task was run, if the worker has measured them where it ran.
     seconds: float | None
@@ -56,14 +48,10 @@ class Watch(Protocol):
     def headers(self) -> dict[str, str] | None: ...
 
     def started(self, task: Any) -> None:
-        """
-        Note that a worker has accepted the task.
-        """
+        """Note that a worker has accepted the task."""
 
     def done(self, task: Any) -> None:
-        """
-        Note that the call has its result.
-        """
+        """Note that the call has its result."""
 
 
 class _ResultDeferred(AwaitableDeferred[Any]):
@@ -98,9 +86,7 @@ class _ResultDeferred(AwaitableDeferred[Any]):
             self.task.callback(fail if isinstance(fail, Failure) else Failure(fail))
 
     def fire(self, result: Any) -> None:
-        """
-        Fire with a result, as if a callback had returned it.
-        """
+        """Fire with a result, as if a callback had returned it."""
         if self.called:
             return
         if isinstance(result, Deferred):
@@ -117,9 +103,7 @@ class _ResultDeferred(AwaitableDeferred[Any]):
 
 
 def _cancelled(d: Any) -> None:
-    """
-    Stop the work on the task of a Deferred that is being cancelled.
-    """
+    """Stop the work on the task of a Deferred that is being cancelled."""
     if d.inner is not None:
         d.inner.cancel()
     elif d.task is not None:
@@ -249,9 +233,7 @@ class Task:
         self.d.task = self
 
     def __lt__(self, other: Task | None) -> bool:
-        """
-        Compare by priority, then by age. Any task is less than C{None}.
-        """
+        """Compare by priority, then by age. Any task is less than C{None}."""
         if other is None:
             return True
         if not isinstance(other, Task):
@@ -259,9 +241,7 @@ class Task:
         return (self.priority, self.order) < (other.priority, other.order)
 
     def __gt__(self, other: Task | None) -> bool:
-        """
-        Compare the other way round, so that C{None < task} is C{False}.
-        """
+        """Compare the other way round, so that C{None < task} is C{False}."""
         if other is None:
             return False
         if not isinstance(other, Task):
@@ -269,17 +249,13 @@ class Task:
         return other < self
 
     def __repr__(self) -> str:
-        """
-        Name the call.
-        """
+        """Name the call."""
         name = f"{self.name!r} " if self.name else ""
         return f"<Task {name}{callText(*self.callTuple)}>"
 
     @property
     def callTuple(self) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-        """
-        The callable, its positional arguments, and its keywords.
-        """
+        """The callable, its positional arguments, and its keywords."""
         return self._f, self._args, self._kw
 
     @callTuple.setter
@@ -288,24 +264,18 @@ class Task:
 
     @property
     def accepted(self) -> bool:
-        """
-        Whether a worker has accepted the task.
-        """
+        """Whether a worker has accepted the task."""
         return self.worker is not None
 
     @property
     def name(self) -> str | None:
-        """
-        The name that was given to the call, C{None} if it has none.
-        """
+        """The name that was given to the call, C{None} if it has none."""
         name: str | None = getattr(self.options, "name", None)
         return name
 
     @property
     def hasResult(self) -> bool:
-        """
-        Whether the task has its result, so that another one is ignored.
-        """
+        """Whether the task has its result, so that another one is ignored."""
         return self.d.task is not self or self.d.called
 
     def copy(self) -> Task:
@@ -335,9 +305,7 @@ class Task:
         return task
 
     def _another(self, kw: dict[str, Any]) -> Task:
-        """
-        Make a task of the same call.
-        """
+        """Make a task of the same call."""
         task = self.__class__(
             self._f,
             self._args,
@@ -368,9 +336,7 @@ class Task:
         self.d.addCallback(f, *args, **kw)
 
     def startTimer(self) -> None:
-        """
-        Start the clock of the timeout, if there is one, from the beginning.
-        """
+        """Start the clock of the timeout, if there is one, from the beginning."""
         if self.timeout is None or self.hasResult:
             return
         self.stopTimer()
@@ -379,9 +345,7 @@ class Task:
         )
 
     def stopTimer(self) -> None:
-        """
-        Stop the clock of the timeout, if it runs.
-        """
+        """Stop the clock of the timeout, if it runs."""
         timer, self._timer = self._timer, None
         if timer is not None and timer.active():
             timer.cancel()
@@ -433,9 +397,7 @@ class Task:
             self.callback(failure)
 
     def cancel(self) -> None:
-        """
-        Stop the work: the Deferred is being cancelled.
-        """
+        """Stop the work: the Deferred is being cancelled."""
         self.drop()
         if self.resolve is None:
             self.d.task = None  # It fails with CancelledError by itself.
@@ -456,21 +418,15 @@ class Task:
         return self.d
 
     def rush(self) -> None:
-        """
-        Put the task before everything else, after others so rushed before.
-        """
+        """Put the task before everything else, after others so rushed before."""
         self.priority = -math.inf
 
     def relax(self) -> None:
-        """
-        Put the task after everything else, after others so relaxed before.
-        """
+        """Put the task after everything else, after others so relaxed before."""
         self.priority = math.inf
 
     def drop(self) -> None:
-        """
-        Have whoever owns the task drop it, and stop its clock.
-        """
+        """Have whoever owns the task drop it, and stop its clock."""
         self.stopTimer()
         owner, self.owner = self.owner, None
         if owner is not None:

@@ -1,6 +1,4 @@
-"""
-Letting a worker go.
-"""
+"""Letting a worker go."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ def crashWorker(worker: Any) -> list[Task]:
 
 
 def waitUntilGone(worker: Any) -> Deferred[object]:
-    """
-    Wait until nothing is left of a worker that was crashed. Never fails.
-    """
+    """Wait until nothing is left of a worker that was crashed. Never fails."""
     if not IReplaceableWorker.providedBy(worker):
         return succeed(None)
     gone: Deferred[object] = maybeDeferred(worker.deferUntilGone)
@@ -75,22 +71,16 @@ class Termination:
         Deferred.fromCoroutine(self._run())
 
     def stop(self) -> None:
-        """
-        Tell the worker to stop.
-        """
+        """Tell the worker to stop."""
         maybeDeferred(self.worker.stop).chainDeferred(self._stopping)
 
     def hurry(self, timeout: float) -> None:
-        """
-        Crash the worker after some time, unless that is to be sooner already.
-        """
+        """Crash the worker after some time, unless that is to be sooner already."""
         if not self._stopping.called:
             self._deadline.within(timeout)
 
     def crash(self) -> None:
-        """
-        Crash the worker, unless it has stopped, or been crashed.
-        """
+        """Crash the worker, unless it has stopped, or been crashed."""
         self._stopping.cancel()
 
     async def _run(self) -> None:
@@ -103,9 +93,7 @@ class Termination:
         self.gone.fire(self._handOver(tasks))
 
     async def _waitForStop(self) -> bool:
-        """
-        Wait until the worker has stopped; C{False} if it's to be crashed.
-        """
+        """Wait until the worker has stopped; C{False} if it's to be crashed."""
         try:
             await self._stopping
         except CancelledError:

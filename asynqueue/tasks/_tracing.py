@@ -1,6 +1,4 @@
-"""
-The context of a trace, for calls that are pickled.
-"""
+"""The context of a trace, for calls that are pickled."""
 
 from __future__ import annotations
 

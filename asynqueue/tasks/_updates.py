@@ -37,9 +37,7 @@ class UpdateResult:
 
 
 class Updates:
-    """
-    The updates that are stored for workers to come, and the running of them.
-    """
+    """The updates that are stored for workers to come, and the running of them."""
 
     # _running has the copies that are with a worker. Each was meant for that worker
     # alone, so none is ever given to another.
@@ -50,15 +48,11 @@ class Updates:
         self._runDirectly = runDirectly
 
     def isRunning(self, task: Task) -> bool:
-        """
-        Whether a task is an update that a worker is running.
-        """
+        """Whether a task is an update that a worker is running."""
         return task in self._running
 
     def run(self, worker: Any, task: Task) -> Deferred[UpdateResult]:
-        """
-        Run a copy of an update on a worker. The Deferred doesn't fail.
-        """
+        """Run a copy of an update on a worker. The Deferred doesn't fail."""
         copy = task.copy()
         copy.isLasting = task in self.stored
         self._running.add(copy)
@@ -118,18 +112,14 @@ def _resultOfFailure(failure: Failure) -> UpdateResult:
 
 
 def qualifications(worker: Any) -> list[Hashable]:
-    """
-    List the series that a worker is qualified for.
-    """
+    """List the series that a worker is qualified for."""
     if getattr(worker, "exclusive", False):
         return list(worker.iQualified)
     return [None, *worker.cQualified, *worker.iQualified]
 
 
 class _Round:
-    """
-    Updates that are being run on a worker before it requests tasks.
-    """
+    """Updates that are being run on a worker before it requests tasks."""
 
     def __init__(self) -> None:
         # How many sets of updates are being run.
@@ -171,22 +161,16 @@ class Preparing:
         self._rounds: dict[int, _Round] = {}
 
     def isConnecting(self, worker: Any) -> bool:
-        """
-        Whether a worker isn't ready yet.
-        """
+        """Whether a worker isn't ready yet."""
         return worker.ID in self._connecting
 
     def addUpdate(self, task: Task) -> None:
-        """
-        Have workers that aren't ready yet run an update when they are.
-        """
+        """Have workers that aren't ready yet run an update when they are."""
         for tasks in self._connecting.values():
             tasks.append(task)
 
     async def connect(self, worker: Any) -> int:
-        """
-        Wait until a worker is ready, and prepare it. Returns its ID.
-        """
+        """Wait until a worker is ready, and prepare it. Returns its ID."""
         ID: int = worker.ID
         self._connecting[ID] = []
         try:

@@ -1,6 +1,4 @@
-"""
-What workers of all kinds have in common.
-"""
+"""What workers of all kinds have in common."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ class WorkerBase:
         self._resignator = callableObject
 
     def _resign(self) -> None:
-        """
-        Tell the employer, if there is one, that the worker can't work any longer.
-        """
+        """Tell the employer, if there is one, that the worker can't work any longer."""
         if self._resignator is not None:
             self._resignator()
 

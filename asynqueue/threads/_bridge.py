@@ -171,9 +171,7 @@ class Consumerator(IterationGetter):
         return super().stop()
 
     def abort(self) -> None:
-        """
-        Do as L{stop}, and forget the items that are on the way, too.
-        """
+        """Do as L{stop}, and forget the items that are on the way, too."""
         self.stop()
         self._channel.clear()
 
@@ -233,9 +231,7 @@ class Filerator(IterationGetter):
         ownPool: ThreadPool | None = None,
         reactor: IReactorTime | None = None,
     ) -> None:
-        """
-        Open it. The parameters are those of L{IterationGetter}.
-        """
+        """Open it. The parameters are those of L{IterationGetter}."""
         super().__init__(maxThreads, limit=limit, ownPool=ownPool, reactor=reactor)
         self.start()
 
@@ -247,9 +243,7 @@ class Filerator(IterationGetter):
 
     @property
     def closed(self) -> bool:
-        """
-        Whether it has been closed.
-        """
+        """Whether it has been closed."""
         return self._channel.closed
 
     def write(self, data: Any) -> None:
@@ -270,16 +264,12 @@ class Filerator(IterationGetter):
             raise ValueError("Nothing can be written to a closed Filerator") from None
 
     def writelines(self, lines: Iterable[Any]) -> None:
-        """
-        Write one item after the other; see L{write}.
-        """
+        """Write one item after the other; see L{write}."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """
-        Do nothing: what is written is there at once.
-        """
+        """Do nothing: what is written is there at once."""
 
     def close(self) -> None:
         """
@@ -289,19 +279,13 @@ class Filerator(IterationGetter):
         self._channel.close()
 
     def readable(self) -> bool:
-        """
-        Tell that it can't be read as a file.
-        """
+        """Tell that it can't be read as a file."""
         return False
 
     def seekable(self) -> bool:
-        """
-        Tell that one can't move about in it.
-        """
+        """Tell that one can't move about in it."""
         return False
 
     def writable(self) -> bool:
-        """
-        Tell that it can be written to.
-        """
+        """Tell that it can be written to."""
         return True

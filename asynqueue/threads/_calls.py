@@ -1,6 +1,4 @@
-"""
-Calls in a thread, and the iterations that come of them.
-"""
+"""Calls in a thread, and the iterations that come of them."""
 
 from __future__ import annotations
 
@@ -118,9 +116,7 @@ class ThreadCall(Job):
         self._done(self)
 
     def cancel(self, abandon: bool = False) -> None:
-        """
-        Forget the call, in the reactor's thread; see L{JobThread.cancel}.
-        """
+        """Forget the call, in the reactor's thread; see L{JobThread.cancel}."""
         self._dropped = True
         self._thread.cancel(self, abandon)
 
@@ -216,9 +212,7 @@ class ThreadIteration(Job):
         return True
 
     def close(self) -> None:
-        """
-        Close the iterator, in the thread, so that its C{finally} runs here.
-        """
+        """Close the iterator, in the thread, so that its C{finally} runs here."""
         iterator, self._iterator = self._iterator, None
         try:
             close = getattr(iterator, "close", None)
@@ -251,9 +245,7 @@ class ThreadIteration(Job):
             raise
 
     def discard(self) -> None:
-        """
-        Have the iterator closed of which nothing has been handed out.
-        """
+        """Have the iterator closed of which nothing has been handed out."""
         self._over = True
         self._stop()
 

@@ -1,6 +1,4 @@
-"""
-An iterator that waits for its items in blocking code, and the line they come by.
-"""
+"""An iterator that waits for its items in blocking code, and the line they come by."""
 
 from __future__ import annotations
 
@@ -134,16 +132,12 @@ class Channel:
         return item
 
     def readerCame(self) -> None:
-        """
-        Count one reader more.
-        """
+        """Count one reader more."""
         with self._lock:
             self._readers += 1
 
     def readerLeft(self) -> None:
-        """
-        Count one reader less.
-        """
+        """Count one reader less."""
         with self._lock:
             self._readers -= 1
             if not self._readers:
@@ -164,9 +158,7 @@ class Channel:
                 self._lock.notify_all()
 
     def clear(self) -> None:
-        """
-        Forget what's in the channel, and the exception that it was closed with.
-        """
+        """Forget what's in the channel, and the exception that it was closed with."""
         with self._lock:
             self._items.clear()
             self._error = None
@@ -255,9 +247,7 @@ class IterationGetter(PoolUser):
         return "started" if self._started else "init"
 
     def __iter__(self) -> _Reader:
-        """
-        Iterate. When the iterator is released, the reader is known to have left.
-        """
+        """Iterate. When the iterator is released, the reader is known to have left."""
         return _Reader(self)
 
     def __next__(self) -> Any:
@@ -369,9 +359,7 @@ class IterationGetter(PoolUser):
 
 
 class _Reader:
-    """
-    An iterator over a getter whose release tells that the reader has left.
-    """
+    """An iterator over a getter whose release tells that the reader has left."""
 
     def __init__(self, getter: IterationGetter) -> None:
         self._getter = getter
@@ -388,9 +376,7 @@ class _Reader:
 
 
 def inReactorThread() -> bool:
-    """
-    Tell whether this is the thread that the reactor runs in, or will run in.
-    """
+    """Tell whether this is the thread that the reactor runs in, or will run in."""
     reactorThread: int | None = threadable.ioThread
     if reactorThread is None:
         reactorThread = threading.main_thread().ident

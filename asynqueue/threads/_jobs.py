@@ -1,6 +1,4 @@
-"""
-Jobs that are done in a thread, and whose results are handed to the reactor.
-"""
+"""Jobs that are done in a thread, and whose results are handed to the reactor."""
 
 from __future__ import annotations
 
@@ -61,9 +59,7 @@ class Job:
 
 
 class ThreadState(Enum):
-    """
-    How far a L{JobThread} has come.
-    """
+    """How far a L{JobThread} has come."""
 
     #: It takes jobs.
     OPEN = auto()
@@ -175,9 +171,7 @@ class JobThread:
 
     @property
     def reactor(self) -> IReactorAll:
-        """
-        The reactor. One is installed if there's none yet.
-        """
+        """The reactor. One is installed if there's none yet."""
         if self._reactor is None:
             self._reactor = threadedReactor(None)
         return cast(IReactorAll, self._reactor)
@@ -216,18 +210,14 @@ class JobThread:
         self._maybeEnd()
 
     def stop(self) -> Deferred[None]:
-        """
-        Let the thread end when all is done. The Deferred fires when it has.
-        """
+        """Let the thread end when all is done. The Deferred fires when it has."""
         if self.state is OPEN:
             self.state = STOPPING
             self._maybeEnd()
         return self._stopped.wait()
 
     def crash(self) -> None:
-        """
-        Give up the thread, whatever it's at, and all jobs.
-        """
+        """Give up the thread, whatever it's at, and all jobs."""
         loop = self._loop
         if loop is None:
             self._lose("The thread has not been started")
@@ -249,9 +239,7 @@ class JobThread:
         self._handover.put(result)
 
     def isWanted(self) -> bool:
-        """
-        Tell whether other jobs wait. Called in the thread.
-        """
+        """Tell whether other jobs wait. Called in the thread."""
         loop = self._loop
         return loop is None or len(loop.waiting) > 0
 
@@ -320,9 +308,7 @@ class JobThread:
 
 
 def threadedReactor(reactor: IReactorTime | None) -> IReactorAll:
-    """
-    Get the reactor, or the global one, as one that threads can call, as all are.
-    """
+    """Get the reactor, or the global one, as one that threads can call, as all are."""
     return cast(IReactorAll, orGlobalReactor(reactor))
 
 

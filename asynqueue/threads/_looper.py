@@ -1,6 +1,4 @@
-"""
-A thread for calls from the reactor.
-"""
+"""A thread for calls from the reactor."""
 
 from __future__ import annotations
 
@@ -66,9 +64,7 @@ class ThreadLooper:
 
     @property
     def threadRunning(self) -> bool:
-        """
-        Whether there is a thread.
-        """
+        """Whether there is a thread."""
         return self.thread.state is not ENDED
 
     @property

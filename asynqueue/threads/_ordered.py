@@ -186,9 +186,7 @@ class OrderedItemProducer(PoolUser):
         """
 
     def resumeProducing(self) -> None:
-        """
-        Implement C{IPushProducer.resumeProducing}: do nothing.
-        """
+        """Implement C{IPushProducer.resumeProducing}: do nothing."""
 
     def stopProducing(self) -> None:
         """

@@ -74,9 +74,7 @@ class ThreadPool:
 
     @property
     def threads(self) -> int:
-        """
-        How many threads there are, with those that are about to end.
-        """
+        """How many threads there are, with those that are about to end."""
         return len(self._idle) + len(self._busy) + len(self._ending)
 
     def resize(self, maxThreads: int) -> None:
@@ -133,9 +131,7 @@ class ThreadPool:
         return d
 
     def callInThread(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
-        """
-        Make a call in one of the threads, and log what it raises.
-        """
+        """Make a call in one of the threads, and log what it raises."""
         self.callInThreadWithCallback(None, f, *args, **kw)
 
     def callInThreadWithCallback(
@@ -220,9 +216,7 @@ class ThreadPool:
 
 @cache
 def defaultPool() -> ThreadPool:
-    """
-    Get the pool that is used where no other is given, of the global reactor.
-    """
+    """Get the pool that is used where no other is given, of the global reactor."""
     return ThreadPool()
 
 
@@ -295,9 +289,7 @@ class PoolUser:
     )
 
     def releasePool(self) -> None:
-        """
-        Let the threads end of a pool that was made for this one alone.
-        """
+        """Let the threads end of a pool that was made for this one alone."""
         if self._madePool and self.ownPool is not None:
             self.ownPool.shutdown()
 

@@ -116,23 +116,17 @@ class ThreadWorker(WorkerBase):
 
     @property
     def tasks(self) -> list[ITask]:
-        """
-        The tasks that it has accepted and that have no result, oldest first.
-        """
+        """The tasks that it has accepted and that have no result, oldest first."""
         return [task for task, _ in self._calls.values()]
 
     @property
     def running(self) -> list[ITask]:
-        """
-        The one of them that the thread is at, if there is one.
-        """
+        """The one of them that the thread is at, if there is one."""
         return self.tasks[:1]
 
     @property
     def abandoned(self) -> int:
-        """
-        How many threads were given up because they were stuck.
-        """
+        """How many threads were given up because they were stuck."""
         return self.t.abandoned
 
     def run(self, task: ITask) -> Deferred[None]:
@@ -153,15 +147,11 @@ class ThreadWorker(WorkerBase):
         return ready
 
     def stop(self) -> Deferred[None]:
-        """
-        Implement L{IWorker.stop}. It also waits for iterations that go on.
-        """
+        """Implement L{IWorker.stop}. It also waits for iterations that go on."""
         return self._resignAfter(self.t.stop())
 
     def crash(self) -> list[ITask]:
-        """
-        Implement L{IWorker.crash}: abandon the thread.
-        """
+        """Implement L{IWorker.crash}: abandon the thread."""
         calls, self._calls = self._calls, {}
         self.t.crash()
         for _, ready in calls.values():
