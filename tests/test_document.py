@@ -686,6 +686,30 @@ class RoadTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(q.call(same, 2)), 2)
         self.assertNoResult(kept)
 
+    def test_subclassRefusesOneSeries(self) -> None:
+        """
+        A factory that refuses a request for one series leaves the worker those for
+        others.
+        """
+        closed: set[Any] = set()
+
+        class Closing(AssignmentFactory):
+            def request(self, worker: Any, series: Any) -> None:
+                if series not in closed:
+                    super().request(worker, series)
+
+        q = TaskQueue(reactor=Clock())
+        q.th.assignmentFactory = Closing(reactor=Clock())
+        worker = MemoryWorker(["a", "b"])
+        q.attachWorker(worker)
+        first, kept, other = [q.call(same, series=series) for series in "aab"]
+        closed.add("a")
+        worker.complete()
+        self.successResultOf(first)
+        worker.complete("b")
+        self.assertEqual(self.successResultOf(other), "b")
+        self.assertNoResult(kept)
+
     def test_subclassOfHandler(self) -> None:
         """
         A subclass of the handler may do something with each task before it's assigned.

@@ -10,7 +10,7 @@ from twisted.internet.defer import CancelledError
 from twisted.logger import LogLevel, capturedLogs
 
 from asynqueue.base import TaskQueue, _watching
-from asynqueue.errors import QueueFull, QueueRunError, TimeoutError
+from asynqueue.errors import QueueFull, QueueRunError, QueueStopped, TimeoutError
 from asynqueue.events import Event, EventKind, logEvent
 from asynqueue.testing import MemoryWorker
 
@@ -359,3 +359,69 @@ class NameTests(QueueTestCase):
                 super().__init__()
 
         self.assertEqual(Named().name, "mine")
+
+
+class ActingObserverTests(QueueTestCase):
+    """
+    Tests of observers that act on the queue they're told of.
+    """
+
+    def load(self, q: TaskQueue) -> int:
+        return q.q.loadInfoProducer.queued
+
+    def test_startedCancels(self) -> None:
+        """A call that is cancelled when it's about to be run isn't run."""
+        self.q.addObserver(lambda event: calls[0].cancel(), [EventKind.STARTED])
+        self.q.pause()
+        calls = [self.q.call(same)]
+        self.q.resume()
+        self.failureResultOf(calls[0], CancelledError)
+        self.assertEqual((self.worker.accepted, self.load(self.q)), ([], 0))
+        self.assertEqual(self.q.stats()["failed"], {"cancelled": 1})
+
+    def test_startedDetaches(self) -> None:
+        """A call whose worker is let go when it's about to be run goes to another."""
+        other = MemoryWorker()
+        self.q.addObserver(
+            lambda event: self.q.detachWorker(self.worker), [EventKind.STARTED]
+        )
+        d = self.q.call(same, 1)
+        self.assertEqual(self.worker.accepted, [])
+        self.q.attachWorker(other)
+        other.complete(1)
+        self.assertEqual(self.successResultOf(d), 1)
+
+    def test_startedShutsDown(self) -> None:
+        """A call isn't run any longer if the queue is shut down just before."""
+        ends: list[Any] = []
+        self.q.addObserver(
+            lambda event: ends.append(self.q.shutdown()), [EventKind.STARTED]
+        )
+        d = self.q.call(same)
+        self.failureResultOf(d, QueueStopped)
+        self.successResultOf(ends[0])
+        self.assertEqual((self.worker.accepted, self.load(self.q)), ([], 0))
+
+    def test_hiredDetaches(self) -> None:
+        """A worker that is let go when it has just been hired gets nothing."""
+        self.q.addObserver(
+            lambda event: self.q.detachWorker(event.workerID), [EventKind.HIRED]
+        )
+        other = MemoryWorker()
+        self.q.attachWorker(other)
+        self.q.call(same)
+        self.q.call(same)
+        self.assertEqual((len(self.worker.accepted), other.accepted), (1, []))
+
+    def test_unservedShutsDown(self) -> None:
+        """A call fails if the queue is shut down as nobody can run it."""
+        self.q.addObserver(lambda event: self.q.shutdown(), [EventKind.UNSERVED])
+        self.failureResultOf(self.q.call(same, series="mail"), QueueStopped)
+        self.assertEqual(self.load(self.q), 0)
+
+    def test_unservedCancels(self) -> None:
+        """The call is among those that wait already."""
+        self.q.addObserver(
+            lambda event: self.q.q.cancelSeries(event.series), [EventKind.UNSERVED]
+        )
+        self.failureResultOf(self.q.call(same, series="mail"), CancelledError)

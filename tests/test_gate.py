@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from asynqueue import AsyncWorker, ProcessWorker, TaskQueue
 from asynqueue.errors import TimeoutError, WorkerLost
 from asynqueue.interfaces import IWorker
-from asynqueue.testing import MemoryWorker
+from asynqueue.testing import MemoryWorker, RecordingConsumer
 
 from ._cases import same
 from ._fakes import FakeReactor
@@ -293,6 +293,44 @@ class LimitTests(GateCase):
         """
         self.assertRaises(ValueError, TaskQueue, limits={"site": 0})
         self.assertRaises(ValueError, TaskQueue, limits={"site": 1.5})
+
+
+class Pausing(RecordingConsumer):
+    """A consumer that takes one item, and then no more until it's told to."""
+
+    def write(self, data: Any) -> None:
+        super().write(data)
+        self.producer.pauseProducing()
+
+
+class LimitedIterationTests(GateCase):
+    """
+    Tests of limits of series whose calls return iterators.
+    """
+
+    def test_consumer(self) -> None:
+        """
+        A call counts until a consumer has all that it gives.
+        """
+        q = self.make(AsyncWorker(["db"]), AsyncWorker(["db"]), limits={"db": 1})
+        begun: list[int] = []
+
+        def rows(n: int) -> Any:
+            begun.append(n)
+            yield n
+
+        consumers = [Pausing(), Pausing()]
+        calls = [
+            q.call(rows, n, series="db", consumer=consumer)
+            for n, consumer in enumerate(consumers)
+        ]
+        self.clock.advance(0)
+        self.assertEqual((begun, consumers[0].items), ([0], [0]))
+        for consumer in consumers:
+            while not consumer.unregistered:
+                consumer.producer.resumeProducing()
+                self.clock.advance(0)
+        self.assertEqual([self.successResultOf(d) for d in calls], consumers)
 
 
 class ExclusiveTests(GateCase):

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from .._child.status import Status
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from ..errors import ImplementationError
@@ -55,13 +56,18 @@ class Assignment:
         task.worker = worker
         if task.timeout is not None:
             task.startTimer()
+        wasHired = getattr(worker, "hired", False)
         if not self.d.called:
             self.d.callback(worker)
-            if task.d.called:  # A callback has cancelled it.
-                return succeed(None)
         watch = task.watch
         if watch is not None:
             watch.started(task)
+        # Who has heard of it may have cancelled the task, or let the worker go.
+        if task.hasResult:
+            return succeed(None)
+        if wasHired and not worker.hired:
+            task.callback((Status.DISCONNECTED, None))
+            return succeed(None)
         ready: Any = worker.run(task)
         if watch is None and task.d.task is task:
             # For who asks how long it has run. One that is done needs none, which
@@ -365,17 +371,22 @@ class AssignmentFactory:
         if not state.isFree:
             self._lines.leaveAll(state)
             return
-        task = self.backlog.take(state.series) if self.backlog.size else None
-        if task is None:
-            self._enterRequests(state)
-            return
-        if task.series not in state.inLine:
+        series = state.series
+        while True:
+            task = self.backlog.take(series) if self.backlog.size else None
+            if task is None:
+                self._enterRequests(state)
+                return
+            if task.series in state.inLine:
+                break
             self._serving = state
             self._requestFor(state, task.series)
             self._serving = None
-            if task.series not in state.inLine:  # A subclass has refused.
-                self.backlog.put(task)
-                return
+            if task.series in state.inLine:
+                break
+            # A subclass has refused.
+            self.backlog.put(task)
+            series = {each: None for each in series if each != task.series}
         self._assign(state, task)
         if self.backlog.onShrink is not None:
             self.backlog.onShrink()

@@ -8,6 +8,8 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
+from twisted.internet.defer import Deferred
+
 from .._support.checks import checkCount, checkHashable
 from ._task import Task
 
@@ -264,10 +266,21 @@ class Gate:
         Resolve the result of a task, and have another one run in its place: after that,
         as a further attempt goes before the others.
         """
+        outcome: Any = None
         try:
-            return result if resolve is None else resolve(result, task)
+            outcome = result if resolve is None else resolve(result, task)
         finally:
-            running = self._running[task.series]
-            if task in running:
-                running.remove(task)
-                self._opened(task.series)
+            if not isinstance(outcome, Deferred):
+                self._finished(None, task)
+        if isinstance(
+            outcome, Deferred
+        ):  # A consumer takes what the call has returned.
+            outcome.addBoth(self._finished, task)
+        return outcome
+
+    def _finished(self, result: Any, task: Task) -> Any:
+        running = self._running[task.series]
+        if task in running:
+            running.remove(task)
+            self._opened(task.series)
+        return result

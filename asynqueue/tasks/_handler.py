@@ -93,9 +93,11 @@ class TaskHandler:
         """
         if not self.isRunning:
             self._refuse(task)
-        if task.series not in self.assignmentFactory.requests:
+        isUnserved = task.series not in self.assignmentFactory.requests
+        accepting = self.assignmentFactory.new(task)
+        if isUnserved:
             self._warnIfUnserved(task.series)
-        return self.assignmentFactory.new(task)
+        return accepting
 
     def hire(self, worker: IWorker | WorkerLike) -> Deferred[int]:
         """
@@ -346,6 +348,8 @@ class TaskHandler:
         """Have a worker request tasks of some series, before it's given any."""
         if not worker.assignments:
             self._tell(EventKind.HIRED, worker=worker)
+            if not self._employs(worker):  # An observer has let it go.
+                return
 
         def requestAll() -> None:
             for each in series:
