@@ -1,6 +1,4 @@
-"""
-What happens in a queue, as its observers are told.
-"""
+"""What happens in a queue, as its observers are told."""
 
 from __future__ import annotations
 

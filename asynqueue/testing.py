@@ -85,9 +85,7 @@ class MemoryWorker(WorkerBase):
 
     @property
     def running(self) -> list[ITask]:
-        """
-        The tasks that have no result, in the order in which they were accepted.
-        """
+        """The tasks that have no result, in the order in which they were accepted."""
         return list(self._running)
 
     @property
@@ -100,9 +98,7 @@ class MemoryWorker(WorkerBase):
 
     @property
     def busy(self) -> int:
-        """
-        The number of tasks that the worker isn't ready after.
-        """
+        """The number of tasks that the worker isn't ready after."""
         return len(self._unready)
 
     def run(self, task: ITask) -> Deferred[None]:
@@ -127,9 +123,7 @@ class MemoryWorker(WorkerBase):
         return tasks
 
     def cancelTask(self, task: ITask) -> None:
-        """
-        Forget a task, and be ready.
-        """
+        """Forget a task, and be ready."""
         if task in self._running:
             self.cancelled.append(task)
             self._done(task)
@@ -177,9 +171,7 @@ class MemoryWorker(WorkerBase):
     def complete(
         self, result: Any = None, task: ITask | None = None, ready: bool = True
     ) -> None:
-        """
-        Give a task a result, without calling its callable.
-        """
+        """Give a task a result, without calling its callable."""
         self.answer((Status.RAN, result), task, ready)
 
     def fail(
@@ -188,9 +180,7 @@ class MemoryWorker(WorkerBase):
         task: ITask | None = None,
         ready: bool = True,
     ) -> None:
-        """
-        Have a task raise an exception, without calling its callable.
-        """
+        """Have a task raise an exception, without calling its callable."""
         task = self._chosen(task)
         text = Info().setCall(*task.callTuple).aboutException(exception=exception)
         self.answer((Status.ERROR, ErrorText(text, exception)), task, ready)
@@ -205,9 +195,7 @@ class MemoryWorker(WorkerBase):
         self.answer((Status.TIMEOUT, text), task, ready)
 
     def disconnect(self, task: ITask | None = None, ready: bool = True) -> None:
-        """
-        Say that a task has not been run.
-        """
+        """Say that a task has not been run."""
         self.answer((Status.DISCONNECTED, None), task, ready)
 
     def lose(
@@ -226,9 +214,7 @@ class MemoryWorker(WorkerBase):
         self._after(task, ready)
 
     def step(self, task: ITask | None = None, ready: bool = True) -> None:
-        """
-        Run a task: call its callable, and give it what that returns or raises.
-        """
+        """Run a task: call its callable, and give it what that returns or raises."""
         task = self._chosen(task)
         f, args, kw = task.callTuple
         kw = dict(kw)

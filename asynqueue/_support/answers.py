@@ -1,6 +1,4 @@
-"""
-What calls in other processes come to, made into results of tasks.
-"""
+"""What calls in other processes come to, made into results of tasks."""
 
 from __future__ import annotations
 

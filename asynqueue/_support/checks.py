@@ -1,6 +1,4 @@
-"""
-Checks of what users pass. Each error names the thing, and says what is wanted.
-"""
+"""Checks of what users pass. Each error names the thing, and says what is wanted."""
 
 from __future__ import annotations
 
@@ -40,33 +38,25 @@ def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:
 
 
 def checkCount(name: str, value: Any, least: int) -> None:
-    """
-    Raise ValueError unless the value is an integer from C{least} up.
-    """
+    """Raise ValueError unless the value is an integer from C{least} up."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
 
 
 def checkFlag(name: str, value: Any) -> None:
-    """
-    Raise TypeError unless the value is a bool.
-    """
+    """Raise TypeError unless the value is a bool."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def checkCallable(name: str, value: Any) -> None:
-    """
-    Raise TypeError unless the value can be called.
-    """
+    """Raise TypeError unless the value can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, which {value!r} isn't")
 
 
 def checkHashable(series: Any) -> None:
-    """
-    Raise TypeError unless the value can be a series.
-    """
+    """Raise TypeError unless the value can be a series."""
     try:
         hash(series)
     except TypeError as error:
@@ -77,9 +67,7 @@ def checkHashable(series: Any) -> None:
 
 
 def checkConsumer(value: Any) -> None:
-    """
-    Raise ImplementationError unless the value provides C{IConsumer}.
-    """
+    """Raise ImplementationError unless the value provides C{IConsumer}."""
     if not IConsumer.providedBy(value):
         raise ImplementationError(
             f"The consumer {value!r} doesn't provide IConsumer: is its class marked"

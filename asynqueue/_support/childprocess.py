@@ -42,9 +42,7 @@ _RETRY_SECONDS = 0.1
 
 
 class IProcessReactor(IReactorTime, IReactorProcess, IReactorFDSet):
-    """
-    What is needed of a reactor to have a child process.
-    """
+    """What is needed of a reactor to have a child process."""
 
 
 class ChildProcess(ProcessProtocol):
@@ -116,16 +114,12 @@ class ChildProcess(ProcessProtocol):
             self._reactor.callLater(0, self.ended.callback, self._status)
 
     def terminate(self, graceSeconds: float) -> None:
-        """
-        Send it C{SIGTERM}, and kill it if it doesn't end in time.
-        """
+        """Send it C{SIGTERM}, and kill it if it doesn't end in time."""
         self.killAfter(graceSeconds)
         self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """
-        Kill it.
-        """
+        """Kill it."""
         self._cancelTimer()
         self.signal(signal.SIGKILL)
         if self._pidfd is None:
@@ -133,9 +127,7 @@ class ChildProcess(ProcessProtocol):
             self.killAfter(_RETRY_SECONDS)
 
     def killAfter(self, seconds: float) -> None:
-        """
-        Kill it if it doesn't end in time.
-        """
+        """Kill it if it doesn't end in time."""
         self._cancelTimer()
         if self.pid is not None:
             self._timer = self._reactor.callLater(seconds, self.kill)
@@ -160,9 +152,7 @@ class ChildProcess(ProcessProtocol):
             self.ended.callback(self._status)
 
     def signal(self, number: int) -> None:
-        """
-        Send it a signal, unless it has ended.
-        """
+        """Send it a signal, unless it has ended."""
         # Without a pidfd, a process whose exit status nobody has taken keeps its ID.
         if self._pidfd is None:
             self._look()
@@ -175,9 +165,7 @@ class ChildProcess(ProcessProtocol):
                 signal.pidfd_send_signal(self._pidfd.fileno(), number)
 
     def _look(self) -> None:
-        """
-        Look whether the process has ended.
-        """
+        """Look whether the process has ended."""
         if self.pid is None:
             return
         reapAllProcesses()
@@ -200,9 +188,7 @@ class ChildProcess(ProcessProtocol):
 
 @implementer(IReadDescriptor)
 class Pidfd:
-    """
-    A descriptor of a process, in the reactor until the process ends.
-    """
+    """A descriptor of a process, in the reactor until the process ends."""
 
     def __init__(
         self, fd: int, ended: Callable[[], object], reactor: IReactorFDSet
@@ -242,9 +228,7 @@ class Pidfd:
 
 
 def openPidfd(pid: int) -> int | None:
-    """
-    Open a descriptor of a process, if the system has such: Linux from 5.3.
-    """
+    """Open a descriptor of a process, if the system has such: Linux from 5.3."""
     try:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
@@ -252,9 +236,7 @@ def openPidfd(pid: int) -> int | None:
 
 
 def isChild(pid: int) -> bool:
-    """
-    Tell whether nobody has taken the exit status of a child.
-    """
+    """Tell whether nobody has taken the exit status of a child."""
     try:
         if hasattr(os, "waitid"):
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)

@@ -1,6 +1,4 @@
-"""
-A time limit that may be brought forward.
-"""
+"""A time limit that may be brought forward."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ class Deadline:
         self._reactor = reactor
 
     def within(self, seconds: float) -> None:
-        """
-        Have it called in so many seconds, unless that is to be sooner already.
-        """
+        """Have it called in so many seconds, unless that is to be sooner already."""
         reactor = orGlobalReactor(self._reactor)
         if self._call is None:
             self._call = reactor.callLater(seconds, self._f)
@@ -38,8 +34,6 @@ class Deadline:
             self._call.reset(seconds)
 
     def callOff(self) -> None:
-        """
-        Have it not called any longer.
-        """
+        """Have it not called any longer."""
         if self._call is not None and self._call.active():
             self._call.cancel()

@@ -1,6 +1,4 @@
-"""
-What threads may hand over to the reactor's.
-"""
+"""What threads may hand over to the reactor's."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ def checkDeliverable(value: object) -> None:
 
 
 def checkReturned(result: Any, f: Any) -> None:
-    """
-    Check what a callable has returned in a thread, and refuse what nobody awaits.
-    """
+    """Check what a callable has returned in a thread, and refuse what nobody awaits."""
     checkDeliverable(result)
     if type(result) in (CoroutineType, AsyncGeneratorType):
         raise TypeError(

@@ -1,6 +1,4 @@
-"""
-How a child process has ended.
-"""
+"""How a child process has ended."""
 
 from __future__ import annotations
 
@@ -36,17 +34,13 @@ class ExitStatus:
 
     @classmethod
     def of(cls, pid: int | None, reason: Failure) -> ExitStatus:
-        """
-        Make it of what C{processExited} was told.
-        """
+        """Make it of what C{processExited} was told."""
         value: Any = reason.value
         code = 0 if reason.check(ProcessDone) else value.exitCode
         return cls(pid, code, getattr(value, "signal", None))
 
     def __str__(self) -> str:
-        """
-        Say it in words.
-        """
+        """Say it in words."""
         if self.pid is None:
             return "The child process was not started"
         who = f"Child process {self.pid}"

@@ -1,6 +1,4 @@
-"""
-What threads hand over to the reactor.
-"""
+"""What threads hand over to the reactor."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ class Handover(Generic[_T]):
         self._reactor: IReactorAll = reactor
 
     def put(self, item: _T) -> None:
-        """
-        Hand over a thing. Called in any thread.
-        """
+        """Hand over a thing. Called in any thread."""
         self.putAll((item,))
 
     def putAll(self, items: Iterable[_T]) -> None:

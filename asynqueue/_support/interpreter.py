@@ -1,6 +1,4 @@
-"""
-The command that starts a Python interpreter like this one.
-"""
+"""The command that starts a Python interpreter like this one."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ def interpreterCommand() -> list[str]:
 
 
 def _isFrozen() -> bool:
-    """
-    Tell whether one of the usual freezers has made this program.
-    """
+    """Tell whether one of the usual freezers has made this program."""
     return (
         bool(getattr(sys, "frozen", False) or getattr(sys, "oxidized", False))
         or "__compiled__" in globals()  # Nuitka

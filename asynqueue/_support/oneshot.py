@@ -1,6 +1,4 @@
-"""
-Something that happens once.
-"""
+"""Something that happens once."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ class OneShot(Generic[_T]):
 
     @property
     def hasFired(self) -> bool:
-        """
-        Whether it has happened.
-        """
+        """Whether it has happened."""
         return self._result is not None
 
     def wait(self) -> Deferred[_T]:
@@ -48,9 +44,7 @@ class OneShot(Generic[_T]):
         return d
 
     def fire(self, result: _T) -> None:
-        """
-        Tell all who wait, in the order in which they came. The first call counts.
-        """
+        """Tell all who wait, in the order in which they came. The first call counts."""
         if self._result is not None:
             return
         self._result = (result,)

@@ -1,6 +1,4 @@
-"""
-What a child writes to its standard streams, as lines in the log.
-"""
+"""What a child writes to its standard streams, as lines in the log."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ class OutputLog:
 
     @property
     def tail(self) -> str:
-        """
-        The end of what was written.
-        """
+        """The end of what was written."""
         return self._tail.decode("utf-8", "replace").strip()
 
     def write(self, data: bytes) -> None:
@@ -78,9 +74,7 @@ class OutputLog:
         self._logSkipped()
 
     def _log(self, line: bytes) -> None:
-        """
-        Log a line, or count it if there are too many.
-        """
+        """Log a line, or count it if there are too many."""
         second = int(self._reactor.seconds())
         if second != self._second:
             self._second = second

@@ -30,9 +30,7 @@ class IReactorAll(
     IReactorProcess,
     IReactorTime,
 ):
-    """
-    All that the package asks of a reactor, put together.
-    """
+    """All that the package asks of a reactor, put together."""
 
 
 def globalReactor() -> IReactorAll:
@@ -47,9 +45,7 @@ def globalReactor() -> IReactorAll:
 
 
 def hasGlobalReactor() -> bool:
-    """
-    Tell whether a reactor has been installed.
-    """
+    """Tell whether a reactor has been installed."""
     return "twisted.internet.reactor" in sys.modules
 
 

@@ -1,6 +1,4 @@
-"""
-Writing to pipes whose other end may be closed.
-"""
+"""Writing to pipes whose other end may be closed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-How long a loop may go on before the reactor has its turn.
-"""
+"""How long a loop may go on before the reactor has its turn."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ _CHECK_EVERY = 16
 
 
 class TimeSlice:
-    """
-    A stretch of time that a loop has.
-    """
+    """A stretch of time that a loop has."""
 
     __slots__ = ("_clock", "_end", "_steps")
 
@@ -28,9 +24,7 @@ class TimeSlice:
         self.restart()
 
     def restart(self) -> None:
-        """
-        Begin anew: the reactor has had its turn.
-        """
+        """Begin anew: the reactor has had its turn."""
         self._steps = 0
         self._end = self._clock() + SLICE_SECONDS
 
@@ -43,7 +37,5 @@ class TimeSlice:
         return self._steps % _CHECK_EVERY == 0 and self._clock() >= self._end
 
     def hasExpired(self) -> bool:
-        """
-        Tell the same by the clock, where each step may take long.
-        """
+        """Tell the same by the clock, where each step may take long."""
         return self._clock() >= self._end

@@ -1,6 +1,4 @@
-"""
-One function for many items: in chunks, on all workers, within bounds.
-"""
+"""One function for many items: in chunks, on all workers, within bounds."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ Progress = Callable[[int, "int | None"], object]
 
 
 class _Chunk:
-    """
-    Some items on their way.
-    """
+    """Some items on their way."""
 
     __slots__ = ("failure", "isDone", "results", "task")
 
@@ -49,9 +45,7 @@ class _Chunk:
 
 
 class Mapping:
-    """
-    Calls a function for each item of an input that may be endless.
-    """
+    """Calls a function for each item of an input that may be endless."""
 
     # _chunks has those that aren't delivered, in the order of the input.
     # _isOver is true once _finish has been called, or nobody wants to know.
@@ -128,9 +122,7 @@ class Mapping:
         self._chunks: deque[_Chunk] = deque()
 
     def fill(self) -> None:
-        """
-        Queue as many chunks as are in order.
-        """
+        """Queue as many chunks as are in order."""
         self._fillAgain = True
         if self._isFilling:
             return
@@ -147,9 +139,7 @@ class Mapping:
             self._finish(self._inputFailure)
 
     def taken(self, count: int) -> None:
-        """
-        Note that so many results have been taken.
-        """
+        """Note that so many results have been taken."""
         self._untaken -= count
         self.fill()
 
@@ -178,9 +168,7 @@ class Mapping:
             self._finish(failure)
 
     def _wantsChunk(self) -> bool:
-        """
-        Whether another chunk is in order now.
-        """
+        """Whether another chunk is in order now."""
         if self._isOver or self._isExhausted or self._waiting is not None:
             return False
         if len(self._chunks) >= _CHUNKS_PER_WORKER * max(self._countWorkers(), 1):
@@ -256,9 +244,7 @@ class Mapping:
         self._arrived(chunk, results, failure)
 
     def _tune(self, seconds: float) -> None:
-        """
-        Choose the size of the next chunks by how long an item takes.
-        """
+        """Choose the size of the next chunks by how long an item takes."""
         most = min(self._size * _MAX_GROWTH, _MAX_CHUNK_ITEMS)
         if self._total is not None:
             # At the end all workers are to have something to do.
@@ -271,9 +257,7 @@ class Mapping:
     def _arrived(
         self, chunk: _Chunk, results: list[Any], failure: Failure | None
     ) -> None:
-        """
-        Deliver results, or keep them until it's their turn.
-        """
+        """Deliver results, or keep them until it's their turn."""
         chunk.isDone = True
         chunk.results, chunk.failure = results, failure
         if self._ordered:
@@ -286,9 +270,7 @@ class Mapping:
             self.fill()
 
     def _hand(self, chunk: _Chunk) -> None:
-        """
-        Deliver the results of a chunk, and fail if it has failed.
-        """
+        """Deliver the results of a chunk, and fail if it has failed."""
         self._done += len(chunk.results)
         self._untaken += len(chunk.results)
         self._deliver(chunk.results)

@@ -1,6 +1,4 @@
-"""
-Calls of one function for many items.
-"""
+"""Calls of one function for many items."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ _MAP_OPTIONS = frozenset(
 
 
 class Maps(Calls):
-    """
-    The part of a L{TaskQueue<asynqueue.base.TaskQueue>} that takes maps.
-    """
+    """The part of a L{TaskQueue<asynqueue.base.TaskQueue>} that takes maps."""
 
     def map(
         self,
@@ -203,9 +199,7 @@ class Maps(Calls):
         )
 
     def _concurrency(self) -> int:
-        """
-        Count the calls that keep all workers busy.
-        """
+        """Count the calls that keep all workers busy."""
         return sum(getattr(w, "concurrency", 1) for w in self.th.workers.values())
 
     def _roomForChunk(self) -> Deferred[None] | None:

@@ -1,6 +1,4 @@
-"""
-Looking at what a queue does.
-"""
+"""Looking at what a queue does."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Who is told what happens in a queue.
-"""
+"""Who is told what happens in a queue."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ class Observers:
 
     @property
     def wantsEachCall(self) -> bool:
-        """
-        Whether anybody wants to hear what happens to each call.
-        """
+        """Whether anybody wants to hear what happens to each call."""
         return not self.wanted.isdisjoint(_FREQUENT)
 
     def add(self, f: Callable[[Event], object], kinds: Iterable[EventKind]) -> None:
@@ -62,9 +58,7 @@ class Observers:
         seconds: float | None = None,
         failure: Failure | None = None,
     ) -> None:
-        """
-        Tell those who want to hear of it that something has happened.
-        """
+        """Tell those who want to hear of it that something has happened."""
         if kind not in self.wanted:
             return
         name = None

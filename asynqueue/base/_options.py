@@ -1,6 +1,4 @@
-"""
-What may be said of calls besides the calls themselves.
-"""
+"""What may be said of calls besides the calls themselves."""
 
 from __future__ import annotations
 
@@ -108,9 +106,7 @@ class CallOptions:
 
 @frozen
 class TaskOptions:
-    """
-    The queue's own keywords of a call, checked.
-    """
+    """The queue's own keywords of a call, checked."""
 
     niceness: int = 0
     series: Hashable = None
@@ -137,9 +133,7 @@ class TaskOptions:
     def makeTask(
         self, factory: TaskFactory, f: Any, args: tuple[Any, ...], kw: dict[str, Any]
     ) -> Task:
-        """
-        Make the task of a call with these options.
-        """
+        """Make the task of a call with these options."""
         task = factory.new(
             f, args, kw, self.niceness, self.series, self.timeout or None
         )
@@ -160,17 +154,13 @@ class TaskOptions:
 
 
 def checkRetryDelay(value: Any) -> None:
-    """
-    Raise ValueError unless the value is a delay before further attempts.
-    """
+    """Raise ValueError unless the value is a delay before further attempts."""
     if not callable(value):
         checkSeconds("retryDelay", value, zero=True)
 
 
 def checkName(name: Any) -> None:
-    """
-    Raise TypeError unless the value is a name, or C{None}.
-    """
+    """Raise TypeError unless the value is a name, or C{None}."""
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a string, not {name!r}")
 

@@ -1,6 +1,4 @@
-"""
-What the Deferred of a call comes to when its task raises.
-"""
+"""What the Deferred of a call comes to when its task raises."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ _STOP_DELAY_SECONDS = 1.0
 
 
 class TaskFailure(Failure):
-    """
-    A failure whose traceback includes the one from where the task ran.
-    """
+    """A failure whose traceback includes the one from where the task ran."""
 
     def printTraceback(
         self,
@@ -33,9 +29,7 @@ class TaskFailure(Failure):
         elideFrameworkCode: bool = False,
         detail: str = "default",
     ) -> None:
-        """
-        Write the remote traceback, if there's one, and then the local one.
-        """
+        """Write the remote traceback, if there's one, and then the local one."""
         remote = getattr(self.value, "__cause__", None)
         if (
             file is not None
@@ -65,9 +59,7 @@ def failureOf(text: Any) -> Failure:
 
 
 class ErrorPolicy:
-    """
-    Applies the policy for errors: I{raise}, I{wrap}, I{warn}, or I{stop}.
-    """
+    """Applies the policy for errors: I{raise}, I{wrap}, I{warn}, or I{stop}."""
 
     def __init__(self, defaults: Defaults, reactor: Any) -> None:
         self._defaults = defaults
@@ -105,9 +97,7 @@ class ErrorPolicy:
         return text
 
     def callOff(self) -> None:
-        """
-        Let the reactor run on.
-        """
+        """Let the reactor run on."""
         stopping, self._stopping = self._stopping, None
         if stopping is not None and stopping.active():
             stopping.cancel()

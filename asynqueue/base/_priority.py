@@ -1,6 +1,4 @@
-"""
-An asynchronous heap.
-"""
+"""An asynchronous heap."""
 
 from __future__ import annotations
 
@@ -57,9 +55,7 @@ class Priority:
         self._running = True
 
     def __len__(self) -> int:
-        """
-        The number of pending items.
-        """
+        """The number of pending items."""
         return len(self._heap)
 
     def put(self, item: Any) -> None:
@@ -114,9 +110,7 @@ class Priority:
         return [entry.item for entry in removed]
 
     def shutdown(self) -> None:
-        """
-        Fail all Deferreds that wait for an item, with L{QueueRunError}.
-        """
+        """Fail all Deferreds that wait for an item, with L{QueueRunError}."""
         self._running = False
         while self._getters:
             self._getters.popleft().errback(

@@ -1,6 +1,4 @@
-"""
-Workers in place of those that are lost.
-"""
+"""Workers in place of those that are lost."""
 
 from __future__ import annotations
 
@@ -49,9 +47,7 @@ class Replacing:
         self._reactor = reactor
 
     def replace(self, worker: Any) -> None:
-        """
-        Hire a worker in place of one, if it names another.
-        """
+        """Hire a worker in place of one, if it names another."""
         isDismissed = getattr(worker, "isDismissed", False)
         if isDismissed or not IReplaceableWorker.providedBy(worker):
             return
@@ -68,9 +64,7 @@ class Replacing:
             self._settling = reactor.callLater(0, self._settle)
 
     def settle(self) -> None:
-        """
-        Fail now what is to fail in the next turn.
-        """
+        """Fail now what is to fail in the next turn."""
         if self._settling is not None:
             self._settling.cancel()
             self._settle()

@@ -1,6 +1,4 @@
-"""
-The end of a queue.
-"""
+"""The end of a queue."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ __all__ = ["Shutdown", "failUnfinished"]
 
 
 def failUnfinished(tasks: list[Task]) -> list[Task]:
-    """
-    Fail the Deferreds of tasks that were left unfinished. Returns the tasks.
-    """
+    """Fail the Deferreds of tasks that were left unfinished. Returns the tasks."""
     for task in tasks:
         if task.accepted:
             text = f"The worker of {task!r} was let go before it was done"
@@ -64,9 +60,7 @@ class Shutdown:
         self._draining = Deadline(self._drained.cancel, reactor)
 
     def start(self, drain: bool, timeout: float | None) -> None:
-        """
-        Begin. It takes so many seconds at the most.
-        """
+        """Begin. It takes so many seconds at the most."""
         if timeout is not None:
             self._deadline = orGlobalReactor(self._reactor).seconds() + timeout
             self._draining.within(timeout)
@@ -76,9 +70,7 @@ class Shutdown:
         Deferred.fromCoroutine(self._run())
 
     def hurry(self, drain: bool, timeout: float | None) -> None:
-        """
-        Be over sooner than it was said before.
-        """
+        """Be over sooner than it was said before."""
         if timeout is not None:
             deadline = orGlobalReactor(self._reactor).seconds() + timeout
             if self._deadline is None or deadline < self._deadline:
@@ -91,16 +83,12 @@ class Shutdown:
             self._drained.cancel()
 
     def check(self) -> None:
-        """
-        Go on if no call is left that could be run.
-        """
+        """Go on if no call is left that could be run."""
         if not self._drained.called and not self._canDrain():
             self._drained.callback(None)
 
     def _canDrain(self) -> bool:
-        """
-        Whether any call is running, or waits and can be run.
-        """
+        """Whether any call is running, or waits and can be run."""
         if self._queue.loadInfoProducer.queued > self._handler.waiting:
             return True
         waiting = self._handler.assignmentFactory.backlog.series()

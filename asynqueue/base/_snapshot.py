@@ -1,6 +1,4 @@
-"""
-What a queue is doing, as plain data.
-"""
+"""What a queue is doing, as plain data."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ __all__ = ["seriesText", "snapshot"]
 
 
 def snapshot(handler: TaskHandler, queue: Queue) -> dict[str, Any]:
-    """
-    Get the statistics of a queue, see L{TaskQueue.stats}.
-    """
+    """Get the statistics of a queue, see L{TaskQueue.stats}."""
     watcher, load = queue.watcher, queue.loadInfoProducer
     gate = handler.assignmentFactory.backlog.gate
     failed = dict(watcher.failed)
@@ -84,9 +80,7 @@ def _worker(worker: Any, handler: TaskHandler) -> dict[str, Any]:
 
 
 def _tasks(worker: Any) -> list[Task]:
-    """
-    List the tasks that a worker says it's at, and has been given.
-    """
+    """List the tasks that a worker says it's at, and has been given."""
     for name in ("running", "tasks"):
         tasks = getattr(worker, name, None)
         if isinstance(tasks, list):
@@ -99,7 +93,5 @@ def _tasks(worker: Any) -> list[Task]:
 
 
 def seriesText(series: Hashable) -> str:
-    """
-    Name a series.
-    """
+    """Name a series."""
     return series if isinstance(series, str) else describe(series)

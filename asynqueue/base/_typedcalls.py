@@ -1,6 +1,4 @@
-"""
-The types of the results of calls, by what is called.
-"""
+"""The types of the results of calls, by what is called."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _Plain = TypeVar("_Plain", bound="int | float | complex | Sized | None")
 
 
 class MapOptions(TypedDict, total=False):
-    """
-    The keywords of C{map} and C{imap}.
-    """
+    """The keywords of C{map} and C{imap}."""
 
     chunksize: int | None
     ordered: bool

@@ -31,9 +31,7 @@ Submit = Callable[..., "Future[Any]"]
 
 
 class PoolCalls(Protocol):
-    """
-    A way of giving calls to an executor.
-    """
+    """A way of giving calls to an executor."""
 
     def submit(self, submit: Submit, task: ITask, call: Any, raw: bool) -> Future[Any]:
         """
@@ -50,9 +48,7 @@ class PoolCalls(Protocol):
 
 
 class LocalCalls:
-    """
-    Calls in threads of this interpreter.
-    """
+    """Calls in threads of this interpreter."""
 
     def submit(self, submit: Submit, task: ITask, call: Any, raw: bool) -> Future[Any]:
         # A copy, since a call that was cancelled may still be in the task's.
@@ -65,14 +61,10 @@ class LocalCalls:
 
 
 class PickledCalls:
-    """
-    Calls in other interpreters.
-    """
+    """Calls in other interpreters."""
 
     def __init__(self, foreign: bool) -> None:
-        """
-        @param foreign: Whether those don't import the program's main module.
-        """
+        """@param foreign: Whether those don't import the program's main module."""
         self._foreign = foreign
 
     def submit(self, submit: Submit, task: ITask, call: Any, raw: bool) -> Future[Any]:

@@ -1,6 +1,4 @@
-"""
-Iterations whose items are made in threads of an executor.
-"""
+"""Iterations whose items are made in threads of an executor."""
 
 from __future__ import annotations
 
@@ -54,15 +52,11 @@ class PoolItems:
 
     @property
     def isEmpty(self) -> bool:
-        """
-        Whether it's known that there's nothing to come.
-        """
+        """Whether it's known that there's nothing to come."""
         return self.isOver and not self.made and self.error is None
 
     def make(self, most: int) -> None:
-        """
-        Make items, not more than so many, and as they have come after a moment.
-        """
+        """Make items, not more than so many, and as they have come after a moment."""
         end = perf_counter() + SLICE_SECONDS
         try:
             for _ in range(most):
@@ -78,18 +72,14 @@ class PoolItems:
             self.error = raisable(error, nameOf(self._iterator))
 
     def close(self) -> None:
-        """
-        Close the iterator, so that its C{finally} runs here.
-        """
+        """Close the iterator, so that its C{finally} runs here."""
         self.isOver = True
         close = getattr(self._iterator, "close", None)
         if close is not None:
             self._context.run(close)
 
     def take(self) -> list[Any]:
-        """
-        Take out what has been made.
-        """
+        """Take out what has been made."""
         made, self.made = self.made, []
         return made
 
@@ -103,9 +93,7 @@ class PoolIteration:
     """
 
     def __init__(self, items: PoolItems, call: Callable[..., Deferred[None]]) -> None:
-        """
-        @param call: Has the executor make a call.
-        """
+        """@param call: Has the executor make a call."""
         self._items = items
         self._call = call
         # How many more items may be made, and who waits for that to be some.
@@ -156,9 +144,7 @@ class PoolIteration:
 
 
 def iterate(items: PoolItems, job: PoolJob, pool: Pool, ongoing: Ongoing) -> None:
-    """
-    Give a task an iteration, whose items are made as they're taken.
-    """
+    """Give a task an iteration, whose items are made as they're taken."""
     if items.isEmpty and job.consumer is None:
         job.task.callback((Status.ITERATOR, []))
         return
@@ -179,27 +165,19 @@ def iterate(items: PoolItems, job: PoolJob, pool: Pool, ongoing: Ongoing) -> Non
 
 
 class Ongoing:
-    """
-    What goes on in an executor besides tasks.
-    """
+    """What goes on in an executor besides tasks."""
 
     def __init__(self, ended: Callable[[], object]) -> None:
-        """
-        @param ended: Called when one of the things has ended.
-        """
+        """@param ended: Called when one of the things has ended."""
         self._ended = ended
         self._going: set[Deferred[None]] = set()
 
     def __bool__(self) -> bool:
-        """
-        Whether there's anything.
-        """
+        """Whether there's anything."""
         return bool(self._going)
 
     def begin(self, steps: Coroutine[Any, Any, None]) -> Deferred[None]:
-        """
-        Begin something.
-        """
+        """Begin something."""
         d = Deferred.fromCoroutine(steps)
         if not d.called:
             self._going.add(d)
@@ -207,9 +185,7 @@ class Ongoing:
         return d
 
     def cancel(self) -> None:
-        """
-        End everything.
-        """
+        """End everything."""
         for d in list(self._going):
             d.cancel()
 

@@ -1,6 +1,4 @@
-"""
-The tasks that an executor has.
-"""
+"""The tasks that an executor has."""
 
 from __future__ import annotations
 
@@ -75,9 +73,7 @@ class Jobs:
         self._seconds = PREFETCH_SECONDS
 
     def add(self, job: PoolJob) -> None:
-        """
-        Add a job, whose clock has been started.
-        """
+        """Add a job, whose clock has been started."""
         self.byTask[job.task] = job
         if self._running < self._size:
             job.isRunning = True
@@ -88,9 +84,7 @@ class Jobs:
                 job.task.stopTimer()
 
     def remove(self, job: PoolJob) -> None:
-        """
-        Remove a job, and start the clock of the next.
-        """
+        """Remove a job, and start the clock of the next."""
         del self.byTask[job.task]
         if not job.isRunning:
             self._behind.remove(job)

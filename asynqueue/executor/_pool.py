@@ -85,9 +85,7 @@ class Pool:
 
     @property
     def importsMain(self) -> bool:
-        """
-        Whether calls find functions of the program's main module by their names.
-        """
+        """Whether calls find functions of the program's main module by their names."""
         return isinstance(self.executor, ProcessPoolExecutor)
 
     def submit(
@@ -157,9 +155,7 @@ class Pool:
             await self.shutDown()
 
     def _kill(self) -> bool:
-        """
-        Kill the processes of the executor, if it has any. Tells whether it has.
-        """
+        """Kill the processes of the executor, if it has any. Tells whether it has."""
         # Python 3.14 has kill_workers, after which shutdown doesn't wait any longer.
         processes = dict(getattr(self.executor, "_processes", None) or {})
         for process in processes.values():
@@ -190,18 +186,14 @@ class LossHistory:
         self._losses: WeakKeyDictionary[Deferred[Any], int] = WeakKeyDictionary()
 
     def ran(self) -> None:
-        """
-        Note that a call has been run.
-        """
+        """Note that a call has been run."""
         if self.suspects:
             self.suspects -= 1
 
     def lost(
         self, task: ITask, workerID: int | None, cause: BaseException
     ) -> Exception:
-        """
-        Note that a task was lost, and make its error.
-        """
+        """Note that a task was lost, and make its error."""
         self.suspects += 1
         count = self._losses[task.d] = self._losses.get(task.d, 0) + 1
         text = f"{task!r} may have been running when its executor broke: {cause}"

@@ -1,6 +1,4 @@
-"""
-The queue with an executor.
-"""
+"""The queue with an executor."""
 
 from __future__ import annotations
 

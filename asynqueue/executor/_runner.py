@@ -1,6 +1,4 @@
-"""
-Running tasks with an executor.
-"""
+"""Running tasks with an executor."""
 
 from __future__ import annotations
 
@@ -76,9 +74,7 @@ class PoolRunner:
         return [job.task for job in self._jobs.byTask.values() if not job.isDropped]
 
     def run(self, task: ITask, raw: bool) -> Deferred[None]:
-        """
-        Run a task. The Deferred fires when there's room for another.
-        """
+        """Run a task. The Deferred fires when there's room for another."""
         f, args, kw, raw, consumer = forWorker(task.callTuple, raw)
         job = PoolJob(task, Deferred(), consumer)
         submit = partial(self._pool.submit, partial(self._done, job))
@@ -95,9 +91,7 @@ class PoolRunner:
         return job.ready
 
     def cancel(self, task: ITask) -> None:
-        """
-        Drop the result of a task, and its call, too, if that hasn't been begun.
-        """
+        """Drop the result of a task, and its call, too, if that hasn't been begun."""
         job = self._jobs.byTask.get(task)
         if job is not None and job.future is not None:
             job.isDropped = True
@@ -119,9 +113,7 @@ class PoolRunner:
         return [job.task for job in jobs if not job.isDropped]
 
     def _done(self, job: PoolJob, future: Future[Any]) -> None:
-        """
-        Give a task its result, and be ready for another one.
-        """
+        """Give a task its result, and be ready for another one."""
         task = job.task
         if task not in self._jobs.byTask:
             return  # It was taken back.

@@ -1,6 +1,4 @@
-"""
-The worker with an executor.
-"""
+"""The worker with an executor."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ __all__ = ["ExecutorState", "ExecutorWorker"]
 
 
 class ExecutorState(Enum):
-    """
-    The life of a worker, in order.
-    """
+    """The life of a worker, in order."""
 
     #: It takes tasks.
     READY = auto()
@@ -267,9 +263,7 @@ class ExecutorWorker(WorkerBase):
             ) from error
 
     def _ran(self) -> int:
-        """
-        Note that a task has been run. Tells how many wait.
-        """
+        """Note that a task has been run. Tells how many wait."""
         self._history.ran()
         return 0 if self.backlogPerWorker is None else self.backlogPerWorker()
 
@@ -277,9 +271,7 @@ class ExecutorWorker(WorkerBase):
         return self._history.lost(task, self.ID, error)
 
     def _lose(self, error: BaseException) -> None:
-        """
-        Resign: the executor is broken, or somebody has shut it down.
-        """
+        """Resign: the executor is broken, or somebody has shut it down."""
         if self.state is ExecutorState.DEAD:
             return
         self._error = error

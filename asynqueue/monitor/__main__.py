@@ -1,6 +1,4 @@
-"""
-The page, with a queue that has something to do: C{python -m asynqueue.monitor}.
-"""
+"""The page, with a queue that has something to do: C{python -m asynqueue.monitor}."""
 
 import sys
 

@@ -1,6 +1,4 @@
-"""
-What those who may can do to a queue from the page.
-"""
+"""What those who may can do to a queue from the page."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ Verdict = bool | Awaitable[bool]
 
 
 def actions(q: TaskQueue) -> dict[str, Callable[[Request], object]]:
-    """
-    List what can be done, by the paths of the requests for it.
-    """
+    """List what can be done, by the paths of the requests for it."""
 
     def cancel(request: Request) -> None:
         wanted = [
@@ -42,9 +38,7 @@ def actions(q: TaskQueue) -> dict[str, Callable[[Request], object]]:
 
 
 class Action(Resource):
-    """
-    Does something for those who may.
-    """
+    """Does something for those who may."""
 
     isLeaf = True
 

@@ -1,6 +1,4 @@
-"""
-A queue that has something to do, to show the page.
-"""
+"""A queue that has something to do, to show the page."""
 
 from __future__ import annotations
 
@@ -58,17 +56,13 @@ def send(address: str) -> None:
 
 
 class _Load:
-    """
-    Makes calls in bursts, which come in waves.
-    """
+    """Makes calls in bursts, which come in waves."""
 
     def __init__(self, q: TaskQueue) -> None:
         self._q = q
 
     def burst(self) -> None:
-        """
-        Make some calls.
-        """
+        """Make some calls."""
         wave = 1 + math.sin(time.monotonic() * math.tau / _RUSH_SECONDS)
         number = random.randrange(10_000)
         for i in range(round(random.expovariate(1 / (2.5 * wave + 0.1)))):
@@ -85,9 +79,7 @@ class _Load:
 
 
 async def run(reactor: Any, port: int) -> None:
-    """
-    Serve the page, on this machine alone, until Ctrl-C is pressed.
-    """
+    """Serve the page, on this machine alone, until Ctrl-C is pressed."""
     q = ProcessQueue(3, series=["thumbnails", "scans"], name="Demonstration")
     await q.attachWorker(ThreadWorker(["mail"], exclusive=True))
     site = Site(Monitor(q, authorize=lambda request: True))
@@ -113,9 +105,7 @@ async def run(reactor: Any, port: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """
-    Run the command line.
-    """
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m asynqueue.monitor",
         description="Show the page that watches a queue, with a queue of its own.",

@@ -1,6 +1,4 @@
-"""
-Which requests are answered, and what a browser may do with the answers.
-"""
+"""Which requests are answered, and what a browser may do with the answers."""
 
 from __future__ import annotations
 
@@ -28,17 +26,13 @@ _HEADERS = {
 
 
 def secure(request: IRequest) -> None:
-    """
-    Have browsers keep the answer to its own origin.
-    """
+    """Have browsers keep the answer to its own origin."""
     for name, value in _HEADERS.items():
         request.setHeader(name, value)
 
 
 class Guard:
-    """
-    Refuses what a page of another origin could have a browser ask for.
-    """
+    """Refuses what a page of another origin could have a browser ask for."""
 
     def __init__(self, hosts: Iterable[str]) -> None:
         names = [hosts] if isinstance(hosts, str) else hosts

@@ -1,6 +1,4 @@
-"""
-The figures of a queue for Prometheus.
-"""
+"""The figures of a queue for Prometheus."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ _QUANTILES = {"0.5": "p50", "0.9": "p90", "0.99": "p99", "1": "max"}
 
 
 class Metrics(Resource):
-    """
-    What Prometheus reads.
-    """
+    """What Prometheus reads."""
 
     isLeaf = True
 
@@ -43,9 +39,7 @@ class Metrics(Resource):
 
 
 class _Collector(Collector):
-    """
-    Makes metrics of what C{q.stats()} returns.
-    """
+    """Makes metrics of what C{q.stats()} returns."""
 
     def __init__(self, q: TaskQueue) -> None:
         self._q = q

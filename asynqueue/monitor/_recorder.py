@@ -1,6 +1,4 @@
-"""
-What the page shows of a queue, and of the last minutes of it.
-"""
+"""What the page shows of a queue, and of the last minutes of it."""
 
 from __future__ import annotations
 
@@ -62,18 +60,14 @@ class Recorder:
         self._changed: deque[dict[str, Any]] = deque(maxlen=_MAX_CHANGES)
 
     def note(self, event: Event) -> None:
-        """
-        Take an event.
-        """
+        """Take an event."""
         if event.kind in _FAILURES:
             self._failed.append(event)
         else:
             self._changed.append(_change(event))
 
     def standStill(self, now: float) -> None:
-        """
-        Say that nothing has changed until now since the last sample.
-        """
+        """Say that nothing has changed until now since the last sample."""
         self._samples.append({**self._samples[-1], "time": now})
 
     def sample(self, isOver: bool = False) -> PageUpdate:
@@ -171,9 +165,7 @@ def _failure(event: Event) -> dict[str, Any]:
 
 
 def _summary(failure: Failure) -> str:
-    """
-    Name the exception, as the last line of a traceback does.
-    """
+    """Name the exception, as the last line of a traceback does."""
     text = safe_str(failure.value)
     kind = getattr(failure.type, "__qualname__", "")
     return f"{kind}: {text[:500]}" if text else kind

@@ -1,6 +1,4 @@
-"""
-The resource that an application mounts.
-"""
+"""The resource that an application mounts."""
 
 from __future__ import annotations
 
@@ -99,9 +97,7 @@ class Monitor(Resource):
                 self._put(name, Action(name, action, authorize))
 
     def getChildWithDefault(self, path: bytes, request: Request) -> IResource:
-        """
-        Find what is asked for, unless the request is to be refused.
-        """
+        """Find what is asked for, unless the request is to be refused."""
         secure(request)
         objection = self._guard.objection(request, isPage=path == b"")
         if objection is not None:
@@ -110,9 +106,7 @@ class Monitor(Resource):
         return child
 
     def render_GET(self, request: Request) -> bytes:
-        """
-        Send browsers to the page, whose address ends with a slash.
-        """
+        """Send browsers to the page, whose address ends with a slash."""
         secure(request)
         return redirectTo(request.path.rpartition(b"/")[2] + b"/", request)
 
@@ -121,9 +115,7 @@ class Monitor(Resource):
 
 
 class _Stats(Resource):
-    """
-    The figures, as JSON.
-    """
+    """The figures, as JSON."""
 
     isLeaf = True
 
@@ -137,9 +129,7 @@ class _Stats(Resource):
 
 
 class _Events(Resource):
-    """
-    The stream of what open pages show.
-    """
+    """The stream of what open pages show."""
 
     isLeaf = True
 

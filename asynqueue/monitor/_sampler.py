@@ -1,6 +1,4 @@
-"""
-When samples are taken, and to whom they are sent.
-"""
+"""When samples are taken, and to whom they are sent."""
 
 from __future__ import annotations
 
@@ -48,9 +46,7 @@ class Sampler:
         self._sleep()
 
     def __len__(self) -> int:
-        """
-        The number of open pages.
-        """
+        """The number of open pages."""
         return len(self._pages)
 
     def add(self, page: OpenPage) -> None:
@@ -69,9 +65,7 @@ class Sampler:
             page.send(self._latest)
 
     def remove(self, page: OpenPage) -> None:
-        """
-        Send no more to a page.
-        """
+        """Send no more to a page."""
         self._pages.discard(page)
 
     def _wakened(self, event: Event) -> None:
@@ -104,9 +98,7 @@ class Sampler:
             self._sleep()
 
     def _stopped(self, _: Event) -> None:
-        """
-        End with the queue.
-        """
+        """End with the queue."""
         self._isOver = True
         for observer in (self._recorder.note, self._stopped, self._wakened):
             self._q.removeObserver(observer)

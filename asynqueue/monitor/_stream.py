@@ -1,6 +1,4 @@
-"""
-The open pages, and what is sent to them as server-sent events.
-"""
+"""The open pages, and what is sent to them as server-sent events."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ _MAX_MISSED = 60
 
 
 class PageUpdate:
-    """
-    What is sent to all pages at once. It's encoded once, for whichever need it.
-    """
+    """What is sent to all pages at once. It's encoded once, for whichever need it."""
 
     def __init__(
         self, news: Callable[[], bytes], everything: Callable[[], bytes]
@@ -31,16 +27,12 @@ class PageUpdate:
 
     @cached_property
     def news(self) -> bytes:
-        """
-        For pages that have had the last update.
-        """
+        """For pages that have had the last update."""
         return b"data: " + self._news() + b"\n\n"
 
     @cached_property
     def everything(self) -> bytes:
-        """
-        For pages that are new, or have missed some.
-        """
+        """For pages that are new, or have missed some."""
         return b"data: " + self._everything() + b"\n\n"
 
 
@@ -61,9 +53,7 @@ class OpenPage:
         request.registerProducer(self, True)
 
     def send(self, update: PageUpdate) -> None:
-        """
-        Send an update, unless the page doesn't read.
-        """
+        """Send an update, unless the page doesn't read."""
         if self._isPaused:
             self._isBehind = True
             self._missed += 1
@@ -76,9 +66,7 @@ class OpenPage:
         self._request.write(data)
 
     def end(self) -> None:
-        """
-        Send nothing more.
-        """
+        """Send nothing more."""
         self._request.unregisterProducer()
         self._request.finish()
 
