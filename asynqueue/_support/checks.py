@@ -1,21 +1,30 @@
-"""Checks of what users pass. Each error names the thing, and says what is wanted."""
+"""
+Checks of what users pass, and of what their callables return in threads. Each error
+names the thing, and says what is wanted.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Iterable
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
 from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
 
+from .._child.calls import kindOfAwaitable
+from .._child.describe import nameOf
 from ..errors import ImplementationError
 
 __all__ = [
     "checkCallable",
     "checkConsumer",
     "checkCount",
+    "checkDeliverable",
     "checkFlag",
     "checkHashable",
+    "checkReturned",
     "checkSeconds",
     "seriesList",
 ]
@@ -85,3 +94,21 @@ def seriesList(series: Iterable[Hashable]) -> list[Hashable]:
             f"series must be a list of series, such as [{series!r}], not {series!r}"
         )
     return list(series)
+
+
+def checkDeliverable(value: object) -> None:
+    """
+    Raise here, and not in the reactor's thread, what a value raises when it's asked for
+    its class, as a Deferred does that fires with it.
+    """
+    isinstance(value, Failure)
+
+
+def checkReturned(result: Any, f: Any) -> None:
+    """Check what a callable has returned in a thread, and refuse what nobody awaits."""
+    checkDeliverable(result)
+    if type(result) in (CoroutineType, AsyncGeneratorType):
+        raise TypeError(
+            f"{nameOf(f)} returned {kindOfAwaitable(result)}, and nothing in a thread"
+            " can await it: call such functions in the reactor, with an AsyncWorker"
+        )

@@ -7,9 +7,8 @@ from contextlib import suppress
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from .._support.deadline import Deadline
 from .._support.oneshot import OneShot
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import Deadline, orGlobalReactor
 from ..errors import WorkerLost
 from ..events import EventKind
 from ..tasks import Task, TaskHandler

@@ -18,7 +18,7 @@ from .._child.parcels import execute, pack, unpack
 from .._child.pickling import NotPicklable, blame
 from .._child.status import RAN, ErrorText, Status
 from .._support.answers import cantBeSent, loadsAnswer
-from .._support.deliverable import checkReturned
+from .._support.checks import checkReturned
 from ..errors import WorkerError
 from ..interfaces import ITask
 from ..tasks._tracing import traced

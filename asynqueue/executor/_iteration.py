@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from .._child.calls import raisable
 from .._child.describe import nameOf
 from .._child.status import Status
-from .._support.deliverable import checkDeliverable
+from .._support.checks import checkDeliverable
 from .._support.log import log
 from ..errors import WorkerLost
 from ..iteration import Deferator, IterationProducer

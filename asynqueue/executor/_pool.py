@@ -15,9 +15,8 @@ from weakref import WeakKeyDictionary
 from twisted.internet.defer import CancelledError, Deferred
 
 from .._support.checks import checkCallable, checkFlag
-from .._support.handover import Handover
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import Handover, orGlobalReactor
 from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
 from ..threads._looper import ThreadLooper

@@ -13,8 +13,7 @@ from twisted.python.failure import Failure
 
 from .._support.awaitable import AwaitableDeferred
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
-from .._support.timeslice import TimeSlice
+from .._support.reactor import TimeSlice, orGlobalReactor
 from ._sources import Item, ItemSource
 
 __all__ = ["NO_ITEM", "Buffer", "ItemDeferred", "PendingItem", "Stage"]

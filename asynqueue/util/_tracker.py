@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from .._support.atshutdown import AtShutdown
 from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkSeconds
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import AtShutdown, orGlobalReactor
 
 __all__ = ["DeferredTracker"]
 
