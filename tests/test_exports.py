@@ -54,7 +54,7 @@ PUBLIC = {
         makeKey=credentials makePair=credentials
     """,
     "executor": """
-        ExecutorQueue=executor._queue ExecutorWorker=executor._worker
+        ExecutorQueue=executor._worker ExecutorWorker=executor._worker
     """,
     "null": "NullQueue",
     "process": """

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from contextvars import Context
 from time import perf_counter
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.python.failure import Failure
 
 from .._child.calls import raisable
 from .._child.describe import nameOf
-from .._child.status import Status
 from .._support.checks import checkDeliverable
 from .._support.log import log
 from ..errors import WorkerLost
-from ..iteration import Deferator, IterationProducer
 from ..iteration._sources import BufferedSource
-from ._jobs import PoolJob
-from ._pool import Pool
 
-__all__ = ["Ongoing", "PoolItems", "iterate"]
+__all__ = ["PoolItems", "PoolIteration"]
 
 #: So many items are made in advance.
 WINDOW = 16
@@ -50,11 +45,6 @@ class PoolItems:
         self._iterator = iterator
         self._context = context
 
-    @property
-    def isEmpty(self) -> bool:
-        """Whether it's known that there's nothing to come."""
-        return self.isOver and not self.made and self.error is None
-
     def make(self, most: int) -> None:
         """Make items, not more than so many, and as they have come after a moment."""
         end = perf_counter() + SLICE_SECONDS
@@ -77,11 +67,6 @@ class PoolItems:
         close = getattr(self._iterator, "close", None)
         if close is not None:
             self._context.run(close)
-
-    def take(self) -> list[Any]:
-        """Take out what has been made."""
-        made, self.made = self.made, []
-        return made
 
 
 class PoolIteration:
@@ -129,7 +114,7 @@ class PoolIteration:
             source.fail(items.error)
 
     def _push(self) -> None:
-        made = self._items.take()
+        made, self._items.made = self._items.made, []
         self._room -= len(made)
         self.source.push(made)
 
@@ -141,55 +126,3 @@ class PoolIteration:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.callback(None)
-
-
-def iterate(items: PoolItems, job: PoolJob, pool: Pool, ongoing: Ongoing) -> None:
-    """Give a task an iteration, whose items are made as they're taken."""
-    if items.isEmpty and job.consumer is None:
-        job.task.callback((Status.ITERATOR, []))
-        return
-    iteration = PoolIteration(items, pool.call)
-    result: Any = Deferator(iteration.source)
-    result.reactor = pool.reactor
-    try:
-        if job.consumer is not None:
-            result = IterationProducer(result, job.consumer, reactor=pool.reactor)
-    except Exception:  # noqa: BLE001 - the consumer is the user's
-        job.isDropped = True
-        job.task.errback(Failure())
-    else:
-        job.task.callback((Status.ITERATOR, result))
-    if job.isDropped:
-        iteration.source.stop()
-    ongoing.begin(iteration.run())
-
-
-class Ongoing:
-    """What goes on in an executor besides tasks."""
-
-    def __init__(self, ended: Callable[[], object]) -> None:
-        """@param ended: Called when one of the things has ended."""
-        self._ended = ended
-        self._going: set[Deferred[None]] = set()
-
-    def __bool__(self) -> bool:
-        """Whether there's anything."""
-        return bool(self._going)
-
-    def begin(self, steps: Coroutine[Any, Any, None]) -> Deferred[None]:
-        """Begin something."""
-        d = Deferred.fromCoroutine(steps)
-        if not d.called:
-            self._going.add(d)
-            d.addBoth(self._over, d)
-        return d
-
-    def cancel(self) -> None:
-        """End everything."""
-        for d in list(self._going):
-            d.cancel()
-
-    def _over(self, result: Any, d: Deferred[None]) -> Any:
-        self._going.discard(d)
-        self._ended()
-        return result

@@ -7,8 +7,8 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
-from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -41,8 +41,16 @@ class Pool:
 
     # _waiting has what is to be called when futures are done, by these. It's for the
     # reactor's thread alone; what other threads say comes through _handover.
+    # _ongoing has what goes on besides tasks.
 
-    def __init__(self, given: Any, owned: bool | None, reactor: Any) -> None:
+    def __init__(
+        self,
+        given: Any,
+        owned: bool | None,
+        reactor: Any,
+        ended: Callable[[], object],
+    ) -> None:
+        """@param ended: Called when something has ended that L{begin} has begun."""
         self.factory: Callable[[], Executor] | None = None
         if isinstance(given, Executor):
             self.executor = given
@@ -61,6 +69,8 @@ class Pool:
         self.reactor = reactor
         self._waiting: dict[Future[Any], Callable[[Future[Any]], object]] = {}
         self._handover: Handover[Future[Any]] | None = None
+        self._ongoing: set[Deferred[None]] = set()
+        self._ended = ended
 
     @property
     def size(self) -> int:
@@ -81,11 +91,6 @@ class Pool:
         return isinstance(self.executor, ThreadPoolExecutor) and not (
             interpreters and isinstance(self.executor, interpreters)
         )
-
-    @property
-    def importsMain(self) -> bool:
-        """Whether calls find functions of the program's main module by their names."""
-        return isinstance(self.executor, ProcessPoolExecutor)
 
     def submit(
         self, done: Callable[[Future[Any]], object], f: Callable[..., Any], *args: Any
@@ -128,6 +133,19 @@ class Pool:
             d.errback()
         return d
 
+    @property
+    def isBusy(self) -> bool:
+        """Whether anything goes on besides tasks."""
+        return bool(self._ongoing)
+
+    def begin(self, steps: Coroutine[Any, Any, None]) -> Deferred[None]:
+        """Begin something besides tasks."""
+        d = Deferred.fromCoroutine(steps)
+        if not d.called:
+            self._ongoing.add(d)
+            d.addBoth(self._over, d)
+        return d
+
     async def shutDown(self) -> None:
         """
         Shut the executor down, if that's our business, and wait until nothing is left.
@@ -146,6 +164,8 @@ class Pool:
         Do the same whatever the executor is at. Its processes are killed. Where threads
         are at something, they're left alone with it, and nobody waits.
         """
+        for d in list(self._ongoing):
+            d.cancel()
         left = [future for future in self._waiting if not future.cancel()]
         isBusy = not all(future.done() for future in left)
         if self.isOwned and not self._kill() and isBusy:
@@ -161,6 +181,11 @@ class Pool:
             if process.is_alive():  # loky's can't be told to kill themselves
                 os.kill(process.pid, signal.SIGKILL)
         return bool(processes)
+
+    def _over(self, result: Any, d: Deferred[None]) -> Any:
+        self._ongoing.discard(d)
+        self._ended()
+        return result
 
     def _done(self, future: Future[Any]) -> None:
         done = self._waiting.pop(future, None)
