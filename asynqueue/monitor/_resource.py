@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web import http
 from twisted.web.pages import errorPage, forbidden
@@ -15,17 +17,20 @@ from twisted.web.server import NOT_DONE_YET, Request
 from twisted.web.static import Data
 from twisted.web.util import redirectTo
 
+from .._support.log import log
 from ..base import TaskQueue
-from ._actions import Action, Verdict, actions
-from ._guard import Guard, secure
-from ._recorder import Recorder
-from ._sampler import Sampler
+from ..base._snapshot import seriesText
+from ._guard import objection, secure
+from ._recorder import Sampler
 from ._stream import OpenPage
 
 __all__ = ["Monitor"]
 
 #: More pages than this are not open at once.
 _MAX_PAGES = 100
+
+#: Whether a request may change something, or what says so later.
+Verdict = bool | Awaitable[bool]
 
 #: The files of the page, with their types.
 _FILES = {
@@ -82,8 +87,9 @@ class Monitor(Resource):
         @param reactor: The clock. By default, the global reactor.
         """
         super().__init__()
-        self._guard = Guard(hosts)
-        sampler = Sampler(q, Recorder(q, authorize is not None), reactor)
+        names = [hosts] if isinstance(hosts, str) else hosts
+        self._hosts = {"localhost", *(name.lower() for name in names)}
+        sampler = Sampler(q, authorize is not None, reactor)
         page = files(__package__).joinpath("page")
         for name, kind in _FILES.items():
             content = page.joinpath(name).read_bytes()
@@ -93,15 +99,16 @@ class Monitor(Resource):
         self._put("metrics", _metrics(q))
         self._put("events", _Events(sampler))
         if authorize is not None:
-            for name, action in actions(q).items():
-                self._put(name, Action(name, action, authorize))
+            self._put("pause", _Action("pause", lambda _: q.pause(), authorize))
+            self._put("resume", _Action("resume", lambda _: q.resume(), authorize))
+            self._put("cancel", _Action("cancel", partial(_cancel, q), authorize))
 
     def getChildWithDefault(self, path: bytes, request: Request) -> IResource:
         """Find what is asked for, unless the request is to be refused."""
         secure(request)
-        objection = self._guard.objection(request, isPage=path == b"")
-        if objection is not None:
-            return forbidden("Refused", objection)
+        refusal = objection(request, self._hosts, isPage=path == b"")
+        if refusal is not None:
+            return forbidden("Refused", refusal)
         child: IResource = super().getChildWithDefault(path, request)
         return child
 
@@ -148,6 +155,56 @@ class _Events(Resource):
         request.notifyFinish().addBoth(lambda _: self._sampler.remove(page))
         self._sampler.add(page)
         return NOT_DONE_YET
+
+
+class _Action(Resource):
+    """Does something for those who may."""
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        name: str,
+        act: Callable[[Request], object],
+        authorize: Callable[[Request], Verdict],
+    ) -> None:
+        super().__init__()
+        self._name = name
+        self._act = act
+        self._authorize = authorize
+
+    def render_POST(self, request: Request) -> int:
+        Deferred.fromCoroutine(self._answer(request))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        gone = request.notifyFinish().addErrback(lambda _: None)
+        try:
+            isAllowed = await maybeDeferred(self._authorize, request) is True
+            if isAllowed:
+                self._act(request)
+        except Exception:  # noqa: BLE001 - authorize is the application's
+            log.failure("{action} failed", action=self._name)
+            code = http.INTERNAL_SERVER_ERROR
+        else:
+            log.info(
+                "{action} by {client}: {verdict}",
+                action=self._name,
+                client=request.getClientAddress(),
+                verdict="done" if isAllowed else "refused",
+            )
+            code = http.NO_CONTENT if isAllowed else http.FORBIDDEN
+        if not gone.called:
+            request.setResponseCode(code)
+            request.finish()
+
+
+def _cancel(q: TaskQueue, request: Request) -> None:
+    """Cancel the calls that wait of the series that a request names."""
+    wanted = [text.decode(errors="replace") for text in request.args.get(b"series", ())]
+    for series in q.th.assignmentFactory.backlog.series():
+        if seriesText(series) in wanted:
+            q.cancelSeries(series)
 
 
 def _metrics(q: TaskQueue) -> Resource:
