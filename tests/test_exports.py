@@ -76,7 +76,7 @@ PUBLIC = {
         isIterator=_child.calls iteratorToProducer=iteration._producer
     """,
     "util": """
-        CallRunner=_child.calls DeferredLock=util._sync DeferredTracker=util._tracker
+        CallRunner=_child.calls DeferredLock=util._sync DeferredTracker=util._sync
         ProcessProtocol=util._processes callAfterDeferred=util._sync
         killProcess=util._processes o2p=_child.calls p2o=_child.calls
     """,
