@@ -14,9 +14,9 @@ from twisted.python.failure import Failure
 from .._support.awaitable import AwaitableDeferred
 from .._support.log import log
 from .._support.reactor import TimeSlice, orGlobalReactor
-from ._sources import Item, ItemSource
+from ._sources import NO_ITEM, Item, ItemSource
 
-__all__ = ["NO_ITEM", "Buffer", "ItemDeferred", "PendingItem", "Stage"]
+__all__ = ["Buffer", "ItemDeferred", "PendingItem", "Stage"]
 
 #: Callbacks may ask for the next item within those of the last so many times, before
 #: they are made to return. A coroutine that goes on within such callbacks does so
@@ -26,9 +26,6 @@ _MAX_NESTING = 8
 #: So many slices of time may pass before the reactor's turn while it doesn't run yet,
 #: or doesn't at all, as in a test, and so has nothing else to do that would be late.
 _SLICES_BEFORE_RUNNING = 125
-
-#: Stands for an item that isn't there.
-NO_ITEM: Any = object()
 
 
 class Buffer:
@@ -257,6 +254,8 @@ class PendingItem:
 
     @ivar depth: How many calls of callbacks are on the stack that may ask for the next
         item. L{ItemDeferred} counts them, too.
+
+    @ivar reactor: Gives the time, and its turns: the global reactor if it's C{None}.
     """
 
     def __init__(self) -> None:
@@ -265,16 +264,15 @@ class PendingItem:
         self.depth = 0
         # Set in YIELDING only.
         self._turn: IDelayedCall | None = None
-        self._reactor: IReactorTime | None = None
+        self.reactor: IReactorTime | None = None
         self._slice = TimeSlice()
         # Whether the reactor is to have its turn before another item.
         self._isOver = False
         self._slicesLeft = _SLICES_BEFORE_RUNNING
 
-    def useReactor(self, reactor: IReactorTime) -> None:
-        """Use the time, and the turns, of another reactor than the global one."""
-        self._reactor = reactor
-        self._slice = TimeSlice(reactor.seconds)
+    def useReactor(self, reactor: IReactorTime | None) -> None:
+        self.reactor = reactor
+        self._slice = TimeSlice() if reactor is None else TimeSlice(reactor.seconds)
 
     def wait(self, d: ItemDeferred) -> None:
         """Have a Deferred wait for the source."""
@@ -306,12 +304,12 @@ class PendingItem:
             self.fireNested()
         else:
             self.stage = Stage.YIELDING
-            self._turn = orGlobalReactor(self._reactor).callLater(0, self._hadTurn)
+            self._turn = orGlobalReactor(self.reactor).callLater(0, self._hadTurn)
 
     def mayGoOn(self) -> bool:
         """Tell whether the reactor needn't have its turn before another item."""
         if not self._isOver and self._slice.hasExpired():
-            reactor = orGlobalReactor(self._reactor)
+            reactor = orGlobalReactor(self.reactor)
             if getattr(reactor, "running", True) or not self._slicesLeft:
                 self._isOver = True
             else:
