@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkCount
@@ -88,22 +87,15 @@ class Maps(Calls):
         """
         results: list[Any] = []
         d: Deferred[list[Any]] = AwaitableDeferred(lambda _: mapping.stop())
-
-        def finish(failure: Failure | None) -> None:
-            if failure is None:
-                d.callback(results)
-            else:
-                d.errback(failure)
-
         mapping = self._mapping(
             f,
             iterables,
             options,
             chunksize,
+            progress,
             ordered=ordered,
-            progress=progressOf(progress),
             deliver=results.extend,
-            finish=finish,
+            finish=lambda failure: d.callback(results if failure is None else failure),
         )
         mapping.fill()
         return d
@@ -136,22 +128,15 @@ class Maps(Calls):
         source = BufferedSource(
             lambda count: mapping.taken(count), lambda: mapping.stop()
         )
-
-        def finish(failure: Failure | None) -> None:
-            if failure is None:
-                source.end()
-            else:
-                source.fail(failure)
-
         mapping = self._mapping(
             f,
             iterables,
             options,
             chunksize,
+            progress,
             ordered=ordered,
-            progress=progressOf(progress),
             deliver=source.push,
-            finish=finish,
+            finish=source.end,
             maxUntaken=_MAX_UNTAKEN,
         )
         mapping.fill()
@@ -163,6 +148,7 @@ class Maps(Calls):
         iterables: tuple[Iterable[Any], ...],
         options: dict[str, Any],
         chunksize: int | None,
+        progress: Any,
         **kw: Any,
     ) -> Mapping:
         if not self._running:
@@ -195,6 +181,7 @@ class Maps(Calls):
             f,
             iterables,
             chunksize=chunksize,
+            progress=progressOf(progress),
             **kw,
         )
 

@@ -64,27 +64,7 @@ class TypedCalls(Maps):
         @overload
         def call(
             self,
-            f: Callable[_P, Coroutine[Any, Any, _T]],
-            /,
-            *args: Any,
-            niceness: int = 0,
-            series: Hashable = None,
-            doNext: bool = False,
-            doLast: bool = False,
-            timeout: float | None = None,
-            within: float | None = None,
-            retries: int | None = None,
-            retryDelay: RetryDelay | None = None,
-            returnFailure: bool | None = ...,
-            name: str | None = ...,
-            raw: bool | None = None,
-            consumer: None = None,
-            **kw: Any,
-        ) -> Deferred[_T]: ...
-        @overload
-        def call(
-            self,
-            f: Callable[_P, Deferred[_T]],
+            f: Callable[_P, Coroutine[Any, Any, _T] | Deferred[_T]],
             /,
             *args: Any,
             niceness: int = 0,

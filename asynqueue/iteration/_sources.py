@@ -261,13 +261,20 @@ class BufferedSource:
         self._items.extend(items)
         self._answer()
 
-    def end(self) -> None:
-        """Tell that there are no more items. Ignored after the end, and L{stop}."""
-        self._end(None)
+    def end(self, failure: Failure | None = None) -> None:
+        """
+        Tell that there are no more items, or how it has failed. Ignored after the end,
+        and L{stop}.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        self._failure = failure
+        self._onTaken = self._onStop = None
+        self._answer()
 
     def fail(self, failure: Failure | BaseException) -> None:
-        """Tell that it has failed. Ignored after the end, and L{stop}."""
-        self._end(failure if isinstance(failure, Failure) else Failure(failure))
+        self.end(failure if isinstance(failure, Failure) else Failure(failure))
 
     def fetchMany(self) -> Collection[Any] | None:
         if self._handed:
@@ -321,14 +328,6 @@ class BufferedSource:
         if self._onTaken is not None and (not self._items or self._taken >= self.every):
             count, self._taken = self._taken, 0
             self._onTaken(count)
-
-    def _end(self, failure: Failure | None) -> None:
-        if self.ended:
-            return
-        self.ended = True
-        self._failure = failure
-        self._onTaken = self._onStop = None
-        self._answer()
 
     def _answer(self) -> None:
         """Answer who waits for an item, if there's one or the end."""

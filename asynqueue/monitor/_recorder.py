@@ -18,7 +18,7 @@ from twisted.python.reflect import safe_str
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from ..base import TaskQueue
-from ..base._snapshot import seriesText
+from ..base._observed import seriesText
 from ..events import Event, EventKind
 from ._stream import OpenPage, PageUpdate
 

@@ -19,7 +19,7 @@ from twisted.web.util import redirectTo
 
 from .._support.log import log
 from ..base import TaskQueue
-from ..base._snapshot import seriesText
+from ..base._observed import seriesText
 from ._guard import objection, secure
 from ._recorder import Sampler
 from ._stream import OpenPage
