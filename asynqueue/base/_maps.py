@@ -15,7 +15,7 @@ from ..iteration._sources import BufferedSource
 from ..tasks import Task, TaskFactory
 from ._calls import Calls
 from ._mapping import Mapping, Progress, progressOf
-from ._options import TaskOptions
+from ._options import CallOptions
 
 __all__ = ["Maps"]
 
@@ -163,7 +163,7 @@ class Maps(Calls):
         if unknown:
             raise TypeError(f"Unknown keywords for a map: {', '.join(sorted(unknown))}")
         # Errors come as they are: the mapping has to know.
-        checked = TaskOptions(**options, returnFailure=None)
+        checked = CallOptions(**options, returnFailure=None)
 
         def submit(f: Any, args: tuple[Any, ...]) -> Task:
             if not self._running:
