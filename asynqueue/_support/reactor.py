@@ -116,8 +116,9 @@ class Deadline:
             self._call.reset(seconds)
 
     def callOff(self) -> None:
-        if self._call is not None and self._call.active():
-            self._call.cancel()
+        call, self._call = self._call, None
+        if call is not None and call.active():
+            call.cancel()
 
 
 class AtShutdown:

@@ -22,7 +22,7 @@ from ._options import (
     checkName,
     checkRetryDelay,
 )
-from ._shutdown import Shutdown, failUnfinished
+from ._replacing import Shutdown, failUnfinished
 
 __all__ = ["TaskQueue"]
 
