@@ -30,8 +30,7 @@ from ..interfaces import ITask
 from ..iteration import Deferator, IterationProducer
 from ..tasks._task import forWorker
 from ..tasks._tracing import traced
-from ._iteration import PoolItems, PoolIteration
-from ._pool import Pool
+from ._pool import Pool, PoolItems, PoolIteration
 
 __all__ = ["PoolRunner"]
 
@@ -300,7 +299,7 @@ class PoolRunner:
         if isEmpty and job.consumer is None:
             job.task.callback((Status.ITERATOR, []))
             return
-        iteration = PoolIteration(items, self._pool.call)
+        iteration = PoolIteration(items, self._pool)
         result: Any = Deferator(iteration.source)
         result.reactor = self._pool.reactor
         try:
