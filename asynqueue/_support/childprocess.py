@@ -57,7 +57,6 @@ _T = TypeVar("_T")
 #: What multiprocessing names if it hasn't been told otherwise.
 _FOUND = sys.executable
 
-
 #: Seconds until a process is killed again whose end the system doesn't announce.
 _RETRY_SECONDS = 0.1
 
@@ -68,22 +67,14 @@ class IProcessReactor(IReactorTime, IReactorProcess, IReactorFDSet):
 
 @frozen
 class ExitStatus:
-    """
-    How a child process has ended.
+    """How a child process has ended."""
 
-    @ivar pid: Its process ID, C{None} if it wasn't started.
-
-    @ivar exitCode: Its exit code, or C{None}.
-
-    @ivar signal: The number of the signal that has ended it, or C{None}. If there's no
-        exit code either, somebody else has taken the status.
-
-    @ivar output: The last that it wrote to stderr.
-    """
-
+    #: None if it wasn't started.
     pid: int | None = None
+    #: If there's neither of these, somebody else has taken the status.
     exitCode: int | None = None
     signal: int | None = None
+    #: The last that it wrote to stderr.
     output: str = ""
 
     def __str__(self) -> str:
@@ -136,31 +127,18 @@ class ChildProcess(ProcessProtocol):
         env: Mapping[str, str] | None = None,
     ) -> None:
         """
-        Start the process.
-
-        @param args: The command line.
-
-        @param childFDs: As in C{spawnProcess}.
-
-        @param env: Its environment, C{None} for the same as this process has.
-
-        @raise OSError: If it can't be started.
-
-        @raise RuntimeError: In a child that is importing the main program.
+        Start the process, which may raise OSError; in a child that is importing the
+        main program it's a RuntimeError.
         """
         checkNotImporting("A child process was to be started")
-        environment = dict(os.environ if env is None else env)
-        environment[PARENT_VARIABLE] = str(os.getpid())
+        env = dict(os.environ if env is None else env)
+        env[PARENT_VARIABLE] = str(os.getpid())
         try:
             # Until it's in a process group of its own, it takes no signals that were
             # meant for this process.
             with _signalsBlocked(GROUP_SIGNALS):
                 self._reactor.spawnProcess(
-                    self,
-                    args[0],
-                    args,
-                    env=environment,
-                    childFDs=dict(childFDs),
+                    self, args[0], args, env=env, childFDs=dict(childFDs)
                 )
         except OSError as error:
             if error.errno != errno.EBADF:
@@ -177,7 +155,6 @@ class ChildProcess(ProcessProtocol):
         self.signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill it."""
         self._cancelTimer()
         self.signal(signal.SIGKILL)
         if self._pidfd is None:
@@ -309,10 +286,8 @@ def isChild(pid: int) -> bool:
 def interpreterCommand() -> list[str]:
     """
     Give the interpreter and its options. Embedding programs name the interpreter by
-    C{multiprocessing.set_executable}.
-
-    @raise WorkerStartError: If there's none, or this program seems to have been started
-        in its place.
+    C{multiprocessing.set_executable}. If there's none, or this program seems to have
+    been started in its place, that's a WorkerStartError.
     """
     named = os.fsdecode(get_executable() or "")
     executable = sys.executable if named in ("", _FOUND) else named

@@ -43,16 +43,13 @@ class OutputLog:
     """
     Logs what is written to it, line by line, and not without bounds. In a program that
     hasn't set up logging, it goes to stderr.
-
-    @ivar who: Whose output it is.
-
-    @ivar name: The name of the stream.
     """
 
     # _partial is the beginning of the next line; _lines and _skipped are counted for
     # the current _second.
 
     def __init__(self, name: str, *, reactor: IReactorTime) -> None:
+        # Whose output it is.
         self.who = "A child process"
         self.name = name
         self._reactor = reactor

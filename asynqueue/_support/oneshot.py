@@ -27,15 +27,10 @@ class OneShot(Generic[_T]):
 
     @property
     def hasFired(self) -> bool:
-        """Whether it has happened."""
         return self._result is not None
 
     def wait(self) -> Deferred[_T]:
-        """
-        Wait for it.
-
-        @return: A Deferred that fires with its result, at once if it has happened.
-        """
+        """Wait for its result, not at all if it has happened."""
         d: Deferred[_T] = AwaitableDeferred(self._waiters.remove)
         if self._result is None:
             self._waiters.append(d)

@@ -168,14 +168,11 @@ class Handover(Generic[_T]):
     # before it takes them, so none is ever left behind.
 
     def __init__(self, take: Callable[[_T], object], reactor: Any) -> None:
-        """
-        @param take: Called with each thing. What it raises is logged.
-
-        @param reactor: The reactor, which no thread may install.
-        """
+        # Called with each thing. What it raises is logged.
         self._take = take
         self._items: deque[_T] = deque()
         self._isWoken = False
+        # No thread may install it.
         self._reactor: IReactorAll = reactor
 
     def put(self, item: _T) -> None:

@@ -40,16 +40,7 @@ SLICE_SECONDS = 0.001
 
 
 class Pool:
-    """
-    An executor, and what it's to do.
-
-    @ivar executor: It.
-
-    @ivar factory: What has made it, and can make another. C{None} for one that was
-        given.
-
-    @ivar isOwned: Whether it's shut down when it isn't needed any longer.
-    """
+    """An executor, and what it's to do."""
 
     # _waiting has what is to be called when futures are done, by these. It's for the
     # reactor's thread alone; what other threads say comes through _handover.
@@ -62,7 +53,7 @@ class Pool:
         reactor: Any,
         ended: Callable[[], object],
     ) -> None:
-        """@param ended: Called when something has ended that L{begin} has begun."""
+        # What has made it, and can make another, None for one that was given.
         self.factory: Callable[[], Executor] | None = None
         if isinstance(given, Executor):
             self.executor = given
@@ -77,11 +68,13 @@ class Pool:
             )
         if owned is not None:
             checkFlag("owned", owned)
+        # Whether it's shut down when it isn't needed any longer.
         self.isOwned = self.factory is not None if owned is None else owned
         self.reactor = reactor
         self._waiting: dict[Future[Any], Callable[[Future[Any]], object]] = {}
         self._handover: Handover[Future[Any]] | None = None
         self._ongoing: set[Deferred[None]] = set()
+        # Called when some of that has ended.
         self._ended = ended
 
     @property
@@ -108,11 +101,8 @@ class Pool:
         self, done: Callable[[Future[Any]], object], f: Callable[..., Any], *args: Any
     ) -> Future[Any]:
         """
-        Have the executor make a call.
-
-        @param done: Called with the future in the reactor's thread, when it's done.
-
-        @raise RuntimeError: If it's broken, or has been shut down.
+        Have the executor make a call. C{done} is called with its future in the
+        reactor's thread. It's a RuntimeError if it's broken, or has been shut down.
         """
         if self._handover is None:  # There's a reactor by now.
             self.reactor = orGlobalReactor(self.reactor)
@@ -124,9 +114,8 @@ class Pool:
 
     def call(self, f: Callable[..., Any], *args: Any) -> Deferred[None]:
         """
-        Have the executor make a call, outside the tasks.
-
-        @return: A Deferred that fires with C{None} when it's done, or fails as it does.
+        Have the executor make a call, outside the tasks. The Deferred fires with
+        C{None} when it's done, or fails as it does.
         """
         d: Deferred[None] = Deferred()
 
@@ -208,9 +197,6 @@ class Pool:
 class LossHistory:
     """
     The tasks that were there when the executors broke of a worker and those before it.
-
-    @ivar suspects: As many calls are to be run one at a time, as one of those may break
-        the next executor, too.
     """
 
     # An executor doesn't tell which call has broken it. So all that were there are
@@ -218,6 +204,7 @@ class LossHistory:
     # have, too.
 
     def __init__(self) -> None:
+        # As many calls are to be run one at a time, as one may break the next, too.
         self.suspects = 0
         self._losses: WeakKeyDictionary[Deferred[Any], int] = WeakKeyDictionary()
 
@@ -244,17 +231,13 @@ class PoolItems:
     """
     The items of an iterator that's iterated over in threads, one of which has it at a
     time.
-
-    @ivar made: Items that have been made, and not been taken.
-
-    @ivar isOver: Whether there are no more.
-
-    @ivar error: What the iterator has raised, C{None} for nothing.
     """
 
     def __init__(self, iterator: Iterator[Any], context: Context) -> None:
+        # Items that nobody has taken, and whether there are no more.
         self.made: list[Any] = []
         self.isOver = False
+        # What the iterator has raised.
         self.error: BaseException | None = None
         self._iterator = iterator
         self._context = context
@@ -287,8 +270,6 @@ class PoolIteration:
     """
     The reactor's side of an iteration. It has one job with the executor at a time, so
     that other calls get in between, and none while nobody takes its items.
-
-    @ivar source: Gives its items.
     """
 
     def __init__(self, items: PoolItems, pool: Pool) -> None:

@@ -62,7 +62,6 @@ class _PickledCalls:
     """Calls in other interpreters."""
 
     def __init__(self, foreign: bool) -> None:
-        """@param foreign: Whether those don't import the program's main module."""
         self._foreign = foreign
 
     def prepare(self, task: ITask, call: Any, raw: bool) -> tuple[Any, ...]:
@@ -101,23 +100,16 @@ class _PickledCalls:
 
 @define(eq=False)
 class _PoolJob:
-    """
-    A task that an executor has.
-
-    @ivar future: What the executor has given for it.
-
-    @ivar ready: Fires when there's room for another.
-
-    @ivar isRunning: Whether it's one of the first, which can be run at once.
-
-    @ivar isDropped: Whether nobody wants the result any longer.
-    """
+    """A task that an executor has."""
 
     task: ITask
     consumer: Any
     future: Future[Any] = field(init=False)
+    #: Fires when there's room for another.
     ready: Deferred[None] = field(factory=Deferred)
+    #: Whether it's one of the first, which can be run at once.
     isRunning: bool = False
+    #: Whether nobody wants the result any longer.
     isDropped: bool = False
 
 
@@ -128,8 +120,6 @@ class PoolRunner:
 
     Executors don't tell which calls they are at. They begin them in their order, so
     it's reckoned that these are the first, and only their clocks run.
-
-    @ivar capacity: How many tasks there should be.
     """
 
     # _jobs are all, oldest first. _behind are those that aren't _running, of which
@@ -147,19 +137,11 @@ class PoolRunner:
         unusable: Callable[[BaseException], object],
         lost: Callable[[ITask, BaseException], Exception],
     ) -> None:
-        """
-        @param ran: Called when a task has been run. Tells how many wait.
-
-        @param ended: Called when there's a task less.
-
-        @param unusable: Called with what the executor says if it takes no more calls.
-
-        @param lost: Makes the error of a task that was lost with the executor.
-        """
         self._pool = pool
         self._jobs: dict[ITask, _PoolJob] = {}
         self._most = most
         self._size = pool.size
+        # How many tasks there should be.
         self.capacity = self._size if most is None else most
         self._running = 0
         self._behind: deque[_PoolJob] = deque()
@@ -170,9 +152,13 @@ class PoolRunner:
             if portable
             else _LocalCalls()
         )
+        # Called when a task has been run, and tells how many wait;
         self._ran = ran
+        # when there's a task less;
         self._ended = ended
+        # with what the executor says if it takes no more calls;
         self._unusable = unusable
+        # and to make the error of a task that was lost with it.
         self._lost = lost
 
     def __bool__(self) -> bool:
