@@ -18,11 +18,7 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """
-    Gives each place in a bounded queue to one of those who wait for it.
-
-    @ivar maxQueued: How many calls may wait, or C{None}.
-    """
+    """Gives each place in a bounded queue to one of those who wait for it."""
 
     # _promised places were given to waiters who have not used them by a call yet. They
     # have this and the next turn of the reactor for that, so that a coroutine that

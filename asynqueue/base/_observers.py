@@ -19,16 +19,12 @@ _FREQUENT = frozenset((EventKind.QUEUED, EventKind.STARTED, EventKind.DONE))
 
 
 class Observers:
-    """
-    Tells events to callables.
-
-    @ivar queue: The name of the queue.
-
-    @ivar wanted: The kinds that anybody wants to hear of.
-    """
+    """Tells events to callables."""
 
     def __init__(self) -> None:
+        # The name of the queue.
         self.queue: str | None = None
+        # The kinds that anybody wants to hear of.
         self.wanted: frozenset[EventKind] = frozenset()
         self._kinds: dict[Callable[[Event], object], frozenset[EventKind]] = {}
 

@@ -25,15 +25,7 @@ __all__ = ["Replacing", "Shutdown", "failUnfinished"]
 
 
 class Replacing:
-    """
-    Hires a worker in place of each that has gone and names another.
-
-    @ivar unreplaced: Lost workers that were not replaced since there was no use in
-        trying, and that may name another if they are asked again.
-
-    @ivar onSettled: Called when tasks have failed that nobody could run. C{None} for
-        nobody.
-    """
+    """Hires a worker in place of each that has gone and names another."""
 
     # _givenUp are workers that there's to be no other for, and why, until the reactor's
     # next turn, for which _settling is.
@@ -44,7 +36,10 @@ class Replacing:
         watcher: Watcher,
         reactor: IReactorTime | None,
     ) -> None:
+        # Lost workers that were not replaced since there was no use in trying, and that
+        # may name another if they are asked again.
         self.unreplaced: list[Any] = []
+        # Called when tasks have failed that nobody could run.
         self.onSettled: Callable[[], object] | None = None
         self._handler = handler
         self._watcher = watcher
@@ -119,11 +114,7 @@ class Replacing:
 
 
 class Shutdown:
-    """
-    Runs what is queued, if that is wanted, and lets the workers go.
-
-    @ivar done: Fires with the tasks left unfinished.
-    """
+    """Runs what is queued, if that is wanted, and lets the workers go."""
 
     # _deadline is when workers that haven't stopped are crashed, None for never.
     # _drained has fired, or failed, when it's time to let the workers go.
@@ -136,6 +127,7 @@ class Shutdown:
         replacing: Replacing,
         reactor: IReactorTime | None,
     ) -> None:
+        # Fires with the tasks left unfinished.
         self.done: OneShot[list[Task]] = OneShot()
         self._queue = queue
         self._handler = handler

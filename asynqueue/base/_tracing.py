@@ -43,11 +43,7 @@ class CallSpan:
     __slots__ = ("_callers", "_context", "_span")
 
     def __init__(self, tracer: Any, queue: str | None, task: Task) -> None:
-        """
-        Begin, in the caller's context.
-
-        @param queue: The name of the queue.
-        """
+        """Begin, in the caller's context, for the queue of a name."""
         f = nameOf(task.callTuple[0])
         attributes = {"code.function.name": f}
         if queue is not None:

@@ -90,9 +90,8 @@ class Buffer:
 
     def stop(self, keepPending: bool) -> None:
         """
-        End early: forget the items, and have the source release everything.
-
-        @param keepPending: Whether somebody still waits for the one that is pending.
+        End early: forget the items, but for one that is pending and still waited for,
+        and have the source release everything.
         """
         self.isStopped = True
         self.more = False
@@ -169,21 +168,17 @@ class Buffer:
 
 
 class ItemDeferred(AwaitableDeferred[Any]):
-    """
-    A Deferred for an item.
-
-    @ivar item: The item, once it's there.
-
-    @ivar byNext: Whether it's from C{next(deferator)}, so that it has to be known
-        whether there's another when it fires. Else it's from C{anext(deferator)}.
-    """
+    """A Deferred for an item."""
 
     def __init__(self, deferator: Any, byNext: bool) -> None:
         super().__init__(deferator._cancelled)
         # That has the PendingItem, not the other way round: without a cycle, it's
         # released when its user lets go of it.
         self._deferator = deferator
+        # The item, once it's there.
         self.item = NO_ITEM
+        # Whether it's from next(deferator), so that it has to be known whether there's
+        # another when it fires. Else it's from anext(deferator).
         self.byNext = byNext
 
     def stop(self) -> None:
@@ -248,19 +243,14 @@ class PendingItem:
     However many items are at hand, callbacks that ask for one after the other neither
     fill the stack nor keep the reactor from its other work.
 
-    @ivar deferred: It, C{None} in L{Stage.IDLE}.
-
-    @ivar stage: How far it has come.
-
-    @ivar depth: How many calls of callbacks are on the stack that may ask for the next
-        item. L{ItemDeferred} counts them, too.
-
-    @ivar reactor: Gives the time, and its turns: the global reactor if it's C{None}.
     """
 
     def __init__(self) -> None:
+        # None in IDLE.
         self.deferred: ItemDeferred | None = None
         self.stage = Stage.IDLE
+        # How many calls of callbacks are on the stack that may ask for the next item.
+        # ItemDeferred counts them, too.
         self.depth = 0
         # Set in YIELDING only.
         self._turn: IDelayedCall | None = None
@@ -280,11 +270,7 @@ class PendingItem:
         self.stage = Stage.WAITING
 
     def withdraw(self) -> ItemDeferred | None:
-        """
-        Wait no longer.
-
-        @return: The Deferred, if there was one.
-        """
+        """Wait no longer. Gives the Deferred, if there was one."""
         d, self.deferred = self.deferred, None
         self.stage = Stage.IDLE
         if self._turn is not None:

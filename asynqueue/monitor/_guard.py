@@ -33,12 +33,9 @@ def secure(request: IRequest) -> None:
 
 def objection(request: IRequest, hosts: Collection[str], isPage: bool) -> str | None:
     """
-    Say why a request is refused, as a page of another origin could have a browser make
-    it; C{None} if it's to be answered.
-
-    @param hosts: The names by which the application can be reached.
-
-    @param isPage: Whether it's for the page, to which other sites may have links.
+    Say why a request to one of these hosts is refused, as a page of another origin
+    could have a browser make it; C{None} if it's to be answered. Other sites may have
+    links to the page itself.
     """
     host = request.getHeader("Host") or ""
     if not _isKnown(host, hosts):

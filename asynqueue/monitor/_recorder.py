@@ -52,14 +52,13 @@ _RECORDED = _FAILURES | {
 class _Recorder:
     """
     Keeps samples of a queue's figures, and the last failures and changes of workers.
-
-    @ivar isIdle: Whether there was no call without a result at the last sample.
     """
 
     # What is new since the last sample is in _failed and _changed. Failures are made
     # text with the next sample, at most 20 of them, as that takes 0.2 ms each.
 
     def __init__(self, q: TaskQueue, isControlled: bool) -> None:
+        # Whether there was no call without a result at the last sample.
         self.isIdle = True
         self._q = q
         self._isControlled = isControlled
@@ -81,11 +80,7 @@ class _Recorder:
         self._samples.append({**self._samples[-1], "time": now})
 
     def sample(self, isOver: bool = False) -> PageUpdate:
-        """
-        Take a sample.
-
-        @param isOver: Whether it's the last, as the queue has been shut down.
-        """
+        """Take a sample: the last if it's over, as the queue has been shut down."""
         stats = self._q.stats()
         self.isIdle = stats["load"] == 0
         news = self._takeNews(stats)
