@@ -201,7 +201,6 @@ class ChildProcess(ProcessProtocol):
                 signal.pidfd_send_signal(self._pidfd.fileno(), number)
 
     def _look(self) -> None:
-        """Look whether the process has ended."""
         if self.pid is None:
             return
         reapAllProcesses()

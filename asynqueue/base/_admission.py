@@ -60,7 +60,6 @@ class Admission:
             self._promised -= 1
 
     def wait(self) -> Deferred[None]:
-        """Wait for a place."""
         if self._hasRoom() and not self._waiters:
             if self.maxQueued is not None:
                 self._promise()
@@ -87,7 +86,6 @@ class Admission:
         )
 
     def _admit(self) -> None:
-        """Give places to those who wait."""
         while self._waiters and self._hasRoom():
             self._promise()
             self._waiters.popleft().callback(None)

@@ -123,7 +123,6 @@ class Mapping:
             self._finish(self._inputFailure)
 
     def taken(self, count: int) -> None:
-        """Note that so many results have been taken."""
         self._untaken -= count
         self.fill()
 

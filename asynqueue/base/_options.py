@@ -103,7 +103,6 @@ class CallOptions:
     def makeTask(
         self, factory: TaskFactory, f: Any, args: tuple[Any, ...], kw: dict[str, Any]
     ) -> Task:
-        """Make the task of a call with these options."""
         task = factory.new(
             f, args, kw, self.niceness, self.series, self.timeout or None
         )

@@ -140,7 +140,6 @@ class Pool:
         return bool(self._ongoing)
 
     def begin(self, steps: Coroutine[Any, Any, None]) -> Deferred[None]:
-        """Begin something besides tasks."""
         d = Deferred.fromCoroutine(steps)
         if not d.called:
             self._ongoing.add(d)
@@ -209,7 +208,6 @@ class LossHistory:
         self._losses: WeakKeyDictionary[Deferred[Any], int] = WeakKeyDictionary()
 
     def ran(self) -> None:
-        """Note that a call has been run."""
         if self.suspects:
             self.suspects -= 1
 

@@ -69,7 +69,6 @@ class _Recorder:
         self._changed: deque[dict[str, Any]] = deque(maxlen=_MAX_CHANGES)
 
     def note(self, event: Event) -> None:
-        """Take an event."""
         if event.kind in _FAILURES:
             self._failed.append(event)
         else:
@@ -186,7 +185,6 @@ class Sampler:
             page.send(self._latest)
 
     def remove(self, page: OpenPage) -> None:
-        """Send no more to a page."""
         self._pages.discard(page)
 
     def _wakened(self, event: Event) -> None:
@@ -219,7 +217,6 @@ class Sampler:
             self._sleep()
 
     def _stopped(self, _: Event) -> None:
-        """End with the queue."""
         self._isOver = True
         for observer in (self._recorder.note, self._stopped, self._wakened):
             self._q.removeObserver(observer)

@@ -66,7 +66,6 @@ class OpenPage:
         self._request.write(data)
 
     def end(self) -> None:
-        """Send nothing more."""
         self._request.unregisterProducer()
         self._request.finish()
 
