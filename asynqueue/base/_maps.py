@@ -114,16 +114,10 @@ class Maps(Calls):
         Call a function for each item as L{map} does, and get the results one after the
         other. The input may be endless: it's read as far as results are taken.
 
-        The parameters are those of L{map}.
+        The parameters, and what is raised, are those of L{map}.
 
         @return: An iterator of Deferreds, and an asynchronous iterator, of the results.
             After the results of the items before it, it fails as the item did.
-
-        @raise TypeError: If there's no iterable, or an unknown keyword.
-
-        @raise ValueError: If a number is out of range.
-
-        @raise QueueRunError: If the queue isn't running.
         """
         source = BufferedSource(
             lambda count: mapping.taken(count), lambda: mapping.stop()

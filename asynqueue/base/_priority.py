@@ -15,13 +15,7 @@ __all__ = ["Priority"]
 
 
 class _Entry:
-    """
-    An item in the heap.
-
-    @ivar item: The item.
-
-    @ivar order: A serial number, by which those are ordered of which none is less.
-    """
+    """An item in the heap. Those of which none is less are ordered by a number."""
 
     __slots__ = ("item", "order")
 
@@ -30,11 +24,7 @@ class _Entry:
         self.order = order
 
     def __lt__(self, other: _Entry) -> bool:
-        """
-        Compare the items, of which only C{<} is asked.
-
-        @param other: Another entry.
-        """
+        # Of the items only < is asked.
         if self.item < other.item:
             return True
         return self.order < other.order and not other.item < self.item

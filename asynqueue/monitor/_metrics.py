@@ -10,7 +10,6 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from ..base import TaskQueue
@@ -21,28 +20,20 @@ __all__ = ["Metrics"]
 _QUANTILES = {"0.5": "p50", "0.9": "p90", "0.99": "p99", "1": "max"}
 
 
-class Metrics(Resource):
-    """What Prometheus reads."""
-
-    isLeaf = True
-
-    def __init__(self, q: TaskQueue) -> None:
-        super().__init__()
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(q))
-
-    def render_GET(self, request: Request) -> bytes:
-        accept = request.requestHeaders.getRawHeaders("Accept", [])
-        encode, kind = choose_encoder(",".join(accept))
-        request.setHeader("Content-Type", kind)
-        return encode(self._registry)
-
-
-class _Collector(Collector):
+class Metrics(Collector):
     """Makes metrics of what C{q.stats()} returns."""
 
     def __init__(self, q: TaskQueue) -> None:
         self._q = q
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def render(self, request: Request) -> bytes:
+        """Answer Prometheus."""
+        accept = request.requestHeaders.getRawHeaders("Accept", [])
+        encode, kind = choose_encoder(",".join(accept))
+        request.setHeader("Content-Type", kind)
+        return encode(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         stats = self._q.stats()

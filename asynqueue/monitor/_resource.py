@@ -89,15 +89,16 @@ class Monitor(Resource):
         super().__init__()
         names = [hosts] if isinstance(hosts, str) else hosts
         self._hosts = {"localhost", *(name.lower() for name in names)}
-        sampler = Sampler(q, authorize is not None, reactor)
+        self._q = q
+        self._sampler = Sampler(q, authorize is not None, reactor)
         page = files(__package__).joinpath("page")
         for name, kind in _FILES.items():
             content = page.joinpath(name).read_bytes()
             path = "" if name == "index.html" else name
             self._put(path, Data(content, f"{kind}; charset=utf-8"))
-        self._put("stats.json", _Stats(q))
+        self._put("stats.json", _Leaf(self._stats))
         self._put("metrics", _metrics(q))
-        self._put("events", _Events(sampler))
+        self._put("events", _Leaf(self._events))
         if authorize is not None:
             self._put("pause", _Action("pause", lambda _: q.pause(), authorize))
             self._put("resume", _Action("resume", lambda _: q.resume(), authorize))
@@ -120,31 +121,12 @@ class Monitor(Resource):
     def _put(self, path: str, resource: Resource) -> None:
         self.putChild(path.encode(), resource)
 
-
-class _Stats(Resource):
-    """The figures, as JSON."""
-
-    isLeaf = True
-
-    def __init__(self, q: TaskQueue) -> None:
-        super().__init__()
-        self._q = q
-
-    def render_GET(self, request: Request) -> bytes:
+    def _stats(self, request: Request) -> bytes:
         request.setHeader("Content-Type", "application/json")
         return json.dumps(self._q.stats(), indent=2).encode()
 
-
-class _Events(Resource):
-    """The stream of what open pages show."""
-
-    isLeaf = True
-
-    def __init__(self, sampler: Sampler) -> None:
-        super().__init__()
-        self._sampler = sampler
-
-    def render_GET(self, request: Request) -> bytes | int:
+    def _events(self, request: Request) -> bytes | int:
+        """Begin the stream of what an open page shows."""
         if len(self._sampler) >= _MAX_PAGES:
             request.setResponseCode(http.SERVICE_UNAVAILABLE)
             return b"There are too many pages open.\n"
@@ -155,6 +137,16 @@ class _Events(Resource):
         request.notifyFinish().addBoth(lambda _: self._sampler.remove(page))
         self._sampler.add(page)
         return NOT_DONE_YET
+
+
+class _Leaf(Resource):
+    """What a function makes of a request."""
+
+    isLeaf = True
+
+    def __init__(self, render: Callable[[Request], bytes | int]) -> None:
+        super().__init__()
+        self.render_GET = render
 
 
 class _Action(Resource):
@@ -216,4 +208,4 @@ def _metrics(q: TaskQueue) -> Resource:
         )
     from ._metrics import Metrics
 
-    return Metrics(q)
+    return _Leaf(Metrics(q).render)
