@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypedDict
 
 from twisted.internet.defer import Deferred
 
@@ -15,26 +15,28 @@ from ..iteration._sources import BufferedSource
 from ..tasks import Task, TaskFactory
 from ._calls import Calls
 from ._mapping import Mapping, Progress, progressOf
-from ._options import CallOptions
+from ._options import CallOptions, RetryDelay
 
-__all__ = ["Maps"]
+__all__ = ["MapOptions", "Maps"]
 
 #: So many results of an C{imap} may wait to be taken before more chunks are queued.
 _MAX_UNTAKEN = 1_000
 
-#: The queue's own keywords that hold for each chunk of a map.
-_MAP_OPTIONS = frozenset(
-    [
-        "doLast",
-        "doNext",
-        "name",
-        "niceness",
-        "retries",
-        "retryDelay",
-        "series",
-        "timeout",
-    ]
-)
+
+class MapOptions(TypedDict, total=False):
+    """The keywords of C{map} and C{imap}."""
+
+    chunksize: int | None
+    ordered: bool
+    progress: Progress | bool | None
+    niceness: int
+    series: Hashable
+    doNext: bool
+    doLast: bool
+    timeout: float | None
+    retries: int | None
+    retryDelay: RetryDelay | None
+    name: str | None
 
 
 class Maps(Calls):
@@ -153,7 +155,7 @@ class Maps(Calls):
             raise TypeError(f"Items are needed to map {f!r} over")
         if chunksize is not None:
             checkCount("chunksize", chunksize, 1)
-        unknown = options.keys() - _MAP_OPTIONS
+        unknown = options.keys() - MapOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"Unknown keywords for a map: {', '.join(sorted(unknown))}")
         # Errors come as they are: the mapping has to know.

@@ -111,8 +111,6 @@ class TaskQueue(Observed):
 
         @raise TypeError: If the name isn't a string.
         """
-        if timeout:
-            checkSeconds("timeout", timeout)
         checkName(name)
         checkCount("retries", retries, 0)
         checkRetryDelay(retryDelay)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from twisted.internet.defer import Deferred
 
 from ..iteration import Deferator
-from ._mapping import Progress
-from ._maps import Maps
+from ._maps import MapOptions, Maps
 from ._options import RetryDelay
 
 if TYPE_CHECKING:
@@ -25,22 +24,6 @@ _C = TypeVar("_C")
 
 #: What is certainly neither an iterator nor a coroutine.
 _Plain = TypeVar("_Plain", bound="int | float | complex | Sized | None")
-
-
-class MapOptions(TypedDict, total=False):
-    """The keywords of C{map} and C{imap}."""
-
-    chunksize: int | None
-    ordered: bool
-    progress: Progress | bool | None
-    niceness: int
-    series: Hashable
-    doNext: bool
-    doLast: bool
-    timeout: float | None
-    retries: int | None
-    retryDelay: RetryDelay | None
-    name: str | None
 
 
 class TypedCalls(Maps):

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Callable
+from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 from twisted.python.reflect import safe_str
+from twisted.web.server import Request
+from zope.interface import implementer
 
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from ..base import TaskQueue
 from ..base._observed import seriesText
 from ..events import Event, EventKind
-from ._stream import OpenPage, PageUpdate
 
-__all__ = ["Sampler"]
+__all__ = ["OpenPage", "Sampler"]
 
 #: Seconds between samples.
 INTERVAL_SECONDS = 1.0
@@ -34,6 +37,9 @@ _MAX_CHANGES = 40
 _MAX_WORKERS = 200
 _MAX_RUNNING = 400
 _MAX_SERIES = 100
+
+#: A page that takes nothing for so many updates is disconnected.
+_MAX_MISSED = 60
 
 #: What is longer is cut in the middle: the end of a traceback says most.
 _MAX_TRACEBACK = 16_000
@@ -47,6 +53,69 @@ _RECORDED = _FAILURES | {
     EventKind.REPLACED,
     EventKind.UNSERVED,
 }
+
+
+class _PageUpdate:
+    """What is sent to all pages at once. It's encoded once, for whichever need it."""
+
+    def __init__(
+        self, news: Callable[[], bytes], everything: Callable[[], bytes]
+    ) -> None:
+        self._news = news
+        self._everything = everything
+
+    @cached_property
+    def news(self) -> bytes:
+        """For pages that have had the last update."""
+        return b"data: " + self._news() + b"\n\n"
+
+    @cached_property
+    def everything(self) -> bytes:
+        """For pages that are new, or have missed some."""
+        return b"data: " + self._everything() + b"\n\n"
+
+
+@implementer(IPushProducer)
+class OpenPage:
+    """
+    The response that a page takes its updates from.
+
+    One that isn't read has at most one update in memory, beside what is in the buffers
+    of its connection: it misses the others, and has everything when it's read again.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._isPaused = False
+        self._isBehind = True
+        self._missed = 0
+        request.registerProducer(self, True)
+
+    def send(self, update: _PageUpdate) -> None:
+        """Send an update, unless the page doesn't read."""
+        if self._isPaused:
+            self._isBehind = True
+            self._missed += 1
+            if self._missed > _MAX_MISSED:
+                cast(ITCPTransport, self._request.transport).abortConnection()
+            return
+        data = update.everything if self._isBehind else update.news
+        self._isBehind = False
+        self._missed = 0
+        self._request.write(data)
+
+    def end(self) -> None:
+        self._request.unregisterProducer()
+        self._request.finish()
+
+    def pauseProducing(self) -> None:
+        self._isPaused = True
+
+    def resumeProducing(self) -> None:
+        self._isPaused = False
+
+    def stopProducing(self) -> None:
+        self._isPaused = True
 
 
 class _Recorder:
@@ -78,7 +147,7 @@ class _Recorder:
         """Say that nothing has changed until now since the last sample."""
         self._samples.append({**self._samples[-1], "time": now})
 
-    def sample(self, isOver: bool = False) -> PageUpdate:
+    def sample(self, isOver: bool = False) -> _PageUpdate:
         """Take a sample: the last if it's over, as the queue has been shut down."""
         stats = self._q.stats()
         self.isIdle = stats["load"] == 0
@@ -89,7 +158,7 @@ class _Recorder:
             "isOver": isOver,
             "isControlled": self._isControlled,
         }
-        return PageUpdate(
+        return _PageUpdate(
             lambda: _encode({**now, **news, "whole": False}),
             lambda: _encode({**now, **self._all(), "whole": True}),
         )

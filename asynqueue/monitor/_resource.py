@@ -21,8 +21,7 @@ from .._support.log import log
 from ..base import TaskQueue
 from ..base._observed import seriesText
 from ._guard import objection, secure
-from ._recorder import Sampler
-from ._stream import OpenPage
+from ._recorder import OpenPage, Sampler
 
 __all__ = ["Monitor"]
 
