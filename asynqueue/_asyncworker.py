@@ -112,13 +112,10 @@ class AsyncWorker(WorkerBase):
         return self._resignAfter(self._idle.wait())
 
     def crash(self) -> list[ITask]:
-        tasks = [task for task, _ in self._waiting]
+        tasks = self.tasks
         self._waiting.clear()
-        task, inner = self._task, self._inner
-        if task is not None:
-            tasks.insert(0, task)
+        self._dropped, inner = self._task, self._inner
         self._task = self._inner = None
-        self._dropped = task
         if inner is not None:
             _cancel(inner)
         self._becameIdle()

@@ -80,7 +80,7 @@ class MemoryWorker(WorkerBase):
         self.stopping = False
         self.crashed = False
         self._running: list[ITask] = []
-        self._unready: list[tuple[ITask, Deferred[None]]] = []
+        self._unready: dict[ITask, Deferred[None]] = {}
         self._stopped: Deferred[None] | None = None
 
     @property
@@ -105,7 +105,7 @@ class MemoryWorker(WorkerBase):
         d: Deferred[None] = Deferred()
         self.accepted.append(task)
         self._running.append(task)
-        self._unready.append((task, d))
+        self._unready[task] = d
         return d
 
     def stop(self) -> Deferred[None]:
@@ -152,7 +152,7 @@ class MemoryWorker(WorkerBase):
         if task is None:
             if not self._unready:
                 raise RuntimeError("The worker is ready after each of its tasks")
-            task = self._unready[0][0]
+            task = next(iter(self._unready))
         self._makeReady(task)
 
     def answer(
@@ -246,11 +246,9 @@ class MemoryWorker(WorkerBase):
         self._mayStop()
 
     def _makeReady(self, task: ITask) -> None:
-        for entry in self._unready:
-            if entry[0] is task:
-                self._unready.remove(entry)
-                entry[1].callback(None)
-                break
+        ready = self._unready.pop(task, None)
+        if ready is not None:
+            ready.callback(None)
 
     def _mayStop(self) -> None:
         if self._stopped is not None and not self._running:

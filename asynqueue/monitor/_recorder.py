@@ -312,17 +312,12 @@ def _change(event: Event) -> dict[str, Any]:
 
 
 def _failure(event: Event) -> dict[str, Any]:
-    failure = event.failure
     return {
-        "time": event.time,
-        "kind": event.kind.value,
+        **_change(event),
         "call": event.task,
         "name": event.name,
-        "series": seriesText(event.series),
-        "worker": event.workerID,
         "seconds": event.seconds,
-        "error": None if failure is None else _summary(failure),
-        "traceback": None if failure is None else _traceback(failure),
+        "traceback": None if event.failure is None else _traceback(event.failure),
     }
 
 

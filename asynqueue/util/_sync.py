@@ -331,26 +331,20 @@ class DeferredTracker:
     def _endSome(self) -> None:
         """End the waits for what has come about."""
         self._turn = None
-        for d, hasCome in list(self._waits.items()):
-            self._end(d, True, hasCome)
+        self._end(True, every=False)
 
     def _endAll(self, result: bool) -> None:
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.cancel()
-        for d in list(self._waits):
-            self._end(d, result, lambda: True)
+        self._end(result, every=True)
 
-    def _end(
-        self, d: Deferred[bool], result: bool, hasCome: Callable[[], bool]
-    ) -> None:
-        """
-        End a wait, unless the callbacks of another have cancelled it, or have undone
-        what it's for.
-        """
-        if d in self._waits and hasCome():
-            self._forget(d)
-            d.callback(result)
+    def _end(self, result: bool, every: bool) -> None:
+        for d, hasCome in list(self._waits.items()):
+            # The callbacks of one may cancel another, or undo what that is for.
+            if d in self._waits and (every or hasCome()):
+                self._forget(d)
+                d.callback(result)
 
 
 def callAfterDeferred(
