@@ -38,17 +38,6 @@ class Buffer:
 
     # Something is fetched only while there are no items and nothing is pending, so
     # there are never both.
-    __slots__ = (
-        "_fetchMany",
-        "_source",
-        "failure",
-        "isStopped",
-        "items",
-        "looksAhead",
-        "more",
-        "onAnswer",
-        "pending",
-    )
 
     def __init__(self, source: ItemSource) -> None:
         self.items: deque[Any] = deque()
