@@ -1,6 +1,4 @@
-"""
-The worker in the reactor's own thread.
-"""
+"""The worker in the reactor's own thread."""
 
 from __future__ import annotations
 
@@ -74,9 +72,7 @@ class AsyncWorker(WorkerBase):
 
     @property
     def tasks(self) -> list[ITask]:
-        """
-        The tasks that were accepted and have no result yet.
-        """
+        """The tasks that were accepted and have no result yet."""
         tasks = [task for task, _ in self._waiting]
         return tasks if self._task is None else [self._task, *tasks]
 
@@ -116,13 +112,10 @@ class AsyncWorker(WorkerBase):
         return self._resignAfter(self._idle.wait())
 
     def crash(self) -> list[ITask]:
-        tasks = [task for task, _ in self._waiting]
+        tasks = self.tasks
         self._waiting.clear()
-        task, inner = self._task, self._inner
-        if task is not None:
-            tasks.insert(0, task)
+        self._dropped, inner = self._task, self._inner
         self._task = self._inner = None
-        self._dropped = task
         if inner is not None:
             _cancel(inner)
         self._becameIdle()
@@ -143,9 +136,7 @@ class AsyncWorker(WorkerBase):
     def _await(
         self, inner: Deferred[Any], task: ITask, raw: bool, consumer: Any
     ) -> Deferred[None]:
-        """
-        Wait for what the callable has returned.
-        """
+        """Wait for what the callable has returned."""
         if task is self._dropped:
             _cancel(inner)  # It was cancelled by its own callable.
         elif task is self._task:
@@ -159,9 +150,7 @@ class AsyncWorker(WorkerBase):
         return inner.addBoth(self._ended, task)
 
     def _ran(self, result: Any, task: ITask, raw: bool, consumer: Any) -> None:
-        """
-        Give the task what the callable has returned.
-        """
+        """Give the task what the callable has returned."""
         if task is self._dropped:
             return
         if raw or not isIteration(result):
@@ -202,9 +191,7 @@ class AsyncWorker(WorkerBase):
         task.callback((Status.ERROR, ErrorText(text, carrier)))
 
     def _ended(self, _: object, task: ITask) -> None:
-        """
-        Go on after a task has been run, or crashed while it was.
-        """
+        """Go on after a task has been run, or crashed while it was."""
         if task is self._dropped:
             self._dropped = None
         if self._task is not task:
@@ -214,9 +201,7 @@ class AsyncWorker(WorkerBase):
             self._runWaiting()
 
     def _runWaiting(self) -> None:
-        """
-        Run the tasks that wait, in a loop, until one takes time.
-        """
+        """Run the tasks that wait, in a loop, until one takes time."""
         self._isLooping = True
         while self._waiting and self._task is None:
             waiting, ready = self._waiting.popleft()
@@ -232,9 +217,7 @@ class AsyncWorker(WorkerBase):
 
 
 def _cancel(d: Deferred[Any]) -> None:
-    """
-    Cancel what a callable has returned.
-    """
+    """Cancel what a callable has returned."""
     try:
         d.cancel()
     except Exception:  # noqa: BLE001 - the canceller is the user's

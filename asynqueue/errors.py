@@ -33,9 +33,7 @@ __all__ = [
 
 
 class AsynQueueError(Exception):
-    """
-    The root of all errors of this package: catch it to catch them all.
-    """
+    """The root of all errors of this package: catch it to catch them all."""
 
 
 class QueueRunError(AsynQueueError):
@@ -133,9 +131,7 @@ class ThreadError(AsynQueueError):
 
 
 class ProcessError(AsynQueueError):
-    """
-    A child process can't be reached, or isn't what it should be.
-    """
+    """A child process can't be reached, or isn't what it should be."""
 
 
 class WorkerStartError(ProcessError):
@@ -206,7 +202,5 @@ class RemoteTraceback(AsynQueueError):
     """
 
     def __str__(self) -> str:
-        """
-        The remote traceback on lines of its own.
-        """
+        """The remote traceback on lines of its own."""
         return f"\n{self.args[0]}" if self.args else ""

@@ -1,6 +1,4 @@
-"""
-What happens in a queue, as its observers are told.
-"""
+"""What happens in a queue, as its observers are told."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from collections.abc import Hashable
 from enum import Enum
 from typing import Any
 
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
@@ -132,14 +130,8 @@ def logEvent(event: Event) -> None:
         who=event.queue or "A queue",
         what=event.kind.value,
         subject=_subject(event),
-        kind=event.kind,
-        queue=event.queue,
         task=event.task,
-        name=event.name,
-        series=event.series,
-        workerID=event.workerID,
-        seconds=event.seconds,
-        failure=event.failure,
+        **asdict(event, recurse=False, filter=lambda each, _: each.name != "_call"),
     )
 
 

@@ -68,9 +68,7 @@ class ITask(Interface):
         """
 
     def stopTimer() -> None:
-        """
-        Stop the clock of the time limit.
-        """
+        """Stop the clock of the time limit."""
 
     def callback(result: tuple[bytes, Any]) -> None:
         """
@@ -194,30 +192,20 @@ class WorkerLike(Protocol):
     iQualified: list[Any]
 
     def setResignator(self, callableObject: Callable[[], object], /) -> object:
-        """
-        See L{IWorker.setResignator}.
-        """
+        """See L{IWorker.setResignator}."""
 
     def run(self, task: Any, /) -> Deferred[Any]:
-        """
-        See L{IWorker.run}.
-        """
+        """See L{IWorker.run}."""
 
     def stop(self) -> Deferred[Any]:
-        """
-        See L{IWorker.stop}.
-        """
+        """See L{IWorker.stop}."""
 
     def crash(self) -> Any:
-        """
-        See L{IWorker.crash}.
-        """
+        """See L{IWorker.crash}."""
 
 
 class ICancellingWorker(Interface):
-    """
-    A worker that can also stop a task that it has accepted.
-    """
+    """A worker that can also stop a task that it has accepted."""
 
     def cancelTask(task: ITask) -> None:
         """

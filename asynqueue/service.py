@@ -1,6 +1,4 @@
-"""
-A queue as a service of an application that C{twist} or C{twistd} runs.
-"""
+"""A queue as a service of an application that C{twist} or C{twistd} runs."""
 
 from __future__ import annotations
 
@@ -77,9 +75,7 @@ class QueueService(Service, Generic[_Q]):
         return self._queue
 
     def startService(self) -> None:
-        """
-        Make the queue.
-        """
+        """Make the queue."""
         super().startService()
         if self._queue is None:
             self._queue = self._make()

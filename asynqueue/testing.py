@@ -80,14 +80,12 @@ class MemoryWorker(WorkerBase):
         self.stopping = False
         self.crashed = False
         self._running: list[ITask] = []
-        self._unready: list[tuple[ITask, Deferred[None]]] = []
+        self._unready: dict[ITask, Deferred[None]] = {}
         self._stopped: Deferred[None] | None = None
 
     @property
     def running(self) -> list[ITask]:
-        """
-        The tasks that have no result, in the order in which they were accepted.
-        """
+        """The tasks that have no result, in the order in which they were accepted."""
         return list(self._running)
 
     @property
@@ -100,16 +98,14 @@ class MemoryWorker(WorkerBase):
 
     @property
     def busy(self) -> int:
-        """
-        The number of tasks that the worker isn't ready after.
-        """
+        """The number of tasks that the worker isn't ready after."""
         return len(self._unready)
 
     def run(self, task: ITask) -> Deferred[None]:
         d: Deferred[None] = Deferred()
         self.accepted.append(task)
         self._running.append(task)
-        self._unready.append((task, d))
+        self._unready[task] = d
         return d
 
     def stop(self) -> Deferred[None]:
@@ -127,9 +123,7 @@ class MemoryWorker(WorkerBase):
         return tasks
 
     def cancelTask(self, task: ITask) -> None:
-        """
-        Forget a task, and be ready.
-        """
+        """Forget a task, and be ready."""
         if task in self._running:
             self.cancelled.append(task)
             self._done(task)
@@ -158,7 +152,7 @@ class MemoryWorker(WorkerBase):
         if task is None:
             if not self._unready:
                 raise RuntimeError("The worker is ready after each of its tasks")
-            task = self._unready[0][0]
+            task = next(iter(self._unready))
         self._makeReady(task)
 
     def answer(
@@ -177,9 +171,7 @@ class MemoryWorker(WorkerBase):
     def complete(
         self, result: Any = None, task: ITask | None = None, ready: bool = True
     ) -> None:
-        """
-        Give a task a result, without calling its callable.
-        """
+        """Give a task a result, without calling its callable."""
         self.answer((Status.RAN, result), task, ready)
 
     def fail(
@@ -188,9 +180,7 @@ class MemoryWorker(WorkerBase):
         task: ITask | None = None,
         ready: bool = True,
     ) -> None:
-        """
-        Have a task raise an exception, without calling its callable.
-        """
+        """Have a task raise an exception, without calling its callable."""
         task = self._chosen(task)
         text = Info().setCall(*task.callTuple).aboutException(exception=exception)
         self.answer((Status.ERROR, ErrorText(text, exception)), task, ready)
@@ -205,9 +195,7 @@ class MemoryWorker(WorkerBase):
         self.answer((Status.TIMEOUT, text), task, ready)
 
     def disconnect(self, task: ITask | None = None, ready: bool = True) -> None:
-        """
-        Say that a task has not been run.
-        """
+        """Say that a task has not been run."""
         self.answer((Status.DISCONNECTED, None), task, ready)
 
     def lose(
@@ -226,9 +214,7 @@ class MemoryWorker(WorkerBase):
         self._after(task, ready)
 
     def step(self, task: ITask | None = None, ready: bool = True) -> None:
-        """
-        Run a task: call its callable, and give it what that returns or raises.
-        """
+        """Run a task: call its callable, and give it what that returns or raises."""
         task = self._chosen(task)
         f, args, kw = task.callTuple
         kw = dict(kw)
@@ -260,11 +246,9 @@ class MemoryWorker(WorkerBase):
         self._mayStop()
 
     def _makeReady(self, task: ITask) -> None:
-        for entry in self._unready:
-            if entry[0] is task:
-                self._unready.remove(entry)
-                entry[1].callback(None)
-                break
+        ready = self._unready.pop(task, None)
+        if ready is not None:
+            ready.callback(None)
 
     def _mayStop(self) -> None:
         if self._stopped is not None and not self._running:

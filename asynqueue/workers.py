@@ -1,6 +1,4 @@
-"""
-The workers, in one place: re-exported from the modules where they are defined.
-"""
+"""The workers, in one place: re-exported from the modules where they are defined."""
 
 from ._asyncworker import AsyncWorker
 from .executor import ExecutorWorker

@@ -14,8 +14,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from asynqueue._support import childprocess
-from asynqueue._support.childprocess import ChildProcess
-from asynqueue._support.exitstatus import ExitStatus
+from asynqueue._support.childprocess import ChildProcess, ExitStatus
 
 #: Takes signals, says that it runs, and ends when descriptor 3 does.
 WAITER = """

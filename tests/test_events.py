@@ -367,6 +367,7 @@ class ActingObserverTests(QueueTestCase):
     """
 
     def load(self, q: TaskQueue) -> int:
+        """How many calls have no result."""
         return q.q.loadInfoProducer.queued
 
     def test_startedCancels(self) -> None:

@@ -356,7 +356,7 @@ class CapacityTests(ExecutorTestCase):
         worker = self.worker(q)
         self.assertGreater(worker.capacity, 2)
         self.assertEqual(len(self.executor.calls), worker.capacity)
-        worker._runner._jobs.adapt(2, 0.5, 400)
+        worker._runner.adapt(2, 0.5, 400)
         self.assertEqual(worker.capacity, 2)
         q.attachWorker(MemoryWorker())
         self.end()

@@ -54,7 +54,7 @@ PUBLIC = {
         makeKey=credentials makePair=credentials
     """,
     "executor": """
-        ExecutorQueue=executor._queue ExecutorWorker=executor._worker
+        ExecutorQueue=executor._worker ExecutorWorker=executor._worker
     """,
     "null": "NullQueue",
     "process": """
@@ -71,12 +71,12 @@ PUBLIC = {
     """,
     "iteration": """
         Deferator=iteration._deferator Delay=iteration._delay
-        IterationProducer=iteration._producer ListConsumer=iteration._listconsumer
+        IterationProducer=iteration._producer ListConsumer=iteration._producer
         Prefetcherator=iteration._prefetcherator deferToDelay=iteration._delay
         isIterator=_child.calls iteratorToProducer=iteration._producer
     """,
     "util": """
-        CallRunner=_child.calls DeferredLock=util._sync DeferredTracker=util._tracker
+        CallRunner=_child.calls DeferredLock=util._sync DeferredTracker=util._sync
         ProcessProtocol=util._processes callAfterDeferred=util._sync
         killProcess=util._processes o2p=_child.calls p2o=_child.calls
     """,

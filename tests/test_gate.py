@@ -299,6 +299,7 @@ class Pausing(RecordingConsumer):
     """A consumer that takes one item, and then no more until it's told to."""
 
     def write(self, data: Any) -> None:
+        """Take an item, and pause."""
         super().write(data)
         self.producer.pauseProducing()
 

@@ -314,7 +314,7 @@ class Model:
         """
         for worker in self.hired + self.leaving:
             while worker.busy > len(worker.running):
-                done = [t for t, _ in worker._unready if t not in worker.running]
+                done = [t for t in worker._unready if t not in worker.running]
                 worker.ready(done[0])
 
     def doLate(self) -> None:

@@ -17,7 +17,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from asynqueue.monitor import Monitor
-from asynqueue.monitor._stream import _MAX_MISSED
+from asynqueue.monitor._recorder import _MAX_MISSED
 from asynqueue.testing import MemoryWorker
 
 from ._cases import QueueTestCase, same

@@ -18,7 +18,7 @@ from twisted.web.client import Agent, readBody
 from twisted.web.server import Site
 
 from asynqueue import ProcessQueue, TaskQueue
-from asynqueue.monitor import Monitor, _sampler
+from asynqueue.monitor import Monitor, _recorder
 from asynqueue.testing import MemoryWorker
 
 from ._browser import MISSING, Browser
@@ -95,7 +95,7 @@ class PageTestCase(TestCase):
         Open the page.
         """
         # Not to have to wait for the seconds.
-        self.patch(_sampler, "INTERVAL_SECONDS", 0.1)
+        self.patch(_recorder, "INTERVAL_SECONDS", 0.1)
         self.q = q
         self.addCleanup(q.shutdown, timeout=0)
         site = Site(Monitor(q, **options))

@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._support.output}.
+Tests of L{asynqueue._support.log}.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._support.output import OutputLog
+from asynqueue._support.log import OutputLog
 
 from ._fakes import LogLines
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import AsyncWorker, TaskQueue
-from asynqueue.base import _snapshot, _watching
+from asynqueue.base import _observed, _watching
 from asynqueue.base._quantiles import ERROR, WINDOW_SECONDS, Quantiles
 from asynqueue.errors import QueueStopped, WorkerLost
 from asynqueue.process._queue import ProcessStats
@@ -33,7 +33,7 @@ class StatsTests(QueueTestCase):
         Have time given by the clock.
         """
         super().setUp()
-        for module in (_assignment, _snapshot, _watching):
+        for module in (_assignment, _observed, _watching):
             self.patch(module, "perf_counter", lambda: self.clock.seconds() + 1)
 
     def test_plain(self) -> None:

@@ -1,4 +1,4 @@
-"""Tests of L{asynqueue.util._sync} and L{asynqueue.util._tracker}."""
+"""Tests of L{asynqueue.util._sync}."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue.util._sync import DeferredLock, callAfterDeferred
-from asynqueue.util._tracker import DeferredTracker
+from asynqueue.util._sync import DeferredLock, DeferredTracker, callAfterDeferred
 
 from ._stopping import StoppingReactor
 

@@ -1,3 +1,1 @@
-"""
-Small tools that the rest of the package shares.
-"""
+"""Small tools that the rest of the package shares."""

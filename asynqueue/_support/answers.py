@@ -1,6 +1,4 @@
-"""
-What calls in other processes come to, made into results of tasks.
-"""
+"""What calls in other processes come to, made into results of tasks."""
 
 from __future__ import annotations
 
@@ -26,10 +24,8 @@ class _Pickled(Protocol):
 
 def loadsAnswer(kind: int, payload: memoryview | _Pickled, task: object) -> Any:
     """
-    Get what a call has come to.
-
-    @return: The seconds that it took, and the status and result of the task or a
-        L{Failure}; C{None} for an iteration.
+    Get the seconds that a call took, and the status and result of its task or a
+    L{Failure}; C{None} for an iteration.
     """
     try:
         found = loads(payload) if type(payload) is memoryview else payload.loads()
@@ -53,11 +49,9 @@ def loadsAnswer(kind: int, payload: memoryview | _Pickled, task: object) -> Any:
 
 def loadsException(pickled: memoryview | bytes) -> ErrorText:
     """
-    Make an exception again from what C{dumpsException} has made.
-
-    @return: Text that carries the exception. Its cause is the traceback in the child
-        (L{RemoteTraceback}), whose own cause is what it has come from there. If it
-        can't be rebuilt, it's a L{WorkerError} with the whole text.
+    Make an exception again from what C{dumpsException} has made. Its cause is the
+    traceback in the child (L{RemoteTraceback}), whose own cause is what it has come
+    from there. If it can't be rebuilt, it's a L{WorkerError} with the whole text.
     """
     _, *parts = loads(pickled)
     return _rebuildText(*parts)

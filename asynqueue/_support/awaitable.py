@@ -1,6 +1,4 @@
-"""
-Deferreds that asyncio's tasks can wait for, too.
-"""
+"""Deferreds that asyncio's tasks can wait for, too."""
 
 from __future__ import annotations
 
@@ -116,9 +114,7 @@ def _checkLoop(asyncio: Any) -> None:
 
 
 def awaitable(d: Deferred[_T]) -> Deferred[_T]:
-    """
-    Make a Deferred that fires with the result of another one.
-    """
+    """Make a Deferred that fires with the result of another one."""
     outer: Deferred[_T] = AwaitableDeferred(lambda _: d.cancel())
     d.chainDeferred(outer)
     return outer

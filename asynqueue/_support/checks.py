@@ -1,23 +1,30 @@
 """
-Checks of what users pass. Each error names the thing, and says what is wanted.
+Checks of what users pass, and of what their callables return in threads. Each error
+names the thing, and says what is wanted.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Iterable
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any
 
 from twisted.internet.interfaces import IConsumer
+from twisted.python.failure import Failure
 
+from .._child.calls import kindOfAwaitable
+from .._child.describe import nameOf
 from ..errors import ImplementationError
 
 __all__ = [
     "checkCallable",
     "checkConsumer",
     "checkCount",
+    "checkDeliverable",
     "checkFlag",
     "checkHashable",
+    "checkReturned",
     "checkSeconds",
     "seriesList",
 ]
@@ -40,33 +47,25 @@ def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:
 
 
 def checkCount(name: str, value: Any, least: int) -> None:
-    """
-    Raise ValueError unless the value is an integer from C{least} up.
-    """
+    """Raise ValueError unless the value is an integer from C{least} up."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
 
 
 def checkFlag(name: str, value: Any) -> None:
-    """
-    Raise TypeError unless the value is a bool.
-    """
+    """Raise TypeError unless the value is a bool."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def checkCallable(name: str, value: Any) -> None:
-    """
-    Raise TypeError unless the value can be called.
-    """
+    """Raise TypeError unless the value can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, which {value!r} isn't")
 
 
 def checkHashable(series: Any) -> None:
-    """
-    Raise TypeError unless the value can be a series.
-    """
+    """Raise TypeError unless the value can be a series."""
     try:
         hash(series)
     except TypeError as error:
@@ -77,9 +76,7 @@ def checkHashable(series: Any) -> None:
 
 
 def checkConsumer(value: Any) -> None:
-    """
-    Raise ImplementationError unless the value provides C{IConsumer}.
-    """
+    """Raise ImplementationError unless the value provides C{IConsumer}."""
     if not IConsumer.providedBy(value):
         raise ImplementationError(
             f"The consumer {value!r} doesn't provide IConsumer: is its class marked"
@@ -97,3 +94,21 @@ def seriesList(series: Iterable[Hashable]) -> list[Hashable]:
             f"series must be a list of series, such as [{series!r}], not {series!r}"
         )
     return list(series)
+
+
+def checkDeliverable(value: object) -> None:
+    """
+    Raise here, and not in the reactor's thread, what a value raises when it's asked for
+    its class, as a Deferred does that fires with it.
+    """
+    isinstance(value, Failure)
+
+
+def checkReturned(result: Any, f: Any) -> None:
+    """Check what a callable has returned in a thread, and refuse what nobody awaits."""
+    checkDeliverable(result)
+    if type(result) in (CoroutineType, AsyncGeneratorType):
+        raise TypeError(
+            f"{nameOf(f)} returned {kindOfAwaitable(result)}, and nothing in a thread"
+            " can await it: call such functions in the reactor, with an AsyncWorker"
+        )

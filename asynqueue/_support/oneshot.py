@@ -1,6 +1,4 @@
-"""
-Something that happens once.
-"""
+"""Something that happens once."""
 
 from __future__ import annotations
 
@@ -29,17 +27,10 @@ class OneShot(Generic[_T]):
 
     @property
     def hasFired(self) -> bool:
-        """
-        Whether it has happened.
-        """
         return self._result is not None
 
     def wait(self) -> Deferred[_T]:
-        """
-        Wait for it.
-
-        @return: A Deferred that fires with its result, at once if it has happened.
-        """
+        """Wait for its result, not at all if it has happened."""
         d: Deferred[_T] = AwaitableDeferred(self._waiters.remove)
         if self._result is None:
             self._waiters.append(d)
@@ -48,9 +39,7 @@ class OneShot(Generic[_T]):
         return d
 
     def fire(self, result: _T) -> None:
-        """
-        Tell all who wait, in the order in which they came. The first call counts.
-        """
+        """Tell all who wait, in the order in which they came. The first call counts."""
         if self._result is not None:
             return
         self._result = (result,)

@@ -1,6 +1,4 @@
-"""
-How many calls may wait, and who waits for room.
-"""
+"""How many calls may wait, and who waits for room."""
 
 from __future__ import annotations
 
@@ -20,11 +18,7 @@ __all__ = ["Admission"]
 
 
 class Admission:
-    """
-    Gives each place in a bounded queue to one of those who wait for it.
-
-    @ivar maxQueued: How many calls may wait, or C{None}.
-    """
+    """Gives each place in a bounded queue to one of those who wait for it."""
 
     # _promised places were given to waiters who have not used them by a call yet. They
     # have this and the next turn of the reactor for that, so that a coroutine that
@@ -48,9 +42,7 @@ class Admission:
         self._reactor = reactor
 
     def check(self) -> None:
-        """
-        Raise QueueFull if a call has no place.
-        """
+        """Raise QueueFull if a call has no place."""
         waiting = self._handler.waiting
         if self.maxQueued is not None and waiting >= self.maxQueued:
             self._watcher.refused += 1
@@ -63,16 +55,11 @@ class Admission:
         self.take()
 
     def take(self) -> None:
-        """
-        Use a place: one that was promised, if there's any.
-        """
+        """Use a place: one that was promised, if there's any."""
         if self._promised:
             self._promised -= 1
 
     def wait(self) -> Deferred[None]:
-        """
-        Wait for a place.
-        """
         if self._hasRoom() and not self._waiters:
             if self.maxQueued is not None:
                 self._promise()
@@ -85,9 +72,7 @@ class Admission:
         return d
 
     def shutDown(self) -> None:
-        """
-        Tell those who wait that there will be no place.
-        """
+        """Tell those who wait that there will be no place."""
         self._forget()
         while self._waiters:
             self._waiters.popleft().errback(
@@ -101,9 +86,6 @@ class Admission:
         )
 
     def _admit(self) -> None:
-        """
-        Give places to those who wait.
-        """
         while self._waiters and self._hasRoom():
             self._promise()
             self._waiters.popleft().callback(None)

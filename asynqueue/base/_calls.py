@@ -17,9 +17,9 @@ from ..tasks import Task, TaskFactory, TaskHandler
 from ._admission import Admission
 from ._options import (
     UNSET,
+    CallOptions,
     Defaults,
     RetryDelay,
-    TaskOptions,
     takesKeyword,
     warnOfSameNames,
 )
@@ -203,7 +203,7 @@ class Calls:
         if (
             niceness or timeout or within or doNext or doLast or series is not None
         ) or (retries, retryDelay, returnFailure, name) != (None, None, UNSET, None):
-            options = TaskOptions(
+            options = CallOptions(
                 niceness,
                 series,
                 doNext,
@@ -296,7 +296,7 @@ class Calls:
         if not callable(f):
             self._checkName(f)
         name = self._takeOwn(f, name, raw, kw)
-        options = TaskOptions(
+        options = CallOptions(
             niceness,
             series,
             doNext,

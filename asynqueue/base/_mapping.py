@@ -1,6 +1,4 @@
-"""
-One function for many items: in chunks, on all workers, within bounds.
-"""
+"""One function for many items: in chunks, on all workers, within bounds."""
 
 from __future__ import annotations
 
@@ -9,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
@@ -33,24 +32,21 @@ _CHUNKS_PER_WORKER = 2
 Progress = Callable[[int, "int | None"], object]
 
 
+@define(eq=False)
 class _Chunk:
-    """
-    Some items on their way.
-    """
+    """Some items on their way."""
 
-    __slots__ = ("failure", "isDone", "results", "task")
-
-    def __init__(self) -> None:
-        self.task: Task | None = None
-        self.isDone = False
-        self.results: list[Any] = []
-        # What comes after the results.
-        self.failure: Failure | None = None
+    task: Task | None = None
+    isDone: bool = False
+    results: list[Any] = field(factory=list)
+    # What comes after the results.
+    failure: Failure | None = None
 
 
 class Mapping:
     """
-    Calls a function for each item of an input that may be endless.
+    Calls a function for each item of an input that may be endless, from the first call
+    of L{fill} on.
     """
 
     # _chunks has those that aren't delivered, in the order of the input.
@@ -71,50 +67,32 @@ class Mapping:
         finish: Callable[[Failure | None], object],
         maxUntaken: int | None = None,
     ) -> None:
-        """
-        Begin. Nothing is called before L{fill}.
-
-        @param submit: Queues a call, and returns its task.
-
-        @param room: Returns C{None} if the queue has room for a call, or a Deferred
-            that fires when it has.
-
-        @param countWorkers: Returns the number of workers.
-
-        @param f: The function, or for remote workers the name of a method.
-
-        @param iterables: Where the arguments come from.
-
-        @param chunksize: Items in a chunk, C{None} to find it by measuring.
-
-        @param ordered: Whether results are delivered in the order of the items.
-
-        @param progress: Called with the number of items that are done and of all.
-
-        @param deliver: Called with lists of results.
-
-        @param finish: Called at the end, with how it has failed if it has.
-
-        @param maxUntaken: So many results may be waiting to be taken, C{None} for any
-            number. See L{taken}.
-        """
+        # Queues a call, and returns its task.
         self._submit = submit
+        # Returns None if there's room for a call, or a Deferred to that.
         self._room = room
         self._countWorkers = countWorkers
-        self._isNamed = isinstance(f, str)
+        # Of remote workers it's the name of a method. Its arguments are one item, or
+        # a tuple of several if _star is true.
         self._f = f
+        self._isNamed = isinstance(f, str)
         self._star = len(iterables) > 1 or self._isNamed
-        sizes = [len(x) for x in iterables if isinstance(x, Sized)]
-        self._total = min(sizes) if len(sizes) == len(iterables) else None
         self._items: Iterator[Any] = (
             zip(*iterables, strict=False) if self._star else iter(iterables[0])
         )
+        sizes = [len(x) for x in iterables if isinstance(x, Sized)]
+        self._total = min(sizes) if len(sizes) == len(iterables) else None
+        # Of the next chunks: found by measuring, unless it was given.
         self._size = 1 if self._isNamed or chunksize is None else chunksize
         self._isTuning = chunksize is None and not self._isNamed
         self._ordered = ordered
+        # Called with the number of items that are done and of all,
         self._progress = progress
+        # with lists of results,
         self._deliver = deliver
+        # and at the end with how it has failed if it has.
         self._finish = finish
+        # So many results may wait to be taken, None for any number.
         self._maxUntaken = maxUntaken
         self._untaken = 0
         self._read = 0
@@ -128,9 +106,7 @@ class Mapping:
         self._chunks: deque[_Chunk] = deque()
 
     def fill(self) -> None:
-        """
-        Queue as many chunks as are in order.
-        """
+        """Queue as many chunks as are in order."""
         self._fillAgain = True
         if self._isFilling:
             return
@@ -147,18 +123,13 @@ class Mapping:
             self._finish(self._inputFailure)
 
     def taken(self, count: int) -> None:
-        """
-        Note that so many results have been taken.
-        """
         self._untaken -= count
         self.fill()
 
     def stop(self, failure: Failure | None = None) -> None:
         """
         Have no more items done. Those that are being done are left alone, and nobody
-        hears of them.
-
-        @param failure: What it ends with. C{None} if nobody wants to know.
+        hears of them; nor of the end, if there's no failure.
         """
         if self._isOver:
             return
@@ -178,9 +149,7 @@ class Mapping:
             self._finish(failure)
 
     def _wantsChunk(self) -> bool:
-        """
-        Whether another chunk is in order now.
-        """
+        """Whether another chunk is in order now."""
         if self._isOver or self._isExhausted or self._waiting is not None:
             return False
         if len(self._chunks) >= _CHUNKS_PER_WORKER * max(self._countWorkers(), 1):
@@ -256,9 +225,7 @@ class Mapping:
         self._arrived(chunk, results, failure)
 
     def _tune(self, seconds: float) -> None:
-        """
-        Choose the size of the next chunks by how long an item takes.
-        """
+        """Choose the size of the next chunks by how long an item takes."""
         most = min(self._size * _MAX_GROWTH, _MAX_CHUNK_ITEMS)
         if self._total is not None:
             # At the end all workers are to have something to do.
@@ -271,9 +238,7 @@ class Mapping:
     def _arrived(
         self, chunk: _Chunk, results: list[Any], failure: Failure | None
     ) -> None:
-        """
-        Deliver results, or keep them until it's their turn.
-        """
+        """Deliver results, or keep them until it's their turn."""
         chunk.isDone = True
         chunk.results, chunk.failure = results, failure
         if self._ordered:
@@ -286,9 +251,7 @@ class Mapping:
             self.fill()
 
     def _hand(self, chunk: _Chunk) -> None:
-        """
-        Deliver the results of a chunk, and fail if it has failed.
-        """
+        """Deliver the results of a chunk, and fail if it has failed."""
         self._done += len(chunk.results)
         self._untaken += len(chunk.results)
         self._deliver(chunk.results)
@@ -302,16 +265,7 @@ class Mapping:
 
 
 def progressOf(progress: Any) -> Progress | None:
-    """
-    Get what is to be told the progress.
-
-    @param progress: A callable that takes the number of items that are done, and of
-        all or C{None}; or C{True} for a bar; or nothing.
-
-    @raise ImportError: If a bar is wanted, and tqdm isn't installed.
-
-    @raise TypeError: If it's something else.
-    """
+    """Get what is to be told of the progress; a bar for C{True}."""
     if progress is None or progress is False:
         return None
     if progress is not True:

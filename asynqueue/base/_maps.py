@@ -1,14 +1,11 @@
-"""
-Calls of one function for many items.
-"""
+"""Calls of one function for many items."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypedDict
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
 from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkCount
@@ -18,32 +15,32 @@ from ..iteration._sources import BufferedSource
 from ..tasks import Task, TaskFactory
 from ._calls import Calls
 from ._mapping import Mapping, Progress, progressOf
-from ._options import TaskOptions
+from ._options import CallOptions, RetryDelay
 
-__all__ = ["Maps"]
+__all__ = ["MapOptions", "Maps"]
 
 #: So many results of an C{imap} may wait to be taken before more chunks are queued.
 _MAX_UNTAKEN = 1_000
 
-#: The queue's own keywords that hold for each chunk of a map.
-_MAP_OPTIONS = frozenset(
-    [
-        "doLast",
-        "doNext",
-        "name",
-        "niceness",
-        "retries",
-        "retryDelay",
-        "series",
-        "timeout",
-    ]
-)
+
+class MapOptions(TypedDict, total=False):
+    """The keywords of C{map} and C{imap}."""
+
+    chunksize: int | None
+    ordered: bool
+    progress: Progress | bool | None
+    niceness: int
+    series: Hashable
+    doNext: bool
+    doLast: bool
+    timeout: float | None
+    retries: int | None
+    retryDelay: RetryDelay | None
+    name: str | None
 
 
 class Maps(Calls):
-    """
-    The part of a L{TaskQueue<asynqueue.base.TaskQueue>} that takes maps.
-    """
+    """The part of a L{TaskQueue<asynqueue.base.TaskQueue>} that takes maps."""
 
     def map(
         self,
@@ -92,22 +89,15 @@ class Maps(Calls):
         """
         results: list[Any] = []
         d: Deferred[list[Any]] = AwaitableDeferred(lambda _: mapping.stop())
-
-        def finish(failure: Failure | None) -> None:
-            if failure is None:
-                d.callback(results)
-            else:
-                d.errback(failure)
-
         mapping = self._mapping(
             f,
             iterables,
             options,
             chunksize,
+            progress,
             ordered=ordered,
-            progress=progressOf(progress),
             deliver=results.extend,
-            finish=finish,
+            finish=lambda failure: d.callback(results if failure is None else failure),
         )
         mapping.fill()
         return d
@@ -126,36 +116,23 @@ class Maps(Calls):
         Call a function for each item as L{map} does, and get the results one after the
         other. The input may be endless: it's read as far as results are taken.
 
-        The parameters are those of L{map}.
+        The parameters, and what is raised, are those of L{map}.
 
         @return: An iterator of Deferreds, and an asynchronous iterator, of the results.
             After the results of the items before it, it fails as the item did.
-
-        @raise TypeError: If there's no iterable, or an unknown keyword.
-
-        @raise ValueError: If a number is out of range.
-
-        @raise QueueRunError: If the queue isn't running.
         """
         source = BufferedSource(
             lambda count: mapping.taken(count), lambda: mapping.stop()
         )
-
-        def finish(failure: Failure | None) -> None:
-            if failure is None:
-                source.end()
-            else:
-                source.fail(failure)
-
         mapping = self._mapping(
             f,
             iterables,
             options,
             chunksize,
+            progress,
             ordered=ordered,
-            progress=progressOf(progress),
             deliver=source.push,
-            finish=finish,
+            finish=source.end,
             maxUntaken=_MAX_UNTAKEN,
         )
         mapping.fill()
@@ -167,6 +144,7 @@ class Maps(Calls):
         iterables: tuple[Iterable[Any], ...],
         options: dict[str, Any],
         chunksize: int | None,
+        progress: Any,
         **kw: Any,
     ) -> Mapping:
         if not self._running:
@@ -177,11 +155,11 @@ class Maps(Calls):
             raise TypeError(f"Items are needed to map {f!r} over")
         if chunksize is not None:
             checkCount("chunksize", chunksize, 1)
-        unknown = options.keys() - _MAP_OPTIONS
+        unknown = options.keys() - MapOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"Unknown keywords for a map: {', '.join(sorted(unknown))}")
         # Errors come as they are: the mapping has to know.
-        checked = TaskOptions(**options, returnFailure=None)
+        checked = CallOptions(**options, returnFailure=None)
 
         def submit(f: Any, args: tuple[Any, ...]) -> Task:
             if not self._running:
@@ -199,13 +177,12 @@ class Maps(Calls):
             f,
             iterables,
             chunksize=chunksize,
+            progress=progressOf(progress),
             **kw,
         )
 
     def _concurrency(self) -> int:
-        """
-        Count the calls that keep all workers busy.
-        """
+        """Count the calls that keep all workers busy."""
         return sum(getattr(w, "concurrency", 1) for w in self.th.workers.values())
 
     def _roomForChunk(self) -> Deferred[None] | None:

@@ -1,19 +1,24 @@
-"""
-Looking at what a queue does.
-"""
+"""Looking at what a queue does, also as plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable
+from enum import Enum
+from time import perf_counter
 from typing import Any
 
 from twisted.internet.interfaces import IConsumer
 
+from .._child.describe import callText, describe
 from ..events import Event, EventKind
-from ._snapshot import snapshot
+from ..tasks import Task, TaskHandler
+from ..tasks._updates import qualifications
+from ._queue import Queue
 from ._typedcalls import TypedCalls
 
-__all__ = ["Observed"]
+__all__ = ["Observed", "seriesText"]
 
 
 class Observed(TypedCalls):
@@ -56,7 +61,7 @@ class Observed(TypedCalls):
                 Where there are more than about 1,000 calls a second, some are measured,
                 one of 50 at least; all, if there are observers of each call.
         """
-        return snapshot(self.th, self.q)
+        return _snapshot(self.th, self.q)
 
     def addObserver(
         self, f: Callable[[Event], object], kinds: Iterable[EventKind] = ()
@@ -83,3 +88,78 @@ class Observed(TypedCalls):
         @param f: The callable.
         """
         self.q.watcher.observers.remove(f)
+
+
+def _snapshot(handler: TaskHandler, queue: Queue) -> dict[str, Any]:
+    watcher, load = queue.watcher, queue.loadInfoProducer
+    gate = handler.assignmentFactory.backlog.gate
+    failed = dict(watcher.failed)
+    done = load.finished - sum(failed.values())
+    if watcher.refused:
+        failed["refused"] = watcher.refused
+    queued: Counter[str] = Counter()
+    for series, count in handler.assignmentFactory.backlog.sizes().items():
+        queued[seriesText(series)] += count
+    return {
+        "name": watcher.observers.queue,
+        "time": time.time(),
+        "paused": gate is not None and gate.isPaused,
+        "queued": dict(queued),
+        "running": [
+            entry for worker in handler.workers.values() for entry in _running(worker)
+        ],
+        "workers": [_worker(worker, handler) for worker in handler.workers.values()],
+        "load": load.queued,
+        "done": done,
+        "failed": failed,
+        "retried": watcher.retried,
+        "replaced": watcher.replaced,
+        "wait": watcher.wait.summary(),
+        "run": watcher.run.summary(),
+    }
+
+
+def _running(worker: Any) -> list[dict[str, Any]]:
+    now = perf_counter()
+    return [
+        {
+            "call": callText(*task.callTuple),
+            "name": task.name,
+            "series": seriesText(task.series),
+            "worker": worker.ID,
+            "seconds": max(0.0, now - task.startedAt) if task.startedAt else 0.0,
+        }
+        for task in _tasks(worker)
+    ]
+
+
+def _worker(worker: Any, handler: TaskHandler) -> dict[str, Any]:
+    # A worker of somebody else's may have anything under these names.
+    state = getattr(worker, "state", None)
+    pid = getattr(getattr(worker, "process", None), "pid", None)
+    return {
+        "ID": worker.ID,
+        "kind": type(worker).__name__,
+        "pid": pid if isinstance(pid, int) else None,
+        "series": [seriesText(series) for series in qualifications(worker)],
+        "running": handler.assignmentFactory.runningOn(worker),
+        "state": state.name.lower() if isinstance(state, Enum) else "ready",
+    }
+
+
+def _tasks(worker: Any) -> list[Task]:
+    """List the tasks that a worker says it's at, and has been given."""
+    for name in ("running", "tasks"):
+        tasks = getattr(worker, name, None)
+        if isinstance(tasks, list):
+            return [
+                task
+                for task in tasks
+                if isinstance(task, Task) and task.worker is worker
+            ]
+    return []
+
+
+def seriesText(series: Hashable) -> str:
+    """Name a series."""
+    return series if isinstance(series, str) else describe(series)

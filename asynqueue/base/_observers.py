@@ -1,6 +1,4 @@
-"""
-Who is told what happens in a queue.
-"""
+"""Who is told what happens in a queue."""
 
 from __future__ import annotations
 
@@ -21,24 +19,18 @@ _FREQUENT = frozenset((EventKind.QUEUED, EventKind.STARTED, EventKind.DONE))
 
 
 class Observers:
-    """
-    Tells events to callables.
-
-    @ivar queue: The name of the queue.
-
-    @ivar wanted: The kinds that anybody wants to hear of.
-    """
+    """Tells events to callables."""
 
     def __init__(self) -> None:
+        # The name of the queue.
         self.queue: str | None = None
+        # The kinds that anybody wants to hear of.
         self.wanted: frozenset[EventKind] = frozenset()
         self._kinds: dict[Callable[[Event], object], frozenset[EventKind]] = {}
 
     @property
     def wantsEachCall(self) -> bool:
-        """
-        Whether anybody wants to hear what happens to each call.
-        """
+        """Whether anybody wants to hear what happens to each call."""
         return not self.wanted.isdisjoint(_FREQUENT)
 
     def add(self, f: Callable[[Event], object], kinds: Iterable[EventKind]) -> None:
@@ -62,9 +54,7 @@ class Observers:
         seconds: float | None = None,
         failure: Failure | None = None,
     ) -> None:
-        """
-        Tell those who want to hear of it that something has happened.
-        """
+        """Tell those who want to hear of it that something has happened."""
         if kind not in self.wanted:
             return
         name = None

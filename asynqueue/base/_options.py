@@ -1,6 +1,4 @@
-"""
-What may be said of calls besides the calls themselves.
-"""
+"""What may be said of calls besides the calls themselves."""
 
 from __future__ import annotations
 
@@ -21,7 +19,6 @@ __all__ = [
     "Defaults",
     "QueueOptions",
     "RetryDelay",
-    "TaskOptions",
     "checkName",
     "checkRetryDelay",
     "takesKeyword",
@@ -60,19 +57,8 @@ class QueueOptions(TypedDict, total=False):
 @define
 class Defaults:
     """
-    What holds for calls of a queue of which nothing else is said.
-
-    @ivar warn: Whether errors of tasks are logged, and Deferreds fire with the text.
-
-    @ivar verbose: Whether what is logged says which call it was.
-
-    @ivar spew: Whether calls are logged with their results.
-
-    @ivar returnFailure: See L{TaskQueue<asynqueue.base.TaskQueue>}.
-
-    @ivar retries: How many further attempts a call has.
-
-    @ivar retryDelay: Seconds before each.
+    What holds for calls of a queue of which nothing else is said, see
+    L{TaskQueue<asynqueue.base.TaskQueue>}.
     """
 
     warn: bool
@@ -86,30 +72,9 @@ class Defaults:
 @frozen
 class CallOptions:
     """
-    What becomes of a call whose task fails.
-
-    @ivar returnFailure: The policy for errors, or L{UNSET}.
-
-    @ivar retries: How many further attempts it has, C{None} for the default.
-
-    @ivar retryDelay: Seconds before each, C{None} for the default.
-
-    @ivar name: What it's called, C{None} if it has no name.
+    The queue's own keywords of a call, checked.
 
     @ivar moves: How many workers have gone away before they ran it.
-    """
-
-    returnFailure: bool | None = UNSET
-    retries: int | None = None
-    retryDelay: RetryDelay | None = None
-    name: str | None = None
-    moves: int = 0
-
-
-@frozen
-class TaskOptions:
-    """
-    The queue's own keywords of a call, checked.
     """
 
     niceness: int = 0
@@ -122,6 +87,7 @@ class TaskOptions:
     retryDelay: RetryDelay | None = None
     returnFailure: bool | None = UNSET
     name: str | None = None
+    moves: int = 0
 
     def __attrs_post_init__(self) -> None:
         if self.timeout:
@@ -137,21 +103,12 @@ class TaskOptions:
     def makeTask(
         self, factory: TaskFactory, f: Any, args: tuple[Any, ...], kw: dict[str, Any]
     ) -> Task:
-        """
-        Make the task of a call with these options.
-        """
         task = factory.new(
             f, args, kw, self.niceness, self.series, self.timeout or None
         )
-        if (self.retries, self.retryDelay, self.returnFailure, self.name) != (
-            None,
-            None,
-            UNSET,
-            None,
-        ):
-            task.options = CallOptions(
-                self.returnFailure, self.retries, self.retryDelay, self.name
-            )
+        own = (self.retries, self.retryDelay, self.returnFailure, self.name)
+        if own != (None, None, UNSET, None):  # else 0.1 KB a task would be kept
+            task.options = self
         if self.doNext:
             task.rush()
         elif self.doLast:
@@ -160,27 +117,21 @@ class TaskOptions:
 
 
 def checkRetryDelay(value: Any) -> None:
-    """
-    Raise ValueError unless the value is a delay before further attempts.
-    """
+    """Raise ValueError unless the value is a delay before further attempts."""
     if not callable(value):
         checkSeconds("retryDelay", value, zero=True)
 
 
 def checkName(name: Any) -> None:
-    """
-    Raise TypeError unless the value is a name, or C{None}.
-    """
+    """Raise TypeError unless the value is a name, or C{None}."""
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a string, not {name!r}")
 
 
 def takesKeyword(f: Any, name: str) -> bool:
     """
-    Tell whether a callable may take a keyword. That takes 10 us or more.
-
-    @param f: The callable. If it isn't known what it takes, as of methods of remote
-        workers, it may take anything.
+    Tell whether a callable may take a keyword, as it may if it isn't known what it
+    takes: methods of remote workers. That takes 10 us or more.
     """
     try:
         parameters = inspect.signature(f).parameters
@@ -193,10 +144,8 @@ def takesKeyword(f: Any, name: str) -> bool:
 
 def warnOfSameNames(f: Any, names: dict[str, Any]) -> None:
     """
-    Warn once where the queue takes a keyword that the callable has a parameter for.
-
-    @param names: Those of the queue's keywords that an application may not know as
-        such, with their values; C{None} for those that weren't given.
+    Warn once where the queue takes a keyword that the callable has a parameter for, of
+    those that an application may not know as the queue's. C{None} wasn't given.
     """
     given = {name for name, value in names.items() if value is not None}
     try:

@@ -1,18 +1,15 @@
-"""
-What the Deferred of a call comes to when its task raises.
-"""
+"""What the Deferred of a call comes to when its task raises."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from .._child.status import ErrorText
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import Deadline, orGlobalReactor
 from ..errors import RemoteTraceback, WorkerError
 from ._options import UNSET, Defaults
 
@@ -23,9 +20,7 @@ _STOP_DELAY_SECONDS = 1.0
 
 
 class TaskFailure(Failure):
-    """
-    A failure whose traceback includes the one from where the task ran.
-    """
+    """A failure whose traceback includes the one from where the task ran."""
 
     def printTraceback(
         self,
@@ -33,9 +28,7 @@ class TaskFailure(Failure):
         elideFrameworkCode: bool = False,
         detail: str = "default",
     ) -> None:
-        """
-        Write the remote traceback, if there's one, and then the local one.
-        """
+        """Write the remote traceback, if there's one, and then the local one."""
         remote = getattr(self.value, "__cause__", None)
         if (
             file is not None
@@ -65,26 +58,17 @@ def failureOf(text: Any) -> Failure:
 
 
 class ErrorPolicy:
-    """
-    Applies the policy for errors: I{raise}, I{wrap}, I{warn}, or I{stop}.
-    """
+    """Applies the policy for errors: I{raise}, I{wrap}, I{warn}, or I{stop}."""
 
     def __init__(self, defaults: Defaults, reactor: Any) -> None:
         self._defaults = defaults
         self._reactor = reactor
-        self._stopping: IDelayedCall | None = None
+        self._stopping = Deadline(self._stop, reactor)
 
     def apply(self, failure: Failure, text: str, call: str, returnFailure: Any) -> Any:
         """
-        Find what the Deferred of a call fires with.
-
-        @param failure: How its task has failed.
-
-        @param text: Text about that.
-
-        @param call: Text about the call.
-
-        @param returnFailure: What was said of that one call, or L{UNSET}.
+        Find what the Deferred of a call fires with whose task has failed. For the call
+        itself, C{returnFailure} may be L{UNSET}.
         """
         defaults = self._defaults
         if defaults.warn or defaults.spew:
@@ -105,21 +89,14 @@ class ErrorPolicy:
         return text
 
     def callOff(self) -> None:
-        """
-        Let the reactor run on.
-        """
-        stopping, self._stopping = self._stopping, None
-        if stopping is not None and stopping.active():
-            stopping.cancel()
+        """Let the reactor run on."""
+        self._stopping.callOff()
 
     def _stopLater(self, text: str) -> None:
         sys.stderr.write(
             f"ERROR: {text}\nThe reactor stops in {_STOP_DELAY_SECONDS:g} second\n"
         )
-        if self._stopping is None:
-            self._stopping = orGlobalReactor(self._reactor).callLater(
-                _STOP_DELAY_SECONDS, self._stop
-            )
+        self._stopping.within(_STOP_DELAY_SECONDS)
 
     def _stop(self) -> None:
         reactor = orGlobalReactor(self._reactor)

@@ -1,6 +1,4 @@
-"""
-An asynchronous heap.
-"""
+"""An asynchronous heap."""
 
 from __future__ import annotations
 
@@ -17,13 +15,7 @@ __all__ = ["Priority"]
 
 
 class _Entry:
-    """
-    An item in the heap.
-
-    @ivar item: The item.
-
-    @ivar order: A serial number, by which those are ordered of which none is less.
-    """
+    """An item in the heap. Those of which none is less are ordered by a number."""
 
     __slots__ = ("item", "order")
 
@@ -32,11 +24,7 @@ class _Entry:
         self.order = order
 
     def __lt__(self, other: _Entry) -> bool:
-        """
-        Compare the items, of which only C{<} is asked.
-
-        @param other: Another entry.
-        """
+        # Of the items only < is asked.
         if self.item < other.item:
             return True
         return self.order < other.order and not other.item < self.item
@@ -57,9 +45,7 @@ class Priority:
         self._running = True
 
     def __len__(self) -> int:
-        """
-        The number of pending items.
-        """
+        """The number of pending items."""
         return len(self._heap)
 
     def put(self, item: Any) -> None:
@@ -114,9 +100,7 @@ class Priority:
         return [entry.item for entry in removed]
 
     def shutdown(self) -> None:
-        """
-        Fail all Deferreds that wait for an item, with L{QueueRunError}.
-        """
+        """Fail all Deferreds that wait for an item, with L{QueueRunError}."""
         self._running = False
         while self._getters:
             self._getters.popleft().errback(

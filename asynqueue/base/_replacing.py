@@ -1,35 +1,31 @@
-"""
-Workers in place of those that are lost.
-"""
+"""Workers that go: others in place of those that are lost, and the end of a queue."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
-from ..errors import WorkerStartError
+from .._support.oneshot import OneShot
+from .._support.reactor import Deadline, orGlobalReactor
+from ..errors import WorkerLost, WorkerStartError
+from ..events import EventKind
 from ..interfaces import IReplaceableWorker
 from ..tasks import Task, TaskHandler
+from ._queue import Queue
+from ._results import Results, notRun
 from ._watching import Watcher
 
-__all__ = ["Replacing"]
+__all__ = ["Replacing", "Shutdown", "failUnfinished"]
 
 
 class Replacing:
-    """
-    Hires a worker in place of each that has gone and names another.
-
-    @ivar unreplaced: Lost workers that were not replaced since there was no use in
-        trying, and that may name another if they are asked again.
-
-    @ivar onSettled: Called when tasks have failed that nobody could run. C{None} for
-        nobody.
-    """
+    """Hires a worker in place of each that has gone and names another."""
 
     # _givenUp are workers that there's to be no other for, and why, until the reactor's
     # next turn, for which _settling is.
@@ -40,7 +36,10 @@ class Replacing:
         watcher: Watcher,
         reactor: IReactorTime | None,
     ) -> None:
+        # Lost workers that were not replaced since there was no use in trying, and that
+        # may name another if they are asked again.
         self.unreplaced: list[Any] = []
+        # Called when tasks have failed that nobody could run.
         self.onSettled: Callable[[], object] | None = None
         self._handler = handler
         self._watcher = watcher
@@ -49,9 +48,7 @@ class Replacing:
         self._reactor = reactor
 
     def replace(self, worker: Any) -> None:
-        """
-        Hire a worker in place of one, if it names another.
-        """
+        """Hire a worker in place of one, if it names another."""
         isDismissed = getattr(worker, "isDismissed", False)
         if isDismissed or not IReplaceableWorker.providedBy(worker):
             return
@@ -68,9 +65,7 @@ class Replacing:
             self._settling = reactor.callLater(0, self._settle)
 
     def settle(self) -> None:
-        """
-        Fail now what is to fail in the next turn.
-        """
+        """Fail now what is to fail in the next turn."""
         if self._settling is not None:
             self._settling.cancel()
             self._settle()
@@ -93,7 +88,8 @@ class Replacing:
         waiting = self._handler.assignmentFactory.backlog.series()
         if not all(map(self._handler.roster, waiting)):
             _, failure = givenUp[0]
-            for task in self._handler.withdraw(self._isUnserved):
+            roster = self._handler.roster
+            for task in self._handler.withdraw(lambda task: not roster(task.series)):
                 task.errback(failure)
         if self.onSettled is not None:
             self.onSettled()
@@ -116,5 +112,91 @@ class Replacing:
                 log.failure(text, failure, worker=worker)
             self.giveUp(worker, failure)
 
-    def _isUnserved(self, task: Task) -> bool:
-        return not self._handler.roster(task.series)
+
+class Shutdown:
+    """Runs what is queued, if that is wanted, and lets the workers go."""
+
+    # _deadline is when workers that haven't stopped are crashed, None for never.
+    # _drained has fired, or failed, when it's time to let the workers go.
+
+    def __init__(
+        self,
+        queue: Queue,
+        handler: TaskHandler,
+        results: Results,
+        replacing: Replacing,
+        reactor: IReactorTime | None,
+    ) -> None:
+        # Fires with the tasks left unfinished.
+        self.done: OneShot[list[Task]] = OneShot()
+        self._queue = queue
+        self._handler = handler
+        self._results = results
+        self._replacing = replacing
+        self._reactor = reactor
+        self._deadline: float | None = None
+        self._drained: Deferred[None] = Deferred()
+        self._draining = Deadline(self._drained.cancel, reactor)
+
+    def start(self, drain: bool, timeout: float | None) -> None:
+        """Begin. It takes so many seconds at the most."""
+        if timeout is not None:
+            self._deadline = orGlobalReactor(self._reactor).seconds() + timeout
+            self._draining.within(timeout)
+        if not drain or not self._canDrain():
+            self._drained.cancel()
+        self._results.onFinished = self.check
+        Deferred.fromCoroutine(self._run())
+
+    def hurry(self, drain: bool, timeout: float | None) -> None:
+        """Be over sooner than it was said before."""
+        if timeout is not None:
+            deadline = orGlobalReactor(self._reactor).seconds() + timeout
+            if self._deadline is None or deadline < self._deadline:
+                self._deadline = deadline
+                if self._drained.called:
+                    self._queue.shutdown(timeout)
+                else:
+                    self._draining.within(timeout)
+        if not drain:
+            self._drained.cancel()
+
+    def check(self) -> None:
+        """Go on if no call is left that could be run."""
+        if not self._drained.called and not self._canDrain():
+            self._drained.callback(None)
+
+    def _canDrain(self) -> bool:
+        """Whether any call is running, or waits and can be run."""
+        if self._queue.loadInfoProducer.queued > self._handler.waiting:
+            return True
+        waiting = self._handler.assignmentFactory.backlog.series()
+        return any(map(self._handler.roster, waiting))
+
+    async def _run(self) -> None:
+        with suppress(CancelledError):
+            await self._drained
+        self._draining.callOff()
+        self._results.onFinished = None
+        self._replacing.settle()
+        self._results.accepting = False
+        unfinished = self._handler.withdraw(lambda task: True) + self._results.delayed
+        failUnfinished(unfinished)
+        timeout = None
+        if self._deadline is not None:
+            now = orGlobalReactor(self._reactor).seconds()
+            timeout = max(0.0, self._deadline - now)
+        unfinished += failUnfinished(await self._queue.shutdown(timeout))
+        self._queue.watcher.observers.tell(EventKind.STOPPED)
+        self.done.fire(unfinished)
+
+
+def failUnfinished(tasks: list[Task]) -> list[Task]:
+    """Fail the Deferreds of tasks that were left unfinished. Returns the tasks."""
+    for task in tasks:
+        if task.accepted:
+            text = f"The worker of {task!r} was let go before it was done"
+            task.errback(WorkerLost(text, task=task))
+        else:
+            task.errback(notRun(task))
+    return tasks

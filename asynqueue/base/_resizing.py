@@ -1,6 +1,4 @@
-"""
-Queues that make their workers themselves, and can have more or fewer of them.
-"""
+"""Queues that make their workers themselves, and can have more or fewer of them."""
 
 from __future__ import annotations
 
@@ -72,9 +70,7 @@ class SizedQueue(TaskQueue):
         return awaitable(done.addCallback(lambda _: None))
 
     def _newWorker(self) -> IWorker:
-        """
-        Make a worker.
-        """
+        """Make a worker."""
         raise NotImplementedError
 
     def _isOwn(self, worker: Any) -> bool:

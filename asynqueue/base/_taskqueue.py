@@ -1,6 +1,4 @@
-"""
-The task queue: calls and workers.
-"""
+"""The task queue: calls and workers."""
 
 from __future__ import annotations
 
@@ -24,7 +22,7 @@ from ._options import (
     checkName,
     checkRetryDelay,
 )
-from ._shutdown import Shutdown, failUnfinished
+from ._replacing import Shutdown, failUnfinished
 
 __all__ = ["TaskQueue"]
 
@@ -113,8 +111,6 @@ class TaskQueue(Observed):
 
         @raise TypeError: If the name isn't a string.
         """
-        if timeout:
-            checkSeconds("timeout", timeout)
         checkName(name)
         checkCount("retries", retries, 0)
         checkRetryDelay(retryDelay)
@@ -145,21 +141,15 @@ class TaskQueue(Observed):
         return f"<{type(self).__name__}{name}, {len(self)} workers>"
 
     def __len__(self) -> int:
-        """
-        The number of workers.
-        """
+        """The number of workers."""
         return len(self.th.workers)
 
     def __bool__(self) -> bool:
-        """
-        Whether the queue is running with at least one worker.
-        """
+        """Whether the queue is running with at least one worker."""
         return self._running and bool(self.th.workers)
 
     async def __aenter__(self: _Q) -> _Q:
-        """
-        Begin a block at whose end the queue is shut down.
-        """
+        """Begin a block at whose end the queue is shut down."""
         return self
 
     async def __aexit__(
@@ -249,9 +239,7 @@ class TaskQueue(Observed):
         self._gate.isPaused = True
 
     def resume(self) -> None:
-        """
-        Have workers get calls again.
-        """
+        """Have workers get calls again."""
         factory = self.th.assignmentFactory
         backlog, gate = factory.backlog, factory.backlog.gate
         if gate is None or not gate.isPaused:

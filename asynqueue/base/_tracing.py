@@ -1,6 +1,4 @@
-"""
-A span for each call. Imported only in programs that have imported OpenTelemetry.
-"""
+"""A span for each call. Imported only in programs that have imported OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ __all__ = ["CallSpan", "activeTracer"]
 
 
 def activeTracer() -> Any:
-    """
-    Get a tracer, C{None} if the program hasn't said where spans go.
-    """
+    """Get a tracer, C{None} if the program hasn't said where spans go."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider):
         return None
@@ -47,11 +43,7 @@ class CallSpan:
     __slots__ = ("_callers", "_context", "_span")
 
     def __init__(self, tracer: Any, queue: str | None, task: Task) -> None:
-        """
-        Begin, in the caller's context.
-
-        @param queue: The name of the queue.
-        """
+        """Begin, in the caller's context, for the queue of a name."""
         f = nameOf(task.callTuple[0])
         attributes = {"code.function.name": f}
         if queue is not None:
@@ -66,9 +58,7 @@ class CallSpan:
 
     @property
     def headers(self) -> dict[str, str]:
-        """
-        The headers that carry the span to where contexts can't go.
-        """
+        """The headers that carry the span to where contexts can't go."""
         headers: dict[str, str] = {}
         propagate.inject(headers, self._context)
         return headers
@@ -80,9 +70,7 @@ class CallSpan:
         self._span.add_event("retried", {"reason": failure.getErrorMessage()})
 
     def end(self, task: Task, failure: Failure | None = None) -> None:
-        """
-        End. No other task of the call will follow this one.
-        """
+        """End. No other task of the call will follow this one."""
         task.context = self._callers
         if failure is not None:
             self._span.record_exception(failure.value)

@@ -1,17 +1,14 @@
-"""
-The types of the results of calls, by what is called.
-"""
+"""The types of the results of calls, by what is called."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from twisted.internet.defer import Deferred
 
 from ..iteration import Deferator
-from ._mapping import Progress
-from ._maps import Maps
+from ._maps import MapOptions, Maps
 from ._options import RetryDelay
 
 if TYPE_CHECKING:
@@ -27,24 +24,6 @@ _C = TypeVar("_C")
 
 #: What is certainly neither an iterator nor a coroutine.
 _Plain = TypeVar("_Plain", bound="int | float | complex | Sized | None")
-
-
-class MapOptions(TypedDict, total=False):
-    """
-    The keywords of C{map} and C{imap}.
-    """
-
-    chunksize: int | None
-    ordered: bool
-    progress: Progress | bool | None
-    niceness: int
-    series: Hashable
-    doNext: bool
-    doLast: bool
-    timeout: float | None
-    retries: int | None
-    retryDelay: RetryDelay | None
-    name: str | None
 
 
 class TypedCalls(Maps):
@@ -68,27 +47,7 @@ class TypedCalls(Maps):
         @overload
         def call(
             self,
-            f: Callable[_P, Coroutine[Any, Any, _T]],
-            /,
-            *args: Any,
-            niceness: int = 0,
-            series: Hashable = None,
-            doNext: bool = False,
-            doLast: bool = False,
-            timeout: float | None = None,
-            within: float | None = None,
-            retries: int | None = None,
-            retryDelay: RetryDelay | None = None,
-            returnFailure: bool | None = ...,
-            name: str | None = ...,
-            raw: bool | None = None,
-            consumer: None = None,
-            **kw: Any,
-        ) -> Deferred[_T]: ...
-        @overload
-        def call(
-            self,
-            f: Callable[_P, Deferred[_T]],
+            f: Callable[_P, Coroutine[Any, Any, _T] | Deferred[_T]],
             /,
             *args: Any,
             niceness: int = 0,

@@ -13,8 +13,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from .._support.handover import Handover
 from .._support.log import log
+from .._support.reactor import Handover
 from ._connection import ClusterOptions
 from ._session import CallOwner, ClusterSession, SessionOwner
 

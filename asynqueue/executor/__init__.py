@@ -3,7 +3,6 @@ Workers that have their calls run by an executor of C{concurrent.futures}: threa
 processes, interpreters, loky, MPI, or whatever else provides one.
 """
 
-from ._queue import ExecutorQueue
-from ._worker import ExecutorWorker
+from ._worker import ExecutorQueue, ExecutorWorker
 
 __all__ = ["ExecutorQueue", "ExecutorWorker"]

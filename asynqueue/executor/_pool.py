@@ -1,5 +1,6 @@
 """
-Executors, how they're made and how they end, and what becomes of tasks when they break.
+Executors, how they're made and how they end, what becomes of tasks when they break, and
+iterations whose items are made in their threads.
 """
 
 from __future__ import annotations
@@ -7,43 +8,52 @@ from __future__ import annotations
 import concurrent.futures
 import os
 import signal
-from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextvars import Context
+from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import CancelledError, Deferred
 
-from .._support.checks import checkCallable, checkFlag
-from .._support.handover import Handover
+from .._child.calls import raisable
+from .._child.describe import nameOf
+from .._support.checks import checkCallable, checkDeliverable, checkFlag
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import Handover, orGlobalReactor
 from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
+from ..iteration._sources import BufferedSource
 from ..threads._looper import ThreadLooper
 
-__all__ = ["LossHistory", "Pool"]
+__all__ = ["LossHistory", "Pool", "PoolItems", "PoolIteration"]
 
 #: A task that was there when so many executors broke isn't tried again.
 MAX_LOSSES = 3
 
+#: So many items are made in advance.
+WINDOW = 16
+
+#: Items are made for so many seconds before other calls have their turn.
+SLICE_SECONDS = 0.001
+
 
 class Pool:
-    """
-    An executor, and what it's to do.
-
-    @ivar executor: It.
-
-    @ivar factory: What has made it, and can make another. C{None} for one that was
-        given.
-
-    @ivar isOwned: Whether it's shut down when it isn't needed any longer.
-    """
+    """An executor, and what it's to do."""
 
     # _waiting has what is to be called when futures are done, by these. It's for the
     # reactor's thread alone; what other threads say comes through _handover.
+    # _ongoing has what goes on besides tasks.
 
-    def __init__(self, given: Any, owned: bool | None, reactor: Any) -> None:
+    def __init__(
+        self,
+        given: Any,
+        owned: bool | None,
+        reactor: Any,
+        ended: Callable[[], object],
+    ) -> None:
+        # What has made it, and can make another, None for one that was given.
         self.factory: Callable[[], Executor] | None = None
         if isinstance(given, Executor):
             self.executor = given
@@ -58,10 +68,14 @@ class Pool:
             )
         if owned is not None:
             checkFlag("owned", owned)
+        # Whether it's shut down when it isn't needed any longer.
         self.isOwned = self.factory is not None if owned is None else owned
         self.reactor = reactor
         self._waiting: dict[Future[Any], Callable[[Future[Any]], object]] = {}
         self._handover: Handover[Future[Any]] | None = None
+        self._ongoing: set[Deferred[None]] = set()
+        # Called when some of that has ended.
+        self._ended = ended
 
     @property
     def size(self) -> int:
@@ -83,22 +97,12 @@ class Pool:
             interpreters and isinstance(self.executor, interpreters)
         )
 
-    @property
-    def importsMain(self) -> bool:
-        """
-        Whether calls find functions of the program's main module by their names.
-        """
-        return isinstance(self.executor, ProcessPoolExecutor)
-
     def submit(
         self, done: Callable[[Future[Any]], object], f: Callable[..., Any], *args: Any
     ) -> Future[Any]:
         """
-        Have the executor make a call.
-
-        @param done: Called with the future in the reactor's thread, when it's done.
-
-        @raise RuntimeError: If it's broken, or has been shut down.
+        Have the executor make a call. C{done} is called with its future in the
+        reactor's thread. It's a RuntimeError if it's broken, or has been shut down.
         """
         if self._handover is None:  # There's a reactor by now.
             self.reactor = orGlobalReactor(self.reactor)
@@ -110,9 +114,8 @@ class Pool:
 
     def call(self, f: Callable[..., Any], *args: Any) -> Deferred[None]:
         """
-        Have the executor make a call, outside the tasks.
-
-        @return: A Deferred that fires with C{None} when it's done, or fails as it does.
+        Have the executor make a call, outside the tasks. The Deferred fires with
+        C{None} when it's done, or fails as it does.
         """
         d: Deferred[None] = Deferred()
 
@@ -129,6 +132,18 @@ class Pool:
             self.submit(done, f, *args)
         except RuntimeError:
             d.errback()
+        return d
+
+    @property
+    def isBusy(self) -> bool:
+        """Whether anything goes on besides tasks."""
+        return bool(self._ongoing)
+
+    def begin(self, steps: Coroutine[Any, Any, None]) -> Deferred[None]:
+        d = Deferred.fromCoroutine(steps)
+        if not d.called:
+            self._ongoing.add(d)
+            d.addBoth(self._over, d)
         return d
 
     async def shutDown(self) -> None:
@@ -149,6 +164,8 @@ class Pool:
         Do the same whatever the executor is at. Its processes are killed. Where threads
         are at something, they're left alone with it, and nobody waits.
         """
+        for d in list(self._ongoing):
+            d.cancel()
         left = [future for future in self._waiting if not future.cancel()]
         isBusy = not all(future.done() for future in left)
         if self.isOwned and not self._kill() and isBusy:
@@ -157,15 +174,18 @@ class Pool:
             await self.shutDown()
 
     def _kill(self) -> bool:
-        """
-        Kill the processes of the executor, if it has any. Tells whether it has.
-        """
+        """Kill the processes of the executor, if it has any. Tells whether it has."""
         # Python 3.14 has kill_workers, after which shutdown doesn't wait any longer.
         processes = dict(getattr(self.executor, "_processes", None) or {})
         for process in processes.values():
             if process.is_alive():  # loky's can't be told to kill themselves
                 os.kill(process.pid, signal.SIGKILL)
         return bool(processes)
+
+    def _over(self, result: Any, d: Deferred[None]) -> Any:
+        self._ongoing.discard(d)
+        self._ended()
+        return result
 
     def _done(self, future: Future[Any]) -> None:
         done = self._waiting.pop(future, None)
@@ -176,9 +196,6 @@ class Pool:
 class LossHistory:
     """
     The tasks that were there when the executors broke of a worker and those before it.
-
-    @ivar suspects: As many calls are to be run one at a time, as one of those may break
-        the next executor, too.
     """
 
     # An executor doesn't tell which call has broken it. So all that were there are
@@ -186,22 +203,18 @@ class LossHistory:
     # have, too.
 
     def __init__(self) -> None:
+        # As many calls are to be run one at a time, as one may break the next, too.
         self.suspects = 0
         self._losses: WeakKeyDictionary[Deferred[Any], int] = WeakKeyDictionary()
 
     def ran(self) -> None:
-        """
-        Note that a call has been run.
-        """
         if self.suspects:
             self.suspects -= 1
 
     def lost(
         self, task: ITask, workerID: int | None, cause: BaseException
     ) -> Exception:
-        """
-        Note that a task was lost, and make its error.
-        """
+        """Note that a task was lost, and make its error."""
         self.suspects += 1
         count = self._losses[task.d] = self._losses.get(task.d, 0) + 1
         text = f"{task!r} may have been running when its executor broke: {cause}"
@@ -210,3 +223,98 @@ class LossHistory:
             error = WorkerError(f"{text} That has been so {count} times")
         error.__cause__ = cause
         return error
+
+
+class PoolItems:
+    """
+    The items of an iterator that's iterated over in threads, one of which has it at a
+    time.
+    """
+
+    def __init__(self, iterator: Iterator[Any], context: Context) -> None:
+        # Items that nobody has taken, and whether there are no more.
+        self.made: list[Any] = []
+        self.isOver = False
+        # What the iterator has raised.
+        self.error: BaseException | None = None
+        self._iterator = iterator
+        self._context = context
+
+    def make(self, most: int) -> None:
+        """Make items, not more than so many, and as they have come after a moment."""
+        end = perf_counter() + SLICE_SECONDS
+        try:
+            for _ in range(most):
+                item = self._context.run(next, self._iterator)
+                checkDeliverable(item)
+                self.made.append(item)
+                if perf_counter() >= end:
+                    break
+        except StopIteration:
+            self.isOver = True
+        except BaseException as error:  # noqa: BLE001 - the iterator is the user's
+            self.isOver = True
+            self.error = raisable(error, nameOf(self._iterator))
+
+    def close(self) -> None:
+        """Close the iterator, so that its C{finally} runs here."""
+        self.isOver = True
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            self._context.run(close)
+
+
+class PoolIteration:
+    """
+    The reactor's side of an iteration. It has one job with the executor at a time, so
+    that other calls get in between, and none while nobody takes its items.
+    """
+
+    def __init__(self, items: PoolItems, pool: Pool) -> None:
+        self._items = items
+        self._pool = pool
+        # How many more items may be made, and who waits for that to be some.
+        self._room = WINDOW
+        self._waiting: Deferred[None] | None = None
+        self.source = BufferedSource(self._taken, self._wake, every=WINDOW // 2)
+
+    async def run(self) -> None:
+        """
+        Have items made as they're taken, until the end, or until nobody wants more.
+        """
+        items, source = self._items, self.source
+        try:
+            while not (items.isOver or source.stopped):
+                self._push()
+                if self._room > 0:
+                    await self._pool.call(items.make, self._room)
+                else:
+                    self._waiting = Deferred()
+                    await self._waiting
+            self._push()
+            if not items.isOver:
+                await self._pool.call(items.close)
+        except Exception as error:  # noqa: BLE001 - closing calls code of users
+            if not source.stopped:
+                items.error = WorkerLost("The executor was lost during an iteration")
+                items.error.__cause__ = error
+            elif not isinstance(error, (BrokenExecutor, CancelledError)):
+                log.failure("An iterator failed to be closed")
+        if items.error is None:
+            source.end()
+        else:
+            source.fail(items.error)
+
+    def _push(self) -> None:
+        made, self._items.made = self._items.made, []
+        self._room -= len(made)
+        self.source.push(made)
+
+    def _taken(self, count: int) -> None:
+        self._room += count
+        self._wake()
+
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)

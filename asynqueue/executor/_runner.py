@@ -1,39 +1,134 @@
 """
-Running tasks with an executor.
+Running tasks with an executor: how calls are given to it, as they are where threads of
+this interpreter run them, else pickled; how many it has; and what comes of them.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Future
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextvars import Context
 from functools import partial
+from inspect import isgeneratorfunction
+from time import perf_counter
 from typing import Any
 
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from .._child.status import Status
+from .._child.calls import isIteration, raisable
+from .._child.describe import PLAIN, callText, errorText, nameOf
+from .._child.parcels import execute, pack, unpack
+from .._child.pickling import NotPicklable, blame
+from .._child.status import RAN, ErrorText, Status
+from .._support.answers import cantBeSent, loadsAnswer
+from .._support.checks import checkReturned
 from ..errors import WorkerError
 from ..interfaces import ITask
+from ..iteration import Deferator, IterationProducer
 from ..tasks._task import forWorker
-from ._calls import LocalCalls, PickledCalls, PoolCalls
-from ._iteration import Ongoing, iterate
-from ._jobs import Jobs, PoolJob
-from ._pool import Pool
+from ..tasks._tracing import traced
+from ._pool import Pool, PoolItems, PoolIteration
 
 __all__ = ["PoolRunner"]
+
+#: Calls are given to an executor in advance for so many seconds, going by how long the
+#: last ones took,
+PREFETCH_SECONDS = 0.001
+
+#: and not more than so many for each that it can run at once.
+MAX_PREFETCHED = 32
+
+#: How much the last call counts in that.
+WEIGHT = 1 / 16
+
+
+class _LocalCalls:
+    """Calls in threads of this interpreter."""
+
+    def prepare(self, task: ITask, call: Any, raw: bool) -> tuple[Any, ...]:
+        # A copy, since a call that was cancelled may still be in the task's.
+        context = Context() if task.context is None else task.context.copy()
+        return _runHere, context, call, raw
+
+    def outcome(self, result: Any, task: ITask) -> tuple[float, Any]:
+        seconds, status, value = result
+        return seconds, (status, value)
+
+
+class _PickledCalls:
+    """Calls in other interpreters."""
+
+    def __init__(self, foreign: bool) -> None:
+        self._foreign = foreign
+
+    def prepare(self, task: ITask, call: Any, raw: bool) -> tuple[Any, ...]:
+        """
+        Get what the executor is to be given for a call that has no keywords for the
+        worker any longer. If it can't be called there, that's a WorkerError.
+        """
+        f, args, kw = call
+        if task.direct:
+            raise WorkerError(
+                f"{task!r} would update one process only of the executor's: give the"
+                " executor an initializer instead"
+            )
+        if isgeneratorfunction(f):
+            reason = NotPicklable(
+                f"{nameOf(f)} is a generator function, and its items can't be brought"
+                " here from there: have it return a list, or call it with a"
+                " ProcessQueue, which brings the items"
+            )
+            raise cantBeSent(task, reason)
+        try:
+            payload = pack((traced(f, task, raw), args, kw, raw), f, self._foreign)
+        except NotPicklable as error:
+            raise cantBeSent(task, blame(f, args, kw, error)) from error
+        return execute, payload
+
+    def outcome(self, result: Any, task: ITask) -> tuple[float, Any]:
+        """
+        Get from the result of the future the seconds that the call took, and the status
+        and result of its task, or a failure.
+        """
+        kind, payload = result
+        found: tuple[float, Any] = loadsAnswer(kind, unpack(payload), task)
+        return found
+
+
+@define(eq=False)
+class _PoolJob:
+    """A task that an executor has."""
+
+    task: ITask
+    consumer: Any
+    future: Future[Any] = field(init=False)
+    #: Fires when there's room for another.
+    ready: Deferred[None] = field(factory=Deferred)
+    #: Whether it's one of the first, which can be run at once.
+    isRunning: bool = False
+    #: Whether nobody wants the result any longer.
+    isDropped: bool = False
 
 
 class PoolRunner:
     """
     Has an executor run tasks, and gives them their results. It's true while there are
     any.
+
+    Executors don't tell which calls they are at. They begin them in their order, so
+    it's reckoned that these are the first, and only their clocks run.
     """
+
+    # _jobs are all, oldest first. _behind are those that aren't _running, of which
+    # there are none while fewer than _size are. _most is how many there should be, if
+    # the user has said so.
 
     def __init__(
         self,
         pool: Pool,
-        ongoing: Ongoing,
         most: int | None,
         portable: bool,
         *,
@@ -42,48 +137,45 @@ class PoolRunner:
         unusable: Callable[[BaseException], object],
         lost: Callable[[ITask, BaseException], Exception],
     ) -> None:
-        """
-        @param ran: Called when a task has been run. Tells how many wait.
-
-        @param ended: Called when there's a task less.
-
-        @param unusable: Called with what the executor says if it takes no more calls.
-
-        @param lost: Makes the error of a task that was lost with the executor.
-        """
         self._pool = pool
-        self._ongoing = ongoing
-        self._jobs = Jobs(pool.size, most)
-        self._calls: PoolCalls = (
-            PickledCalls(not pool.importsMain) if portable else LocalCalls()
+        self._jobs: dict[ITask, _PoolJob] = {}
+        self._most = most
+        self._size = pool.size
+        # How many tasks there should be.
+        self.capacity = self._size if most is None else most
+        self._running = 0
+        self._behind: deque[_PoolJob] = deque()
+        self._seconds = PREFETCH_SECONDS
+        self._calls = (
+            # Only its processes import the program's main module.
+            _PickledCalls(not isinstance(pool.executor, ProcessPoolExecutor))
+            if portable
+            else _LocalCalls()
         )
+        # Called when a task has been run, and tells how many wait;
         self._ran = ran
+        # when there's a task less;
         self._ended = ended
+        # with what the executor says if it takes no more calls;
         self._unusable = unusable
+        # and to make the error of a task that was lost with it.
         self._lost = lost
 
     def __bool__(self) -> bool:
-        return bool(self._jobs.byTask)
-
-    @property
-    def capacity(self) -> int:
-        """How many tasks there should be."""
-        return self._jobs.capacity
+        return bool(self._jobs)
 
     @property
     def tasks(self) -> list[ITask]:
         """The tasks that have no result yet, oldest first."""
-        return [job.task for job in self._jobs.byTask.values() if not job.isDropped]
+        return [job.task for job in self._jobs.values() if not job.isDropped]
 
     def run(self, task: ITask, raw: bool) -> Deferred[None]:
-        """
-        Run a task. The Deferred fires when there's room for another.
-        """
+        """Run a task. The Deferred fires when there's room for another."""
         f, args, kw, raw, consumer = forWorker(task.callTuple, raw)
-        job = PoolJob(task, Deferred(), consumer)
-        submit = partial(self._pool.submit, partial(self._done, job))
+        job = _PoolJob(task, consumer)
         try:
-            job.future = self._calls.submit(submit, task, (f, args, kw), raw)
+            prepared = self._calls.prepare(task, (f, args, kw), raw)
+            job.future = self._pool.submit(partial(self._done, job), *prepared)
         except WorkerError as error:
             task.errback(error)
             return succeed(None)
@@ -91,15 +183,22 @@ class PoolRunner:
             self._unusable(error)
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
-        self._jobs.add(job)
+        self._jobs[task] = job
+        if self._running < self._size:
+            job.isRunning = True
+            self._running += 1
+        else:
+            self._behind.append(job)
+            if task.timeout is not None:
+                task.stopTimer()
         return job.ready
 
     def cancel(self, task: ITask) -> None:
         """
         Drop the result of a task, and its call, too, if that hasn't been begun.
         """
-        job = self._jobs.byTask.get(task)
-        if job is not None and job.future is not None:
+        job = self._jobs.get(task)
+        if job is not None:
             job.isDropped = True
             job.future.cancel()
 
@@ -108,24 +207,47 @@ class PoolRunner:
         Take back all tasks, or only those that the executor has certainly not begun.
         """
         jobs = [
-            job
-            for job in self._jobs.byTask.values()
-            if not unbegun or (job.future is not None and job.future.cancel())
+            job for job in self._jobs.values() if not unbegun or job.future.cancel()
         ]
         for job in jobs:
-            self._jobs.remove(job)
+            self._remove(job)
         for job in jobs:
             job.ready.callback(None)
         return [job.task for job in jobs if not job.isDropped]
 
-    def _done(self, job: PoolJob, future: Future[Any]) -> None:
+    def adapt(self, size: int, seconds: float, waiting: int) -> None:
         """
-        Give a task its result, and be ready for another one.
+        Adapt the capacity to how many calls can be run at once, to how long they take,
+        and to how many wait.
         """
+        self._size = size
+        if seconds > self._seconds:
+            self._seconds = seconds
+        else:
+            self._seconds += WEIGHT * (seconds - self._seconds)
+        if self._most is None:
+            ahead = int(size * min(PREFETCH_SECONDS / self._seconds, MAX_PREFETCHED))
+            self.capacity = size + min(waiting, ahead)
+
+    def _remove(self, job: _PoolJob) -> None:
+        """Remove a job, and start the clock of the next."""
+        del self._jobs[job.task]
+        if not job.isRunning:
+            self._behind.remove(job)
+        elif self._behind:
+            following = self._behind.popleft()
+            following.isRunning = True
+            if following.task.timeout is not None and not following.isDropped:
+                following.task.startTimer()
+        else:
+            self._running -= 1
+
+    def _done(self, job: _PoolJob, future: Future[Any]) -> None:
+        """Give a task its result, and be ready for another one."""
         task = job.task
-        if task not in self._jobs.byTask:
+        if task not in self._jobs:
             return  # It was taken back.
-        self._jobs.remove(job)
+        self._remove(job)
         error = None if future.cancelled() else future.exception()
         if isinstance(error, BrokenExecutor):
             self._unusable(error)
@@ -144,15 +266,57 @@ class PoolRunner:
         job.ready.callback(None)
         self._ended()
 
-    def _deliver(self, job: PoolJob, result: Any) -> None:
+    def _deliver(self, job: _PoolJob, result: Any) -> None:
         task = job.task
         seconds, outcome = self._calls.outcome(result, task)
         if task.watch is not None:
             task.watch.seconds = seconds
-        self._jobs.adapt(self._pool.size, seconds, self._ran())
+        self.adapt(self._pool.size, seconds, self._ran())
         if isinstance(outcome, Failure):
             task.errback(outcome)
         elif outcome[0] is Status.ITERATOR:
-            iterate(outcome[1], job, self._pool, self._ongoing)
+            self._iterate(outcome[1], job)
         else:
             task.callback(outcome)
+
+    def _iterate(self, items: PoolItems, job: _PoolJob) -> None:
+        """Give a task an iteration, whose items are made as they're taken."""
+        isEmpty = items.isOver and not items.made and items.error is None
+        if isEmpty and job.consumer is None:
+            job.task.callback((Status.ITERATOR, []))
+            return
+        iteration = PoolIteration(items, self._pool)
+        result: Any = Deferator(iteration.source)
+        result.reactor = self._pool.reactor
+        try:
+            if job.consumer is not None:
+                result = IterationProducer(result, job.consumer)
+        except Exception:  # noqa: BLE001 - the consumer is the user's
+            job.isDropped = True
+            job.task.errback(Failure())
+        else:
+            job.task.callback((Status.ITERATOR, result))
+        if job.isDropped:
+            iteration.source.stop()
+        self._pool.begin(iteration.run())
+
+
+def _runHere(context: Context, call: Any, raw: bool) -> tuple[float, Status, Any]:
+    """
+    Run a call in a thread, and give the seconds that it took, its status and its
+    result. That of an iteration is L{PoolItems}.
+    """
+    f, args, kw = call
+    start = perf_counter()
+    try:
+        status, result = RAN, context.run(f, *args, **kw)
+        if type(result) not in PLAIN:
+            checkReturned(result, f)
+            if not raw and isIteration(result):
+                status, result = Status.ITERATOR, PoolItems(result, context)
+                result.make(1)
+    except BaseException as error:  # noqa: BLE001 - the callable is the user's
+        text = callText(f, args, kw)
+        status = Status.ERROR
+        result = ErrorText(errorText(error, text), raisable(error, text))
+    return perf_counter() - start, status, result

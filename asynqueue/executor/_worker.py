@@ -1,13 +1,11 @@
-"""
-The worker with an executor.
-"""
+"""The worker with an executor, and the queue with one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from concurrent.futures import Executor
 from enum import Enum, auto
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
@@ -16,20 +14,23 @@ from .._child.status import Status
 from .._support.checks import checkCount, checkFlag
 from .._support.log import log
 from .._support.oneshot import OneShot
+from ..base import TaskQueue
 from ..errors import WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
 from ..tasks._workerbase import WorkerBase
-from ._iteration import Ongoing
 from ._pool import LossHistory, Pool
 from ._runner import PoolRunner
 
-__all__ = ["ExecutorState", "ExecutorWorker"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..base._options import QueueOptions
+
+__all__ = ["ExecutorQueue", "ExecutorWorker"]
 
 
 class ExecutorState(Enum):
-    """
-    The life of a worker, in order.
-    """
+    """The life of a worker, in order."""
 
     #: It takes tasks.
     READY = auto()
@@ -125,17 +126,15 @@ class ExecutorWorker(WorkerBase):
             checkCount("N_concurrent", N_concurrent, 1)
         if portable is not None:
             checkFlag("portable", portable)
-        self._pool = Pool(executor, owned, reactor)
+        self._pool = Pool(executor, owned, reactor, self._maybeEnd)
         self._most = N_concurrent
         self._isFirst = _history is None
         self._history = _history or LossHistory()
         self.portable = not self._pool.isHere if portable is None else portable
         self.backlogPerWorker: Callable[[], int] | None = None
         self.state = ExecutorState.READY
-        self._ongoing = Ongoing(self._maybeEnd)
         self._runner = PoolRunner(
             self._pool,
-            self._ongoing,
             N_concurrent,
             self.portable,
             ran=self._ran,
@@ -199,7 +198,6 @@ class ExecutorWorker(WorkerBase):
         before, self.state = self.state, ExecutorState.DEAD
         tasks = self._runner.withdraw(unbegun=self._error is not None)
         if before is not ExecutorState.DEAD:
-            self._ongoing.cancel()
             self._end(self._pool.giveUp())
         return tasks
 
@@ -217,7 +215,7 @@ class ExecutorWorker(WorkerBase):
         @return: A Deferred that fires with C{None} when it does, at once for a first
             one. It fails with L{WorkerStartError} if that's broken, too.
         """
-        return succeed(None) if self._isFirst else self._ongoing.begin(self._probe())
+        return succeed(None) if self._isFirst else self._pool.begin(self._probe())
 
     def deferUntilGone(self) -> Deferred[None]:
         return self._gone.wait()
@@ -267,9 +265,7 @@ class ExecutorWorker(WorkerBase):
             ) from error
 
     def _ran(self) -> int:
-        """
-        Note that a task has been run. Tells how many wait.
-        """
+        """Note that a task has been run. Tells how many wait."""
         self._history.ran()
         return 0 if self.backlogPerWorker is None else self.backlogPerWorker()
 
@@ -277,9 +273,7 @@ class ExecutorWorker(WorkerBase):
         return self._history.lost(task, self.ID, error)
 
     def _lose(self, error: BaseException) -> None:
-        """
-        Resign: the executor is broken, or somebody has shut it down.
-        """
+        """Resign: the executor is broken, or somebody has shut it down."""
         if self.state is ExecutorState.DEAD:
             return
         self._error = error
@@ -294,9 +288,58 @@ class ExecutorWorker(WorkerBase):
         """
         Shut the executor down if the worker is to stop and has nothing left to do.
         """
-        if self.state is ExecutorState.STOPPING and not (self._runner or self._ongoing):
+        if self.state is ExecutorState.STOPPING and not (
+            self._runner or self._pool.isBusy
+        ):
             self.state = ExecutorState.DEAD
             self._end(self._pool.shutDown())
 
     def _end(self, steps: Coroutine[Any, Any, None]) -> None:
         Deferred.fromCoroutine(steps).addBoth(lambda _: self._gone.fire(None))
+
+
+class ExecutorQueue(TaskQueue):
+    """
+    A task queue whose calls are run by an executor. One that breaks is replaced if it
+    can be made again.
+    """
+
+    def __init__(
+        self,
+        executor: Executor | Callable[[], Executor],
+        N_concurrent: int | None = None,
+        *,
+        series: Iterable[Hashable] = (),
+        raw: bool = False,
+        portable: bool | None = None,
+        owned: bool | None = None,
+        **kw: Unpack[QueueOptions],
+    ) -> None:
+        """
+        Get the executor.
+
+        @param executor: The executor, or what makes one. See L{ExecutorWorker} for this
+            and the next five.
+
+        @param kw: Keywords of L{TaskQueue}.
+
+        @raise TypeError: If there's no executor.
+
+        @raise ValueError: If a number is out of range.
+        """
+        super().__init__(**kw)
+        worker = ExecutorWorker(
+            executor,
+            N_concurrent,
+            series,
+            raw,
+            portable,
+            owned,
+            reactor=kw.get("reactor"),
+        )
+        worker.backlogPerWorker = self._demand
+        self.attachWorker(worker)
+
+    def _demand(self) -> int:
+        """Count the waiting tasks if no other worker could run them."""
+        return self.th.waiting if len(self.th.workers) == 1 else 0

@@ -8,9 +8,8 @@ from __future__ import annotations
 from .._child.calls import isIterator
 from ._deferator import Deferator
 from ._delay import Delay, deferToDelay
-from ._listconsumer import ListConsumer
 from ._prefetcherator import Prefetcherator
-from ._producer import IterationProducer, iteratorToProducer
+from ._producer import IterationProducer, ListConsumer, iteratorToProducer
 
 __all__ = [
     "Deferator",

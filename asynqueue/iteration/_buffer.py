@@ -13,11 +13,10 @@ from twisted.python.failure import Failure
 
 from .._support.awaitable import AwaitableDeferred
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
-from .._support.timeslice import TimeSlice
-from ._sources import Item, ItemSource
+from .._support.reactor import TimeSlice, orGlobalReactor
+from ._sources import NO_ITEM, Item, ItemSource
 
-__all__ = ["NO_ITEM", "Buffer", "ItemDeferred", "PendingItem", "Stage"]
+__all__ = ["Buffer", "ItemDeferred", "PendingItem", "Stage"]
 
 #: Callbacks may ask for the next item within those of the last so many times, before
 #: they are made to return. A coroutine that goes on within such callbacks does so
@@ -27,9 +26,6 @@ _MAX_NESTING = 8
 #: So many slices of time may pass before the reactor's turn while it doesn't run yet,
 #: or doesn't at all, as in a test, and so has nothing else to do that would be late.
 _SLICES_BEFORE_RUNNING = 125
-
-#: Stands for an item that isn't there.
-NO_ITEM: Any = object()
 
 
 class Buffer:
@@ -42,17 +38,6 @@ class Buffer:
 
     # Something is fetched only while there are no items and nothing is pending, so
     # there are never both.
-    __slots__ = (
-        "_fetchMany",
-        "_source",
-        "failure",
-        "isStopped",
-        "items",
-        "looksAhead",
-        "more",
-        "onAnswer",
-        "pending",
-    )
 
     def __init__(self, source: ItemSource) -> None:
         self.items: deque[Any] = deque()
@@ -94,9 +79,8 @@ class Buffer:
 
     def stop(self, keepPending: bool) -> None:
         """
-        End early: forget the items, and have the source release everything.
-
-        @param keepPending: Whether somebody still waits for the one that is pending.
+        End early: forget the items, but for one that is pending and still waited for,
+        and have the source release everything.
         """
         self.isStopped = True
         self.more = False
@@ -173,21 +157,17 @@ class Buffer:
 
 
 class ItemDeferred(AwaitableDeferred[Any]):
-    """
-    A Deferred for an item.
-
-    @ivar item: The item, once it's there.
-
-    @ivar byNext: Whether it's from C{next(deferator)}, so that it has to be known
-        whether there's another when it fires. Else it's from C{anext(deferator)}.
-    """
+    """A Deferred for an item."""
 
     def __init__(self, deferator: Any, byNext: bool) -> None:
         super().__init__(deferator._cancelled)
         # That has the PendingItem, not the other way round: without a cycle, it's
         # released when its user lets go of it.
         self._deferator = deferator
+        # The item, once it's there.
         self.item = NO_ITEM
+        # Whether it's from next(deferator), so that it has to be known whether there's
+        # another when it fires. Else it's from anext(deferator).
         self.byNext = byNext
 
     def stop(self) -> None:
@@ -252,30 +232,26 @@ class PendingItem:
     However many items are at hand, callbacks that ask for one after the other neither
     fill the stack nor keep the reactor from its other work.
 
-    @ivar deferred: It, C{None} in L{Stage.IDLE}.
-
-    @ivar stage: How far it has come.
-
-    @ivar depth: How many calls of callbacks are on the stack that may ask for the next
-        item. L{ItemDeferred} counts them, too.
     """
 
     def __init__(self) -> None:
+        # None in IDLE.
         self.deferred: ItemDeferred | None = None
         self.stage = Stage.IDLE
+        # How many calls of callbacks are on the stack that may ask for the next item.
+        # ItemDeferred counts them, too.
         self.depth = 0
         # Set in YIELDING only.
         self._turn: IDelayedCall | None = None
-        self._reactor: IReactorTime | None = None
+        self.reactor: IReactorTime | None = None
         self._slice = TimeSlice()
         # Whether the reactor is to have its turn before another item.
         self._isOver = False
         self._slicesLeft = _SLICES_BEFORE_RUNNING
 
-    def useReactor(self, reactor: IReactorTime) -> None:
-        """Use the time, and the turns, of another reactor than the global one."""
-        self._reactor = reactor
-        self._slice = TimeSlice(reactor.seconds)
+    def useReactor(self, reactor: IReactorTime | None) -> None:
+        self.reactor = reactor
+        self._slice = TimeSlice() if reactor is None else TimeSlice(reactor.seconds)
 
     def wait(self, d: ItemDeferred) -> None:
         """Have a Deferred wait for the source."""
@@ -283,11 +259,7 @@ class PendingItem:
         self.stage = Stage.WAITING
 
     def withdraw(self) -> ItemDeferred | None:
-        """
-        Wait no longer.
-
-        @return: The Deferred, if there was one.
-        """
+        """Wait no longer. Gives the Deferred, if there was one."""
         d, self.deferred = self.deferred, None
         self.stage = Stage.IDLE
         if self._turn is not None:
@@ -307,12 +279,12 @@ class PendingItem:
             self.fireNested()
         else:
             self.stage = Stage.YIELDING
-            self._turn = orGlobalReactor(self._reactor).callLater(0, self._hadTurn)
+            self._turn = orGlobalReactor(self.reactor).callLater(0, self._hadTurn)
 
     def mayGoOn(self) -> bool:
         """Tell whether the reactor needn't have its turn before another item."""
         if not self._isOver and self._slice.hasExpired():
-            reactor = orGlobalReactor(self._reactor)
+            reactor = orGlobalReactor(self.reactor)
             if getattr(reactor, "running", True) or not self._slicesLeft:
                 self._isOver = True
             else:

@@ -15,8 +15,8 @@ from .._child.describe import CONTAINERS
 from .._support.oneshot import OneShot
 from .._support.reactor import globalReactor
 from ..errors import NotReadyError
-from ._buffer import NO_ITEM, Buffer, ItemDeferred, PendingItem, Stage
-from ._sources import BufferedSource, sourceOf
+from ._buffer import Buffer, ItemDeferred, PendingItem, Stage
+from ._sources import NO_ITEM, BufferedSource, sourceOf
 
 __all__ = ["Deferator"]
 
@@ -116,7 +116,6 @@ class Deferator(Generic[_T]):
         # Whether who iterates has been told of the end, or has stopped it. Then d has
         # fired, unless its user has cancelled it.
         self._isOver = False
-        self._reactor: IReactorTime | None = None
         self._thread = get_ident()
         # An iterator in this process is released as any object is, without our help.
         self._isAbandonable = isinstance(source, BufferedSource)
@@ -141,13 +140,11 @@ class Deferator(Generic[_T]):
     @property
     def reactor(self) -> IReactorTime | None:
         """Gives the time, and its turns. The global reactor, unless set."""
-        return self._reactor
+        return self._pending.reactor
 
     @reactor.setter
     def reactor(self, reactor: IReactorTime | None) -> None:
-        self._reactor = reactor
-        if reactor is not None:
-            self._pending.useReactor(reactor)
+        self._pending.useReactor(reactor)
 
     def __iter__(self) -> Deferator[_T]:
         return self

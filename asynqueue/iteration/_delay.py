@@ -10,10 +10,9 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from .._support.atshutdown import AtShutdown
 from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkCallable, checkSeconds
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import AtShutdown, orGlobalReactor
 
 __all__ = ["Delay", "deferToDelay"]
 

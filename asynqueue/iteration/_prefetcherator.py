@@ -58,7 +58,7 @@ class Prefetcherator:
         if isIteration(iteratorOrCallable):
             self._deferator = Deferator(iteratorOrCallable)
         elif callable(iteratorOrCallable):
-            source = CallableSource(iteratorOrCallable, *args, **kw)
+            source = CallableSource(self.ID, iteratorOrCallable, *args, **kw)
             self._deferator = Deferator(source)
         else:
             return succeed(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
+from threading import get_ident
 from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
@@ -16,12 +17,14 @@ from .._support.log import log
 
 __all__ = [
     "END",
+    "NO_ITEM",
     "BufferedSource",
     "CallableSource",
     "FunctionSource",
     "Item",
     "ItemSource",
     "IteratorSource",
+    "WrappedSource",
     "sourceOf",
 ]
 
@@ -31,6 +34,9 @@ Item: TypeAlias = tuple[Any, bool, bool]
 
 #: What a source that has no more items tells.
 END: Item = (None, False, False)
+
+#: Stands for an item that isn't there.
+NO_ITEM: Any = object()
 
 #: Things that Python can iterate over, but users don't mean to.
 _NOT_ITERABLE = (str, bytes, bytearray, memoryview, Deferred)
@@ -135,26 +141,60 @@ class FunctionSource:
         )
 
 
-class CallableSource:
+class CallableSource(FunctionSource):
     """
     A source of what a callable returns, time after time, until it raises
     C{StopIteration} or C{IndexError}.
     """
 
-    def __init__(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
-        self._call = partial(f, *args, **kw)
+    tellsMore = False
 
     def fetch(self) -> Deferred[Item]:
         return maybeDeferred(self._call).addCallbacks(
             lambda value: (value, True, True), self._ended
         )
 
-    def stop(self) -> None:
-        """Do nothing: there's nothing that could be released."""
-
     def _ended(self, failure: Failure) -> Item:
         failure.trap(StopIteration, IndexError)
         return END
+
+
+class WrappedSource(FunctionSource):
+    """
+    A source that has a callable get each item of an iterator, maybe in another thread.
+    """
+
+    def __init__(
+        self, iterator: Iterator[Any], wrapper: Callable[[Callable[[], Any]], Any]
+    ) -> None:
+        super().__init__(iterator, wrapper, self._getNext)
+        self._iterator = iterator
+        # Fetched already, to know that there is one; or why there's none.
+        self._ahead: Any = NO_ITEM
+        self._error: BaseException | None = None
+        self._thread = get_ident()
+
+    def stop(self) -> None:
+        IteratorSource(self._iterator).stop()
+
+    def _getNext(self) -> Any:
+        if get_ident() == self._thread:
+            return maybeDeferred(self._next)
+        return self._next()
+
+    def _next(self) -> Item:
+        if self._error is not None:
+            raise self._error
+        value, self._ahead = self._ahead, NO_ITEM
+        if value is NO_ITEM:
+            value = next(self._iterator, NO_ITEM)
+        if value is NO_ITEM:
+            return END
+        try:
+            self._ahead = next(self._iterator, NO_ITEM)
+        except BaseException as error:  # noqa: BLE001 - told when it's asked for
+            self._error = error
+        return value, True, self._ahead is not NO_ITEM or self._error is not None
 
 
 class BufferedSource:
@@ -221,13 +261,20 @@ class BufferedSource:
         self._items.extend(items)
         self._answer()
 
-    def end(self) -> None:
-        """Tell that there are no more items. Ignored after the end, and L{stop}."""
-        self._end(None)
+    def end(self, failure: Failure | None = None) -> None:
+        """
+        Tell that there are no more items, or how it has failed. Ignored after the end,
+        and L{stop}.
+        """
+        if self.ended:
+            return
+        self.ended = True
+        self._failure = failure
+        self._onTaken = self._onStop = None
+        self._answer()
 
     def fail(self, failure: Failure | BaseException) -> None:
-        """Tell that it has failed. Ignored after the end, and L{stop}."""
-        self._end(failure if isinstance(failure, Failure) else Failure(failure))
+        self.end(failure if isinstance(failure, Failure) else Failure(failure))
 
     def fetchMany(self) -> Collection[Any] | None:
         if self._handed:
@@ -281,14 +328,6 @@ class BufferedSource:
         if self._onTaken is not None and (not self._items or self._taken >= self.every):
             count, self._taken = self._taken, 0
             self._onTaken(count)
-
-    def _end(self, failure: Failure | None) -> None:
-        if self.ended:
-            return
-        self.ended = True
-        self._failure = failure
-        self._onTaken = self._onStop = None
-        self._answer()
 
     def _answer(self) -> None:
         """Answer who waits for an item, if there's one or the end."""

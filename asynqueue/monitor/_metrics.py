@@ -1,6 +1,4 @@
-"""
-The figures of a queue for Prometheus.
-"""
+"""The figures of a queue for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,7 +10,6 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
-from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from ..base import TaskQueue
@@ -23,32 +20,20 @@ __all__ = ["Metrics"]
 _QUANTILES = {"0.5": "p50", "0.9": "p90", "0.99": "p99", "1": "max"}
 
 
-class Metrics(Resource):
-    """
-    What Prometheus reads.
-    """
-
-    isLeaf = True
+class Metrics(Collector):
+    """Makes metrics of what C{q.stats()} returns."""
 
     def __init__(self, q: TaskQueue) -> None:
-        super().__init__()
+        self._q = q
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(_Collector(q))
+        self._registry.register(self)
 
-    def render_GET(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes:
+        """Answer Prometheus."""
         accept = request.requestHeaders.getRawHeaders("Accept", [])
         encode, kind = choose_encoder(",".join(accept))
         request.setHeader("Content-Type", kind)
         return encode(self._registry)
-
-
-class _Collector(Collector):
-    """
-    Makes metrics of what C{q.stats()} returns.
-    """
-
-    def __init__(self, q: TaskQueue) -> None:
-        self._q = q
 
     def collect(self) -> Iterator[Metric]:
         stats = self._q.stats()

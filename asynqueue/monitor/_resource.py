@@ -1,14 +1,14 @@
-"""
-The resource that an application mounts.
-"""
+"""The resource that an application mounts."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.web import http
 from twisted.web.pages import errorPage, forbidden
@@ -17,17 +17,19 @@ from twisted.web.server import NOT_DONE_YET, Request
 from twisted.web.static import Data
 from twisted.web.util import redirectTo
 
+from .._support.log import log
 from ..base import TaskQueue
-from ._actions import Action, Verdict, actions
-from ._guard import Guard, secure
-from ._recorder import Recorder
-from ._sampler import Sampler
-from ._stream import OpenPage
+from ..base._observed import seriesText
+from ._guard import objection, secure
+from ._recorder import OpenPage, Sampler
 
 __all__ = ["Monitor"]
 
 #: More pages than this are not open at once.
 _MAX_PAGES = 100
+
+#: Whether a request may change something, or what says so later.
+Verdict = bool | Awaitable[bool]
 
 #: The files of the page, with their types.
 _FILES = {
@@ -84,70 +86,46 @@ class Monitor(Resource):
         @param reactor: The clock. By default, the global reactor.
         """
         super().__init__()
-        self._guard = Guard(hosts)
-        sampler = Sampler(q, Recorder(q, authorize is not None), reactor)
+        names = [hosts] if isinstance(hosts, str) else hosts
+        self._hosts = {"localhost", *(name.lower() for name in names)}
+        self._q = q
+        self._sampler = Sampler(q, authorize is not None, reactor)
         page = files(__package__).joinpath("page")
         for name, kind in _FILES.items():
             content = page.joinpath(name).read_bytes()
             path = "" if name == "index.html" else name
             self._put(path, Data(content, f"{kind}; charset=utf-8"))
-        self._put("stats.json", _Stats(q))
+        self._put("stats.json", _Leaf(self._stats))
         self._put("metrics", _metrics(q))
-        self._put("events", _Events(sampler))
+        self._put("events", _Leaf(self._events))
         if authorize is not None:
-            for name, action in actions(q).items():
-                self._put(name, Action(name, action, authorize))
+            self._put("pause", _Action("pause", lambda _: q.pause(), authorize))
+            self._put("resume", _Action("resume", lambda _: q.resume(), authorize))
+            self._put("cancel", _Action("cancel", partial(_cancel, q), authorize))
 
     def getChildWithDefault(self, path: bytes, request: Request) -> IResource:
-        """
-        Find what is asked for, unless the request is to be refused.
-        """
+        """Find what is asked for, unless the request is to be refused."""
         secure(request)
-        objection = self._guard.objection(request, isPage=path == b"")
-        if objection is not None:
-            return forbidden("Refused", objection)
+        refusal = objection(request, self._hosts, isPage=path == b"")
+        if refusal is not None:
+            return forbidden("Refused", refusal)
         child: IResource = super().getChildWithDefault(path, request)
         return child
 
     def render_GET(self, request: Request) -> bytes:
-        """
-        Send browsers to the page, whose address ends with a slash.
-        """
+        """Send browsers to the page, whose address ends with a slash."""
         secure(request)
         return redirectTo(request.path.rpartition(b"/")[2] + b"/", request)
 
     def _put(self, path: str, resource: Resource) -> None:
         self.putChild(path.encode(), resource)
 
-
-class _Stats(Resource):
-    """
-    The figures, as JSON.
-    """
-
-    isLeaf = True
-
-    def __init__(self, q: TaskQueue) -> None:
-        super().__init__()
-        self._q = q
-
-    def render_GET(self, request: Request) -> bytes:
+    def _stats(self, request: Request) -> bytes:
         request.setHeader("Content-Type", "application/json")
         return json.dumps(self._q.stats(), indent=2).encode()
 
-
-class _Events(Resource):
-    """
-    The stream of what open pages show.
-    """
-
-    isLeaf = True
-
-    def __init__(self, sampler: Sampler) -> None:
-        super().__init__()
-        self._sampler = sampler
-
-    def render_GET(self, request: Request) -> bytes | int:
+    def _events(self, request: Request) -> bytes | int:
+        """Begin the stream of what an open page shows."""
         if len(self._sampler) >= _MAX_PAGES:
             request.setResponseCode(http.SERVICE_UNAVAILABLE)
             return b"There are too many pages open.\n"
@@ -160,6 +138,66 @@ class _Events(Resource):
         return NOT_DONE_YET
 
 
+class _Leaf(Resource):
+    """What a function makes of a request."""
+
+    isLeaf = True
+
+    def __init__(self, render: Callable[[Request], bytes | int]) -> None:
+        super().__init__()
+        self.render_GET = render
+
+
+class _Action(Resource):
+    """Does something for those who may."""
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        name: str,
+        act: Callable[[Request], object],
+        authorize: Callable[[Request], Verdict],
+    ) -> None:
+        super().__init__()
+        self._name = name
+        self._act = act
+        self._authorize = authorize
+
+    def render_POST(self, request: Request) -> int:
+        Deferred.fromCoroutine(self._answer(request))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        gone = request.notifyFinish().addErrback(lambda _: None)
+        try:
+            isAllowed = await maybeDeferred(self._authorize, request) is True
+            if isAllowed:
+                self._act(request)
+        except Exception:  # noqa: BLE001 - authorize is the application's
+            log.failure("{action} failed", action=self._name)
+            code = http.INTERNAL_SERVER_ERROR
+        else:
+            log.info(
+                "{action} by {client}: {verdict}",
+                action=self._name,
+                client=request.getClientAddress(),
+                verdict="done" if isAllowed else "refused",
+            )
+            code = http.NO_CONTENT if isAllowed else http.FORBIDDEN
+        if not gone.called:
+            request.setResponseCode(code)
+            request.finish()
+
+
+def _cancel(q: TaskQueue, request: Request) -> None:
+    """Cancel the calls that wait of the series that a request names."""
+    wanted = [text.decode(errors="replace") for text in request.args.get(b"series", ())]
+    for series in q.th.assignmentFactory.backlog.series():
+        if seriesText(series) in wanted:
+            q.cancelSeries(series)
+
+
 def _metrics(q: TaskQueue) -> Resource:
     if find_spec("prometheus_client") is None:
         return errorPage(
@@ -169,4 +207,4 @@ def _metrics(q: TaskQueue) -> Resource:
         )
     from ._metrics import Metrics
 
-    return Metrics(q)
+    return _Leaf(Metrics(q).render)

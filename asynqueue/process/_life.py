@@ -9,8 +9,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from .._child.mainmodule import checkNotImporting, isImporting
 from .._child.protocol import Kind
-from .._support.exitstatus import ExitStatus
-from .._support.interpreter import interpreterCommand
+from .._support.childprocess import ExitStatus, interpreterCommand
 from .._support.oneshot import OneShot
 from .._support.reactor import hasGlobalReactor, orGlobalReactor
 from ..errors import WorkerStartError

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._child.protocol import HEADER
-from .._support.sigpipe import withoutSigpipe
+from .._support.childprocess import withoutSigpipe
 
 __all__ = ["READ_BYTES", "PipeReader", "PipeWriter"]
 

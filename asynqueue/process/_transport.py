@@ -20,12 +20,14 @@ from .._child.protocol import (
     ClaimWriter,
     Kind,
 )
-from .._support.childprocess import ChildProcess, IProcessReactor
-from .._support.exitstatus import ExitStatus
-from .._support.interpreter import interpreterCommand
-from .._support.log import log
+from .._support.childprocess import (
+    ChildProcess,
+    ExitStatus,
+    IProcessReactor,
+    interpreterCommand,
+)
+from .._support.log import OutputLog, log
 from .._support.oneshot import OneShot
-from .._support.output import OutputLog
 from ._copying import CopyThreads
 from ._frames import FrameReceiver, FrameSender
 from ._pipes import PipeReader, PipeWriter

@@ -18,7 +18,7 @@ from .._child.pickling import NotPicklable, blame, describeError, dumps
 from .._child.protocol import Kind
 from .._child.status import Status
 from .._support.answers import cantBeSent, loadsAnswer
-from .._support.exitstatus import ExitStatus
+from .._support.childprocess import ExitStatus
 from .._support.log import log
 from ..errors import WorkerLost, WorkerStartError
 from ..interfaces import (

@@ -8,8 +8,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from .._support.reactor import orGlobalReactor
-from .._support.timeslice import SLICE_SECONDS
+from .._support.reactor import SLICE_SECONDS, orGlobalReactor
 from ._backlog import Backlog
 
 __all__ = ["DispatchLoop"]

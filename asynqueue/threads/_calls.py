@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from .._child.calls import isIteration, raisable
 from .._child.describe import PLAIN, callText, errorText
 from .._child.status import RAN, ErrorText, Status, StatusResult
-from .._support.deliverable import checkDeliverable, checkReturned
+from .._support.checks import checkDeliverable, checkReturned
 from .._support.log import log
 from ..errors import ThreadError
 from ..iteration import Deferator, IterationProducer

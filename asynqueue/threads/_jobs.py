@@ -15,10 +15,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from .._support.handover import Handover
 from .._support.log import log
 from .._support.oneshot import OneShot
-from .._support.reactor import IReactorAll, hasGlobalReactor, orGlobalReactor
+from .._support.reactor import Handover, IReactorAll, hasGlobalReactor, orGlobalReactor
 from ..errors import ThreadError
 
 __all__ = ["ENDED", "OPEN", "Job", "JobThread", "threadedReactor", "trimmed"]

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from .._child.calls import CallRunner, o2p, p2o
 from ._processes import ProcessProtocol, killProcess
-from ._sync import DeferredLock, callAfterDeferred
-from ._tracker import DeferredTracker
+from ._sync import DeferredLock, DeferredTracker, callAfterDeferred
 
 __all__ = [
     "CallRunner",

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import protocol
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IProcessTransport,
-    IReactorFDSet,
-    IReactorTime,
-)
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IProcessTransport, IReactorFDSet, IReactorTime
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from .._support.checks import checkCount, checkSeconds
@@ -84,17 +81,22 @@ def killProcess(
     if pid == os.getpid():
         raise ValueError(f"{pid} is this very process")
     checkSeconds("grace", grace, zero=True)
-    return Deferred.fromCoroutine(_end(_Process(pid, orGlobalReactor(reactor)), grace))
+    reactor = orGlobalReactor(reactor)
+    return Deferred.fromCoroutine(_end(_Process(pid, reactor), grace, reactor))
 
 
-async def _end(process: _Process, grace: float) -> bool:
+async def _end(process: _Process, grace: float, reactor: IReactorTime) -> bool:
     try:
         # Looked at only now, so that a descriptor stands for this very process.
         if _hasEnded(process.pid):
             return False
         process.signal(signal.SIGTERM)
-        process.killAfter(grace)
-        await process.ended
+        try:
+            await process.wait().addTimeout(grace, reactor)
+        except TimeoutError:
+            with suppress(ProcessLookupError):  # It has just ended, as will be noticed.
+                process.signal(signal.SIGKILL)
+            await process.wait()
     except ProcessLookupError:
         return False
     except PermissionError as error:
@@ -118,12 +120,10 @@ class _Process:
 
     def __init__(self, pid: int, reactor: Any) -> None:
         self.pid = pid
-        # Fires when it has ended; fails if it can't be killed.
-        self.ended: Deferred[None] = Deferred()
         self._reactor = reactor
-        self._timers: list[IDelayedCall] = []
+        self._waiting: Deferred[None] = Deferred()
         fd = openPidfd(pid) if IReactorFDSet.providedBy(reactor) else None
-        self._pidfd = None if fd is None else Pidfd(fd, self._hasEnded, reactor)
+        self._pidfd = None if fd is None else Pidfd(fd, self._ended, reactor)
 
     def signal(self, number: int) -> None:
         if self._pidfd is None:
@@ -131,39 +131,28 @@ class _Process:
         else:
             signal.pidfd_send_signal(self._pidfd.fileno(), number)
 
-    def killAfter(self, seconds: float) -> None:
-        self._timers = [self._reactor.callLater(seconds, self._kill)]
+    def wait(self) -> Deferred[None]:
+        """Wait for the end."""
         if self._pidfd is None:
-            self._lookAfter(_FIRST_LOOK)
+            return Deferred.fromCoroutine(self._look())
+        self._waiting = Deferred()
+        return self._waiting
 
     def close(self) -> None:
-        """Leave nothing behind."""
-        for timer in self._timers:
-            if timer.active():
-                timer.cancel()
         if self._pidfd is not None:
             self._pidfd.close()
 
-    def _kill(self) -> None:
-        try:
-            self.signal(signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # It has ended just now, which will be noticed.
-        except OSError as error:
-            self.ended.errback(error)
+    def _ended(self) -> None:
+        if not self._waiting.called:
+            self._waiting.callback(None)
 
-    def _hasEnded(self) -> None:
-        if not self.ended.called:
-            self.ended.callback(None)
-
-    def _lookAfter(self, seconds: float) -> None:
-        def look() -> None:
+    async def _look(self) -> None:
+        seconds = _FIRST_LOOK
+        while True:
+            await deferLater(self._reactor, seconds)
             if _hasEnded(self.pid):
-                self._hasEnded()
-            else:
-                self._lookAfter(min(seconds * _GROWTH, _LAST_LOOK))
-
-        self._timers[1:] = [self._reactor.callLater(seconds, look)]
+                return
+            seconds = min(seconds * _GROWTH, _LAST_LOOK)
 
 
 def _hasEnded(pid: int) -> bool:
@@ -188,8 +177,7 @@ def _hasEnded(pid: int) -> bool:
 def _reap(pid: int) -> bool:
     """
     Take the exit status of a child that has ended, unless somebody else waits for it.
-
-    @return: Whether there was one to take.
+    Tells whether there was one to take.
     """
     # Imported here, since it's only there on POSIX.
     from twisted.internet.process import reapProcessHandlers

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
-from .._support.exitstatus import ExitStatus
+from .._support.childprocess import ExitStatus
 from .._support.log import log
 from .._support.oneshot import OneShot
 from ..errors import AuthenticationError, WorkerStartError

@@ -25,10 +25,8 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
 from .._child.preparation import adopt
-from .._support.childprocess import ChildProcess
-from .._support.exitstatus import ExitStatus
-from .._support.interpreter import interpreterCommand
-from .._support.output import OutputLog
+from .._support.childprocess import ChildProcess, ExitStatus, interpreterCommand
+from .._support.log import OutputLog
 from .._support.reactor import orGlobalReactor
 from ..errors import SerializationError
 from ._command import explain, logTo, runUntilStopped

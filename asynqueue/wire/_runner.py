@@ -25,7 +25,7 @@ from .._support.reactor import orGlobalReactor
 from ..errors import WorkerError
 from ..iteration import Deferator
 from ..threads._looper import ThreadLooper
-from ..util._tracker import DeferredTracker
+from ..util._sync import DeferredTracker
 from ._commands import ChunkyString
 
 __all__ = ["WireRunner", "WireWorkerUniverse", "classOf", "namesOf"]

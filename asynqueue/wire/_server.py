@@ -15,10 +15,9 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
 from .._support.checks import checkCount, checkSeconds
-from .._support.deadline import Deadline
 from .._support.log import log
 from .._support.oneshot import OneShot
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import Deadline, orGlobalReactor
 from ._authentication import Pending
 from ._credentials import TLS, Key
 from ._endpoints import mayPickle, requirements, serverEndpoint
