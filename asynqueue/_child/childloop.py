@@ -23,14 +23,20 @@ from .buffers import BufferReader, BufferWriter
 from .callserver import CallServer
 from .pickling import Packed, loads
 from .preparation import adopt
-from .protocol import BUFFERS, HEADER, ChildFD, ClaimReader, Decoder, Frame, Kind
+from .protocol import (
+    BUFFERS,
+    HEADER,
+    READ_BYTES,
+    ChildFD,
+    ClaimReader,
+    Decoder,
+    Frame,
+    Kind,
+)
 from .sharedmemory import leaveAttachedAlone
 from .startup import endWithParent, handleSignals, openOutput
 
 __all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
-
-#: So much is read at a time: larger reads take longer than two of these.
-_READ_BYTES = 65_536
 
 #: Seconds that functions registered with C{atexit} have when the parent has gone.
 _ORPHAN_SECONDS = 1.0
@@ -77,9 +83,7 @@ class Pipes:
         head = HEADER.pack(len(data), kind, number)
         with self._lock:
             try:
-                for piece in (
-                    (head + data,) if len(data) < _READ_BYTES else (head, data)
-                ):
+                for piece in (head + data,) if len(data) < READ_BYTES else (head, data):
                     view = memoryview(piece)
                     while view:
                         view = view[os.write(ChildFD.REPLIES, view) :]
@@ -92,7 +96,7 @@ class Pipes:
         if not wait and not self._poll.poll(0):
             return []
         try:
-            data = os.read(ChildFD.CALLS, _READ_BYTES)
+            data = os.read(ChildFD.CALLS, READ_BYTES)
         except OSError:
             return None
         return self._decoder.feed(data) if data else None

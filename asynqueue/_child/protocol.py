@@ -25,6 +25,7 @@ __all__ = [
     "COUNT",
     "HEADER",
     "MAX_PAYLOAD",
+    "READ_BYTES",
     "ChildFD",
     "ClaimReader",
     "ClaimWriter",
@@ -41,6 +42,9 @@ COUNT = struct.Struct("<I")
 
 #: No payload is that large: whoever says so is talking nonsense.
 MAX_PAYLOAD = 1 << 36
+
+#: So much is read from a pipe at a time. Larger reads take longer than two of these.
+READ_BYTES = 65_536
 
 #: Added to the kind of a frame some of whose contents are in the memory file.
 BUFFERS = 0x80

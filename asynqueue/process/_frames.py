@@ -6,31 +6,98 @@ all keep their order.
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IReactorFDSet,
+    IReactorFromThreads,
+    IWriteDescriptor,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from .._child.buffers import BufferReader, BufferWriter, Incoming
 from .._child.pickling import Packed
 from .._child.protocol import (
     BUFFERS,
+    HEADER,
+    READ_BYTES,
     ClaimWriter,
     Decoder,
     Frame,
     FrameError,
     Kind,
 )
-from ._copying import CopyThreads
-from ._pipes import PipeWriter
+from .._support.sigpipe import withoutSigpipe
 
-__all__ = ["FrameReceiver", "FrameSender"]
+__all__ = ["CopyThreads", "FrameReceiver", "FrameSender"]
 
 #: What has fewer bytes is copied at once: starting a thread takes as long.
 _MAX_SYNC_COPY = 1 << 20
+
+#: So many pieces are written at a time; more than any system takes would be an error.
+_MAX_PIECES = 64
+
+_T = TypeVar("_T")
+
+
+class CopyThreads:
+    """
+    Threads that each do one thing that takes long, and end. A full pool, such as the
+    reactor's may be, would hold up payloads.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads) -> None:
+        self._reactor = reactor
+        self._threads: set[threading.Thread] = set()
+        self._waiters: list[Deferred[None]] = []
+
+    def run(self, f: Callable[[], _T]) -> Deferred[_T]:
+        """Call something in a thread."""
+        d: Deferred[_T] = Deferred()
+
+        def target() -> None:
+            result: Any
+            try:
+                result = f()
+            except BaseException:  # noqa: BLE001 - nobody else would hear
+                result = Failure()
+            self._reactor.callFromThread(self._ended, thread, d, result)
+
+        thread = threading.Thread(target=target, name="asynqueue copy", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            # There are as many threads as there may be.
+            target()
+        return d
+
+    def whenIdle(self) -> Deferred[None]:
+        """Wait until no thread is left."""
+        if not self._threads:
+            return succeed(None)
+        d: Deferred[None] = Deferred()
+        self._waiters.append(d)
+        return d
+
+    def _ended(self, thread: threading.Thread, d: Deferred[Any], result: Any) -> None:
+        if thread.ident is not None:
+            # Telling so was the last that it had to do.
+            thread.join()
+        self._threads.discard(thread)
+        d.callback(result)
+        while self._waiters and not self._threads:
+            self._waiters.pop(0).callback(None)
 
 
 @define(eq=False)
@@ -43,78 +110,92 @@ class _Outgoing:
     isRevoked: bool = False
 
 
+@implementer(IWriteDescriptor)
 class FrameSender:
     """
-    Sends frames to a child process.
+    Sends frames to a child process, through a pipe that is in the reactor, when it's
+    full, without a transport around it.
 
-    @ivar writer: The pipe. Holding it, to send frames all at once, must be ended by
-        L{flush}.
+    @ivar isHeld: While it is, nothing is written: it's written all at once by L{flush},
+        which must be called then.
     """
 
     # _outgoing has frames while the first of them is being copied; only _sendOutgoing
-    # takes from it. _offered has calls that were sent while the writer was held, so
-    # that the child can't have them yet. When the process _hasExited, _unbegun has
-    # those that it never began.
+    # takes from it. _pending is what the pipe hasn't taken, for which the reactor
+    # _isWaiting. _offered has calls that were sent while frames were held, so that the
+    # child can't have them yet. _offer and _revoke are those of the claims; when the
+    # process has ended, those of a list of what it never began.
 
     def __init__(
         self,
-        writer: PipeWriter,
+        fd: int,
         claims: ClaimWriter,
         buffers: BufferWriter,
         threads: CopyThreads,
         unsent: Callable[[int, Exception], object],
+        reactor: IReactorFDSet,
     ) -> None:
         """
         @param unsent: Called with the number of a call whose buffers can't be sent, and
             why.
         """
-        self.writer = writer
+        self.isHeld = False
+        self._fd = fd
         self._claims = claims
         self._buffers = buffers
         self._threads = threads
         self._unsent = unsent
+        self._reactor = reactor
         self._outgoing: deque[_Outgoing] = deque()
+        self._pending: deque[bytes | memoryview] = deque()
+        self._isWaiting = False
+        self._isOpen = True
         self._offered: list[int] = []
-        self._hasExited = False
-        self._unbegun: list[int] = []
+        self._offer: Callable[[list[int]], object] = claims.offer
+        self._revoke = claims.revoke
+        os.set_blocking(fd, False)
 
     @property
     def isCopying(self) -> bool:
         """Whether frames wait until buffers have been copied."""
         return bool(self._outgoing)
 
+    def fileno(self) -> int:
+        return self._fd
+
+    def logPrefix(self) -> str:
+        return "asynqueue"
+
     def send(self, kind: int, number: int, payload: bytes | Packed) -> None:
-        """Send a frame."""
+        """Send a frame, now as far as the pipe takes it."""
         if self._outgoing or type(payload) is Packed:
             self._outgoing.append(_Outgoing(kind, number, payload))
             if len(self._outgoing) == 1:
                 Deferred.fromCoroutine(self._sendOutgoing())
-            return
-        if kind == Kind.CALL:
-            self._offered.append(number)
-            if not self.writer.isHeld:
-                self._offer()
-        self.writer.send(kind, number, payload)  # type: ignore[arg-type]  # bytes
+        else:
+            self._put(kind, number, payload)  # type: ignore[arg-type]  # it's bytes
 
     def flush(self) -> None:
         """Send what was held."""
+        self.isHeld = False
         # The child must find that it may have a call when it comes to it.
         if self._offered:
-            self._offer()
-        self.writer.flush()
+            offered, self._offered = self._offered, []
+            self._offer(offered)
+        if self._pending and not self._isWaiting:
+            self.doWrite()
 
     def revoke(self, *, copied: bool = True) -> set[int]:
         """
-        Take back all calls that the child hasn't begun. It won't, though it may have
-        them.
+        Take back all calls that the child hasn't begun, and return their numbers. It
+        won't begin them, though it may have them.
 
         @param copied: Whether also the one whose buffers are being copied.
-
-        @return: Their numbers.
         """
         if self._offered:
-            self._offer()
-        numbers = set(self._unbegun if self._hasExited else self._claims.revoke())
+            offered, self._offered = self._offered, []
+            self._offer(offered)
+        numbers = set(self._revoke())
         for i, frame in enumerate(self._outgoing):
             if frame.kind == Kind.CALL and not frame.isRevoked and (i or copied):
                 frame.isRevoked = True
@@ -123,23 +204,64 @@ class FrameSender:
 
     def exited(self) -> None:
         """Note that the process has ended."""
-        self.writer.close()
-        self._hasExited = True
-        self._unbegun = self._claims.revoke()
+        self.close()
+        unbegun = self._claims.revoke()
         self._claims.close()
+        self._offer, self._revoke = unbegun.extend, unbegun.copy
 
     def giveUp(self) -> None:
         """Copy nothing any longer."""
         for frame in self._outgoing:
             frame.isRevoked = True
 
-    def _offer(self) -> None:
-        """Let the child have the calls that were sent."""
-        offered, self._offered = self._offered, []
-        if self._hasExited:
-            self._unbegun += offered
-        else:
-            self._claims.offer(offered)
+    def close(self) -> None:
+        """Close the pipe, forgetting what it hasn't taken."""
+        if self._isOpen:
+            self._isOpen = False
+            self._pending.clear()
+            self._reactor.removeWriter(self)
+            os.close(self._fd)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.close()
+
+    def doWrite(self) -> None:
+        pending = self._pending
+        try:
+            while pending:
+                if len(pending) == 1:
+                    written = withoutSigpipe(os.write, self._fd, pending[0])
+                else:
+                    pieces = list(islice(pending, _MAX_PIECES))
+                    written = withoutSigpipe(os.writev, self._fd, pieces)
+                while pending and written >= len(pending[0]):
+                    written -= len(pending.popleft())
+                if written:
+                    pending[0] = memoryview(pending[0])[written:]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # The child has gone, which is noticed at its other pipe.
+            pending.clear()
+        if bool(pending) is not self._isWaiting:
+            self._isWaiting = bool(pending)
+            if self._isWaiting:
+                self._reactor.addWriter(self)
+            else:
+                self._reactor.removeWriter(self)
+
+    def _put(self, kind: int, number: int, payload: bytes) -> None:
+        """Send a frame after those that wait for the pipe."""
+        if kind & ~BUFFERS == Kind.CALL:
+            self._offered.append(number)
+        if self._isOpen:
+            head = HEADER.pack(len(payload), kind, number)
+            if len(payload) < READ_BYTES:
+                self._pending.append(head + payload)
+            else:
+                self._pending += head, payload
+        if not self.isHeld:
+            self.flush()
 
     async def _sendOutgoing(self) -> None:
         """Send frames, the first of which has buffers, until none waits."""
@@ -149,7 +271,7 @@ class FrameSender:
             error: Exception | None = None
             try:
                 if isinstance(payload, Packed):
-                    kind, payload = kind | BUFFERS, await self._put(payload, frame)
+                    kind, payload = kind | BUFFERS, await self._copy(payload, frame)
             except Exception as caught:  # noqa: BLE001 - what is copied is the user's
                 error = caught
             self._outgoing.popleft()
@@ -157,13 +279,10 @@ class FrameSender:
                 continue
             if error is not None:
                 self._unsent(frame.number, error)
-                continue
-            if frame.kind == Kind.CALL:
-                self._offered.append(frame.number)
-                self._offer()
-            self.writer.send(kind, frame.number, payload)  # type: ignore[arg-type]
+            else:
+                self._put(kind, frame.number, payload)  # type: ignore[arg-type]
 
-    async def _put(self, packed: Packed, frame: _Outgoing) -> bytes:
+    async def _copy(self, packed: Packed, frame: _Outgoing) -> bytes:
         """Copy buffers to the memory file, and return the payload of the frame."""
         if packed.size <= _MAX_SYNC_COPY:
             return self._buffers.put(packed)
@@ -193,7 +312,7 @@ class FrameReceiver:
         received: Callable[[], object],
         released: Callable[[memoryview], object],
         read: Callable[[], object],
-        failed: Callable[[Exception], object],
+        closed: Callable[[Exception | None], object],
     ) -> None:
         """
         @param received: Called when there are L{frames}.
@@ -202,8 +321,8 @@ class FrameReceiver:
 
         @param read: Called when nothing is being copied any longer.
 
-        @param failed: Called with an error if something else than frames has come:
-            nothing can be made of what comes after that.
+        @param closed: Called when no more will come: with an error if that is because
+            something else than frames has come.
         """
         self.frames: deque[tuple[int, int, memoryview | Incoming]] = deque()
         self._reader = reader
@@ -211,7 +330,7 @@ class FrameReceiver:
         self._received = received
         self._released = released
         self._read = read
-        self._failed = failed
+        self._closed = closed
         self._decoder = Decoder()
         self._hasFailed = False
         self._incoming: deque[Frame] = deque()
@@ -228,8 +347,10 @@ class FrameReceiver:
         return any(frame[1] == number for frame in (*self.frames, *self._incoming))
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has come through the pipe."""
-        if self._hasFailed:
+        """Take what has come through the pipe, empty at its end."""
+        if not data:
+            self._closed(None)
+        if not data or self._hasFailed:
             return
         try:
             frames = self._decoder.feed(data)
@@ -276,4 +397,4 @@ class FrameReceiver:
 
     def _fail(self, error: Exception) -> None:
         self._hasFailed = True
-        self._failed(error)
+        self._closed(error)

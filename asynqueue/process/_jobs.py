@@ -47,11 +47,7 @@ class ChildJob:
 
     @ivar payload: The call, pickled.
 
-    @ivar consumer: The consumer of an iteration, or C{None}.
-
     @ivar ready: Fires when the worker is ready for another task.
-
-    @ivar number: The number of the call, when it was sent.
 
     @ivar isSent: Whether the child has it, and may have begun it.
 
@@ -76,13 +72,9 @@ class JobQueue:
     """
     The jobs that have no answer yet, in the order in which the child runs them.
 
-    @ivar jobs: All of them.
-
     @ivar sender: Where they're sent, C{None} while there's no child.
 
     @ivar isReady: Whether the child has said that it's ready.
-
-    @ivar window: How many are sent in advance.
     """
 
     # Those that are sent stand before those that aren't. The first alone may be running
@@ -91,7 +83,6 @@ class JobQueue:
     # too many (_revoked), so that neither pipe fills up with them.
 
     def __init__(self, *, prefetches: bool) -> None:
-        """@param prefetches: Whether any are sent in advance."""
         self.jobs: deque[ChildJob] = deque()
         self.sender: FrameSender | None = None
         self.isReady = False
@@ -128,9 +119,7 @@ class JobQueue:
                 self._send(job)
 
     def answered(self, number: int) -> ChildJob | None:
-        """
-        Take out the job that the child has answered, C{None} if it's none of ours.
-        """
+        """Take out the job that was answered, C{None} if it's none of ours."""
         jobs = self.jobs
         if not jobs or jobs[0].number != number or not jobs[0].isSent:
             return None
@@ -139,10 +128,7 @@ class JobQueue:
         return jobs.popleft()
 
     def startTurn(self) -> None:
-        """
-        Note that it's the turn of the job that is first, if that is news, and start the
-        clock of its task.
-        """
+        """Start the clock of the job that is first, if its turn has just come."""
         if self.jobs and self.isReady and self.jobs[0] is not self._current:
             job = self._current = self.jobs[0]
             job.since = job.since or perf_counter()
@@ -154,9 +140,8 @@ class JobQueue:
 
     def revoke(self, *, copied: bool = True) -> None:
         """
-        Take back from the child what it hasn't begun. It's as if it hadn't been sent.
-
-        @param copied: See L{FrameSender.revoke}.
+        Take back from the child what it hasn't begun, as if it hadn't been sent. See
+        L{FrameSender.revoke}.
         """
         if self.sender is None:
             return
@@ -220,12 +205,12 @@ class PrefetchWindow:
         self._most = 0
         self._waiting = 0
 
-    def note(self, seconds: float) -> None:
-        """Note how long a task took."""
+    def note(self, seconds: float) -> int:
+        """Note how long a task took, and return the capacity."""
         if seconds > PREFETCH_SECONDS:
             self._most = 0
             self.capacity = 1
-            return
+            return 1
         if self._most < _MAX_PREFETCHED:
             self._most = min(_FACTOR * max(self._most, 1), _MAX_PREFETCHED)
         mean = self._seconds
@@ -234,11 +219,12 @@ class PrefetchWindow:
             self.adapt(self._waiting)
         else:
             self._seconds = mean + _WEIGHT * (seconds - mean)
+        return self.capacity
 
-    def adapt(self, waiting: int) -> None:
-        """Adapt the capacity to how many tasks wait for each worker."""
+    def adapt(self, waiting: int) -> int:
+        """Adapt the capacity to how many tasks wait for each worker, and return it."""
         self._waiting = waiting
-        if self._seconds is None:
-            return
-        ahead = int(PREFETCH_SECONDS / max(self._seconds, _MIN_SECONDS))
-        self.capacity = 1 + min(waiting, self._most, ahead)
+        if self._seconds is not None:
+            ahead = int(PREFETCH_SECONDS / max(self._seconds, _MIN_SECONDS))
+            self.capacity = 1 + min(waiting, self._most, ahead)
+        return self.capacity

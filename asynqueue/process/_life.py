@@ -17,8 +17,12 @@ from ..errors import WorkerStartError
 from ._options import ChildOptions, RestartPolicy
 from ._transport import IReactorChild, Transport
 
-__all__ = ["OVER", "ChildHandle", "ChildLife", "ChildState"]
+__all__ = ["OVER", "ChildHandle", "ChildLife", "ChildState", "Interruption"]
 
+#: Seconds that a call or an iteration has to end after an exception was raised in it,
+#: and between attempts: one may come when nothing may be raised.
+_GRACE_SECONDS = 0.5
+_REPEAT_SECONDS = 0.05
 
 #: Modules of reactors that children may have. Others are those of a GUI.
 _REACTORS = {
@@ -88,9 +92,7 @@ class ChildLife:
 
         @param started: Called with the transport when the child was started.
 
-        @param received: Called when there are frames from it.
-
-        @param unsent: Called with the number of a call that can't be sent, and why.
+        @param received: See L{Transport}, as for C{unsent}.
 
         @param ended: Called with the state before, and how the child has ended.
         """
@@ -125,9 +127,7 @@ class ChildLife:
         start.
 
         @param isReplacement: Whether its failing to start is told like that of any
-            child, as there's nobody to hear an exception.
-
-        @raise WorkerStartError: If it can't be started.
+            child, as there's nobody to hear a L{WorkerStartError}.
         """
         interpreterCommand()  # it's said now if there's none
         if self._policy.delay:
@@ -168,9 +168,8 @@ class ChildLife:
 
     def updatesApplied(self, text: str | None) -> bool:
         """
-        Note how the stored updates have gone, C{None} for well.
-
-        @return: Whether the child is of no use because of that.
+        Note how the stored updates have gone, C{None} for well, and tell whether the
+        child is of no use because of that.
         """
         if self._isUpToDate or self.state in OVER:
             return False
@@ -199,11 +198,6 @@ class ChildLife:
         """Send a frame, if there's a child."""
         if self.transport is not None:
             self.transport.sender.send(kind, number, payload)
-
-    def interrupt(self, number: int) -> None:
-        """Have an exception raised in a call or an iteration, if there's a child."""
-        if self.transport is not None:
-            self.transport.interrupt(number)
 
     def stop(self) -> None:
         """Have the child end by itself."""
@@ -265,6 +259,45 @@ class ChildLife:
         self._ended(before, status)
         if self.transport is None:
             self.gone.fire(None)
+
+
+class Interruption:
+    """
+    An exception that is raised in a call or an iteration, again and again until that is
+    over, or it's given up.
+    """
+
+    def __init__(
+        self,
+        life: ChildLife,
+        number: int,
+        giveUp: Callable[[], object],
+        *,
+        delay: float = 0.0,
+    ) -> None:
+        """@param delay: Seconds until the first attempt."""
+        self._life = life
+        self._number = number
+        self._giveUp = giveUp
+        self._deadline = life.reactor.seconds() + delay + _GRACE_SECONDS
+        self._timer: IDelayedCall | None = None
+        if delay:
+            self._timer = life.reactor.callLater(delay, self._attempt)
+        else:
+            self._attempt()
+
+    def over(self) -> None:
+        """Leave off."""
+        _cancel(self._timer)
+
+    def _attempt(self) -> None:
+        reactor, transport = self._life.reactor, self._life.transport
+        if reactor.seconds() >= self._deadline:
+            self._giveUp()
+            return
+        if transport is not None:
+            transport.interrupt(self._number)
+        self._timer = reactor.callLater(_REPEAT_SECONDS, self._attempt)
 
 
 class ChildHandle:

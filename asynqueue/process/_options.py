@@ -1,5 +1,6 @@
 """
-Options of the children of a worker or a queue, and how often their start is tried.
+Options of the children of a worker or a queue: what they are, how often their start is
+tried, and when they have done as much as they may.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "ChildConfig",
     "ChildOptions",
     "RestartPolicy",
+    "Wear",
     "coreSets",
     "privateSize",
     "residentSize",
@@ -75,17 +77,7 @@ class ChildOptions:
         maxMemory: Any = None,
         startTimeout: Any = START_TIMEOUT,
     ) -> ChildOptions:
-        """
-        Check what is said, and make options of it.
-
-        @param initializer: A callable, or a tuple of one and its arguments.
-
-        @raise TypeError: If the initializer isn't one.
-
-        @raise ValueError: If a number is out of range.
-
-        @raise SerializationError: If the initializer can't be pickled.
-        """
+        """Check what is said, and make options of it. See L{ProcessWorker}."""
         checkCount("niceness", niceness, -20)
         if niceness > 19:
             raise ValueError(f"niceness must be an integer up to 19, not {niceness!r}")
@@ -117,11 +109,7 @@ class ChildOptions:
 
 
 def coreSets(affinity: Any) -> list[frozenset[int]]:
-    """
-    Make sets of cores, of which each child is to have one, of what is said of them.
-
-    @raise ValueError: If one isn't this process's, or the system can't do it.
-    """
+    """Make sets of cores, of which each child is to have one."""
     if affinity is None or affinity is False:
         return []
     if not hasattr(os, "sched_getaffinity"):
@@ -143,11 +131,7 @@ def coreSets(affinity: Any) -> list[frozenset[int]]:
 
 
 def _pickled(initializer: Any) -> bytes:
-    """
-    Check and pickle an initializer.
-
-    @return: The callable and a tuple of its arguments, pickled.
-    """
+    """Check an initializer, and pickle the callable and a tuple of its arguments."""
     f, args = initializer, ()
     if isinstance(initializer, tuple) and len(initializer) == 2:
         f, args = initializer
@@ -175,7 +159,6 @@ class RestartPolicy:
     """
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
-        """@param seconds: Tells the time."""
         self.failures = 0
         self.killed = 0
         self._rows = 0
@@ -201,7 +184,6 @@ class RestartPolicy:
         )
 
     def succeeded(self) -> None:
-        """Note that a child has been put to work."""
         self.failures = self.killed = self._rows = 0
 
     def startOver(self) -> None:
@@ -211,11 +193,7 @@ class RestartPolicy:
             self._rows = min(self._rows + 1, 10)
 
     def failed(self, signal: int | None) -> None:
-        """
-        Note that a child has ended before it was put to work.
-
-        @param signal: The signal that has ended it, C{None} if it has by itself.
-        """
+        """Note that a child has ended, perhaps by a signal, before it was of use."""
         if signal is None:
             self.failures += 1
         else:
@@ -238,16 +216,12 @@ class ChildConfig:
 
 
 def _doubled(number: int, first: float, most: float) -> float:
-    """Say how many seconds to wait after a number of failures."""
     return min(first * 2.0 ** (min(number, 20) - 1), most) if number else 0.0
 
 
 def residentSize(pid: int | None) -> int | None:
-    """
-    Measure the memory of a process, in kB of 1,024 bytes, C{None} if there's none such.
-    """
-    pages = _pagesOf(pid)
-    return _sizeByPs(pid) if pages is None else _inKilobytes(pages[1])
+    """Measure the memory of a process in kB, C{None} if there's none such."""
+    return _sizeOf(pid, lambda pages: pages[1])
 
 
 def privateSize(pid: int | None) -> int | None:
@@ -255,29 +229,50 @@ def privateSize(pid: int | None) -> int | None:
     The same without what it shares with others, such as large arguments; where the
     system doesn't tell that, with it.
     """
-    pages = _pagesOf(pid)
-    return _sizeByPs(pid) if pages is None else _inKilobytes(pages[1] - pages[2])
+    return _sizeOf(pid, lambda pages: pages[1] - pages[2])
 
 
-def _pagesOf(pid: int | None) -> list[int] | None:
-    """How many pages a process has: all, resident, shared, and so on."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return [int(number) for number in file.read().split()]
-    except (OSError, ValueError):
-        # It's gone, or the system has no such files.
-        return None
-
-
-def _inKilobytes(pages: int) -> int:
-    return int(pages * os.sysconf("SC_PAGE_SIZE") // 1024)
-
-
-def _sizeByPs(pid: int | None) -> int | None:
+def _sizeOf(pid: int | None, count: Callable[[list[int]], int]) -> int | None:
+    """@param count: Is told how many pages there are: all, resident, shared, others."""
+    with (
+        suppress(OSError, ValueError),  # it's gone, or the system has no such files
+        open(f"/proc/{pid}/statm", encoding="ascii") as file,
+    ):
+        pages = count([int(number) for number in file.read().split()])
+        return int(pages * os.sysconf("SC_PAGE_SIZE") // 1024)
     with suppress(OSError, ValueError):
-        return int(
-            subprocess.run(
-                ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False
-            ).stdout
-        )
+        command = ["ps", "-o", "rss=", "-p", str(pid)]
+        return int(subprocess.run(command, capture_output=True, check=False).stdout)
     return None
+
+
+class Wear:
+    """
+    What a child has done, and whether that is as much as it may.
+
+    @ivar hasLimit: Whether there's a limit at all.
+
+    @ivar taken: How many tasks it has been given. Updates don't count: it must come to
+        its tasks.
+    """
+
+    def __init__(self, options: ChildOptions) -> None:
+        self.hasLimit = options.maxTasks is not None or options.maxMemory is not None
+        self.taken = 0
+        self._maxTasks = options.maxTasks
+        self._maxMemory = options.maxMemory
+
+    def limited(self, capacity: int, jobs: int) -> int:
+        """Bound how many tasks a worker wants that has a number of jobs."""
+        if self._maxTasks is None:
+            return capacity
+        return min(capacity, max(jobs + self._maxTasks - self.taken, 1))
+
+    def isOver(self, pid: int | None) -> bool:
+        if not self.taken:
+            return False
+        if self._maxTasks is not None and self.taken >= self._maxTasks:
+            return True
+        if self._maxMemory is None or pid is None:
+            return False
+        return (privateSize(pid) or 0) > self._maxMemory * 1024

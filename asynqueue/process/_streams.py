@@ -1,4 +1,7 @@
-"""The iterations that go on in a child, as seen by the parent."""
+"""
+The iterations that go on in a child, as seen by the parent, and how one of them, or a
+call, is stopped.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from .._child.pickling import describeError, loadsMany
 from .._child.protocol import COUNT, Kind
 from .._child.stream import WAITS
 from .._support.answers import loadsAnswer
+from .._support.log import log
 from ..errors import SerializationError, WorkerError
 from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
-from ._interruption import Interruption
-from ._life import ChildLife
+from ._jobs import ChildJob, JobQueue
+from ._life import ChildLife, Interruption
 
-__all__ = ["ChildIteration", "Streams"]
+__all__ = ["Stopper", "Streams"]
 
 #: The child hears that items have been taken when they are half of those that were at
 #: hand, so that it needn't wait for that, but so many at least,
@@ -32,6 +36,9 @@ _MAX_TAKEN = 512
 #: Seconds that the child has to end an iteration that nobody wants, until an exception
 #: is raised in it.
 _CLOSE_SECONDS = 0.5
+
+#: A child that has nothing else to do should have begun a task after so many seconds.
+_UNRESPONSIVE_SECONDS = 0.1
 
 
 class Streams:
@@ -56,11 +63,7 @@ class Streams:
         return [it.task for it in self._iterations.values() if not it._begun]
 
     def begin(self, number: int, task: ITask, consumer: Any) -> None:
-        """
-        Begin an iteration.
-
-        @param consumer: Takes the items, unless it's C{None}.
-        """
+        """Begin an iteration, whose items the consumer takes if there's one."""
         iteration = self._iterations[number] = ChildIteration(
             task, partial(self._taken, number), partial(self.close, number)
         )
@@ -96,21 +99,17 @@ class Streams:
         if self._iterations.pop(number, None) is not None:
             self._life.send(Kind.CLOSE, number, b"")
             self._closing[number] = Interruption(
-                partial(self._life.interrupt, number),
-                giveUp,
-                self._life.reactor,
-                delay=delay,
+                self._life, number, giveUp, delay=delay
             )
             self._ended()
 
     def drop(self, task: ITask) -> int:
         """
-        Forget a task from whose iteration nothing has come yet.
-
-        @return: The number of its call, 0 if there's none such.
+        Forget a task from whose iteration nothing has come yet, and return the number
+        of its call, 0 if there's none such.
         """
         for number, iteration in self._iterations.items():
-            if iteration.drop(task):
+            if task is iteration.task and iteration.release() is not None:
                 return number
         return 0
 
@@ -152,9 +151,7 @@ class ChildIteration(RemoteIteration):
         self._tell = taken
 
     def received(self, kind: int, payload: memoryview | Incoming) -> bool:
-        """
-        Take what the child has sent of it, and tell whether it has come to its end.
-        """
+        """Take what the child has sent, and tell whether it has come to its end."""
         if kind == Kind.END:
             self.end()
             return True
@@ -168,22 +165,13 @@ class ChildIteration(RemoteIteration):
         self._source.fail(outcome)
         return True
 
-    def drop(self, task: ITask) -> bool:
-        """
-        Forget the task if it's this one's and has no result yet, and tell whether it
-        was so.
-        """
-        if self._begun or task is not self.task:
-            return False
-        self._begun = True
-        return True
-
     def _push(self, payload: memoryview | Incoming) -> bool:
         """
         Take items, and tell whether all could be unpickled. If not, the iteration fails
         after those before.
         """
         items: list[Any] = []
+        failure: Failure | None = None
         try:
             if type(payload) is memoryview:
                 for some in loadsMany(payload):
@@ -197,18 +185,122 @@ class ChildIteration(RemoteIteration):
                     f" here: {describeError(error)}"
                 )
             )
-        else:
-            self._pushItems(items)
-            return True
-        self._pushItems(items)
-        self._source.fail(failure)
-        self._close()
-        return False
-
-    def _pushItems(self, items: list[Any]) -> None:
         half = (self._source.atHand + len(items)) // 2
         self._source.every = max(_MIN_TAKEN, min(half, _MAX_TAKEN))
         self._source.push(items)
+        if failure is not None:
+            self._source.fail(failure)
+            self._close()
+        return failure is None
 
     def _taken(self, count: int) -> None:
         self._tell(count if self._source.atHand else count | WAITS)
+
+
+class Stopper:
+    """
+    Stops tasks that have been cancelled or have run out of time.
+
+    One that the child hasn't begun is taken back. If the child is at others besides,
+    iterations for instance, an exception is raised in the one; if that doesn't help, or
+    there are no others, the child is ended.
+    """
+
+    # The interruption goes on in the first of the jobs, until it has an answer.
+
+    def __init__(
+        self,
+        worker: object,
+        jobs: JobQueue,
+        streams: Streams,
+        life: ChildLife,
+        resign: Callable[[], object],
+    ) -> None:
+        """
+        @param worker: Is named in the log.
+
+        @param resign: Called when the child is ended.
+        """
+        self._worker = worker
+        self._jobs = jobs
+        self._streams = streams
+        self._life = life
+        self._resign = resign
+        self.interruption: Interruption | None = None
+
+    def stopCall(self, job: ChildJob) -> bool:
+        """Stop a call, and tell whether it has been forgotten, as it wasn't begun."""
+        transport = self._life.transport
+        isDue = (
+            job.isSent
+            and job is self._jobs.jobs[0]
+            and self._jobs.isReady
+            and not self._streams
+            and transport is not None
+            and not transport.sender.isCopying
+        )
+        self._jobs.revoke()
+        if not job.isSent:
+            self._jobs.remove(job)
+            if isDue and job.age > _UNRESPONSIVE_SECONDS:
+                # It has been halted, for instance.
+                self._endChild(job.task)
+            return True
+        if not self._hasAnswered(job):
+            if self._streams:
+                self._interrupt(job)
+            else:
+                self._endChild(job.task)
+        return False
+
+    def stopStream(self, task: ITask) -> None:
+        """Stop an iteration from which nothing has come yet, if it's that of a task."""
+        number = self._streams.drop(task)
+        if not number:
+            return
+        self._jobs.revoke()
+        if len(self._streams) > 1 or any(job.isSent for job in self._jobs.jobs):
+            self._streams.close(number, partial(self._endChild, task), delay=0)
+            self._jobs.sendWaiting()
+        else:
+            self._endChild(task)
+
+    def over(self) -> None:
+        """Note that the first job has an answer, or will have none."""
+        interruption, self.interruption = self.interruption, None
+        if interruption is not None:
+            interruption.over()
+
+    def _hasAnswered(self, job: ChildJob) -> bool:
+        """Look whether the child has answered, so that there's nothing to stop."""
+        transport = self._life.transport
+        if transport is not None:
+            transport.readNow()
+        return job not in self._jobs.jobs or (
+            transport is not None and transport.receiver.hasFrame(job.number)
+        )
+
+    def _interrupt(self, job: ChildJob) -> None:
+        log.info(
+            "{worker}: an exception stops {task}, which was cancelled or ran out of"
+            " time",
+            worker=self._worker,
+            task=job.task,
+        )
+        # A Deferred that a reactor waits for in the child is cancelled.
+        self._life.send(Kind.CLOSE, job.number, b"")
+        self.interruption = Interruption(
+            self._life, job.number, partial(self._endChild, job.task)
+        )
+
+    def _endChild(self, task: ITask) -> None:
+        log.info(
+            "{worker} is ended to stop {task}, which was cancelled or ran out of time",
+            worker=self._worker,
+            task=task,
+        )
+        job = self._jobs.find(task)
+        if job is not None:
+            self._jobs.jobs.remove(job)
+        self._life.end(kill=False)
+        self._resign()

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
 from attrs import evolve
-from twisted.internet.interfaces import IReactorFromThreads
-from zope.interface import Attribute
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IReactorFDSet,
+    IReactorFromThreads,
+    IReadDescriptor,
+)
+from twisted.python.failure import Failure
+from zope.interface import Attribute, implementer
 
 from .._child import protocol
 from .._child.buffers import BufferReader, BufferWriter
 from .._child.memfd import openMemoryFile
-from .._child.protocol import (
-    ChildFD,
-    ClaimWriter,
-    Kind,
-)
+from .._child.protocol import READ_BYTES, ChildFD, ClaimWriter, Kind
 from .._support.childprocess import ChildProcess, IProcessReactor
 from .._support.exitstatus import ExitStatus
 from .._support.interpreter import interpreterCommand
 from .._support.log import log
 from .._support.oneshot import OneShot
 from .._support.output import OutputLog
-from ._copying import CopyThreads
-from ._frames import FrameReceiver, FrameSender
-from ._pipes import PipeReader, PipeWriter
+from ._frames import CopyThreads, FrameReceiver, FrameSender
 
-__all__ = ["IReactorChild", "Transport"]
+__all__ = ["IReactorChild", "PipeReader", "Transport"]
 
 #: Seconds that a child has to end after a signal that it may handle.
 _TERM_GRACE_SECONDS = 0.5
@@ -38,10 +39,10 @@ _TERM_GRACE_SECONDS = 0.5
 #: Seconds that a child has to end after it has closed its pipe.
 _EXIT_GRACE_SECONDS = 0.02
 
-#: What has fewer bytes is copied at once: starting a thread takes as long.
-_MAX_SYNC_COPY = 1 << 20
+#: So much is read from a pipe after its child has ended, and no more.
+_MAX_DRAINED = 1 << 22
 
-#: The same for files that are closed.
+#: Files that are smaller are closed at once: starting a thread takes as long.
 _MAX_SYNC_CLOSE = 1 << 24
 
 #: What our end of the pipe of claims, to which only we write, is called.
@@ -62,6 +63,73 @@ class IReactorChild(IProcessReactor, IReactorFromThreads):
         **kwargs: object,
     ) -> object:
         """See C{IReactorCore}."""
+
+
+@implementer(IReadDescriptor)
+class PipeReader:
+    """
+    The end of a pipe that is read, in the reactor without a transport around it, which
+    saves a third of the time that a call takes.
+    """
+
+    def __init__(
+        self, fd: int, received: Callable[[bytes], object], reactor: IReactorFDSet
+    ) -> None:
+        """@param received: Called with what has come, empty bytes at the end."""
+        self._fd = fd
+        self._received = received
+        self._reactor = reactor
+        self._isOpen = True
+        os.set_blocking(fd, False)
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def logPrefix(self) -> str:
+        return "asynqueue"
+
+    def doRead(self) -> None:
+        if not self._isOpen:
+            return
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._received(data)
+        else:
+            self.close()
+
+    def connectionLost(self, reason: Failure) -> None:
+        # A reactor that has heard of several ends in one turn knows them by number
+        # only. If the first has had a descriptor closed, and a new one has its number
+        # now, then the end that is told isn't that of the new one.
+        if self._isOpen and reason.check(ConnectionDone):
+            # It was taken out, and stays in unless this finds the end.
+            self._reactor.addReader(self)
+            self.doRead()
+        else:
+            self.close()
+
+    def drain(self) -> None:
+        """Read what is there, but not without bounds."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        for _ in range(_MAX_DRAINED // READ_BYTES):
+            if not self._isOpen or not poll.poll(0):
+                break
+            self.doRead()
+
+    def close(self) -> None:
+        """Close the pipe, and tell that it's at its end."""
+        if self._isOpen:
+            self._isOpen = False
+            self._reactor.removeReader(self)
+            os.close(self._fd)
+            self._received(b"")
 
 
 class Transport:
@@ -94,20 +162,15 @@ class Transport:
         reactor: IReactorChild,
     ) -> None:
         """
-        Start a child process.
+        Start a child process. It's an L{OSError} if that can't be done.
 
-        @param received: Called when there are frames.
+        @param received: See L{FrameReceiver}.
 
-        @param unsent: Called with the number of a call whose buffers can't be sent, and
-            why.
+        @param unsent: See L{FrameSender}.
 
         @param ended: Called once when the child has ended, after the last frames.
 
         @param options: Options of the child's program.
-
-        @param env: Its environment, C{None} for the same as this process has.
-
-        @raise OSError: If it can't be started.
         """
         self.gone: OneShot[None] = OneShot()
         self.stdout = OutputLog("stdout", reactor=reactor)
@@ -120,18 +183,25 @@ class Transport:
         ours = self._start(options, env)
         self._buffers = BufferWriter(ours[ChildFD.ARGUMENTS])
         self._reader = BufferReader(ours[ChildFD.RESULTS], self._wake)
-        claims = ClaimWriter(ours[ChildFD.CLAIMS], ours[_OFFERS])
-        writer = PipeWriter(ours[ChildFD.CALLS], reactor)
-        self.sender = FrameSender(writer, claims, self._buffers, self._threads, unsent)
+        self.sender = FrameSender(
+            ours[ChildFD.CALLS],
+            ClaimWriter(ours[ChildFD.CLAIMS], ours[_OFFERS]),
+            self._buffers,
+            self._threads,
+            unsent,
+            reactor,
+        )
         self.receiver = FrameReceiver(
             self._reader,
             self._threads,
             received=received,
             released=self._release,
             read=self._maybeEnd,
-            failed=self._breakOff,
+            closed=self._repliesClosed,
         )
-        self._replies = PipeReader(ours[ChildFD.REPLIES], self._dataReceived, reactor)
+        self._replies = PipeReader(
+            ours[ChildFD.REPLIES], self.receiver.dataReceived, reactor
+        )
         self._outputs = [
             PipeReader(ours[1], self.stdout.write, reactor),
             PipeReader(ours[2], self.stderr.write, reactor),
@@ -147,9 +217,7 @@ class Transport:
         return self._process.pid
 
     def readNow(self) -> None:
-        """
-        Take what has come from the child without waiting for the reactor to tell of it.
-        """
+        """Take what has come without waiting for the reactor to tell of it."""
         self._replies.drain()
 
     def interrupt(self, number: int) -> None:
@@ -163,22 +231,20 @@ class Transport:
 
     def terminate(self) -> None:
         """Have the process end now, and kill it if it doesn't."""
-        self.sender.writer.close()
+        self.sender.close()
         self._process.terminate(_TERM_GRACE_SECONDS)
 
     def kill(self) -> None:
         """Kill the process."""
-        self.sender.writer.close()
+        self.sender.close()
         self._process.kill()
 
     def _start(
         self, options: tuple[str, ...], env: Mapping[str, str] | None
     ) -> dict[int, int]:
         """
-        Start the process.
-
-        @return: Our ends of the pipes, and the files, by the descriptor that the child
-            has the other end as.
+        Start the process, and return our ends of the pipes, and the files, by what the
+        child has the other end as.
         """
         with ExitStack() as ours, ExitStack() as theirs:
             mine: dict[int, int] = {}
@@ -208,27 +274,20 @@ class Transport:
             ours.pop_all()
             return mine
 
-    def _dataReceived(self, data: bytes) -> None:
-        """Take what has come through the pipe, empty at the end."""
-        if data:
-            self.receiver.dataReceived(data)
-        else:
-            # A process without its pipe is of no use any longer.
+    def _repliesClosed(self, error: Exception | None) -> None:
+        """End a child that has no pipe any longer, or doesn't keep to the protocol."""
+        if error is None:
             self._process.killAfter(_EXIT_GRACE_SECONDS)
-
-    def _breakOff(self, error: Exception) -> None:
-        """End a child that doesn't keep to the protocol."""
-        self.stderr.write(f"{error}\n".encode())
-        self._process.kill()
+        else:
+            self.stderr.write(f"{error}\n".encode())
+            self._process.kill()
 
     def _release(self, payload: memoryview) -> None:
         if self._buffers.release(payload):
             self._threads.run(self._buffers.trim)
 
     def _wake(self) -> None:
-        """
-        Tell the child soon what isn't needed any longer. Any thread may call this.
-        """
+        """Tell the child soon what isn't needed any longer. Any thread may."""
         self._reactor.callFromThread(self._tellUnneeded)
 
     def _tellUnneeded(self) -> None:
