@@ -118,10 +118,12 @@ class FrameSender:
 
     @ivar isHeld: While it is, nothing is written: it's written all at once by L{flush},
         which must be called then.
+
+    @ivar isCopying: Whether frames wait until buffers have been copied.
     """
 
-    # _outgoing has frames while the first of them is being copied; only _sendOutgoing
-    # takes from it. _pending is what the pipe hasn't taken, for which the reactor
+    # _outgoing has frames while isCopying the first of them; only _sendOutgoing takes
+    # from it. _pending is what the pipe hasn't taken, for which the reactor
     # _isWaiting. _offered has calls that were sent while frames were held, so that the
     # child can't have them yet. _offer and _revoke are those of the claims; when the
     # process has ended, those of a list of what it never began.
@@ -140,6 +142,7 @@ class FrameSender:
             why.
         """
         self.isHeld = False
+        self.isCopying = False
         self._fd = fd
         self._claims = claims
         self._buffers = buffers
@@ -155,11 +158,6 @@ class FrameSender:
         self._revoke = claims.revoke
         os.set_blocking(fd, False)
 
-    @property
-    def isCopying(self) -> bool:
-        """Whether frames wait until buffers have been copied."""
-        return bool(self._outgoing)
-
     def fileno(self) -> int:
         return self._fd
 
@@ -168,12 +166,19 @@ class FrameSender:
 
     def send(self, kind: int, number: int, payload: bytes | Packed) -> None:
         """Send a frame, now as far as the pipe takes it."""
-        if self._outgoing or type(payload) is Packed:
+        if self.isCopying or type(payload) is Packed:
             self._outgoing.append(_Outgoing(kind, number, payload))
-            if len(self._outgoing) == 1:
+            if not self.isCopying:
                 Deferred.fromCoroutine(self._sendOutgoing())
-        else:
-            self._put(kind, number, payload)  # type: ignore[arg-type]  # it's bytes
+            return
+        if kind & ~BUFFERS == Kind.CALL:
+            self._offered.append(number)
+        if self._isOpen:
+            data: bytes = payload  # type: ignore[assignment]  # it's no Packed
+            head = HEADER.pack(len(data), kind, number)
+            self._pending += (head + data,) if len(data) < READ_BYTES else (head, data)
+        if not self.isHeld:
+            self.flush()
 
     def flush(self) -> None:
         """Send what was held."""
@@ -250,21 +255,9 @@ class FrameSender:
             else:
                 self._reactor.removeWriter(self)
 
-    def _put(self, kind: int, number: int, payload: bytes) -> None:
-        """Send a frame after those that wait for the pipe."""
-        if kind & ~BUFFERS == Kind.CALL:
-            self._offered.append(number)
-        if self._isOpen:
-            head = HEADER.pack(len(payload), kind, number)
-            if len(payload) < READ_BYTES:
-                self._pending.append(head + payload)
-            else:
-                self._pending += head, payload
-        if not self.isHeld:
-            self.flush()
-
     async def _sendOutgoing(self) -> None:
         """Send frames, the first of which has buffers, until none waits."""
+        self.isCopying = True
         while self._outgoing:
             frame = self._outgoing[0]
             kind, payload = frame.kind, frame.payload
@@ -280,7 +273,10 @@ class FrameSender:
             if error is not None:
                 self._unsent(frame.number, error)
             else:
-                self._put(kind, frame.number, payload)  # type: ignore[arg-type]
+                self.isCopying = False  # of this one
+                self.send(kind, frame.number, payload)
+                self.isCopying = True
+        self.isCopying = False
 
     async def _copy(self, packed: Packed, frame: _Outgoing) -> bytes:
         """Copy buffers to the memory file, and return the payload of the frame."""
