@@ -24,12 +24,11 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from mmap import ALLOCATIONGRANULARITY, MAP_SHARED, PROT_READ, PROT_WRITE
+from mmap import MAP_SHARED, PROT_READ, PROT_WRITE
 from pickle import PickleBuffer
 from typing import Any
 
-from .allocator import Allocator
-from .memfd import SLICE_BYTES, punchHole, readByteArray, readBytes
+from .memfd import PAGE, SLICE_BYTES, Allocator, punchHole, readByteArray, readBytes
 from .pickling import Buffer, Packed, loads
 
 __all__ = ["SPARE_BYTES", "THRESHOLD", "BufferReader", "BufferWriter", "Incoming"]
@@ -45,7 +44,7 @@ SPARE_BYTES = 1 << 26
 _FILE_BYTES = 1 << 26
 
 #: The first region of the file isn't for buffers: see L{BufferWriter.interrupt}.
-_FIRST_OFFSET = ALLOCATIONGRANULARITY
+_FIRST_OFFSET = PAGE
 
 _COUNT = struct.Struct("<I")
 _ENTRY = struct.Struct("<BQQ")
@@ -65,13 +64,12 @@ _NO_VIEW = (ImportError, AttributeError, OSError, OverflowError, ValueError)
 
 
 class BufferWriter:
-    """The side of a memory file that writes."""
+    """The side of a memory file that writes. Whoever has made the file closes it."""
 
     # The lock is held for _allocator and _length: a thread may be copying while the
     # reactor frees regions.
 
     def __init__(self, fd: int) -> None:
-        """Take an empty file. Whoever has made it closes it."""
         self.fd = fd
         self._lock = threading.Lock()
         self._allocator = Allocator(_FIRST_OFFSET)
@@ -88,8 +86,6 @@ class BufferWriter:
 
         @param isGivenUp: Asked again and again whether the copy is of no use any
             longer. Then, the payload isn't either, but to be L{discard}ed.
-
-        @raise MemoryError: If there's no room for the payload. Nothing is in use then.
         """
         views: list[memoryview] = []
         offsets: list[int] = []
@@ -119,11 +115,7 @@ class BufferWriter:
         self._free([offset for _, offset, _ in entries if offset != _INLINE])
 
     def release(self, payload: bytes | memoryview) -> bool:
-        """
-        Free what the other side doesn't need any longer.
-
-        @return: Whether it's time to L{trim}.
-        """
+        """Free what the other side doesn't need, and tell whether to L{trim} now."""
         self._free([offset for (offset,) in _OFFSET.iter_unpack(payload)])
         return self._allocator.spare > SPARE_BYTES
 
@@ -149,9 +141,7 @@ class BufferWriter:
                 self._allocator.free(offset)
 
     def _put(self, view: memoryview, isGivenUp: Callable[[], bool]) -> int | None:
-        """
-        Copy a buffer to the file, and return its offset, C{None} if there's no room.
-        """
+        """Copy a buffer, and return its offset, C{None} if there's no room."""
         with self._lock:
             offset = self._allocator.allocate(view.nbytes)
         try:
@@ -189,12 +179,7 @@ class BufferReader:
     # the first of them until L{unneeded} takes them.
 
     def __init__(self, fd: int, wake: Callable[[], object] | None = None) -> None:
-        """
-        Take a file. Whoever has made it closes it.
-
-        @param wake: Called, in any thread, when there is something to be told the other
-            side.
-        """
+        """@param wake: Called, in any thread, when something is L{unneeded}."""
         self.fd = fd
         self.waiting: deque[int] = deque()
         self._mapping: Any = None
@@ -229,13 +214,7 @@ class BufferReader:
         self._mapping = None
 
     def view(self, offset: int, length: int) -> memoryview:
-        """
-        View a region where it is, which is freed when nobody does any longer.
-
-        @raise OSError: If it can't be.
-
-        @raise ValueError: If it isn't there.
-        """
+        """View a region where it is, which is freed when nobody does any longer."""
         import ctypes
 
         mapping = self._mapping
@@ -283,13 +262,7 @@ class Incoming:
             self.discard()
 
     def loads(self) -> Any:
-        """
-        Unpickle it, after L{read}. It can be done once.
-
-        @raise OSError: If something isn't there.
-
-        @raise MemoryError: If there's no room for it.
-        """
+        """Unpickle it, after L{read}. It can be done once."""
         if self._error is not None:
             raise self._error
         buffers: list[Any] = []

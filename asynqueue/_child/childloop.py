@@ -21,8 +21,8 @@ from typing import Any, NoReturn
 
 from .buffers import BufferReader, BufferWriter
 from .callserver import CallServer
+from .mainmodule import adopt, leaveAttachedAlone
 from .pickling import Packed, loads
-from .preparation import adopt
 from .protocol import (
     BUFFERS,
     HEADER,
@@ -33,7 +33,6 @@ from .protocol import (
     Frame,
     Kind,
 )
-from .sharedmemory import leaveAttachedAlone
 from .startup import endWithParent, handleSignals, openOutput
 
 __all__ = ["Pipes", "end", "giveUp", "run", "setUp"]

@@ -189,9 +189,7 @@ def _dumpsOne(error: BaseException) -> bytes | None:
 
 
 class _Alone:
-    """
-    Is pickled as an exception is, by its own method.
-    """
+    """Is pickled as an exception is, by its own method."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error

@@ -84,9 +84,7 @@ def execute(
 
 
 class _Answer:
-    """
-    Takes the frame by which a call is answered, in the place of pipes.
-    """
+    """Takes the frame by which a call is answered, in the place of pipes."""
 
     __slots__ = ("kind", "payload")
 
@@ -99,9 +97,7 @@ class _Answer:
 
 
 class _ParcelRunner(CallServer):
-    """
-    Runs a call. Nothing is left of it afterwards that could be iterated over.
-    """
+    """Runs a call. Nothing is left of it afterwards that could be iterated over."""
 
     def __init__(
         self, answer: _Answer, keep: Callable[[Any], bytes] | None = None

@@ -100,9 +100,7 @@ def endWithParent(parent: int) -> None:
 
 
 def _endAfter(parent: int) -> None:
-    """
-    Wait for the end of the parent, and kill this process.
-    """
+    """Wait for the end of the parent, and kill this process."""
     try:
         if hasattr(select, "kqueue"):  # BSD, macOS
             s: Any = select
@@ -161,9 +159,7 @@ def handleSignal(number: int, frame: object) -> None:
 
 
 def ignoreSignal(number: int, frame: object) -> None:
-    """
-    Ignore a signal. Unlike C{SIG_IGN}, this isn't inherited by commands.
-    """
+    """Ignore a signal. Unlike C{SIG_IGN}, this isn't inherited by commands."""
 
 
 _HANDLERS = {
@@ -174,9 +170,7 @@ _HANDLERS = {
 
 
 def _restoreSignals() -> None:
-    """
-    Have a fork of this process take signals as any other process.
-    """
+    """Have a fork of this process take signals as any other process."""
     for number, handler in _HANDLERS.items():
         if signal.getsignal(number) is handler:
             signal.signal(number, signal.SIG_DFL)
@@ -190,9 +184,7 @@ def _isHungUp(fd: int) -> bool:
 
 
 def openOutput() -> None:
-    """
-    Have each line of output reach the parent when it's written, as UTF-8.
-    """
+    """Have each line of output reach the parent when it's written, as UTF-8."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if not isinstance(stream, TextIOWrapper):  # somebody has replaced it

@@ -14,8 +14,8 @@ from typing import Any
 
 from attrs import frozen
 
+from .._child.mainmodule import preparation
 from .._child.pickling import NotPicklable, dumpsPlain
-from .._child.preparation import preparation
 from .._support.checks import checkCount, checkSeconds
 from ..errors import SerializationError
 

@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
-from .._child.preparation import adopt
+from .._child.mainmodule import adopt
 from .._support.childprocess import ChildProcess
 from .._support.exitstatus import ExitStatus
 from .._support.interpreter import interpreterCommand
