@@ -59,7 +59,6 @@ class CallServer:
         self._pid = os.getpid()
 
     def handle(self, kind: int, number: int, payload: memoryview) -> None:
-        """Do what a frame from the parent asks for."""
         if kind == Kind.CALL:
             if self._pipes.claim(number):
                 self.call(number, payload)
@@ -114,12 +113,7 @@ class CallServer:
     def returned(
         self, number: int, result: Any, call: tuple[Any, ...], start: float
     ) -> None:
-        """
-        See what kind of thing a call has returned.
-
-        @param call: The callable, its arguments and keywords, and whether an iterator
-            is a result like any other.
-        """
+        """See what kind of thing a call has returned."""
         awaitable = kindOfAwaitable(result)
         if awaitable:
             error = TypeError(
@@ -156,15 +150,10 @@ class CallServer:
     def fail(
         self, number: int, error: BaseException, start: float, text: str = ""
     ) -> None:
-        """
-        Send that a call has failed.
-
-        @param text: Text about it, empty for the message of the error.
-        """
+        """Send that a call has failed, with a text other than that of the error."""
         seconds = perf_counter() - start
-        self._send(
-            Kind.ERROR, number, dumpsException(error, text or str(error), seconds)
-        )
+        answer = dumpsException(error, text or str(error), seconds)
+        self._send(Kind.ERROR, number, answer)
 
     def cancel(self, number: int) -> None:
         """End what a call has begun, if it goes on."""
@@ -198,9 +187,7 @@ class CallServer:
             self._endStream(stream, Kind.END, b"")
 
     def step(self, stream: Stream, end: float) -> bool:
-        """
-        Advance an iteration until some time, and tell whether it has come to its end.
-        """
+        """Advance an iteration for a while, and tell whether it's at its end."""
         return stream.make(end, self.wake)
 
     def wake(self) -> None:

@@ -51,10 +51,7 @@ class Pipes:
     """
 
     def __init__(self, wake: Callable[[], object] | None = None) -> None:
-        """
-        @param wake: Called, in any thread, when the parent is to be told what isn't
-            needed any longer.
-        """
+        """@param wake: See L{BufferReader}."""
         self.reader = BufferReader(ChildFD.ARGUMENTS, wake)
         self._writer = BufferWriter(ChildFD.RESULTS)
         self._decoder = Decoder()
@@ -71,18 +68,18 @@ class Pipes:
 
     def send(self, kind: int, number: int, payload: bytes | Packed) -> None:
         """
-        Send a frame, waiting until the parent takes it.
-
-        @raise MemoryError: If there's no room for its buffers.
+        Send a frame, waiting until the parent takes it. It's a L{MemoryError} if
+        there's no room for its buffers.
         """
         if type(payload) is Packed:
             data, kind = self._writer.put(payload), kind | BUFFERS
         else:
             data = payload  # type: ignore[assignment]  # it's no Packed
         head = HEADER.pack(len(data), kind, number)
+        pieces = (head + data,) if len(data) < READ_BYTES else (head, data)
         with self._lock:
             try:
-                for piece in (head + data,) if len(data) < READ_BYTES else (head, data):
+                for piece in pieces:
                     view = memoryview(piece)
                     while view:
                         view = view[os.write(ChildFD.REPLIES, view) :]
@@ -130,9 +127,7 @@ def _identityOf(fd: int) -> tuple[int, int] | None:
 
 
 def setUp(payload: memoryview) -> Any:
-    """
-    Be like the parent's interpreter, run the initializer, and return what that does.
-    """
+    """Be like the parent's interpreter, and return what the initializer does."""
     preparation = loads(payload)
     if preparation["niceness"]:
         os.nice(preparation["niceness"])
@@ -200,9 +195,7 @@ def run() -> NoReturn:
 
 
 def _serve(pipes: Pipes, server: CallServer) -> bool:
-    """
-    Do what there is to do, until the parent says stop or, which is C{False}, has gone.
-    """
+    """Work until the parent says stop or, which is C{False}, has gone."""
     streams, unneeded = server.streams, pipes.reader.waiting
     while True:
         frames = pipes.receive(not streams or server.isIdle())

@@ -119,33 +119,8 @@ class ReactorCallServer(CallServer):
 
 
 @implementer(IReadDescriptor)
-class _Listener:
-    """The pipe from the parent, in the reactor."""
-
-    def __init__(self, fd: int, receive: Callable[[bool], None]) -> None:
-        """
-        @param receive: Called, with whether to wait for it, when there is something
-            to be read.
-        """
-        self._fd = fd
-        self._receive = receive
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def logPrefix(self) -> str:
-        return "asynqueue"
-
-    def doRead(self) -> None:
-        self._receive(True)
-
-    def connectionLost(self, reason: Failure) -> None:
-        # The pipe has come to its end, unless it's only the reactor that has.
-        self._receive(False)
-
-
 class _Conversation:
-    """What goes on between the parent and a child with a reactor."""
+    """What goes on between the parent and a child with a reactor, by the pipe in it."""
 
     # Frames that come before the initializer is done are kept in _early, which is None
     # from then on.
@@ -164,9 +139,22 @@ class _Conversation:
         self._pipes = makePipes(lambda: reactor.callFromThread(self._tellUnneeded))
         self.server = ReactorCallServer(self._pipes, reactor)
         self._early: list[Any] | None = []
-        self._listener = _Listener(self._pipes.fileno(), self._receive)
-        reactor.addReader(self._listener)
+        reactor.addReader(self)
         reactor.callWhenRunning(self._keepSignals)
+
+    def fileno(self) -> int:
+        fd: int = self._pipes.fileno()
+        return fd
+
+    def logPrefix(self) -> str:
+        return "asynqueue"
+
+    def doRead(self) -> None:
+        self._receive(wait=True)
+
+    def connectionLost(self, reason: Failure) -> None:
+        # The pipe has come to its end, unless it's only the reactor that has.
+        self._receive(wait=False)
 
     def _tellUnneeded(self) -> None:
         self._pipes.tellUnneeded()
@@ -174,10 +162,10 @@ class _Conversation:
     def _keepSignals(self) -> None:
         # The reactor's own handlers would have a signal stop the child, which is for
         # the parent to decide.
-        handleSignals(self._pipes.fileno(), self._pipes.tellSignalled)
+        handleSignals(self.fileno(), self._pipes.tellSignalled)
         signal.signal(signal.SIGURG, self.server.interrupted)
 
-    def _receive(self, wait: bool) -> None:
+    def _receive(self, *, wait: bool) -> None:
         frames = self._pipes.receive(wait)
         if frames is None:
             self._stop()
@@ -208,7 +196,7 @@ class _Conversation:
             self.server.handle(kind, number, payload)
 
     def _stop(self) -> None:
-        self._reactor.removeReader(self._listener)
+        self._reactor.removeReader(self)
         with suppress(ReactorNotRunning):
             self._reactor.stop()
 
@@ -221,12 +209,7 @@ def run(
     """
     Do what the parent says until it says stop or, which is C{False}, has gone.
 
-    @param setUp: Makes this interpreter like the parent's, and runs the initializer,
-        which may return a Deferred.
-
-    @param giveUp: Ends this process, because that has failed.
-
-    @param makePipes: Makes the L{Pipes<asynqueue._child.childloop.Pipes>}.
+    @param setUp: See L{asynqueue._child.childloop}, as for C{giveUp} and C{Pipes}.
     """
     reactor = globalReactor()
     conversation = _Conversation(setUp, giveUp, reactor, makePipes)

@@ -50,11 +50,7 @@ class Parcel:
 
 
 def pack(value: Any, f: object = None, foreign: bool = False) -> bytes | Parcel:
-    """
-    Pickle something to be given to an engine. See L{dumps}.
-
-    @raise NotPicklable: If it can't be pickled.
-    """
+    """Pickle something to be given to an engine. See L{dumps}."""
     return _parcelOf(dumps(value, f, foreign))
 
 
@@ -67,16 +63,15 @@ def execute(
     payload: bytes | Parcel, keep: Callable[[Any], bytes] | None = None
 ) -> tuple[int, bytes | Parcel]:
     """
-    Run a call, where the engine wants it to be run. Nothing gets out of it, not even
-    C{SystemExit}.
+    Run a call, where the engine wants it to be run, and return the
+    L{Kind<asynqueue._child.protocol.Kind>} of answer, and the answer. Nothing gets out
+    of it, not even C{SystemExit}.
 
     @param payload: Callable, arguments, keywords, and whether an iterator is a result
         like any other, pickled.
 
     @param keep: Called with an iterator that was returned. It keeps it there, and gives
         what the answer has. Without it, iterators can't be brought here.
-
-    @return: The L{Kind<asynqueue._child.protocol.Kind>} of answer, and the answer.
     """
     answer = _Answer()
     _ParcelRunner(answer, keep).call(0, unpack(payload))  # type: ignore[arg-type]
@@ -85,8 +80,6 @@ def execute(
 
 class _Answer:
     """Takes the frame by which a call is answered, in the place of pipes."""
-
-    __slots__ = ("kind", "payload")
 
     def __init__(self) -> None:
         self.kind = 0
