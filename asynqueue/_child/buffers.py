@@ -83,9 +83,7 @@ class BufferWriter:
     def put(self, packed: Packed, isGivenUp: Callable[[], bool] = bool) -> bytes:
         """
         Copy buffers to the file, and return the payload of the frame. Any thread may.
-
-        @param isGivenUp: Asked again and again whether the copy is of no use any
-            longer. Then, the payload isn't either, but to be L{discard}ed.
+        If it's given up, the payload is of no use, but to be L{discard}ed.
         """
         views: list[memoryview] = []
         offsets: list[int] = []
@@ -176,10 +174,9 @@ class BufferReader:
 
     # _unneeded has the offsets of regions that the other side is to be told of. They're
     # added in any thread, and anywhere in the code, as objects end. _woken is set from
-    # the first of them until L{unneeded} takes them.
+    # the first of them until unneeded() takes them.
 
     def __init__(self, fd: int, wake: Callable[[], object] | None = None) -> None:
-        """@param wake: Called, in any thread, when something is L{unneeded}."""
         self.fd = fd
         self.waiting: deque[int] = deque()
         self._mapping: Any = None
@@ -228,11 +225,7 @@ class BufferReader:
 
 
 class Incoming:
-    """
-    A payload with buffers that has come.
-
-    @ivar copied: How many bytes L{read} has to copy.
-    """
+    """A payload with buffers that has come."""
 
     # _held has the offsets of regions that nothing else will free.
 

@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from .buffers import BufferReader, BufferWriter
-from .callserver import CallServer
+from .callserver import CallServer, flushAndExit
 from .mainmodule import adopt, leaveAttachedAlone
 from .pickling import Packed, loads
 from .protocol import (
@@ -42,16 +42,9 @@ _ORPHAN_SECONDS = 1.0
 
 
 class Pipes:
-    """
-    The pipes to and from the parent, and the memory files.
-
-    @ivar reader: Where large arguments come from.
-
-    @ivar claim: Claims a call, and tells whether it wasn't revoked.
-    """
+    """The pipes to and from the parent, and the memory files."""
 
     def __init__(self, wake: Callable[[], object] | None = None) -> None:
-        """@param wake: See L{BufferReader}."""
         self.reader = BufferReader(ChildFD.ARGUMENTS, wake)
         self._writer = BufferWriter(ChildFD.RESULTS)
         self._decoder = Decoder()
@@ -154,10 +147,8 @@ def giveUp(error: BaseException) -> NoReturn:
 
 def end(code: int = 0, *, waits: bool = False) -> NoReturn:
     """
-    End this process, with the functions that are to be run at its exit.
-
-    @param waits: Whether threads and executors that tasks have left are waited for, as
-        an interpreter does at its end.
+    End this process, with the functions that are to be run at its exit. Threads and
+    executors that tasks have left may be waited for, as an interpreter does.
     """
     if waits:
         with suppress(BaseException):
@@ -169,10 +160,7 @@ def end(code: int = 0, *, waits: bool = False) -> NoReturn:
             timer.start()
     with suppress(BaseException):
         atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BaseException):
-            stream.flush()
-    os._exit(code)
+    flushAndExit(code)
 
 
 def run() -> NoReturn:

@@ -206,11 +206,7 @@ def run(
     giveUp: Callable[[BaseException], object],
     makePipes: Callable[[Callable[[], object]], Any],
 ) -> bool:
-    """
-    Do what the parent says until it says stop or, which is C{False}, has gone.
-
-    @param setUp: See L{asynqueue._child.childloop}, as for C{giveUp} and C{Pipes}.
-    """
+    """Do what the parent says until it says stop or, which is C{False}, has gone."""
     reactor = globalReactor()
     conversation = _Conversation(setUp, giveUp, reactor, makePipes)
     reactor.run()

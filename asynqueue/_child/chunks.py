@@ -27,10 +27,6 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
     What it raises passes on, with a note that has the index of the item, and with what
     was done before it in the attribute L{DONE}.
 
-    @param first: The index of the first one among all items.
-
-    @param star: Whether each item is a tuple of arguments, or the one argument.
-
     @return: How many seconds it took, and the list of results; in the reactor, perhaps
         a Deferred of that.
     """

@@ -21,6 +21,7 @@ __all__ = [
     "describe",
     "errorText",
     "failureText",
+    "formatted",
     "isDeferred",
     "message",
     "nameOf",
@@ -74,8 +75,7 @@ def describe(value: object, most: int = _MAX_CHARS) -> str:
 def nameOf(f: object) -> str:
     """
     Name a callable, or a C{str} that stands for one elsewhere: with the class if it's a
-    method, but without the module and functions that it's local to. Anything else is
-    described.
+    method, but without the module and functions that it's local to.
     """
     try:
         if isinstance(f, str):
@@ -131,6 +131,25 @@ def failureText(failure: Any, call: str) -> str:
     return f"{_head(error, call)}\n{trace}"
 
 
+def formatted(error: BaseException) -> str:
+    """
+    Format an exception as Python does, without the frames of this package at the top.
+    It's the one function here that lets out what the exception raises.
+    """
+    import traceback
+
+    trace = error.__traceback__
+    package = __name__.partition(".")[0]
+    # How the package came to call the function is of no interest.
+    while (
+        trace is not None
+        and trace.tb_next is not None
+        and str(trace.tb_frame.f_globals.get("__name__")).startswith(f"{package}.")
+    ):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
 def _head(error: object, call: str) -> str:
     head = f"Exception '{message(error)}' ({type(error).__name__})"
     return f"{head} in {call}" if call else head
@@ -138,22 +157,10 @@ def _head(error: object, call: str) -> str:
 
 def _traceback(error: BaseException) -> str:
     """Get the traceback of an exception and all that it has come from."""
-    import traceback
-
     try:
-        trace = error.__traceback__
-        # How the package came to call the function is of no interest.
-        while trace is not None and trace.tb_next is not None and _ours(trace.tb_frame):
-            trace = trace.tb_next
-        text = "".join(traceback.format_exception(type(error), error, trace))
-        return _cut(_clean(text).rstrip(), _MAX_TRACEBACK_CHARS)
+        return _cut(_clean(formatted(error)).rstrip(), _MAX_TRACEBACK_CHARS)
     except BaseException as worse:  # noqa: BLE001 - shows exceptions of users
         return f"<the traceback can't be had: {type(worse).__name__}>"
-
-
-def _ours(frame: Any) -> bool:
-    package = __name__.partition(".")[0]
-    return str(frame.f_globals.get("__name__")).startswith(f"{package}.")
 
 
 def _arguments(args: Any, kw: Any) -> list[str]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import copyreg
 import pickle
-import traceback
 from collections.abc import Iterable, Iterator
 from types import MemberDescriptorType
 from typing import Any, NamedTuple
 
+from .describe import formatted
 from .pickling import PROTOCOL, NotPicklable, describeError, dumpsPlain
 
 __all__ = [
@@ -89,10 +89,8 @@ def rebuild(parts: tuple[Any, ...]) -> BaseException:
 
 def causes(error: BaseException, most: int) -> Iterator[tuple[str, BaseException]]:
     """
-    Iterate over an exception and what it has come from, which may go round in a circle.
-
-    @return: For each how the one before has come from it (empty for the first, then
-        C{'cause'} or C{'context'}), and the exception.
+    Iterate over an exception and what it has come from, which may go round in a circle:
+    how the one before has come from it, C{'cause'} or C{'context'}, and the exception.
     """
     relation = ""
     link: BaseException | None = error
@@ -127,10 +125,7 @@ def linkCauses(
 
 
 def endsIteration(error: BaseException) -> bool:
-    """
-    Tell whether raising an exception would end an iteration that has nothing to do with
-    it.
-    """
+    """Tell whether raising it would end an iteration that it has nothing to do with."""
     return isinstance(error, (StopAsyncIteration, StopIteration))
 
 
@@ -144,14 +139,11 @@ def cut(text: str, most: int) -> str:
 
 def dumpsException(error: BaseException, text: str, seconds: float = 0.0) -> bytes:
     """
-    Pickle an exception with its traceback and its causes.
-
-    @return: A pickle of the seconds that were given, the text, the traceback, and for
-        the exception and each cause how the one before has come from it, and its own
-        pickle, C{None} if it can't be had.
+    Pickle the seconds, the text, the traceback, and for the exception and each cause
+    how the one before has come from it, and its own pickle, if it can be had.
     """
     try:
-        lines = "".join(traceback.format_exception(type(error), error, _trace(error)))
+        lines = formatted(error)
     except BaseException:  # noqa: BLE001 - see the module's docstring
         lines = f"{describeError(error)}\n(The traceback can't be shown.)\n"
     try:
@@ -162,21 +154,6 @@ def dumpsException(error: BaseException, text: str, seconds: float = 0.0) -> byt
         chain = [("", None)]
     texts = cut(str(text), _MAX_TEXT), cut(lines, _MAX_TEXT)
     return pickle.dumps((seconds, *texts, chain), PROTOCOL)
-
-
-def _trace(error: BaseException) -> Any:
-    """
-    Get the traceback of an exception without the frames of this package at its top.
-    """
-    trace = error.__traceback__
-    here = __name__.partition(".")[0]
-    while (
-        trace is not None
-        and trace.tb_next is not None
-        and str(trace.tb_frame.f_globals.get("__name__")).startswith(f"{here}.")
-    ):
-        trace = trace.tb_next
-    return trace
 
 
 def _dumpsOne(error: BaseException) -> bytes | None:
@@ -219,10 +196,7 @@ def _partsToPickle(error: BaseException) -> ExceptionParts | None:
 
 
 def _builtinBase(kind: type) -> Any:
-    """
-    Find the first class that an exception's class has from Python itself, which may be
-    the class itself.
-    """
+    """Find the first class of Python itself, which may be the exception's own."""
     return next(base for base in kind.__mro__ if base.__module__ == "builtins")
 
 

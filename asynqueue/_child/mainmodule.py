@@ -91,10 +91,7 @@ def mainSource() -> tuple[str, str] | None:
 def isOfHiddenMain(data: bytes, f: object = None) -> bool:
     """
     Tell whether a pickle refers to something of a main module that children can't
-    import.
-
-    @param f: A function that is in the pickle. It may have been typed in besides a
-        main module that they can.
+    import. A function may have been typed in besides one that they can.
     """
     if _MARK not in data:
         return False
@@ -110,11 +107,7 @@ def isImporting() -> bool:
 
 
 def checkNotImporting(what: str) -> None:
-    """
-    Refuse to do what only the program itself should do when it's run.
-
-    @param what: The beginning of a sentence.
-    """
+    """Refuse to do what only the program itself should do when it's run."""
     if isImporting():
         raise RuntimeError(
             f"{what} while a child process imports the main program. {_GUARD}"

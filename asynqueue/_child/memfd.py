@@ -48,10 +48,6 @@ class Allocator:
     """
     Hands out regions of a file: the first that is large enough, of what has been in use
     before if there's such.
-
-    @ivar used: How many bytes are in use.
-
-    @ivar spare: How many bytes that aren't in use take up memory.
     """
 
     # All of the file is in one of four places: _lengths (regions in use, by offset),

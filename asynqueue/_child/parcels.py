@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pickle import PickleBuffer
 from typing import Any
 
-from .calls import isIteration, kindOfAwaitable
 from .callserver import CallServer
 from .describe import describe
 from .pickling import Buffer, NotPicklable, Packed, dumps, loads
@@ -65,13 +64,8 @@ def execute(
     """
     Run a call, where the engine wants it to be run, and return the
     L{Kind<asynqueue._child.protocol.Kind>} of answer, and the answer. Nothing gets out
-    of it, not even C{SystemExit}.
-
-    @param payload: Callable, arguments, keywords, and whether an iterator is a result
-        like any other, pickled.
-
-    @param keep: Called with an iterator that was returned. It keeps it there, and gives
-        what the answer has. Without it, iterators can't be brought here.
+    of it, not even C{SystemExit}. An iterator is kept there by what is called with it
+    to C{keep} it, and makes the answer; else it can't be brought here.
     """
     answer = _Answer()
     _ParcelRunner(answer, keep).call(0, unpack(payload))  # type: ignore[arg-type]
@@ -92,33 +86,23 @@ class _Answer:
 class _ParcelRunner(CallServer):
     """Runs a call. Nothing is left of it afterwards that could be iterated over."""
 
+    _advice = "there: call it in the reactor, with an AsyncWorker"
+
     def __init__(
         self, answer: _Answer, keep: Callable[[Any], bytes] | None = None
     ) -> None:
         super().__init__(answer)
         self._keep = keep
 
-    def returned(
-        self, number: int, result: Any, call: tuple[Any, ...], start: float
-    ) -> None:
-        awaitable = kindOfAwaitable(result)
-        if awaitable:
-            error: Exception = TypeError(
-                f"The callable has returned {awaitable}, and nothing waits for it"
-                " there: call it in the reactor, with an AsyncWorker"
-            )
-        elif not call[3] and isIteration(result):
-            if self._keep is not None:
-                self._send(Kind.ITERATOR, number, self._keep(result))
-                return
-            error = NotPicklable(
-                f"The callable has returned an iterator ({describe(result)}), which"
-                " can't be brought here from there: have it return a list, or call it"
-                " with a ProcessQueue, which brings the items"
-            )
-        else:
-            self.answer(number, result, start)
+    def _iterate(self, number: int, iterator: Any, start: float) -> None:
+        if self._keep is not None:
+            self._send(Kind.ITERATOR, number, self._keep(iterator))
             return
+        error = NotPicklable(
+            f"The callable has returned an iterator ({describe(iterator)}), which"
+            " can't be brought here from there: have it return a list, or call it with"
+            " a ProcessQueue, which brings the items"
+        )
         self.fail(number, error, start)
 
 

@@ -22,6 +22,7 @@ from collections import ChainMap, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pickle import PickleBuffer
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from .describe import describe, message
@@ -73,6 +74,9 @@ loads = pickle.loads
 
 _T = TypeVar("_T")
 
+#: Pickles something with picklers of a kind.
+_Pack: TypeAlias = "Callable[[Callable[..., pickle.Pickler], Any], _T]"
+
 
 class NotPicklable(Exception):
     """Something can't be pickled. The message says what, why, and what helps."""
@@ -96,13 +100,8 @@ class Packed(NamedTuple):
 def dumps(value: Any, f: object = None, foreign: bool = False) -> bytes | Packed:
     """
     Pickle something without copying what is large, with cloudpickle if that's installed
-    and needed.
-
-    @param f: See L{isOfHiddenMain<asynqueue._child.mainmodule.isOfHiddenMain>}.
-
-    @param foreign: Whether it's for a process that doesn't import the main module.
-
-    @raise NotPicklable: If it can't be pickled.
+    and needed: for L{isOfHiddenMain}, and for foreign processes, which don't import the
+    main module.
     """
     packer = _idle.pop() if _idle else _Packer(pickle.Pickler)
     try:
@@ -118,11 +117,11 @@ def dumps(value: Any, f: object = None, foreign: bool = False) -> bytes | Packed
                 _idle.append(packer)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         packer.reset()
-        return _dumpsOtherwise(_pack, value, error)
+        return _packOtherwise(_pack, value, error)
     if _CONNECTION_BYTES in pickled:
         _refuseConnections(value)
     if _MAIN_BYTES in pickled and (foreign or isOfHiddenMain(pickled, f)):
-        return _dumpsMain(_pack, value, packed)
+        return _packMain(_pack, value, packed)
     return packed
 
 
@@ -131,11 +130,11 @@ def dumpsPlain(value: Any) -> bytes:
     try:
         pickled = pickle.dumps(value, PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
-        return _dumpsOtherwise(_packPlain, value, error)
+        return _packOtherwise(_packPlain, value, error)
     if _CONNECTION_BYTES in pickled:
         _refuseConnections(value)
     if _MAIN_BYTES in pickled and isOfHiddenMain(pickled):
-        return _dumpsMain(_packPlain, value, pickled)
+        return _packMain(_packPlain, value, pickled)
     return pickled
 
 
@@ -187,7 +186,9 @@ class _Packer:
         self.chunks: list[Any] = []
         self.kept: deque[tuple[int, PickleBuffer]] = deque()
         self.pickler = make(
-            _Sink(self.chunks.append), PROTOCOL, buffer_callback=self._keep
+            SimpleNamespace(write=self.chunks.append),
+            PROTOCOL,
+            buffer_callback=self._keep,
         )
 
     def assemble(self) -> bytes | Packed:
@@ -224,15 +225,6 @@ class _Packer:
         if not isSmall:
             self.kept.append((len(self.chunks), buffer))
         return isSmall
-
-
-class _Sink:
-    """What picklers write to."""
-
-    __slots__ = ("write",)
-
-    def __init__(self, write: Callable[[Any], object]) -> None:
-        self.write = write
 
 
 #: Picklers that can be used again. A new one for each call takes longer than most
@@ -279,68 +271,52 @@ def _packPlain(make: Callable[..., pickle.Pickler], value: Any) -> bytes:
     return file.getvalue()
 
 
-def _dumpsOtherwise(
-    pack: Callable[[Callable[..., pickle.Pickler], Any], _T],
-    value: Any,
-    error: BaseException,
-) -> _T:
-    """
-    Pickle what C{pickle} can't: views, and what cloudpickle can.
-
-    @raise NotPicklable: If it can't be pickled.
-    """
+def _packOtherwise(pack: _Pack[_T], value: Any, error: BaseException) -> _T:
+    """Pickle what C{pickle} can't: views, and what cloudpickle can."""
     if "memoryview" in message(error):
         with suppress(BaseException):
             return _packWith(pack, pickle.Pickler, value)
+    text = describeError(error)
     try:
-        import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+        return _packByCloudpickle(pack, value, "{}, not even by cloudpickle")
     except ImportError:
-        text = describeError(error)
         if not isinstance(error, TypeError):  # as of open files, locks and reactors
             text += (
                 ". Lambdas, closures and local functions can be pickled where the extra"
                 " asynqueue[cloudpickle] is installed"
             )
-        raise NotPicklable(text) from error
+    raise NotPicklable(text) from error
+
+
+def _packMain(pack: _Pack[_T], value: Any, packed: _T) -> _T:
+    """
+    Pickle something of a main module that children can't import, if that's possible.
+    """
+    try:
+        return _packByCloudpickle(pack, value, "{}")
+    except ImportError:
+        return packed  # the child will say what is missing
+
+
+def _packByCloudpickle(pack: _Pack[_T], value: Any, text: str) -> _T:
+    """@param text: What is said if it can't be pickled, with a place for the reason."""
+    import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+
     try:
         return _packWith(pack, cloudpickle.Pickler, value)
     except NotPicklable:
         raise
-    except BaseException as worse:
-        raise NotPicklable(
-            f"{describeError(worse)}, not even by cloudpickle"
-        ) from worse
+    except BaseException as error:
+        raise NotPicklable(text.format(describeError(error))) from error
 
 
-def _packWith(
-    pack: Callable[[Callable[..., pickle.Pickler], Any], _T],
-    kind: type[pickle.Pickler],
-    value: Any,
-) -> _T:
+def _packWith(pack: _Pack[_T], kind: type[pickle.Pickler], value: Any) -> _T:
     packed: Any = pack(_withViews(kind), value)
     pickled = packed.pickle if isinstance(packed, Packed) else packed
     if _CONNECTION_BYTES in pickled:
         _refuseConnections(value, kind)
     found: _T = packed
     return found
-
-
-def _dumpsMain(
-    pack: Callable[[Callable[..., pickle.Pickler], Any], _T], value: Any, packed: _T
-) -> _T:
-    """
-    Pickle something of a main module that children can't import, if that's possible.
-    """
-    try:
-        import cloudpickle
-    except ImportError:
-        return packed  # the child will say what is missing
-    try:
-        return _packWith(pack, cloudpickle.Pickler, value)
-    except NotPicklable:
-        raise
-    except BaseException as error:
-        raise NotPicklable(describeError(error)) from error
 
 
 class _Refusal(Exception):
@@ -386,11 +362,7 @@ def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 
 
 def reduceView(view: memoryview) -> tuple[Any, ...]:
-    """
-    Tell how to pickle a view, which C{pickle} doesn't know.
-
-    @raise TypeError: If views can't be made of elements of its format.
-    """
+    """Tell how to pickle a view, which C{pickle} doesn't know."""
     form = view.format.removeprefix("@")
     if len(form) != 1 or form not in "cbB?hHiIlLqQnNfdP":
         raise TypeError(f"cannot pickle a memoryview of elements {view.format!r}")

@@ -150,11 +150,7 @@ class Decoder:
         self._need = HEADER.size
 
     def feed(self, data: bytes) -> list[Frame]:
-        """
-        Take the next bytes, and return the frames that are whole now.
-
-        @raise FrameError: If what came isn't a frame.
-        """
+        """Take the next bytes, and return the frames that are whole now."""
         if self._pieces:
             self._pieces.append(data)
             self._have += len(data)
@@ -244,7 +240,6 @@ class ClaimReader:
     """The child's side of the claims."""
 
     def __init__(self, fd: int, lost: Callable[[], object]) -> None:
-        """@param lost: Called if the pipe isn't what it was."""
         self._fd = fd
         self._lost = lost
 

@@ -58,9 +58,7 @@ _PR_SET_PDEATHSIG = 1
 def begin() -> int:
     """
     Leave the parent's process group, take signals from then on, and end when the
-    parent does.
-
-    @return: The parent's process ID.
+    parent does. Return its process ID.
     """
     parent = int(os.environ.pop(PARENT_VARIABLE, os.getppid()))
     with suppress(PermissionError):  # it leads a session
@@ -82,8 +80,6 @@ def endWithParent(parent: int) -> None:
     whoever has inherited the parent's pipes.
 
     That's to be done again when the process has changed its user or group.
-
-    @param parent: The parent's process ID.
     """
     # Linux takes the end of the thread that has started the process for that of the
     # parent. It was the reactor's, without which nothing is asked of the process.
@@ -120,13 +116,8 @@ def _endAfter(parent: int) -> None:
 def handleSignals(fd: int, tell: Callable[[], object]) -> None:
     """
     Leave it to the parent what signals mean that terminals, users and managers of
-    services send.
-
-    @param fd: The descriptor of a pipe that the parent closes before it sends
-        C{SIGTERM}.
-
-    @param tell: Called in a thread after somebody else has asked this process to end,
-        and the parent has had the time to hear that it should end as well.
+    services send. It closes the pipe before it sends C{SIGTERM}; it's told in a thread
+    when somebody else has sent that, and it has had the time to hear it as well.
     """
     global _handled
     _handled = fd, tell

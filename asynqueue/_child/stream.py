@@ -77,20 +77,10 @@ class Stream:
     An item is pickled when it's yielded, so that it doesn't matter if the iterator
     changes it afterwards. Those that can't be changed, and are small, are pickled
     together when they are sent. One with large buffers is sent by itself.
-
-    @ivar number: The number of the call.
-
-    @ivar iterator: The iterator.
-
-    @ivar waiting: Whether an item is awaited that the iterator has yielded already.
-
-    @ivar closed: Whether it has been ended where it stood.
-
-    @ivar window: So many items it may be ahead.
-
-    @ivar yieldSoon: Set by the flusher when it's time to look what else there is to do.
     """
 
+    # It's waiting for an item that the iterator has yielded already. The flusher sets
+    # yieldSoon when it's time to look what else there is to do.
     # What is pending: _pickles of _pickled items, then _items, of _size bytes besides
     # numbers. They're added by the main thread alone, while the flusher may take away
     # what is there. What was sent and isn't taken: _frames, for each how many items,
@@ -159,17 +149,7 @@ class Stream:
         wake: Callable[[], object],
         add: Callable[[Any], bool] | None = None,
     ) -> bool:
-        """
-        Make items, as long as they may be sent, and send them.
-
-        @param end: When to leave off.
-
-        @param wake: Has what is pending sent in a moment, by a L{Flusher}.
-
-        @param add: Called instead of L{add}, see there.
-
-        @return: Whether the iterator has come to its end.
-        """
+        """Make and send items while they may be sent, and tell whether it's the end."""
         began = self._clock()
         while self.ready:
             # Half of the window at a time, so that the other half can be on its way.
@@ -192,13 +172,7 @@ class Stream:
         return False
 
     def add(self, item: Any) -> bool:
-        """
-        Have an item sent, soon, as it is now.
-
-        @return: Whether the next one may be made right away.
-
-        @raise NotPicklable: If it can't be pickled.
-        """
+        """Have an item sent as it is now, and tell whether to make the next at once."""
         packed = dumps([item])
         self._ahead += 1
         if isinstance(packed, Packed):

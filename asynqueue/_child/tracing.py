@@ -22,7 +22,6 @@ class TracedCall:
     """A callable, to be run in the context of a trace. It has the callable's name."""
 
     def __init__(self, f: Any, headers: dict[str, str], raw: bool) -> None:
-        """@param raw: Whether an iterator is a result like any other."""
         self._f = f
         self._headers = headers
         self._raw = raw

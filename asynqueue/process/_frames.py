@@ -114,12 +114,8 @@ class _Outgoing:
 class FrameSender:
     """
     Sends frames to a child process, through a pipe that is in the reactor, when it's
-    full, without a transport around it.
-
-    @ivar isHeld: While it is, nothing is written: it's written all at once by L{flush},
-        which must be called then.
-
-    @ivar isCopying: Whether frames wait until buffers have been copied.
+    full, without a transport around it. While it C{isHeld}, nothing is written: it's
+    written all at once by L{flush}, which must be called then.
     """
 
     # _outgoing has frames while isCopying the first of them; only _sendOutgoing takes
@@ -137,10 +133,6 @@ class FrameSender:
         unsent: Callable[[int, Exception], object],
         reactor: IReactorFDSet,
     ) -> None:
-        """
-        @param unsent: Called with the number of a call whose buffers can't be sent, and
-            why.
-        """
         self.isHeld = False
         self.isCopying = False
         self._fd = fd
@@ -193,9 +185,8 @@ class FrameSender:
     def revoke(self, *, copied: bool = True) -> set[int]:
         """
         Take back all calls that the child hasn't begun, and return their numbers. It
-        won't begin them, though it may have them.
-
-        @param copied: Whether also the one whose buffers are being copied.
+        won't begin them, though it may have them. The one whose buffers are being
+        C{copied} may stay.
         """
         if self._offered:
             offered, self._offered = self._offered, []
@@ -290,15 +281,11 @@ class FrameSender:
 
 
 class FrameReceiver:
-    """
-    Takes frames that come from a child process.
+    """Takes frames that come from a child process."""
 
-    @ivar frames: What has come, to be taken by the worker: kind, number of the call,
-        and the payload, an L{Incoming} if it has buffers.
-    """
-
-    # _incoming has frames while the first of them is being copied; only _readIncoming
-    # takes from it.
+    # frames are for the worker to take. _incoming has frames while the first of them is
+    # being copied; only _readIncoming takes from it. _closed is called with an error if
+    # something else than frames has come, None at the end.
 
     def __init__(
         self,
@@ -310,16 +297,6 @@ class FrameReceiver:
         read: Callable[[], object],
         closed: Callable[[Exception | None], object],
     ) -> None:
-        """
-        @param received: Called when there are L{frames}.
-
-        @param released: Called with what the child doesn't need any longer.
-
-        @param read: Called when nothing is being copied any longer.
-
-        @param closed: Called when no more will come: with an error if that is because
-            something else than frames has come.
-        """
         self.frames: deque[tuple[int, int, memoryview | Incoming]] = deque()
         self._reader = reader
         self._threads = threads

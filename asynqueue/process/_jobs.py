@@ -42,17 +42,7 @@ _MAX_REVOKED = 1024
 
 @define(eq=False)
 class ChildJob:
-    """
-    A task that the worker has accepted.
-
-    @ivar payload: The call, pickled.
-
-    @ivar ready: Fires when the worker is ready for another task.
-
-    @ivar isSent: Whether the child has it, and may have begun it.
-
-    @ivar since: When its turn came, or it was sent to a child that wasn't ready.
-    """
+    """A task that the worker has accepted."""
 
     task: ITask
     payload: bytes | Packed
@@ -60,7 +50,7 @@ class ChildJob:
     ready: Deferred[None] = field(factory=Deferred)
     number: int = 0
     isSent: bool = False
-    since: float = 0.0
+    since: float = 0.0  # when its turn came, or it was sent to a child not yet ready
 
     @property
     def age(self) -> float:
@@ -69,13 +59,7 @@ class ChildJob:
 
 
 class JobQueue:
-    """
-    The jobs that have no answer yet, in the order in which the child runs them.
-
-    @ivar sender: Where they're sent, C{None} while there's no child.
-
-    @ivar isReady: Whether the child has said that it's ready.
-    """
+    """The jobs that have no answer yet, in the order in which the child runs them."""
 
     # Those that are sent stand before those that aren't. The first alone may be running
     # for long; its clock has been started if it's _current. After calls were revoked,
@@ -192,9 +176,6 @@ class PrefetchWindow:
     behind a long task nevertheless is reclaimed from there, by whoever dispatches
     tasks. Of short ones, those that take longer than the ones before them count at
     once, and others little by little.
-
-    @ivar capacity: How many tasks a worker wants to have been given, including the one
-        that its child runs.
     """
 
     __slots__ = ("_most", "_seconds", "_waiting", "capacity")

@@ -55,21 +55,7 @@ OVER = (ChildState.DYING, ChildState.DEAD)
 
 
 class ChildLife:
-    """
-    A child process from before its start until nothing is left of it.
-
-    @ivar state: The state of the worker.
-
-    @ivar transport: The child, C{None} while there's none.
-
-    @ivar status: How the child has ended.
-
-    @ivar pid: The process ID, also when the child has ended.
-
-    @ivar failure: Why it was of no use, if it has been ended for that.
-
-    @ivar gone: Fires when nothing is left.
-    """
+    """A child process from before its start until nothing is left of it."""
 
     # The child's start has begun when it _hasBegun: the transport is there, _startCall
     # is going to start it, or the reactor will when it runs. _timer limits the time
@@ -87,15 +73,6 @@ class ChildLife:
         unsent: Callable[[int, Exception], object],
         ended: Callable[[ChildState, ExitStatus], object],
     ) -> None:
-        """
-        @param useReactor: Whether a reactor like this one's runs in the child.
-
-        @param started: Called with the transport when the child was started.
-
-        @param received: See L{Transport}, as for C{unsent}.
-
-        @param ended: Called with the state before, and how the child has ended.
-        """
         self.state = ChildState.STARTING
         self.transport: Transport | None = None
         self.status: ExitStatus | None = None
@@ -124,10 +101,8 @@ class ChildLife:
     def start(self, *, isReplacement: bool) -> None:
         """
         Start the child if there's a reactor, after a while if others have failed to
-        start.
-
-        @param isReplacement: Whether its failing to start is told like that of any
-            child, as there's nobody to hear a L{WorkerStartError}.
+        start. That a replacement can't be started is told like the end of any child, as
+        nobody would hear an exception.
         """
         interpreterCommand()  # it's said now if there's none
         if self._policy.delay:
@@ -275,7 +250,6 @@ class Interruption:
         *,
         delay: float = 0.0,
     ) -> None:
-        """@param delay: Seconds until the first attempt."""
         self._life = life
         self._number = number
         self._giveUp = giveUp

@@ -55,8 +55,6 @@ _ROW_BACK_OFF, _MAX_ROW_BACK_OFF = 1.0, 8.0
 class ChildOptions:
     """
     Options of children, checked. See L{ProcessWorker}; the initializer is pickled.
-
-    @ivar cores: What the child is bound to, C{None} for any core.
     """
 
     env: Mapping[str, str] | None
@@ -152,10 +150,6 @@ class RestartPolicy:
     """
     Counts the starts in a row that have failed, of all the children of a queue, and
     says when the next is due.
-
-    @ivar failures: Children that have ended by themselves.
-
-    @ivar killed: Children that a signal has ended.
     """
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
@@ -204,11 +198,7 @@ class RestartPolicy:
 
 @frozen
 class ChildConfig:
-    """
-    What the workers of a queue have in common.
-
-    @ivar isReplacement: Whether this is for one that takes the place of another.
-    """
+    """What the workers of a queue have in common."""
 
     options: ChildOptions
     policy: RestartPolicy
@@ -233,7 +223,7 @@ def privateSize(pid: int | None) -> int | None:
 
 
 def _sizeOf(pid: int | None, count: Callable[[list[int]], int]) -> int | None:
-    """@param count: Is told how many pages there are: all, resident, shared, others."""
+    """Count pages: all, resident, shared, and so on."""
     with (
         suppress(OSError, ValueError),  # it's gone, or the system has no such files
         open(f"/proc/{pid}/statm", encoding="ascii") as file,
@@ -247,17 +237,11 @@ def _sizeOf(pid: int | None, count: Callable[[list[int]], int]) -> int | None:
 
 
 class Wear:
-    """
-    What a child has done, and whether that is as much as it may.
-
-    @ivar hasLimit: Whether there's a limit at all.
-
-    @ivar taken: How many tasks it has been given. Updates don't count: it must come to
-        its tasks.
-    """
+    """What a child has done, and whether that is as much as it may."""
 
     def __init__(self, options: ChildOptions) -> None:
         self.hasLimit = options.maxTasks is not None or options.maxMemory is not None
+        # Updates don't count: the child must come to its tasks.
         self.taken = 0
         self._maxTasks = options.maxTasks
         self._maxMemory = options.maxMemory

@@ -48,7 +48,6 @@ class Streams:
     # are in _iterations.
 
     def __init__(self, life: ChildLife, ended: Callable[[], object]) -> None:
-        """@param ended: Called when an iteration has ended."""
         self._life = life
         self._ended = ended
         self._iterations: dict[int, ChildIteration] = {}
@@ -90,11 +89,8 @@ class Streams:
         delay: float = _CLOSE_SECONDS,
     ) -> None:
         """
-        Have the child end an iteration that nobody wants to go on.
-
-        @param giveUp: Called if it doesn't.
-
-        @param delay: Seconds until an exception is raised in it.
+        Have the child end an iteration that nobody wants to go on. After a delay, an
+        exception is raised in it, until it's given up.
         """
         if self._iterations.pop(number, None) is not None:
             self._life.send(Kind.CLOSE, number, b"")
@@ -140,12 +136,6 @@ class ChildIteration(RemoteIteration):
         taken: Callable[[int], object],
         close: Callable[[], object],
     ) -> None:
-        """
-        @param taken: Called with what the child is to be told when items have been
-            taken: how many, and L{WAITS} if the consumer waits for more.
-
-        @param close: Called when nobody wants the iteration to go on.
-        """
         super().__init__(task, BufferedSource(self._taken, close, every=_MIN_TAKEN))
         self._close = close
         self._tell = taken
@@ -216,11 +206,6 @@ class Stopper:
         life: ChildLife,
         resign: Callable[[], object],
     ) -> None:
-        """
-        @param worker: Is named in the log.
-
-        @param resign: Called when the child is ended.
-        """
         self._worker = worker
         self._jobs = jobs
         self._streams = streams

@@ -75,7 +75,6 @@ class PipeReader:
     def __init__(
         self, fd: int, received: Callable[[bytes], object], reactor: IReactorFDSet
     ) -> None:
-        """@param received: Called with what has come, empty bytes at the end."""
         self._fd = fd
         self._received = received
         self._reactor = reactor
@@ -133,19 +132,7 @@ class PipeReader:
 
 
 class Transport:
-    """
-    A child process as its worker talks to it.
-
-    @ivar sender: Sends frames to it.
-
-    @ivar receiver: Has the frames that have come from it.
-
-    @ivar gone: Fires when nothing is left of the child.
-
-    @ivar stdout: Takes what it writes to stdout.
-
-    @ivar stderr: Takes what it writes to stderr.
-    """
+    """A child process as its worker talks to it."""
 
     # The process's end is told the worker once, after its last frame; until then,
     # _status has it. The files are closed after that, here and nowhere else, when no
@@ -161,17 +148,7 @@ class Transport:
         env: Mapping[str, str] | None = None,
         reactor: IReactorChild,
     ) -> None:
-        """
-        Start a child process. It's an L{OSError} if that can't be done.
-
-        @param received: See L{FrameReceiver}.
-
-        @param unsent: See L{FrameSender}.
-
-        @param ended: Called once when the child has ended, after the last frames.
-
-        @param options: Options of the child's program.
-        """
+        """Start a child process. It's an L{OSError} if that can't be done."""
         self.gone: OneShot[None] = OneShot()
         self.stdout = OutputLog("stdout", reactor=reactor)
         self.stderr = OutputLog("stderr", reactor=reactor)
