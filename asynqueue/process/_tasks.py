@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from itertools import islice
 from time import perf_counter
 
 from twisted.internet.defer import Deferred, succeed
@@ -82,30 +81,6 @@ class ChildTasks(WorkerBase):
         """The state of the worker."""
         return self._life.state
 
-    @property
-    def isIterating(self) -> bool:
-        """Whether iterations go on in the child, so that others are preferred."""
-        return bool(self._streams)
-
-    @property
-    def tasks(self) -> list[ITask]:
-        """The tasks that were accepted and have no result yet."""
-        return self._streams.tasks + [job.task for job in self._jobs.jobs]
-
-    @property
-    def running(self) -> list[ITask]:
-        """Those of them that the child is at."""
-        return self._streams.tasks + [job.task for job in islice(self._jobs.jobs, 1)]
-
-    def setResignator(self, callableObject: Callable[[], object]) -> None:
-        super().setResignator(callableObject)
-        self._nameOutput()
-        if self.state in OVER:
-            self._life.reactor.callLater(0, callableObject)
-
-    def setRecycler(self, callableObject: Callable[[], object]) -> None:
-        self._recycler = callableObject
-
     def run(self, task: ITask) -> Deferred[None]:
         if self._life.state in OVER:
             task.callback((Status.DISCONNECTED, None))
@@ -125,29 +100,6 @@ class ChildTasks(WorkerBase):
             self._wear.taken += 1
             self._limitCapacity()
         return job.ready
-
-    def stop(self) -> Deferred[None]:
-        """Implement L{IWorker.stop}. Iterations that go on are waited for, too."""
-        if self.state in (ChildState.STARTING, ChildState.READY):
-            self._life.state = ChildState.STOPPING
-            self._maybeStop()
-        return self._resignAfter(self._life.gone.wait())
-
-    def crash(self) -> list[ITask]:
-        """
-        Implement L{IWorker.crash}: kill the child.
-
-        @return: The tasks that have no result. If the child is ending already, because
-            of a task that it was at, only those that it hasn't started: it may have
-            sent the results of others.
-        """
-        self._jobs.revoke()
-        if self.state is ChildState.DYING:
-            return [job.task for job in self._jobs.takeAll(sent=False)]
-        tasks = self._streams.release() + [job.task for job in self._jobs.jobs]
-        self._jobs.jobs.clear()
-        self._life.end(kill=True)
-        return tasks
 
     def cancelTask(self, task: ITask) -> None:
         """Implement L{ICancellingWorker.cancelTask}; see L{Stopper}."""
@@ -183,13 +135,6 @@ class ChildTasks(WorkerBase):
             job.ready.callback(None)
         return [job.task for job in taken]
 
-    def deferUntilReady(self) -> Deferred[None]:
-        """Tasks may be sent to a child that is still starting, so there's no wait."""
-        return succeed(None)
-
-    def deferUntilGone(self) -> Deferred[None]:
-        return self._life.gone.wait()
-
     # What comes from the child.
 
     def _childStarted(self, transport: Transport) -> None:
@@ -210,9 +155,7 @@ class ChildTasks(WorkerBase):
                 break
 
     def _received(self) -> None:
-        """
-        Take the frames that have come, and hand out tasks and send them after that.
-        """
+        """Take the frames that have come, and hand out and send tasks after that."""
         transport = self._life.transport
         if self._isReading or transport is None:
             # Their turn will come.
@@ -260,7 +203,9 @@ class ChildTasks(WorkerBase):
         if self._wear.hasLimit:
             self._limitCapacity()
         if self.callStats:
-            self._noteTimes(job, seconds)
+            self.callTimes.append((job.age, seconds))
+            if self._jobs.jobs:
+                self._jobs.jobs[0].since = perf_counter()
         if self._stopper.interruption is not None:
             self._stopper.over()
         if job.task.watch is not None:
@@ -279,12 +224,6 @@ class ChildTasks(WorkerBase):
         """Take no more tasks than the child may run."""
         jobs = self._jobs
         self.capacity = self._wear.limited(jobs.window.capacity, len(jobs.jobs))
-
-    def _noteTimes(self, job: ChildJob, seconds: float) -> None:
-        now = perf_counter()
-        self.callTimes.append((now - job.since, seconds))
-        if self._jobs.jobs:
-            self._jobs.jobs[0].since = now
 
     def _streamEnded(self) -> None:
         self._maybeRecycle()
@@ -315,9 +254,9 @@ class ChildTasks(WorkerBase):
             # given to this worker.
             self._lose(status)
         for job in begun:
-            job.task.errback(Failure(self._lost(status, job.task)))
+            job.task.errback(Failure(_lost(self.ID, status, job.task)))
         for iteration in iterations:
-            iteration.lose(Failure(self._lost(status, iteration.task)))
+            iteration.lose(Failure(_lost(self.ID, status, iteration.task)))
         if before is ChildState.STOPPING and (self._jobs.jobs or begun or iterations):
             # Not before the tasks have their results: it's asked for that.
             self._lose(status)
@@ -330,23 +269,23 @@ class ChildTasks(WorkerBase):
         log.warn("Worker {ID} is lost. {status}", ID=self.ID, status=status)
         self._resign()
 
-    def _lost(self, status: ExitStatus, task: ITask) -> WorkerLost:
-        return WorkerLost(
-            f"Worker {self.ID} was lost while it may have been running {task!r}."
-            f" {status}",
-            workerID=self.ID,
-            pid=status.pid,
-            exitCode=status.exitCode,
-            signal=status.signal,
-            task=task,
-        )
-
     def _nameOutput(self) -> None:
         """Have the log say whose output the child's is."""
         transport = self._life.transport
         if transport is not None and self.ID is not None:
             for output in (transport.stdout, transport.stderr):
                 output.who = f"Worker {self.ID}, pid {transport.pid}"
+
+
+def _lost(ID: int | None, status: ExitStatus, task: ITask) -> WorkerLost:
+    return WorkerLost(
+        f"Worker {ID} was lost while it may have been running {task!r}. {status}",
+        workerID=ID,
+        pid=status.pid,
+        exitCode=status.exitCode,
+        signal=status.signal,
+        task=task,
+    )
 
 
 def _callNow(f: Callable[[], object]) -> None:

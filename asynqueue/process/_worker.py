@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from attrs import evolve
@@ -15,8 +16,10 @@ from ..interfaces import (
     ICancellingWorker,
     IPrefetchingWorker,
     IReplaceableWorker,
+    ITask,
     IWorker,
 )
+from ._life import OVER, ChildState
 from ._options import (
     START_TIMEOUT,
     ChildConfig,
@@ -88,37 +91,18 @@ class ProcessWorker(ChildTasks):
         _config: ChildConfig | None = None,
     ) -> None:
         """
-        Start the child process.
+        Start the child process. For other options, see
+        L{ProcessQueue<asynqueue.process.ProcessQueue>}.
 
         @param series: Series that the worker is qualified for besides those of its
             class.
 
-        @param raw: C{True} for iterators to come back as they are, which the few that
-            can be pickled do.
-
-        @param callStats: C{True} to note how long each call takes, see L{stats}.
-
-        @param useReactor: C{True} for a reactor to run in the child, so that callables
-            may return Deferreds there, and iterators may yield them.
-
         @param exclusive: C{True} to reserve it for calls of C{series}.
-
-        @param env: The environment of the child, C{None} for that of this process.
-
-        @param initializer: A callable, or a tuple of one and its arguments, that is
-            run in the child before anything else. If it fails, so has the start of the
-            child. In a child with a reactor, it may return a Deferred.
-
-        @param niceness: What is added to the niceness of the process, from -20 to 19.
-            Less than 0 needs privileges.
 
         @param maxTasks: After so many tasks, the worker asks to be replaced.
 
         @param maxMemory: The same if the child has more than so many MB (of 1,024 kB)
             of its own in use after a task.
-
-        @param startTimeout: Seconds until the child must be ready, initializer
-            included. Else, it's killed, and its start has failed. C{None} for any time.
 
         @param reactor: The reactor. By default, the global one.
 
@@ -145,6 +129,21 @@ class ProcessWorker(ChildTasks):
         )
 
     @property
+    def isIterating(self) -> bool:
+        """Whether iterations go on in the child, so that others are preferred."""
+        return bool(self._streams)
+
+    @property
+    def tasks(self) -> list[ITask]:
+        """The tasks that were accepted and have no result yet."""
+        return self._streams.tasks + [job.task for job in self._jobs.jobs]
+
+    @property
+    def running(self) -> list[ITask]:
+        """Those of them that the child is at."""
+        return self._streams.tasks + [job.task for job in islice(self._jobs.jobs, 1)]
+
+    @property
     def affinity(self) -> frozenset[int] | None:
         """The cores that the child is bound to. C{None} for any."""
         return self._config.options.cores
@@ -153,6 +152,45 @@ class ProcessWorker(ChildTasks):
     def policy(self) -> RestartPolicy:
         """What the workers of a queue, and those in their places, have in common."""
         return self._config.policy
+
+    def setResignator(self, callableObject: Callable[[], object]) -> None:
+        super().setResignator(callableObject)
+        self._nameOutput()
+        if self.state in OVER:
+            self._life.reactor.callLater(0, callableObject)
+
+    def setRecycler(self, callableObject: Callable[[], object]) -> None:
+        self._recycler = callableObject
+
+    def stop(self) -> Deferred[None]:
+        """Implement L{IWorker.stop}. Iterations that go on are waited for, too."""
+        if self.state in (ChildState.STARTING, ChildState.READY):
+            self._life.state = ChildState.STOPPING
+            self._maybeStop()
+        return self._resignAfter(self._life.gone.wait())
+
+    def crash(self) -> list[ITask]:
+        """
+        Implement L{IWorker.crash}: kill the child.
+
+        @return: The tasks that have no result. If the child is ending already, because
+            of a task that it was at, only those that it hasn't started: it may have
+            sent the results of others.
+        """
+        self._jobs.revoke()
+        if self.state is ChildState.DYING:
+            return [job.task for job in self._jobs.takeAll(sent=False)]
+        tasks = self._streams.release() + [job.task for job in self._jobs.jobs]
+        self._jobs.jobs.clear()
+        self._life.end(kill=True)
+        return tasks
+
+    def deferUntilReady(self) -> Deferred[None]:
+        """Tasks may be sent to a child that is still starting, so there's no wait."""
+        return succeed(None)
+
+    def deferUntilGone(self) -> Deferred[None]:
+        return self._life.gone.wait()
 
     def replacement(self) -> ProcessWorker:
         """
