@@ -35,14 +35,11 @@ __all__ = ["SPARE_BYTES", "THRESHOLD", "BufferReader", "BufferWriter", "Incoming
 
 #: With fewer bytes than this, the pipe is as fast.
 THRESHOLD = 1 << 18
-
 #: So much of what isn't in use is kept to be used again: new memory takes longer.
 SPARE_BYTES = 1 << 26
-
 #: Files are as long as this, or twice as long, and so on. They take up the space that
 #: has been written to.
 _FILE_BYTES = 1 << 26
-
 #: The first region of the file isn't for buffers: see L{BufferWriter.interrupt}.
 _FIRST_OFFSET = PAGE
 

@@ -29,13 +29,10 @@ __all__ = [
 
 #: A value is described in so many characters at most,
 _MAX_CHARS = 200
-
 #: and to so many levels of containers.
 _MAX_LEVELS = 4
-
 #: Of containers that describe themselves, those with more items aren't asked to.
 _MAX_ITEMS_OF_OTHERS = 1_000
-
 #: So many arguments of a call are described.
 _MAX_ARGUMENTS = 20
 

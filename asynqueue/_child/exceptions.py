@@ -29,13 +29,10 @@ __all__ = [
 
 #: So much of a traceback, in characters, is brought over.
 _MAX_TEXT = 65_536
-
 #: So much of an exception, in bytes, is brought over.
 _MAX_EXCEPTION = 1 << 20
-
 #: So many exceptions of a chain are brought over.
 _MAX_CAUSES = 20
-
 #: With any of these of its own, an exception has a say in how it's pickled.
 _SPECIAL = ("__getstate__", "__new__", "__reduce__", "__reduce_ex__", "__setstate__")
 

@@ -37,7 +37,6 @@ with suppress(OSError):  # it may have been removed
 
 #: What programs are told that do more than they should when they're imported.
 _GUARD = 'What it does when it\'s run must be under if __name__ == "__main__"'
-
 #: How a pickle of our protocol names the main module.
 _MARK = b"\x8c\x08__main__"
 

@@ -31,13 +31,10 @@ PAGE = mmap.ALLOCATIONGRANULARITY
 _Gaps = list[tuple[int, int]]
 
 _T = TypeVar("_T", bytes, bytearray)
-
 #: So many bytes are copied at a time. Meanwhile, other threads run.
 SLICE_BYTES = 1 << 20
-
 #: The system puts at least so many bytes into large pages.
 _HUGE_PAGE = 1 << 21
-
 #: An object's memory begins 16 bytes off a multiple of 32, where the system copies
 #: slowly on some processors: 64 MiB take 21 ms from 16 bytes further, and 44 to 56 ms
 #: from there.

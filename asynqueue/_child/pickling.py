@@ -46,34 +46,27 @@ __all__ = [
 
 #: The protocol of pickle that all frames are in.
 PROTOCOL = 5
-
 #: What has fewer bytes is part of the pickle. Picklers have the same limit for what
 #: they don't copy.
 MIN_BUFFER = 65_536
-
 #: A pickler that has made longer pickles than this isn't used again: it would go on
 #: forgetting as much as it had to know for them.
 _MAX_REUSED = 4096
-
 #: In the pickles of connections, which are descriptors of the process they're made in.
 _CONNECTION = "multiprocessing.connection"
 _CONNECTION_BYTES = _CONNECTION.encode()
-
 #: In the pickles of what the main module has.
 _MAIN_BYTES = b"__main__"
-
 #: The opcodes that are of interest, and lengths that follow them.
 _BYTES, _BYTES8, _BYTEARRAY8 = b"B", b"\x8e", b"\x96"
 _FRAME, _NEXT_BUFFER = 0x95, b"\x97"
 _LENGTH, _LENGTH8 = struct.Struct("<I"), struct.Struct("<Q")
-
 #: Something large.
 Buffer: TypeAlias = "bytes | bytearray | PickleBuffer"
 
 loads = pickle.loads
 
 _T = TypeVar("_T")
-
 #: Pickles something with picklers of a kind.
 _Pack: TypeAlias = "Callable[[Callable[..., pickle.Pickler], Any], _T]"
 

@@ -44,10 +44,8 @@ GROUP_SIGNALS = frozenset(
 
 #: The environment variable that has the parent's process ID, until L{begin} is called.
 PARENT_VARIABLE = "ASYNQUEUE_PARENT"
-
 #: Seconds that the parent has to begin to shut down, if it's to end.
 _PARENT_SECONDS = 1.0
-
 #: What L{handleSignals} was given.
 _handled: tuple[int, Callable[[], object]] | None = None
 

@@ -48,7 +48,6 @@ class Status(bytes, Enum):
 
 #: The status of most tasks. Python 3.11 takes long to look up the members of an enum.
 RAN = Status.RAN
-
 #: A status (plain bytes will do) and the result that goes with it.
 StatusResult: TypeAlias = tuple[bytes, Any]
 

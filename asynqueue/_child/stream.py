@@ -20,47 +20,33 @@ __all__ = ["WAITS", "Flusher", "Stream"]
 #: Added to the number of items that have been taken if no more of them are at hand, so
 #: that the consumer waits for others.
 WAITS = 1 << 31
-
 #: An iteration may be so many items ahead of its consumer to begin with,
 _MIN_WINDOW = 16
-
 #: and so many if the consumer takes them as soon as they come,
 _MAX_WINDOW = 2048
-
 #: and not after it's ahead so many bytes,
 _WINDOW_BYTES = 1 << 20
-
 #: or, where items have buffers, so many: one is copied while another is made.
 _WINDOW_BUFFER_BYTES = 1 << 24
-
 #: The consumer lags behind if it hasn't taken after so many seconds what was sent.
 _LAG_SECONDS = 0.02
-
 #: What has been yielded is sent when it has so many bytes,
 _BATCH_BYTES = 65_536
-
 #: or is so many items.
 _BATCH_ITEMS = 1024
-
 #: What has been yielded is sent after so many seconds while the next item still takes
 #: its time.
 _FLUSH_SECONDS = 0.005
-
 #: So many items may be made before the time is looked at,
 _MAX_BATCH = 32
-
 #: if it's expected that this takes no longer than so many seconds.
 _BATCH_SECONDS = 0.0001
-
 #: Text of this length isn't worth being pickled by itself.
 _SHORT = 512
-
 #: Nor are numbers between these.
 _MIN_INT, _MAX_INT = -(1 << 63), 1 << 63
-
 #: An item of so many bytes is counted before the next one is made.
 _LARGE = 4096
-
 #: Types, besides numbers and text, of which nobody can change a thing, and of which no
 #: thing is large.
 _CONSTANT = frozenset((float, bool, type(None)))

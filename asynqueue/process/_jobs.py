@@ -20,22 +20,16 @@ __all__ = ["PREFETCH_SECONDS", "ChildJob", "JobQueue", "PrefetchWindow"]
 
 #: A child has tasks in advance for so many seconds, going by how long the last took.
 PREFETCH_SECONDS = 0.001
-
 #: So many at most,
 _MAX_PREFETCHED = 64
-
 #: and updates, of which there may be any number, as long as no more jobs were sent.
 _MAX_SENT = 256
-
 #: After a long task it's so many at first, and then so many times as many.
 _FACTOR = 8
-
 #: How much weight the last task has in how long they take.
 _WEIGHT = 1 / 16
-
 #: What it takes a child to get a task and to answer, in seconds at least.
 _MIN_SECONDS = 1e-5
-
 #: Nothing is sent to a child that hasn't come to so many revoked calls yet.
 _MAX_REVOKED = 1024
 

@@ -23,7 +23,6 @@ __all__ = ["OVER", "ChildHandle", "ChildLife", "ChildState", "Interruption"]
 #: and between attempts: one may come when nothing may be raised.
 _GRACE_SECONDS = 0.5
 _REPEAT_SECONDS = 0.05
-
 #: Modules of reactors that children may have. Others are those of a GUI.
 _REACTORS = {
     f"twisted.internet.{kind}reactor"

@@ -32,21 +32,17 @@ __all__ = [
 
 #: Seconds that a child has until it's ready, if nothing else is said.
 START_TIMEOUT = 120.0
-
 #: Children that end by themselves before they're ready, in a row, until no other is
 #: started.
 _MAX_FAILURES = 3
-
 #: The same for children that a signal ends, and how many seconds this must have been
 #: going on. Somebody may be killing them, which says little about the next one.
 _MAX_KILLED = 30
 _KILLED_SECONDS = 30.0
-
 #: Seconds to wait before another is started, doubled each time, and the most of that:
 #: after children that have ended by themselves, and after those that were killed.
 _BACK_OFF, _MAX_BACK_OFF = 0.1, 0.8
 _KILLED_BACK_OFF, _MAX_KILLED_BACK_OFF = 0.05, 0.2
-
 #: The same before the first of another row, after one has been given up.
 _ROW_BACK_OFF, _MAX_ROW_BACK_OFF = 1.0, 8.0
 

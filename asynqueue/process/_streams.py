@@ -29,14 +29,11 @@ __all__ = ["Stopper", "Streams"]
 #: The child hears that items have been taken when they are half of those that were at
 #: hand, so that it needn't wait for that, but so many at least,
 _MIN_TAKEN = 8
-
 #: and not more than so many at a time.
 _MAX_TAKEN = 512
-
 #: Seconds that the child has to end an iteration that nobody wants, until an exception
 #: is raised in it.
 _CLOSE_SECONDS = 0.5
-
 #: A child that has nothing else to do should have begun a task after so many seconds.
 _UNRESPONSIVE_SECONDS = 0.1
 

@@ -35,19 +35,14 @@ __all__ = ["IReactorChild", "PipeReader", "Transport"]
 
 #: Seconds that a child has to end after a signal that it may handle.
 _TERM_GRACE_SECONDS = 0.5
-
 #: Seconds that a child has to end after it has closed its pipe.
 _EXIT_GRACE_SECONDS = 0.02
-
 #: So much is read from a pipe after its child has ended, and no more.
 _MAX_DRAINED = 1 << 22
-
 #: Files that are smaller are closed at once: starting a thread takes as long.
 _MAX_SYNC_CLOSE = 1 << 24
-
 #: What our end of the pipe of claims, to which only we write, is called.
 _OFFERS = -1
-
 #: The program that the child runs.
 _PROGRAM = os.path.join(os.path.dirname(protocol.__file__), "child.py")
 
