@@ -11,8 +11,6 @@ other in the frame where the buffers are::
 The side that reads copies what becomes C{bytes} and C{bytearray}, views all else where
 it is, and says when a region isn't needed any longer. So each region has one side that
 may write to it, and one at a time that may read it.
-
-Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -74,7 +72,6 @@ class BufferWriter:
 
     @property
     def used(self) -> int:
-        """How many bytes of the file are in use."""
         return self._allocator.used
 
     def put(self, packed: Packed, isGivenUp: Callable[[], bool] = bool) -> bytes:
@@ -167,8 +164,6 @@ class BufferWriter:
 
 
 class BufferReader:
-    """The side of a memory file that reads."""
-
     # _unneeded has the offsets of regions that the other side is to be told of. They're
     # added in any thread, and anywhere in the code, as objects end. _woken is set from
     # the first of them until unneeded() takes them.
@@ -181,7 +176,6 @@ class BufferReader:
         self._woken = False
 
     def free(self, offset: int) -> None:
-        """Note that a region isn't needed any longer."""
         self.waiting.append(offset)
         wake = self._wake
         if wake is not None and not self._woken:
@@ -222,8 +216,6 @@ class BufferReader:
 
 
 class Incoming:
-    """A payload with buffers that has come."""
-
     # _held has the offsets of regions that nothing else will free.
 
     def __init__(self, reader: BufferReader, payload: memoryview) -> None:
@@ -299,7 +291,6 @@ class Incoming:
 
 
 def _readTable(payload: memoryview) -> tuple[list[tuple[int, int, int]], memoryview]:
-    """Get the entries of a table of buffers, and what comes after it."""
     [count] = _COUNT.unpack_from(payload)
     end = _COUNT.size + count * _ENTRY.size
     return list(_ENTRY.iter_unpack(payload[_COUNT.size : end])), payload[end:]

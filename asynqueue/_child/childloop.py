@@ -42,8 +42,6 @@ _ORPHAN_SECONDS = 1.0
 
 
 class Pipes:
-    """The pipes to and from the parent, and the memory files."""
-
     def __init__(self, wake: Callable[[], object] | None = None) -> None:
         self.reader = BufferReader(ChildFD.ARGUMENTS, wake)
         self._writer = BufferWriter(ChildFD.RESULTS)
@@ -91,18 +89,15 @@ class Pipes:
         return self._decoder.feed(data) if data else None
 
     def release(self, payload: memoryview) -> None:
-        """Free what the parent doesn't need any longer."""
         if self._writer.release(payload):
             self._writer.trim()
 
     def tellUnneeded(self) -> None:
-        """Tell the parent which regions aren't needed any longer."""
         unneeded = self.reader.unneeded()
         if unneeded:
             self.send(Kind.RELEASE, 0, unneeded)
 
     def tellSignalled(self) -> None:
-        """Tell the parent that somebody has asked this process to end."""
         self.send(Kind.SIGNALLED, 0, b"")
 
     def check(self) -> None:

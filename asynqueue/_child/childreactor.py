@@ -28,8 +28,6 @@ __all__ = ["ReactorCallServer", "run"]
 
 
 class ReactorCallServer(CallServer):
-    """Runs calls, and advances iterations, in turn with a reactor."""
-
     # _awaited has the Deferreds of calls that are waited for, by number of the call.
 
     def __init__(self, pipes: Any, reactor: Any) -> None:
@@ -120,8 +118,6 @@ class ReactorCallServer(CallServer):
 
 @implementer(IReadDescriptor)
 class _Conversation:
-    """What goes on between the parent and a child with a reactor, by the pipe in it."""
-
     # Frames that come before the initializer is done are kept in _early, which is None
     # from then on.
 

@@ -58,7 +58,6 @@ def _note(error: BaseException, first: int, results: list[Any]) -> None:
 
 
 def _gather(results: list[Any], first: int, start: float) -> Any:
-    """Wait for results that are Deferreds."""
     # There is a Deferred, so it has been imported.
     defer = sys.modules["twisted.internet.defer"]
 

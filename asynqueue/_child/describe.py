@@ -97,7 +97,6 @@ def callText(f: object, args: Any = (), kw: Any = None) -> str:
 
 
 def message(error: object) -> str:
-    """Get what an exception says."""
     try:
         return _cut(_clean(str(error)), _MAX_MESSAGE_CHARS)
     except BaseException as worse:  # noqa: BLE001 - runs __str__ of users
@@ -153,7 +152,6 @@ def _head(error: object, call: str) -> str:
 
 
 def _traceback(error: BaseException) -> str:
-    """Get the traceback of an exception and all that it has come from."""
     try:
         return _cut(_clean(formatted(error)).rstrip(), _MAX_TRACEBACK_CHARS)
     except BaseException as worse:  # noqa: BLE001 - shows exceptions of users
@@ -161,7 +159,6 @@ def _traceback(error: BaseException) -> str:
 
 
 def _arguments(args: Any, kw: Any) -> list[str]:
-    """Describe arguments, see L{callText}."""
     if not issubclass(type(args), (tuple, list)):
         args = () if args is None else (args,)
     parts = [describe(value) for value in islice(args, _MAX_ARGUMENTS)]
@@ -270,7 +267,6 @@ def _clean(text: str) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """Cut a text in its middle if it's long."""
     if len(text) <= most:
         return text
     half = (most - 5) // 2

@@ -1,7 +1,7 @@
 """
 Exceptions on their way from one process to another, whatever they're like.
 
-Used on both sides, so it imports nothing but the standard library. What calls code of
+What calls code of
 an exception catches whatever that raises: nothing but the exception may fail.
 """
 
@@ -127,7 +127,6 @@ def endsIteration(error: BaseException) -> bool:
 
 
 def cut(text: str, most: int) -> str:
-    """Cut a text in the middle if it has more characters."""
     if len(text) <= most:
         return text
     half = most // 2

@@ -1,8 +1,6 @@
 """
 The program's interpreter as its child processes see it: its main module above all, its
 paths, and modules that they may never import.
-
-Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -58,7 +56,6 @@ def preparation() -> dict[str, Any]:
 
 
 def adopt(preparation: dict[str, Any]) -> None:
-    """Make this interpreter like the one that was described."""
     sys.path[:] = preparation["sys_path"]
     sys.argv[:] = preparation["sys_argv"]
     main = MainModule(preparation["main"])
@@ -100,7 +97,6 @@ def isOfHiddenMain(data: bytes, f: object = None) -> bool:
 
 
 def isImporting() -> bool:
-    """Whether this child is importing the main module, or has failed to."""
     main = sys.modules["__main__"]
     return isinstance(main, MainModule) and main.isImporting
 
@@ -264,8 +260,6 @@ def _whenImported(name: str, f: Callable[[Any], object]) -> None:
 
 
 class _Finder:
-    """Finds one module, once, and has a function called when it's been executed."""
-
     def __init__(self, name: str, f: Callable[[Any], object]) -> None:
         self._name = name
         self._f = f

@@ -1,8 +1,6 @@
 """
 Files without a name, in memory where the system has such, and which parts of one are in
 use.
-
-Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -118,7 +116,6 @@ def _take(gaps: _Gaps, length: int) -> int | None:
 
 
 def _insert(gaps: _Gaps, start: int, end: int) -> None:
-    """Add a gap, and join it with those that adjoin it."""
     i = bisect_left(gaps, (start, end))
     if i < len(gaps) and gaps[i][0] == end:
         end = gaps.pop(i)[1]
@@ -199,7 +196,6 @@ class _Source(io.RawIOBase):
 
 
 def _fill(fd: int, offset: int, view: memoryview) -> int:
-    """Read from a file, and return how many bytes there were."""
     if len(view) >= 2 * _HUGE_PAGE:
         _useHugePages(view)
     done = 0

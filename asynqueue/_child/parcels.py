@@ -1,8 +1,6 @@
 """
 Calls that are brought to another process, and back, by an engine of somebody else's,
 such as an executor. They're pickled here, so that nothing in them can harm the engine.
-
-Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -44,12 +42,10 @@ class Parcel:
         """Do nothing: all of it is here."""
 
     def loads(self) -> Any:
-        """Unpickle it."""
         return loads(self.pickle, buffers=self.buffers)
 
 
 def pack(value: Any, f: object = None, foreign: bool = False) -> bytes | Parcel:
-    """Pickle something to be given to an engine. See L{dumps}."""
     return _parcelOf(dumps(value, f, foreign))
 
 
@@ -111,7 +107,6 @@ def _parcelOf(packed: bytes | Packed) -> bytes | Parcel:
 
 
 def _wrapped(buffer: Buffer, outOfBand: bool) -> Any:
-    """Get a buffer as what picklers of a protocol take."""
     if outOfBand:
         return PickleBuffer(buffer)
     if not isinstance(buffer, PickleBuffer):

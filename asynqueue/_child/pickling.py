@@ -7,7 +7,7 @@ Picklers spare themselves a copy, though, and hand the file to which they write 
 object itself. Here, it's kept, and the unpickler told to take it from where it takes
 buffers.
 
-Used on both sides, so it imports nothing but the standard library. What calls code of
+What calls code of
 objects to be pickled or described catches whatever that raises: only the one call may
 fail.
 """
@@ -83,7 +83,6 @@ class Packed(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many bytes the buffers have."""
         return sum(
             buffer.raw().nbytes if isinstance(buffer, PickleBuffer) else len(buffer)
             for buffer in self.buffers
@@ -163,7 +162,6 @@ def loadsMany(data: memoryview) -> Iterator[Any]:
 
 
 def describeError(error: BaseException) -> str:
-    """Tell the type of an exception, and its message."""
     return f"{type(error).__name__}: {message(error)}"
 
 
@@ -211,7 +209,6 @@ class _Packer:
         self.pickler.clear_memo()
 
     def _keep(self, buffer: PickleBuffer) -> bool:
-        """Tell whether a buffer is to be part of the pickle."""
         # It's contiguous: picklers refuse others before they ask.
         with buffer.raw() as view:
             isSmall = view.nbytes < MIN_BUFFER
@@ -317,7 +314,6 @@ class _Refusal(Exception):
 
 
 def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) -> None:
-    """Raise NotPicklable if there are ends of pipes or the like."""
     # They're pickled as numbers of descriptors, which are others in another process:
     # maybe those of its pipes.
     module = sys.modules.get(_CONNECTION)
@@ -345,7 +341,6 @@ def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) 
 
 
 def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
-    """Make a view of what was pickled of one."""
     view = memoryview(buffer)
     if view.format != "B" or view.ndim != 1:
         view = view.cast("B")
@@ -355,7 +350,6 @@ def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 
 
 def reduceView(view: memoryview) -> tuple[Any, ...]:
-    """Tell how to pickle a view, which C{pickle} doesn't know."""
     form = view.format.removeprefix("@")
     if len(form) != 1 or form not in "cbB?hHiIlLqQnNfdP":
         raise TypeError(f"cannot pickle a memoryview of elements {view.format!r}")

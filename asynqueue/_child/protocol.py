@@ -7,8 +7,6 @@ A frame is a header of 13 bytes, little-endian, and a payload::
     8 bytes   length of the payload
     1 byte    kind, with BUFFERS added if the payload begins with a table of buffers
     4 bytes   number of the call; 0 for frames that belong to no call
-
-Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -161,8 +159,6 @@ _CLAIM_BYTES = 4096
 
 
 class ClaimWriter:
-    """The parent's side of the claims."""
-
     def __init__(self, reader: int, writer: int) -> None:
         """Take the pipe, whose end to be read the child has as well."""
         self._reader = reader
@@ -195,8 +191,6 @@ class ClaimWriter:
 
 
 class ClaimReader:
-    """The child's side of the claims."""
-
     def __init__(self, fd: int, lost: Callable[[], object]) -> None:
         self._fd = fd
         self._lost = lost

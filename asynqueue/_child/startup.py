@@ -1,8 +1,6 @@
 """
 How a child process begins: apart from its parent's process group, and bound to its
 parent's life.
-
-Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -159,7 +157,6 @@ _HANDLERS = {
 
 
 def _restoreSignals() -> None:
-    """Have a fork of this process take signals as any other process."""
     for number, handler in _HANDLERS.items():
         if signal.getsignal(number) is handler:
             signal.signal(number, signal.SIG_DFL)

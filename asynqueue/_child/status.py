@@ -1,8 +1,6 @@
 """
 What a worker hands back for a task: a status byte, and with C{b'e'} a text that carries
 the exception.
-
-Used in child processes too, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations

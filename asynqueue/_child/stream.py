@@ -109,7 +109,6 @@ class Stream:
 
     @property
     def ready(self) -> bool:
-        """Whether another item may be sent."""
         return (
             not (self.waiting or self.closed)
             and self._ahead < self.window
@@ -177,7 +176,6 @@ class Stream:
         return len(packed) < _LARGE
 
     def flush(self) -> None:
-        """Send what is pending."""
         with self._lock:
             self._pickleItems()
             if self._pickles:
@@ -189,7 +187,6 @@ class Stream:
 
     @property
     def pending(self) -> bool:
-        """Whether an item waits to be sent."""
         return bool(self._items or self._pickles)
 
     def close(self) -> None:

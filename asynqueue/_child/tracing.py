@@ -49,8 +49,6 @@ class TracedCall:
 
 
 class ContextIterator:
-    """An iterator that is run in a context."""
-
     def __init__(self, iterator: Iterator[Any], context: Context) -> None:
         self._iterator = iterator
         self._context = context
@@ -62,7 +60,6 @@ class ContextIterator:
         return self._context.run(next, self._iterator)
 
     def close(self) -> None:
-        """Release the iterator, if it can be."""
         close = getattr(self._iterator, "close", None)
         if close is not None:
             self._context.run(close)

@@ -61,7 +61,6 @@ class CopyThreads:
         self._waiters: list[Deferred[None]] = []
 
     def run(self, f: Callable[[], _T]) -> Deferred[_T]:
-        """Call something in a thread."""
         d: Deferred[_T] = Deferred()
 
         def target() -> None:
@@ -82,7 +81,6 @@ class CopyThreads:
         return d
 
     def whenIdle(self) -> Deferred[None]:
-        """Wait until no thread is left."""
         if not self._threads:
             return succeed(None)
         d: Deferred[None] = Deferred()
@@ -198,7 +196,6 @@ class FrameSender:
         return numbers
 
     def exited(self) -> None:
-        """Note that the process has ended."""
         self.close()
         unbegun = self._claims.revoke()
         self._claims.close()
@@ -315,7 +312,6 @@ class FrameReceiver:
         return bool(self._incoming)
 
     def hasFrame(self, number: int) -> bool:
-        """Tell whether a frame of a call has come that isn't taken yet."""
         return any(frame[1] == number for frame in (*self.frames, *self._incoming))
 
     def dataReceived(self, data: bytes) -> None:
@@ -342,7 +338,6 @@ class FrameReceiver:
             self._received()
 
     async def _readIncoming(self) -> None:
-        """Read frames, one of which has buffers or is for us, until none waits."""
         while self._incoming:
             kind, number, payload = self._incoming[0]
             content: memoryview | Incoming = payload

@@ -48,7 +48,6 @@ class ChildJob:
 
     @property
     def age(self) -> float:
-        """How many seconds ago its turn came."""
         return perf_counter() - self.since
 
 
@@ -72,7 +71,6 @@ class JobQueue:
         self._revoked = 0
 
     def put(self, job: ChildJob) -> None:
-        """Add a job, and send it if the child should have it now."""
         jobs = self.jobs
         jobs.append(job)
         isFirst = len(jobs) == 1
@@ -97,7 +95,6 @@ class JobQueue:
                 self._send(job)
 
     def answered(self, number: int) -> ChildJob | None:
-        """Take out the job that was answered, C{None} if it's none of ours."""
         jobs = self.jobs
         if not jobs or jobs[0].number != number or not jobs[0].isSent:
             return None
@@ -132,7 +129,6 @@ class JobQueue:
                 job.isSent = False
 
     def remove(self, job: ChildJob) -> None:
-        """Forget a job that isn't sent."""
         self.jobs.remove(job)
         self.sendWaiting()
         self.startTurn()

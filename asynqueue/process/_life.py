@@ -133,7 +133,6 @@ class ChildLife:
             self._startLater(0)
 
     def greeted(self) -> None:
-        """Note that the child is ready."""
         self._isGreeted = True
         _cancel(self._timer)
         self._maybeSucceeded()
@@ -156,7 +155,6 @@ class ChildLife:
         return True
 
     def end(self, *, kill: bool) -> None:
-        """End the child, whatever it's doing."""
         if self.state is ChildState.DEAD:
             return
         self.state = ChildState.DYING
@@ -169,12 +167,10 @@ class ChildLife:
             self.transport.terminate()
 
     def send(self, kind: int, number: int, payload: bytes) -> None:
-        """Send a frame, if there's a child."""
         if self.transport is not None:
             self.transport.sender.send(kind, number, payload)
 
     def stop(self) -> None:
-        """Have the child end by itself."""
         if self.transport is not None:
             self.transport.stop()
         else:
@@ -260,7 +256,6 @@ class Interruption:
             self._attempt()
 
     def over(self) -> None:
-        """Leave off."""
         _cancel(self._timer)
 
     def _attempt(self) -> None:

@@ -71,7 +71,6 @@ class ChildOptions:
         maxMemory: Any = None,
         startTimeout: Any = START_TIMEOUT,
     ) -> ChildOptions:
-        """Check what is said, and make options of it. See L{ProcessWorker}."""
         checkCount("niceness", niceness, -20)
         if niceness > 19:
             raise ValueError(f"niceness must be an integer up to 19, not {niceness!r}")
@@ -91,7 +90,6 @@ class ChildOptions:
         return cls(env, pickled, niceness, maxTasks, maxMemory, startTimeout)
 
     def setup(self) -> bytes:
-        """Make what a child is told first: a dict, pickled."""
         return dumpsPlain(
             {
                 **preparation(),
@@ -103,7 +101,6 @@ class ChildOptions:
 
 
 def coreSets(affinity: Any) -> list[frozenset[int]]:
-    """Make sets of cores, of which each child is to have one."""
     if affinity is None or affinity is False:
         return []
     if not hasattr(os, "sched_getaffinity"):
@@ -157,7 +154,6 @@ class RestartPolicy:
 
     @property
     def exhausted(self) -> bool:
-        """Whether there's no use in starting another child."""
         return self.failures >= _MAX_FAILURES or (
             self.killed >= _MAX_KILLED
             and self._seconds() - self._firstKilled >= _KILLED_SECONDS
@@ -177,7 +173,6 @@ class RestartPolicy:
         self.failures = self.killed = self._rows = 0
 
     def startOver(self) -> None:
-        """Begin another row, if this one is exhausted."""
         if self.exhausted:
             self.failures = self.killed = 0
             self._rows = min(self._rows + 1, 10)
@@ -194,8 +189,6 @@ class RestartPolicy:
 
 @frozen
 class ChildConfig:
-    """What the workers of a queue have in common."""
-
     options: ChildOptions
     policy: RestartPolicy
     isReplacement: bool = False
@@ -243,7 +236,6 @@ class Wear:
         self._maxMemory = options.maxMemory
 
     def limited(self, capacity: int, jobs: int) -> int:
-        """Bound how many tasks a worker wants that has a number of jobs."""
         if self._maxTasks is None:
             return capacity
         return min(capacity, max(jobs + self._maxTasks - self.taken, 1))

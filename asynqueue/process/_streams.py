@@ -59,7 +59,6 @@ class Streams:
         return [it.task for it in self._iterations.values() if not it._begun]
 
     def begin(self, number: int, task: ITask, consumer: Any) -> None:
-        """Begin an iteration, whose items the consumer takes if there's one."""
         iteration = self._iterations[number] = ChildIteration(
             task, partial(self._taken, number), partial(self.close, number)
         )
@@ -112,7 +111,6 @@ class Streams:
         return [task for task in released if task is not None]
 
     def takeAll(self) -> list[ChildIteration]:
-        """Take out all iterations, as the child has ended."""
         for interruption in self._closing.values():
             interruption.over()
         self._closing.clear()
@@ -125,8 +123,6 @@ class Streams:
 
 
 class ChildIteration(RemoteIteration):
-    """An iteration in a child, from which items are taken here."""
-
     def __init__(
         self,
         task: ITask,
@@ -254,7 +250,6 @@ class Stopper:
             interruption.over()
 
     def _hasAnswered(self, job: ChildJob) -> bool:
-        """Look whether the child has answered, so that there's nothing to stop."""
         transport = self._life.transport
         if transport is not None:
             transport.readNow()

@@ -190,7 +190,6 @@ class ChildTasks(WorkerBase):
                 self._streams.received(kind, number, payload)
 
     def _answered(self, kind: int, number: int, payload: memoryview | Incoming) -> None:
-        """Hand on what the first job has come to."""
         job = self._jobs.answered(number)
         if job is None:
             if isinstance(payload, Incoming):
@@ -221,7 +220,6 @@ class ChildTasks(WorkerBase):
             self._maybeStop()
 
     def _limitCapacity(self) -> None:
-        """Take no more tasks than the child may run."""
         jobs = self._jobs
         self.capacity = self._wear.limited(jobs.window.capacity, len(jobs.jobs))
 

@@ -48,8 +48,6 @@ _PROGRAM = os.path.join(os.path.dirname(protocol.__file__), "child.py")
 
 
 class IReactorChild(IProcessReactor, IReactorFromThreads):
-    """What is needed of a reactor to have a child process."""
-
     running: bool = Attribute("See C{IReactorCore}.")
 
     def callWhenRunning(
@@ -109,7 +107,6 @@ class PipeReader:
             self.close()
 
     def drain(self) -> None:
-        """Read what is there, but not without bounds."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         for _ in range(_MAX_DRAINED // READ_BYTES):
@@ -118,7 +115,6 @@ class PipeReader:
             self.doRead()
 
     def close(self) -> None:
-        """Close the pipe, and tell that it's at its end."""
         if self._isOpen:
             self._isOpen = False
             self._reactor.removeReader(self)
@@ -127,8 +123,6 @@ class PipeReader:
 
 
 class Transport:
-    """A child process as its worker talks to it."""
-
     # The process's end is told the worker once, after its last frame; until then,
     # _status has it. The files are closed after that, here and nowhere else, when no
     # thread uses them any longer.
@@ -189,7 +183,6 @@ class Transport:
         return self._process.pid
 
     def readNow(self) -> None:
-        """Take what has come without waiting for the reactor to tell of it."""
         self._replies.drain()
 
     def interrupt(self, number: int) -> None:
@@ -207,7 +200,6 @@ class Transport:
         self._process.terminate(_TERM_GRACE_SECONDS)
 
     def kill(self) -> None:
-        """Kill the process."""
         self.sender.close()
         self._process.kill()
 
@@ -281,7 +273,6 @@ class Transport:
             self._maybeEnd()
 
     def _maybeEnd(self) -> None:
-        """Tell of the end, if there's one and all frames were read."""
         if self._status is None or self.receiver.isCopying:
             return
         status, self._status = self._status, None
