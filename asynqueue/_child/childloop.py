@@ -37,6 +37,8 @@ from .startup import endWithParent, handleSignals, openOutput
 
 __all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
 
+# Plain integers: with members of an enum a call takes 0.2 us more, of 5.
+_CALLS, _REPLIES = int(ChildFD.CALLS), int(ChildFD.REPLIES)
 #: Seconds that functions registered with C{atexit} have when the parent has gone.
 _ORPHAN_SECONDS = 1.0
 
@@ -71,9 +73,9 @@ class Pipes:
         with self._lock:
             try:
                 for piece in pieces:
-                    view = memoryview(piece)
-                    while view:
-                        view = view[os.write(ChildFD.REPLIES, view) :]
+                    done = os.write(_REPLIES, piece)
+                    while done < len(piece):
+                        done += os.write(_REPLIES, memoryview(piece)[done:])
             except OSError:
                 # The parent has gone, and nobody is there to hear of it.
                 end()
@@ -83,7 +85,7 @@ class Pipes:
         if not wait and not self._poll.poll(0):
             return []
         try:
-            data = os.read(ChildFD.CALLS, READ_BYTES)
+            data = os.read(_CALLS, READ_BYTES)
         except OSError:
             return None
         return self._decoder.feed(data) if data else None
