@@ -111,15 +111,15 @@ class _Outgoing:
 class FrameSender:
     """
     Sends frames to a child process, through a pipe that is in the reactor, when it's
-    full, without a transport around it. While it C{isHeld}, nothing is written: it's
-    written all at once by L{flush}, which must be called then.
+    full, without a transport around it. While it C{isHeld}, nothing is written, but
+    C{pending}: L{flush}, which must be called then if anything is, writes it at once.
     """
 
     # _outgoing has frames while isCopying the first of them; only _sendOutgoing takes
-    # from it. _pending is what the pipe hasn't taken, for which the reactor
-    # _isWaiting. _offered has calls that were sent while frames were held, so that the
-    # child can't have them yet. _offer and _revoke are those of the claims; when the
-    # process has ended, those of a list of what it never began.
+    # from it. pending is what the pipe hasn't taken, for which the reactor _isWaiting.
+    # _offered has calls that were sent while frames were held, so that the child can't
+    # have them yet. _offer and _revoke are those of the claims; when the process has
+    # ended, those of a list of what it never began.
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class FrameSender:
         self._unsent = unsent
         self._reactor = reactor
         self._outgoing: deque[_Outgoing] = deque()
-        self._pending: deque[bytes | memoryview] = deque()
+        self.pending: deque[bytes | memoryview] = deque()
         self._isWaiting = False
         self._isOpen = True
         self._offered: list[int] = []
@@ -165,18 +165,17 @@ class FrameSender:
         if self._isOpen:
             data: bytes = payload  # type: ignore[assignment]  # it's no Packed
             head = HEADER.pack(len(data), kind, number)
-            self._pending += (head + data,) if len(data) < READ_BYTES else (head, data)
+            self.pending += (head + data,) if len(data) < READ_BYTES else (head, data)
         if not self.isHeld:
             self.flush()
 
     def flush(self) -> None:
         """Send what was held."""
-        self.isHeld = False
         # The child must find that it may have a call when it comes to it.
         if self._offered:
             offered, self._offered = self._offered, []
             self._offer(offered)
-        if self._pending and not self._isWaiting:
+        if self.pending and not self._isWaiting:
             self.doWrite()
 
     def revoke(self, *, copied: bool = True) -> set[int]:
@@ -210,7 +209,7 @@ class FrameSender:
         """Close the pipe, forgetting what it hasn't taken."""
         if self._isOpen:
             self._isOpen = False
-            self._pending.clear()
+            self.pending.clear()
             self._reactor.removeWriter(self)
             os.close(self._fd)
 
@@ -218,7 +217,7 @@ class FrameSender:
         self.close()
 
     def doWrite(self) -> None:
-        pending = self._pending
+        pending = self.pending
         try:
             while pending:
                 if len(pending) == 1:

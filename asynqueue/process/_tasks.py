@@ -160,7 +160,8 @@ class ChildTasks(WorkerBase):
         if self._isReading or transport is None:
             # Their turn will come.
             return
-        self._isReading = transport.sender.isHeld = True
+        sender = transport.sender
+        self._isReading = sender.isHeld = True
         if self.backlogPerWorker is not None and not self.useReactor:
             self.capacity = self._jobs.window.adapt(self.backlogPerWorker())
             if self._wear.hasLimit:
@@ -168,8 +169,9 @@ class ChildTasks(WorkerBase):
         try:
             self.batch(self._readFrames)
         finally:
-            self._isReading = False
-            transport.sender.flush()
+            self._isReading = sender.isHeld = False
+            if sender.pending:
+                sender.flush()
         if self._jobs.jobs:
             self._jobs.startTurn()
 
