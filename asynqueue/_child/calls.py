@@ -184,9 +184,7 @@ class CallRunner:
 
 
 def _withoutOurFrame(error: BaseException) -> None:
-    """
-    Have an exception's traceback begin in the user's code, and not keep our frame.
-    """
+    """Have a traceback begin in the user's code, and not keep our frame."""
     try:
         if error.__traceback__ is not None and error.__traceback__.tb_next:
             error.__traceback__ = error.__traceback__.tb_next

@@ -1,7 +1,4 @@
-"""
-The child's side of the conversation: calls are run in order, and iterations are
-advanced in between.
-"""
+"""The child's side: calls are run in order, iterations advanced in between."""
 
 from __future__ import annotations
 
@@ -224,10 +221,7 @@ class CallServer:
 
 
 def _leaveFork(error: BaseException | None) -> NoReturn:
-    """
-    End a process that a call has forked, and that has left the call, maybe by an
-    exception. It mustn't answer.
-    """
+    """End a process that a call has forked, and that has left it. It mustn't answer."""
     code = 0
     if isinstance(error, SystemExit):
         code = (

@@ -1,7 +1,4 @@
-"""
-The child's side of the conversation where a reactor runs in the child: callables may
-return Deferreds, and iterators may yield them.
-"""
+"""The child's side with a reactor: callables and iterators may give Deferreds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""
-What a worker runs for a part of a C{map}.
-
-Children import it, so there's nothing of Twisted in it.
-"""
+"""What a worker runs for a part of a C{map}."""
 
 from __future__ import annotations
 

@@ -50,10 +50,7 @@ PLAIN: frozenset[type] = frozenset((*CONTAINERS, bool, float, int, type(None)))
 
 
 def isDeferred(value: object) -> bool:
-    """
-    Tell whether something is a Deferred, without importing Twisted: before that has
-    been imported, there are none.
-    """
+    """Without importing Twisted: before that has been imported, there are none."""
     # The module may be half imported, by another thread.
     deferred = getattr(sys.modules.get("twisted.internet.defer"), "Deferred", None)
     return deferred is not None and isinstance(value, deferred)

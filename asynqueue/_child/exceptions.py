@@ -1,8 +1,6 @@
 """
-Exceptions on their way from one process to another, whatever they're like.
-
-What calls code of
-an exception catches whatever that raises: nothing but the exception may fail.
+Exceptions on their way from one process to another, whatever they're like. What calls
+code of one catches whatever that raises: nothing but the exception may fail.
 """
 
 from __future__ import annotations

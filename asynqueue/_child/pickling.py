@@ -7,9 +7,7 @@ Picklers spare themselves a copy, though, and hand the file to which they write 
 object itself. Here, it's kept, and the unpickler told to take it from where it takes
 buffers.
 
-What calls code of
-objects to be pickled or described catches whatever that raises: only the one call may
-fail.
+What calls code of objects catches whatever that raises: only the one call may fail.
 """
 
 from __future__ import annotations
@@ -133,9 +131,7 @@ def dumpsPlain(value: Any) -> bytes:
 def blame(
     f: Any, args: tuple[Any, ...], kw: dict[str, Any], error: NotPicklable
 ) -> NotPicklable:
-    """
-    Make the error of a call that L{dumps} has refused, which names the part to blame.
-    """
+    """Make the error of a call that L{dumps} has refused, with the part to blame."""
     parts = [("the callable", f)]
     parts += [(f"argument {i}", value) for i, value in enumerate(args)]
     parts += [(f"keyword {name}", value) for name, value in kw.items()]
@@ -223,10 +219,7 @@ _idle: list[_Packer] = []
 
 
 def _head(chunk: Any) -> bytes | None:
-    """
-    Tell what a pickler must have written before a chunk if that is an object: an opcode
-    and a length.
-    """
+    """Tell the opcode and length before a chunk if that is an object."""
     size = len(chunk)
     if type(chunk) is bytearray:
         return _BYTEARRAY8 + _LENGTH8.pack(size)
@@ -279,9 +272,7 @@ def _packOtherwise(pack: _Pack[_T], value: Any, error: BaseException) -> _T:
 
 
 def _packMain(pack: _Pack[_T], value: Any, packed: _T) -> _T:
-    """
-    Pickle something of a main module that children can't import, if that's possible.
-    """
+    """Pickle something of a main module that children can't import, if possible."""
     try:
         return _packByCloudpickle(pack, value, "{}")
     except ImportError:

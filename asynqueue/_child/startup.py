@@ -1,7 +1,4 @@
-"""
-How a child process begins: apart from its parent's process group, and bound to its
-parent's life.
-"""
+"""How a child begins: apart from its parent's group, but bound to its life."""
 
 from __future__ import annotations
 

@@ -116,10 +116,7 @@ class Stream:
         )
 
     def taken(self, told: int) -> None:
-        """
-        Note that the consumer has taken so many items, with L{WAITS} if it waits for
-        more.
-        """
+        """Note that so many items were taken, with L{WAITS} if it waits for more."""
         count = told & ~WAITS
         lag = self._release(count)
         if lag > _LAG_SECONDS:

@@ -305,9 +305,7 @@ class FrameReceiver:
 
     @property
     def isCopying(self) -> bool:
-        """
-        Whether there's more than L{frames}, which waits until buffers have been copied.
-        """
+        """Whether more has come, which waits until buffers have been copied."""
         return bool(self._incoming)
 
     def hasFrame(self, number: int) -> bool:

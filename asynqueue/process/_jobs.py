@@ -1,6 +1,4 @@
-"""
-The tasks that a worker has accepted, and how many of them its child has in advance.
-"""
+"""The tasks that a worker has accepted, and which of them its child has in advance."""
 
 from __future__ import annotations
 
@@ -114,10 +112,7 @@ class JobQueue:
         return next((job for job in self.jobs if job.task is task), None)
 
     def revoke(self, *, copied: bool = True) -> None:
-        """
-        Take back from the child what it hasn't begun, as if it hadn't been sent. See
-        L{FrameSender.revoke}.
-        """
+        """Take back what the child hasn't begun. See L{FrameSender.revoke}."""
         if self.sender is None:
             return
         numbers = self.sender.revoke(copied=copied)

@@ -140,10 +140,7 @@ class ChildLife:
             self.state = ChildState.READY
 
     def updatesApplied(self, text: str | None) -> bool:
-        """
-        Note how the stored updates have gone, C{None} for well, and tell whether the
-        child is of no use because of that.
-        """
+        """Note how the stored updates went, and tell if the child is of no use."""
         if self._isUpToDate or self.state in OVER:
             return False
         if text is None:

@@ -49,9 +49,7 @@ _ROW_BACK_OFF, _MAX_ROW_BACK_OFF = 1.0, 8.0
 
 @frozen
 class ChildOptions:
-    """
-    Options of children, checked. See L{ProcessWorker}; the initializer is pickled.
-    """
+    """Options of children, checked. The initializer is pickled."""
 
     env: Mapping[str, str] | None
     initializer: bytes | None
@@ -140,10 +138,7 @@ def _pickled(initializer: Any) -> bytes:
 
 
 class RestartPolicy:
-    """
-    Counts the starts in a row that have failed, of all the children of a queue, and
-    says when the next is due.
-    """
+    """Counts failed starts in a row of a queue's children, and says when to go on."""
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
         self.failures = 0

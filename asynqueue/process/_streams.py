@@ -1,7 +1,4 @@
-"""
-The iterations that go on in a child, as seen by the parent, and how one of them, or a
-call, is stopped.
-"""
+"""The iterations that go on in a child, and how one, or a call, is stopped."""
 
 from __future__ import annotations
 

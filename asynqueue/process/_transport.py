@@ -206,10 +206,7 @@ class Transport:
     def _start(
         self, options: tuple[str, ...], env: Mapping[str, str] | None
     ) -> dict[int, int]:
-        """
-        Start the process, and return our ends of the pipes, and the files, by what the
-        child has the other end as.
-        """
+        """Start the process, and return our ends, by what it has the other end as."""
         with ExitStack() as ours, ExitStack() as theirs:
             mine: dict[int, int] = {}
             its: dict[int, int] = {}
