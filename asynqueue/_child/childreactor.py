@@ -129,7 +129,9 @@ class _Conversation:
         self._setUp = setUp
         self._giveUp = giveUp
         self._reactor = reactor
-        self._pipes = makePipes(lambda: reactor.callFromThread(self._tellUnneeded))
+        self._pipes: Any = makePipes(
+            lambda: reactor.callFromThread(self._pipes.tellUnneeded)
+        )
         self.server = ReactorCallServer(self._pipes, reactor)
         self._early: list[Any] | None = []
         reactor.addReader(self)
@@ -148,9 +150,6 @@ class _Conversation:
     def connectionLost(self, reason: Failure) -> None:
         # The pipe has come to its end, unless it's only the reactor that has.
         self._receive(wait=False)
-
-    def _tellUnneeded(self) -> None:
-        self._pipes.tellUnneeded()
 
     def _keepSignals(self) -> None:
         # The reactor's own handlers would have a signal stop the child, which is for

@@ -106,7 +106,7 @@ class ChildLife:
         interpreterCommand()  # it's said now if there's none
         if self._policy.delay:
             self._hasBegun = True
-            self._startLater(self._policy.delay)
+            self._startCall = self.reactor.callLater(self._policy.delay, self._startNow)
         elif (self._givenReactor or hasGlobalReactor()) and not isImporting():
             self.ensureStarted(isReplacement=isReplacement)
 
@@ -130,7 +130,7 @@ class ChildLife:
                     f"A child process can't be started: {error}"
                 ) from error
             # There's nobody yet to resign to.
-            self._startLater(0)
+            self._startCall = self.reactor.callLater(0, self._startNow)
 
     def greeted(self) -> None:
         self._isGreeted = True
@@ -192,9 +192,6 @@ class ChildLife:
                 self._options.startTimeout, self._startTimedOut
             )
         self._started(transport)
-
-    def _startLater(self, seconds: float) -> None:
-        self._startCall = self.reactor.callLater(seconds, self._startNow)
 
     def _startNow(self) -> None:
         self._startCall = None

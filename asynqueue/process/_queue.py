@@ -162,11 +162,7 @@ class ProcessQueue(SizedQueue):
 
     @staticmethod
     def cores() -> int:
-        """
-        Count the cores that this process may use.
-
-        @return: The number.
-        """
+        """Count the cores that this process may use."""
         return ProcessWorker.cores()
 
     def stats(self) -> ProcessStats:
@@ -179,11 +175,8 @@ class ProcessQueue(SizedQueue):
             C{callStats=True}.
         """
         stats = ProcessStats(super().stats())
-        DeferredList(
-            [w.stats() for w in self.workers() if isinstance(w, ProcessWorker)]
-        ).addCallback(
-            lambda results: [pair for _, pairs in results for pair in pairs]
-        ).chainDeferred(stats)
+        workers = [w for w in self.workers() if isinstance(w, ProcessWorker)]
+        stats.callback([pair for worker in workers for pair in worker.callTimes])
         return stats
 
     def crashWorkers(self) -> Deferred[list[Task]]:
