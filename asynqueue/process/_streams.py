@@ -56,9 +56,10 @@ class Streams:
         return [it.task for it in self._iterations.values() if not it._begun]
 
     def begin(self, number: int, task: ITask, consumer: Any) -> None:
-        iteration = self._iterations[number] = ChildIteration(
-            task, partial(self._taken, number), partial(self.close, number)
+        iteration = ChildIteration(
+            task, number, self._life, partial(self.close, number)
         )
+        self._iterations[number] = iteration
         if consumer is not None:
             iteration.feed(consumer)
 
@@ -115,20 +116,15 @@ class Streams:
         self._iterations.clear()
         return iterations
 
-    def _taken(self, number: int, count: int) -> None:
-        self._life.send(Kind.TAKEN, number, COUNT.pack(count))
-
 
 class ChildIteration(RemoteIteration):
     def __init__(
-        self,
-        task: ITask,
-        taken: Callable[[int], object],
-        close: Callable[[], object],
+        self, task: ITask, number: int, life: ChildLife, close: Callable[[], object]
     ) -> None:
         super().__init__(task, BufferedSource(self._taken, close, every=_MIN_TAKEN))
+        self._number = number
+        self._life = life
         self._close = close
-        self._tell = taken
 
     def received(self, kind: int, payload: memoryview | Incoming) -> bool:
         """Take what the child has sent, and tell whether it has come to its end."""
@@ -174,7 +170,8 @@ class ChildIteration(RemoteIteration):
         return failure is None
 
     def _taken(self, count: int) -> None:
-        self._tell(count if self._source.atHand else count | WAITS)
+        told = count if self._source.atHand else count | WAITS
+        self._life.send(Kind.TAKEN, self._number, COUNT.pack(told))
 
 
 class Stopper:
