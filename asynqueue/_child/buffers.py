@@ -29,8 +29,6 @@ from typing import Any
 from .memfd import PAGE, SLICE_BYTES, Allocator, punchHole, readByteArray, readBytes
 from .pickling import Buffer, Packed, loads
 
-__all__ = ["SPARE_BYTES", "THRESHOLD", "BufferReader", "BufferWriter", "Incoming"]
-
 #: With fewer bytes than this, the pipe is as fast.
 THRESHOLD = 1 << 18
 #: So much of what isn't in use is kept to be used again: new memory takes longer.

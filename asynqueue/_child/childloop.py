@@ -35,8 +35,6 @@ from .protocol import (
 )
 from .startup import endWithParent, handleSignals, openOutput
 
-__all__ = ["Pipes", "end", "giveUp", "run", "setUp"]
-
 # Plain integers: with members of an enum a call takes 0.2 us more, of 5.
 _CALLS, _REPLIES = int(ChildFD.CALLS), int(ChildFD.REPLIES)
 #: Seconds that functions registered with C{atexit} have when the parent has gone.

@@ -21,8 +21,6 @@ from .protocol import Kind
 from .startup import handleSignals
 from .stream import Stream
 
-__all__ = ["ReactorCallServer", "run"]
-
 
 class ReactorCallServer(CallServer):
     # _awaited has the Deferreds of calls that are waited for, by number of the call.

@@ -10,8 +10,6 @@ from typing import Any
 
 from .describe import describe, isDeferred
 
-__all__ = ["DONE", "runChunk"]
-
 #: The attribute in which an exception brings along what was done before it.
 DONE = "_asynqueueDone"
 

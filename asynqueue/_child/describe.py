@@ -14,19 +14,6 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import Any
 
-__all__ = [
-    "CONTAINERS",
-    "PLAIN",
-    "callText",
-    "describe",
-    "errorText",
-    "failureText",
-    "formatted",
-    "isDeferred",
-    "message",
-    "nameOf",
-]
-
 #: A value is described in so many characters at most,
 _MAX_CHARS = 200
 #: and to so many levels of containers.

@@ -14,17 +14,6 @@ from typing import Any, NamedTuple
 from .describe import formatted
 from .pickling import PROTOCOL, NotPicklable, describeError, dumpsPlain
 
-__all__ = [
-    "ExceptionParts",
-    "causes",
-    "cut",
-    "dumpsException",
-    "endsIteration",
-    "linkCauses",
-    "rebuild",
-    "takeApart",
-]
-
 #: So much of a traceback, in characters, is brought over.
 _MAX_TEXT = 65_536
 #: So much of an exception, in bytes, is brought over.

@@ -17,17 +17,6 @@ from typing import Any
 
 from .describe import message
 
-__all__ = [
-    "MainModule",
-    "adopt",
-    "checkNotImporting",
-    "isImporting",
-    "isOfHiddenMain",
-    "leaveAttachedAlone",
-    "mainSource",
-    "preparation",
-]
-
 # Where relative paths of this program start.
 _startFolder = ""
 with suppress(OSError):  # it may have been removed

@@ -10,16 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = [
-    "PAGE",
-    "SLICE_BYTES",
-    "Allocator",
-    "openMemoryFile",
-    "punchHole",
-    "readByteArray",
-    "readBytes",
-]
-
 #: Only whole pages can be given back to the system.
 PAGE = mmap.ALLOCATIONGRANULARITY
 

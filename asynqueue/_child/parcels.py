@@ -14,8 +14,6 @@ from .describe import describe
 from .pickling import Buffer, NotPicklable, Packed, dumps, loads
 from .protocol import Kind
 
-__all__ = ["Parcel", "execute", "pack", "unpack"]
-
 
 class Parcel:
     """

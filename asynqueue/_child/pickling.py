@@ -26,22 +26,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from .describe import describe, message
 from .mainmodule import isOfHiddenMain
 
-__all__ = [
-    "MIN_BUFFER",
-    "PROTOCOL",
-    "Buffer",
-    "NotPicklable",
-    "Packed",
-    "blame",
-    "describeError",
-    "dumps",
-    "dumpsPlain",
-    "loads",
-    "loadsMany",
-    "reduceView",
-    "restoreView",
-]
-
 #: The protocol of pickle that all frames are in.
 PROTOCOL = 5
 #: What has fewer bytes is part of the pickle. Picklers have the same limit for what

@@ -18,21 +18,6 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TypeAlias
 
-__all__ = [
-    "BUFFERS",
-    "COUNT",
-    "HEADER",
-    "MAX_PAYLOAD",
-    "READ_BYTES",
-    "ChildFD",
-    "ClaimReader",
-    "ClaimWriter",
-    "Decoder",
-    "Frame",
-    "FrameError",
-    "Kind",
-]
-
 HEADER = struct.Struct("<QBI")
 #: How many items of an iteration have been taken.
 COUNT = struct.Struct("<I")

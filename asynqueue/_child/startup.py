@@ -12,17 +12,6 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from threading import Thread, Timer
 from typing import Any
 
-__all__ = [
-    "GROUP_SIGNALS",
-    "PARENT_VARIABLE",
-    "begin",
-    "endWithParent",
-    "handleSignal",
-    "handleSignals",
-    "ignoreSignal",
-    "openOutput",
-]
-
 #: Signals that are sent to all processes of a group: by a terminal, C{timeout},
 #: managers of services. They're blocked when a child is started.
 GROUP_SIGNALS = frozenset(

@@ -15,8 +15,6 @@ from typing import Any
 from .pickling import Packed, dumps, dumpsPlain
 from .protocol import Kind
 
-__all__ = ["WAITS", "Flusher", "Stream"]
-
 #: Added to the number of items that have been taken if no more of them are at hand, so
 #: that the consumer waits for others.
 WAITS = 1 << 31

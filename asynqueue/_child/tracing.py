@@ -15,8 +15,6 @@ from typing import Any
 
 from .calls import isIteration
 
-__all__ = ["ContextIterator", "TracedCall", "contextOf"]
-
 
 class TracedCall:
     """A callable, to be run in the context of a trace. It has the callable's name."""

@@ -39,8 +39,6 @@ from .._child.protocol import (
 )
 from .._support.sigpipe import withoutSigpipe
 
-__all__ = ["CopyThreads", "FrameReceiver", "FrameSender"]
-
 #: What has fewer bytes is copied at once: starting a thread takes as long.
 _MAX_SYNC_COPY = 1 << 20
 #: So many pieces are written at a time; more than any system takes would be an error.

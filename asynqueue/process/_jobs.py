@@ -14,8 +14,6 @@ from .._child.protocol import Kind
 from ..interfaces import ITask
 from ._frames import FrameSender
 
-__all__ = ["PREFETCH_SECONDS", "ChildJob", "JobQueue", "PrefetchWindow"]
-
 #: A child has tasks in advance for so many seconds, going by how long the last took.
 PREFETCH_SECONDS = 0.001
 #: So many at most,

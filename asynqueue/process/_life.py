@@ -17,8 +17,6 @@ from ..errors import WorkerStartError
 from ._options import ChildOptions, RestartPolicy
 from ._transport import IReactorChild, Transport
 
-__all__ = ["OVER", "ChildHandle", "ChildLife", "ChildState", "Interruption"]
-
 #: Seconds that a call or an iteration has to end after an exception was raised in it,
 #: and between attempts: one may come when nothing may be raised.
 _GRACE_SECONDS = 0.5

@@ -19,17 +19,6 @@ from .._child.pickling import NotPicklable, dumpsPlain
 from .._support.checks import checkCount, checkSeconds
 from ..errors import SerializationError
 
-__all__ = [
-    "START_TIMEOUT",
-    "ChildConfig",
-    "ChildOptions",
-    "RestartPolicy",
-    "Wear",
-    "coreSets",
-    "privateSize",
-    "residentSize",
-]
-
 #: Seconds that a child has until it's ready, if nothing else is said.
 START_TIMEOUT = 120.0
 #: Children that end by themselves before they're ready, in a row, until no other is

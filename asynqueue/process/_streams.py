@@ -21,8 +21,6 @@ from ..iteration._sources import BufferedSource
 from ._jobs import ChildJob, JobQueue
 from ._life import ChildLife, Interruption
 
-__all__ = ["Stopper", "Streams"]
-
 #: The child hears that items have been taken when they are half of those that were at
 #: hand, so that it needn't wait for that, but so many at least,
 _MIN_TAKEN = 8

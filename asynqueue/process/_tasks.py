@@ -26,8 +26,6 @@ from ._options import ChildConfig, Wear
 from ._streams import Stopper, Streams
 from ._transport import IReactorChild, Transport
 
-__all__ = ["ChildTasks"]
-
 
 class ChildTasks(WorkerBase):
     """A worker that has its tasks run by a child."""

@@ -31,8 +31,6 @@ from .._support.oneshot import OneShot
 from .._support.output import OutputLog
 from ._frames import CopyThreads, FrameReceiver, FrameSender
 
-__all__ = ["IReactorChild", "PipeReader", "Transport"]
-
 #: Seconds that a child has to end after a signal that it may handle.
 _TERM_GRACE_SECONDS = 0.5
 #: Seconds that a child has to end after it has closed its pipe.
