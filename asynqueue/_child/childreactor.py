@@ -45,11 +45,9 @@ class ReactorCallServer(CallServer):
             super().returned(number, result, call, start)
             return
         self._awaited[number] = result
+        args = number, call, start
         result.addCallbacks(
-            self._awaitedFired,
-            self._awaitedFailed,
-            callbackArgs=(number, call, start),
-            errbackArgs=(number, call, start),
+            self._awaitedFired, self._awaitedFailed, callbackArgs=args, errbackArgs=args
         )
 
     def cancel(self, number: int) -> None:

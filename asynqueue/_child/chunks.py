@@ -34,14 +34,11 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
     except BaseException as error:
         _note(error, first, results)
         raise
-    if any(isDeferred(example) for example in _oneOfEachType(results)):
+    # There may be very many results, of few types.
+    examples = dict(zip(map(type, results), results, strict=True)).values()
+    if any(isDeferred(example) for example in examples):
         return _gather(results, first, start)
     return perf_counter() - start, results
-
-
-def _oneOfEachType(results: list[Any]) -> list[Any]:
-    """There may be very many results, of few types."""
-    return list(dict(zip(map(type, results), results, strict=True)).values())
 
 
 def _note(error: BaseException, first: int, results: list[Any]) -> None:

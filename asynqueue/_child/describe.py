@@ -2,8 +2,7 @@
 What can be said of objects, calls and exceptions.
 
 Nothing here raises, whatever the objects are like, and texts are bounded. Children
-import this when they start, so it imports nothing but the standard library, and of that
-only what is there anyway.
+import this when they start, so it imports only what is there anyway.
 """
 
 from __future__ import annotations

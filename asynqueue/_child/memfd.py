@@ -37,8 +37,6 @@ class Allocator:
     # or with the caller of takeSpare. Gaps are begin and end, in order, and never
     # adjoin others of their kind.
 
-    __slots__ = ("_clean", "_lengths", "_spare", "spare", "used")
-
     def __init__(self, start: int = 0) -> None:
         self._lengths: dict[int, int] = {}
         self._spare: _Gaps = []

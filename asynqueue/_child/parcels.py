@@ -21,8 +21,6 @@ class Parcel:
     know how not to.
     """
 
-    __slots__ = ("buffers", "pickle")
-
     def __init__(self, pickle: bytes, buffers: list[Buffer]) -> None:
         self.pickle = pickle
         self.buffers = buffers

@@ -151,8 +151,6 @@ class _Packer:
     # chunks is what the pickler has written; kept has buffers, and how many chunks had
     # been written before each. The last chunk is written after all of them.
 
-    __slots__ = ("chunks", "kept", "pickler")
-
     def __init__(self, make: Callable[..., pickle.Pickler]) -> None:
         self.chunks: list[Any] = []
         self.kept: deque[tuple[int, PickleBuffer]] = deque()

@@ -85,8 +85,6 @@ class Decoder:
     that a large frame isn't copied again with each piece.
     """
 
-    __slots__ = ("_have", "_need", "_pieces")
-
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._have = 0

@@ -122,7 +122,9 @@ def handleSignal(number: int, frame: object) -> None:
     """
     assert _handled is not None
     fd, tell = _handled
-    if number == signal.SIGTERM and _isHungUp(fd):
+    poll = select.poll()
+    poll.register(fd, 0)
+    if number == signal.SIGTERM and poll.poll(0):  # it's hung up
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     else:
@@ -147,12 +149,6 @@ def _restoreSignals() -> None:
         if signal.getsignal(number) is handler:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLERS)
-
-
-def _isHungUp(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, 0)
-    return bool(poll.poll(0))
 
 
 def openOutput() -> None:

@@ -136,7 +136,7 @@ class Stream:
             room = min(self.window // 2, _BATCH_ITEMS) - len(self._items)
             room = min(room - self._pickled, self.window - self._ahead)
             most = max(1, min(room, self._batchSize))
-            if most > 1 or self.pending:
+            if most > 1 or self._items or self._pickles:
                 wake()
             if self._makeSome(most, add or self.add):
                 return True
@@ -179,10 +179,6 @@ class Stream:
                 self._pickled = 0
                 self._size = 0
                 self._sent(count, len(data), data)
-
-    @property
-    def pending(self) -> bool:
-        return bool(self._items or self._pickles)
 
     def close(self) -> None:
         """End the iteration where it stands. What its end raises goes to stderr."""

@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IReactorFDSet,
@@ -47,16 +47,16 @@ _MAX_PIECES = 64
 _T = TypeVar("_T")
 
 
+@define(eq=False)
 class CopyThreads:
     """
     Threads that each do one thing that takes long, and end. A full pool, such as the
     reactor's may be, would hold up payloads.
     """
 
-    def __init__(self, reactor: IReactorFromThreads) -> None:
-        self._reactor = reactor
-        self._threads: set[threading.Thread] = set()
-        self._waiters: list[Deferred[None]] = []
+    _reactor: IReactorFromThreads
+    _threads: set[threading.Thread] = field(factory=set, init=False)
+    _waiters: list[Deferred[None]] = field(factory=list, init=False)
 
     def run(self, f: Callable[[], _T]) -> Deferred[_T]:
         d: Deferred[_T] = Deferred()
@@ -106,6 +106,7 @@ class _Outgoing:
 
 
 @implementer(IWriteDescriptor)
+@define(eq=False)
 class FrameSender:
     """
     Sends frames to a child process, through a pipe that is in the reactor, when it's
@@ -119,31 +120,25 @@ class FrameSender:
     # have them yet. _offer and _revoke are those of the claims; when the process has
     # ended, those of a list of what it never began.
 
-    def __init__(
-        self,
-        fd: int,
-        claims: ClaimWriter,
-        buffers: BufferWriter,
-        threads: CopyThreads,
-        unsent: Callable[[int, Exception], object],
-        reactor: IReactorFDSet,
-    ) -> None:
-        self.isHeld = False
-        self.isCopying = False
-        self._fd = fd
-        self._claims = claims
-        self._buffers = buffers
-        self._threads = threads
-        self._unsent = unsent
-        self._reactor = reactor
-        self._outgoing: deque[_Outgoing] = deque()
-        self.pending: deque[bytes | memoryview] = deque()
-        self._isWaiting = False
-        self._isOpen = True
-        self._offered: list[int] = []
-        self._offer: Callable[[list[int]], object] = claims.offer
-        self._revoke = claims.revoke
-        os.set_blocking(fd, False)
+    _fd: int
+    _claims: ClaimWriter
+    _buffers: BufferWriter
+    _threads: CopyThreads
+    _unsent: Callable[[int, Exception], object]
+    _reactor: IReactorFDSet
+    isHeld: bool = field(default=False, init=False)
+    isCopying: bool = field(default=False, init=False)
+    pending: deque[bytes | memoryview] = field(factory=deque, init=False)
+    _outgoing: deque[_Outgoing] = field(factory=deque, init=False)
+    _isWaiting: bool = field(default=False, init=False)
+    _isOpen: bool = field(default=True, init=False)
+    _offered: list[int] = field(factory=list, init=False)
+    _offer: Callable[[list[int]], object] = field(init=False)
+    _revoke: Callable[[], list[int]] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        os.set_blocking(self._fd, False)
+        self._offer, self._revoke = self._claims.offer, self._claims.revoke
 
     def fileno(self) -> int:
         return self._fd
@@ -273,41 +268,29 @@ class FrameSender:
         return payload
 
 
+@define(eq=False)
 class FrameReceiver:
     """Takes frames that come from a child process."""
 
-    # frames are for the worker to take. _incoming has frames while the first of them is
+    # frames are for the worker to take. incoming has frames while the first of them is
     # being copied; only _readIncoming takes from it. _closed is called with an error if
     # something else than frames has come, None at the end.
 
-    def __init__(
-        self,
-        reader: BufferReader,
-        threads: CopyThreads,
-        *,
-        received: Callable[[], object],
-        released: Callable[[memoryview], object],
-        read: Callable[[], object],
-        closed: Callable[[Exception | None], object],
-    ) -> None:
-        self.frames: deque[tuple[int, int, memoryview | Incoming]] = deque()
-        self._reader = reader
-        self._threads = threads
-        self._received = received
-        self._released = released
-        self._read = read
-        self._closed = closed
-        self._decoder = Decoder()
-        self._hasFailed = False
-        self._incoming: deque[Frame] = deque()
-
-    @property
-    def isCopying(self) -> bool:
-        """Whether more has come, which waits until buffers have been copied."""
-        return bool(self._incoming)
+    _reader: BufferReader
+    _threads: CopyThreads
+    _received: Callable[[], object] = field(kw_only=True)
+    _released: Callable[[memoryview], object] = field(kw_only=True)
+    _read: Callable[[], object] = field(kw_only=True)
+    _closed: Callable[[Exception | None], object] = field(kw_only=True)
+    frames: deque[tuple[int, int, memoryview | Incoming]] = field(
+        factory=deque, init=False
+    )
+    _decoder: Decoder = field(factory=Decoder, init=False)
+    _hasFailed: bool = field(default=False, init=False)
+    incoming: deque[Frame] = field(factory=deque, init=False)
 
     def hasFrame(self, number: int) -> bool:
-        return any(frame[1] == number for frame in (*self.frames, *self._incoming))
+        return any(frame[1] == number for frame in (*self.frames, *self.incoming))
 
     def dataReceived(self, data: bytes) -> None:
         """Take what has come through the pipe, empty at its end."""
@@ -320,12 +303,12 @@ class FrameReceiver:
         except FrameError as error:
             self._fail(error)
             return
-        if self._incoming:
-            self._incoming += frames
+        if self.incoming:
+            self.incoming += frames
             return
         for frame in frames:
             if not Kind.HELLO <= frame[0] < BUFFERS:
-                self._incoming += frames
+                self.incoming += frames
                 Deferred.fromCoroutine(self._readIncoming())
                 return
         if frames:
@@ -333,8 +316,8 @@ class FrameReceiver:
             self._received()
 
     async def _readIncoming(self) -> None:
-        while self._incoming:
-            kind, number, payload = self._incoming[0]
+        while self.incoming:
+            kind, number, payload = self.incoming[0]
             content: memoryview | Incoming = payload
             try:
                 if kind & BUFFERS:
@@ -349,9 +332,9 @@ class FrameReceiver:
                     raise FrameError(f"No child sends a frame of kind {kind}")
             except (FrameError, KeyError, struct.error) as error:
                 self._fail(error)
-                self._incoming.clear()
+                self.incoming.clear()
                 break
-            self._incoming.popleft()
+            self.incoming.popleft()
             if kind != Kind.RELEASE:
                 self.frames.append((kind & ~BUFFERS, number, content))
                 self._received()

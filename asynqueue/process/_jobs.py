@@ -150,6 +150,7 @@ class JobQueue:
         self.sender.send(Kind.CALL, job.number, job.payload)
 
 
+@define(eq=False)
 class PrefetchWindow:
     """
     How long tasks take, and how many a child has in advance because of that.
@@ -161,13 +162,10 @@ class PrefetchWindow:
     once, and others little by little.
     """
 
-    __slots__ = ("_most", "_seconds", "_waiting", "capacity")
-
-    def __init__(self) -> None:
-        self.capacity = 1
-        self._seconds: float | None = None
-        self._most = 0
-        self._waiting = 0
+    capacity: int = 1
+    _seconds: float | None = None
+    _most: int = 0
+    _waiting: int = 0
 
     def note(self, seconds: float) -> int:
         """Note how long a task took, and return the capacity."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum, auto
 
+from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall
 
 from .._child.mainmodule import checkNotImporting, isImporting
@@ -33,16 +34,12 @@ class ChildState(Enum):
 
     #: There's no word from the child yet. What is sent to it, it hasn't run.
     STARTING = auto()
-
     #: The child is there.
     READY = auto()
-
     #: The worker has been told to stop, and will when it has done what it has accepted.
     STOPPING = auto()
-
     #: The worker takes no tasks any longer, but its child has not ended yet.
     DYING = auto()
-
     #: The child has ended.
     DEAD = auto()
 
@@ -51,6 +48,7 @@ class ChildState(Enum):
 OVER = (ChildState.DYING, ChildState.DEAD)
 
 
+@define(eq=False)
 class ChildLife:
     """A child process from before its start until nothing is left of it."""
 
@@ -58,37 +56,25 @@ class ChildLife:
     # is going to start it, or the reactor will when it runs. _timer limits the time
     # until the child is ready. It has succeeded when it's _isGreeted and _isUpToDate.
 
-    def __init__(
-        self,
-        options: ChildOptions,
-        policy: RestartPolicy,
-        reactor: IReactorChild | None,
-        *,
-        useReactor: bool,
-        started: Callable[[Transport], object],
-        received: Callable[[], object],
-        unsent: Callable[[int, Exception], object],
-        ended: Callable[[ChildState, ExitStatus], object],
-    ) -> None:
-        self.state = ChildState.STARTING
-        self.transport: Transport | None = None
-        self.status: ExitStatus | None = None
-        self.pid: int | None = None
-        self.failure: str | None = None
-        self.gone: OneShot[None] = OneShot()
-        self._options = options
-        self._policy = policy
-        self._givenReactor = reactor
-        self._useReactor = useReactor
-        self._started = started
-        self._received = received
-        self._unsent = unsent
-        self._ended = ended
-        self._startCall: IDelayedCall | None = None
-        self._timer: IDelayedCall | None = None
-        self._hasBegun = False
-        self._isGreeted = False
-        self._isUpToDate = False
+    _options: ChildOptions
+    _policy: RestartPolicy
+    _givenReactor: IReactorChild | None
+    _useReactor: bool = field(kw_only=True)
+    _started: Callable[[Transport], object] = field(kw_only=True)
+    _received: Callable[[], object] = field(kw_only=True)
+    _unsent: Callable[[int, Exception], object] = field(kw_only=True)
+    _ended: Callable[[ChildState, ExitStatus], object] = field(kw_only=True)
+    state: ChildState = field(default=ChildState.STARTING, init=False)
+    transport: Transport | None = field(default=None, init=False)
+    status: ExitStatus | None = field(default=None, init=False)
+    pid: int | None = field(default=None, init=False)
+    failure: str | None = field(default=None, init=False)
+    gone: OneShot[None] = field(factory=OneShot, init=False)
+    _startCall: IDelayedCall | None = field(default=None, init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
+    _hasBegun: bool = field(default=False, init=False)
+    _isGreeted: bool = field(default=False, init=False)
+    _isUpToDate: bool = field(default=False, init=False)
 
     @property
     def reactor(self) -> IReactorChild:
@@ -173,11 +159,15 @@ class ChildLife:
 
     def _start(self) -> None:
         setup = self._options.setup()
+        options: tuple[str, ...] = ()
+        if self._useReactor:
+            name = type(self.reactor).__module__
+            options = (name if name in _REACTORS else "twisted.internet.default",)
         transport = Transport(
             self._received,
             self._unsent,
             self._childEnded,
-            options=(_reactorModule(self.reactor),) if self._useReactor else (),
+            options=options,
             env=self._options.env,
             reactor=self.reactor,
         )
@@ -296,12 +286,6 @@ class ChildHandle:
         """Kill the process. The worker is lost."""
         if self._life.transport is not None:
             self._life.transport.kill()
-
-
-def _reactorModule(reactor: object) -> str:
-    """Name the module that installs a reactor like this one in a child."""
-    name = type(reactor).__module__
-    return name if name in _REACTORS else "twisted.internet.default"
 
 
 def _cancel(*calls: IDelayedCall | None) -> None:

@@ -77,14 +77,8 @@ class ChildOptions:
         return cls(env, pickled, niceness, maxTasks, maxMemory, startTimeout)
 
     def setup(self) -> bytes:
-        return dumpsPlain(
-            {
-                **preparation(),
-                "niceness": self.niceness,
-                "cores": self.cores,
-                "initializer": self.initializer,
-            }
-        )
+        own = {"niceness": self.niceness, "cores": self.cores}
+        return dumpsPlain({**preparation(), **own, "initializer": self.initializer})
 
 
 def coreSets(affinity: Any) -> list[frozenset[int]]:

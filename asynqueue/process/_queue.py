@@ -15,13 +15,7 @@ from .._support.checks import seriesList
 from .._support.reactor import orGlobalReactor
 from ..base._resizing import SizedQueue
 from ..tasks import Task
-from ._options import (
-    START_TIMEOUT,
-    ChildConfig,
-    ChildOptions,
-    RestartPolicy,
-    coreSets,
-)
+from ._options import START_TIMEOUT, ChildConfig, ChildOptions, RestartPolicy, coreSets
 from ._worker import ProcessWorker
 
 if TYPE_CHECKING:

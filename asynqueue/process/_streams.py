@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from attrs import define, field
 from twisted.python.failure import Failure
 
 from .._child.buffers import Incoming
@@ -33,17 +34,17 @@ _CLOSE_SECONDS = 0.5
 _UNRESPONSIVE_SECONDS = 0.1
 
 
+@define(eq=False)
 class Streams:
     """The iterations of a child, by number of the call."""
 
     # An iteration that isn't wanted is in _closing until the child has ended it; others
     # are in _iterations.
 
-    def __init__(self, life: ChildLife, ended: Callable[[], object]) -> None:
-        self._life = life
-        self._ended = ended
-        self._iterations: dict[int, ChildIteration] = {}
-        self._closing: dict[int, Interruption] = {}
+    _life: ChildLife
+    _ended: Callable[[], object]
+    _iterations: dict[int, ChildIteration] = field(factory=dict, init=False)
+    _closing: dict[int, Interruption] = field(factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self._iterations)
@@ -172,6 +173,7 @@ class ChildIteration(RemoteIteration):
         self._life.send(Kind.TAKEN, self._number, COUNT.pack(told))
 
 
+@define(eq=False)
 class Stopper:
     """
     Stops tasks that have been cancelled or have run out of time.
@@ -183,20 +185,12 @@ class Stopper:
 
     # The interruption goes on in the first of the jobs, until it has an answer.
 
-    def __init__(
-        self,
-        worker: object,
-        jobs: JobQueue,
-        streams: Streams,
-        life: ChildLife,
-        resign: Callable[[], object],
-    ) -> None:
-        self._worker = worker
-        self._jobs = jobs
-        self._streams = streams
-        self._life = life
-        self._resign = resign
-        self.interruption: Interruption | None = None
+    _worker: object
+    _jobs: JobQueue
+    _streams: Streams
+    _life: ChildLife
+    _resign: Callable[[], object]
+    interruption: Interruption | None = field(default=None, init=False)
 
     def stopCall(self, job: ChildJob) -> bool:
         """Stop a call, and tell whether it has been forgotten, as it wasn't begun."""
@@ -244,7 +238,7 @@ class Stopper:
     def _hasAnswered(self, job: ChildJob) -> bool:
         transport = self._life.transport
         if transport is not None:
-            transport.readNow()
+            transport.replies.drain()
         return job not in self._jobs.jobs or (
             transport is not None and transport.receiver.hasFrame(job.number)
         )

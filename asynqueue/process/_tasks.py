@@ -133,8 +133,6 @@ class ChildTasks(WorkerBase):
             job.ready.callback(None)
         return [job.task for job in taken]
 
-    # What comes from the child.
-
     def _childStarted(self, transport: Transport) -> None:
         self._jobs.sender = transport.sender
         self._nameOutput()
@@ -238,8 +236,6 @@ class ChildTasks(WorkerBase):
         isIdle = not self._jobs.jobs and not self._streams
         if isIdle and self.state is ChildState.STOPPING:
             self._life.stop()
-
-    # The end.
 
     def _childEnded(self, before: ChildState, status: ExitStatus) -> None:
         """Fail what the child has begun, and let others have the rest."""

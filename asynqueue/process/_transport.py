@@ -140,13 +140,15 @@ class Transport:
         self.stdout = OutputLog("stdout", reactor=reactor)
         self.stderr = OutputLog("stderr", reactor=reactor)
         self._ended = ended
-        self._reactor = reactor
         self._threads = CopyThreads(reactor)
         self._status: ExitStatus | None = None
         self._process = ChildProcess(reactor=reactor)
         ours = self._start(options, env)
         self._buffers = BufferWriter(ours[ChildFD.ARGUMENTS])
-        self._reader = BufferReader(ours[ChildFD.RESULTS], self._wake)
+        # Any thread may say that something isn't needed any longer.
+        self._reader = BufferReader(
+            ours[ChildFD.RESULTS], lambda: reactor.callFromThread(self._tellUnneeded)
+        )
         self.sender = FrameSender(
             ours[ChildFD.CALLS],
             ClaimWriter(ours[ChildFD.CLAIMS], ours[_OFFERS]),
@@ -163,7 +165,7 @@ class Transport:
             read=self._maybeEnd,
             closed=self._repliesClosed,
         )
-        self._replies = PipeReader(
+        self.replies = PipeReader(
             ours[ChildFD.REPLIES], self.receiver.dataReceived, reactor
         )
         self._outputs = [
@@ -179,9 +181,6 @@ class Transport:
     def pid(self) -> int | None:
         """The process ID, C{None} when it isn't running."""
         return self._process.pid
-
-    def readNow(self) -> None:
-        self._replies.drain()
 
     def interrupt(self, number: int) -> None:
         """Have the child raise an exception in a call or iteration, if it's at it."""
@@ -245,10 +244,6 @@ class Transport:
         if self._buffers.release(payload):
             self._threads.run(self._buffers.trim)
 
-    def _wake(self) -> None:
-        """Tell the child soon what isn't needed any longer. Any thread may."""
-        self._reactor.callFromThread(self._tellUnneeded)
-
     def _tellUnneeded(self) -> None:
         unneeded = self._reader.unneeded()
         if unneeded:
@@ -257,18 +252,18 @@ class Transport:
     def _exited(self, status: ExitStatus) -> None:
         """Note that the process has ended: read what it has left, then tell of it."""
         try:
-            for reader in (*self._outputs, self._replies):
+            for reader in (*self._outputs, self.replies):
                 reader.drain()
         finally:
             # Whoever else has the other ends isn't waited for.
-            for reader in (*self._outputs, self._replies):
+            for reader in (*self._outputs, self.replies):
                 reader.close()
             self.sender.exited()
             self._status = evolve(status, output=self.stderr.tail)
             self._maybeEnd()
 
     def _maybeEnd(self) -> None:
-        if self._status is None or self.receiver.isCopying:
+        if self._status is None or self.receiver.incoming:
             return
         status, self._status = self._status, None
         self._ended(status)
@@ -277,10 +272,8 @@ class Transport:
         self._threads.whenIdle().addCallback(self._closeFiles)
 
     def _closeFiles(self, _: object) -> None:
-        fds = (self._buffers.fd, self._reader.fd)
-        large = [fd for fd in fds if os.fstat(fd).st_blocks * 512 > _MAX_SYNC_CLOSE]
-        for fd in fds:
-            if fd in large:
+        for fd in (self._buffers.fd, self._reader.fd):
+            if os.fstat(fd).st_blocks * 512 > _MAX_SYNC_CLOSE:
                 # The system takes its time to give up what is in it.
                 self._threads.run(partial(os.close, fd))
             else:

@@ -63,9 +63,7 @@ class ProcessWorker(ChildTasks):
     @ivar capacity: How many tasks the worker wants to have been given, including the
         one that is run: one, unless there's a C{backlogPerWorker} for short ones.
 
-    @ivar backlogPerWorker: See L{IPrefetchingWorker}.
-
-    @ivar batch: See L{IPrefetchingWorker}.
+    @ivar backlogPerWorker: See L{IPrefetchingWorker}, as for C{batch}.
 
     @ivar callTimes: Pairs of seconds as seen here and seconds in the child, if they
         are noted.
@@ -91,7 +89,7 @@ class ProcessWorker(ChildTasks):
         _config: ChildConfig | None = None,
     ) -> None:
         """
-        Start the child process. For other options, see
+        Start the child process. For other options, and what is raised for them, see
         L{ProcessQueue<asynqueue.process.ProcessQueue>}.
 
         @param series: Series that the worker is qualified for besides those of its
@@ -107,12 +105,6 @@ class ProcessWorker(ChildTasks):
         @param reactor: The reactor. By default, the global one.
 
         @raise WorkerStartError: If the child can't be started.
-
-        @raise SerializationError: If the initializer can't be pickled.
-
-        @raise TypeError: If it isn't callable.
-
-        @raise ValueError: If a number is out of range.
         """
         config = _config or ChildConfig(
             ChildOptions.checked(
