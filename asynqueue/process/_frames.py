@@ -47,7 +47,7 @@ _MAX_PIECES = 64
 _T = TypeVar("_T")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class CopyThreads:
     """
     Threads that each do one thing that takes long, and end. A full pool, such as the
@@ -106,7 +106,7 @@ class _Outgoing:
 
 
 @implementer(IWriteDescriptor)
-@define(eq=False)
+@define(eq=False, repr=False)
 class FrameSender:
     """
     Sends frames to a child process, through a pipe that is in the reactor, when it's
@@ -268,7 +268,7 @@ class FrameSender:
         return payload
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FrameReceiver:
     """Takes frames that come from a child process."""
 

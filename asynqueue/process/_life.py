@@ -48,7 +48,7 @@ class ChildState(Enum):
 OVER = (ChildState.DYING, ChildState.DEAD)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ChildLife:
     """A child process from before its start until nothing is left of it."""
 

@@ -34,7 +34,7 @@ _CLOSE_SECONDS = 0.5
 _UNRESPONSIVE_SECONDS = 0.1
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Streams:
     """The iterations of a child, by number of the call."""
 
@@ -173,7 +173,7 @@ class ChildIteration(RemoteIteration):
         self._life.send(Kind.TAKEN, self._number, COUNT.pack(told))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Stopper:
     """
     Stops tasks that have been cancelled or have run out of time.
