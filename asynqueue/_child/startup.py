@@ -116,10 +116,7 @@ def handleSignals(fd: int, tell: Callable[[], object]) -> None:
 
 
 def handleSignal(number: int, frame: object) -> None:
-    """
-    Handle a signal that asks this process to end. It's a function that can be pickled,
-    as what C{signal.signal} returns in a call.
-    """
+    """Can be pickled, as what C{signal.signal} returns in a call."""
     assert _handled is not None
     fd, tell = _handled
     poll = select.poll()

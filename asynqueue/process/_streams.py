@@ -93,10 +93,7 @@ class Streams:
             self._ended()
 
     def drop(self, task: ITask) -> int:
-        """
-        Forget a task from whose iteration nothing has come yet, and return the number
-        of its call, 0 if there's none such.
-        """
+        """Forget a task that has no items yet; return the number of its call, or 0."""
         for number, iteration in self._iterations.items():
             if task is iteration.task and iteration.release() is not None:
                 return number
@@ -141,10 +138,7 @@ class ChildIteration(RemoteIteration):
         return True
 
     def _push(self, payload: memoryview | Incoming) -> bool:
-        """
-        Take items, and tell whether all could be unpickled. If not, the iteration fails
-        after those before.
-        """
+        """Take items. If one can't be unpickled, it fails after those before: False."""
         items: list[Any] = []
         failure: Failure | None = None
         try:
