@@ -1,5 +1,5 @@
 """
-Tests of L{asynqueue._child.allocator}.
+Tests of L{Allocator}.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue._child.allocator import PAGE, Allocator
+from asynqueue._child.memfd import PAGE, Allocator
 
 
 class AllocatorTests(SynchronousTestCase):

@@ -17,7 +17,6 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from asynqueue._child import buffers, memfd
-from asynqueue._child.allocator import PAGE, Allocator
 from asynqueue._child.buffers import (
     SPARE_BYTES,
     THRESHOLD,
@@ -25,7 +24,7 @@ from asynqueue._child.buffers import (
     BufferWriter,
     Incoming,
 )
-from asynqueue._child.memfd import SLICE_BYTES, openMemoryFile
+from asynqueue._child.memfd import PAGE, SLICE_BYTES, Allocator, openMemoryFile
 from asynqueue._child.pickling import Packed, dumps
 
 from ._fakes import replaceModule

@@ -23,9 +23,9 @@ from asynqueue._child import childreactor
 from asynqueue._child.buffers import THRESHOLD, BufferReader, BufferWriter, Incoming
 from asynqueue._child.callserver import CallInterrupted, CallServer
 from asynqueue._child.childreactor import ReactorCallServer
+from asynqueue._child.mainmodule import preparation
 from asynqueue._child.memfd import openMemoryFile
 from asynqueue._child.pickling import Packed, dumps, dumpsPlain, loads, loadsMany
-from asynqueue._child.preparation import preparation
 from asynqueue._child.protocol import BUFFERS, COUNT, Kind
 from asynqueue._child.stream import WAITS, Stream
 from asynqueue._support.answers import loadsException as rebuild

@@ -20,8 +20,8 @@ from asynqueue._child.memfd import SLICE_BYTES
 from asynqueue._child.pickling import Packed, dumps, loads
 from asynqueue._child.protocol import BUFFERS, Kind
 from asynqueue._child.status import Status
-from asynqueue.process import _copying as copying
-from asynqueue.process._copying import CopyThreads
+from asynqueue.process import _frames as copying
+from asynqueue.process._frames import CopyThreads
 from asynqueue.process._life import ChildState
 
 from . import _jobs as jobs
@@ -420,7 +420,7 @@ class ArgumentTests(LargeCase):
         The time that it takes to copy them counts as seen here.
         """
         clock = [10.0]
-        from asynqueue.process import _jobs, _worker as worker
+        from asynqueue.process import _jobs, _tasks as worker
 
         self.patch(_jobs, "perf_counter", lambda: clock[0])
         self.patch(worker, "perf_counter", lambda: clock[0])
@@ -474,7 +474,7 @@ class ArgumentTests(LargeCase):
         Tasks behind it are taken back, if it takes long, and it itself isn't.
         """
         clock = [10.0]
-        from asynqueue.process import _jobs, _worker as worker
+        from asynqueue.process import _jobs, _tasks as worker
 
         self.patch(_jobs, "perf_counter", lambda: clock[0])
         self.patch(worker, "perf_counter", lambda: clock[0])
@@ -496,7 +496,7 @@ class ArgumentTests(LargeCase):
         for the first, whose turn it is.
         """
         clock = [10.0]
-        from asynqueue.process import _jobs, _worker as worker
+        from asynqueue.process import _jobs, _tasks as worker
 
         self.patch(_jobs, "perf_counter", lambda: clock[0])
         self.patch(worker, "perf_counter", lambda: clock[0])

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._child.exceptions import cut
+from asynqueue._child.mainmodule import preparation
 from asynqueue._child.pickling import (
     NotPicklable,
     blame,
@@ -24,7 +25,6 @@ from asynqueue._child.pickling import (
     loads,
     loadsMany,
 )
-from asynqueue._child.preparation import preparation
 
 from ._fakes import replaceModule
 

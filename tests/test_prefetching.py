@@ -21,7 +21,7 @@ from asynqueue._child.pickling import loads
 from asynqueue._child.protocol import ClaimReader, ClaimWriter, Kind
 from asynqueue._child.status import Status
 from asynqueue.interfaces import IPrefetchingWorker
-from asynqueue.process import _jobs as processjobs, _worker as processworker
+from asynqueue.process import _jobs as processjobs, _tasks as processworker
 from asynqueue.process._jobs import PREFETCH_SECONDS, PrefetchWindow
 from asynqueue.process._life import ChildState
 from asynqueue.tasks import Assignment, Task

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyClass
 from asynqueue import AsyncWorker, ProcessQueue, ProcessWorker, TaskQueue, errors
 from asynqueue._child.pickling import loads
 from asynqueue.interfaces import IReplaceableWorker
-from asynqueue.process import _recycling as recycling
+from asynqueue.process import _options as recycling
 from asynqueue.process._options import ChildOptions, RestartPolicy
 
 from . import _faults as faults, _jobs as jobs

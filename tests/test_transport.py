@@ -14,8 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from asynqueue._child.protocol import BUFFERS, Kind
 from asynqueue._support import childprocess
 from asynqueue._support.childprocess import ExitStatus
-from asynqueue.process._pipes import PipeReader
-from asynqueue.process._transport import Transport
+from asynqueue.process._transport import PipeReader, Transport
 
 from ._fakes import FIRST_PID, FakeProcess, FakeReactor, LogLines
 

@@ -1,3 +1,4 @@
 """
-What runs in child interpreters: the standard library and these modules, nothing else.
+What runs in child interpreters, and much of it in the program as well: the standard
+library and these modules, nothing else.
 """

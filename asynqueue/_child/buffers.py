@@ -11,8 +11,6 @@ other in the frame where the buffers are::
 The side that reads copies what becomes C{bytes} and C{bytearray}, views all else where
 it is, and says when a region isn't needed any longer. So each region has one side that
 may write to it, and one at a time that may read it.
-
-Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -24,28 +22,22 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from mmap import ALLOCATIONGRANULARITY, MAP_SHARED, PROT_READ, PROT_WRITE
+from mmap import MAP_SHARED, PROT_READ, PROT_WRITE
 from pickle import PickleBuffer
 from typing import Any
 
-from .allocator import Allocator
-from .memfd import SLICE_BYTES, punchHole, readByteArray, readBytes
+from .memfd import PAGE, SLICE_BYTES, Allocator, punchHole, readByteArray, readBytes
 from .pickling import Buffer, Packed, loads
-
-__all__ = ["SPARE_BYTES", "THRESHOLD", "BufferReader", "BufferWriter", "Incoming"]
 
 #: With fewer bytes than this, the pipe is as fast.
 THRESHOLD = 1 << 18
-
 #: So much of what isn't in use is kept to be used again: new memory takes longer.
 SPARE_BYTES = 1 << 26
-
 #: Files are as long as this, or twice as long, and so on. They take up the space that
 #: has been written to.
 _FILE_BYTES = 1 << 26
-
 #: The first region of the file isn't for buffers: see L{BufferWriter.interrupt}.
-_FIRST_OFFSET = ALLOCATIONGRANULARITY
+_FIRST_OFFSET = PAGE
 
 _COUNT = struct.Struct("<I")
 _ENTRY = struct.Struct("<BQQ")
@@ -65,13 +57,12 @@ _NO_VIEW = (ImportError, AttributeError, OSError, OverflowError, ValueError)
 
 
 class BufferWriter:
-    """The side of a memory file that writes."""
+    """The side of a memory file that writes. Whoever has made the file closes it."""
 
     # The lock is held for _allocator and _length: a thread may be copying while the
     # reactor frees regions.
 
     def __init__(self, fd: int) -> None:
-        """Take an empty file. Whoever has made it closes it."""
         self.fd = fd
         self._lock = threading.Lock()
         self._allocator = Allocator(_FIRST_OFFSET)
@@ -79,17 +70,12 @@ class BufferWriter:
 
     @property
     def used(self) -> int:
-        """How many bytes of the file are in use."""
         return self._allocator.used
 
     def put(self, packed: Packed, isGivenUp: Callable[[], bool] = bool) -> bytes:
         """
         Copy buffers to the file, and return the payload of the frame. Any thread may.
-
-        @param isGivenUp: Asked again and again whether the copy is of no use any
-            longer. Then, the payload isn't either, but to be L{discard}ed.
-
-        @raise MemoryError: If there's no room for the payload. Nothing is in use then.
+        If it's given up, the payload is of no use, but to be L{discard}ed.
         """
         views: list[memoryview] = []
         offsets: list[int] = []
@@ -119,11 +105,7 @@ class BufferWriter:
         self._free([offset for _, offset, _ in entries if offset != _INLINE])
 
     def release(self, payload: bytes | memoryview) -> bool:
-        """
-        Free what the other side doesn't need any longer.
-
-        @return: Whether it's time to L{trim}.
-        """
+        """Free what the other side doesn't need, and tell whether to L{trim} now."""
         self._free([offset for (offset,) in _OFFSET.iter_unpack(payload)])
         return self._allocator.spare > SPARE_BYTES
 
@@ -149,9 +131,7 @@ class BufferWriter:
                 self._allocator.free(offset)
 
     def _put(self, view: memoryview, isGivenUp: Callable[[], bool]) -> int | None:
-        """
-        Copy a buffer to the file, and return its offset, C{None} if there's no room.
-        """
+        """Copy a buffer, and return its offset, C{None} if there's no room."""
         with self._lock:
             offset = self._allocator.allocate(view.nbytes)
         try:
@@ -182,19 +162,11 @@ class BufferWriter:
 
 
 class BufferReader:
-    """The side of a memory file that reads."""
-
     # _unneeded has the offsets of regions that the other side is to be told of. They're
     # added in any thread, and anywhere in the code, as objects end. _woken is set from
-    # the first of them until L{unneeded} takes them.
+    # the first of them until unneeded() takes them.
 
     def __init__(self, fd: int, wake: Callable[[], object] | None = None) -> None:
-        """
-        Take a file. Whoever has made it closes it.
-
-        @param wake: Called, in any thread, when there is something to be told the other
-            side.
-        """
         self.fd = fd
         self.waiting: deque[int] = deque()
         self._mapping: Any = None
@@ -202,7 +174,6 @@ class BufferReader:
         self._woken = False
 
     def free(self, offset: int) -> None:
-        """Note that a region isn't needed any longer."""
         self.waiting.append(offset)
         wake = self._wake
         if wake is not None and not self._woken:
@@ -229,13 +200,7 @@ class BufferReader:
         self._mapping = None
 
     def view(self, offset: int, length: int) -> memoryview:
-        """
-        View a region where it is, which is freed when nobody does any longer.
-
-        @raise OSError: If it can't be.
-
-        @raise ValueError: If it isn't there.
-        """
+        """View a region where it is, which is freed when nobody does any longer."""
         import ctypes
 
         mapping = self._mapping
@@ -249,12 +214,6 @@ class BufferReader:
 
 
 class Incoming:
-    """
-    A payload with buffers that has come.
-
-    @ivar copied: How many bytes L{read} has to copy.
-    """
-
     # _held has the offsets of regions that nothing else will free.
 
     def __init__(self, reader: BufferReader, payload: memoryview) -> None:
@@ -283,13 +242,7 @@ class Incoming:
             self.discard()
 
     def loads(self) -> Any:
-        """
-        Unpickle it, after L{read}. It can be done once.
-
-        @raise OSError: If something isn't there.
-
-        @raise MemoryError: If there's no room for it.
-        """
+        """Unpickle it, after L{read}. It can be done once."""
         if self._error is not None:
             raise self._error
         buffers: list[Any] = []
@@ -336,7 +289,6 @@ class Incoming:
 
 
 def _readTable(payload: memoryview) -> tuple[list[tuple[int, int, int]], memoryview]:
-    """Get the entries of a table of buffers, and what comes after it."""
     [count] = _COUNT.unpack_from(payload)
     end = _COUNT.size + count * _ENTRY.size
     return list(_ENTRY.iter_unpack(payload[_COUNT.size : end])), payload[end:]

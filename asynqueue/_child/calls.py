@@ -1,9 +1,8 @@
 """
 Calls that are run where they are, and the pickling of what goes with them.
 
-Children import this when they start, so it imports nothing but the standard library,
-and of that only what is there anyway. With Twisted's Deferreds it deals without an
-import: there are none before Twisted has been imported by somebody else.
+Children import this when they start, so it imports only what is there anyway. Before
+Twisted has been imported by somebody else, there are no Deferreds.
 """
 
 from __future__ import annotations
@@ -112,8 +111,6 @@ class CallRunner:
         self, raw: bool = False, callStats: bool = False, reactor: object = None
     ) -> None:
         """
-        Make a runner.
-
         @param raw: C{True} for iterators to be results like any other. A keyword C{raw}
             of a call overrides it, and isn't passed on.
 
@@ -148,7 +145,9 @@ class CallRunner:
         except BaseException as error:  # noqa: BLE001 - the callable is the user's
             self._note(start)
             _withoutOurFrame(error)
-            return _raised(error, callTuple)
+            call = callText(*callTuple)
+            text = errorText(error, call)
+            return Status.ERROR, ErrorText(text, raisable(error, call))
         if self.reactor is not None:
             if isinstance(result, CoroutineType):
                 # There's a reactor, so somebody has imported this.
@@ -184,20 +183,12 @@ class CallRunner:
 
 
 def _withoutOurFrame(error: BaseException) -> None:
-    """
-    Have an exception's traceback begin in the user's code, and not keep our frame.
-    """
+    """Have a traceback begin in the user's code, and not keep our frame."""
     try:
         if error.__traceback__ is not None and error.__traceback__.tb_next:
             error.__traceback__ = error.__traceback__.tb_next
     except BaseException:  # noqa: BLE001 - it may be a property of the user's
         pass
-
-
-def _raised(error: BaseException, callTuple: tuple[Any, Any, Any]) -> StatusResult:
-    call = callText(*callTuple)
-    text = errorText(error, call)
-    return Status.ERROR, ErrorText(text, raisable(error, call))
 
 
 def kindOfAwaitable(result: Any) -> str | None:

@@ -1,7 +1,4 @@
-"""
-The child's side of the conversation: calls are run in order, and iterations are
-advanced in between.
-"""
+"""The child's side: calls are run in order, iterations advanced in between."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ from .pickling import NotPicklable, Packed, describeError, dumps, loads
 from .protocol import BUFFERS, COUNT, Kind
 from .stream import Flusher, Stream
 
-__all__ = ["CallInterrupted", "CallServer", "leaveFork"]
+__all__ = ["CallInterrupted", "CallServer", "flushAndExit"]
 
 #: An iteration is advanced for so many seconds before other calls have their turn, and
 #: what it has yielded is sent.
@@ -39,17 +36,15 @@ class CallInterrupted(BaseException):
 
 
 class CallServer:
-    """
-    Runs calls, and advances iterations.
+    """Runs calls, and advances iterations."""
 
-    @ivar streams: The iterations that go on, by number of the call.
-    """
+    #: What to do where nothing waits for results.
+    _advice = "in a child process without a reactor: useReactor=True has one run there"
 
     # running is the number of the call or iteration whose code is run right now, 0 for
     # none. Nothing but that may be interrupted.
 
     def __init__(self, pipes: Any) -> None:
-        """@param pipes: The L{Pipes<asynqueue._child.childloop.Pipes>}."""
         self.streams: dict[int, Stream] = {}
         self.running = 0
         self._pipes = pipes
@@ -101,11 +96,11 @@ class CallServer:
         except BaseException as error:  # noqa: BLE001 - the callable is the user's
             self.running = 0
             if os.getpid() != self._pid:
-                leaveFork(error)
+                _leaveFork(error)
             self.raised(number, error, errorText(error, callText(f, args, kw)), start)
             return
         if os.getpid() != self._pid:
-            leaveFork(None)
+            _leaveFork(None)
         if type(result) in PLAIN:  # most are, which saves 1 µs of 7
             self.answer(number, result, start)
         else:
@@ -114,24 +109,22 @@ class CallServer:
     def returned(
         self, number: int, result: Any, call: tuple[Any, ...], start: float
     ) -> None:
-        """
-        See what kind of thing a call has returned.
-
-        @param call: The callable, its arguments and keywords, and whether an iterator
-            is a result like any other.
-        """
+        """See what kind of thing a call has returned."""
         awaitable = kindOfAwaitable(result)
         if awaitable:
             error = TypeError(
-                f"The callable has returned {awaitable}, and nothing waits for it in a"
-                " child process without a reactor: useReactor=True has one run there"
+                f"The callable has returned {awaitable}, and nothing waits for it"
+                f" {self._advice}"
             )
             self.fail(number, error, start)
         elif not call[3] and isIteration(result):
-            self.streams[number] = Stream(number, result, self._send)
-            self._send(Kind.ITERATOR, number, dumps(perf_counter() - start))
+            self._iterate(number, result, start)
         else:
             self.answer(number, result, start)
+
+    def _iterate(self, number: int, iterator: Any, start: float) -> None:
+        self.streams[number] = Stream(number, iterator, self._send)
+        self._send(Kind.ITERATOR, number, dumps(perf_counter() - start))
 
     def answer(self, number: int, result: Any, start: float) -> None:
         """Send a result."""
@@ -156,15 +149,10 @@ class CallServer:
     def fail(
         self, number: int, error: BaseException, start: float, text: str = ""
     ) -> None:
-        """
-        Send that a call has failed.
-
-        @param text: Text about it, empty for the message of the error.
-        """
+        """Send that a call has failed, with a text other than that of the error."""
         seconds = perf_counter() - start
-        self._send(
-            Kind.ERROR, number, dumpsException(error, text or str(error), seconds)
-        )
+        answer = dumpsException(error, text or str(error), seconds)
+        self._send(Kind.ERROR, number, answer)
 
     def cancel(self, number: int) -> None:
         """End what a call has begun, if it goes on."""
@@ -191,16 +179,14 @@ class CallServer:
             self.running = 0
             failure = error
         if os.getpid() != self._pid:
-            leaveFork(failure)
+            _leaveFork(failure)
         if failure is not None:
             self.failStream(stream, failure)
         elif ended:
             self._endStream(stream, Kind.END, b"")
 
     def step(self, stream: Stream, end: float) -> bool:
-        """
-        Advance an iteration until some time, and tell whether it has come to its end.
-        """
+        """Advance an iteration for a while, and tell whether it's at its end."""
         return stream.make(end, self.wake)
 
     def wake(self) -> None:
@@ -242,11 +228,8 @@ class CallServer:
         self._send(kind, stream.number, payload)
 
 
-def leaveFork(error: BaseException | None) -> NoReturn:
-    """
-    End a process that a call has forked, and that has left the call, maybe by an
-    exception. It mustn't answer.
-    """
+def _leaveFork(error: BaseException | None) -> NoReturn:
+    """End a process that a call has forked, and that has left it. It mustn't answer."""
     code = 0
     if isinstance(error, SystemExit):
         code = (
@@ -256,10 +239,15 @@ def leaveFork(error: BaseException | None) -> NoReturn:
         code = 1
         with suppress(BaseException):
             sys.excepthook(type(error), error, error.__traceback__)
+    flushAndExit(code & 0xFF)
+
+
+def flushAndExit(code: int) -> NoReturn:
+    """End this process without any further ado."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(BaseException):
             stream.flush()
-    os._exit(code & 0xFF)
+    os._exit(code)
 
 
 def _notPicklable(text: str, error: BaseException) -> NotPicklable:

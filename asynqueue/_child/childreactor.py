@@ -1,7 +1,4 @@
-"""
-The child's side of the conversation where a reactor runs in the child: callables may
-return Deferreds, and iterators may yield them.
-"""
+"""The child's side with a reactor: callables and iterators may give Deferreds."""
 
 from __future__ import annotations
 
@@ -24,12 +21,8 @@ from .protocol import Kind
 from .startup import handleSignals
 from .stream import Stream
 
-__all__ = ["ReactorCallServer", "run"]
-
 
 class ReactorCallServer(CallServer):
-    """Runs calls, and advances iterations, in turn with a reactor."""
-
     # _awaited has the Deferreds of calls that are waited for, by number of the call.
 
     def __init__(self, pipes: Any, reactor: Any) -> None:
@@ -52,11 +45,9 @@ class ReactorCallServer(CallServer):
             super().returned(number, result, call, start)
             return
         self._awaited[number] = result
+        args = number, call, start
         result.addCallbacks(
-            self._awaitedFired,
-            self._awaitedFailed,
-            callbackArgs=(number, call, start),
-            errbackArgs=(number, call, start),
+            self._awaitedFired, self._awaitedFailed, callbackArgs=args, errbackArgs=args
         )
 
     def cancel(self, number: int) -> None:
@@ -119,34 +110,7 @@ class ReactorCallServer(CallServer):
 
 
 @implementer(IReadDescriptor)
-class _Listener:
-    """The pipe from the parent, in the reactor."""
-
-    def __init__(self, fd: int, receive: Callable[[bool], None]) -> None:
-        """
-        @param receive: Called, with whether to wait for it, when there is something
-            to be read.
-        """
-        self._fd = fd
-        self._receive = receive
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def logPrefix(self) -> str:
-        return "asynqueue"
-
-    def doRead(self) -> None:
-        self._receive(True)
-
-    def connectionLost(self, reason: Failure) -> None:
-        # The pipe has come to its end, unless it's only the reactor that has.
-        self._receive(False)
-
-
 class _Conversation:
-    """What goes on between the parent and a child with a reactor."""
-
     # Frames that come before the initializer is done are kept in _early, which is None
     # from then on.
 
@@ -161,23 +125,35 @@ class _Conversation:
         self._setUp = setUp
         self._giveUp = giveUp
         self._reactor = reactor
-        self._pipes = makePipes(lambda: reactor.callFromThread(self._tellUnneeded))
+        self._pipes: Any = makePipes(
+            lambda: reactor.callFromThread(self._pipes.tellUnneeded)
+        )
         self.server = ReactorCallServer(self._pipes, reactor)
         self._early: list[Any] | None = []
-        self._listener = _Listener(self._pipes.fileno(), self._receive)
-        reactor.addReader(self._listener)
+        reactor.addReader(self)
         reactor.callWhenRunning(self._keepSignals)
 
-    def _tellUnneeded(self) -> None:
-        self._pipes.tellUnneeded()
+    def fileno(self) -> int:
+        fd: int = self._pipes.fileno()
+        return fd
+
+    def logPrefix(self) -> str:
+        return "asynqueue"
+
+    def doRead(self) -> None:
+        self._receive(wait=True)
+
+    def connectionLost(self, reason: Failure) -> None:
+        # The pipe has come to its end, unless it's only the reactor that has.
+        self._receive(wait=False)
 
     def _keepSignals(self) -> None:
         # The reactor's own handlers would have a signal stop the child, which is for
         # the parent to decide.
-        handleSignals(self._pipes.fileno(), self._pipes.tellSignalled)
+        handleSignals(self.fileno(), self._pipes.tellSignalled)
         signal.signal(signal.SIGURG, self.server.interrupted)
 
-    def _receive(self, wait: bool) -> None:
+    def _receive(self, *, wait: bool) -> None:
         frames = self._pipes.receive(wait)
         if frames is None:
             self._stop()
@@ -208,7 +184,7 @@ class _Conversation:
             self.server.handle(kind, number, payload)
 
     def _stop(self) -> None:
-        self._reactor.removeReader(self._listener)
+        self._reactor.removeReader(self)
         with suppress(ReactorNotRunning):
             self._reactor.stop()
 
@@ -218,16 +194,7 @@ def run(
     giveUp: Callable[[BaseException], object],
     makePipes: Callable[[Callable[[], object]], Any],
 ) -> bool:
-    """
-    Do what the parent says until it says stop or, which is C{False}, has gone.
-
-    @param setUp: Makes this interpreter like the parent's, and runs the initializer,
-        which may return a Deferred.
-
-    @param giveUp: Ends this process, because that has failed.
-
-    @param makePipes: Makes the L{Pipes<asynqueue._child.childloop.Pipes>}.
-    """
+    """Do what the parent says until it says stop or, which is C{False}, has gone."""
     reactor = globalReactor()
     conversation = _Conversation(setUp, giveUp, reactor, makePipes)
     reactor.run()

@@ -1,8 +1,4 @@
-"""
-What a worker runs for a part of a C{map}.
-
-Children import it, so there's nothing of Twisted in it.
-"""
+"""What a worker runs for a part of a C{map}."""
 
 from __future__ import annotations
 
@@ -14,8 +10,6 @@ from typing import Any
 
 from .describe import describe, isDeferred
 
-__all__ = ["DONE", "runChunk"]
-
 #: The attribute in which an exception brings along what was done before it.
 DONE = "_asynqueueDone"
 
@@ -26,10 +20,6 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
 
     What it raises passes on, with a note that has the index of the item, and with what
     was done before it in the attribute L{DONE}.
-
-    @param first: The index of the first one among all items.
-
-    @param star: Whether each item is a tuple of arguments, or the one argument.
 
     @return: How many seconds it took, and the list of results; in the reactor, perhaps
         a Deferred of that.
@@ -44,14 +34,11 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
     except BaseException as error:
         _note(error, first, results)
         raise
-    if any(isDeferred(example) for example in _oneOfEachType(results)):
+    # There may be very many results, of few types.
+    examples = dict(zip(map(type, results), results, strict=True)).values()
+    if any(isDeferred(example) for example in examples):
         return _gather(results, first, start)
     return perf_counter() - start, results
-
-
-def _oneOfEachType(results: list[Any]) -> list[Any]:
-    """There may be very many results, of few types."""
-    return list(dict(zip(map(type, results), results, strict=True)).values())
 
 
 def _note(error: BaseException, first: int, results: list[Any]) -> None:
@@ -62,7 +49,6 @@ def _note(error: BaseException, first: int, results: list[Any]) -> None:
 
 
 def _gather(results: list[Any], first: int, start: float) -> Any:
-    """Wait for results that are Deferreds."""
     # There is a Deferred, so it has been imported.
     defer = sys.modules["twisted.internet.defer"]
 

@@ -2,8 +2,7 @@
 What can be said of objects, calls and exceptions.
 
 Nothing here raises, whatever the objects are like, and texts are bounded. Children
-import this when they start, so it imports nothing but the standard library, and of that
-only what is there anyway.
+import this when they start, so it imports only what is there anyway.
 """
 
 from __future__ import annotations
@@ -14,27 +13,12 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 from typing import Any
 
-__all__ = [
-    "CONTAINERS",
-    "PLAIN",
-    "callText",
-    "describe",
-    "errorText",
-    "failureText",
-    "isDeferred",
-    "message",
-    "nameOf",
-]
-
 #: A value is described in so many characters at most,
 _MAX_CHARS = 200
-
 #: and to so many levels of containers.
 _MAX_LEVELS = 4
-
 #: Of containers that describe themselves, those with more items aren't asked to.
 _MAX_ITEMS_OF_OTHERS = 1_000
-
 #: So many arguments of a call are described.
 _MAX_ARGUMENTS = 20
 
@@ -52,10 +36,7 @@ PLAIN: frozenset[type] = frozenset((*CONTAINERS, bool, float, int, type(None)))
 
 
 def isDeferred(value: object) -> bool:
-    """
-    Tell whether something is a Deferred, without importing Twisted: before that has
-    been imported, there are none.
-    """
+    """Without importing Twisted: before that has been imported, there are none."""
     # The module may be half imported, by another thread.
     deferred = getattr(sys.modules.get("twisted.internet.defer"), "Deferred", None)
     return deferred is not None and isinstance(value, deferred)
@@ -74,8 +55,7 @@ def describe(value: object, most: int = _MAX_CHARS) -> str:
 def nameOf(f: object) -> str:
     """
     Name a callable, or a C{str} that stands for one elsewhere: with the class if it's a
-    method, but without the module and functions that it's local to. Anything else is
-    described.
+    method, but without the module and functions that it's local to.
     """
     try:
         if isinstance(f, str):
@@ -100,7 +80,6 @@ def callText(f: object, args: Any = (), kw: Any = None) -> str:
 
 
 def message(error: object) -> str:
-    """Get what an exception says."""
     try:
         return _cut(_clean(str(error)), _MAX_MESSAGE_CHARS)
     except BaseException as worse:  # noqa: BLE001 - runs __str__ of users
@@ -131,33 +110,38 @@ def failureText(failure: Any, call: str) -> str:
     return f"{_head(error, call)}\n{trace}"
 
 
+def formatted(error: BaseException) -> str:
+    """
+    Format an exception as Python does, without the frames of this package at the top.
+    It's the one function here that lets out what the exception raises.
+    """
+    import traceback
+
+    trace = error.__traceback__
+    package = __name__.partition(".")[0]
+    # How the package came to call the function is of no interest.
+    while (
+        trace is not None
+        and trace.tb_next is not None
+        and str(trace.tb_frame.f_globals.get("__name__")).startswith(f"{package}.")
+    ):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
+
+
 def _head(error: object, call: str) -> str:
     head = f"Exception '{message(error)}' ({type(error).__name__})"
     return f"{head} in {call}" if call else head
 
 
 def _traceback(error: BaseException) -> str:
-    """Get the traceback of an exception and all that it has come from."""
-    import traceback
-
     try:
-        trace = error.__traceback__
-        # How the package came to call the function is of no interest.
-        while trace is not None and trace.tb_next is not None and _ours(trace.tb_frame):
-            trace = trace.tb_next
-        text = "".join(traceback.format_exception(type(error), error, trace))
-        return _cut(_clean(text).rstrip(), _MAX_TRACEBACK_CHARS)
+        return _cut(_clean(formatted(error)).rstrip(), _MAX_TRACEBACK_CHARS)
     except BaseException as worse:  # noqa: BLE001 - shows exceptions of users
         return f"<the traceback can't be had: {type(worse).__name__}>"
 
 
-def _ours(frame: Any) -> bool:
-    package = __name__.partition(".")[0]
-    return str(frame.f_globals.get("__name__")).startswith(f"{package}.")
-
-
 def _arguments(args: Any, kw: Any) -> list[str]:
-    """Describe arguments, see L{callText}."""
     if not issubclass(type(args), (tuple, list)):
         args = () if args is None else (args,)
     parts = [describe(value) for value in islice(args, _MAX_ARGUMENTS)]
@@ -266,7 +250,6 @@ def _clean(text: str) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """Cut a text in its middle if it's long."""
     if len(text) <= most:
         return text
     half = (most - 5) // 2

@@ -1,41 +1,25 @@
 """
-Exceptions on their way from one process to another, whatever they're like.
-
-Used on both sides, so it imports nothing but the standard library. What calls code of
-an exception catches whatever that raises: nothing but the exception may fail.
+Exceptions on their way from one process to another, whatever they're like. What calls
+code of one catches whatever that raises: nothing but the exception may fail.
 """
 
 from __future__ import annotations
 
 import copyreg
 import pickle
-import traceback
 from collections.abc import Iterable, Iterator
 from types import MemberDescriptorType
 from typing import Any, NamedTuple
 
+from .describe import formatted
 from .pickling import PROTOCOL, NotPicklable, describeError, dumpsPlain
-
-__all__ = [
-    "ExceptionParts",
-    "causes",
-    "cut",
-    "dumpsException",
-    "endsIteration",
-    "linkCauses",
-    "rebuild",
-    "takeApart",
-]
 
 #: So much of a traceback, in characters, is brought over.
 _MAX_TEXT = 65_536
-
 #: So much of an exception, in bytes, is brought over.
 _MAX_EXCEPTION = 1 << 20
-
 #: So many exceptions of a chain are brought over.
 _MAX_CAUSES = 20
-
 #: With any of these of its own, an exception has a say in how it's pickled.
 _SPECIAL = ("__getstate__", "__new__", "__reduce__", "__reduce_ex__", "__setstate__")
 
@@ -89,10 +73,8 @@ def rebuild(parts: tuple[Any, ...]) -> BaseException:
 
 def causes(error: BaseException, most: int) -> Iterator[tuple[str, BaseException]]:
     """
-    Iterate over an exception and what it has come from, which may go round in a circle.
-
-    @return: For each how the one before has come from it (empty for the first, then
-        C{'cause'} or C{'context'}), and the exception.
+    Iterate over an exception and what it has come from, which may go round in a circle:
+    how the one before has come from it, C{'cause'} or C{'context'}, and the exception.
     """
     relation = ""
     link: BaseException | None = error
@@ -127,15 +109,11 @@ def linkCauses(
 
 
 def endsIteration(error: BaseException) -> bool:
-    """
-    Tell whether raising an exception would end an iteration that has nothing to do with
-    it.
-    """
+    """Tell whether raising it would end an iteration that it has nothing to do with."""
     return isinstance(error, (StopAsyncIteration, StopIteration))
 
 
 def cut(text: str, most: int) -> str:
-    """Cut a text in the middle if it has more characters."""
     if len(text) <= most:
         return text
     half = most // 2
@@ -144,14 +122,11 @@ def cut(text: str, most: int) -> str:
 
 def dumpsException(error: BaseException, text: str, seconds: float = 0.0) -> bytes:
     """
-    Pickle an exception with its traceback and its causes.
-
-    @return: A pickle of the seconds that were given, the text, the traceback, and for
-        the exception and each cause how the one before has come from it, and its own
-        pickle, C{None} if it can't be had.
+    Pickle the seconds, the text, the traceback, and for the exception and each cause
+    how the one before has come from it, and its own pickle, if it can be had.
     """
     try:
-        lines = "".join(traceback.format_exception(type(error), error, _trace(error)))
+        lines = formatted(error)
     except BaseException:  # noqa: BLE001 - see the module's docstring
         lines = f"{describeError(error)}\n(The traceback can't be shown.)\n"
     try:
@@ -164,21 +139,6 @@ def dumpsException(error: BaseException, text: str, seconds: float = 0.0) -> byt
     return pickle.dumps((seconds, *texts, chain), PROTOCOL)
 
 
-def _trace(error: BaseException) -> Any:
-    """
-    Get the traceback of an exception without the frames of this package at its top.
-    """
-    trace = error.__traceback__
-    here = __name__.partition(".")[0]
-    while (
-        trace is not None
-        and trace.tb_next is not None
-        and str(trace.tb_frame.f_globals.get("__name__")).startswith(f"{here}.")
-    ):
-        trace = trace.tb_next
-    return trace
-
-
 def _dumpsOne(error: BaseException) -> bytes | None:
     """Pickle an exception on its own, C{None} if it can't be or is very large."""
     try:
@@ -189,9 +149,7 @@ def _dumpsOne(error: BaseException) -> bytes | None:
 
 
 class _Alone:
-    """
-    Is pickled as an exception is, by its own method.
-    """
+    """Is pickled as an exception is, by its own method."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -221,10 +179,7 @@ def _partsToPickle(error: BaseException) -> ExceptionParts | None:
 
 
 def _builtinBase(kind: type) -> Any:
-    """
-    Find the first class that an exception's class has from Python itself, which may be
-    the class itself.
-    """
+    """Find the first class of Python itself, which may be the exception's own."""
     return next(base for base in kind.__mro__ if base.__module__ == "builtins")
 
 

@@ -1,8 +1,6 @@
 """
 Calls that are brought to another process, and back, by an engine of somebody else's,
 such as an executor. They're pickled here, so that nothing in them can harm the engine.
-
-Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -11,13 +9,10 @@ from collections.abc import Callable
 from pickle import PickleBuffer
 from typing import Any
 
-from .calls import isIteration, kindOfAwaitable
 from .callserver import CallServer
 from .describe import describe
 from .pickling import Buffer, NotPicklable, Packed, dumps, loads
 from .protocol import Kind
-
-__all__ = ["Parcel", "execute", "pack", "unpack"]
 
 
 class Parcel:
@@ -25,8 +20,6 @@ class Parcel:
     A pickle and its buffers, which are copied only where the engine's pickler doesn't
     know how not to.
     """
-
-    __slots__ = ("buffers", "pickle")
 
     def __init__(self, pickle: bytes, buffers: list[Buffer]) -> None:
         self.pickle = pickle
@@ -45,16 +38,10 @@ class Parcel:
         """Do nothing: all of it is here."""
 
     def loads(self) -> Any:
-        """Unpickle it."""
         return loads(self.pickle, buffers=self.buffers)
 
 
 def pack(value: Any, f: object = None, foreign: bool = False) -> bytes | Parcel:
-    """
-    Pickle something to be given to an engine. See L{dumps}.
-
-    @raise NotPicklable: If it can't be pickled.
-    """
     return _parcelOf(dumps(value, f, foreign))
 
 
@@ -67,16 +54,10 @@ def execute(
     payload: bytes | Parcel, keep: Callable[[Any], bytes] | None = None
 ) -> tuple[int, bytes | Parcel]:
     """
-    Run a call, where the engine wants it to be run. Nothing gets out of it, not even
-    C{SystemExit}.
-
-    @param payload: Callable, arguments, keywords, and whether an iterator is a result
-        like any other, pickled.
-
-    @param keep: Called with an iterator that was returned. It keeps it there, and gives
-        what the answer has. Without it, iterators can't be brought here.
-
-    @return: The L{Kind<asynqueue._child.protocol.Kind>} of answer, and the answer.
+    Run a call, where the engine wants it to be run, and return the
+    L{Kind<asynqueue._child.protocol.Kind>} of answer, and the answer. Nothing gets out
+    of it, not even C{SystemExit}. An iterator is kept there by what is called with it
+    to C{keep} it, and makes the answer; else it can't be brought here.
     """
     answer = _Answer()
     _ParcelRunner(answer, keep).call(0, unpack(payload))  # type: ignore[arg-type]
@@ -84,11 +65,7 @@ def execute(
 
 
 class _Answer:
-    """
-    Takes the frame by which a call is answered, in the place of pipes.
-    """
-
-    __slots__ = ("kind", "payload")
+    """Takes the frame by which a call is answered, in the place of pipes."""
 
     def __init__(self) -> None:
         self.kind = 0
@@ -99,9 +76,9 @@ class _Answer:
 
 
 class _ParcelRunner(CallServer):
-    """
-    Runs a call. Nothing is left of it afterwards that could be iterated over.
-    """
+    """Runs a call. Nothing is left of it afterwards that could be iterated over."""
+
+    _advice = "there: call it in the reactor, with an AsyncWorker"
 
     def __init__(
         self, answer: _Answer, keep: Callable[[Any], bytes] | None = None
@@ -109,27 +86,15 @@ class _ParcelRunner(CallServer):
         super().__init__(answer)
         self._keep = keep
 
-    def returned(
-        self, number: int, result: Any, call: tuple[Any, ...], start: float
-    ) -> None:
-        awaitable = kindOfAwaitable(result)
-        if awaitable:
-            error: Exception = TypeError(
-                f"The callable has returned {awaitable}, and nothing waits for it"
-                " there: call it in the reactor, with an AsyncWorker"
-            )
-        elif not call[3] and isIteration(result):
-            if self._keep is not None:
-                self._send(Kind.ITERATOR, number, self._keep(result))
-                return
-            error = NotPicklable(
-                f"The callable has returned an iterator ({describe(result)}), which"
-                " can't be brought here from there: have it return a list, or call it"
-                " with a ProcessQueue, which brings the items"
-            )
-        else:
-            self.answer(number, result, start)
+    def _iterate(self, number: int, iterator: Any, start: float) -> None:
+        if self._keep is not None:
+            self._send(Kind.ITERATOR, number, self._keep(iterator))
             return
+        error = NotPicklable(
+            f"The callable has returned an iterator ({describe(iterator)}), which"
+            " can't be brought here from there: have it return a list, or call it with"
+            " a ProcessQueue, which brings the items"
+        )
         self.fail(number, error, start)
 
 
@@ -138,7 +103,6 @@ def _parcelOf(packed: bytes | Packed) -> bytes | Parcel:
 
 
 def _wrapped(buffer: Buffer, outOfBand: bool) -> Any:
-    """Get a buffer as what picklers of a protocol take."""
     if outOfBand:
         return PickleBuffer(buffer)
     if not isinstance(buffer, PickleBuffer):

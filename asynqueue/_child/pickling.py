@@ -7,9 +7,7 @@ Picklers spare themselves a copy, though, and hand the file to which they write 
 object itself. Here, it's kept, and the unpickler told to take it from where it takes
 buffers.
 
-Used on both sides, so it imports nothing but the standard library. What calls code of
-objects to be pickled or described catches whatever that raises: only the one call may
-fail.
+What calls code of objects catches whatever that raises: only the one call may fail.
 """
 
 from __future__ import annotations
@@ -22,56 +20,37 @@ from collections import ChainMap, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pickle import PickleBuffer
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from .describe import describe, message
 from .mainmodule import isOfHiddenMain
 
-__all__ = [
-    "MIN_BUFFER",
-    "PROTOCOL",
-    "Buffer",
-    "NotPicklable",
-    "Packed",
-    "blame",
-    "describeError",
-    "dumps",
-    "dumpsPlain",
-    "loads",
-    "loadsMany",
-    "reduceView",
-    "restoreView",
-]
-
 #: The protocol of pickle that all frames are in.
 PROTOCOL = 5
-
 #: What has fewer bytes is part of the pickle. Picklers have the same limit for what
 #: they don't copy.
 MIN_BUFFER = 65_536
-
 #: A pickler that has made longer pickles than this isn't used again: it would go on
 #: forgetting as much as it had to know for them.
 _MAX_REUSED = 4096
-
 #: In the pickles of connections, which are descriptors of the process they're made in.
 _CONNECTION = "multiprocessing.connection"
 _CONNECTION_BYTES = _CONNECTION.encode()
-
 #: In the pickles of what the main module has.
 _MAIN_BYTES = b"__main__"
-
 #: The opcodes that are of interest, and lengths that follow them.
 _BYTES, _BYTES8, _BYTEARRAY8 = b"B", b"\x8e", b"\x96"
 _FRAME, _NEXT_BUFFER = 0x95, b"\x97"
 _LENGTH, _LENGTH8 = struct.Struct("<I"), struct.Struct("<Q")
-
 #: Something large.
 Buffer: TypeAlias = "bytes | bytearray | PickleBuffer"
 
 loads = pickle.loads
 
 _T = TypeVar("_T")
+#: Pickles something with picklers of a kind.
+_Pack: TypeAlias = "Callable[[Callable[..., pickle.Pickler], Any], _T]"
 
 
 class NotPicklable(Exception):
@@ -86,7 +65,6 @@ class Packed(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many bytes the buffers have."""
         return sum(
             buffer.raw().nbytes if isinstance(buffer, PickleBuffer) else len(buffer)
             for buffer in self.buffers
@@ -96,13 +74,8 @@ class Packed(NamedTuple):
 def dumps(value: Any, f: object = None, foreign: bool = False) -> bytes | Packed:
     """
     Pickle something without copying what is large, with cloudpickle if that's installed
-    and needed.
-
-    @param f: See L{isOfHiddenMain<asynqueue._child.mainmodule.isOfHiddenMain>}.
-
-    @param foreign: Whether it's for a process that doesn't import the main module.
-
-    @raise NotPicklable: If it can't be pickled.
+    and needed: for L{isOfHiddenMain}, and for foreign processes, which don't import the
+    main module.
     """
     packer = _idle.pop() if _idle else _Packer(pickle.Pickler)
     try:
@@ -118,11 +91,11 @@ def dumps(value: Any, f: object = None, foreign: bool = False) -> bytes | Packed
                 _idle.append(packer)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         packer.reset()
-        return _dumpsOtherwise(_pack, value, error)
+        return _packOtherwise(_pack, value, error)
     if _CONNECTION_BYTES in pickled:
         _refuseConnections(value)
     if _MAIN_BYTES in pickled and (foreign or isOfHiddenMain(pickled, f)):
-        return _dumpsMain(_pack, value, packed)
+        return _packMain(_pack, value, packed)
     return packed
 
 
@@ -131,20 +104,18 @@ def dumpsPlain(value: Any) -> bytes:
     try:
         pickled = pickle.dumps(value, PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
-        return _dumpsOtherwise(_packPlain, value, error)
+        return _packOtherwise(_packPlain, value, error)
     if _CONNECTION_BYTES in pickled:
         _refuseConnections(value)
     if _MAIN_BYTES in pickled and isOfHiddenMain(pickled):
-        return _dumpsMain(_packPlain, value, pickled)
+        return _packMain(_packPlain, value, pickled)
     return pickled
 
 
 def blame(
     f: Any, args: tuple[Any, ...], kw: dict[str, Any], error: NotPicklable
 ) -> NotPicklable:
-    """
-    Make the error of a call that L{dumps} has refused, which names the part to blame.
-    """
+    """Make the error of a call that L{dumps} has refused, with the part to blame."""
     parts = [("the callable", f)]
     parts += [(f"argument {i}", value) for i, value in enumerate(args)]
     parts += [(f"keyword {name}", value) for name, value in kw.items()]
@@ -171,7 +142,6 @@ def loadsMany(data: memoryview) -> Iterator[Any]:
 
 
 def describeError(error: BaseException) -> str:
-    """Tell the type of an exception, and its message."""
     return f"{type(error).__name__}: {message(error)}"
 
 
@@ -181,13 +151,13 @@ class _Packer:
     # chunks is what the pickler has written; kept has buffers, and how many chunks had
     # been written before each. The last chunk is written after all of them.
 
-    __slots__ = ("chunks", "kept", "pickler")
-
     def __init__(self, make: Callable[..., pickle.Pickler]) -> None:
         self.chunks: list[Any] = []
         self.kept: deque[tuple[int, PickleBuffer]] = deque()
         self.pickler = make(
-            _Sink(self.chunks.append), PROTOCOL, buffer_callback=self._keep
+            SimpleNamespace(write=self.chunks.append),
+            PROTOCOL,
+            buffer_callback=self._keep,
         )
 
     def assemble(self) -> bytes | Packed:
@@ -217,7 +187,6 @@ class _Packer:
         self.pickler.clear_memo()
 
     def _keep(self, buffer: PickleBuffer) -> bool:
-        """Tell whether a buffer is to be part of the pickle."""
         # It's contiguous: picklers refuse others before they ask.
         with buffer.raw() as view:
             isSmall = view.nbytes < MIN_BUFFER
@@ -226,25 +195,13 @@ class _Packer:
         return isSmall
 
 
-class _Sink:
-    """What picklers write to."""
-
-    __slots__ = ("write",)
-
-    def __init__(self, write: Callable[[Any], object]) -> None:
-        self.write = write
-
-
 #: Picklers that can be used again. A new one for each call takes longer than most
 #: calls take to be pickled.
 _idle: list[_Packer] = []
 
 
 def _head(chunk: Any) -> bytes | None:
-    """
-    Tell what a pickler must have written before a chunk if that is an object: an opcode
-    and a length.
-    """
+    """Tell the opcode and length before a chunk if that is an object."""
     size = len(chunk)
     if type(chunk) is bytearray:
         return _BYTEARRAY8 + _LENGTH8.pack(size)
@@ -279,44 +236,44 @@ def _packPlain(make: Callable[..., pickle.Pickler], value: Any) -> bytes:
     return file.getvalue()
 
 
-def _dumpsOtherwise(
-    pack: Callable[[Callable[..., pickle.Pickler], Any], _T],
-    value: Any,
-    error: BaseException,
-) -> _T:
-    """
-    Pickle what C{pickle} can't: views, and what cloudpickle can.
-
-    @raise NotPicklable: If it can't be pickled.
-    """
+def _packOtherwise(pack: _Pack[_T], value: Any, error: BaseException) -> _T:
+    """Pickle what C{pickle} can't: views, and what cloudpickle can."""
     if "memoryview" in message(error):
         with suppress(BaseException):
             return _packWith(pack, pickle.Pickler, value)
+    text = describeError(error)
     try:
-        import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+        return _packByCloudpickle(pack, value, "{}, not even by cloudpickle")
     except ImportError:
-        text = describeError(error)
         if not isinstance(error, TypeError):  # as of open files, locks and reactors
             text += (
                 ". Lambdas, closures and local functions can be pickled where the extra"
                 " asynqueue[cloudpickle] is installed"
             )
-        raise NotPicklable(text) from error
+    raise NotPicklable(text) from error
+
+
+def _packMain(pack: _Pack[_T], value: Any, packed: _T) -> _T:
+    """Pickle something of a main module that children can't import, if possible."""
+    try:
+        return _packByCloudpickle(pack, value, "{}")
+    except ImportError:
+        return packed  # the child will say what is missing
+
+
+def _packByCloudpickle(pack: _Pack[_T], value: Any, text: str) -> _T:
+    """@param text: What is said if it can't be pickled, with a place for the reason."""
+    import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+
     try:
         return _packWith(pack, cloudpickle.Pickler, value)
     except NotPicklable:
         raise
-    except BaseException as worse:
-        raise NotPicklable(
-            f"{describeError(worse)}, not even by cloudpickle"
-        ) from worse
+    except BaseException as error:
+        raise NotPicklable(text.format(describeError(error))) from error
 
 
-def _packWith(
-    pack: Callable[[Callable[..., pickle.Pickler], Any], _T],
-    kind: type[pickle.Pickler],
-    value: Any,
-) -> _T:
+def _packWith(pack: _Pack[_T], kind: type[pickle.Pickler], value: Any) -> _T:
     packed: Any = pack(_withViews(kind), value)
     pickled = packed.pickle if isinstance(packed, Packed) else packed
     if _CONNECTION_BYTES in pickled:
@@ -325,30 +282,11 @@ def _packWith(
     return found
 
 
-def _dumpsMain(
-    pack: Callable[[Callable[..., pickle.Pickler], Any], _T], value: Any, packed: _T
-) -> _T:
-    """
-    Pickle something of a main module that children can't import, if that's possible.
-    """
-    try:
-        import cloudpickle
-    except ImportError:
-        return packed  # the child will say what is missing
-    try:
-        return _packWith(pack, cloudpickle.Pickler, value)
-    except NotPicklable:
-        raise
-    except BaseException as error:
-        raise NotPicklable(describeError(error)) from error
-
-
 class _Refusal(Exception):
     """A connection was found."""
 
 
 def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) -> None:
-    """Raise NotPicklable if there are ends of pipes or the like."""
     # They're pickled as numbers of descriptors, which are others in another process:
     # maybe those of its pipes.
     module = sys.modules.get(_CONNECTION)
@@ -376,7 +314,6 @@ def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) 
 
 
 def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
-    """Make a view of what was pickled of one."""
     view = memoryview(buffer)
     if view.format != "B" or view.ndim != 1:
         view = view.cast("B")
@@ -386,11 +323,6 @@ def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
 
 
 def reduceView(view: memoryview) -> tuple[Any, ...]:
-    """
-    Tell how to pickle a view, which C{pickle} doesn't know.
-
-    @raise TypeError: If views can't be made of elements of its format.
-    """
     form = view.format.removeprefix("@")
     if len(form) != 1 or form not in "cbB?hHiIlLqQnNfdP":
         raise TypeError(f"cannot pickle a memoryview of elements {view.format!r}")

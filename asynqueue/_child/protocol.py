@@ -7,8 +7,6 @@ A frame is a header of 13 bytes, little-endian, and a payload::
     8 bytes   length of the payload
     1 byte    kind, with BUFFERS added if the payload begins with a table of buffers
     4 bytes   number of the call; 0 for frames that belong to no call
-
-Used on both sides, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -20,31 +18,15 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import TypeAlias
 
-__all__ = [
-    "BUFFERS",
-    "COUNT",
-    "HEADER",
-    "MAX_PAYLOAD",
-    "ChildFD",
-    "ClaimReader",
-    "ClaimWriter",
-    "Decoder",
-    "Frame",
-    "FrameError",
-    "Kind",
-]
-
 HEADER = struct.Struct("<QBI")
-
 #: How many items of an iteration have been taken.
 COUNT = struct.Struct("<I")
-
 #: No payload is that large: whoever says so is talking nonsense.
 MAX_PAYLOAD = 1 << 36
-
+#: So much is read from a pipe at a time. Larger reads take longer than two of these.
+READ_BYTES = 65_536
 #: Added to the kind of a frame some of whose contents are in the memory file.
 BUFFERS = 0x80
-
 #: The kind, the number of the call, the payload.
 Frame: TypeAlias = tuple[int, int, memoryview]
 
@@ -53,54 +35,28 @@ class Kind:
     """Kinds of frames. Plain integers: an enum's members take longer to look up."""
 
     # From the parent.
-
-    #: How the parent's interpreter is set up.
-    SETUP = 1
-
-    #: A call to run, if the child gets it by L{ClaimReader.claim}.
-    CALL = 2
-
+    SETUP = 1  # how the parent's interpreter is set up
+    CALL = 2  # a call to run, if the child gets it by ClaimReader.claim
     #: How many items of an iteration have been taken, so that others may be sent, and
     #: whether the consumer waits for them.
     TAKEN = 3
-
-    #: An iteration, or a Deferred that a call has returned, is to be ended.
-    CLOSE = 4
-
+    CLOSE = 4  # an iteration, or a Deferred that a call has returned, is to be ended
     #: The child is to end when it has done what it was sent. The end of the pipe says
     #: that the parent has gone, unless a fork of the parent keeps it open.
     STOP = 5
 
     # From both.
+    RELEASE = 8  # regions of the memory file that aren't needed any longer
 
-    #: Regions of the memory file that aren't needed any longer.
-    RELEASE = 8
-
-    # From the child.
-
-    #: The child is ready.
-    HELLO = 16
-
-    #: The seconds that the call took, and what it returned.
-    RESULT = 17
-
-    #: The seconds that the call took, and how it failed.
-    ERROR = 18
-
-    #: The seconds that the call took. It returned an iterator, whose items follow.
-    ITERATOR = 19
-
-    #: Items of an iteration: lists of them, one pickle after the other.
-    ITEMS = 20
-
-    #: The iteration has come to its end.
-    END = 21
-
-    #: The iteration has failed.
-    FAILED = 22
-
-    #: Somebody has sent the child a signal that asks it to end.
-    SIGNALLED = 23
+    # From the child. RESULT, ERROR, ITERATOR begin with the seconds that the call took.
+    HELLO = 16  # the child is ready
+    RESULT = 17  # what the call returned
+    ERROR = 18  # how it failed
+    ITERATOR = 19  # it returned an iterator, whose items follow
+    ITEMS = 20  # items of an iteration: lists of them, one pickle after the other
+    END = 21  # the iteration has come to its end
+    FAILED = 22  # the iteration has failed
+    SIGNALLED = 23  # somebody has sent the child a signal that asks it to end
 
 
 _PLAIN_KINDS = {1, 2, 3, 4, 5, 8, *range(16, 24)}
@@ -110,20 +66,11 @@ _KINDS = frozenset(_PLAIN_KINDS | {kind | BUFFERS for kind in _PLAIN_KINDS})
 class ChildFD(IntEnum):
     """What the child has its ends of the pipes, and the memory files, as."""
 
-    #: Frames from the parent.
-    CALLS = 3
-
-    #: Frames to the parent.
-    REPLIES = 4
-
-    #: The memory file of the parent's buffers.
-    ARGUMENTS = 5
-
-    #: The memory file of the child's buffers.
-    RESULTS = 6
-
-    #: Who has which call.
-    CLAIMS = 7
+    CALLS = 3  # frames from the parent
+    REPLIES = 4  # frames to the parent
+    ARGUMENTS = 5  # the memory file of the parent's buffers
+    RESULTS = 6  # the memory file of the child's buffers
+    CLAIMS = 7  # who has which call
 
 
 class FrameError(ValueError):
@@ -138,19 +85,13 @@ class Decoder:
     that a large frame isn't copied again with each piece.
     """
 
-    __slots__ = ("_have", "_need", "_pieces")
-
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._have = 0
         self._need = HEADER.size
 
     def feed(self, data: bytes) -> list[Frame]:
-        """
-        Take the next bytes, and return the frames that are whole now.
-
-        @raise FrameError: If what came isn't a frame.
-        """
+        """Take the next bytes, and return the frames that are whole now."""
         if self._pieces:
             self._pieces.append(data)
             self._have += len(data)
@@ -194,17 +135,13 @@ class Decoder:
 #: The number of a call. All reads and writes are multiples of its size, and of less
 #: than the system divides.
 _NUMBER = struct.Struct("<I")
-
 #: Added to the number of a call that was revoked.
 _REVOKED = 1 << 31
-
 #: So much is read at a time.
 _CLAIM_BYTES = 4096
 
 
 class ClaimWriter:
-    """The parent's side of the claims."""
-
     def __init__(self, reader: int, writer: int) -> None:
         """Take the pipe, whose end to be read the child has as well."""
         self._reader = reader
@@ -237,10 +174,7 @@ class ClaimWriter:
 
 
 class ClaimReader:
-    """The child's side of the claims."""
-
     def __init__(self, fd: int, lost: Callable[[], object]) -> None:
-        """@param lost: Called if the pipe isn't what it was."""
         self._fd = fd
         self._lost = lost
 

@@ -1,9 +1,4 @@
-"""
-How a child process begins: apart from its parent's process group, and bound to its
-parent's life.
-
-Used on both sides, so it imports nothing but the standard library.
-"""
+"""How a child begins: apart from its parent's group, but bound to its life."""
 
 from __future__ import annotations
 
@@ -16,17 +11,6 @@ from contextlib import suppress
 from io import BufferedWriter, FileIO, TextIOWrapper
 from threading import Thread, Timer
 from typing import Any
-
-__all__ = [
-    "GROUP_SIGNALS",
-    "PARENT_VARIABLE",
-    "begin",
-    "endWithParent",
-    "handleSignal",
-    "handleSignals",
-    "ignoreSignal",
-    "openOutput",
-]
 
 #: Signals that are sent to all processes of a group: by a terminal, C{timeout},
 #: managers of services. They're blocked when a child is started.
@@ -44,10 +28,8 @@ GROUP_SIGNALS = frozenset(
 
 #: The environment variable that has the parent's process ID, until L{begin} is called.
 PARENT_VARIABLE = "ASYNQUEUE_PARENT"
-
 #: Seconds that the parent has to begin to shut down, if it's to end.
 _PARENT_SECONDS = 1.0
-
 #: What L{handleSignals} was given.
 _handled: tuple[int, Callable[[], object]] | None = None
 
@@ -58,9 +40,7 @@ _PR_SET_PDEATHSIG = 1
 def begin() -> int:
     """
     Leave the parent's process group, take signals from then on, and end when the
-    parent does.
-
-    @return: The parent's process ID.
+    parent does. Return its process ID.
     """
     parent = int(os.environ.pop(PARENT_VARIABLE, os.getppid()))
     with suppress(PermissionError):  # it leads a session
@@ -82,8 +62,6 @@ def endWithParent(parent: int) -> None:
     whoever has inherited the parent's pipes.
 
     That's to be done again when the process has changed its user or group.
-
-    @param parent: The parent's process ID.
     """
     # Linux takes the end of the thread that has started the process for that of the
     # parent. It was the reactor's, without which nothing is asked of the process.
@@ -100,9 +78,7 @@ def endWithParent(parent: int) -> None:
 
 
 def _endAfter(parent: int) -> None:
-    """
-    Wait for the end of the parent, and kill this process.
-    """
+    """Wait for the end of the parent, and kill this process."""
     try:
         if hasattr(select, "kqueue"):  # BSD, macOS
             s: Any = select
@@ -122,13 +98,8 @@ def _endAfter(parent: int) -> None:
 def handleSignals(fd: int, tell: Callable[[], object]) -> None:
     """
     Leave it to the parent what signals mean that terminals, users and managers of
-    services send.
-
-    @param fd: The descriptor of a pipe that the parent closes before it sends
-        C{SIGTERM}.
-
-    @param tell: Called in a thread after somebody else has asked this process to end,
-        and the parent has had the time to hear that it should end as well.
+    services send. It closes the pipe before it sends C{SIGTERM}; it's told in a thread
+    when somebody else has sent that, and it has had the time to hear it as well.
     """
     global _handled
     _handled = fd, tell
@@ -145,13 +116,12 @@ def handleSignals(fd: int, tell: Callable[[], object]) -> None:
 
 
 def handleSignal(number: int, frame: object) -> None:
-    """
-    Handle a signal that asks this process to end. It's a function that can be pickled,
-    as what C{signal.signal} returns in a call.
-    """
+    """Can be pickled, as what C{signal.signal} returns in a call."""
     assert _handled is not None
     fd, tell = _handled
-    if number == signal.SIGTERM and _isHungUp(fd):
+    poll = select.poll()
+    poll.register(fd, 0)
+    if number == signal.SIGTERM and poll.poll(0):  # it's hung up
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
     else:
@@ -161,9 +131,7 @@ def handleSignal(number: int, frame: object) -> None:
 
 
 def ignoreSignal(number: int, frame: object) -> None:
-    """
-    Ignore a signal. Unlike C{SIG_IGN}, this isn't inherited by commands.
-    """
+    """Ignore a signal. Unlike C{SIG_IGN}, this isn't inherited by commands."""
 
 
 _HANDLERS = {
@@ -174,25 +142,14 @@ _HANDLERS = {
 
 
 def _restoreSignals() -> None:
-    """
-    Have a fork of this process take signals as any other process.
-    """
     for number, handler in _HANDLERS.items():
         if signal.getsignal(number) is handler:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLERS)
 
 
-def _isHungUp(fd: int) -> bool:
-    poll = select.poll()
-    poll.register(fd, 0)
-    return bool(poll.poll(0))
-
-
 def openOutput() -> None:
-    """
-    Have each line of output reach the parent when it's written, as UTF-8.
-    """
+    """Have each line of output reach the parent when it's written, as UTF-8."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if not isinstance(stream, TextIOWrapper):  # somebody has replaced it

@@ -1,8 +1,6 @@
 """
 What a worker hands back for a task: a status byte, and with C{b'e'} a text that carries
 the exception.
-
-Used in child processes too, so it imports nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -21,26 +19,20 @@ class Status(bytes, Enum):
 
     #: The task ran. The result is what it returned.
     RAN = b"r"
-
     #: The task ran and returned C{None}. The result is ignored.
     NONE = b"n"
-
     #: The task ran and returned an iterator. The result is a
     #: L{Deferator<asynqueue.iteration.Deferator>}; an
     #: L{IterationProducer<asynqueue.iteration.IterationProducer>} if the call has a
     #: consumer; C{[]} for an iterator without items.
     ITERATOR = b"i"
-
     #: The task ran. The result is what it returned, or a Deferred of that, which is
     #: still arriving.
     CHUNKS = b"c"
-
     #: The task raised an exception. The result is text about it.
     ERROR = b"e"
-
     #: The task took longer than its time limit. The result is text about it.
     TIMEOUT = b"t"
-
     #: The task certainly wasn't run, because its worker went away. The result is
     #: ignored, and the task is queued again.
     DISCONNECTED = b"d"
@@ -48,7 +40,6 @@ class Status(bytes, Enum):
 
 #: The status of most tasks. Python 3.11 takes long to look up the members of an enum.
 RAN = Status.RAN
-
 #: A status (plain bytes will do) and the result that goes with it.
 StatusResult: TypeAlias = tuple[bytes, Any]
 
@@ -70,20 +61,8 @@ class ErrorText(str):
     failure: Any
 
     def __new__(
-        cls,
-        text: str,
-        exception: BaseException | None = None,
-        failure: Any = None,
+        cls, text: str, exception: BaseException | None = None, failure: Any = None
     ) -> ErrorText:
-        """
-        Make a text.
-
-        @param text: What to say about the exception.
-
-        @param exception: The exception, if it's at hand.
-
-        @param failure: The same as a failure, if there is one.
-        """
         self = super().__new__(cls, text)
         self.exception = exception
         self.failure = failure

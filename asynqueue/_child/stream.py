@@ -15,52 +15,36 @@ from typing import Any
 from .pickling import Packed, dumps, dumpsPlain
 from .protocol import Kind
 
-__all__ = ["WAITS", "Flusher", "Stream"]
-
 #: Added to the number of items that have been taken if no more of them are at hand, so
 #: that the consumer waits for others.
 WAITS = 1 << 31
-
 #: An iteration may be so many items ahead of its consumer to begin with,
 _MIN_WINDOW = 16
-
 #: and so many if the consumer takes them as soon as they come,
 _MAX_WINDOW = 2048
-
 #: and not after it's ahead so many bytes,
 _WINDOW_BYTES = 1 << 20
-
 #: or, where items have buffers, so many: one is copied while another is made.
 _WINDOW_BUFFER_BYTES = 1 << 24
-
 #: The consumer lags behind if it hasn't taken after so many seconds what was sent.
 _LAG_SECONDS = 0.02
-
 #: What has been yielded is sent when it has so many bytes,
 _BATCH_BYTES = 65_536
-
 #: or is so many items.
 _BATCH_ITEMS = 1024
-
 #: What has been yielded is sent after so many seconds while the next item still takes
 #: its time.
 _FLUSH_SECONDS = 0.005
-
 #: So many items may be made before the time is looked at,
 _MAX_BATCH = 32
-
 #: if it's expected that this takes no longer than so many seconds.
 _BATCH_SECONDS = 0.0001
-
 #: Text of this length isn't worth being pickled by itself.
 _SHORT = 512
-
 #: Nor are numbers between these.
 _MIN_INT, _MAX_INT = -(1 << 63), 1 << 63
-
 #: An item of so many bytes is counted before the next one is made.
 _LARGE = 4096
-
 #: Types, besides numbers and text, of which nobody can change a thing, and of which no
 #: thing is large.
 _CONSTANT = frozenset((float, bool, type(None)))
@@ -77,20 +61,10 @@ class Stream:
     An item is pickled when it's yielded, so that it doesn't matter if the iterator
     changes it afterwards. Those that can't be changed, and are small, are pickled
     together when they are sent. One with large buffers is sent by itself.
-
-    @ivar number: The number of the call.
-
-    @ivar iterator: The iterator.
-
-    @ivar waiting: Whether an item is awaited that the iterator has yielded already.
-
-    @ivar closed: Whether it has been ended where it stood.
-
-    @ivar window: So many items it may be ahead.
-
-    @ivar yieldSoon: Set by the flusher when it's time to look what else there is to do.
     """
 
+    # It's waiting for an item that the iterator has yielded already. The flusher sets
+    # yieldSoon when it's time to look what else there is to do.
     # What is pending: _pickles of _pickled items, then _items, of _size bytes besides
     # numbers. They're added by the main thread alone, while the flusher may take away
     # what is there. What was sent and isn't taken: _frames, for each how many items,
@@ -133,7 +107,6 @@ class Stream:
 
     @property
     def ready(self) -> bool:
-        """Whether another item may be sent."""
         return (
             not (self.waiting or self.closed)
             and self._ahead < self.window
@@ -141,10 +114,7 @@ class Stream:
         )
 
     def taken(self, told: int) -> None:
-        """
-        Note that the consumer has taken so many items, with L{WAITS} if it waits for
-        more.
-        """
+        """Note that so many items were taken, with L{WAITS} if it waits for more."""
         count = told & ~WAITS
         lag = self._release(count)
         if lag > _LAG_SECONDS:
@@ -159,24 +129,14 @@ class Stream:
         wake: Callable[[], object],
         add: Callable[[Any], bool] | None = None,
     ) -> bool:
-        """
-        Make items, as long as they may be sent, and send them.
-
-        @param end: When to leave off.
-
-        @param wake: Has what is pending sent in a moment, by a L{Flusher}.
-
-        @param add: Called instead of L{add}, see there.
-
-        @return: Whether the iterator has come to its end.
-        """
+        """Make and send items while they may be sent, and tell whether it's the end."""
         began = self._clock()
         while self.ready:
             # Half of the window at a time, so that the other half can be on its way.
             room = min(self.window // 2, _BATCH_ITEMS) - len(self._items)
             room = min(room - self._pickled, self.window - self._ahead)
             most = max(1, min(room, self._batchSize))
-            if most > 1 or self.pending:
+            if most > 1 or self._items or self._pickles:
                 wake()
             if self._makeSome(most, add or self.add):
                 return True
@@ -192,13 +152,7 @@ class Stream:
         return False
 
     def add(self, item: Any) -> bool:
-        """
-        Have an item sent, soon, as it is now.
-
-        @return: Whether the next one may be made right away.
-
-        @raise NotPicklable: If it can't be pickled.
-        """
+        """Have an item sent as it is now, and tell whether to make the next at once."""
         packed = dumps([item])
         self._ahead += 1
         if isinstance(packed, Packed):
@@ -217,7 +171,6 @@ class Stream:
         return len(packed) < _LARGE
 
     def flush(self) -> None:
-        """Send what is pending."""
         with self._lock:
             self._pickleItems()
             if self._pickles:
@@ -226,11 +179,6 @@ class Stream:
                 self._pickled = 0
                 self._size = 0
                 self._sent(count, len(data), data)
-
-    @property
-    def pending(self) -> bool:
-        """Whether an item waits to be sent."""
-        return bool(self._items or self._pickles)
 
     def close(self) -> None:
         """End the iteration where it stands. What its end raises goes to stderr."""

@@ -15,14 +15,11 @@ from typing import Any
 
 from .calls import isIteration
 
-__all__ = ["ContextIterator", "TracedCall", "contextOf"]
-
 
 class TracedCall:
     """A callable, to be run in the context of a trace. It has the callable's name."""
 
     def __init__(self, f: Any, headers: dict[str, str], raw: bool) -> None:
-        """@param raw: Whether an iterator is a result like any other."""
         self._f = f
         self._headers = headers
         self._raw = raw
@@ -50,8 +47,6 @@ class TracedCall:
 
 
 class ContextIterator:
-    """An iterator that is run in a context."""
-
     def __init__(self, iterator: Iterator[Any], context: Context) -> None:
         self._iterator = iterator
         self._context = context
@@ -63,7 +58,6 @@ class ContextIterator:
         return self._context.run(next, self._iterator)
 
     def close(self) -> None:
-        """Release the iterator, if it can be."""
         close = getattr(self._iterator, "close", None)
         if close is not None:
             self._context.run(close)

@@ -6,31 +6,93 @@ all keep their order.
 
 from __future__ import annotations
 
+import os
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
-from attrs import define
-from twisted.internet.defer import Deferred
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IReactorFDSet,
+    IReactorFromThreads,
+    IWriteDescriptor,
+)
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from .._child.buffers import BufferReader, BufferWriter, Incoming
 from .._child.pickling import Packed
 from .._child.protocol import (
     BUFFERS,
+    HEADER,
+    READ_BYTES,
     ClaimWriter,
     Decoder,
     Frame,
     FrameError,
     Kind,
 )
-from ._copying import CopyThreads
-from ._pipes import PipeWriter
-
-__all__ = ["FrameReceiver", "FrameSender"]
+from .._support.childprocess import withoutSigpipe
 
 #: What has fewer bytes is copied at once: starting a thread takes as long.
 _MAX_SYNC_COPY = 1 << 20
+#: So many pieces are written at a time; more than any system takes would be an error.
+_MAX_PIECES = 64
+
+_T = TypeVar("_T")
+
+
+@define(eq=False, repr=False)
+class CopyThreads:
+    """
+    Threads that each do one thing that takes long, and end. A full pool, such as the
+    reactor's may be, would hold up payloads.
+    """
+
+    _reactor: IReactorFromThreads
+    _threads: set[threading.Thread] = field(factory=set, init=False)
+    _waiters: list[Deferred[None]] = field(factory=list, init=False)
+
+    def run(self, f: Callable[[], _T]) -> Deferred[_T]:
+        d: Deferred[_T] = Deferred()
+
+        def target() -> None:
+            result: Any
+            try:
+                result = f()
+            except BaseException:  # noqa: BLE001 - nobody else would hear
+                result = Failure()
+            self._reactor.callFromThread(self._ended, thread, d, result)
+
+        thread = threading.Thread(target=target, name="asynqueue copy", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            # There are as many threads as there may be.
+            target()
+        return d
+
+    def whenIdle(self) -> Deferred[None]:
+        if not self._threads:
+            return succeed(None)
+        d: Deferred[None] = Deferred()
+        self._waiters.append(d)
+        return d
+
+    def _ended(self, thread: threading.Thread, d: Deferred[Any], result: Any) -> None:
+        if thread.ident is not None:
+            # Telling so was the last that it had to do.
+            thread.join()
+        self._threads.discard(thread)
+        d.callback(result)
+        while self._waiters and not self._threads:
+            self._waiters.pop(0).callback(None)
 
 
 @define(eq=False)
@@ -43,78 +105,82 @@ class _Outgoing:
     isRevoked: bool = False
 
 
+@implementer(IWriteDescriptor)
+@define(eq=False, repr=False)
 class FrameSender:
     """
-    Sends frames to a child process.
-
-    @ivar writer: The pipe. Holding it, to send frames all at once, must be ended by
-        L{flush}.
+    Sends frames to a child process, through a pipe that is in the reactor, when it's
+    full, without a transport around it. While it C{isHeld}, nothing is written, but
+    C{pending}: L{flush}, which must be called then if anything is, writes it at once.
     """
 
-    # _outgoing has frames while the first of them is being copied; only _sendOutgoing
-    # takes from it. _offered has calls that were sent while the writer was held, so
-    # that the child can't have them yet. When the process _hasExited, _unbegun has
-    # those that it never began.
+    # _outgoing has frames while isCopying the first of them; only _sendOutgoing takes
+    # from it. pending is what the pipe hasn't taken, for which the reactor _isWaiting.
+    # _offered has calls that were sent while frames were held, so that the child can't
+    # have them yet. _offer and _revoke are those of the claims; when the process has
+    # ended, those of a list of what it never began.
 
-    def __init__(
-        self,
-        writer: PipeWriter,
-        claims: ClaimWriter,
-        buffers: BufferWriter,
-        threads: CopyThreads,
-        unsent: Callable[[int, Exception], object],
-    ) -> None:
-        """
-        @param unsent: Called with the number of a call whose buffers can't be sent, and
-            why.
-        """
-        self.writer = writer
-        self._claims = claims
-        self._buffers = buffers
-        self._threads = threads
-        self._unsent = unsent
-        self._outgoing: deque[_Outgoing] = deque()
-        self._offered: list[int] = []
-        self._hasExited = False
-        self._unbegun: list[int] = []
+    _fd: int
+    _claims: ClaimWriter
+    _buffers: BufferWriter
+    _threads: CopyThreads
+    _unsent: Callable[[int, Exception], object]
+    _reactor: IReactorFDSet
+    isHeld: bool = field(default=False, init=False)
+    isCopying: bool = field(default=False, init=False)
+    pending: deque[bytes | memoryview] = field(factory=deque, init=False)
+    _outgoing: deque[_Outgoing] = field(factory=deque, init=False)
+    _isWaiting: bool = field(default=False, init=False)
+    _isOpen: bool = field(default=True, init=False)
+    _offered: list[int] = field(factory=list, init=False)
+    _offer: Callable[[list[int]], object] = field(init=False)
+    _revoke: Callable[[], list[int]] = field(init=False)
 
-    @property
-    def isCopying(self) -> bool:
-        """Whether frames wait until buffers have been copied."""
-        return bool(self._outgoing)
+    def __attrs_post_init__(self) -> None:
+        os.set_blocking(self._fd, False)
+        self._offer, self._revoke = self._claims.offer, self._claims.revoke
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def logPrefix(self) -> str:
+        return "asynqueue"
 
     def send(self, kind: int, number: int, payload: bytes | Packed) -> None:
-        """Send a frame."""
-        if self._outgoing or type(payload) is Packed:
+        """Send a frame, now as far as the pipe takes it."""
+        if self.isCopying or type(payload) is Packed:
             self._outgoing.append(_Outgoing(kind, number, payload))
-            if len(self._outgoing) == 1:
+            if not self.isCopying:
                 Deferred.fromCoroutine(self._sendOutgoing())
             return
-        if kind == Kind.CALL:
+        if kind & ~BUFFERS == Kind.CALL:
             self._offered.append(number)
-            if not self.writer.isHeld:
-                self._offer()
-        self.writer.send(kind, number, payload)  # type: ignore[arg-type]  # bytes
+        if self._isOpen:
+            data: bytes = payload  # type: ignore[assignment]  # it's no Packed
+            head = HEADER.pack(len(data), kind, number)
+            self.pending += (head + data,) if len(data) < READ_BYTES else (head, data)
+        if not self.isHeld:
+            self.flush()
 
     def flush(self) -> None:
         """Send what was held."""
         # The child must find that it may have a call when it comes to it.
         if self._offered:
-            self._offer()
-        self.writer.flush()
+            offered, self._offered = self._offered, []
+            self._offer(offered)
+        if self.pending and not self._isWaiting:
+            self.doWrite()
 
     def revoke(self, *, copied: bool = True) -> set[int]:
         """
-        Take back all calls that the child hasn't begun. It won't, though it may have
-        them.
-
-        @param copied: Whether also the one whose buffers are being copied.
-
-        @return: Their numbers.
+        Take back all calls that the child hasn't begun, and return their numbers. It
+        won't begin them, though it may have them. The one whose buffers are being
+        C{copied} may stay.
         """
         if self._offered:
-            self._offer()
-        numbers = set(self._unbegun if self._hasExited else self._claims.revoke())
+            offered, self._offered = self._offered, []
+            self._offer(offered)
+        numbers = set(self._revoke())
         for i, frame in enumerate(self._outgoing):
             if frame.kind == Kind.CALL and not frame.isRevoked and (i or copied):
                 frame.isRevoked = True
@@ -122,34 +188,62 @@ class FrameSender:
         return numbers
 
     def exited(self) -> None:
-        """Note that the process has ended."""
-        self.writer.close()
-        self._hasExited = True
-        self._unbegun = self._claims.revoke()
+        self.close()
+        unbegun = self._claims.revoke()
         self._claims.close()
+        self._offer, self._revoke = unbegun.extend, unbegun.copy
 
     def giveUp(self) -> None:
         """Copy nothing any longer."""
         for frame in self._outgoing:
             frame.isRevoked = True
 
-    def _offer(self) -> None:
-        """Let the child have the calls that were sent."""
-        offered, self._offered = self._offered, []
-        if self._hasExited:
-            self._unbegun += offered
-        else:
-            self._claims.offer(offered)
+    def close(self) -> None:
+        """Close the pipe, forgetting what it hasn't taken."""
+        if self._isOpen:
+            self._isOpen = False
+            self.pending.clear()
+            self._reactor.removeWriter(self)
+            os.close(self._fd)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.close()
+
+    def doWrite(self) -> None:
+        pending = self.pending
+        try:
+            while pending:
+                if len(pending) == 1:
+                    written = withoutSigpipe(os.write, self._fd, pending[0])
+                else:
+                    pieces = list(islice(pending, _MAX_PIECES))
+                    written = withoutSigpipe(os.writev, self._fd, pieces)
+                while pending and written >= len(pending[0]):
+                    written -= len(pending.popleft())
+                if written:
+                    pending[0] = memoryview(pending[0])[written:]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # The child has gone, which is noticed at its other pipe.
+            pending.clear()
+        if bool(pending) is not self._isWaiting:
+            self._isWaiting = bool(pending)
+            if self._isWaiting:
+                self._reactor.addWriter(self)
+            else:
+                self._reactor.removeWriter(self)
 
     async def _sendOutgoing(self) -> None:
         """Send frames, the first of which has buffers, until none waits."""
+        self.isCopying = True
         while self._outgoing:
             frame = self._outgoing[0]
             kind, payload = frame.kind, frame.payload
             error: Exception | None = None
             try:
                 if isinstance(payload, Packed):
-                    kind, payload = kind | BUFFERS, await self._put(payload, frame)
+                    kind, payload = kind | BUFFERS, await self._copy(payload, frame)
             except Exception as caught:  # noqa: BLE001 - what is copied is the user's
                 error = caught
             self._outgoing.popleft()
@@ -157,13 +251,13 @@ class FrameSender:
                 continue
             if error is not None:
                 self._unsent(frame.number, error)
-                continue
-            if frame.kind == Kind.CALL:
-                self._offered.append(frame.number)
-                self._offer()
-            self.writer.send(kind, frame.number, payload)  # type: ignore[arg-type]
+            else:
+                self.isCopying = False  # of this one
+                self.send(kind, frame.number, payload)
+                self.isCopying = True
+        self.isCopying = False
 
-    async def _put(self, packed: Packed, frame: _Outgoing) -> bytes:
+    async def _copy(self, packed: Packed, frame: _Outgoing) -> bytes:
         """Copy buffers to the memory file, and return the payload of the frame."""
         if packed.size <= _MAX_SYNC_COPY:
             return self._buffers.put(packed)
@@ -174,74 +268,47 @@ class FrameSender:
         return payload
 
 
+@define(eq=False, repr=False)
 class FrameReceiver:
-    """
-    Takes frames that come from a child process.
+    """Takes frames that come from a child process."""
 
-    @ivar frames: What has come, to be taken by the worker: kind, number of the call,
-        and the payload, an L{Incoming} if it has buffers.
-    """
+    # frames are for the worker to take. incoming has frames while the first of them is
+    # being copied; only _readIncoming takes from it. _closed is called with an error if
+    # something else than frames has come, None at the end.
 
-    # _incoming has frames while the first of them is being copied; only _readIncoming
-    # takes from it.
-
-    def __init__(
-        self,
-        reader: BufferReader,
-        threads: CopyThreads,
-        *,
-        received: Callable[[], object],
-        released: Callable[[memoryview], object],
-        read: Callable[[], object],
-        failed: Callable[[Exception], object],
-    ) -> None:
-        """
-        @param received: Called when there are L{frames}.
-
-        @param released: Called with what the child doesn't need any longer.
-
-        @param read: Called when nothing is being copied any longer.
-
-        @param failed: Called with an error if something else than frames has come:
-            nothing can be made of what comes after that.
-        """
-        self.frames: deque[tuple[int, int, memoryview | Incoming]] = deque()
-        self._reader = reader
-        self._threads = threads
-        self._received = received
-        self._released = released
-        self._read = read
-        self._failed = failed
-        self._decoder = Decoder()
-        self._hasFailed = False
-        self._incoming: deque[Frame] = deque()
-
-    @property
-    def isCopying(self) -> bool:
-        """
-        Whether there's more than L{frames}, which waits until buffers have been copied.
-        """
-        return bool(self._incoming)
+    _reader: BufferReader
+    _threads: CopyThreads
+    _received: Callable[[], object] = field(kw_only=True)
+    _released: Callable[[memoryview], object] = field(kw_only=True)
+    _read: Callable[[], object] = field(kw_only=True)
+    _closed: Callable[[Exception | None], object] = field(kw_only=True)
+    frames: deque[tuple[int, int, memoryview | Incoming]] = field(
+        factory=deque, init=False
+    )
+    _decoder: Decoder = field(factory=Decoder, init=False)
+    _hasFailed: bool = field(default=False, init=False)
+    incoming: deque[Frame] = field(factory=deque, init=False)
 
     def hasFrame(self, number: int) -> bool:
-        """Tell whether a frame of a call has come that isn't taken yet."""
-        return any(frame[1] == number for frame in (*self.frames, *self._incoming))
+        return any(frame[1] == number for frame in (*self.frames, *self.incoming))
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what has come through the pipe."""
-        if self._hasFailed:
+        """Take what has come through the pipe, empty at its end."""
+        if not data:
+            self._closed(None)
+        if not data or self._hasFailed:
             return
         try:
             frames = self._decoder.feed(data)
         except FrameError as error:
             self._fail(error)
             return
-        if self._incoming:
-            self._incoming += frames
+        if self.incoming:
+            self.incoming += frames
             return
         for frame in frames:
             if not Kind.HELLO <= frame[0] < BUFFERS:
-                self._incoming += frames
+                self.incoming += frames
                 Deferred.fromCoroutine(self._readIncoming())
                 return
         if frames:
@@ -249,9 +316,8 @@ class FrameReceiver:
             self._received()
 
     async def _readIncoming(self) -> None:
-        """Read frames, one of which has buffers or is for us, until none waits."""
-        while self._incoming:
-            kind, number, payload = self._incoming[0]
+        while self.incoming:
+            kind, number, payload = self.incoming[0]
             content: memoryview | Incoming = payload
             try:
                 if kind & BUFFERS:
@@ -266,9 +332,9 @@ class FrameReceiver:
                     raise FrameError(f"No child sends a frame of kind {kind}")
             except (FrameError, KeyError, struct.error) as error:
                 self._fail(error)
-                self._incoming.clear()
+                self.incoming.clear()
                 break
-            self._incoming.popleft()
+            self.incoming.popleft()
             if kind != Kind.RELEASE:
                 self.frames.append((kind & ~BUFFERS, number, content))
                 self._received()
@@ -276,4 +342,4 @@ class FrameReceiver:
 
     def _fail(self, error: Exception) -> None:
         self._hasFailed = True
-        self._failed(error)
+        self._closed(error)

@@ -1,6 +1,4 @@
-"""
-The tasks that a worker has accepted, and how many of them its child has in advance.
-"""
+"""The tasks that a worker has accepted, and which of them its child has in advance."""
 
 from __future__ import annotations
 
@@ -16,47 +14,25 @@ from .._child.protocol import Kind
 from ..interfaces import ITask
 from ._frames import FrameSender
 
-__all__ = ["PREFETCH_SECONDS", "ChildJob", "JobQueue", "PrefetchWindow"]
-
 #: A child has tasks in advance for so many seconds, going by how long the last took.
 PREFETCH_SECONDS = 0.001
-
 #: So many at most,
 _MAX_PREFETCHED = 64
-
 #: and updates, of which there may be any number, as long as no more jobs were sent.
 _MAX_SENT = 256
-
 #: After a long task it's so many at first, and then so many times as many.
 _FACTOR = 8
-
 #: How much weight the last task has in how long they take.
 _WEIGHT = 1 / 16
-
 #: What it takes a child to get a task and to answer, in seconds at least.
 _MIN_SECONDS = 1e-5
-
 #: Nothing is sent to a child that hasn't come to so many revoked calls yet.
 _MAX_REVOKED = 1024
 
 
 @define(eq=False)
 class ChildJob:
-    """
-    A task that the worker has accepted.
-
-    @ivar payload: The call, pickled.
-
-    @ivar consumer: The consumer of an iteration, or C{None}.
-
-    @ivar ready: Fires when the worker is ready for another task.
-
-    @ivar number: The number of the call, when it was sent.
-
-    @ivar isSent: Whether the child has it, and may have begun it.
-
-    @ivar since: When its turn came, or it was sent to a child that wasn't ready.
-    """
+    """A task that the worker has accepted."""
 
     task: ITask
     payload: bytes | Packed
@@ -64,26 +40,15 @@ class ChildJob:
     ready: Deferred[None] = field(factory=Deferred)
     number: int = 0
     isSent: bool = False
-    since: float = 0.0
+    since: float = 0.0  # when its turn came, or it was sent to a child not yet ready
 
     @property
     def age(self) -> float:
-        """How many seconds ago its turn came."""
         return perf_counter() - self.since
 
 
 class JobQueue:
-    """
-    The jobs that have no answer yet, in the order in which the child runs them.
-
-    @ivar jobs: All of them.
-
-    @ivar sender: Where they're sent, C{None} while there's no child.
-
-    @ivar isReady: Whether the child has said that it's ready.
-
-    @ivar window: How many are sent in advance.
-    """
+    """The jobs that have no answer yet, in the order in which the child runs them."""
 
     # Those that are sent stand before those that aren't. The first alone may be running
     # for long; its clock has been started if it's _current. After calls were revoked,
@@ -91,7 +56,6 @@ class JobQueue:
     # too many (_revoked), so that neither pipe fills up with them.
 
     def __init__(self, *, prefetches: bool) -> None:
-        """@param prefetches: Whether any are sent in advance."""
         self.jobs: deque[ChildJob] = deque()
         self.sender: FrameSender | None = None
         self.isReady = False
@@ -103,7 +67,6 @@ class JobQueue:
         self._revoked = 0
 
     def put(self, job: ChildJob) -> None:
-        """Add a job, and send it if the child should have it now."""
         jobs = self.jobs
         jobs.append(job)
         isFirst = len(jobs) == 1
@@ -128,9 +91,6 @@ class JobQueue:
                 self._send(job)
 
     def answered(self, number: int) -> ChildJob | None:
-        """
-        Take out the job that the child has answered, C{None} if it's none of ours.
-        """
         jobs = self.jobs
         if not jobs or jobs[0].number != number or not jobs[0].isSent:
             return None
@@ -139,10 +99,7 @@ class JobQueue:
         return jobs.popleft()
 
     def startTurn(self) -> None:
-        """
-        Note that it's the turn of the job that is first, if that is news, and start the
-        clock of its task.
-        """
+        """Start the clock of the job that is first, if its turn has just come."""
         if self.jobs and self.isReady and self.jobs[0] is not self._current:
             job = self._current = self.jobs[0]
             job.since = job.since or perf_counter()
@@ -153,11 +110,7 @@ class JobQueue:
         return next((job for job in self.jobs if job.task is task), None)
 
     def revoke(self, *, copied: bool = True) -> None:
-        """
-        Take back from the child what it hasn't begun. It's as if it hadn't been sent.
-
-        @param copied: See L{FrameSender.revoke}.
-        """
+        """Take back what the child hasn't begun. See L{FrameSender.revoke}."""
         if self.sender is None:
             return
         numbers = self.sender.revoke(copied=copied)
@@ -169,7 +122,6 @@ class JobQueue:
                 job.isSent = False
 
     def remove(self, job: ChildJob) -> None:
-        """Forget a job that isn't sent."""
         self.jobs.remove(job)
         self.sendWaiting()
         self.startTurn()
@@ -198,6 +150,7 @@ class JobQueue:
         self.sender.send(Kind.CALL, job.number, job.payload)
 
 
+@define(eq=False)
 class PrefetchWindow:
     """
     How long tasks take, and how many a child has in advance because of that.
@@ -207,25 +160,19 @@ class PrefetchWindow:
     behind a long task nevertheless is reclaimed from there, by whoever dispatches
     tasks. Of short ones, those that take longer than the ones before them count at
     once, and others little by little.
-
-    @ivar capacity: How many tasks a worker wants to have been given, including the one
-        that its child runs.
     """
 
-    __slots__ = ("_most", "_seconds", "_waiting", "capacity")
+    capacity: int = 1
+    _seconds: float | None = None
+    _most: int = 0
+    _waiting: int = 0
 
-    def __init__(self) -> None:
-        self.capacity = 1
-        self._seconds: float | None = None
-        self._most = 0
-        self._waiting = 0
-
-    def note(self, seconds: float) -> None:
-        """Note how long a task took."""
+    def note(self, seconds: float) -> int:
+        """Note how long a task took, and return the capacity."""
         if seconds > PREFETCH_SECONDS:
             self._most = 0
             self.capacity = 1
-            return
+            return 1
         if self._most < _MAX_PREFETCHED:
             self._most = min(_FACTOR * max(self._most, 1), _MAX_PREFETCHED)
         mean = self._seconds
@@ -234,11 +181,12 @@ class PrefetchWindow:
             self.adapt(self._waiting)
         else:
             self._seconds = mean + _WEIGHT * (seconds - mean)
+        return self.capacity
 
-    def adapt(self, waiting: int) -> None:
-        """Adapt the capacity to how many tasks wait for each worker."""
+    def adapt(self, waiting: int) -> int:
+        """Adapt the capacity to how many tasks wait for each worker, and return it."""
         self._waiting = waiting
-        if self._seconds is None:
-            return
-        ahead = int(PREFETCH_SECONDS / max(self._seconds, _MIN_SECONDS))
-        self.capacity = 1 + min(waiting, self._most, ahead)
+        if self._seconds is not None:
+            ahead = int(PREFETCH_SECONDS / max(self._seconds, _MIN_SECONDS))
+            self.capacity = 1 + min(waiting, self._most, ahead)
+        return self.capacity

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum, auto
 
+from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall
 
 from .._child.mainmodule import checkNotImporting, isImporting
@@ -16,9 +17,10 @@ from ..errors import WorkerStartError
 from ._options import ChildOptions, RestartPolicy
 from ._transport import IReactorChild, Transport
 
-__all__ = ["OVER", "ChildHandle", "ChildLife", "ChildState"]
-
-
+#: Seconds that a call or an iteration has to end after an exception was raised in it,
+#: and between attempts: one may come when nothing may be raised.
+_GRACE_SECONDS = 0.5
+_REPEAT_SECONDS = 0.05
 #: Modules of reactors that children may have. Others are those of a GUI.
 _REACTORS = {
     f"twisted.internet.{kind}reactor"
@@ -31,16 +33,12 @@ class ChildState(Enum):
 
     #: There's no word from the child yet. What is sent to it, it hasn't run.
     STARTING = auto()
-
     #: The child is there.
     READY = auto()
-
     #: The worker has been told to stop, and will when it has done what it has accepted.
     STOPPING = auto()
-
     #: The worker takes no tasks any longer, but its child has not ended yet.
     DYING = auto()
-
     #: The child has ended.
     DEAD = auto()
 
@@ -49,69 +47,33 @@ class ChildState(Enum):
 OVER = (ChildState.DYING, ChildState.DEAD)
 
 
+@define(eq=False, repr=False)
 class ChildLife:
-    """
-    A child process from before its start until nothing is left of it.
-
-    @ivar state: The state of the worker.
-
-    @ivar transport: The child, C{None} while there's none.
-
-    @ivar status: How the child has ended.
-
-    @ivar pid: The process ID, also when the child has ended.
-
-    @ivar failure: Why it was of no use, if it has been ended for that.
-
-    @ivar gone: Fires when nothing is left.
-    """
+    """A child process from before its start until nothing is left of it."""
 
     # The child's start has begun when it _hasBegun: the transport is there, _startCall
     # is going to start it, or the reactor will when it runs. _timer limits the time
     # until the child is ready. It has succeeded when it's _isGreeted and _isUpToDate.
 
-    def __init__(
-        self,
-        options: ChildOptions,
-        policy: RestartPolicy,
-        reactor: IReactorChild | None,
-        *,
-        useReactor: bool,
-        started: Callable[[Transport], object],
-        received: Callable[[], object],
-        unsent: Callable[[int, Exception], object],
-        ended: Callable[[ChildState, ExitStatus], object],
-    ) -> None:
-        """
-        @param useReactor: Whether a reactor like this one's runs in the child.
-
-        @param started: Called with the transport when the child was started.
-
-        @param received: Called when there are frames from it.
-
-        @param unsent: Called with the number of a call that can't be sent, and why.
-
-        @param ended: Called with the state before, and how the child has ended.
-        """
-        self.state = ChildState.STARTING
-        self.transport: Transport | None = None
-        self.status: ExitStatus | None = None
-        self.pid: int | None = None
-        self.failure: str | None = None
-        self.gone: OneShot[None] = OneShot()
-        self._options = options
-        self._policy = policy
-        self._givenReactor = reactor
-        self._useReactor = useReactor
-        self._started = started
-        self._received = received
-        self._unsent = unsent
-        self._ended = ended
-        self._startCall: IDelayedCall | None = None
-        self._timer: IDelayedCall | None = None
-        self._hasBegun = False
-        self._isGreeted = False
-        self._isUpToDate = False
+    _options: ChildOptions
+    _policy: RestartPolicy
+    _givenReactor: IReactorChild | None
+    _useReactor: bool = field(kw_only=True)
+    _started: Callable[[Transport], object] = field(kw_only=True)
+    _received: Callable[[], object] = field(kw_only=True)
+    _unsent: Callable[[int, Exception], object] = field(kw_only=True)
+    _ended: Callable[[ChildState, ExitStatus], object] = field(kw_only=True)
+    state: ChildState = field(default=ChildState.STARTING, init=False)
+    transport: Transport | None = field(default=None, init=False)
+    status: ExitStatus | None = field(default=None, init=False)
+    pid: int | None = field(default=None, init=False)
+    failure: str | None = field(default=None, init=False)
+    gone: OneShot[None] = field(factory=OneShot, init=False)
+    _startCall: IDelayedCall | None = field(default=None, init=False)
+    _timer: IDelayedCall | None = field(default=None, init=False)
+    _hasBegun: bool = field(default=False, init=False)
+    _isGreeted: bool = field(default=False, init=False)
+    _isUpToDate: bool = field(default=False, init=False)
 
     @property
     def reactor(self) -> IReactorChild:
@@ -121,17 +83,13 @@ class ChildLife:
     def start(self, *, isReplacement: bool) -> None:
         """
         Start the child if there's a reactor, after a while if others have failed to
-        start.
-
-        @param isReplacement: Whether its failing to start is told like that of any
-            child, as there's nobody to hear an exception.
-
-        @raise WorkerStartError: If it can't be started.
+        start. That a replacement can't be started is told like the end of any child, as
+        nobody would hear an exception.
         """
         interpreterCommand()  # it's said now if there's none
         if self._policy.delay:
             self._hasBegun = True
-            self._startLater(self._policy.delay)
+            self._startCall = self.reactor.callLater(self._policy.delay, self._startNow)
         elif (self._givenReactor or hasGlobalReactor()) and not isImporting():
             self.ensureStarted(isReplacement=isReplacement)
 
@@ -155,10 +113,9 @@ class ChildLife:
                     f"A child process can't be started: {error}"
                 ) from error
             # There's nobody yet to resign to.
-            self._startLater(0)
+            self._startCall = self.reactor.callLater(0, self._startNow)
 
     def greeted(self) -> None:
-        """Note that the child is ready."""
         self._isGreeted = True
         _cancel(self._timer)
         self._maybeSucceeded()
@@ -166,11 +123,7 @@ class ChildLife:
             self.state = ChildState.READY
 
     def updatesApplied(self, text: str | None) -> bool:
-        """
-        Note how the stored updates have gone, C{None} for well.
-
-        @return: Whether the child is of no use because of that.
-        """
+        """Note how the stored updates went, and tell if the child is of no use."""
         if self._isUpToDate or self.state in OVER:
             return False
         if text is None:
@@ -182,7 +135,6 @@ class ChildLife:
         return True
 
     def end(self, *, kill: bool) -> None:
-        """End the child, whatever it's doing."""
         if self.state is ChildState.DEAD:
             return
         self.state = ChildState.DYING
@@ -195,17 +147,10 @@ class ChildLife:
             self.transport.terminate()
 
     def send(self, kind: int, number: int, payload: bytes) -> None:
-        """Send a frame, if there's a child."""
         if self.transport is not None:
             self.transport.sender.send(kind, number, payload)
 
-    def interrupt(self, number: int) -> None:
-        """Have an exception raised in a call or an iteration, if there's a child."""
-        if self.transport is not None:
-            self.transport.interrupt(number)
-
     def stop(self) -> None:
-        """Have the child end by itself."""
         if self.transport is not None:
             self.transport.stop()
         else:
@@ -213,11 +158,15 @@ class ChildLife:
 
     def _start(self) -> None:
         setup = self._options.setup()
+        options: tuple[str, ...] = ()
+        if self._useReactor:
+            name = type(self.reactor).__module__
+            options = (name if name in _REACTORS else "twisted.internet.default",)
         transport = Transport(
             self._received,
             self._unsent,
             self._childEnded,
-            options=(_reactorModule(self.reactor),) if self._useReactor else (),
+            options=options,
             env=self._options.env,
             reactor=self.reactor,
         )
@@ -230,9 +179,6 @@ class ChildLife:
                 self._options.startTimeout, self._startTimedOut
             )
         self._started(transport)
-
-    def _startLater(self, seconds: float) -> None:
-        self._startCall = self.reactor.callLater(seconds, self._startNow)
 
     def _startNow(self) -> None:
         self._startCall = None
@@ -264,6 +210,43 @@ class ChildLife:
         self._ended(before, status)
         if self.transport is None:
             self.gone.fire(None)
+
+
+class Interruption:
+    """
+    An exception that is raised in a call or an iteration, again and again until that is
+    over, or it's given up.
+    """
+
+    def __init__(
+        self,
+        life: ChildLife,
+        number: int,
+        giveUp: Callable[[], object],
+        *,
+        delay: float = 0.0,
+    ) -> None:
+        self._life = life
+        self._number = number
+        self._giveUp = giveUp
+        self._deadline = life.reactor.seconds() + delay + _GRACE_SECONDS
+        self._timer: IDelayedCall | None = None
+        if delay:
+            self._timer = life.reactor.callLater(delay, self._attempt)
+        else:
+            self._attempt()
+
+    def over(self) -> None:
+        _cancel(self._timer)
+
+    def _attempt(self) -> None:
+        reactor, transport = self._life.reactor, self._life.transport
+        if reactor.seconds() >= self._deadline:
+            self._giveUp()
+            return
+        if transport is not None:
+            transport.interrupt(self._number)
+        self._timer = reactor.callLater(_REPEAT_SECONDS, self._attempt)
 
 
 class ChildHandle:
@@ -302,12 +285,6 @@ class ChildHandle:
         """Kill the process. The worker is lost."""
         if self._life.transport is not None:
             self._life.transport.kill()
-
-
-def _reactorModule(reactor: object) -> str:
-    """Name the module that installs a reactor like this one in a child."""
-    name = type(reactor).__module__
-    return name if name in _REACTORS else "twisted.internet.default"
 
 
 def _cancel(*calls: IDelayedCall | None) -> None:

@@ -1,5 +1,6 @@
 """
-Options of the children of a worker or a queue, and how often their start is tried.
+Options of the children of a worker or a queue: what they are, how often their start is
+tried, and when they have done as much as they may.
 """
 
 from __future__ import annotations
@@ -13,49 +14,31 @@ from typing import Any
 
 from attrs import frozen
 
+from .._child.mainmodule import preparation
 from .._child.pickling import NotPicklable, dumpsPlain
-from .._child.preparation import preparation
 from .._support.checks import checkCount, checkSeconds
 from ..errors import SerializationError
 
-__all__ = [
-    "START_TIMEOUT",
-    "ChildConfig",
-    "ChildOptions",
-    "RestartPolicy",
-    "coreSets",
-    "privateSize",
-    "residentSize",
-]
-
 #: Seconds that a child has until it's ready, if nothing else is said.
 START_TIMEOUT = 120.0
-
 #: Children that end by themselves before they're ready, in a row, until no other is
 #: started.
 _MAX_FAILURES = 3
-
 #: The same for children that a signal ends, and how many seconds this must have been
 #: going on. Somebody may be killing them, which says little about the next one.
 _MAX_KILLED = 30
 _KILLED_SECONDS = 30.0
-
 #: Seconds to wait before another is started, doubled each time, and the most of that:
 #: after children that have ended by themselves, and after those that were killed.
 _BACK_OFF, _MAX_BACK_OFF = 0.1, 0.8
 _KILLED_BACK_OFF, _MAX_KILLED_BACK_OFF = 0.05, 0.2
-
 #: The same before the first of another row, after one has been given up.
 _ROW_BACK_OFF, _MAX_ROW_BACK_OFF = 1.0, 8.0
 
 
 @frozen
 class ChildOptions:
-    """
-    Options of children, checked. See L{ProcessWorker}; the initializer is pickled.
-
-    @ivar cores: What the child is bound to, C{None} for any core.
-    """
+    """Options of children, checked. The initializer is pickled."""
 
     env: Mapping[str, str] | None
     initializer: bytes | None
@@ -75,17 +58,6 @@ class ChildOptions:
         maxMemory: Any = None,
         startTimeout: Any = START_TIMEOUT,
     ) -> ChildOptions:
-        """
-        Check what is said, and make options of it.
-
-        @param initializer: A callable, or a tuple of one and its arguments.
-
-        @raise TypeError: If the initializer isn't one.
-
-        @raise ValueError: If a number is out of range.
-
-        @raise SerializationError: If the initializer can't be pickled.
-        """
         checkCount("niceness", niceness, -20)
         if niceness > 19:
             raise ValueError(f"niceness must be an integer up to 19, not {niceness!r}")
@@ -105,23 +77,11 @@ class ChildOptions:
         return cls(env, pickled, niceness, maxTasks, maxMemory, startTimeout)
 
     def setup(self) -> bytes:
-        """Make what a child is told first: a dict, pickled."""
-        return dumpsPlain(
-            {
-                **preparation(),
-                "niceness": self.niceness,
-                "cores": self.cores,
-                "initializer": self.initializer,
-            }
-        )
+        own = {"niceness": self.niceness, "cores": self.cores}
+        return dumpsPlain({**preparation(), **own, "initializer": self.initializer})
 
 
 def coreSets(affinity: Any) -> list[frozenset[int]]:
-    """
-    Make sets of cores, of which each child is to have one, of what is said of them.
-
-    @raise ValueError: If one isn't this process's, or the system can't do it.
-    """
     if affinity is None or affinity is False:
         return []
     if not hasattr(os, "sched_getaffinity"):
@@ -143,11 +103,7 @@ def coreSets(affinity: Any) -> list[frozenset[int]]:
 
 
 def _pickled(initializer: Any) -> bytes:
-    """
-    Check and pickle an initializer.
-
-    @return: The callable and a tuple of its arguments, pickled.
-    """
+    """Check an initializer, and pickle the callable and a tuple of its arguments."""
     f, args = initializer, ()
     if isinstance(initializer, tuple) and len(initializer) == 2:
         f, args = initializer
@@ -165,17 +121,9 @@ def _pickled(initializer: Any) -> bytes:
 
 
 class RestartPolicy:
-    """
-    Counts the starts in a row that have failed, of all the children of a queue, and
-    says when the next is due.
-
-    @ivar failures: Children that have ended by themselves.
-
-    @ivar killed: Children that a signal has ended.
-    """
+    """Counts failed starts in a row of a queue's children, and says when to go on."""
 
     def __init__(self, seconds: Callable[[], float] = monotonic) -> None:
-        """@param seconds: Tells the time."""
         self.failures = 0
         self.killed = 0
         self._rows = 0
@@ -184,7 +132,6 @@ class RestartPolicy:
 
     @property
     def exhausted(self) -> bool:
-        """Whether there's no use in starting another child."""
         return self.failures >= _MAX_FAILURES or (
             self.killed >= _MAX_KILLED
             and self._seconds() - self._firstKilled >= _KILLED_SECONDS
@@ -201,21 +148,15 @@ class RestartPolicy:
         )
 
     def succeeded(self) -> None:
-        """Note that a child has been put to work."""
         self.failures = self.killed = self._rows = 0
 
     def startOver(self) -> None:
-        """Begin another row, if this one is exhausted."""
         if self.exhausted:
             self.failures = self.killed = 0
             self._rows = min(self._rows + 1, 10)
 
     def failed(self, signal: int | None) -> None:
-        """
-        Note that a child has ended before it was put to work.
-
-        @param signal: The signal that has ended it, C{None} if it has by itself.
-        """
+        """Note that a child has ended, perhaps by a signal, before it was of use."""
         if signal is None:
             self.failures += 1
         else:
@@ -226,28 +167,18 @@ class RestartPolicy:
 
 @frozen
 class ChildConfig:
-    """
-    What the workers of a queue have in common.
-
-    @ivar isReplacement: Whether this is for one that takes the place of another.
-    """
-
     options: ChildOptions
     policy: RestartPolicy
     isReplacement: bool = False
 
 
 def _doubled(number: int, first: float, most: float) -> float:
-    """Say how many seconds to wait after a number of failures."""
     return min(first * 2.0 ** (min(number, 20) - 1), most) if number else 0.0
 
 
 def residentSize(pid: int | None) -> int | None:
-    """
-    Measure the memory of a process, in kB of 1,024 bytes, C{None} if there's none such.
-    """
-    pages = _pagesOf(pid)
-    return _sizeByPs(pid) if pages is None else _inKilobytes(pages[1])
+    """Measure the memory of a process in kB, C{None} if there's none such."""
+    return _sizeOf(pid, lambda pages: pages[1])
 
 
 def privateSize(pid: int | None) -> int | None:
@@ -255,29 +186,43 @@ def privateSize(pid: int | None) -> int | None:
     The same without what it shares with others, such as large arguments; where the
     system doesn't tell that, with it.
     """
-    pages = _pagesOf(pid)
-    return _sizeByPs(pid) if pages is None else _inKilobytes(pages[1] - pages[2])
+    return _sizeOf(pid, lambda pages: pages[1] - pages[2])
 
 
-def _pagesOf(pid: int | None) -> list[int] | None:
-    """How many pages a process has: all, resident, shared, and so on."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return [int(number) for number in file.read().split()]
-    except (OSError, ValueError):
-        # It's gone, or the system has no such files.
-        return None
-
-
-def _inKilobytes(pages: int) -> int:
-    return int(pages * os.sysconf("SC_PAGE_SIZE") // 1024)
-
-
-def _sizeByPs(pid: int | None) -> int | None:
+def _sizeOf(pid: int | None, count: Callable[[list[int]], int]) -> int | None:
+    """Count pages: all, resident, shared, and so on."""
+    with (
+        suppress(OSError, ValueError),  # it's gone, or the system has no such files
+        open(f"/proc/{pid}/statm", encoding="ascii") as file,
+    ):
+        pages = count([int(number) for number in file.read().split()])
+        return int(pages * os.sysconf("SC_PAGE_SIZE") // 1024)
     with suppress(OSError, ValueError):
-        return int(
-            subprocess.run(
-                ["ps", "-o", "rss=", "-p", str(pid)], capture_output=True, check=False
-            ).stdout
-        )
+        command = ["ps", "-o", "rss=", "-p", str(pid)]
+        return int(subprocess.run(command, capture_output=True, check=False).stdout)
     return None
+
+
+class Wear:
+    """What a child has done, and whether that is as much as it may."""
+
+    def __init__(self, options: ChildOptions) -> None:
+        self.hasLimit = options.maxTasks is not None or options.maxMemory is not None
+        # Updates don't count: the child must come to its tasks.
+        self.taken = 0
+        self._maxTasks = options.maxTasks
+        self._maxMemory = options.maxMemory
+
+    def limited(self, capacity: int, jobs: int) -> int:
+        if self._maxTasks is None:
+            return capacity
+        return min(capacity, max(jobs + self._maxTasks - self.taken, 1))
+
+    def isOver(self, pid: int | None) -> bool:
+        if not self.taken:
+            return False
+        if self._maxTasks is not None and self.taken >= self._maxTasks:
+            return True
+        if self._maxMemory is None or pid is None:
+            return False
+        return (privateSize(pid) or 0) > self._maxMemory * 1024

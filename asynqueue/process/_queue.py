@@ -15,13 +15,7 @@ from .._support.checks import seriesList
 from .._support.reactor import orGlobalReactor
 from ..base._resizing import SizedQueue
 from ..tasks import Task
-from ._options import (
-    START_TIMEOUT,
-    ChildConfig,
-    ChildOptions,
-    RestartPolicy,
-    coreSets,
-)
+from ._options import START_TIMEOUT, ChildConfig, ChildOptions, RestartPolicy, coreSets
 from ._worker import ProcessWorker
 
 if TYPE_CHECKING:
@@ -162,11 +156,7 @@ class ProcessQueue(SizedQueue):
 
     @staticmethod
     def cores() -> int:
-        """
-        Count the cores that this process may use.
-
-        @return: The number.
-        """
+        """Count the cores that this process may use."""
         return ProcessWorker.cores()
 
     def stats(self) -> ProcessStats:
@@ -179,11 +169,8 @@ class ProcessQueue(SizedQueue):
             C{callStats=True}.
         """
         stats = ProcessStats(super().stats())
-        DeferredList(
-            [w.stats() for w in self.workers() if isinstance(w, ProcessWorker)]
-        ).addCallback(
-            lambda results: [pair for _, pairs in results for pair in pairs]
-        ).chainDeferred(stats)
+        workers = [w for w in self.workers() if isinstance(w, ProcessWorker)]
+        stats.callback([pair for worker in workers for pair in worker.callTimes])
         return stats
 
     def crashWorkers(self) -> Deferred[list[Task]]:

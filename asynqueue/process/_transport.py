@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
 from attrs import evolve
-from twisted.internet.interfaces import IReactorFromThreads
-from zope.interface import Attribute
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IReactorFDSet,
+    IReactorFromThreads,
+    IReadDescriptor,
+)
+from twisted.python.failure import Failure
+from zope.interface import Attribute, implementer
 
 from .._child import protocol
 from .._child.buffers import BufferReader, BufferWriter
 from .._child.memfd import openMemoryFile
-from .._child.protocol import (
-    ChildFD,
-    ClaimWriter,
-    Kind,
-)
+from .._child.protocol import READ_BYTES, ChildFD, ClaimWriter, Kind
 from .._support.childprocess import (
     ChildProcess,
     ExitStatus,
@@ -28,34 +31,23 @@ from .._support.childprocess import (
 )
 from .._support.log import OutputLog, log
 from .._support.oneshot import OneShot
-from ._copying import CopyThreads
-from ._frames import FrameReceiver, FrameSender
-from ._pipes import PipeReader, PipeWriter
-
-__all__ = ["IReactorChild", "Transport"]
+from ._frames import CopyThreads, FrameReceiver, FrameSender
 
 #: Seconds that a child has to end after a signal that it may handle.
 _TERM_GRACE_SECONDS = 0.5
-
 #: Seconds that a child has to end after it has closed its pipe.
 _EXIT_GRACE_SECONDS = 0.02
-
-#: What has fewer bytes is copied at once: starting a thread takes as long.
-_MAX_SYNC_COPY = 1 << 20
-
-#: The same for files that are closed.
+#: So much is read from a pipe after its child has ended, and no more.
+_MAX_DRAINED = 1 << 22
+#: Files that are smaller are closed at once: starting a thread takes as long.
 _MAX_SYNC_CLOSE = 1 << 24
-
 #: What our end of the pipe of claims, to which only we write, is called.
 _OFFERS = -1
-
 #: The program that the child runs.
 _PROGRAM = os.path.join(os.path.dirname(protocol.__file__), "child.py")
 
 
 class IReactorChild(IProcessReactor, IReactorFromThreads):
-    """What is needed of a reactor to have a child process."""
-
     running: bool = Attribute("See C{IReactorCore}.")
 
     def callWhenRunning(
@@ -66,21 +58,71 @@ class IReactorChild(IProcessReactor, IReactorFromThreads):
         """See C{IReactorCore}."""
 
 
+@implementer(IReadDescriptor)
+class PipeReader:
+    """
+    The end of a pipe that is read, in the reactor without a transport around it, which
+    saves a third of the time that a call takes.
+    """
+
+    def __init__(
+        self, fd: int, received: Callable[[bytes], object], reactor: IReactorFDSet
+    ) -> None:
+        self._fd = fd
+        self._received = received
+        self._reactor = reactor
+        self._isOpen = True
+        os.set_blocking(fd, False)
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def logPrefix(self) -> str:
+        return "asynqueue"
+
+    def doRead(self) -> None:
+        if not self._isOpen:
+            return
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._received(data)
+        else:
+            self.close()
+
+    def connectionLost(self, reason: Failure) -> None:
+        # A reactor that has heard of several ends in one turn knows them by number
+        # only. If the first has had a descriptor closed, and a new one has its number
+        # now, then the end that is told isn't that of the new one.
+        if self._isOpen and reason.check(ConnectionDone):
+            # It was taken out, and stays in unless this finds the end.
+            self._reactor.addReader(self)
+            self.doRead()
+        else:
+            self.close()
+
+    def drain(self) -> None:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        for _ in range(_MAX_DRAINED // READ_BYTES):
+            if not self._isOpen or not poll.poll(0):
+                break
+            self.doRead()
+
+    def close(self) -> None:
+        if self._isOpen:
+            self._isOpen = False
+            self._reactor.removeReader(self)
+            os.close(self._fd)
+            self._received(b"")
+
+
 class Transport:
-    """
-    A child process as its worker talks to it.
-
-    @ivar sender: Sends frames to it.
-
-    @ivar receiver: Has the frames that have come from it.
-
-    @ivar gone: Fires when nothing is left of the child.
-
-    @ivar stdout: Takes what it writes to stdout.
-
-    @ivar stderr: Takes what it writes to stderr.
-    """
-
     # The process's end is told the worker once, after its last frame; until then,
     # _status has it. The files are closed after that, here and nowhere else, when no
     # thread uses them any longer.
@@ -95,45 +137,39 @@ class Transport:
         env: Mapping[str, str] | None = None,
         reactor: IReactorChild,
     ) -> None:
-        """
-        Start a child process.
-
-        @param received: Called when there are frames.
-
-        @param unsent: Called with the number of a call whose buffers can't be sent, and
-            why.
-
-        @param ended: Called once when the child has ended, after the last frames.
-
-        @param options: Options of the child's program.
-
-        @param env: Its environment, C{None} for the same as this process has.
-
-        @raise OSError: If it can't be started.
-        """
+        """Start a child process. It's an L{OSError} if that can't be done."""
         self.gone: OneShot[None] = OneShot()
         self.stdout = OutputLog("stdout", reactor=reactor)
         self.stderr = OutputLog("stderr", reactor=reactor)
         self._ended = ended
-        self._reactor = reactor
         self._threads = CopyThreads(reactor)
         self._status: ExitStatus | None = None
         self._process = ChildProcess(reactor=reactor)
         ours = self._start(options, env)
         self._buffers = BufferWriter(ours[ChildFD.ARGUMENTS])
-        self._reader = BufferReader(ours[ChildFD.RESULTS], self._wake)
-        claims = ClaimWriter(ours[ChildFD.CLAIMS], ours[_OFFERS])
-        writer = PipeWriter(ours[ChildFD.CALLS], reactor)
-        self.sender = FrameSender(writer, claims, self._buffers, self._threads, unsent)
+        # Any thread may say that something isn't needed any longer.
+        self._reader = BufferReader(
+            ours[ChildFD.RESULTS], lambda: reactor.callFromThread(self._tellUnneeded)
+        )
+        self.sender = FrameSender(
+            ours[ChildFD.CALLS],
+            ClaimWriter(ours[ChildFD.CLAIMS], ours[_OFFERS]),
+            self._buffers,
+            self._threads,
+            unsent,
+            reactor,
+        )
         self.receiver = FrameReceiver(
             self._reader,
             self._threads,
             received=received,
             released=self._release,
             read=self._maybeEnd,
-            failed=self._breakOff,
+            closed=self._repliesClosed,
         )
-        self._replies = PipeReader(ours[ChildFD.REPLIES], self._dataReceived, reactor)
+        self.replies = PipeReader(
+            ours[ChildFD.REPLIES], self.receiver.dataReceived, reactor
+        )
         self._outputs = [
             PipeReader(ours[1], self.stdout.write, reactor),
             PipeReader(ours[2], self.stderr.write, reactor),
@@ -148,12 +184,6 @@ class Transport:
         """The process ID, C{None} when it isn't running."""
         return self._process.pid
 
-    def readNow(self) -> None:
-        """
-        Take what has come from the child without waiting for the reactor to tell of it.
-        """
-        self._replies.drain()
-
     def interrupt(self, number: int) -> None:
         """Have the child raise an exception in a call or iteration, if it's at it."""
         self._buffers.interrupt(number)
@@ -165,23 +195,17 @@ class Transport:
 
     def terminate(self) -> None:
         """Have the process end now, and kill it if it doesn't."""
-        self.sender.writer.close()
+        self.sender.close()
         self._process.terminate(_TERM_GRACE_SECONDS)
 
     def kill(self) -> None:
-        """Kill the process."""
-        self.sender.writer.close()
+        self.sender.close()
         self._process.kill()
 
     def _start(
         self, options: tuple[str, ...], env: Mapping[str, str] | None
     ) -> dict[int, int]:
-        """
-        Start the process.
-
-        @return: Our ends of the pipes, and the files, by the descriptor that the child
-            has the other end as.
-        """
+        """Start the process, and return our ends, by what it has the other end as."""
         with ExitStack() as ours, ExitStack() as theirs:
             mine: dict[int, int] = {}
             its: dict[int, int] = {}
@@ -210,28 +234,17 @@ class Transport:
             ours.pop_all()
             return mine
 
-    def _dataReceived(self, data: bytes) -> None:
-        """Take what has come through the pipe, empty at the end."""
-        if data:
-            self.receiver.dataReceived(data)
-        else:
-            # A process without its pipe is of no use any longer.
+    def _repliesClosed(self, error: Exception | None) -> None:
+        """End a child that has no pipe any longer, or doesn't keep to the protocol."""
+        if error is None:
             self._process.killAfter(_EXIT_GRACE_SECONDS)
-
-    def _breakOff(self, error: Exception) -> None:
-        """End a child that doesn't keep to the protocol."""
-        self.stderr.write(f"{error}\n".encode())
-        self._process.kill()
+        else:
+            self.stderr.write(f"{error}\n".encode())
+            self._process.kill()
 
     def _release(self, payload: memoryview) -> None:
         if self._buffers.release(payload):
             self._threads.run(self._buffers.trim)
-
-    def _wake(self) -> None:
-        """
-        Tell the child soon what isn't needed any longer. Any thread may call this.
-        """
-        self._reactor.callFromThread(self._tellUnneeded)
 
     def _tellUnneeded(self) -> None:
         unneeded = self._reader.unneeded()
@@ -241,19 +254,18 @@ class Transport:
     def _exited(self, status: ExitStatus) -> None:
         """Note that the process has ended: read what it has left, then tell of it."""
         try:
-            for reader in (*self._outputs, self._replies):
+            for reader in (*self._outputs, self.replies):
                 reader.drain()
         finally:
             # Whoever else has the other ends isn't waited for.
-            for reader in (*self._outputs, self._replies):
+            for reader in (*self._outputs, self.replies):
                 reader.close()
             self.sender.exited()
             self._status = evolve(status, output=self.stderr.tail)
             self._maybeEnd()
 
     def _maybeEnd(self) -> None:
-        """Tell of the end, if there's one and all frames were read."""
-        if self._status is None or self.receiver.isCopying:
+        if self._status is None or self.receiver.incoming:
             return
         status, self._status = self._status, None
         self._ended(status)
@@ -262,10 +274,8 @@ class Transport:
         self._threads.whenIdle().addCallback(self._closeFiles)
 
     def _closeFiles(self, _: object) -> None:
-        fds = (self._buffers.fd, self._reader.fd)
-        large = [fd for fd in fds if os.fstat(fd).st_blocks * 512 > _MAX_SYNC_CLOSE]
-        for fd in fds:
-            if fd in large:
+        for fd in (self._buffers.fd, self._reader.fd):
+            if os.fstat(fd).st_blocks * 512 > _MAX_SYNC_CLOSE:
                 # The system takes its time to give up what is in it.
                 self._threads.run(partial(os.close, fd))
             else:

@@ -22,7 +22,7 @@ from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import quoteStringArgument
 
-from .._child.preparation import preparation
+from .._child.mainmodule import preparation
 from .._support.checks import checkCallable, checkSeconds
 from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor

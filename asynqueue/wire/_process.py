@@ -24,7 +24,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.python.failure import Failure
 
-from .._child.preparation import adopt
+from .._child.mainmodule import adopt
 from .._support.childprocess import ChildProcess, ExitStatus, interpreterCommand
 from .._support.log import OutputLog
 from .._support.reactor import orGlobalReactor
