@@ -15,15 +15,16 @@ bytes. Whoever sends more than was declared is disconnected.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import AnyStr, Generic
+from collections.abc import Callable, Iterator
+from typing import Any, AnyStr, Generic
 
 from twisted.protocols import amp
 
+from .._child.tracing import contextOf
 from ..errors import WorkerError
+from ..interfaces import ITask
 
 __all__ = [
-    "TRACE_HEADERS",
     "VERSION",
     "Cancel",
     "ChunkyString",
@@ -42,13 +43,20 @@ __all__ = [
     "Violation",
     "WrongKey",
     "numberOf",
+    "runTraced",
+    "traceFields",
 ]
 
 #: The version of the protocol. It's part of each proof of a key.
 VERSION = b"2"
 
-#: The headers that carry the context of a trace.
-TRACE_HEADERS = ("traceparent", "tracestate", "baggage")
+#: The headers that carry the context of a trace, by the field that each comes in.
+_TRACE_HEADERS = {
+    name.encode(): name for name in ("traceparent", "tracestate", "baggage")
+}
+
+#: What W3C Baggage allows, which is the longest of these headers.
+_MAX_HEADER_BYTES = 8192
 
 
 class OtherVersion(Exception):
@@ -82,6 +90,31 @@ def numberOf(digits: bytes) -> int:
     return int(digits)
 
 
+def traceFields(task: ITask) -> dict[str, bytes]:
+    """Make fields of RunTask of the headers of a trace that a task has."""
+    headers = (task.watch and task.watch.headers) or {}
+    fields = {name: headers.get(name, "").encode() for name in _TRACE_HEADERS.values()}
+    return {
+        name: data
+        for name, data in fields.items()
+        if 0 < len(data) <= _MAX_HEADER_BYTES
+    }
+
+
+def runTraced(box: dict[bytes, bytes], f: Callable[[], Any]) -> Any:
+    """Call something in the context that RunTask has the headers of, if it has any."""
+    headers = {
+        name: box[field].decode("latin-1")
+        for field, name in _TRACE_HEADERS.items()
+        if field in box
+    }
+    return contextOf(headers).run(f) if headers else f()
+
+
+def _optional(*names: bytes) -> list[tuple[bytes, amp.String]]:
+    return [(name, amp.String(optional=True)) for name in names]
+
+
 class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
     """
     Say which version the client speaks, and whether it accepts pickles. The first
@@ -93,15 +126,9 @@ class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
 
     arguments = [  # noqa: RUF012 - AMP has it so
         (b"version", amp.String()),
-        (b"pickle", amp.String(optional=True)),
-        (b"nonce", amp.String(optional=True)),
+        *_optional(b"pickle", b"nonce"),
     ]
-    response = [  # noqa: RUF012
-        (b"version", amp.String()),
-        (b"pickle", amp.String(optional=True)),
-        (b"nonce", amp.String(optional=True)),
-        (b"tasks", amp.String(optional=True)),
-    ]
+    response = [*arguments, *_optional(b"tasks")]  # noqa: RUF012
     fatalErrors = {OtherVersion: b"VERSION", WrongKey: b"KEY"}  # noqa: RUF012
 
 
@@ -133,19 +160,10 @@ class RunTask(amp.Command):  # type: ignore[misc, unused-ignore]
 
     arguments = [  # noqa: RUF012
         (b"methodName", amp.String()),
-        (b"args", amp.String(optional=True)),
-        (b"kw", amp.String(optional=True)),
-        (b"call", amp.String(optional=True)),
-        (b"ID", amp.String(optional=True)),
-        (b"size", amp.String(optional=True)),
-        (b"thread", amp.String(optional=True)),
-        (b"raw", amp.String(optional=True)),
-        *((name.encode(), amp.String(optional=True)) for name in TRACE_HEADERS),
+        *_optional(b"args", b"kw", b"call", b"ID", b"size", b"thread", b"raw"),
+        *_optional(*_TRACE_HEADERS),
     ]
-    response = [  # noqa: RUF012
-        (b"status", amp.String()),
-        (b"result", amp.String(optional=True)),
-    ]
+    response = [(b"status", amp.String()), *_optional(b"result")]  # noqa: RUF012
 
 
 class GetNext(amp.Command):  # type: ignore[misc, unused-ignore]
@@ -157,15 +175,9 @@ class GetNext(amp.Command):  # type: ignore[misc, unused-ignore]
     chunks; if C{error}, the iteration has failed after them.
     """
 
-    arguments = [  # noqa: RUF012
-        (b"ID", amp.String()),
-        (b"count", amp.String(optional=True)),
-    ]
+    arguments = [(b"ID", amp.String()), *_optional(b"count")]  # noqa: RUF012
     response = [  # noqa: RUF012
-        (b"value", amp.String(optional=True)),
-        (b"values", amp.String(optional=True)),
-        (b"size", amp.String(optional=True)),
-        (b"error", amp.String(optional=True)),
+        *_optional(b"value", b"values", b"size", b"error"),
         (b"isValid", amp.Boolean()),
         (b"moreLeft", amp.Boolean()),
     ]
@@ -187,10 +199,7 @@ class ValueChunk(_Notice):
     """
 
     commandName = b"Chunk"
-    arguments = [  # noqa: RUF012
-        (b"ID", amp.String()),
-        (b"data", amp.String()),
-    ]
+    arguments = [*_Notice.arguments, (b"data", amp.String())]  # noqa: RUF012
 
 
 class Credit(_Notice):
@@ -198,11 +207,7 @@ class Credit(_Notice):
     Send so many more bytes of a large value.
     """
 
-    commandName = b"Credit"
-    arguments = [  # noqa: RUF012
-        (b"ID", amp.String()),
-        (b"bytes", amp.String()),
-    ]
+    arguments = [*_Notice.arguments, (b"bytes", amp.String())]  # noqa: RUF012
 
 
 class Held(amp.Command):  # type: ignore[misc, unused-ignore]
@@ -226,8 +231,6 @@ class Cancel(_Notice):
     """
     Stop the work on a task, and forget it and its iteration.
     """
-
-    commandName = b"Cancel"
 
 
 class Ping(amp.Command):  # type: ignore[misc, unused-ignore]
