@@ -31,8 +31,14 @@ from ._commands import (
 )
 from ._connection import MAX_SILENT, Connection
 from ._endpoints import Requirements
-from ._exceptions import loadsError
-from ._values import QUICK, Codec, DecodingThread, NotEncodable, Payload
+from ._values import (
+    QUICK,
+    Codec,
+    DecodingThread,
+    NotEncodable,
+    Payload,
+    loadsError,
+)
 
 __all__ = ["CallStage", "Client", "ClientOwner", "RemoteCall"]
 

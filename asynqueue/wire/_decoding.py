@@ -9,11 +9,12 @@ numbers and the number of equal hashes are bounded.
 from __future__ import annotations
 
 import codecs
+import io
 import math
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -27,7 +28,7 @@ from cbor2 import CBORDecoder
 from .._child.describe import message
 from ._plain import DTYPE, MAX_DEPTH, MAX_DIGITS, MAX_FRACTION_BYTES, Tag
 
-__all__ = ["PlainDecoder", "weigh"]
+__all__ = ["Pieces", "PlainDecoder", "YieldingFile", "checkGrowth", "joined", "weigh"]
 
 #: The CBOR of a large value is read in pieces of this size, between which other
 #: threads run.
@@ -52,35 +53,26 @@ class PlainDecoder:
     def __init__(
         self,
         allowed: Mapping[str, type],
-        unpickle: Callable[[Any, list[list[bytes]]], Any],
+        unpickle: Callable[[Any, list[list[Any]]], Any],
     ) -> None:
-        """
-        @param allowed: Classes of which instances are accepted, by name.
-
-        @param unpickle: Called with a pickle, or with C{None} if it's the first of the
-            buffers, and with the buffers.
-        """
-        self._allowed = allowed
+        self._allowed = allowed  # classes of which instances are accepted, by name
         # What stands beside the CBOR that is being decoded, each in pieces.
-        self._buffers: list[list[bytes]] = []
+        self._buffers: list[list[Any]] = []
         self._tags: dict[int, Callable[[Any, bool], Any]] = _DECODERS | {
+            # None if the pickle is the first of the buffers.
             Tag.PICKLE: lambda data, _: unpickle(data, self._buffers),
             Tag.BUFFER: lambda number, _: b"".join(self._buffer(number)),
             Tag.TEXT: lambda number, _: _text(self._buffer(number)),
             Tag.BYTEARRAY: lambda data, _: self._writable(data),
             Tag.ARRAY: lambda parts, _: self._array(*parts),
+            Tag.SCALAR: lambda parts, _: self._scalar(*parts),
             Tag.OBJECT: lambda parts, _: self._object(*parts),
         }
 
-    def decode(self, source: Any, buffers: list[list[bytes]]) -> Any:
+    def decode(self, source: Any, buffers: list[list[Any]]) -> Any:
         """
-        Decode a value.
-
-        @param source: A file with the CBOR.
-
-        @param buffers: What stands beside it, each in pieces.
-
-        @raise ValueError: If that is no value, or may not be accepted.
+        Decode a value of a file of CBOR and buffers in pieces. Nothing but
+        L{ValueError} is raised if that is none, or may not be accepted.
         """
         self._buffers = buffers
         try:
@@ -103,40 +95,107 @@ class PlainDecoder:
             raise ValueError("there's something after the end of a value")
         return value
 
-    def _buffer(self, number: Any) -> list[bytes]:
+    def _buffer(self, number: Any) -> list[Any]:
         if type(number) is not int or number < 0:
             raise ValueError("a buffer without a number")
         return self._buffers[number]
 
     def _writable(self, data: Any) -> bytearray:
-        if type(data) is bytes:
-            return bytearray(data)
-        buffer = bytearray()
-        for piece in self._buffer(data):
-            buffer += piece
-        return buffer
+        return bytearray(data) if type(data) is bytes else joined(self._buffer(data))
 
-    def _array(self, typeName: str, shape: list[int], order: str, data: Any) -> Any:
-        return _array(typeName, shape, order, self._writable(data))
+    def _array(self, typeName: str, shape: list[int], order: Any, content: Any) -> Any:
+        import numpy
 
-    def _object(self, name: str, state: dict[str, Any]) -> Any:
-        kind = self._allowed.get(name)
+        if not DTYPE.fullmatch(typeName) or len(shape) > _MAX_DIMENSIONS:
+            raise ValueError("an array of a type or shape that isn't accepted")
+        if any(type(n) is not int or not 0 <= n < 1 << 48 for n in shape):
+            raise ValueError("an array of an impossible shape")
+        dtype, data = numpy.dtype(typeName), self._writable(content)
+        if math.prod(shape) * dtype.itemsize != len(data):
+            raise ValueError("an array of another size than its data")
+        order = "F" if order == "F" else "C"
+        if not data:
+            return numpy.zeros(shape, dtype, order)
+        if dtype.kind == "b" and numpy.frombuffer(data, "u1").max() > 1:
+            raise ValueError("an array with impossible truth values")
+        if dtype.kind == "U":
+            points = numpy.frombuffer(data, f"{typeName[0]}u4")
+            if points.max() > sys.maxunicode:
+                raise ValueError("an array with impossible characters")
+        return numpy.ndarray(shape, dtype, data, order=order)
+
+    def _scalar(self, typeName: str, data: Any) -> Any:
+        return self._array(typeName, [], "C", _bytes(data))[()]
+
+    def _object(self, className: str, state: dict[str, Any]) -> Any:
+        kind = self._allowed.get(className)
         if kind is None:
-            raise ValueError(f"an instance of {name!r:.200}, which isn't allowed here")
-        made: Any = object.__new__(kind)
-        for attribute, value in state.items():
-            # Past properties and __setattr__: no code of the class is run.
-            found = (
-                vars(base)[attribute]
-                for base in kind.__mro__
-                if attribute in vars(base)
+            raise ValueError(
+                f"an instance of {className!r:.200}, which isn't allowed here"
             )
+        made: Any = object.__new__(kind)
+        for name, value in state.items():
+            # Past properties and __setattr__: no code of the class is run.
+            found = (vars(base)[name] for base in kind.__mro__ if name in vars(base))
             slot = next(found, None)
             if type(slot) is MemberDescriptorType:
                 slot.__set__(made, value)
             else:
-                vars(made)[attribute] = value
+                vars(made)[name] = value
         return made
+
+
+class YieldingFile(io.BytesIO):
+    """A file at each reading of which other threads may run."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(size)  # from Python, where the interpreter switches
+
+
+class Pieces(io.RawIOBase):
+    """
+    A file of bytes in pieces, which are taken from its beginning without joining them.
+
+    @ivar left: How many bytes there still are.
+    """
+
+    def __init__(self, pieces: Iterable[Any]) -> None:
+        super().__init__()
+        self._pieces = deque(memoryview(piece).cast("B") for piece in pieces)
+        self.left = sum(map(len, self._pieces))
+
+    def take(self, size: int) -> list[memoryview]:
+        """@raise ValueError: If there are fewer bytes."""
+        if size > self.left:
+            raise ValueError("a value that is cut off")
+        self.left -= size
+        taken: list[memoryview] = []
+        while size:
+            piece = self._pieces.popleft()
+            if len(piece) > size:
+                self._pieces.appendleft(piece[size:])
+                piece = piece[:size]
+            taken.append(piece)
+            size -= len(piece)
+        return taken
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        if not self._pieces:
+            return 0
+        [piece] = self.take(min(len(target), len(self._pieces[0])))
+        target[: len(piece)] = piece
+        return len(piece)
+
+
+def joined(pieces: Iterable[Any]) -> bytearray:
+    """Join pieces so that other threads may run in between."""
+    buffer = bytearray()
+    for piece in pieces:
+        buffer += piece
+    return buffer
 
 
 def _innermost(error: BaseException) -> str:
@@ -166,7 +225,7 @@ def _dict(flat: list[Any]) -> dict[Any, Any]:
     return dict(zip(_checked(flat[::2]), flat[1::2], strict=True))
 
 
-def _text(pieces: list[bytes]) -> str:
+def _text(pieces: list[Any]) -> str:
     decoder = codecs.getincrementaldecoder("utf-8")()
     texts = [decoder.decode(piece) for piece in pieces]
     return "".join((*texts, decoder.decode(b"", True)))
@@ -206,39 +265,9 @@ def _zone(zone: Any) -> Any:
     return timezone(offset, *zone[1:]) if offset or zone[1:] else timezone.utc
 
 
-def _datetime(*parts: Any) -> datetime:
+def _time(kind: Any, parts: Any) -> Any:
     *numbers, fold, zone = parts
-    return datetime(*numbers).replace(fold=fold, tzinfo=_zone(zone))
-
-
-def _time(*parts: Any) -> time:
-    *numbers, fold, zone = parts
-    return time(*numbers).replace(fold=fold, tzinfo=_zone(zone))
-
-
-def _array(typeName: str, shape: list[int], order: Any, data: bytearray) -> Any:
-    import numpy
-
-    if not DTYPE.fullmatch(typeName) or len(shape) > _MAX_DIMENSIONS:
-        raise ValueError("an array of a type or shape that isn't accepted")
-    if any(type(n) is not int or not 0 <= n < 1 << 48 for n in shape):
-        raise ValueError("an array of an impossible shape")
-    dtype = numpy.dtype(typeName)
-    if math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError("an array of another size than its data")
-    if not data:
-        return numpy.zeros(shape, dtype, "F" if order == "F" else "C")
-    if dtype.kind == "b" and numpy.frombuffer(data, "u1").max() > 1:
-        raise ValueError("an array with impossible truth values")
-    if dtype.kind == "U":
-        points = numpy.frombuffer(data, f"{typeName[0]}u4")
-        if points.max() > sys.maxunicode:
-            raise ValueError("an array with impossible characters")
-    return numpy.ndarray(shape, dtype, data, order="F" if order == "F" else "C")
-
-
-def _scalar(typeName: str, data: Any) -> Any:
-    return _array(typeName, [], "C", bytearray(_bytes(data)))[()]
+    return kind(*numbers).replace(fold=fold, tzinfo=_zone(zone))
 
 
 _DECODERS: dict[int, Callable[[Any, bool], Any]] = {
@@ -258,13 +287,16 @@ _DECODERS: dict[int, Callable[[Any, bool], Any]] = {
     Tag.SURROGATES: lambda data, _: data.decode("utf-8", "surrogatepass"),
     Tag.RANGE: lambda parts, _: _range(*parts),
     Tag.SLICE: lambda parts, _: slice(*parts),
-    Tag.DATETIME: lambda parts, _: _datetime(*parts),
-    Tag.TIME: lambda parts, _: _time(*parts),
+    Tag.DATETIME: lambda parts, _: _time(datetime, parts),
+    Tag.TIME: lambda parts, _: _time(time, parts),
     Tag.TIMEDELTA: lambda parts, _: timedelta(*parts),
     Tag.DECIMAL: lambda text, _: _decimal(text),
-    Tag.SCALAR: lambda parts, _: _scalar(*parts),
 }
 
+
+#: Bytes of memory that a value may take besides so many times its own: rows of a table
+#: take 12 to 20 times as much as their CBOR.
+_GROWTH_BYTES, _GROWTH_FACTOR = 128 << 20, 16
 
 #: Bytes of objects in CPython at most, with a pointer to them: a constant, a number, a
 #: list, a dict or set of few entries, each entry of larger ones, bytes or text without
@@ -304,13 +336,20 @@ _RUN = re.compile(b"|".join(run[0] for run in _RUNS), re.DOTALL)
 _BYTES, _STRING, _ARRAY, _MAP, _TAG = range(2, 7)
 
 
+def checkGrowth(cbor: bytes) -> None:
+    """Check that the value of some CBOR doesn't take too much memory."""
+    limit = _GROWTH_BYTES + _GROWTH_FACTOR * len(cbor)
+    if weigh(cbor, limit) > limit:
+        raise ValueError(
+            f"{len(cbor)} bytes that would become more than {limit} in memory"
+        )
+
+
 def weigh(data: bytes, limit: int) -> int:
     """
     Estimate the memory that the value of some CBOR takes, in bytes: at least what it
-    takes, and for most values not twice as much.
-
-    @param limit: The estimate is only made as exact as it takes to compare it with
-        this.
+    takes, and for most values not twice as much, as exactly as it takes to compare it
+    with a limit.
     """
     containers = len(data) - len(data.translate(None, _CONTAINERS))
     total = _PER_BYTE * len(data) + _TABLE * containers

@@ -15,9 +15,8 @@ from .._child.status import Status
 from .._support.oneshot import OneShot
 from ._authentication import ServerHandshake
 from ._commands import Leaving, Violation, numberOf, runTraced
-from ._exceptions import dumpsText
 from ._tasks import ServedTask, Shared, TaskConnection, errorBox
-from ._values import arrayOf
+from ._values import arrayOf, dumpsText
 
 __all__ = ["Session"]
 
