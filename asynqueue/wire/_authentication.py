@@ -156,9 +156,7 @@ class Pending:
 
 
 class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
-    """
-    The server's end of a connection until its client has proved who it is.
-    """
+    """The server's end of a connection until its client has proved who it is."""
 
     def __init__(
         self,
@@ -197,7 +195,7 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
 
     def refuse(self, why: str) -> None:
         """Disconnect the client, after a moment."""
-        self._connection.ignore()
+        self._connection.isOver = True
         self._later(self._failed(why)).addCallback(
             lambda _: self._connection.abort()
         ).addErrback(_cancelled)
@@ -250,7 +248,7 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
 
     def _refuse(self, error: Exception, why: str) -> Deferred[Any]:
         """Give the answer with which a client is refused, after a moment."""
-        self._connection.ignore()
+        self._connection.isOver = True
         return self._later(self._failed(why)).addCallback(lambda _: Failure(error))
 
     def _late(self) -> None:

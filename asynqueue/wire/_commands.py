@@ -15,18 +15,25 @@ bytes. Whoever sends more than was declared is disconnected.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, AnyStr, Generic
 
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
+from twisted.python.failure import Failure
 
 from .._child.tracing import contextOf
 from ..errors import WorkerError
 from ..interfaces import ITask
+from ._decoding import Pieces
+from ._values import Payload
 
 __all__ = [
     "VERSION",
     "Cancel",
+    "ChunkedAMP",
     "ChunkyString",
     "Credit",
     "GetNext",
@@ -55,32 +62,27 @@ _TRACE_HEADERS = {
     name.encode(): name for name in ("traceparent", "tracestate", "baggage")
 }
 
+#: Bytes in a chunk, at most: nearly as many as a value of AMP's can have.
+_CHUNK_BYTES = 65_000
+
 #: What W3C Baggage allows, which is the longest of these headers.
 _MAX_HEADER_BYTES = 8192
 
 
 class OtherVersion(Exception):
-    """
-    The client speaks another version of the protocol.
-    """
+    """The client speaks another version of the protocol."""
 
 
 class WrongKey(Exception):
-    """
-    The client hasn't proved that it has the server's key.
-    """
+    """The client hasn't proved that it has the server's key."""
 
 
 class Unwanted(Exception):
-    """
-    The client doesn't want a task to be run any longer.
-    """
+    """The client doesn't want a task to be run any longer."""
 
 
 class Violation(ValueError):
-    """
-    A peer breaks the protocol. It's disconnected.
-    """
+    """A peer breaks the protocol. It's disconnected."""
 
 
 def numberOf(digits: bytes) -> int:
@@ -185,27 +187,21 @@ class GetNext(amp.Command):  # type: ignore[misc, unused-ignore]
 
 
 class _Notice(amp.Command):  # type: ignore[misc, unused-ignore]
-    """
-    A command about a task that isn't answered.
-    """
+    """A command about a task that isn't answered."""
 
     arguments = [(b"ID", amp.String())]  # noqa: RUF012
     requiresAnswer = False
 
 
 class ValueChunk(_Notice):
-    """
-    Take a chunk of a large value.
-    """
+    """Take a chunk of a large value."""
 
     commandName = b"Chunk"
     arguments = [*_Notice.arguments, (b"data", amp.String())]  # noqa: RUF012
 
 
 class Credit(_Notice):
-    """
-    Send so many more bytes of a large value.
-    """
+    """Send so many more bytes of a large value."""
 
     arguments = [*_Notice.arguments, (b"bytes", amp.String())]  # noqa: RUF012
 
@@ -219,30 +215,22 @@ class Held(amp.Command):  # type: ignore[misc, unused-ignore]
 
 
 class Start(amp.Command):  # type: ignore[misc, unused-ignore]
-    """
-    Know that a task that was held back is run now, unless the answer is an error.
-    """
+    """Know that a task that was held back is run now, unless the answer is an error."""
 
     arguments = [(b"ID", amp.String())]  # noqa: RUF012
     errors = {Unwanted: b"UNWANTED"}  # noqa: RUF012
 
 
 class Cancel(_Notice):
-    """
-    Stop the work on a task, and forget it and its iteration.
-    """
+    """Stop the work on a task, and forget it and its iteration."""
 
 
 class Ping(amp.Command):  # type: ignore[misc, unused-ignore]
-    """
-    Answer, to show that this end is there.
-    """
+    """Answer, to show that this end is there."""
 
 
 class Leaving(amp.Command):  # type: ignore[misc, unused-ignore]
-    """
-    Send no more tasks: this server is about to go. Answered when none will come.
-    """
+    """Send no more tasks: this server is about to go. Answered when none will come."""
 
 
 class ChunkyString(Generic[AnyStr]):
@@ -269,3 +257,126 @@ class ChunkyString(Generic[AnyStr]):
         self._at = at + self.chunkSize
         part: AnyStr = self._string[at : self._at]
         return part
+
+
+class _SentValue(Pieces):
+    """A large value that is being sent."""
+
+    def __init__(self, ID: bytes, payload: Payload, done: Deferred[None]) -> None:
+        super().__init__(payload.pieces)
+        self.ID = ID
+        self.credit = 0
+        self.done = done
+
+    def takeChunk(self) -> bytes | memoryview:
+        """Take a chunk that may be sent now."""
+        size = min(_CHUNK_BYTES, self.credit)
+        self.credit -= size
+        taken = self.take(size)
+        # AMP copies it anyway.
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+
+class _ReceivedValue:
+    """A large value that is being received."""
+
+    def __init__(self, size: int, done: Deferred[list[bytes]]) -> None:
+        self.left = size
+        self.done = done
+        self._pieces: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        self.left -= len(data)
+        if self.left < 0:
+            raise Violation("more of a value than it has")
+        self._pieces.append(data)
+        if not self.left:
+            self.done.callback(self._pieces)
+
+
+class ChunkedAMP(amp.AMP):  # type: ignore[misc, unused-ignore]
+    """
+    AMP with large values, in chunks.
+
+    They're sent as far as the peer gives credit for them, in turn, and while the
+    transport isn't congested. Cancelling the Deferred of one stops it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._isCongested = False
+        self._outgoing: dict[bytes, _SentValue] = {}
+        self._incoming: dict[bytes, _ReceivedValue] = {}
+        # Those that are sent and have credit, whose turn it is first. Some may be of no
+        # interest any longer.
+        self._sendable: deque[_SentValue] = deque()
+
+    def send(self, ID: bytes, payload: Payload) -> Deferred[None]:
+        """Send a large value as the peer asks for it, until it's been written."""
+        d: Deferred[None] = Deferred(lambda _: _discard(self._outgoing, ID))
+        self._outgoing[ID] = _SentValue(ID, payload, d)
+        return d
+
+    def receive(self, ID: bytes, size: int) -> Deferred[list[bytes]]:
+        """Ask for the pieces of a large value, whose sender waits for that."""
+        d: Deferred[list[bytes]] = Deferred(lambda _: _discard(self._incoming, ID))
+        self._incoming[ID] = _ReceivedValue(size, d)
+        self.tell(b"Credit", ID, bytes=b"%d" % size)
+        return d
+
+    def forgetValues(self, ID: bytes) -> None:
+        """Send and receive nothing more of large values of an ID."""
+        if ID in self._outgoing:
+            self._outgoing[ID].done.cancel()
+        if ID in self._incoming:
+            self._incoming[ID].done.cancel()
+
+    def tell(self, command: bytes, ID: bytes, **fields: bytes | memoryview) -> None:
+        """Send a notice, which isn't answered."""
+        self.callRemoteString(command, False, ID=ID, **fields)
+
+    # Past AMP's own, which says so in the log of each connection.
+
+    def makeConnection(self, transport: Any) -> None:
+        amp.BinaryBoxProtocol.makeConnection(self, transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._outgoing.clear()
+        self._incoming.clear()
+        self._sendable.clear()
+        amp.BinaryBoxProtocol.connectionLost(self, reason)
+
+    def _pump(self) -> None:
+        """Send what there's credit for, until the transport is congested."""
+        sendable = self._sendable
+        while sendable and not self._isCongested:
+            value = sendable.popleft()
+            if self._outgoing.get(value.ID) is not value:
+                continue
+            self.tell(b"Chunk", value.ID, data=value.takeChunk())
+            if value.credit:
+                sendable.append(value)
+            elif not value.left:
+                del self._outgoing[value.ID]
+                value.done.callback(None)
+
+    def _credit(self, box: Any) -> None:
+        value = self._outgoing.get(box[b"ID"])
+        credit = numberOf(box[b"bytes"])
+        if value is not None and credit:
+            if not value.credit:
+                self._sendable.append(value)
+            value.credit = min(value.credit + credit, value.left)
+            self._pump()
+
+    def _chunk(self, box: Any) -> None:
+        # One that nobody wants any longer is dropped.
+        value = self._incoming.get(box[b"ID"])
+        if value is not None:
+            if value.left == len(box[b"data"]):
+                del self._incoming[box[b"ID"]]
+            value.add(box[b"data"])
+
+
+def _discard(values: dict[bytes, Any], ID: bytes) -> None:
+    values.pop(ID, None)

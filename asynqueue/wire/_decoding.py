@@ -46,9 +46,7 @@ _MAX_DIMENSIONS = 32
 
 
 class PlainDecoder:
-    """
-    Decodes plain data.
-    """
+    """Decodes plain data."""
 
     def __init__(
         self,

@@ -127,9 +127,7 @@ class Address:
 
 @frozen
 class Requirements:
-    """
-    What the other end of a connection must prove.
-    """
+    """What the other end of a connection must prove."""
 
     address: Address
     key: Key | None
@@ -239,9 +237,7 @@ def serverEndpoint(required: Requirements, reactor: Any) -> IStreamServerEndpoin
 
 @implementer(IStreamServerEndpoint)
 class _PrivateUNIXEndpoint:
-    """
-    Listens at a Unix socket that only this user can reach.
-    """
+    """Listens at a Unix socket that only this user can reach."""
 
     def __init__(self, path: str, reactor: Any) -> None:
         self._path = path
