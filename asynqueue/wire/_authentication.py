@@ -13,7 +13,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed, ConnectionLost
-from twisted.internet.task import deferLater
+from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
@@ -41,12 +41,8 @@ async def authenticate(
     connection: Connection, pickles: bool
 ) -> tuple[bool, int | None]:
     """
-    Have a server prove who it is, and prove it to the server.
-
-    @param pickles: Whether this end accepts pickles.
-
-    @return: Whether the server accepts pickles, and how many tasks a client may have
-        there.
+    Have a server prove who it is, and prove it to the server. Tell whether the server
+    accepts pickles, and how many tasks a client may have there.
 
     @raise AuthenticationError: If one end doesn't accept the other.
 
@@ -118,40 +114,31 @@ def _refused(required: Requirements, why: str) -> AuthenticationError:
     return AuthenticationError(f"The server at {address} refuses this end: {why}")
 
 
-class Pending:
+class Pending(dict[Connection, None]):
     """
-    The connections of a server whose clients haven't proved who they are.
+    The connections of a server whose clients haven't proved who they are, in the order
+    in which they came.
 
     @ivar failures: How many clients in a row have been refused.
     """
 
     def __init__(self) -> None:
-        # In the order in which they came.
-        self._connections: dict[Connection, None] = {}
+        super().__init__()
         self.failures = 0
-
-    def __contains__(self, connection: Connection) -> bool:
-        return connection in self._connections
-
-    def __len__(self) -> int:
-        return len(self._connections)
 
     def add(self, connection: Connection) -> None:
         """
         Add a connection. If there are too many, the one that has waited longest goes:
         clients that have a proof give it at once.
         """
-        if len(self._connections) >= _MAX_PENDING:
-            longest = next(iter(self._connections))
-            del self._connections[longest]
+        if len(self) >= _MAX_PENDING:
+            longest = next(iter(self))
+            del self[longest]
             longest.abort()
-        self._connections[connection] = None
-
-    def discard(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
+        self[connection] = None
 
     def abortAll(self) -> None:
-        for connection in list(self._connections):
+        for connection in list(self):
             connection.abort()
 
 
@@ -166,15 +153,9 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
         pickles: bool,
         greeted: Callable[[bool], object],
     ) -> None:
-        """
-        @param tasks: How many tasks a client may have here.
-
-        @param pickles: Whether this end accepts pickles.
-
-        @param greeted: Called with whether the client does.
-        """
         self._connection = connection
         self._pending = pending
+        # Called with whether the client accepts pickles.
         self._greeted = greeted
         self._greeting: dict[str, bytes] = {
             "version": VERSION,
@@ -183,9 +164,9 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
         }
         # The client's and the server's, once there has been a Hello.
         self._nonces: tuple[bytes, bytes] | None = None
-        self._timers: list[Deferred[Any]] = []
+        self._timers: list[IDelayedCall] = []
         pending.add(connection)
-        self._later(_SECONDS).addCallback(lambda _: self._late()).addErrback(_cancelled)
+        self._later(_SECONDS, self._late)
 
     def begin(self) -> None:
         """The transport is there, and what it tells about the client is all right."""
@@ -196,9 +177,7 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
     def refuse(self, why: str) -> None:
         """Disconnect the client, after a moment."""
         self._connection.isOver = True
-        self._later(self._failed(why)).addCallback(
-            lambda _: self._connection.abort()
-        ).addErrback(_cancelled)
+        self._later(self._failed(why), self._connection.abort)
 
     def end(self, reason: BaseException) -> None:
         """The connection has ended, or the client is accepted."""
@@ -249,7 +228,9 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
     def _refuse(self, error: Exception, why: str) -> Deferred[Any]:
         """Give the answer with which a client is refused, after a moment."""
         self._connection.isOver = True
-        return self._later(self._failed(why)).addCallback(lambda _: Failure(error))
+        d: Deferred[Any] = Deferred()
+        self._later(self._failed(why), d.errback, error)
+        return d
 
     def _late(self) -> None:
         self._failed(f"It hasn't proved who it is within {_SECONDS:g} seconds")
@@ -269,17 +250,13 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
             )
         return min(_MAX_DELAY, _DELAY * float(2 ** min(count - 1, 20)))
 
-    def _later(self, seconds: float) -> Deferred[Any]:
-        d: Deferred[Any] = deferLater(self._connection.reactor, seconds)
-        self._timers.append(d)
-        return d
+    def _later(self, seconds: float, f: Callable[..., object], *args: Any) -> None:
+        call = self._connection.reactor.callLater(seconds, f, *args)
+        self._timers.append(call)
 
     def _leave(self) -> None:
-        self._pending.discard(self._connection)
+        self._pending.pop(self._connection, None)
         timers, self._timers = self._timers, []
-        for timer in timers:
-            timer.cancel()
-
-
-def _cancelled(failure: Failure) -> None:
-    """Drop what was to be done later, and isn't."""
+        for call in timers:
+            if call.active():
+                call.cancel()
