@@ -142,7 +142,7 @@ class Pending(dict[Connection, None]):
             connection.abort()
 
 
-class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
+class ServerHandshake:
     """The server's end of a connection until its client has proved who it is."""
 
     def __init__(
@@ -157,11 +157,9 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
         self._pending = pending
         # Called with whether the client accepts pickles.
         self._greeted = greeted
-        self._greeting: dict[str, bytes] = {
-            "version": VERSION,
-            "tasks": b"%d" % tasks,
-            **({"pickle": b"1"} if pickles else {}),
-        }
+        self._greeting = {b"version": VERSION, b"tasks": b"%d" % tasks}
+        if pickles:
+            self._greeting[b"pickle"] = b"1"
         # The client's and the server's, once there has been a Hello.
         self._nonces: tuple[bytes, bytes] | None = None
         self._timers: list[IDelayedCall] = []
@@ -170,7 +168,7 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
 
     def begin(self) -> None:
         """The transport is there, and what it tells about the client is all right."""
-        self._connection.addResponders(self, Hello, Prove)
+        self._connection.responders |= {b"Hello": self._hello, b"Prove": self._prove}
         if self._connection.required.key is None:
             self._open()
 
@@ -187,49 +185,43 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
             self._failed(tlsErrorText(Failure(reason)))
         self._leave()
 
-    @Hello.responder  # type: ignore[misc, unused-ignore]
-    def hello(
-        self, version: bytes, pickle: bytes | None = None, nonce: bytes | None = None
-    ) -> Any:
-        connection = self._connection
-        if version != VERSION:
-            return self._refuse(
-                OtherVersion(f"This server speaks version {VERSION.decode()}"),
-                "It has another version",
-            )
-        self._greeted(pickle is not None)
-        if connection.required.key is None:
-            return self._greeting
+    def _hello(self, box: Any) -> Any:
+        if box[b"version"] != VERSION:
+            text = f"This server speaks version {VERSION.decode()}"
+            return self._refuse(OtherVersion, text, "It has another version")
+        self._greeted(b"pickle" in box)
+        if self._connection.required.key is None:
+            return amp.Box(self._greeting)
+        nonce = box.get(b"nonce")
         if nonce is None:
-            return self._refuse(WrongKey("This server wants a key"), "It has no key")
-        if len(nonce) != NONCE or self._nonces is not None or connection.isOpen:
+            return self._refuse(WrongKey, "This server wants a key", "It has no key")
+        if len(nonce) != NONCE or self._nonces is not None or self._connection.isOpen:
             raise Violation("a Hello that can't be")
         self._nonces = nonce, os.urandom(NONCE)
-        return {**self._greeting, "nonce": self._nonces[1]}
+        return amp.Box({**self._greeting, b"nonce": self._nonces[1]})
 
-    @Prove.responder  # type: ignore[misc, unused-ignore]
-    def prove(self, proof: bytes) -> Any:
+    def _prove(self, box: Any) -> Any:
         key = self._connection.required.key
         if key is None or self._nonces is None or self._connection.isOpen:
             raise Violation("a Prove that can't be")
         parts = (VERSION, *self._nonces)
-        if not key.check(proof, b"client", *parts):
-            return self._refuse(
-                WrongKey("This server has another key"), "It has another key"
-            )
+        if not key.check(box[b"proof"], b"client", *parts):
+            text = "This server has another key"
+            return self._refuse(WrongKey, text, "It has another key")
         self._open()
-        return {"proof": key.prove(b"server", *parts)}
+        return amp.Box(proof=key.prove(b"server", *parts))
 
     def _open(self) -> None:
         self._pending.failures = 0
         self._leave()
         self._connection.open()
 
-    def _refuse(self, error: Exception, why: str) -> Deferred[Any]:
+    def _refuse(self, error: type[Exception], text: str, why: str) -> Deferred[Any]:
         """Give the answer with which a client is refused, after a moment."""
         self._connection.isOver = True
         d: Deferred[Any] = Deferred()
-        self._later(self._failed(why), d.errback, error)
+        answer = amp.RemoteAmpError(Hello.fatalErrors[error], text, fatal=True)
+        self._later(self._failed(why), d.errback, answer)
         return d
 
     def _late(self) -> None:

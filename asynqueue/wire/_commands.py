@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, AnyStr, Generic
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
@@ -277,21 +278,13 @@ class _SentValue(Pieces):
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
 
+@define(eq=False)
 class _ReceivedValue:
     """A large value that is being received."""
 
-    def __init__(self, size: int, done: Deferred[list[bytes]]) -> None:
-        self.left = size
-        self.done = done
-        self._pieces: list[bytes] = []
-
-    def add(self, data: bytes) -> None:
-        self.left -= len(data)
-        if self.left < 0:
-            raise Violation("more of a value than it has")
-        self._pieces.append(data)
-        if not self.left:
-            self.done.callback(self._pieces)
+    left: int
+    done: Deferred[list[bytes]]
+    pieces: list[bytes] = field(factory=list)
 
 
 class ChunkedAMP(amp.AMP):  # type: ignore[misc, unused-ignore]
@@ -371,11 +364,15 @@ class ChunkedAMP(amp.AMP):  # type: ignore[misc, unused-ignore]
 
     def _chunk(self, box: Any) -> None:
         # One that nobody wants any longer is dropped.
-        value = self._incoming.get(box[b"ID"])
+        value, data = self._incoming.get(box[b"ID"]), box[b"data"]
         if value is not None:
-            if value.left == len(box[b"data"]):
+            value.left -= len(data)
+            if value.left < 0:
+                raise Violation("more of a value than it has")
+            value.pieces.append(data)
+            if not value.left:
                 del self._incoming[box[b"ID"]]
-            value.add(box[b"data"])
+                value.done.callback(value.pieces)
 
 
 def _discard(values: dict[bytes, Any], ID: bytes) -> None:

@@ -6,7 +6,6 @@ of it, and signs of life.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -116,12 +115,6 @@ class Connection(ChunkedAMP):
         self.transport.registerProducer(self, True)
         if self._heartbeat is not None:
             self._timer = self.reactor.callLater(self._heartbeat, self._beat)
-
-    def addResponders(self, locator: amp.CommandLocator, *commands: Any) -> None:
-        """Have commands be answered by somebody's methods for them."""
-        for command in commands:
-            responder = locator.locateResponder(command.commandName)
-            self.responders[command.commandName] = partial(self._answer, responder)
 
     def close(self) -> None:
         """End the connection when what was written has been delivered."""
@@ -262,17 +255,6 @@ class Connection(ChunkedAMP):
         else:
             log.failure("{connection}: a command failed", failure, connection=self)
             self.abort()
-
-    def _answer(self, responder: Responder, box: Any) -> Deferred[Any]:
-        d: Deferred[Any] = responder(box)
-        return d.addErrback(self._unanswered)
-
-    def _unanswered(self, failure: Failure) -> Any:
-        """What isn't one of the errors of a command is due to the other end."""
-        if failure.check(amp.RemoteAmpError):
-            return failure
-        self.violated(shown(failure.value))
-        return Deferred()  # nothing is answered
 
     # The end.
 

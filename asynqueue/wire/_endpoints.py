@@ -64,9 +64,6 @@ _FORMS = {
 #: Seconds after which a socket has a listener, if there's one.
 _LISTENING_SECONDS = 1.0
 
-#: Process, user and group of a socket's other end, as Linux gives them.
-_PEER_CREDENTIALS = struct.Struct("3i")
-
 
 @frozen
 class Address:
@@ -114,16 +111,6 @@ class Address:
             )
             raise ValueError(f"{description!r} isn't where {forms}") from None
 
-    @property
-    def isUnix(self) -> bool:
-        """Whether it's that of a Unix socket."""
-        return self.kind == "unix"
-
-    @property
-    def isLocal(self) -> bool:
-        """Whether only this machine can reach it."""
-        return self.isUnix or self.host == "localhost" or _isLoopback(self.host)
-
 
 @frozen
 class Requirements:
@@ -143,7 +130,7 @@ class Requirements:
         if self.tls is not None:
             host = None if self.address.isServer else self.address.host
             self.tls.check(transport, host)
-        elif self.address.isUnix:
+        elif self.address.kind == "unix":
             _checkUser(transport)
         elif not _isLoopback(getattr(transport.getPeer(), "host", "")):
             raise AuthenticationError("The other end isn't on this machine")
@@ -172,12 +159,12 @@ def requirements(
             "insecure=True is for TCP without anything else: leave it out over"
             f" {description!r}"
         )
-    if key is not None and (address.isUnix or tls is not None):
+    if key is not None and (address.kind == "unix" or tls is not None):
         raise ValueError(
             "A key is for TCP on this machine without certificates: leave out key="
             f" over {description!r}"
         )
-    if address.isUnix:
+    if address.kind == "unix":
         if tls is not None:
             raise ValueError(f"Nobody listens in on {description!r}: leave out tls=")
         if address.path.startswith("\0"):
@@ -211,7 +198,7 @@ def mayPickle(description: str, pickle: bool | None, tls: TLS | None) -> bool:
 def clientEndpoint(required: Requirements, reactor: Any) -> IStreamClientEndpoint:
     """Make the endpoint that a client connects to."""
     address = required.address
-    if address.isUnix:
+    if address.kind == "unix":
         return UNIXClientEndpoint(reactor, address.path)
     endpoint: IStreamClientEndpoint = HostnameEndpoint(
         reactor, address.host, address.port
@@ -225,7 +212,7 @@ def clientEndpoint(required: Requirements, reactor: Any) -> IStreamClientEndpoin
 def serverEndpoint(required: Requirements, reactor: Any) -> IStreamServerEndpoint:
     """Make the endpoint that a server listens at."""
     address = required.address
-    if address.isUnix:
+    if address.kind == "unix":
         return _PrivateUNIXEndpoint(address.path, reactor)
     # These take addresses of IPv6, too.
     host = "127.0.0.1" if address.host == "localhost" else address.host
@@ -290,19 +277,16 @@ def _readParts(
     parts: list[str], needed: tuple[str, ...], optional: tuple[str, ...]
 ) -> dict[str, str]:
     """Assign the parts of a description to names: none missing, none too much."""
-    names = list(needed)
     fields: dict[str, str] = {}
     for part in parts:
         name, isNamed, value = part.partition("=")
         if not isNamed or name not in (*needed, *optional):
-            name, value = names[0] if names else "", part
-        if name in names:
-            names.remove(name)
-        elif name not in optional or name in fields:
-            raise ValueError(name)
+            name, value = next((n for n in needed if n not in fields), ""), part
+        if not name or name in fields:
+            raise ValueError(part)
         fields[name] = value
-    if names or not all(fields[name] for name in needed):
-        raise ValueError(names)
+    if not all(fields.get(name) for name in needed):
+        raise ValueError(fields)
     return fields
 
 
@@ -333,7 +317,7 @@ def _withoutTLS(address: Address, key: Key | None, insecure: bool) -> Address:
         )
     if address.isServer and not address.host:
         address = evolve(address, host="127.0.0.1")
-    if not address.isLocal:
+    if address.host != "localhost" and not _isLoopback(address.host):
         what = "insecure=True is" if insecure else "A key alone is"
         raise AuthenticationError(
             f"{what} for this machine only, not for {description!r}: use certificates"
@@ -382,10 +366,9 @@ def _checkUser(transport: Any) -> None:
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return
-    data = transport.getHandle().getsockopt(
-        socket.SOL_SOCKET, option, _PEER_CREDENTIALS.size
-    )
-    _, user, _ = _PEER_CREDENTIALS.unpack(data)
+    # Process, user and group, as Linux gives them.
+    data = transport.getHandle().getsockopt(socket.SOL_SOCKET, option, 12)
+    _, user, _ = struct.unpack("3i", data)
     if user not in trustedUsers():
         raise AuthenticationError(
             f"The other end of the Unix socket is another user's ({user})"
