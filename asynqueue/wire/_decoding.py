@@ -28,7 +28,7 @@ from cbor2 import CBORDecoder
 from .._child.describe import message
 from ._plain import DTYPE, MAX_DEPTH, MAX_DIGITS, MAX_FRACTION_BYTES, Tag
 
-__all__ = ["Pieces", "PlainDecoder", "YieldingFile", "checkGrowth", "joined", "weigh"]
+__all__ = ["Pieces", "PlainDecoder", "checkGrowth", "joined", "weigh"]
 
 #: The CBOR of a large value is read in pieces of this size, between which other
 #: threads run.
@@ -38,7 +38,7 @@ _READ_SIZE = 1 << 16
 _MAX_CBOR_DEPTH = 3 * MAX_DEPTH + 10
 
 #: Members of a set, or keys of a dict, with the same hash: each is compared to all the
-#: others.
+#: others, which takes time in proportion to the square of their number.
 _MAX_SAME_HASH = 50
 
 #: Dimensions of an array, as numpy has it.
@@ -85,8 +85,12 @@ class PlainDecoder:
                 read_size=_READ_SIZE,
             ).decode()
         except Exception as error:
-            # Whatever bytes come, no more than their value must fail.
-            raise ValueError(_innermost(error)) from error
+            # Whatever bytes come, no more than their value must fail. What was wrong is
+            # said without the containers that it was in.
+            inner: BaseException = error
+            while inner.__cause__ is not None:
+                inner = inner.__cause__
+            raise ValueError(message(inner) or type(inner).__name__) from error
         finally:
             self._buffers = []
         if source.read(1):
@@ -143,16 +147,10 @@ class PlainDecoder:
         return made
 
 
-class YieldingFile(io.BytesIO):
-    """A file at each reading of which other threads may run."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        return super().read(size)  # from Python, where the interpreter switches
-
-
 class Pieces(io.RawIOBase):
     """
     A file of bytes in pieces, which are taken from its beginning without joining them.
+    At each reading other threads may run, as it's done from Python.
 
     @ivar left: How many bytes there still are.
     """
@@ -196,31 +194,17 @@ def joined(pieces: Iterable[Any]) -> bytearray:
     return buffer
 
 
-def _innermost(error: BaseException) -> str:
-    """Say what was wrong, without the containers that it was in."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return message(error) or type(error).__name__
-
-
 def _refuseTag(tag: Any, immutable: bool) -> Any:
     raise ValueError(f"a tag that isn't accepted: {getattr(tag, 'tag', 'a known one')}")
 
 
 def _checked(items: list[Any]) -> list[Any]:
-    """
-    Check that items can be members of a set, or keys of a dict: equal hashes would
-    take time in proportion to the square of their number.
-    """
+    """Check that not too many members of a set, or keys of a dict, have one hash."""
     if len(items) > _MAX_SAME_HASH:
         [(_, most)] = Counter(map(hash, items)).most_common(1)
         if most > _MAX_SAME_HASH:
             raise ValueError(f"{most} values with the same hash")
     return items
-
-
-def _dict(flat: list[Any]) -> dict[Any, Any]:
-    return dict(zip(_checked(flat[::2]), flat[1::2], strict=True))
 
 
 def _text(pieces: list[Any]) -> str:
@@ -281,7 +265,7 @@ _DECODERS: dict[int, Callable[[Any, bool], Any]] = {
     Tag.SET: lambda items, _: set(_checked(items)),
     Tag.FROZENSET: lambda items, _: frozenset(_checked(items)),
     Tag.TUPLE: lambda items, _: tuple(items),
-    Tag.PAIRS: lambda flat, _: _dict(flat),
+    Tag.PAIRS: lambda flat, _: dict(zip(_checked(flat[::2]), flat[1::2], strict=True)),
     Tag.SURROGATES: lambda data, _: data.decode("utf-8", "surrogatepass"),
     Tag.RANGE: lambda parts, _: _range(*parts),
     Tag.SLICE: lambda parts, _: slice(*parts),

@@ -36,7 +36,7 @@ from .._child.exceptions import (
 from .._child.status import ErrorText
 from ..errors import RemoteTraceback, SerializationError, WorkerError
 from ..threads._looper import ThreadLooper
-from ._decoding import Pieces, PlainDecoder, YieldingFile, checkGrowth, joined
+from ._decoding import Pieces, PlainDecoder, checkGrowth, joined
 from ._plain import LARGE_BYTES, NotPlain, PlainEncoder, Tag, nameOfClass
 
 __all__ = [
@@ -166,11 +166,7 @@ class Codec:
         return self._decoder.decode(io.BytesIO(data), [])
 
     def decodePieces(self, pieces: list[bytes]) -> Any:
-        """
-        Decode a large value, whose bytes are cut anywhere, in any thread.
-
-        @raise ValueError: If it's no value, or may not be accepted.
-        """
+        """Decode a large value, whose bytes are cut anywhere, as L{decode} does."""
         source = Pieces(pieces)
         (count,) = struct.unpack(">I", b"".join(source.take(4)))
         if not 0 < 8 * count <= source.left:
@@ -181,8 +177,7 @@ class Codec:
         main, *buffers = [source.take(size) for size in sizes]
         cbor = b"".join(main)
         checkGrowth(cbor)
-        decoder = PlainDecoder(self._allowed, self._unpickle)
-        return decoder.decode(YieldingFile(cbor), buffers)
+        return self._decoder.decode(Pieces([cbor]), buffers)
 
     def _pickle(self, value: Any, sink: _PieceWriter) -> bytes | Payload:
         buffers: list[list[Any]] = []
@@ -235,7 +230,7 @@ class DecodingThread:
         return await self._inThread(codec.copy().decode, data)
 
     def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[Any]:
-        return self._inThread(codec.decodePieces, pieces)
+        return self._inThread(codec.copy().decodePieces, pieces)
 
     def stop(self) -> Deferred[None]:
         looper, self._looper = self._looper, None
@@ -298,6 +293,11 @@ class _PieceWriter:
         return Payload(self.size, [head, *(piece for part in parts for piece in part)])
 
 
+#: Classes that are made again besides those that a universe lists.
+_BUILTIN: dict[str, type] = {
+    nameOfClass(kind): kind for kind in vars(builtins).values() if type(kind) is type
+}
+
 #: For what an exception is made of, but for its arguments and attributes.
 _plain = Codec()
 
@@ -343,7 +343,7 @@ def loadsError(
         own = _OWN.get(chain[0][1]) if chain else None
         if own is not None:
             return ErrorText(text, own(text))
-        known = {nameOfClass(kind): kind for kind in exceptions}
+        known = _BUILTIN | {nameOfClass(kind): kind for kind in exceptions}
         links = [(link[0], _make(codec, known, *link[1:])) for link in chain]
     except (IndexError, TypeError) as error:
         raise ValueError(f"an exception that is none: {error}") from error
@@ -372,17 +372,14 @@ def _partsOf(codec: Codec, error: BaseException) -> tuple[bytes | None, list[str
 
 def _make(
     codec: Codec,
-    known: dict[str, type[Exception]],
+    known: dict[str, type],
     name: str,
     parts: bytes | None,
     notes: list[str],
 ) -> Exception | None:
     """Make an exception again, without code of its class, if it may be made."""
-    kind: Any = known.get(name)
-    if kind is None:
-        module, _, own = str(name).rpartition(".")
-        kind = getattr(builtins, own, None) if module == "builtins" else None
-    if not isinstance(kind, type) or not issubclass(kind, Exception) or parts is None:
+    kind = known.get(name)
+    if kind is None or not issubclass(kind, Exception) or parts is None:
         return None
     try:
         error = rebuild((kind, *codec.decode(parts)))
