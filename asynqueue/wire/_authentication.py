@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionClosed, ConnectionLost
+from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols import amp
-from twisted.python.failure import Failure
 
 from .._support.log import log
 from ..errors import AuthenticationError
@@ -48,8 +47,8 @@ async def authenticate(
 
     @raise ConnectionError: If the server speaks another version.
     """
-    key = connection.required.key
-    nonce = os.urandom(NONCE)
+    required = connection.required
+    key, nonce = required.key, os.urandom(NONCE)
     fields = {"version": VERSION}
     if pickles:
         fields["pickle"] = b"1"
@@ -61,19 +60,15 @@ async def authenticate(
             raise OtherVersion
         if key is not None:
             if len(hello["nonce"] or b"") != NONCE:
-                raise untrusted(
-                    connection.required, "It has no key, and this end has one"
-                )
+                raise untrusted(required, "It has no key, and this end has one")
             parts = (VERSION, nonce, hello["nonce"])
             proof = key.prove(b"client", *parts)
             answer = await connection.callRemote(Prove, proof=proof)
             if not key.check(answer["proof"], b"server", *parts):
-                raise untrusted(
-                    connection.required, "It hasn't proved that it has the key"
-                )
+                raise untrusted(required, "It hasn't proved that it has the key")
     except WrongKey as error:
         why = "it has another key" if key else "it wants a key (key=)"
-        raise _refused(connection.required, why) from error
+        raise _refused(required, why) from error
     except OtherVersion as error:
         # What the server says isn't shown: nobody knows who it is.
         raise ConnectionError(
@@ -81,8 +76,7 @@ async def authenticate(
             f" speaks {VERSION.decode()}: install the same version of asynqueue at both"
         ) from error
     except (amp.AmpError, KeyError, ValueError) as error:
-        why = "It sends what is no part of a handshake"
-        raise untrusted(connection.required, why) from error
+        raise untrusted(required, "It sends what is no part of a handshake") from error
     tasks = hello["tasks"]
     isNumber = tasks is not None and tasks.isdigit() and len(tasks) < 10
     return hello["pickle"] is not None, max(1, int(tasks)) if isNumber else None
@@ -92,15 +86,13 @@ def closedEarly(required: Requirements, reason: BaseException) -> Exception:
     """Say why a connection has ended before it was known who is at the other end."""
     if isinstance(reason, (AuthenticationError, TimeoutError)):
         return reason
-    if isinstance(reason, (ConnectionClosed, ConnectionLost, ConnectionError)):
+    if isinstance(reason, (ConnectionClosed, ConnectionError)):
         return ConnectionError(
             "The connection was ended before both ends had proved who they are"
-            f" ({Failure(reason).getErrorMessage()}): is TLS at one of them only?"
+            f" ({reason}): is TLS at one of them only?"
         )
-    why = tlsErrorText(Failure(reason))
-    if " alert " in why:
-        return _refused(required, why)
-    return untrusted(required, why)
+    why = tlsErrorText(reason)
+    return _refused(required, why) if " alert " in why else untrusted(required, why)
 
 
 def untrusted(required: Requirements, why: str) -> AuthenticationError:
@@ -115,23 +107,16 @@ def _refused(required: Requirements, why: str) -> AuthenticationError:
 
 
 class Pending(dict[Connection, None]):
-    """
-    The connections of a server whose clients haven't proved who they are, in the order
-    in which they came.
-
-    @ivar failures: How many clients in a row have been refused.
-    """
+    """Connections whose clients haven't proved who they are, as they came."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.failures = 0
+        self.failures = 0  # how many clients in a row have been refused
 
     def add(self, connection: Connection) -> None:
-        """
-        Add a connection. If there are too many, the one that has waited longest goes:
-        clients that have a proof give it at once.
-        """
+        """Add a connection. If there are too many, another one goes."""
         if len(self) >= _MAX_PENDING:
+            # Clients that have a proof give it at once.
             longest = next(iter(self))
             del self[longest]
             longest.abort()
@@ -182,7 +167,7 @@ class ServerHandshake:
         if self._connection in self._pending and not isinstance(
             reason, (ConnectionClosed, ConnectionError)
         ):
-            self._failed(tlsErrorText(Failure(reason)))
+            self._failed(tlsErrorText(reason))
         self._leave()
 
     def _hello(self, box: Any) -> Any:

@@ -97,11 +97,7 @@ def traceFields(task: ITask) -> dict[str, bytes]:
     """Make fields of RunTask of the headers of a trace that a task has."""
     headers = (task.watch and task.watch.headers) or {}
     fields = {name: headers.get(name, "").encode() for name in _TRACE_HEADERS.values()}
-    return {
-        name: data
-        for name, data in fields.items()
-        if 0 < len(data) <= _MAX_HEADER_BYTES
-    }
+    return {n: data for n, data in fields.items() if 0 < len(data) <= _MAX_HEADER_BYTES}
 
 
 def runTraced(box: dict[bytes, bytes], f: Callable[[], Any]) -> Any:
@@ -208,9 +204,7 @@ class Credit(_Notice):
 
 
 class Held(amp.Command):  # type: ignore[misc, unused-ignore]
-    """
-    Know that a task is held back, and won't be run before L{Start} has been answered.
-    """
+    """Know that a task is held back, and not run before L{Start} has been answered."""
 
     arguments = [(b"ID", amp.String())]  # noqa: RUF012
 

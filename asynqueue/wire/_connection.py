@@ -20,7 +20,7 @@ from ..errors import AuthenticationError
 from ._commands import Cancel, ChunkedAMP, Credit, ValueChunk, Violation
 from ._endpoints import Requirements
 
-__all__ = ["MAX_SILENT", "Connection", "Responder", "shown"]
+__all__ = ["MAX_SILENT", "Connection"]
 
 #: Bytes of a box that isn't complete, at most, and fields of one that is.
 _MAX_BOX, _MAX_FIELDS = 160_000, 20
@@ -47,9 +47,6 @@ _PHASES: dict[str, Callable[[amp.AMP, bytes], str]] = {
     "value": amp.AMP.proto_value,
 }
 
-#: What answers a command: a box, or a Deferred that fires with one.
-Responder = Callable[[Any], Any]
-
 
 @implementer(IHandshakeListener, IPushProducer)
 class Connection(ChunkedAMP):
@@ -62,12 +59,6 @@ class Connection(ChunkedAMP):
     A server also stops reading while the transport is congested, so that answers don't
     pile up for a peer that doesn't read. A client doesn't, since both ends would wait
     for each other.
-
-    @ivar responders: What answers each command, by its name.
-
-    @ivar isOpen: Whether it's known who is at the other end.
-
-    @ivar isOver: Whether nothing more is taken from there.
     """
 
     #: Whether no commands are taken while the peer doesn't read the answers.
@@ -80,7 +71,9 @@ class Connection(ChunkedAMP):
         self.transport: Any = None
         self.required = required
         self.reactor = reactor
-        self.responders: dict[bytes, Responder] = {}
+        # What answers each command, by its name: a box, or a Deferred of one.
+        self.responders: dict[bytes, Callable[[Any], Any]] = {}
+        # Whether it's known who is at the other end, and nothing more is taken from it.
         self.isOpen = False
         self.isOver = False
         # Why this end has ended the connection, if it has.
@@ -158,7 +151,7 @@ class Connection(ChunkedAMP):
     def dataReceived(self, data: bytes) -> None:
         if self.isOver:
             return
-        self._heard = True
+        self._heard, why = True, ""
         try:
             if not self.isOpen:
                 self._early += len(data)
@@ -170,10 +163,9 @@ class Connection(ChunkedAMP):
                 raise Violation("a box that is too large")
         except (amp.AmpError, KeyError, ValueError) as error:
             why = shown(error)
-        else:
-            return
-        # Not from within: the error has all that was received in its traceback.
-        self.violated(why)
+        if why:
+            # Not from within: the error has all that was received in its traceback.
+            self.violated(why)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.isOver = True
@@ -228,7 +220,7 @@ class Connection(ChunkedAMP):
         else:
             super().ampBoxReceived(box)
 
-    def locateResponder(self, name: bytes) -> Responder | None:
+    def locateResponder(self, name: bytes) -> Callable[[Any], Any] | None:
         return self.responders.get(name)
 
     def dispatchCommand(self, box: Any) -> Deferred[Any]:
@@ -271,11 +263,8 @@ class Connection(ChunkedAMP):
         self._heard = False
         if self._silent >= self.maxSilent():
             seconds = self._silent * self._heartbeat
-            self.abort(
-                TimeoutError(
-                    f"Nothing has come from the other end for {seconds:g} seconds"
-                )
-            )
+            why = f"Nothing has come from the other end for {seconds:g} seconds"
+            self.abort(TimeoutError(why))
         elif self._silent < 2:
             # An error is an answer, too: from a client that doesn't know the command.
             self.callRemoteString(b"Ping").addErrback(lambda _: None)

@@ -18,7 +18,6 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.python.failure import Failure
 
 from .._support.log import log
 from ..errors import AuthenticationError
@@ -191,12 +190,13 @@ class TLS:
                 " with the other end's certificate, ca= one with an authority's"
             )
         try:
-            self._chain, self._peers, self._authorities = (
+            chain, self._peers, self._authorities = (
                 [ssl.Certificate.loadPEM(text) for text in texts]
                 for texts in (further, peers, authorities)
             )
         except Exception as error:  # noqa: BLE001 - OpenSSL says not which
             raise ValueError(f"a certificate can't be read: {error}") from None
+        self._chain = [certificate.original for certificate in chain]
         self._warnIfExpiring()
 
     @classmethod
@@ -257,7 +257,7 @@ class TLS:
         return ssl.CertificateOptions(
             privateKey=self._own.privateKey.original,
             certificate=self._own.original,
-            extraCertChain=[certificate.original for certificate in self._chain],
+            extraCertChain=self._chain,
             trustRoot=ssl.trustRootFromCertificates(self._authorities or self._peers),
         )
 
@@ -271,21 +271,19 @@ class TLS:
             host,
             ssl.trustRootFromCertificates(self._authorities),
             self._own,
-            extraCertificateOptions={
-                "extraCertChain": [certificate.original for certificate in self._chain]
-            },
+            extraCertificateOptions={"extraCertChain": self._chain},
         )
 
     def check(self, transport: Any, host: str | None) -> None:
         """
-        Check what a handshake leaves open. With C{peers}, OpenSSL also accepts what was
-        issued with the private key of one. With C{authorities}, Twisted 26.10 accepts
-        certificates without names for any host.
+        Check what a handshake leaves open.
 
         @param host: The host that was connected to, C{None} at a server.
 
         @raise AuthenticationError: If the certificate isn't accepted.
         """
+        # OpenSSL also accepts what was issued with the private key of a peer, and
+        # Twisted 26.10 certificates without names for any host.
         peer = sslModule().Certificate.peerFromTransport(transport)
         if self._peers and peer not in self._peers:
             raise AuthenticationError("Its certificate isn't one that is accepted")
@@ -333,11 +331,7 @@ class TLS:
 
 
 def sslModule() -> ModuleType:
-    """
-    Import C{twisted.internet.ssl} with all that it needs.
-
-    @raise ImportError: If the extra C{tls} isn't installed.
-    """
+    """Import C{twisted.internet.ssl} with all that it needs, the extra C{tls}."""
     try:
         # Twisted makes do without it, and doesn't check addresses then.
         import service_identity  # noqa: F401
@@ -349,17 +343,12 @@ def sslModule() -> ModuleType:
     return ssl
 
 
-def tlsErrorText(failure: Failure) -> str:
+def tlsErrorText(error: BaseException) -> str:
     """Say why a TLS handshake has failed."""
-    texts = [
-        str(error[-1])
-        for group in getattr(failure.value, "args", ())
-        if isinstance(group, list)
-        for error in group
-        if isinstance(error, tuple) and error
-    ]
-    what = "; ".join(text for text in texts if text) or repr(failure.value)
-    return f"The TLS handshake has failed: {what}"
+    groups = [group for group in error.args if isinstance(group, list)]
+    parts = [part for group in groups for part in group if isinstance(part, tuple)]
+    what = "; ".join(str(part[-1]) for part in parts if part and part[-1])
+    return f"The TLS handshake has failed: {what or repr(error)}"
 
 
 def _pemBlocks(data: bytes, label: bytes) -> list[bytes]:

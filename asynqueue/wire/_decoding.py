@@ -8,11 +8,11 @@ numbers and the number of equal hashes are bounded.
 
 from __future__ import annotations
 
-import codecs
 import io
 import math
 import re
 import sys
+from codecs import iterdecode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
@@ -28,7 +28,7 @@ from cbor2 import CBORDecoder
 from .._child.describe import message
 from ._plain import DTYPE, MAX_DEPTH, MAX_DIGITS, MAX_FRACTION_BYTES, Tag
 
-__all__ = ["Pieces", "PlainDecoder", "checkGrowth", "joined", "weigh"]
+__all__ = ["Pieces", "PlainDecoder", "joined", "weigh"]
 
 #: The CBOR of a large value is read in pieces of this size, between which other
 #: threads run.
@@ -60,7 +60,10 @@ class PlainDecoder:
             # None if the pickle is the first of the buffers.
             Tag.PICKLE: lambda data, _: unpickle(data, self._buffers),
             Tag.BUFFER: lambda number, _: b"".join(self._buffer(number)),
-            Tag.TEXT: lambda number, _: _text(self._buffer(number)),
+            # Not joined first, so that other threads may run in between.
+            Tag.TEXT: lambda number, _: "".join(
+                iterdecode(self._buffer(number), "utf8")
+            ),
             Tag.BYTEARRAY: lambda data, _: self._writable(data),
             Tag.ARRAY: lambda parts, _: self._array(*parts),
             Tag.SCALAR: lambda parts, _: self._scalar(*parts),
@@ -151,14 +154,12 @@ class Pieces(io.RawIOBase):
     """
     A file of bytes in pieces, which are taken from its beginning without joining them.
     At each reading other threads may run, as it's done from Python.
-
-    @ivar left: How many bytes there still are.
     """
 
     def __init__(self, pieces: Iterable[Any]) -> None:
         super().__init__()
         self._pieces = deque(memoryview(piece).cast("B") for piece in pieces)
-        self.left = sum(map(len, self._pieces))
+        self.left = sum(map(len, self._pieces))  # bytes that haven't been taken
 
     def take(self, size: int) -> list[memoryview]:
         """@raise ValueError: If there are fewer bytes."""
@@ -207,29 +208,16 @@ def _checked(items: list[Any]) -> list[Any]:
     return items
 
 
-def _text(pieces: list[Any]) -> str:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    texts = [decoder.decode(piece) for piece in pieces]
-    return "".join((*texts, decoder.decode(b"", True)))
-
-
 def _bytes(data: Any) -> bytes:
     if type(data) is not bytes:
         raise ValueError("something else than bytes")
     return data
 
 
-def _range(*parts: int) -> range:
-    if any(part.bit_length() > 63 for part in parts):
-        raise ValueError("a range of numbers that are too large")
-    return range(*parts)
-
-
-def _fraction(numerator: int, denominator: int) -> Fraction:
-    for number in (numerator, denominator):
-        if number.bit_length() > 8 * MAX_FRACTION_BYTES:
-            raise ValueError("a fraction of numbers that are too large")
-    return Fraction(numerator, denominator)
+def _bounded(kind: Any, bits: int, parts: list[int]) -> Any:
+    if any(part.bit_length() > bits for part in parts):
+        raise ValueError(f"a {kind.__name__.lower()} of numbers that are too large")
+    return kind(*parts)
 
 
 def _decimal(text: str) -> Decimal:
@@ -258,7 +246,7 @@ _DECODERS: dict[int, Callable[[Any, bool], Any]] = {
     **dict.fromkeys((43001, 55799), _refuseTag),
     Tag.BIGNUM: lambda data, _: int.from_bytes(_bytes(data), "big"),
     Tag.NEGATIVE_BIGNUM: lambda data, _: -1 - int.from_bytes(_bytes(data), "big"),
-    Tag.RATIONAL: lambda parts, _: _fraction(*parts),
+    Tag.RATIONAL: lambda parts, _: _bounded(Fraction, 8 * MAX_FRACTION_BYTES, parts),
     Tag.COMPLEX: lambda parts, _: complex(*parts),
     Tag.UUID: lambda data, _: UUID(bytes=data),
     Tag.DATE: lambda text, _: date.fromisoformat(text),
@@ -267,7 +255,7 @@ _DECODERS: dict[int, Callable[[Any, bool], Any]] = {
     Tag.TUPLE: lambda items, _: tuple(items),
     Tag.PAIRS: lambda flat, _: dict(zip(_checked(flat[::2]), flat[1::2], strict=True)),
     Tag.SURROGATES: lambda data, _: data.decode("utf-8", "surrogatepass"),
-    Tag.RANGE: lambda parts, _: _range(*parts),
+    Tag.RANGE: lambda parts, _: _bounded(range, 63, parts),
     Tag.SLICE: lambda parts, _: slice(*parts),
     Tag.DATETIME: lambda parts, _: _time(datetime, parts),
     Tag.TIME: lambda parts, _: _time(time, parts),
@@ -275,10 +263,6 @@ _DECODERS: dict[int, Callable[[Any, bool], Any]] = {
     Tag.DECIMAL: lambda text, _: _decimal(text),
 }
 
-
-#: Bytes of memory that a value may take besides so many times its own: rows of a table
-#: take 12 to 20 times as much as their CBOR.
-_GROWTH_BYTES, _GROWTH_FACTOR = 128 << 20, 16
 
 #: Bytes of objects in CPython at most, with a pointer to them: a constant, a number, a
 #: list, a dict or set of few entries, each entry of larger ones, bytes or text without
@@ -316,15 +300,6 @@ _RUN = re.compile(b"|".join(run[0] for run in _RUNS), re.DOTALL)
 
 #: Major types of CBOR.
 _BYTES, _STRING, _ARRAY, _MAP, _TAG = range(2, 7)
-
-
-def checkGrowth(cbor: bytes) -> None:
-    """Check that the value of some CBOR doesn't take too much memory."""
-    limit = _GROWTH_BYTES + _GROWTH_FACTOR * len(cbor)
-    if weigh(cbor, limit) > limit:
-        raise ValueError(
-            f"{len(cbor)} bytes that would become more than {limit} in memory"
-        )
 
 
 def weigh(data: bytes, limit: int) -> int:

@@ -20,20 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
+from twisted.internet import endpoints
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    SSL4ServerEndpoint,
-    TCP4ServerEndpoint,
-    UNIXClientEndpoint,
-    wrapClientTLS,
-)
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IStreamClientEndpoint,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from zope.interface import implementer
 
 from .._support.log import log
@@ -67,26 +57,18 @@ _LISTENING_SECONDS = 1.0
 
 @frozen
 class Address:
-    """
-    Where a server listens, or a client connects to.
-
-    @ivar kind: C{unix}, C{tcp} or C{tls}.
-
-    @ivar host: A server's interface, empty for all.
-    """
+    """Where a server listens, or a client connects to."""
 
     description: str
-    kind: str
+    kind: str  # unix, tcp or tls
     isServer: bool
     path: str = ""
-    host: str = ""
+    host: str = ""  # a server's interface, empty for all
     port: int = 0
 
     @classmethod
     def parse(cls, description: str, isServer: bool) -> Address:
-        """
-        Read a description, which is one of Twisted's endpoints with fewer options.
-        """
+        """Read a description, which is one of Twisted's with fewer options."""
         checkText(description)
         kind, *parts = (
             re.sub(r"\\(.)", r"\1", part)
@@ -121,12 +103,7 @@ class Requirements:
     tls: TLS | None
 
     def check(self, transport: Any) -> None:
-        """
-        Check who is at the other end, as far as the transport tells. TLS must have
-        done its handshake.
-
-        @raise AuthenticationError: If it's somebody who isn't accepted.
-        """
+        """Check who is at the other end, as far as the transport tells by now."""
         if self.tls is not None:
             host = None if self.address.isServer else self.address.host
             self.tls.check(transport, host)
@@ -139,10 +116,7 @@ class Requirements:
 def requirements(
     description: str, isServer: bool, *, key: Any, tls: Any, insecure: bool
 ) -> Requirements:
-    """
-    Check that the two ends of a connection can know each other, and that nobody else
-    can get at the socket.
-    """
+    """Check that the ends can know each other, and nobody else gets at the socket."""
     for name, value, kind, make in (
         ("key", key, Key, "Key.fromFile(path) or Key.fromEnvironment(name)"),
         ("tls", tls, TLS, "TLS.fromFiles(own, peer)"),
@@ -199,14 +173,11 @@ def clientEndpoint(required: Requirements, reactor: Any) -> IStreamClientEndpoin
     """Make the endpoint that a client connects to."""
     address = required.address
     if address.kind == "unix":
-        return UNIXClientEndpoint(reactor, address.path)
-    endpoint: IStreamClientEndpoint = HostnameEndpoint(
-        reactor, address.host, address.port
-    )
-    if required.tls is not None:
-        options = required.tls.clientOptions(address.host)
-        endpoint = wrapClientTLS(options, endpoint)
-    return endpoint
+        return endpoints.UNIXClientEndpoint(reactor, address.path)
+    endpoint = endpoints.HostnameEndpoint(reactor, address.host, address.port)
+    if required.tls is None:
+        return endpoint
+    return endpoints.wrapClientTLS(required.tls.clientOptions(address.host), endpoint)
 
 
 def serverEndpoint(required: Requirements, reactor: Any) -> IStreamServerEndpoint:
@@ -217,9 +188,9 @@ def serverEndpoint(required: Requirements, reactor: Any) -> IStreamServerEndpoin
     # These take addresses of IPv6, too.
     host = "127.0.0.1" if address.host == "localhost" else address.host
     if required.tls is None:
-        return TCP4ServerEndpoint(reactor, address.port, interface=host)
+        return endpoints.TCP4ServerEndpoint(reactor, address.port, interface=host)
     options = required.tls.serverOptions()
-    return SSL4ServerEndpoint(reactor, address.port, options, interface=host)
+    return endpoints.SSL4ServerEndpoint(reactor, address.port, options, interface=host)
 
 
 @implementer(IStreamServerEndpoint)
@@ -230,10 +201,10 @@ class _PrivateUNIXEndpoint:
         self._path = path
         self._reactor = reactor
 
-    def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
+    def listen(self, protocolFactory: Any) -> Deferred[Any]:
         return execute(self._listen, protocolFactory)
 
-    def _listen(self, factory: Any) -> IListeningPort:
+    def _listen(self, factory: Any) -> Any:
         _checkFolder(self._path, make=True)
         lock = f"{self._path}.lock"
         try:
@@ -248,12 +219,10 @@ class _PrivateUNIXEndpoint:
                 os.unlink(path)
         return self._bind(factory)
 
-    def _bind(self, factory: Any) -> IListeningPort:
+    def _bind(self, factory: Any) -> Any:
         # The file's mode is set before anybody can connect.
-        port: IListeningPort = self._reactor.listenUNIX(
-            self._path, factory, mode=0o600, wantPID=True
-        )
-        return port
+        listen = self._reactor.listenUNIX
+        return listen(self._path, factory, mode=0o600, wantPID=True)
 
 
 def _isAbandoned(path: str) -> bool:
@@ -299,10 +268,7 @@ def checkText(description: Any) -> None:
 
 
 def _withoutTLS(address: Address, key: Key | None, insecure: bool) -> Address:
-    """
-    Check that TCP without TLS is all right, and have a server listen on this machine
-    by default.
-    """
+    """Check that TCP without TLS is all right, and stays on this machine."""
     description = address.description
     if address.kind == "tls":
         raise AuthenticationError(
@@ -359,10 +325,7 @@ def _checkFolder(socketPath: str, make: bool = False) -> None:
 
 
 def _checkUser(transport: Any) -> None:
-    """
-    Check that the other end of a Unix socket is the same user's, or root's, where the
-    system can tell.
-    """
+    """Check that the other end of a Unix socket is ours, where the system can tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return

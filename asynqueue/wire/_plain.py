@@ -109,12 +109,11 @@ class PlainEncoder(dict[type, _Encode]):
     """
     Encodes plain data. It is the table, by type, of what encodes a value, which
     C{cbor2} looks into; types that aren't there are looked up in L{__missing__}.
-
-    @ivar buffers: What stands beside the CBOR of the value that was encoded last.
     """
 
     def __init__(self, allowed: Mapping[str, type]) -> None:
         super().__init__(_ENCODERS)
+        # What stands beside the CBOR of the value that was encoded last.
         self.buffers: list[Any] = []
         self._names = {kind: name for name, kind in allowed.items()}
         # Containers around what is being encoded.
@@ -210,7 +209,7 @@ def _encodeDict(encoder: CBOREncoder, value: dict[Any, Any]) -> None:
     if _KEYS.issuperset(map(type, value)):
         encoder.encode_map(value)
     else:
-        # In a map of CBOR, other keys are refused by who decodes it, see _checkHashes.
+        # In a map of CBOR, other keys are refused by who decodes it.
         pairs = [part for item in value.items() for part in item]
         _encodeTagged(Tag.PAIRS, encoder, pairs)
 

@@ -24,19 +24,12 @@ from attrs import frozen
 from cbor2 import dumps
 from twisted.internet.defer import Deferred, succeed
 
+from .._child import exceptions
 from .._child.describe import describe, errorText, message
-from .._child.exceptions import (
-    causes,
-    cut,
-    endsIteration,
-    linkCauses,
-    rebuild,
-    takeApart,
-)
 from .._child.status import ErrorText
 from ..errors import RemoteTraceback, SerializationError, WorkerError
 from ..threads._looper import ThreadLooper
-from ._decoding import Pieces, PlainDecoder, checkGrowth, joined
+from ._decoding import Pieces, PlainDecoder, joined, weigh
 from ._plain import LARGE_BYTES, NotPlain, PlainEncoder, Tag, nameOfClass
 
 __all__ = [
@@ -80,6 +73,10 @@ _PLAIN_DATA = (
 )
 
 
+#: Bytes of memory that a value may take besides so many times its own: rows of a table
+#: take 12 to 20 times as much as their CBOR.
+_GROWTH_BYTES, _GROWTH_FACTOR = 128 << 20, 16
+
 #: Characters of text of an exception that are brought over: of a traceback, and of a
 #: note.
 _MAX_TEXT, _MAX_NOTE = 8_000, 1_000
@@ -114,14 +111,10 @@ class Encoded:
 
 
 class Codec:
-    """
-    Encodes and decodes values for one connection, in one thread at a time.
-
-    @ivar pickles: Whether pickles are sent and accepted.
-    """
+    """Encodes and decodes values for one connection, in one thread at a time."""
 
     def __init__(self, allowed: Iterable[type] = (), pickles: bool = False) -> None:
-        self.pickles = pickles
+        self.pickles = pickles  # whether they're sent and accepted
         # Classes of which instances may be sent, and are accepted.
         self._allowed = {nameOfClass(kind): kind for kind in allowed}
         self._encoder = PlainEncoder(self._allowed)
@@ -176,7 +169,11 @@ class Codec:
             raise ValueError("a value of another size than it says")
         main, *buffers = [source.take(size) for size in sizes]
         cbor = b"".join(main)
-        checkGrowth(cbor)
+        limit = _GROWTH_BYTES + _GROWTH_FACTOR * len(cbor)
+        if weigh(cbor, limit) > limit:
+            raise ValueError(
+                f"{len(cbor)} bytes that would become more than {limit} in memory"
+            )
         return self._decoder.decode(Pieces([cbor]), buffers)
 
     def _pickle(self, value: Any, sink: _PieceWriter) -> bytes | Payload:
@@ -304,10 +301,10 @@ _plain = Codec()
 
 def dumpsError(codec: Codec, error: BaseException, call: str) -> bytes:
     """Encode an exception that a call has raised, so that it fits into a box."""
-    text = cut(errorText(error, call), _MAX_TEXT)
+    text = exceptions.cut(errorText(error, call), _MAX_TEXT)
     chain: list[list[Any]] = []
     try:
-        for relation, link in causes(error, _MAX_CAUSES):
+        for relation, link in exceptions.causes(error, _MAX_CAUSES):
             chain.append([relation, nameOfClass(type(link)), *_partsOf(codec, link)])
     except Exception:  # noqa: BLE001 - runs code of the exception
         chain = []
@@ -320,13 +317,13 @@ def dumpsError(codec: Codec, error: BaseException, call: str) -> bytes:
 
 def dumpsText(name: str, text: str) -> bytes:
     """Encode an error of this package's, by the name of its class."""
-    data = _plain.encode([cut(text, _MAX_TEXT), [["", name, None, []]]])
+    data = _plain.encode([exceptions.cut(text, _MAX_TEXT), [["", name, None, []]]])
     assert isinstance(data, bytes)
     return data
 
 
 def loadsError(
-    codec: Codec, data: bytes, exceptions: Iterable[type[Exception]]
+    codec: Codec, data: bytes, kinds: Iterable[type[Exception]]
 ) -> ErrorText:
     """
     Make an exception again if it's one of Python's own or of those that are given, else
@@ -343,23 +340,23 @@ def loadsError(
         own = _OWN.get(chain[0][1]) if chain else None
         if own is not None:
             return ErrorText(text, own(text))
-        known = _BUILTIN | {nameOfClass(kind): kind for kind in exceptions}
+        known = _BUILTIN | {nameOfClass(kind): kind for kind in kinds}
         links = [(link[0], _make(codec, known, *link[1:])) for link in chain]
     except (IndexError, TypeError) as error:
         raise ValueError(f"an exception that is none: {error}") from error
     exception = links[0][1] if links else None
     if exception is None:
         exception = WorkerError(text)
-    linkCauses(exception, RemoteTraceback(text), links[1:])
+    exceptions.linkCauses(exception, RemoteTraceback(text), links[1:])
     return ErrorText(text, exception)
 
 
 def _partsOf(codec: Codec, error: BaseException) -> tuple[bytes | None, list[str]]:
     """Encode arguments and attributes, if they can be, and give the notes."""
-    _, args, state, slots = takeApart(error)
+    _, args, state, slots = exceptions.takeApart(error)
     notes = state.pop("__notes__", None)
     notes = notes[:_MAX_NOTES] if isinstance(notes, (list, tuple)) else []
-    texts = [cut(note, _MAX_NOTE) for note in notes if isinstance(note, str)]
+    texts = [exceptions.cut(note, _MAX_NOTE) for note in notes if isinstance(note, str)]
     for parts in ((args, state, slots), (args, {}, {})):
         try:
             data = codec.encode(parts, _MAX_PARTS)
@@ -382,11 +379,11 @@ def _make(
     if kind is None or not issubclass(kind, Exception) or parts is None:
         return None
     try:
-        error = rebuild((kind, *codec.decode(parts)))
+        error = exceptions.rebuild((kind, *codec.decode(parts)))
         if notes:
             error.__dict__["__notes__"] = [note for note in notes if type(note) is str]
     except Exception:  # noqa: BLE001 - arguments may be anything
         return None
-    if not isinstance(error, Exception) or endsIteration(error):
+    if not isinstance(error, Exception) or exceptions.endsIteration(error):
         return None
     return error
