@@ -71,10 +71,7 @@ class PlainDecoder:
         }
 
     def decode(self, source: Any, buffers: list[list[Any]]) -> Any:
-        """
-        Decode a value of a file of CBOR and buffers in pieces. Nothing but
-        L{ValueError} is raised if that is none, or may not be accepted.
-        """
+        """Decode a value of a file of CBOR, and buffers in pieces."""
         self._buffers = buffers
         try:
             value = CBORDecoder(
@@ -153,7 +150,6 @@ class PlainDecoder:
 class Pieces(io.RawIOBase):
     """
     A file of bytes in pieces, which are taken from its beginning without joining them.
-    At each reading other threads may run, as it's done from Python.
     """
 
     def __init__(self, pieces: Iterable[Any]) -> None:

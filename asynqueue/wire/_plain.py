@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum, auto
@@ -118,8 +118,10 @@ class PlainEncoder(dict[type, _Encode]):
         self._names = {kind: name for name, kind in allowed.items()}
         # Containers around what is being encoded.
         self._depth = 0
-        self |= {kind: self._nested(f) for kind, f in _CONTAINERS.items()}
         self |= {
+            list: self._nested(CBOREncoder.encode_array),
+            dict: self._nested(_encodeDict),
+            tuple: self._nested(_encodeTuple),
             str: self._encodeText,
             bytes: self._encodeBytes,
             bytearray: self._encodeBytearray,
@@ -199,19 +201,19 @@ def _refuse(encoder: CBOREncoder, value: Any) -> None:
     raise NotPlain(f"An object of class {nameOfClass(type(value))} is no plain data")
 
 
-def _encodeTagged(tag: int, encoder: CBOREncoder, items: Sequence[Any]) -> None:
-    """Encode an array with a tag, which is one level as to the depth."""
-    encoder.encode_length(6, tag)
-    encoder.encode_array(items)
-
-
 def _encodeDict(encoder: CBOREncoder, value: dict[Any, Any]) -> None:
     if _KEYS.issuperset(map(type, value)):
         encoder.encode_map(value)
     else:
         # In a map of CBOR, other keys are refused by who decodes it.
         pairs = [part for item in value.items() for part in item]
-        _encodeTagged(Tag.PAIRS, encoder, pairs)
+        encoder.encode_semantic(Tag.PAIRS, pairs)
+
+
+def _encodeTuple(encoder: CBOREncoder, value: tuple[Any, ...]) -> None:
+    # As encode_semantic does, without a list: saves 7 % of what arguments take.
+    encoder.encode_length(6, Tag.TUPLE)
+    encoder.encode_array(value)
 
 
 def _encodeObject(name: str, encoder: CBOREncoder, value: Any) -> None:
@@ -278,16 +280,6 @@ def _partsOfTime(value: Any) -> list[Any]:
     raise NotPlain(f"Times in {describe(zone)} can't be sent")
 
 
-_CONTAINERS: dict[type, _Encode] = {
-    list: CBOREncoder.encode_array,
-    dict: _encodeDict,
-    tuple: partial(_encodeTagged, Tag.TUPLE),
-    set: lambda encoder, value: _encodeTagged(Tag.SET, encoder, list(value)),
-    frozenset: lambda encoder, value: _encodeTagged(
-        Tag.FROZENSET, encoder, list(value)
-    ),
-}
-
 _ENCODERS: dict[type, _Encode] = {
     type(None): lambda encoder, _: encoder.encode_none(),
     bool: CBOREncoder.encode_bool,
@@ -296,6 +288,8 @@ _ENCODERS: dict[type, _Encode] = {
     complex: CBOREncoder.encode_complex,
     UUID: CBOREncoder.encode_uuid,
     date: CBOREncoder.encode_date,
+    set: _tagged(Tag.SET, list),
+    frozenset: _tagged(Tag.FROZENSET, list),
     datetime: _tagged(
         Tag.DATETIME, lambda v: [v.year, v.month, v.day, *_partsOfTime(v)]
     ),

@@ -174,7 +174,7 @@ class Codec:
             raise ValueError(
                 f"{len(cbor)} bytes that would become more than {limit} in memory"
             )
-        return self._decoder.decode(Pieces([cbor]), buffers)
+        return self._decoder.decode(_YieldingFile(cbor), buffers)
 
     def _pickle(self, value: Any, sink: _PieceWriter) -> bytes | Payload:
         buffers: list[list[Any]] = []
@@ -288,6 +288,13 @@ class _PieceWriter:
         self.size = 0
         self.count(len(head) + sum(sizes))
         return Payload(self.size, [head, *(piece for part in parts for piece in part)])
+
+
+class _YieldingFile(io.BytesIO):
+    """A file at each reading of which other threads may run."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(size)  # from Python, where the interpreter switches
 
 
 #: Classes that are made again besides those that a universe lists.
