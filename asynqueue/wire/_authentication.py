@@ -44,8 +44,6 @@ async def authenticate(
     accepts pickles, and how many tasks a client may have there.
 
     @raise AuthenticationError: If one end doesn't accept the other.
-
-    @raise ConnectionError: If the server speaks another version.
     """
     required = connection.required
     key, nonce = required.key, os.urandom(NONCE)

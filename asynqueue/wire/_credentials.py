@@ -22,15 +22,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from .._support.log import log
 from ..errors import AuthenticationError
 
-__all__ = [
-    "NONCE",
-    "TLS",
-    "Key",
-    "readPrivate",
-    "sslModule",
-    "tlsErrorText",
-    "trustedUsers",
-]
+__all__ = ["NONCE", "TLS", "Key", "sslModule", "tlsErrorText", "trustedUsers"]
 
 #: Bytes of a number that is used once, for which a proof is made.
 NONCE = 32
@@ -93,7 +85,7 @@ class Key:
 
         @raise OSError: If it can't be read.
         """
-        return cls(readPrivate(path).strip())
+        return cls(_readPrivate(path).strip())
 
     @classmethod
     def fromEnvironment(cls, name: str = "ASYNQUEUE_KEY") -> Key:
@@ -236,7 +228,7 @@ class TLS:
         peers = [text for file in files for text in _readCertificates(file)]
         authorities = [] if ca is None else _readCertificates(ca)
         try:
-            return cls(readPrivate(own), peers, authorities)
+            return cls(_readPrivate(own), peers, authorities)
         except ValueError as error:
             raise ValueError(f"{own} can't be used: {error}") from None
 
@@ -366,13 +358,8 @@ def _readCertificates(path: str | os.PathLike[str]) -> list[bytes]:
     return texts[:1] if _pemBlocks(data, b"PRIVATE KEY") else texts
 
 
-def readPrivate(path: str | os.PathLike[str]) -> bytes:
-    """
-    Read a file that holds a secret.
-
-    @raise AuthenticationError: If others than its owner may read or write it, or if it
-        belongs to somebody else.
-    """
+def _readPrivate(path: str | os.PathLike[str]) -> bytes:
+    """Read a file that holds a secret, if only the user has access to it."""
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if status.st_uid not in trustedUsers():
