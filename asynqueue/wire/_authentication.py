@@ -138,8 +138,7 @@ class ServerHandshake:
     ) -> None:
         self._connection = connection
         self._pending = pending
-        # Called with whether the client accepts pickles.
-        self._greeted = greeted
+        self._greeted = greeted  # called with whether the client accepts pickles
         self._greeting = {b"version": VERSION, b"tasks": b"%d" % tasks}
         if pickles:
             self._greeting[b"pickle"] = b"1"

@@ -123,10 +123,8 @@ class Hello(amp.Command):  # type: ignore[misc, unused-ignore]
     prove that it has the key. C{tasks} is how many tasks a client may have here.
     """
 
-    arguments = [  # noqa: RUF012 - AMP has it so
-        (b"version", amp.String()),
-        *_optional(b"pickle", b"nonce"),
-    ]
+    # AMP has it so that classes have lists and dicts.
+    arguments = [(b"version", amp.String()), *_optional(b"pickle", b"nonce")]  # noqa: RUF012
     response = [*arguments, *_optional(b"tasks")]  # noqa: RUF012
     fatalErrors = {OtherVersion: b"VERSION", WrongKey: b"KEY"}  # noqa: RUF012
 

@@ -76,8 +76,7 @@ class Connection(ChunkedAMP):
         # Whether it's known who is at the other end, and nothing more is taken from it.
         self.isOpen = False
         self.isOver = False
-        # Why this end has ended the connection, if it has.
-        self._reason: Exception | None = None
+        self._reason: Exception | None = None  # why this end has ended it, if it has
         self._heartbeat = heartbeat
         self._timer: Any = None
         # Heartbeats in a row without anything heard, and whether there was since.
@@ -85,8 +84,7 @@ class Connection(ChunkedAMP):
         self._heard = False
         self._unread = 0
         self._early = 0
-        # Bytes since the last box.
-        self._boxSize = 0
+        self._boxSize = 0  # bytes since the last box
 
     def ready(self) -> None:
         """The transport is there, and who is at its other end as far as that tells."""
@@ -247,8 +245,6 @@ class Connection(ChunkedAMP):
         else:
             log.failure("{connection}: a command failed", failure, connection=self)
             self.abort()
-
-    # The end.
 
     def _beat(self) -> None:
         """

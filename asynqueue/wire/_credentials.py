@@ -130,15 +130,7 @@ class Key:
         return hmac.digest(self.__secret, message, "sha256")
 
     def check(self, proof: bytes, role: bytes, *parts: bytes) -> bool:
-        """
-        Tell whether the other end has the key, in constant time.
-
-        @param proof: The other end's proof.
-
-        @param role: Which end that is.
-
-        @param parts: See L{prove}.
-        """
+        """Tell, in constant time, whether a proof is the one that L{prove} makes."""
         return hmac.compare_digest(proof, self.prove(role, *parts))
 
 
@@ -150,10 +142,7 @@ class TLS:
     """
 
     def __init__(
-        self,
-        own: bytes,
-        peers: Iterable[bytes] = (),
-        authorities: Iterable[bytes] = (),
+        self, own: bytes, peers: Iterable[bytes] = (), authorities: Iterable[bytes] = ()
     ) -> None:
         """
         Take what L{fromFiles} reads from files.
@@ -267,13 +256,7 @@ class TLS:
         )
 
     def check(self, transport: Any, host: str | None) -> None:
-        """
-        Check what a handshake leaves open.
-
-        @param host: The host that was connected to, C{None} at a server.
-
-        @raise AuthenticationError: If the certificate isn't accepted.
-        """
+        """Check what a handshake leaves open, at a client also whose host that is."""
         # OpenSSL also accepts what was issued with the private key of a peer, and
         # Twisted 26.10 certificates without names for any host.
         peer = sslModule().Certificate.peerFromTransport(transport)

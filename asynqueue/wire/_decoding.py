@@ -49,9 +49,7 @@ class PlainDecoder:
     """Decodes plain data."""
 
     def __init__(
-        self,
-        allowed: Mapping[str, type],
-        unpickle: Callable[[Any, list[list[Any]]], Any],
+        self, allowed: Mapping[str, type], unpickle: Callable[..., Any]
     ) -> None:
         self._allowed = allowed  # classes of which instances are accepted, by name
         # What stands beside the CBOR that is being decoded, each in pieces.
@@ -59,11 +57,9 @@ class PlainDecoder:
         self._tags: dict[int, Callable[[Any, bool], Any]] = _DECODERS | {
             # None if the pickle is the first of the buffers.
             Tag.PICKLE: lambda data, _: unpickle(data, self._buffers),
-            Tag.BUFFER: lambda number, _: b"".join(self._buffer(number)),
+            Tag.BUFFER: lambda n, _: b"".join(self._buffer(n)),
             # Not joined first, so that other threads may run in between.
-            Tag.TEXT: lambda number, _: "".join(
-                iterdecode(self._buffer(number), "utf8")
-            ),
+            Tag.TEXT: lambda n, _: "".join(iterdecode(self._buffer(n), "utf-8")),
             Tag.BYTEARRAY: lambda data, _: self._writable(data),
             Tag.ARRAY: lambda parts, _: self._array(*parts),
             Tag.SCALAR: lambda parts, _: self._scalar(*parts),
@@ -129,28 +125,24 @@ class PlainDecoder:
     def _scalar(self, typeName: str, data: Any) -> Any:
         return self._array(typeName, [], "C", _bytes(data))[()]
 
-    def _object(self, className: str, state: dict[str, Any]) -> Any:
-        kind = self._allowed.get(className)
+    def _object(self, name: str, state: dict[str, Any]) -> Any:
+        kind = self._allowed.get(name)
         if kind is None:
-            raise ValueError(
-                f"an instance of {className!r:.200}, which isn't allowed here"
-            )
+            raise ValueError(f"an instance of {name!r:.200}, which isn't allowed here")
         made: Any = object.__new__(kind)
-        for name, value in state.items():
+        for key, value in state.items():
             # Past properties and __setattr__: no code of the class is run.
-            found = (vars(base)[name] for base in kind.__mro__ if name in vars(base))
+            found = (vars(base)[key] for base in kind.__mro__ if key in vars(base))
             slot = next(found, None)
             if type(slot) is MemberDescriptorType:
                 slot.__set__(made, value)
             else:
-                vars(made)[name] = value
+                vars(made)[key] = value
         return made
 
 
 class Pieces(io.RawIOBase):
-    """
-    A file of bytes in pieces, which are taken from its beginning without joining them.
-    """
+    """A file of bytes in pieces, which are taken from its beginning as they are."""
 
     def __init__(self, pieces: Iterable[Any]) -> None:
         super().__init__()
@@ -222,18 +214,14 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
-def _zone(zone: Any) -> Any:
-    if zone is None:
-        return None
-    if type(zone) is str:
-        return ZoneInfo(zone)
-    offset = timedelta(microseconds=zone[0])
-    return timezone(offset, *zone[1:]) if offset or zone[1:] else timezone.utc
-
-
 def _time(kind: Any, parts: Any) -> Any:
     *numbers, fold, zone = parts
-    return kind(*numbers).replace(fold=fold, tzinfo=_zone(zone))
+    if type(zone) is str:
+        zone = ZoneInfo(zone)
+    elif zone is not None:
+        offset = timedelta(microseconds=zone[0])
+        zone = timezone(offset, *zone[1:]) if offset or zone[1:] else timezone.utc
+    return kind(*numbers).replace(fold=fold, tzinfo=zone)
 
 
 _DECODERS: dict[int, Callable[[Any, bool], Any]] = {

@@ -15,6 +15,7 @@ import stat
 import struct
 import time
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -206,9 +207,11 @@ class _PrivateUNIXEndpoint:
 
     def _listen(self, factory: Any) -> Any:
         _checkFolder(self._path, make=True)
+        # The file's mode is set before anybody can connect.
+        listen = partial(self._reactor.listenUNIX, mode=0o600, wantPID=True)
         lock = f"{self._path}.lock"
         try:
-            return self._bind(factory)
+            return listen(self._path, factory)
         except CannotListenError as error:
             if not _isAbandoned(self._path):
                 if os.path.lexists(lock):
@@ -217,12 +220,7 @@ class _PrivateUNIXEndpoint:
         for path in (lock, self._path):
             with suppress(FileNotFoundError):
                 os.unlink(path)
-        return self._bind(factory)
-
-    def _bind(self, factory: Any) -> Any:
-        # The file's mode is set before anybody can connect.
-        listen = self._reactor.listenUNIX
-        return listen(self._path, factory, mode=0o600, wantPID=True)
+        return listen(self._path, factory)
 
 
 def _isAbandoned(path: str) -> bool:

@@ -145,7 +145,7 @@ class PlainEncoder(dict[type, _Encode]):
         elif numpy is not None and issubclass(kind, numpy.generic):
             self[kind] = _encodeScalar
         else:
-            return _refuse
+            raise NotPlain(f"An object of class {nameOfClass(kind)} is no plain data")
         return self[kind]
 
     def _nested(self, f: _Encode) -> _Encode:
@@ -195,10 +195,6 @@ class PlainEncoder(dict[type, _Encode]):
         """Put something beside the CBOR, and give its number there."""
         self.buffers.append(data)
         return len(self.buffers) - 1
-
-
-def _refuse(encoder: CBOREncoder, value: Any) -> None:
-    raise NotPlain(f"An object of class {nameOfClass(type(value))} is no plain data")
 
 
 def _encodeDict(encoder: CBOREncoder, value: dict[Any, Any]) -> None:
@@ -265,7 +261,7 @@ def _textOfDecimal(value: Decimal) -> str:
     return str(value)
 
 
-def _partsOfTime(value: Any) -> list[Any]:
+def _clock(value: Any) -> list[Any]:
     """Give what times of day and points in time have in common."""
     zone = value.tzinfo
     parts = [value.hour, value.minute, value.second, value.microsecond, value.fold]
@@ -290,10 +286,8 @@ _ENCODERS: dict[type, _Encode] = {
     date: CBOREncoder.encode_date,
     set: _tagged(Tag.SET, list),
     frozenset: _tagged(Tag.FROZENSET, list),
-    datetime: _tagged(
-        Tag.DATETIME, lambda v: [v.year, v.month, v.day, *_partsOfTime(v)]
-    ),
-    time: _tagged(Tag.TIME, _partsOfTime),
+    datetime: _tagged(Tag.DATETIME, lambda v: [v.year, v.month, v.day, *_clock(v)]),
+    time: _tagged(Tag.TIME, _clock),
     timedelta: _tagged(Tag.TIMEDELTA, lambda v: [v.days, v.seconds, v.microseconds]),
     Decimal: _tagged(Tag.DECIMAL, _textOfDecimal),
     Fraction: _tagged(Tag.RATIONAL, _partsOfFraction),

@@ -18,6 +18,7 @@ import io
 import pickle
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
@@ -26,6 +27,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from .._child import exceptions
 from .._child.describe import describe, errorText, message
+from .._child.pickling import PROTOCOL
 from .._child.status import ErrorText
 from ..errors import RemoteTraceback, SerializationError, WorkerError
 from ..threads._looper import ThreadLooper
@@ -52,8 +54,6 @@ INLINE = 60_000
 #: A value of no more bytes is decoded in the reactor's thread: in a few milliseconds,
 #: whatever it is.
 QUICK = 16_000
-
-_PROTOCOL = 5
 
 #: Values that are small, but for huge integers.
 _SCALARS = frozenset((int, float, bool, type(None)))
@@ -155,7 +155,7 @@ class Codec:
         # A pickle's own bytes, past its tag and size: saves 3 of some 130 microseconds
         # that a call takes.
         if self.pickles and data[:4] == _PICKLE_SMALL:
-            return _loads(data[6:])
+            return self._unpickle(data[6:], [])
         return self._decoder.decode(io.BytesIO(data), [])
 
     def decodePieces(self, pieces: list[bytes]) -> Any:
@@ -188,7 +188,7 @@ class Codec:
             return False
 
         try:
-            pickle.Pickler(sink, _PROTOCOL, buffer_callback=inBand).dump(value)
+            pickle.Pickler(sink, PROTOCOL, buffer_callback=inBand).dump(value)
         except NotEncodable:
             raise
         except Exception as error:
@@ -204,10 +204,15 @@ class Codec:
     def _unpickle(self, data: bytes | None, buffers: list[list[Any]]) -> Any:
         if not self.pickles:
             raise ValueError("a pickle, which isn't accepted on this connection")
-        if data is not None:
-            return _loads(data)
-        source = io.BufferedReader(Pieces(buffers[0]), LARGE_BYTES)
-        return pickle.Unpickler(source, buffers=map(joined, buffers[1:])).load()
+        try:
+            if data is not None:
+                return pickle.loads(data)
+            source = io.BufferedReader(Pieces(buffers[0]), LARGE_BYTES)
+            return pickle.Unpickler(source, buffers=map(joined, buffers[1:])).load()
+        except Exception as error:
+            # It may have code of anybody's.
+            why = f"{type(error).__name__}: {message(error)}"
+            raise ValueError(f"a pickle that can't be loaded: {why}") from error
 
 
 class DecodingThread:
@@ -242,16 +247,6 @@ class DecodingThread:
 def arrayOf(values: list[bytes]) -> bytes:
     """Make one value, a list, of small ones that have been encoded."""
     return b"".join((b"\x99", len(values).to_bytes(2, "big"), *values))
-
-
-def _loads(data: bytes) -> Any:
-    try:
-        return pickle.loads(data)
-    except Exception as error:
-        # It may have code of anybody's.
-        raise ValueError(
-            f"a pickle that can't be loaded: {type(error).__name__}: {message(error)}"
-        ) from error
 
 
 class _PieceWriter:
@@ -365,21 +360,15 @@ def _partsOf(codec: Codec, error: BaseException) -> tuple[bytes | None, list[str
     notes = notes[:_MAX_NOTES] if isinstance(notes, (list, tuple)) else []
     texts = [exceptions.cut(note, _MAX_NOTE) for note in notes if isinstance(note, str)]
     for parts in ((args, state, slots), (args, {}, {})):
-        try:
+        with suppress(NotEncodable):
             data = codec.encode(parts, _MAX_PARTS)
-        except NotEncodable:
-            continue
-        if isinstance(data, bytes):
-            return data, texts
+            if isinstance(data, bytes):
+                return data, texts
     return None, texts
 
 
 def _make(
-    codec: Codec,
-    known: dict[str, type],
-    name: str,
-    parts: bytes | None,
-    notes: list[str],
+    codec: Codec, known: dict[str, type], name: str, parts: Any, notes: list[str]
 ) -> Exception | None:
     """Make an exception again, without code of its class, if it may be made."""
     kind = known.get(name)
