@@ -115,7 +115,7 @@ class DefaultTests(SynchronousTestCase):
         The default socket is in a folder of this user's.
         """
         address = Address.parse(DEFAULT_SOCKET, True)
-        self.assertTrue(address.isUnix)
+        self.assertEqual(address.kind, "unix")
         self.assertIn(f"-{os.getuid()}/", address.path)
 
     def test_pickles(self) -> None:

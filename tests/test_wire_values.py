@@ -22,10 +22,16 @@ import cbor2
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.errors import SerializationError, WorkerError
-from asynqueue.wire._exceptions import dumpsError, dumpsText, loadsError
 from asynqueue.wire._plain import Tag
 from asynqueue.wire._runner import WireWorkerUniverse, namesOf
-from asynqueue.wire._values import INLINE, Codec, NotEncodable
+from asynqueue.wire._values import (
+    INLINE,
+    Codec,
+    NotEncodable,
+    dumpsError,
+    dumpsText,
+    loadsError,
+)
 
 from ._wire import Base, Declared, Point, Secret, Slotted, Undeclared, Universe
 

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionClosed, ConnectionLost
-from twisted.internet.task import deferLater
+from twisted.internet.error import ConnectionClosed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols import amp
-from twisted.python.failure import Failure
 
 from .._support.log import log
 from ..errors import AuthenticationError
@@ -41,19 +40,13 @@ async def authenticate(
     connection: Connection, pickles: bool
 ) -> tuple[bool, int | None]:
     """
-    Have a server prove who it is, and prove it to the server.
-
-    @param pickles: Whether this end accepts pickles.
-
-    @return: Whether the server accepts pickles, and how many tasks a client may have
-        there.
+    Have a server prove who it is, and prove it to the server. Tell whether the server
+    accepts pickles, and how many tasks a client may have there.
 
     @raise AuthenticationError: If one end doesn't accept the other.
-
-    @raise ConnectionError: If the server speaks another version.
     """
-    key = connection.required.key
-    nonce = os.urandom(NONCE)
+    required = connection.required
+    key, nonce = required.key, os.urandom(NONCE)
     fields = {"version": VERSION}
     if pickles:
         fields["pickle"] = b"1"
@@ -65,19 +58,15 @@ async def authenticate(
             raise OtherVersion
         if key is not None:
             if len(hello["nonce"] or b"") != NONCE:
-                raise untrusted(
-                    connection.required, "It has no key, and this end has one"
-                )
+                raise untrusted(required, "It has no key, and this end has one")
             parts = (VERSION, nonce, hello["nonce"])
             proof = key.prove(b"client", *parts)
             answer = await connection.callRemote(Prove, proof=proof)
             if not key.check(answer["proof"], b"server", *parts):
-                raise untrusted(
-                    connection.required, "It hasn't proved that it has the key"
-                )
+                raise untrusted(required, "It hasn't proved that it has the key")
     except WrongKey as error:
         why = "it has another key" if key else "it wants a key (key=)"
-        raise _refused(connection.required, why) from error
+        raise _refused(required, why) from error
     except OtherVersion as error:
         # What the server says isn't shown: nobody knows who it is.
         raise ConnectionError(
@@ -85,8 +74,7 @@ async def authenticate(
             f" speaks {VERSION.decode()}: install the same version of asynqueue at both"
         ) from error
     except (amp.AmpError, KeyError, ValueError) as error:
-        why = "It sends what is no part of a handshake"
-        raise untrusted(connection.required, why) from error
+        raise untrusted(required, "It sends what is no part of a handshake") from error
     tasks = hello["tasks"]
     isNumber = tasks is not None and tasks.isdigit() and len(tasks) < 10
     return hello["pickle"] is not None, max(1, int(tasks)) if isNumber else None
@@ -96,15 +84,13 @@ def closedEarly(required: Requirements, reason: BaseException) -> Exception:
     """Say why a connection has ended before it was known who is at the other end."""
     if isinstance(reason, (AuthenticationError, TimeoutError)):
         return reason
-    if isinstance(reason, (ConnectionClosed, ConnectionLost, ConnectionError)):
+    if isinstance(reason, (ConnectionClosed, ConnectionError)):
         return ConnectionError(
             "The connection was ended before both ends had proved who they are"
-            f" ({Failure(reason).getErrorMessage()}): is TLS at one of them only?"
+            f" ({reason}): is TLS at one of them only?"
         )
-    why = tlsErrorText(Failure(reason))
-    if " alert " in why:
-        return _refused(required, why)
-    return untrusted(required, why)
+    why = tlsErrorText(reason)
+    return _refused(required, why) if " alert " in why else untrusted(required, why)
 
 
 def untrusted(required: Requirements, why: str) -> AuthenticationError:
@@ -118,47 +104,29 @@ def _refused(required: Requirements, why: str) -> AuthenticationError:
     return AuthenticationError(f"The server at {address} refuses this end: {why}")
 
 
-class Pending:
-    """
-    The connections of a server whose clients haven't proved who they are.
-
-    @ivar failures: How many clients in a row have been refused.
-    """
+class Pending(dict[Connection, None]):
+    """Connections whose clients haven't proved who they are, as they came."""
 
     def __init__(self) -> None:
-        # In the order in which they came.
-        self._connections: dict[Connection, None] = {}
-        self.failures = 0
-
-    def __contains__(self, connection: Connection) -> bool:
-        return connection in self._connections
-
-    def __len__(self) -> int:
-        return len(self._connections)
+        super().__init__()
+        self.failures = 0  # how many clients in a row have been refused
 
     def add(self, connection: Connection) -> None:
-        """
-        Add a connection. If there are too many, the one that has waited longest goes:
-        clients that have a proof give it at once.
-        """
-        if len(self._connections) >= _MAX_PENDING:
-            longest = next(iter(self._connections))
-            del self._connections[longest]
+        """Add a connection. If there are too many, another one goes."""
+        if len(self) >= _MAX_PENDING:
+            # Clients that have a proof give it at once.
+            longest = next(iter(self))
+            del self[longest]
             longest.abort()
-        self._connections[connection] = None
-
-    def discard(self, connection: Connection) -> None:
-        self._connections.pop(connection, None)
+        self[connection] = None
 
     def abortAll(self) -> None:
-        for connection in list(self._connections):
+        for connection in list(self):
             connection.abort()
 
 
-class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
-    """
-    The server's end of a connection until its client has proved who it is.
-    """
+class ServerHandshake:
+    """The server's end of a connection until its client has proved who it is."""
 
     def __init__(
         self,
@@ -168,90 +136,75 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
         pickles: bool,
         greeted: Callable[[bool], object],
     ) -> None:
-        """
-        @param tasks: How many tasks a client may have here.
-
-        @param pickles: Whether this end accepts pickles.
-
-        @param greeted: Called with whether the client does.
-        """
         self._connection = connection
         self._pending = pending
-        self._greeted = greeted
-        self._greeting: dict[str, bytes] = {
-            "version": VERSION,
-            "tasks": b"%d" % tasks,
-            **({"pickle": b"1"} if pickles else {}),
-        }
+        self._greeted = greeted  # called with whether the client accepts pickles
+        self._greeting = {b"version": VERSION, b"tasks": b"%d" % tasks}
+        if pickles:
+            self._greeting[b"pickle"] = b"1"
         # The client's and the server's, once there has been a Hello.
         self._nonces: tuple[bytes, bytes] | None = None
-        self._timers: list[Deferred[Any]] = []
+        self._timers: list[IDelayedCall] = []
         pending.add(connection)
-        self._later(_SECONDS).addCallback(lambda _: self._late()).addErrback(_cancelled)
+        self._later(_SECONDS, self._late)
 
     def begin(self) -> None:
         """The transport is there, and what it tells about the client is all right."""
-        self._connection.addResponders(self, Hello, Prove)
+        self._connection.responders |= {b"Hello": self._hello, b"Prove": self._prove}
         if self._connection.required.key is None:
             self._open()
 
     def refuse(self, why: str) -> None:
         """Disconnect the client, after a moment."""
-        self._connection.ignore()
-        self._later(self._failed(why)).addCallback(
-            lambda _: self._connection.abort()
-        ).addErrback(_cancelled)
+        self._connection.isOver = True
+        self._later(self._failed(why), self._connection.abort)
 
     def end(self, reason: BaseException) -> None:
         """The connection has ended, or the client is accepted."""
         if self._connection in self._pending and not isinstance(
             reason, (ConnectionClosed, ConnectionError)
         ):
-            self._failed(tlsErrorText(Failure(reason)))
+            self._failed(tlsErrorText(reason))
         self._leave()
 
-    @Hello.responder  # type: ignore[misc, unused-ignore]
-    def hello(
-        self, version: bytes, pickle: bytes | None = None, nonce: bytes | None = None
-    ) -> Any:
-        connection = self._connection
-        if version != VERSION:
-            return self._refuse(
-                OtherVersion(f"This server speaks version {VERSION.decode()}"),
-                "It has another version",
-            )
-        self._greeted(pickle is not None)
-        if connection.required.key is None:
-            return self._greeting
+    def _hello(self, box: Any) -> Any:
+        if box[b"version"] != VERSION:
+            text = f"This server speaks version {VERSION.decode()}"
+            return self._refuse(OtherVersion, text, "It has another version")
+        self._greeted(b"pickle" in box)
+        if self._connection.required.key is None:
+            return amp.Box(self._greeting)
+        nonce = box.get(b"nonce")
         if nonce is None:
-            return self._refuse(WrongKey("This server wants a key"), "It has no key")
-        if len(nonce) != NONCE or self._nonces is not None or connection.isOpen:
+            return self._refuse(WrongKey, "This server wants a key", "It has no key")
+        if len(nonce) != NONCE or self._nonces is not None or self._connection.isOpen:
             raise Violation("a Hello that can't be")
         self._nonces = nonce, os.urandom(NONCE)
-        return {**self._greeting, "nonce": self._nonces[1]}
+        return amp.Box({**self._greeting, b"nonce": self._nonces[1]})
 
-    @Prove.responder  # type: ignore[misc, unused-ignore]
-    def prove(self, proof: bytes) -> Any:
+    def _prove(self, box: Any) -> Any:
         key = self._connection.required.key
         if key is None or self._nonces is None or self._connection.isOpen:
             raise Violation("a Prove that can't be")
         parts = (VERSION, *self._nonces)
-        if not key.check(proof, b"client", *parts):
-            return self._refuse(
-                WrongKey("This server has another key"), "It has another key"
-            )
+        if not key.check(box[b"proof"], b"client", *parts):
+            text = "This server has another key"
+            return self._refuse(WrongKey, text, "It has another key")
         self._open()
-        return {"proof": key.prove(b"server", *parts)}
+        return amp.Box(proof=key.prove(b"server", *parts))
 
     def _open(self) -> None:
         self._pending.failures = 0
         self._leave()
         self._connection.open()
 
-    def _refuse(self, error: Exception, why: str) -> Deferred[Any]:
+    def _refuse(self, error: type[Exception], text: str, why: str) -> Deferred[Any]:
         """Give the answer with which a client is refused, after a moment."""
-        self._connection.ignore()
-        return self._later(self._failed(why)).addCallback(lambda _: Failure(error))
+        self._connection.isOver = True
+        d: Deferred[Any] = Deferred()
+        answer = amp.RemoteAmpError(Hello.fatalErrors[error], text, fatal=True)
+        self._later(self._failed(why), d.errback, answer)
+        return d
 
     def _late(self) -> None:
         self._failed(f"It hasn't proved who it is within {_SECONDS:g} seconds")
@@ -271,17 +224,13 @@ class ServerHandshake(amp.CommandLocator):  # type: ignore[misc, unused-ignore]
             )
         return min(_MAX_DELAY, _DELAY * float(2 ** min(count - 1, 20)))
 
-    def _later(self, seconds: float) -> Deferred[Any]:
-        d: Deferred[Any] = deferLater(self._connection.reactor, seconds)
-        self._timers.append(d)
-        return d
+    def _later(self, seconds: float, f: Callable[..., object], *args: Any) -> None:
+        call = self._connection.reactor.callLater(seconds, f, *args)
+        self._timers.append(call)
 
     def _leave(self) -> None:
-        self._pending.discard(self._connection)
+        self._pending.pop(self._connection, None)
         timers, self._timers = self._timers, []
-        for timer in timers:
-            timer.cancel()
-
-
-def _cancelled(failure: Failure) -> None:
-    """Drop what was to be done later, and isn't."""
+        for call in timers:
+            if call.active():
+                call.cancel()

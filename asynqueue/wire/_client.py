@@ -21,12 +21,24 @@ from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
 from ._authentication import authenticate, closedEarly, untrusted
-from ._commands import Leaving, Start, Unwanted, Violation, numberOf
+from ._commands import (
+    Leaving,
+    Start,
+    Unwanted,
+    Violation,
+    numberOf,
+    traceFields,
+)
 from ._connection import MAX_SILENT, Connection
 from ._endpoints import Requirements
-from ._exceptions import loadsError
-from ._tracing import traceFields
-from ._values import QUICK, Codec, DecodingThread, NotEncodable, Payload
+from ._values import (
+    QUICK,
+    Codec,
+    DecodingThread,
+    NotEncodable,
+    Payload,
+    loadsError,
+)
 
 __all__ = ["CallStage", "Client", "ClientOwner", "RemoteCall"]
 

@@ -18,20 +18,11 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.python.failure import Failure
 
 from .._support.log import log
 from ..errors import AuthenticationError
 
-__all__ = [
-    "NONCE",
-    "TLS",
-    "Key",
-    "readPrivate",
-    "sslModule",
-    "tlsErrorText",
-    "trustedUsers",
-]
+__all__ = ["NONCE", "TLS", "Key", "sslModule", "tlsErrorText", "trustedUsers"]
 
 #: Bytes of a number that is used once, for which a proof is made.
 NONCE = 32
@@ -94,7 +85,7 @@ class Key:
 
         @raise OSError: If it can't be read.
         """
-        return cls(readPrivate(path).strip())
+        return cls(_readPrivate(path).strip())
 
     @classmethod
     def fromEnvironment(cls, name: str = "ASYNQUEUE_KEY") -> Key:
@@ -139,15 +130,7 @@ class Key:
         return hmac.digest(self.__secret, message, "sha256")
 
     def check(self, proof: bytes, role: bytes, *parts: bytes) -> bool:
-        """
-        Tell whether the other end has the key, in constant time.
-
-        @param proof: The other end's proof.
-
-        @param role: Which end that is.
-
-        @param parts: See L{prove}.
-        """
+        """Tell, in constant time, whether a proof is the one that L{prove} makes."""
         return hmac.compare_digest(proof, self.prove(role, *parts))
 
 
@@ -159,10 +142,7 @@ class TLS:
     """
 
     def __init__(
-        self,
-        own: bytes,
-        peers: Iterable[bytes] = (),
-        authorities: Iterable[bytes] = (),
+        self, own: bytes, peers: Iterable[bytes] = (), authorities: Iterable[bytes] = ()
     ) -> None:
         """
         Take what L{fromFiles} reads from files.
@@ -191,12 +171,13 @@ class TLS:
                 " with the other end's certificate, ca= one with an authority's"
             )
         try:
-            self._chain, self._peers, self._authorities = (
+            chain, self._peers, self._authorities = (
                 [ssl.Certificate.loadPEM(text) for text in texts]
                 for texts in (further, peers, authorities)
             )
         except Exception as error:  # noqa: BLE001 - OpenSSL says not which
             raise ValueError(f"a certificate can't be read: {error}") from None
+        self._chain = [certificate.original for certificate in chain]
         self._warnIfExpiring()
 
     @classmethod
@@ -236,7 +217,7 @@ class TLS:
         peers = [text for file in files for text in _readCertificates(file)]
         authorities = [] if ca is None else _readCertificates(ca)
         try:
-            return cls(readPrivate(own), peers, authorities)
+            return cls(_readPrivate(own), peers, authorities)
         except ValueError as error:
             raise ValueError(f"{own} can't be used: {error}") from None
 
@@ -257,7 +238,7 @@ class TLS:
         return ssl.CertificateOptions(
             privateKey=self._own.privateKey.original,
             certificate=self._own.original,
-            extraCertChain=[certificate.original for certificate in self._chain],
+            extraCertChain=self._chain,
             trustRoot=ssl.trustRootFromCertificates(self._authorities or self._peers),
         )
 
@@ -271,21 +252,13 @@ class TLS:
             host,
             ssl.trustRootFromCertificates(self._authorities),
             self._own,
-            extraCertificateOptions={
-                "extraCertChain": [certificate.original for certificate in self._chain]
-            },
+            extraCertificateOptions={"extraCertChain": self._chain},
         )
 
     def check(self, transport: Any, host: str | None) -> None:
-        """
-        Check what a handshake leaves open. With C{peers}, OpenSSL also accepts what was
-        issued with the private key of one. With C{authorities}, Twisted 26.10 accepts
-        certificates without names for any host.
-
-        @param host: The host that was connected to, C{None} at a server.
-
-        @raise AuthenticationError: If the certificate isn't accepted.
-        """
+        """Check what a handshake leaves open, at a client also whose host that is."""
+        # OpenSSL also accepts what was issued with the private key of a peer, and
+        # Twisted 26.10 certificates without names for any host.
         peer = sslModule().Certificate.peerFromTransport(transport)
         if self._peers and peer not in self._peers:
             raise AuthenticationError("Its certificate isn't one that is accepted")
@@ -333,11 +306,7 @@ class TLS:
 
 
 def sslModule() -> ModuleType:
-    """
-    Import C{twisted.internet.ssl} with all that it needs.
-
-    @raise ImportError: If the extra C{tls} isn't installed.
-    """
+    """Import C{twisted.internet.ssl} with all that it needs, the extra C{tls}."""
     try:
         # Twisted makes do without it, and doesn't check addresses then.
         import service_identity  # noqa: F401
@@ -349,17 +318,12 @@ def sslModule() -> ModuleType:
     return ssl
 
 
-def tlsErrorText(failure: Failure) -> str:
+def tlsErrorText(error: BaseException) -> str:
     """Say why a TLS handshake has failed."""
-    texts = [
-        str(error[-1])
-        for group in getattr(failure.value, "args", ())
-        if isinstance(group, list)
-        for error in group
-        if isinstance(error, tuple) and error
-    ]
-    what = "; ".join(text for text in texts if text) or repr(failure.value)
-    return f"The TLS handshake has failed: {what}"
+    groups = [group for group in error.args if isinstance(group, list)]
+    parts = [part for group in groups for part in group if isinstance(part, tuple)]
+    what = "; ".join(str(part[-1]) for part in parts if part and part[-1])
+    return f"The TLS handshake has failed: {what or repr(error)}"
 
 
 def _pemBlocks(data: bytes, label: bytes) -> list[bytes]:
@@ -377,13 +341,8 @@ def _readCertificates(path: str | os.PathLike[str]) -> list[bytes]:
     return texts[:1] if _pemBlocks(data, b"PRIVATE KEY") else texts
 
 
-def readPrivate(path: str | os.PathLike[str]) -> bytes:
-    """
-    Read a file that holds a secret.
-
-    @raise AuthenticationError: If others than its owner may read or write it, or if it
-        belongs to somebody else.
-    """
+def _readPrivate(path: str | os.PathLike[str]) -> bytes:
+    """Read a file that holds a secret, if only the user has access to it."""
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
         if status.st_uid not in trustedUsers():

@@ -8,12 +8,13 @@ numbers and the number of equal hashes are bounded.
 
 from __future__ import annotations
 
-import codecs
+import io
 import math
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping
+from codecs import iterdecode
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
@@ -27,7 +28,7 @@ from cbor2 import CBORDecoder
 from .._child.describe import message
 from ._plain import DTYPE, MAX_DEPTH, MAX_DIGITS, MAX_FRACTION_BYTES, Tag
 
-__all__ = ["PlainDecoder", "weigh"]
+__all__ = ["Pieces", "PlainDecoder", "joined", "weigh"]
 
 #: The CBOR of a large value is read in pieces of this size, between which other
 #: threads run.
@@ -37,7 +38,7 @@ _READ_SIZE = 1 << 16
 _MAX_CBOR_DEPTH = 3 * MAX_DEPTH + 10
 
 #: Members of a set, or keys of a dict, with the same hash: each is compared to all the
-#: others.
+#: others, which takes time in proportion to the square of their number.
 _MAX_SAME_HASH = 50
 
 #: Dimensions of an array, as numpy has it.
@@ -45,43 +46,28 @@ _MAX_DIMENSIONS = 32
 
 
 class PlainDecoder:
-    """
-    Decodes plain data.
-    """
+    """Decodes plain data."""
 
     def __init__(
-        self,
-        allowed: Mapping[str, type],
-        unpickle: Callable[[Any, list[list[bytes]]], Any],
+        self, allowed: Mapping[str, type], unpickle: Callable[..., Any]
     ) -> None:
-        """
-        @param allowed: Classes of which instances are accepted, by name.
-
-        @param unpickle: Called with a pickle, or with C{None} if it's the first of the
-            buffers, and with the buffers.
-        """
-        self._allowed = allowed
+        self._allowed = allowed  # classes of which instances are accepted, by name
         # What stands beside the CBOR that is being decoded, each in pieces.
-        self._buffers: list[list[bytes]] = []
+        self._buffers: list[list[Any]] = []
         self._tags: dict[int, Callable[[Any, bool], Any]] = _DECODERS | {
+            # None if the pickle is the first of the buffers.
             Tag.PICKLE: lambda data, _: unpickle(data, self._buffers),
-            Tag.BUFFER: lambda number, _: b"".join(self._buffer(number)),
-            Tag.TEXT: lambda number, _: _text(self._buffer(number)),
+            Tag.BUFFER: lambda n, _: b"".join(self._buffer(n)),
+            # Not joined first, so that other threads may run in between.
+            Tag.TEXT: lambda n, _: "".join(iterdecode(self._buffer(n), "utf-8")),
             Tag.BYTEARRAY: lambda data, _: self._writable(data),
             Tag.ARRAY: lambda parts, _: self._array(*parts),
+            Tag.SCALAR: lambda parts, _: self._scalar(*parts),
             Tag.OBJECT: lambda parts, _: self._object(*parts),
         }
 
-    def decode(self, source: Any, buffers: list[list[bytes]]) -> Any:
-        """
-        Decode a value.
-
-        @param source: A file with the CBOR.
-
-        @param buffers: What stands beside it, each in pieces.
-
-        @raise ValueError: If that is no value, or may not be accepted.
-        """
+    def decode(self, source: Any, buffers: list[list[Any]]) -> Any:
+        """Decode a value of a file of CBOR, and buffers in pieces."""
         self._buffers = buffers
         try:
             value = CBORDecoder(
@@ -95,55 +81,106 @@ class PlainDecoder:
                 read_size=_READ_SIZE,
             ).decode()
         except Exception as error:
-            # Whatever bytes come, no more than their value must fail.
-            raise ValueError(_innermost(error)) from error
+            # Whatever bytes come, no more than their value must fail. What was wrong is
+            # said without the containers that it was in.
+            inner: BaseException = error
+            while inner.__cause__ is not None:
+                inner = inner.__cause__
+            raise ValueError(message(inner) or type(inner).__name__) from error
         finally:
             self._buffers = []
         if source.read(1):
             raise ValueError("there's something after the end of a value")
         return value
 
-    def _buffer(self, number: Any) -> list[bytes]:
+    def _buffer(self, number: Any) -> list[Any]:
         if type(number) is not int or number < 0:
             raise ValueError("a buffer without a number")
         return self._buffers[number]
 
     def _writable(self, data: Any) -> bytearray:
-        if type(data) is bytes:
-            return bytearray(data)
-        buffer = bytearray()
-        for piece in self._buffer(data):
-            buffer += piece
-        return buffer
+        return bytearray(data) if type(data) is bytes else joined(self._buffer(data))
 
-    def _array(self, typeName: str, shape: list[int], order: str, data: Any) -> Any:
-        return _array(typeName, shape, order, self._writable(data))
+    def _array(self, typeName: str, shape: list[int], order: Any, content: Any) -> Any:
+        import numpy
+
+        if not DTYPE.fullmatch(typeName) or len(shape) > _MAX_DIMENSIONS:
+            raise ValueError("an array of a type or shape that isn't accepted")
+        if any(type(n) is not int or not 0 <= n < 1 << 48 for n in shape):
+            raise ValueError("an array of an impossible shape")
+        dtype, data = numpy.dtype(typeName), self._writable(content)
+        if math.prod(shape) * dtype.itemsize != len(data):
+            raise ValueError("an array of another size than its data")
+        order = "F" if order == "F" else "C"
+        if not data:
+            return numpy.zeros(shape, dtype, order)
+        if dtype.kind == "b" and numpy.frombuffer(data, "u1").max() > 1:
+            raise ValueError("an array with impossible truth values")
+        if dtype.kind == "U":
+            points = numpy.frombuffer(data, f"{typeName[0]}u4")
+            if points.max() > sys.maxunicode:
+                raise ValueError("an array with impossible characters")
+        return numpy.ndarray(shape, dtype, data, order=order)
+
+    def _scalar(self, typeName: str, data: Any) -> Any:
+        return self._array(typeName, [], "C", _bytes(data))[()]
 
     def _object(self, name: str, state: dict[str, Any]) -> Any:
         kind = self._allowed.get(name)
         if kind is None:
             raise ValueError(f"an instance of {name!r:.200}, which isn't allowed here")
         made: Any = object.__new__(kind)
-        for attribute, value in state.items():
+        for key, value in state.items():
             # Past properties and __setattr__: no code of the class is run.
-            found = (
-                vars(base)[attribute]
-                for base in kind.__mro__
-                if attribute in vars(base)
-            )
+            found = (vars(base)[key] for base in kind.__mro__ if key in vars(base))
             slot = next(found, None)
             if type(slot) is MemberDescriptorType:
                 slot.__set__(made, value)
             else:
-                vars(made)[attribute] = value
+                vars(made)[key] = value
         return made
 
 
-def _innermost(error: BaseException) -> str:
-    """Say what was wrong, without the containers that it was in."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return message(error) or type(error).__name__
+class Pieces(io.RawIOBase):
+    """A file of bytes in pieces, which are taken from its beginning as they are."""
+
+    def __init__(self, pieces: Iterable[Any]) -> None:
+        super().__init__()
+        self._pieces = deque(memoryview(piece).cast("B") for piece in pieces)
+        self.left = sum(map(len, self._pieces))  # bytes that haven't been taken
+
+    def take(self, size: int) -> list[memoryview]:
+        """@raise ValueError: If there are fewer bytes."""
+        if size > self.left:
+            raise ValueError("a value that is cut off")
+        self.left -= size
+        taken: list[memoryview] = []
+        while size:
+            piece = self._pieces.popleft()
+            if len(piece) > size:
+                self._pieces.appendleft(piece[size:])
+                piece = piece[:size]
+            taken.append(piece)
+            size -= len(piece)
+        return taken
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        if not self._pieces:
+            return 0
+        [piece] = self.take(min(len(target), len(self._pieces[0])))
+        target[: len(piece)] = piece
+        return len(piece)
+
+
+def joined(pieces: Iterable[Any]) -> bytearray:
+    """Join pieces so that other threads may run in between."""
+    buffer = bytearray()
+    for piece in pieces:
+        buffer += piece
+    return buffer
 
 
 def _refuseTag(tag: Any, immutable: bool) -> Any:
@@ -151,25 +188,12 @@ def _refuseTag(tag: Any, immutable: bool) -> Any:
 
 
 def _checked(items: list[Any]) -> list[Any]:
-    """
-    Check that items can be members of a set, or keys of a dict: equal hashes would
-    take time in proportion to the square of their number.
-    """
+    """Check that not too many members of a set, or keys of a dict, have one hash."""
     if len(items) > _MAX_SAME_HASH:
         [(_, most)] = Counter(map(hash, items)).most_common(1)
         if most > _MAX_SAME_HASH:
             raise ValueError(f"{most} values with the same hash")
     return items
-
-
-def _dict(flat: list[Any]) -> dict[Any, Any]:
-    return dict(zip(_checked(flat[::2]), flat[1::2], strict=True))
-
-
-def _text(pieces: list[bytes]) -> str:
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    texts = [decoder.decode(piece) for piece in pieces]
-    return "".join((*texts, decoder.decode(b"", True)))
 
 
 def _bytes(data: Any) -> bytes:
@@ -178,17 +202,10 @@ def _bytes(data: Any) -> bytes:
     return data
 
 
-def _range(*parts: int) -> range:
-    if any(part.bit_length() > 63 for part in parts):
-        raise ValueError("a range of numbers that are too large")
-    return range(*parts)
-
-
-def _fraction(numerator: int, denominator: int) -> Fraction:
-    for number in (numerator, denominator):
-        if number.bit_length() > 8 * MAX_FRACTION_BYTES:
-            raise ValueError("a fraction of numbers that are too large")
-    return Fraction(numerator, denominator)
+def _bounded(kind: Any, bits: int, parts: list[int]) -> Any:
+    if any(part.bit_length() > bits for part in parts):
+        raise ValueError(f"a {kind.__name__.lower()} of numbers that are too large")
+    return kind(*parts)
 
 
 def _decimal(text: str) -> Decimal:
@@ -197,48 +214,14 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
-def _zone(zone: Any) -> Any:
-    if zone is None:
-        return None
+def _time(kind: Any, parts: Any) -> Any:
+    *numbers, fold, zone = parts
     if type(zone) is str:
-        return ZoneInfo(zone)
-    offset = timedelta(microseconds=zone[0])
-    return timezone(offset, *zone[1:]) if offset or zone[1:] else timezone.utc
-
-
-def _datetime(*parts: Any) -> datetime:
-    *numbers, fold, zone = parts
-    return datetime(*numbers).replace(fold=fold, tzinfo=_zone(zone))
-
-
-def _time(*parts: Any) -> time:
-    *numbers, fold, zone = parts
-    return time(*numbers).replace(fold=fold, tzinfo=_zone(zone))
-
-
-def _array(typeName: str, shape: list[int], order: Any, data: bytearray) -> Any:
-    import numpy
-
-    if not DTYPE.fullmatch(typeName) or len(shape) > _MAX_DIMENSIONS:
-        raise ValueError("an array of a type or shape that isn't accepted")
-    if any(type(n) is not int or not 0 <= n < 1 << 48 for n in shape):
-        raise ValueError("an array of an impossible shape")
-    dtype = numpy.dtype(typeName)
-    if math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError("an array of another size than its data")
-    if not data:
-        return numpy.zeros(shape, dtype, "F" if order == "F" else "C")
-    if dtype.kind == "b" and numpy.frombuffer(data, "u1").max() > 1:
-        raise ValueError("an array with impossible truth values")
-    if dtype.kind == "U":
-        points = numpy.frombuffer(data, f"{typeName[0]}u4")
-        if points.max() > sys.maxunicode:
-            raise ValueError("an array with impossible characters")
-    return numpy.ndarray(shape, dtype, data, order="F" if order == "F" else "C")
-
-
-def _scalar(typeName: str, data: Any) -> Any:
-    return _array(typeName, [], "C", bytearray(_bytes(data)))[()]
+        zone = ZoneInfo(zone)
+    elif zone is not None:
+        offset = timedelta(microseconds=zone[0])
+        zone = timezone(offset, *zone[1:]) if offset or zone[1:] else timezone.utc
+    return kind(*numbers).replace(fold=fold, tzinfo=zone)
 
 
 _DECODERS: dict[int, Callable[[Any, bool], Any]] = {
@@ -247,22 +230,21 @@ _DECODERS: dict[int, Callable[[Any, bool], Any]] = {
     **dict.fromkeys((43001, 55799), _refuseTag),
     Tag.BIGNUM: lambda data, _: int.from_bytes(_bytes(data), "big"),
     Tag.NEGATIVE_BIGNUM: lambda data, _: -1 - int.from_bytes(_bytes(data), "big"),
-    Tag.RATIONAL: lambda parts, _: _fraction(*parts),
+    Tag.RATIONAL: lambda parts, _: _bounded(Fraction, 8 * MAX_FRACTION_BYTES, parts),
     Tag.COMPLEX: lambda parts, _: complex(*parts),
     Tag.UUID: lambda data, _: UUID(bytes=data),
     Tag.DATE: lambda text, _: date.fromisoformat(text),
     Tag.SET: lambda items, _: set(_checked(items)),
     Tag.FROZENSET: lambda items, _: frozenset(_checked(items)),
     Tag.TUPLE: lambda items, _: tuple(items),
-    Tag.PAIRS: lambda flat, _: _dict(flat),
+    Tag.PAIRS: lambda flat, _: dict(zip(_checked(flat[::2]), flat[1::2], strict=True)),
     Tag.SURROGATES: lambda data, _: data.decode("utf-8", "surrogatepass"),
-    Tag.RANGE: lambda parts, _: _range(*parts),
+    Tag.RANGE: lambda parts, _: _bounded(range, 63, parts),
     Tag.SLICE: lambda parts, _: slice(*parts),
-    Tag.DATETIME: lambda parts, _: _datetime(*parts),
-    Tag.TIME: lambda parts, _: _time(*parts),
+    Tag.DATETIME: lambda parts, _: _time(datetime, parts),
+    Tag.TIME: lambda parts, _: _time(time, parts),
     Tag.TIMEDELTA: lambda parts, _: timedelta(*parts),
     Tag.DECIMAL: lambda text, _: _decimal(text),
-    Tag.SCALAR: lambda parts, _: _scalar(*parts),
 }
 
 
@@ -307,10 +289,8 @@ _BYTES, _STRING, _ARRAY, _MAP, _TAG = range(2, 7)
 def weigh(data: bytes, limit: int) -> int:
     """
     Estimate the memory that the value of some CBOR takes, in bytes: at least what it
-    takes, and for most values not twice as much.
-
-    @param limit: The estimate is only made as exact as it takes to compare it with
-        this.
+    takes, and for most values not twice as much, as exactly as it takes to compare it
+    with a limit.
     """
     containers = len(data) - len(data.translate(None, _CONTAINERS))
     total = _PER_BYTE * len(data) + _TABLE * containers

@@ -15,25 +15,16 @@ import stat
 import struct
 import time
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
+from twisted.internet import endpoints
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    SSL4ServerEndpoint,
-    TCP4ServerEndpoint,
-    UNIXClientEndpoint,
-    wrapClientTLS,
-)
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IStreamClientEndpoint,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from zope.interface import implementer
 
 from .._support.log import log
@@ -64,32 +55,21 @@ _FORMS = {
 #: Seconds after which a socket has a listener, if there's one.
 _LISTENING_SECONDS = 1.0
 
-#: Process, user and group of a socket's other end, as Linux gives them.
-_PEER_CREDENTIALS = struct.Struct("3i")
-
 
 @frozen
 class Address:
-    """
-    Where a server listens, or a client connects to.
-
-    @ivar kind: C{unix}, C{tcp} or C{tls}.
-
-    @ivar host: A server's interface, empty for all.
-    """
+    """Where a server listens, or a client connects to."""
 
     description: str
-    kind: str
+    kind: str  # unix, tcp or tls
     isServer: bool
     path: str = ""
-    host: str = ""
+    host: str = ""  # a server's interface, empty for all
     port: int = 0
 
     @classmethod
     def parse(cls, description: str, isServer: bool) -> Address:
-        """
-        Read a description, which is one of Twisted's endpoints with fewer options.
-        """
+        """Read a description, which is one of Twisted's with fewer options."""
         checkText(description)
         kind, *parts = (
             re.sub(r"\\(.)", r"\1", part)
@@ -114,38 +94,21 @@ class Address:
             )
             raise ValueError(f"{description!r} isn't where {forms}") from None
 
-    @property
-    def isUnix(self) -> bool:
-        """Whether it's that of a Unix socket."""
-        return self.kind == "unix"
-
-    @property
-    def isLocal(self) -> bool:
-        """Whether only this machine can reach it."""
-        return self.isUnix or self.host == "localhost" or _isLoopback(self.host)
-
 
 @frozen
 class Requirements:
-    """
-    What the other end of a connection must prove.
-    """
+    """What the other end of a connection must prove."""
 
     address: Address
     key: Key | None
     tls: TLS | None
 
     def check(self, transport: Any) -> None:
-        """
-        Check who is at the other end, as far as the transport tells. TLS must have
-        done its handshake.
-
-        @raise AuthenticationError: If it's somebody who isn't accepted.
-        """
+        """Check who is at the other end, as far as the transport tells by now."""
         if self.tls is not None:
             host = None if self.address.isServer else self.address.host
             self.tls.check(transport, host)
-        elif self.address.isUnix:
+        elif self.address.kind == "unix":
             _checkUser(transport)
         elif not _isLoopback(getattr(transport.getPeer(), "host", "")):
             raise AuthenticationError("The other end isn't on this machine")
@@ -154,10 +117,7 @@ class Requirements:
 def requirements(
     description: str, isServer: bool, *, key: Any, tls: Any, insecure: bool
 ) -> Requirements:
-    """
-    Check that the two ends of a connection can know each other, and that nobody else
-    can get at the socket.
-    """
+    """Check that the ends can know each other, and nobody else gets at the socket."""
     for name, value, kind, make in (
         ("key", key, Key, "Key.fromFile(path) or Key.fromEnvironment(name)"),
         ("tls", tls, TLS, "TLS.fromFiles(own, peer)"),
@@ -174,12 +134,12 @@ def requirements(
             "insecure=True is for TCP without anything else: leave it out over"
             f" {description!r}"
         )
-    if key is not None and (address.isUnix or tls is not None):
+    if key is not None and (address.kind == "unix" or tls is not None):
         raise ValueError(
             "A key is for TCP on this machine without certificates: leave out key="
             f" over {description!r}"
         )
-    if address.isUnix:
+    if address.kind == "unix":
         if tls is not None:
             raise ValueError(f"Nobody listens in on {description!r}: leave out tls=")
         if address.path.startswith("\0"):
@@ -213,48 +173,45 @@ def mayPickle(description: str, pickle: bool | None, tls: TLS | None) -> bool:
 def clientEndpoint(required: Requirements, reactor: Any) -> IStreamClientEndpoint:
     """Make the endpoint that a client connects to."""
     address = required.address
-    if address.isUnix:
-        return UNIXClientEndpoint(reactor, address.path)
-    endpoint: IStreamClientEndpoint = HostnameEndpoint(
-        reactor, address.host, address.port
-    )
-    if required.tls is not None:
-        options = required.tls.clientOptions(address.host)
-        endpoint = wrapClientTLS(options, endpoint)
-    return endpoint
+    if address.kind == "unix":
+        return endpoints.UNIXClientEndpoint(reactor, address.path)
+    endpoint = endpoints.HostnameEndpoint(reactor, address.host, address.port)
+    if required.tls is None:
+        return endpoint
+    return endpoints.wrapClientTLS(required.tls.clientOptions(address.host), endpoint)
 
 
 def serverEndpoint(required: Requirements, reactor: Any) -> IStreamServerEndpoint:
     """Make the endpoint that a server listens at."""
     address = required.address
-    if address.isUnix:
+    if address.kind == "unix":
         return _PrivateUNIXEndpoint(address.path, reactor)
     # These take addresses of IPv6, too.
     host = "127.0.0.1" if address.host == "localhost" else address.host
     if required.tls is None:
-        return TCP4ServerEndpoint(reactor, address.port, interface=host)
+        return endpoints.TCP4ServerEndpoint(reactor, address.port, interface=host)
     options = required.tls.serverOptions()
-    return SSL4ServerEndpoint(reactor, address.port, options, interface=host)
+    return endpoints.SSL4ServerEndpoint(reactor, address.port, options, interface=host)
 
 
 @implementer(IStreamServerEndpoint)
 class _PrivateUNIXEndpoint:
-    """
-    Listens at a Unix socket that only this user can reach.
-    """
+    """Listens at a Unix socket that only this user can reach."""
 
     def __init__(self, path: str, reactor: Any) -> None:
         self._path = path
         self._reactor = reactor
 
-    def listen(self, protocolFactory: Any) -> Deferred[IListeningPort]:
+    def listen(self, protocolFactory: Any) -> Deferred[Any]:
         return execute(self._listen, protocolFactory)
 
-    def _listen(self, factory: Any) -> IListeningPort:
+    def _listen(self, factory: Any) -> Any:
         _checkFolder(self._path, make=True)
+        # The file's mode is set before anybody can connect.
+        listen = partial(self._reactor.listenUNIX, mode=0o600, wantPID=True)
         lock = f"{self._path}.lock"
         try:
-            return self._bind(factory)
+            return listen(self._path, factory)
         except CannotListenError as error:
             if not _isAbandoned(self._path):
                 if os.path.lexists(lock):
@@ -263,14 +220,7 @@ class _PrivateUNIXEndpoint:
         for path in (lock, self._path):
             with suppress(FileNotFoundError):
                 os.unlink(path)
-        return self._bind(factory)
-
-    def _bind(self, factory: Any) -> IListeningPort:
-        # The file's mode is set before anybody can connect.
-        port: IListeningPort = self._reactor.listenUNIX(
-            self._path, factory, mode=0o600, wantPID=True
-        )
-        return port
+        return listen(self._path, factory)
 
 
 def _isAbandoned(path: str) -> bool:
@@ -294,19 +244,16 @@ def _readParts(
     parts: list[str], needed: tuple[str, ...], optional: tuple[str, ...]
 ) -> dict[str, str]:
     """Assign the parts of a description to names: none missing, none too much."""
-    names = list(needed)
     fields: dict[str, str] = {}
     for part in parts:
         name, isNamed, value = part.partition("=")
         if not isNamed or name not in (*needed, *optional):
-            name, value = names[0] if names else "", part
-        if name in names:
-            names.remove(name)
-        elif name not in optional or name in fields:
-            raise ValueError(name)
+            name, value = next((n for n in needed if n not in fields), ""), part
+        if not name or name in fields:
+            raise ValueError(part)
         fields[name] = value
-    if names or not all(fields[name] for name in needed):
-        raise ValueError(names)
+    if not all(fields.get(name) for name in needed):
+        raise ValueError(fields)
     return fields
 
 
@@ -319,10 +266,7 @@ def checkText(description: Any) -> None:
 
 
 def _withoutTLS(address: Address, key: Key | None, insecure: bool) -> Address:
-    """
-    Check that TCP without TLS is all right, and have a server listen on this machine
-    by default.
-    """
+    """Check that TCP without TLS is all right, and stays on this machine."""
     description = address.description
     if address.kind == "tls":
         raise AuthenticationError(
@@ -337,7 +281,7 @@ def _withoutTLS(address: Address, key: Key | None, insecure: bool) -> Address:
         )
     if address.isServer and not address.host:
         address = evolve(address, host="127.0.0.1")
-    if not address.isLocal:
+    if address.host != "localhost" and not _isLoopback(address.host):
         what = "insecure=True is" if insecure else "A key alone is"
         raise AuthenticationError(
             f"{what} for this machine only, not for {description!r}: use certificates"
@@ -379,17 +323,13 @@ def _checkFolder(socketPath: str, make: bool = False) -> None:
 
 
 def _checkUser(transport: Any) -> None:
-    """
-    Check that the other end of a Unix socket is the same user's, or root's, where the
-    system can tell.
-    """
+    """Check that the other end of a Unix socket is ours, where the system can tell."""
     option = getattr(socket, "SO_PEERCRED", None)
     if option is None:
         return
-    data = transport.getHandle().getsockopt(
-        socket.SOL_SOCKET, option, _PEER_CREDENTIALS.size
-    )
-    _, user, _ = _PEER_CREDENTIALS.unpack(data)
+    # Process, user and group, as Linux gives them.
+    data = transport.getHandle().getsockopt(socket.SOL_SOCKET, option, 12)
+    _, user, _ = struct.unpack("3i", data)
     if user not in trustedUsers():
         raise AuthenticationError(
             f"The other end of the Unix socket is another user's ({user})"

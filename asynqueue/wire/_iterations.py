@@ -13,7 +13,6 @@ from twisted.protocols import amp
 
 from ..iteration import Deferator
 from ._connection import Connection
-from ._exceptions import dumpsError, dumpsText, loadsError
 from ._values import (
     INLINE,
     QUICK,
@@ -22,6 +21,9 @@ from ._values import (
     NotEncodable,
     Payload,
     arrayOf,
+    dumpsError,
+    dumpsText,
+    loadsError,
 )
 
 __all__ = ["ServedIteration"]

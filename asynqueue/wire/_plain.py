@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import IntEnum, auto
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from types import MemberDescriptorType
+from typing import Any, TypeAlias
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -92,11 +93,11 @@ class Tag(IntEnum):
 
 _KEYS = {str, bytes}
 
+_Encode: TypeAlias = Callable[[CBOREncoder, Any], None]
+
 
 class NotPlain(Exception):
-    """
-    Something isn't plain data. The message says what.
-    """
+    """Something isn't plain data. The message says what."""
 
 
 def nameOfClass(kind: type) -> str:
@@ -104,16 +105,15 @@ def nameOfClass(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-class PlainEncoder(dict[type, Callable[[CBOREncoder, Any], None]]):
+class PlainEncoder(dict[type, _Encode]):
     """
     Encodes plain data. It is the table, by type, of what encodes a value, which
     C{cbor2} looks into; types that aren't there are looked up in L{__missing__}.
-
-    @ivar buffers: What stands beside the CBOR of the value that was encoded last.
     """
 
     def __init__(self, allowed: Mapping[str, type]) -> None:
         super().__init__(_ENCODERS)
+        # What stands beside the CBOR of the value that was encoded last.
         self.buffers: list[Any] = []
         self._names = {kind: name for name, kind in allowed.items()}
         # Containers around what is being encoded.
@@ -122,26 +122,20 @@ class PlainEncoder(dict[type, Callable[[CBOREncoder, Any], None]]):
             list: self._nested(CBOREncoder.encode_array),
             dict: self._nested(_encodeDict),
             tuple: self._nested(_encodeTuple),
-            set: self._nested(_encodeSet),
-            frozenset: self._nested(_encodeFrozenset),
             str: self._encodeText,
             bytes: self._encodeBytes,
             bytearray: self._encodeBytearray,
         }
 
     def encode(self, sink: Any, value: Any) -> None:
-        """
-        Write the CBOR of a value to a file, and leave what's large in L{buffers}.
-
-        @raise NotPlain: If it isn't plain data.
-        """
+        """Write the CBOR of a value to a file, and leave what's large in L{buffers}."""
         self.buffers, self._depth = [], 0
         try:
             CBOREncoder(sink, encoders=self).encode(value)
         except CBORError as error:
             raise NotPlain(f"{describe(value)} can't be encoded: {error}") from error
 
-    def __missing__(self, kind: type) -> Callable[[CBOREncoder, Any], None]:
+    def __missing__(self, kind: type) -> _Encode:
         name = self._names.get(kind)
         numpy = sys.modules.get("numpy")
         if name is not None:
@@ -151,12 +145,10 @@ class PlainEncoder(dict[type, Callable[[CBOREncoder, Any], None]]):
         elif numpy is not None and issubclass(kind, numpy.generic):
             self[kind] = _encodeScalar
         else:
-            return _refuse
+            raise NotPlain(f"An object of class {nameOfClass(kind)} is no plain data")
         return self[kind]
 
-    def _nested(
-        self, f: Callable[[CBOREncoder, Any], None]
-    ) -> Callable[[CBOREncoder, Any], None]:
+    def _nested(self, f: _Encode) -> _Encode:
         """Have the depth be counted while a container is encoded."""
 
         def encode(encoder: CBOREncoder, value: Any) -> None:
@@ -190,18 +182,13 @@ class PlainEncoder(dict[type, Callable[[CBOREncoder, Any], None]]):
         encoder.encode_semantic(Tag.BYTEARRAY, self._copied(bytes(value)))
 
     def _encodeArray(self, encoder: CBOREncoder, array: Any) -> None:
-        if not DTYPE.fullmatch(array.dtype.str) or array.dtype.fields is not None:
-            raise NotPlain(f"Arrays of type {array.dtype} can't be sent")
+        dtype = _dtypeOf("Arrays", array)
         order = "F" if array.flags.fnc else "C"
         data = self._copied(array.tobytes(order))
-        encoder.encode_semantic(
-            Tag.ARRAY, [array.dtype.str, list(array.shape), order, data]
-        )
+        encoder.encode_semantic(Tag.ARRAY, [dtype, list(array.shape), order, data])
 
     def _copied(self, data: bytes) -> bytes | int:
-        """
-        Have a copy of something that may change stand beside the CBOR if it's large.
-        """
+        """Have a copy of what may change stand beside the CBOR if it's large."""
         return data if len(data) < LARGE_BYTES else self._add(data)
 
     def _add(self, data: bytes) -> int:
@@ -210,100 +197,68 @@ class PlainEncoder(dict[type, Callable[[CBOREncoder, Any], None]]):
         return len(self.buffers) - 1
 
 
-def _refuse(encoder: CBOREncoder, value: Any) -> None:
-    raise NotPlain(f"An object of class {nameOfClass(type(value))} is no plain data")
-
-
-def _encodeTagged(encoder: CBOREncoder, tag: int, items: Sequence[Any]) -> None:
-    """Encode an array with a tag, which is one level as to the depth."""
-    encoder.encode_length(6, tag)
-    encoder.encode_array(items)
-
-
 def _encodeDict(encoder: CBOREncoder, value: dict[Any, Any]) -> None:
     if _KEYS.issuperset(map(type, value)):
         encoder.encode_map(value)
     else:
-        # In a map of CBOR, other keys are refused by who decodes it, see _checkHashes.
+        # In a map of CBOR, other keys are refused by who decodes it.
         pairs = [part for item in value.items() for part in item]
-        _encodeTagged(encoder, Tag.PAIRS, pairs)
+        encoder.encode_semantic(Tag.PAIRS, pairs)
 
 
 def _encodeTuple(encoder: CBOREncoder, value: tuple[Any, ...]) -> None:
-    _encodeTagged(encoder, Tag.TUPLE, value)
-
-
-def _encodeSet(encoder: CBOREncoder, value: set[Any]) -> None:
-    _encodeTagged(encoder, Tag.SET, list(value))
-
-
-def _encodeFrozenset(encoder: CBOREncoder, value: frozenset[Any]) -> None:
-    _encodeTagged(encoder, Tag.FROZENSET, list(value))
+    # As encode_semantic does, without a list: saves 7 % of what arguments take.
+    encoder.encode_length(6, Tag.TUPLE)
+    encoder.encode_array(value)
 
 
 def _encodeObject(name: str, encoder: CBOREncoder, value: Any) -> None:
     state = dict(getattr(value, "__dict__", {}))
     for kind in type(value).__mro__:
-        slots = vars(kind).get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            slot = _mangled(kind, slot)
-            if slot not in ("__dict__", "__weakref__") and hasattr(value, slot):
+        for slot, member in vars(kind).items():
+            if type(member) is MemberDescriptorType and hasattr(value, slot):
                 state[slot] = getattr(value, slot)
     encoder.encode_semantic(Tag.OBJECT, [name, state])
 
 
-def _mangled(kind: type, slot: str) -> str:
-    """Name the attribute of a slot, as it is for one with two leading underscores."""
-    if not slot.startswith("__") or slot.endswith("__"):
-        return slot
-    return f"_{kind.__name__.lstrip('_')}{slot}"
-
-
 def _encodeScalar(encoder: CBOREncoder, value: Any) -> None:
-    if not DTYPE.fullmatch(value.dtype.str) or value.dtype.fields is not None:
-        raise NotPlain(f"Numbers of type {value.dtype} can't be sent")
-    encoder.encode_semantic(Tag.SCALAR, [value.dtype.str, value.tobytes()])
+    parts = [_dtypeOf("Numbers", value), value.tobytes()]
+    encoder.encode_semantic(Tag.SCALAR, parts)
 
 
-def _encodeRange(encoder: CBOREncoder, value: range) -> None:
+def _dtypeOf(what: str, value: Any) -> str:
+    name: str = value.dtype.str
+    if not DTYPE.fullmatch(name) or value.dtype.fields is not None:
+        raise NotPlain(f"{what} of type {value.dtype} can't be sent")
+    return name
+
+
+def _tagged(tag: int, partsOf: Callable[[Any], Any]) -> _Encode:
+    """Have a value be encoded as its parts, with a tag."""
+    return lambda encoder, value: encoder.encode_semantic(tag, partsOf(value))
+
+
+def _partsOfRange(value: range) -> list[int]:
     parts = [value.start, value.stop, value.step]
     if any(part.bit_length() > 63 for part in parts):
         raise NotPlain("A range with numbers of more than 63 bits can't be sent")
-    encoder.encode_semantic(Tag.RANGE, parts)
+    return parts
 
 
-def _encodeSlice(encoder: CBOREncoder, value: slice) -> None:
-    encoder.encode_semantic(Tag.SLICE, [value.start, value.stop, value.step])
-
-
-def _encodeFraction(encoder: CBOREncoder, value: Fraction) -> None:
+def _partsOfFraction(value: Fraction) -> list[int]:
     parts = [value.numerator, value.denominator]
     if any(part.bit_length() > 8 * MAX_FRACTION_BYTES for part in parts):
         raise NotPlain(
             f"A fraction of numbers of more than {MAX_FRACTION_BYTES} bytes can't be"
             " sent"
         )
-    encoder.encode_semantic(Tag.RATIONAL, parts)
+    return parts
 
 
-def _encodeDecimal(encoder: CBOREncoder, value: Decimal) -> None:
+def _textOfDecimal(value: Decimal) -> str:
     if len(value.as_tuple().digits) > MAX_DIGITS:
         raise NotPlain(f"A Decimal of more than {MAX_DIGITS} digits can't be sent")
-    encoder.encode_semantic(Tag.DECIMAL, str(value))
-
-
-def _encodeDatetime(encoder: CBOREncoder, value: datetime) -> None:
-    parts = [value.year, value.month, value.day, *_clock(value)]
-    encoder.encode_semantic(Tag.DATETIME, parts)
-
-
-def _encodeTime(encoder: CBOREncoder, value: time) -> None:
-    encoder.encode_semantic(Tag.TIME, _clock(value))
-
-
-def _encodeTimedelta(encoder: CBOREncoder, value: timedelta) -> None:
-    parts = [value.days, value.seconds, value.microseconds]
-    encoder.encode_semantic(Tag.TIMEDELTA, parts)
+    return str(value)
 
 
 def _clock(value: Any) -> list[Any]:
@@ -321,7 +276,7 @@ def _clock(value: Any) -> list[Any]:
     raise NotPlain(f"Times in {describe(zone)} can't be sent")
 
 
-_ENCODERS: dict[type, Callable[[CBOREncoder, Any], None]] = {
+_ENCODERS: dict[type, _Encode] = {
     type(None): lambda encoder, _: encoder.encode_none(),
     bool: CBOREncoder.encode_bool,
     int: CBOREncoder.encode_int,
@@ -329,11 +284,13 @@ _ENCODERS: dict[type, Callable[[CBOREncoder, Any], None]] = {
     complex: CBOREncoder.encode_complex,
     UUID: CBOREncoder.encode_uuid,
     date: CBOREncoder.encode_date,
-    datetime: _encodeDatetime,
-    time: _encodeTime,
-    timedelta: _encodeTimedelta,
-    Decimal: _encodeDecimal,
-    Fraction: _encodeFraction,
-    range: _encodeRange,
-    slice: _encodeSlice,
+    set: _tagged(Tag.SET, list),
+    frozenset: _tagged(Tag.FROZENSET, list),
+    datetime: _tagged(Tag.DATETIME, lambda v: [v.year, v.month, v.day, *_clock(v)]),
+    time: _tagged(Tag.TIME, _clock),
+    timedelta: _tagged(Tag.TIMEDELTA, lambda v: [v.days, v.seconds, v.microseconds]),
+    Decimal: _tagged(Tag.DECIMAL, _textOfDecimal),
+    Fraction: _tagged(Tag.RATIONAL, _partsOfFraction),
+    range: _tagged(Tag.RANGE, _partsOfRange),
+    slice: _tagged(Tag.SLICE, lambda v: [v.start, v.stop, v.step]),
 }

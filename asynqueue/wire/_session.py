@@ -14,11 +14,9 @@ from twisted.protocols import amp
 from .._child.status import Status
 from .._support.oneshot import OneShot
 from ._authentication import ServerHandshake
-from ._commands import Leaving, Violation, numberOf
-from ._exceptions import dumpsText
+from ._commands import Leaving, Violation, numberOf, runTraced
 from ._tasks import ServedTask, Shared, TaskConnection, errorBox
-from ._tracing import runTraced
-from ._values import arrayOf
+from ._values import arrayOf, dumpsText
 
 __all__ = ["Session"]
 

@@ -22,10 +22,17 @@ from ._authentication import Pending
 from ._commands import Held, Start, Unwanted, numberOf
 from ._connection import Connection
 from ._endpoints import Requirements
-from ._exceptions import dumpsError, dumpsText
 from ._iterations import ServedIteration
 from ._runner import WireRunner
-from ._values import QUICK, Codec, DecodingThread, Encoded, NotEncodable
+from ._values import (
+    QUICK,
+    Codec,
+    DecodingThread,
+    Encoded,
+    NotEncodable,
+    dumpsError,
+    dumpsText,
+)
 
 __all__ = ["Budget", "Limits", "ServedTask", "Shared", "TaskConnection", "errorBox"]
 

@@ -1,5 +1,6 @@
 """
 Values as bytes for a connection: plain data, and pickles where both ends accept them.
+Exceptions are names, plain arguments and text, never pickles.
 
 A small value is CBOR that any decoder reads (see L{asynqueue.wire._plain}). A large
 one is parts end to end: how many there are, their sizes, then CBOR, then the buffers
@@ -12,19 +13,25 @@ a large value is for a thread; it lets others run every few milliseconds.
 
 from __future__ import annotations
 
+import builtins
 import io
 import pickle
 import struct
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
 from cbor2 import dumps
 from twisted.internet.defer import Deferred, succeed
 
-from .._child.describe import describe, message
+from .._child import exceptions
+from .._child.describe import describe, errorText, message
+from .._child.pickling import PROTOCOL
+from .._child.status import ErrorText
+from ..errors import RemoteTraceback, SerializationError, WorkerError
 from ..threads._looper import ThreadLooper
-from ._decoding import PlainDecoder, weigh
+from ._decoding import Pieces, PlainDecoder, joined, weigh
 from ._plain import LARGE_BYTES, NotPlain, PlainEncoder, Tag, nameOfClass
 
 __all__ = [
@@ -36,6 +43,9 @@ __all__ = [
     "NotEncodable",
     "Payload",
     "arrayOf",
+    "dumpsError",
+    "dumpsText",
+    "loadsError",
 ]
 
 #: A value of no more bytes goes into the box of its call or answer.
@@ -44,12 +54,6 @@ INLINE = 60_000
 #: A value of no more bytes is decoded in the reactor's thread: in a few milliseconds,
 #: whatever it is.
 QUICK = 16_000
-
-#: Bytes of memory that a value may take besides so many times its own: rows of a table
-#: take 12 to 20 times as much as their CBOR.
-_GROWTH_BYTES, _GROWTH_FACTOR = 128 << 20, 16
-
-_PROTOCOL = 5
 
 #: Values that are small, but for huge integers.
 _SCALARS = frozenset((int, float, bool, type(None)))
@@ -69,21 +73,31 @@ _PLAIN_DATA = (
 )
 
 
+#: Bytes of memory that a value may take besides so many times its own: rows of a table
+#: take 12 to 20 times as much as their CBOR.
+_GROWTH_BYTES, _GROWTH_FACTOR = 128 << 20, 16
+
+#: Characters of text of an exception that are brought over: of a traceback, and of a
+#: note.
+_MAX_TEXT, _MAX_NOTE = 8_000, 1_000
+
+#: Bytes that the arguments and attributes of an exception may become.
+_MAX_PARTS = 6_000
+
+#: Exceptions of a chain, and notes of each, that are brought over.
+_MAX_CAUSES, _MAX_NOTES = 5, 5
+
+#: This package's own errors, which come as what they are.
+_OWN = {"SerializationError": SerializationError, "WorkerError": WorkerError}
+
+
 class NotEncodable(Exception):
-    """
-    A value can't be encoded. The message says why, and what helps.
-    """
+    """A value can't be encoded. The message says why, and what helps."""
 
 
 @frozen
 class Payload:
-    """
-    A large value as it's sent.
-
-    @ivar size: The number of bytes.
-
-    @ivar pieces: The bytes, end to end. None can be written to.
-    """
+    """A large value as it's sent: its bytes, end to end. None can be written to."""
 
     size: int
     pieces: list[Any]
@@ -91,26 +105,20 @@ class Payload:
 
 @frozen
 class Encoded:
-    """
-    A value that has been encoded, where results and items are expected.
-    """
+    """A value that has been encoded, where results and items are expected."""
 
     data: bytes | Payload
 
 
 class Codec:
-    """
-    Encodes and decodes values for one connection.
-
-    @ivar pickles: Whether pickles are sent and accepted.
-    """
+    """Encodes and decodes values for one connection, in one thread at a time."""
 
     def __init__(self, allowed: Iterable[type] = (), pickles: bool = False) -> None:
-        """@param allowed: Classes of which instances may be sent, and are accepted."""
-        self.pickles = pickles
+        self.pickles = pickles  # whether they're sent and accepted
+        # Classes of which instances may be sent, and are accepted.
         self._allowed = {nameOfClass(kind): kind for kind in allowed}
         self._encoder = PlainEncoder(self._allowed)
-        self._decoder = self._makeDecoder()
+        self._decoder = PlainDecoder(self._allowed, self._unpickle)
 
     def copy(self) -> Codec:
         """Get a codec like this one, for another thread."""
@@ -121,13 +129,7 @@ class Codec:
         return Codec(self._allowed.values()) if self.pickles else self
 
     def encode(self, value: Any, most: int | None = None) -> bytes | Payload:
-        """
-        Encode a value. Not for use in several threads at once.
-
-        @param most: How many bytes it may become.
-
-        @raise NotEncodable: If it can't be encoded, or becomes more.
-        """
+        """@raise NotEncodable: If it can't be encoded, or becomes too many bytes."""
         if type(value) in _SCALARS and len(data := dumps(value)) < 10:
             return data  # as below would be, but saves 2 of 120 microseconds
         sink = _PieceWriter(most)
@@ -146,46 +148,33 @@ class Codec:
         buffers = self._encoder.buffers
         if not buffers and sink.size <= INLINE:
             return b"".join(sink.pieces)
-        return _payload([sink.pieces, *([buffer] for buffer in buffers)], most)
+        return sink.payload(sink.pieces, *([buffer] for buffer in buffers))
 
     def decode(self, data: bytes) -> Any:
-        """
-        Decode a small value. Not for use in several threads at once.
-
-        @raise ValueError: If it's no value, or may not be accepted.
-        """
+        """@raise ValueError: If it's no small value, or may not be accepted."""
         # A pickle's own bytes, past its tag and size: saves 3 of some 130 microseconds
         # that a call takes.
         if self.pickles and data[:4] == _PICKLE_SMALL:
-            return _loads(data[6:])
+            return self._unpickle(data[6:], [])
         return self._decoder.decode(io.BytesIO(data), [])
 
     def decodePieces(self, pieces: list[bytes]) -> Any:
-        """
-        Decode a large value, for which any thread may be used.
-
-        @param pieces: The bytes, cut anywhere. The list is used up.
-
-        @raise ValueError: If it's no value, or may not be accepted.
-        """
-        source = _Pieces(pieces)
-        (count,) = struct.unpack(">I", source.take(4))
+        """Decode a large value, whose bytes are cut anywhere, as L{decode} does."""
+        source = Pieces(pieces)
+        (count,) = struct.unpack(">I", b"".join(source.take(4)))
         if not 0 < 8 * count <= source.left:
             raise ValueError("a value that is cut off")
-        sizes = struct.unpack(f">{count}Q", source.take(8 * count))
+        sizes = struct.unpack(f">{count}Q", b"".join(source.take(8 * count)))
         if sum(sizes) != source.left:
             raise ValueError("a value of another size than it says")
-        main, *buffers = [source.pieces(size) for size in sizes]
+        main, *buffers = [source.take(size) for size in sizes]
         cbor = b"".join(main)
         limit = _GROWTH_BYTES + _GROWTH_FACTOR * len(cbor)
         if weigh(cbor, limit) > limit:
             raise ValueError(
                 f"{len(cbor)} bytes that would become more than {limit} in memory"
             )
-        return self._makeDecoder().decode(_Yielding(cbor), buffers)
-
-    def _makeDecoder(self) -> PlainDecoder:
-        return PlainDecoder(self._allowed, self._unpickle)
+        return self._decoder.decode(_YieldingFile(cbor), buffers)
 
     def _pickle(self, value: Any, sink: _PieceWriter) -> bytes | Payload:
         buffers: list[list[Any]] = []
@@ -199,7 +188,7 @@ class Codec:
             return False
 
         try:
-            pickle.Pickler(sink, _PROTOCOL, buffer_callback=inBand).dump(value)
+            pickle.Pickler(sink, PROTOCOL, buffer_callback=inBand).dump(value)
         except NotEncodable:
             raise
         except Exception as error:
@@ -208,24 +197,27 @@ class Codec:
                 f" {message(error)}"
             ) from error
         if buffers or sink.size + 6 > INLINE:
-            return _payload([[_PICKLE_BESIDE], sink.pieces, *buffers], None)
+            return sink.payload([_PICKLE_BESIDE], sink.pieces, *buffers)
         size = sink.size.to_bytes(2, "big")
         return b"".join((_PICKLE_SMALL, size, *sink.pieces))
 
-    def _unpickle(self, data: bytes | None, buffers: list[list[bytes]]) -> Any:
+    def _unpickle(self, data: bytes | None, buffers: list[list[Any]]) -> Any:
         if not self.pickles:
             raise ValueError("a pickle, which isn't accepted on this connection")
-        if data is not None:
-            return _loads(data)
-        beside = (_joinWritable(pieces) for pieces in buffers[1:])
-        source = io.BufferedReader(_PiecesFile(buffers[0]), LARGE_BYTES)
-        return pickle.Unpickler(source, buffers=beside).load()
+        try:
+            if data is not None:
+                return pickle.loads(data)
+            source = io.BufferedReader(Pieces(buffers[0]), LARGE_BYTES)
+            return pickle.Unpickler(source, buffers=map(joined, buffers[1:])).load()
+        except Exception as error:
+            # It may have code of anybody's.
+            why = f"{type(error).__name__}: {message(error)}"
+            raise ValueError(f"a pickle that can't be loaded: {why}") from error
 
 
 class DecodingThread:
     """
     Decodes values, large ones in a thread of its own, which is started for the first.
-
     It's not of the reactor's pool: all threads of that may be waiting for the value.
     """
 
@@ -240,7 +232,7 @@ class DecodingThread:
         return await self._inThread(codec.copy().decode, data)
 
     def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[Any]:
-        return self._inThread(codec.decodePieces, pieces)
+        return self._inThread(codec.copy().decodePieces, pieces)
 
     def stop(self) -> Deferred[None]:
         looper, self._looper = self._looper, None
@@ -257,45 +249,8 @@ def arrayOf(values: list[bytes]) -> bytes:
     return b"".join((b"\x99", len(values).to_bytes(2, "big"), *values))
 
 
-def _loads(data: bytes) -> Any:
-    """@raise ValueError: If it can't be loaded."""
-    try:
-        return pickle.loads(data)
-    except Exception as error:
-        # It may have code of anybody's.
-        raise ValueError(
-            f"a pickle that can't be loaded: {type(error).__name__}: {message(error)}"
-        ) from error
-
-
-def _payload(parts: list[list[Any]], most: int | None) -> Payload:
-    """Put parts end to end, with what tells them apart before them."""
-    sizes = [sum(len(memoryview(piece).cast("B")) for piece in part) for part in parts]
-    head = struct.pack(f">I{len(sizes)}Q", len(sizes), *sizes)
-    size = len(head) + sum(sizes)
-    if most is not None and size > most:
-        raise _tooLarge(most)
-    return Payload(size, [head, *(piece for part in parts for piece in part)])
-
-
-def _tooLarge(most: int) -> NotEncodable:
-    return NotEncodable(
-        f"It has more than the {most} bytes that may be sent (largest=)"
-    )
-
-
-def _joinWritable(pieces: list[bytes]) -> bytearray:
-    """Join pieces so that other threads may run in between."""
-    buffer = bytearray()
-    for piece in pieces:
-        buffer += piece
-    return buffer
-
-
 class _PieceWriter:
-    """
-    A file that keeps what is written as it is.
-    """
+    """A file that keeps what is written as it is, of so many bytes at most."""
 
     __slots__ = ("_most", "pieces", "size")
 
@@ -317,65 +272,114 @@ class _PieceWriter:
         """@raise NotEncodable: If it's too many bytes now."""
         self.size += size
         if self._most is not None and self.size > self._most:
-            raise _tooLarge(self._most)
+            raise NotEncodable(
+                f"It has more than the {self._most} bytes that may be sent (largest=)"
+            )
+
+    def payload(self, *parts: list[Any]) -> Payload:
+        """Put parts end to end, with what tells them apart before them."""
+        sizes = [sum(memoryview(piece).nbytes for piece in part) for part in parts]
+        head = struct.pack(f">I{len(sizes)}Q", len(sizes), *sizes)
+        self.size = 0
+        self.count(len(head) + sum(sizes))
+        return Payload(self.size, [head, *(piece for part in parts for piece in part)])
 
 
-class _Yielding(io.BytesIO):
-    """
-    A file at each reading of which other threads may run.
-    """
+class _YieldingFile(io.BytesIO):
+    """A file at each reading of which other threads may run."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(size)  # from Python, where the interpreter switches
 
 
-class _Pieces:
+#: Classes that are made again besides those that a universe lists.
+_BUILTIN: dict[str, type] = {
+    nameOfClass(kind): kind for kind in vars(builtins).values() if type(kind) is type
+}
+
+#: For what an exception is made of, but for its arguments and attributes.
+_plain = Codec()
+
+
+def dumpsError(codec: Codec, error: BaseException, call: str) -> bytes:
+    """Encode an exception that a call has raised, so that it fits into a box."""
+    text = exceptions.cut(errorText(error, call), _MAX_TEXT)
+    chain: list[list[Any]] = []
+    try:
+        for relation, link in exceptions.causes(error, _MAX_CAUSES):
+            chain.append([relation, nameOfClass(type(link)), *_partsOf(codec, link)])
+    except Exception:  # noqa: BLE001 - runs code of the exception
+        chain = []
+    for links in (chain, chain[:1]):
+        data = _plain.encode([text, links])
+        if isinstance(data, bytes):
+            return data
+    return dumpsText("", text)
+
+
+def dumpsText(name: str, text: str) -> bytes:
+    """Encode an error of this package's, by the name of its class."""
+    data = _plain.encode([exceptions.cut(text, _MAX_TEXT), [["", name, None, []]]])
+    assert isinstance(data, bytes)
+    return data
+
+
+def loadsError(
+    codec: Codec, data: bytes, kinds: Iterable[type[Exception]]
+) -> ErrorText:
     """
-    Bytes in pieces, taken from the beginning.
+    Make an exception again if it's one of Python's own or of those that are given, else
+    a L{WorkerError} with the whole text. Give the text, which carries it. Its cause is
+    the traceback at the other end, whose own cause is what it has come from there.
+
+    @raise ValueError: If that's no exception.
     """
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        pieces.reverse()
-        self._pieces = pieces
-        self.left = sum(map(len, pieces))
-
-    def take(self, size: int) -> bytes:
-        return b"".join(self.pieces(size))
-
-    def pieces(self, size: int) -> list[bytes]:
-        """@raise ValueError: If there are fewer bytes."""
-        if size > self.left:
-            raise ValueError("a value that is cut off")
-        self.left -= size
-        taken: list[bytes] = []
-        while size:
-            piece = self._pieces.pop()
-            if len(piece) > size:
-                self._pieces.append(piece[size:])
-                piece = piece[:size]
-            taken.append(piece)
-            size -= len(piece)
-        return taken
+    value = _plain.decode(data)
+    try:
+        text, chain = value
+        if not isinstance(text, str):
+            raise ValueError("an exception without a text")
+        own = _OWN.get(chain[0][1]) if chain else None
+        if own is not None:
+            return ErrorText(text, own(text))
+        known = _BUILTIN | {nameOfClass(kind): kind for kind in kinds}
+        links = [(link[0], _make(codec, known, *link[1:])) for link in chain]
+    except (IndexError, TypeError) as error:
+        raise ValueError(f"an exception that is none: {error}") from error
+    exception = links[0][1] if links else None
+    if exception is None:
+        exception = WorkerError(text)
+    exceptions.linkCauses(exception, RemoteTraceback(text), links[1:])
+    return ErrorText(text, exception)
 
 
-class _PiecesFile(io.RawIOBase):
-    """
-    A file of bytes in pieces, so that pickles are loaded without joining them.
-    """
+def _partsOf(codec: Codec, error: BaseException) -> tuple[bytes | None, list[str]]:
+    """Encode arguments and attributes, if they can be, and give the notes."""
+    _, args, state, slots = exceptions.takeApart(error)
+    notes = state.pop("__notes__", None)
+    notes = notes[:_MAX_NOTES] if isinstance(notes, (list, tuple)) else []
+    texts = [exceptions.cut(note, _MAX_NOTE) for note in notes if isinstance(note, str)]
+    for parts in ((args, state, slots), (args, {}, {})):
+        with suppress(NotEncodable):
+            data = codec.encode(parts, _MAX_PARTS)
+            if isinstance(data, bytes):
+                return data, texts
+    return None, texts
 
-    def __init__(self, pieces: list[bytes]) -> None:
-        super().__init__()
-        self._pieces = [memoryview(piece) for piece in reversed(pieces)]
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, target: Any) -> int:
-        if not self._pieces:
-            return 0
-        piece = self._pieces.pop()
-        size = min(len(target), len(piece))
-        target[:size] = piece[:size]
-        if size < len(piece):
-            self._pieces.append(piece[size:])
-        return size
+def _make(
+    codec: Codec, known: dict[str, type], name: str, parts: Any, notes: list[str]
+) -> Exception | None:
+    """Make an exception again, without code of its class, if it may be made."""
+    kind = known.get(name)
+    if kind is None or not issubclass(kind, Exception) or parts is None:
+        return None
+    try:
+        error = exceptions.rebuild((kind, *codec.decode(parts)))
+        if notes:
+            error.__dict__["__notes__"] = [note for note in notes if type(note) is str]
+    except Exception:  # noqa: BLE001 - arguments may be anything
+        return None
+    if not isinstance(error, Exception) or exceptions.endsIteration(error):
+        return None
+    return error
