@@ -27,9 +27,9 @@ from .._support.checks import checkCallable, checkSeconds
 from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerStartError
+from ._command import Setup
 from ._endpoints import checkText
-from ._managedserver import ManagedServer, ProcessID, ServerState
-from ._process import Setup, dumpOptions
+from ._managedserver import ManagedServer, ProcessID, ServerState, dumpOptions
 from ._runner import WireWorkerUniverse
 from ._server import WireServer
 
