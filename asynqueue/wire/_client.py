@@ -1,6 +1,4 @@
-"""
-The client's end of a connection: calls, and the near side of their iterations.
-"""
+"""The client's end of a connection: calls, and the near side of their iterations."""
 
 from __future__ import annotations
 
@@ -21,14 +19,14 @@ from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
 from ._authentication import authenticate, closedEarly, untrusted
-from ._commands import Leaving, Start, Unwanted, Violation, numberOf
+from ._commands import Start, Unwanted, Violation, numberOf
 from ._connection import MAX_SILENT, Connection
 from ._endpoints import Requirements
 from ._exceptions import loadsError
 from ._tracing import traceFields
 from ._values import QUICK, Codec, DecodingThread, NotEncodable, Payload
 
-__all__ = ["CallStage", "Client", "ClientOwner", "RemoteCall"]
+__all__ = ["CallStage", "Client", "RemoteCall"]
 
 #: Items of an iteration that are asked for at once, how many such requests may be
 #: outstanding, and how many items may be here and not taken, with those asked for.
@@ -43,9 +41,7 @@ _MAX_BLOCKED = 10
 
 
 class CallStage(Enum):
-    """
-    How far a task has come, as far as is known here.
-    """
+    """How far a task has come, as far as is known here."""
 
     #: The server doesn't have all of it.
     UNSENT = auto()
@@ -71,8 +67,6 @@ class RemoteCall:
     """
     A task that the worker has accepted.
 
-    @ivar consumer: The consumer of an iteration, or C{None}.
-
     @ivar done: Fires when the worker is ready for another task.
 
     @ivar arguments: They, encoded, once it has been submitted.
@@ -95,37 +89,33 @@ class RemoteCall:
         if not self.done.called:
             self.done.callback(None)
 
+    def lose(self, error: Exception) -> None:
+        """Fail what the user waits for: the iteration, else the task."""
+        lose = self.task.errback if self.iteration is None else self.iteration.lose
+        lose(Failure(error))
 
-class ClientOwner(Protocol):
-    """
-    Who has a connection.
-    """
 
-    def connected(self, client: Client) -> None:
-        """Both ends have proved who they are."""
+class _Owner(Protocol):
+    """The worker that has a connection."""
 
-    def serverLeaves(self) -> None:
-        """Send no more tasks: the server is about to go."""
-
-    def callOver(self) -> None:
-        """Nothing more is to come of a call."""
-
-    def disconnected(self, client: Client, reason: BaseException) -> None:
-        """The connection has ended."""
+    def connected(self, client: Client) -> None: ...
+    def serverLeaves(self) -> None: ...
+    def maybeClose(self) -> None: ...
+    def disconnected(self, client: Client, reason: BaseException) -> None: ...
 
 
 class Client(Connection):
     """
     The client's end of a connection.
 
-    @ivar calls: The calls that aren't over, by ID.
+    @ivar calls: Those that aren't over, by ID.
 
     @ivar opened: Fires when both ends have proved who they are, or fails.
     """
 
     def __init__(
         self,
-        owner: ClientOwner,
+        owner: _Owner,
         required: Requirements,
         codec: Codec,
         exceptions: Iterable[type[Exception]],
@@ -147,11 +137,12 @@ class Client(Connection):
         self._maxTasks: int | None = None
         self._atServer = 0
         self._waiting: deque[RemoteCall] = deque()
+        # The server runs at once what it gets, and these are to be run in order: the
+        # first has been sent.
+        self._updates: deque[RemoteCall] = deque()
 
     def __repr__(self) -> str:
         return "<server>"
-
-    # The beginning and the end.
 
     def ready(self) -> None:
         Deferred.fromCoroutine(self._authenticate()).addErrback(self._failed)
@@ -186,8 +177,7 @@ class Client(Connection):
             self._codec = self._codec.withoutPickles()
         self.responders[b"Held"] = self._held
         self.open()
-        for command, respond in ((Start, self._start), (Leaving, self._leaving)):
-            self.responders[command.commandName] = respond
+        self.responders |= {b"Start": self._start, b"Leaving": self._leaving}
         self._owner.connected(self)
         if not self.opened.called:
             self.opened.callback(None)
@@ -196,8 +186,6 @@ class Client(Connection):
         if not self.opened.called and not self.isOver:
             self.opened.errback(failure)
         self.abort()
-
-    # Calls.
 
     def submit(self, call: RemoteCall) -> None:
         """Send a call to the server, with its arguments as they are now."""
@@ -211,11 +199,14 @@ class Client(Connection):
             unsendable = SerializationError(text)
             unsendable.__cause__ = error.__cause__
             self.fail(call, unsendable)
-        else:
-            if self._maxTasks is None or self._atServer < self._maxTasks:
-                self._send(call)
-            else:
-                self._waiting.append(call)
+            return
+        if call.task.direct:
+            self._updates.append(call)
+            call.done.addCallback(lambda _: self._updated(call))
+            if len(self._updates) > 1:
+                return
+        self._waiting.append(call)
+        self._sendWaiting()
 
     def cancel(self, task: ITask) -> None:
         """Have the work on a task be stopped."""
@@ -235,12 +226,8 @@ class Client(Connection):
 
     def fail(self, call: RemoteCall, error: Exception) -> None:
         """Fail what the user waits for: the iteration, else the task."""
-        iteration = call.iteration
         self._forget(call)
-        if iteration is None:
-            call.task.errback(Failure(error))
-        else:
-            iteration.lose(Failure(error))
+        call.lose(error)
         self._release(call)
 
     def _complete(self, call: RemoteCall, status: Status, result: Any) -> None:
@@ -254,10 +241,8 @@ class Client(Connection):
         self._forget(call)
         self._release(call)
 
-    def finish(self, call: RemoteCall) -> None:
+    def finish(self, call: RemoteCall, iteration: _ClientIteration) -> None:
         """The iteration of a call has come to its end."""
-        iteration = call.iteration
-        assert iteration is not None
         self._forget(call)
         iteration.end()
         self._release(call)
@@ -271,9 +256,19 @@ class Client(Connection):
 
     def _release(self, call: RemoteCall) -> None:
         call.fireDone()
-        self._owner.callOver()
+        self._owner.maybeClose()
+
+    def _updated(self, call: RemoteCall) -> None:
+        """Send the next update, if the first has been run, or won't be."""
+        updates = self._updates
+        wasSent = updates[0] is call
+        updates.remove(call)
+        if wasSent and updates and updates[0].stage is CallStage.UNSENT:
+            self._waiting.append(updates[0])
+            self._sendWaiting()
 
     def _sendWaiting(self) -> None:
+        """Send calls, unless the server has as many as it takes."""
         waiting = self._waiting
         while waiting and (self._maxTasks is None or self._atServer < self._maxTasks):
             call = waiting.popleft()
@@ -331,7 +326,7 @@ class Client(Connection):
         return result
 
     def _take(self, box: Any, call: RemoteCall) -> Deferred[None] | None:
-        """Take the answer to a call, and give a Deferred if that takes a while."""
+        """Take an answer: give a Deferred if that takes a while."""
         if type(call.arguments) is Payload:
             # If that's an answer to less than all of them, the rest isn't sent.
             self.forgetValues(call.ID)
@@ -342,7 +337,7 @@ class Client(Connection):
             try:
                 self._complete(call, RAN, self._codec.decode(data))
             except ValueError as error:
-                self.fail(call, _unacceptable("The result", call, error))
+                self.refuseValue(call, "The result", error)
         elif status in (RAN, Status.CHUNKS):
             return Deferred.fromCoroutine(self._takeLarge(call, status, data))
         elif status == Status.ITERATOR:
@@ -371,27 +366,17 @@ class Client(Connection):
                 call.stage = CallStage.ARRIVING
                 value = await self.decodeLarge(call, data)
         except (WorkerError, ValueError) as error:
-            if call.stage is not CallStage.OVER:
-                self.tell(b"Cancel", call.ID)
-                self.fail(call, _unacceptable("The result", call, error))
+            self.refuseValue(call, "The result", error)
         else:
             if call.stage is not CallStage.OVER:
                 self._complete(call, RAN, value)
-
-    # Values.
 
     async def decode(self, data: bytes) -> Any:
         """Decode a value that has come in a box."""
         return await self._decoding.decode(self._codec, data)
 
     async def decodeLarge(self, call: RemoteCall, digits: bytes) -> Any:
-        """
-        Receive a large value, and decode it.
-
-        @param digits: Its size.
-
-        @raise WorkerError: If it's too large.
-        """
+        """Receive a value of a size, raising WorkerError if that's too large."""
         size = numberOf(digits)
         if size > self._largest:
             raise WorkerError(
@@ -402,17 +387,23 @@ class Client(Connection):
         return await self._decoding.decodeLarge(self._codec, pieces)
 
     def errorOf(self, data: bytes) -> ErrorText:
-        """Make an exception again."""
         return loadsError(self._codec, data, self._exceptions)
 
-    # What the server says.
+    def refuseValue(self, call: RemoteCall, what: str, error: Exception) -> None:
+        """Fail a call that has led to a value that can't be accepted."""
+        if call.stage is CallStage.OVER:
+            return
+        self.tell(b"Cancel", call.ID)
+        if not isinstance(error, WorkerError):
+            text = f"{what} of {call.task!r} can't be accepted: {error}"
+            error = SerializationError(text)
+        self.fail(call, error)
 
     def _held(self, box: Any) -> Any:
         call = self.calls.get(box[b"ID"])
         if call is not None and call.stage is CallStage.SENT:
             call.stage = CallStage.HELD
-            task: Any = call.task
-            task.stopTimer()
+            call.task.stopTimer()
         return amp.Box()
 
     def _start(self, box: Any) -> Any:
@@ -421,8 +412,7 @@ class Client(Connection):
             code = Start.errors[Unwanted]
             return fail(amp.RemoteAmpError(code, "The task isn't wanted any longer"))
         call.stage = CallStage.SENT
-        task: Any = call.task
-        task.startTimer()
+        call.task.startTimer()
         return amp.Box()
 
     def _leaving(self, box: Any) -> Any:
@@ -431,9 +421,7 @@ class Client(Connection):
 
 
 class _ClientIteration(RemoteIteration):
-    """
-    An iteration at the server. More items are asked for as they're taken.
-    """
+    """An iteration at the server. More items are asked for as they're taken."""
 
     def __init__(self, client: Client, call: RemoteCall) -> None:
         super().__init__(
@@ -491,7 +479,7 @@ class _ClientIteration(RemoteIteration):
             room -= count
 
     async def _take(self, box: Any) -> None:
-        """Take an answer to L{GetNext<asynqueue.wire._commands.GetNext>}."""
+        """Take an answer to C{GetNext}."""
         client, call = self._client, self._call
         if self.isOver():
             return
@@ -507,12 +495,7 @@ class _ClientIteration(RemoteIteration):
         except Violation:
             raise
         except (WorkerError, ValueError) as error:
-            if not self.isOver():
-                client.tell(b"Cancel", call.ID)
-                client.fail(
-                    call, _unacceptable("An item of the iteration", call, error)
-                )
-            return
+            client.refuseValue(call, "An item of the iteration", error)
         if self.isOver():
             return
         if b"error" in box:
@@ -522,7 +505,7 @@ class _ClientIteration(RemoteIteration):
             else:
                 client.fail(call, WorkerError(text))
         elif box[b"moreLeft"] != b"True":
-            client.finish(call)
+            client.finish(call, self)
 
     def _push(self, items: list[Any]) -> None:
         if items and not self.isOver():
@@ -532,10 +515,3 @@ class _ClientIteration(RemoteIteration):
     def _stopped(self) -> None:
         if not self.isOver():
             self._client.drop(self._call)
-
-
-def _unacceptable(what: str, call: RemoteCall, error: Exception) -> Exception:
-    """Say that a value can't be accepted."""
-    if isinstance(error, WorkerError):
-        return error
-    return SerializationError(f"{what} of {call.task!r} can't be accepted: {error}")

@@ -62,10 +62,6 @@ class Options(usage.Options):  # type: ignore[misc, unused-ignore]
     """
     Options of a server on the command line.
 
-    @ivar description: Where it listens.
-
-    @ivar wwu: The dotted name of its universe.
-
     @ivar keywords: Further keywords of L{WireServer}.
     """
 
@@ -165,11 +161,7 @@ class Options(usage.Options):  # type: ignore[misc, unused-ignore]
 
 
 def makeService(options: Options) -> Service:
-    """
-    Make the service of C{twist} and C{twistd}, a program that does nothing else.
-
-    @raise SystemExit: If there can't be such a server.
-    """
+    """Make the service of C{twist} and C{twistd}, a program that does nothing else."""
     # As with C{python -m}.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -199,10 +191,7 @@ class _StartError(SystemExit, Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run a server as the command line says, until the process is told to end, and return
-    the exit code.
-    """
+    """Run a server as the command line says, and return the exit code."""
     options = Options()
     options.synopsis = f"Usage: python -m asynqueue.wire {options.synopsis}"
     try:
@@ -250,10 +239,7 @@ def runServer(description: str, wwuFQN: WireWorkerUniverse | str, **kw: Any) -> 
 def runUntilStopped(
     server: WireServer, listening: Callable[[], object], reactor: Any = None
 ) -> None:
-    """
-    Run the reactor with a server, and call C{listening} when that listens. Whatever
-    keeps it from listening is raised.
-    """
+    """Run the reactor with a server, raising what keeps that from listening."""
     reactor = orGlobalReactor(reactor)
     failures: list[Failure] = []
 
@@ -277,11 +263,7 @@ def _stop(reactor: Any) -> None:
 
 
 def logTo(file: TextIO, *, times: bool = True) -> None:
-    """
-    Write the log of this process to a file.
-
-    @param times: Whether each line begins with the time.
-    """
+    """Write the log of this process to a file."""
 
     def text(event: LogEvent) -> str | None:
         line = eventAsText(event, includeTimestamp=times, includeSystem=False)

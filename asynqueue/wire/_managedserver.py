@@ -12,6 +12,7 @@ import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
+from math import inf
 from typing import Any
 
 from attrs import evolve, frozen
@@ -59,11 +60,7 @@ class _SecretsPickler(pickle.Pickler):
 
 
 def dumpOptions(options: dict[str, Any]) -> bytes:
-    """
-    Pickle keywords of a server, with the secrets that are in them.
-
-    @raise SerializationError: If one can't be pickled.
-    """
+    """Pickle keywords of a server, with the secrets that are in them."""
     file = io.BytesIO()
     try:
         _SecretsPickler(file).dump(options)
@@ -77,13 +74,10 @@ def dumpOptions(options: dict[str, Any]) -> bytes:
 
 
 @frozen
-class ServerExit:
+class _ServerExit:
     """
-    How the process of a server has ended.
-
-    @ivar error: The name of the error that has kept it from listening, or C{""}.
-
-    @ivar text: That error's text.
+    How the process of a server has ended, with the name and text of the error that has
+    kept it from listening, if one has.
     """
 
     status: ExitStatus
@@ -91,11 +85,8 @@ class ServerExit:
     text: str = ""
 
     def __str__(self) -> str:
-        return (
-            f"{self.status}, {self.error}: {self.text}"
-            if self.error
-            else str(self.status)
-        )
+        why = f", {self.error}: {self.text}" if self.error else ""
+        return f"{self.status}{why}"
 
 
 class ServerProcess(ChildProcess):
@@ -117,7 +108,7 @@ class ServerProcess(ChildProcess):
         self._said = b""
         self._isDrained: Deferred[None] = Deferred()
 
-    async def run(self) -> ServerExit:
+    async def run(self) -> _ServerExit:
         """Run the process, raising what keeps it from being started."""
         setup = self._setup
         command = [*interpreterCommand(), _PROGRAM]
@@ -140,7 +131,7 @@ class ServerProcess(ChildProcess):
         said: dict[str, str] = {}
         with suppress(ValueError):
             said = json.loads(self._said)
-        return ServerExit(evolve(status, output=self._outputs[2].tail), **said)
+        return _ServerExit(evolve(status, output=self._outputs[2].tail), **said)
 
     def stop(self) -> None:
         """Have the server stop when its tasks are done, within its time."""
@@ -183,10 +174,8 @@ class ServerProcess(ChildProcess):
 
 def _checkDescriptors(fd: int) -> None:
     """
-    Check that there are descriptors for a process. When Twisted runs out of them in the
-    middle, it leaves those that it has made.
-
-    @raise OSError: If there aren't enough.
+    Raise OSError unless there are descriptors for a process. When Twisted runs out of
+    them in the middle, it leaves those that it has made.
     """
     copies: list[int] = []
     try:
@@ -238,7 +227,7 @@ class ManagedServer:
     """
 
     # _process is there while a process is, _delay before each. _listeningSince is when
-    # the process began to listen, None when it doesn't.
+    # the process began to listen, infinity when it doesn't.
 
     def __init__(
         self, setup: Setup, backoff: Callable[[int], float] | None, *, reactor: Any
@@ -251,9 +240,9 @@ class ManagedServer:
         self._backoff = backoff
         self._reactor = reactor
         self._started: Deferred[ProcessID] = Deferred(lambda _: self._abandon())
-        self._process: ServerProcess | None = None
         self._delay: Deferred[None] | None = None
-        self._listeningSince: float | None = None
+        self._process: ServerProcess | None = None
+        self._listeningSince = inf
 
     def __repr__(self) -> str:
         return f"<{self._setup.wwu} at {self.description}>"
@@ -291,8 +280,8 @@ class ManagedServer:
         failures = 0
         # Not now: the reactor may have yet to tell of the ends of descriptors that are
         # closed, by their numbers, which the pipes of the process would have.
-        self._delay = deferLater(self._reactor, 0)
-        while await self._isDue(self._delay):
+        delay = 0.0
+        while await self._isDue(delay):
             ended = await self._runProcess()
             if self.state is ServerState.STOPPING:
                 if ended.status.exitCode != 0:
@@ -305,10 +294,11 @@ class ManagedServer:
             if self._backoff is None:
                 report("{server}: {ended}", server=self, ended=str(ended))
                 break
-            failures = 1 if self._hadGoodStart() else failures + 1
-            delay = self._backoff(failures)
+            lasted = self._reactor.seconds() - self._listeningSince
+            failures = 1 if lasted >= _GOOD_START_SECONDS else failures + 1
+            self._listeningSince = inf
             self.state = ServerState.AWAY
-            self._delay = deferLater(self._reactor, delay)
+            delay = self._backoff(failures)
             report(
                 "{server}: {ended}; it's started again in {delay:.1f} s",
                 server=self,
@@ -320,17 +310,17 @@ class ManagedServer:
         if not self._started.called:
             self._started.errback(error)
 
-    async def _isDue(self, delay: Deferred[None]) -> bool:
+    async def _isDue(self, delay: float) -> bool:
         """Wait until it's time, and tell whether there's to be another process."""
-        try:
-            await delay
-        except CancelledError:
-            return False
-        finally:
-            self._delay = None
+        self._delay = deferLater(self._reactor, delay)
+        if self.state is ServerState.STOPPING:
+            self._delay.cancel()
+        with suppress(CancelledError):
+            await self._delay
+        self._delay = None
         return self.state is not ServerState.STOPPING
 
-    async def _runProcess(self) -> ServerExit:
+    async def _runProcess(self) -> _ServerExit:
         process = self._process = ServerProcess(
             self._setup, self._listening, reactor=self._reactor
         )
@@ -340,7 +330,7 @@ class ManagedServer:
         try:
             return await d
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being started
-            return ServerExit(ExitStatus(), type(error).__name__, str(error))
+            return _ServerExit(ExitStatus(), type(error).__name__, str(error))
         finally:
             self._process = None
 
@@ -353,13 +343,7 @@ class ManagedServer:
         if not self._started.called:
             self._started.callback(ProcessID(pid))
 
-    def _hadGoodStart(self) -> bool:
-        since, self._listeningSince = self._listeningSince, None
-        if since is None:
-            return False
-        return bool(self._reactor.seconds() - since >= _GOOD_START_SECONDS)
-
-    def _startError(self, ended: ServerExit) -> Exception:
+    def _startError(self, ended: _ServerExit) -> Exception:
         why = f"{ended.error}: {ended.text}" if ended.error else str(ended.status)
         output = ended.status.output
         lastWords = f"\nIts last words:\n{output}" if output else ""

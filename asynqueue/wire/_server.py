@@ -1,10 +1,9 @@
-"""
-The server that runs methods of a universe for its clients.
-"""
+"""The server that runs methods of a universe for its clients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -27,11 +26,11 @@ from ._credentials import TLS, Key
 from ._endpoints import mayPickle, requirements, serverEndpoint
 from ._exceptions import dumpsText
 from ._runner import WireRunner, WireWorkerUniverse, classOf
-from ._tasks import Limits, ServedTask, Shared, TaskConnection, errorBox
+from ._tasks import ServedTask, Shared, TaskConnection, errorBox
 from ._tracing import runTraced
 from ._values import Codec, DecodingThread, arrayOf
 
-__all__ = ["WireServer", "WireService", "universeOf"]
+__all__ = ["WireServer", "WireService"]
 
 #: Seconds that a client has to answer that the server is about to go.
 _LEAVING_SECONDS = 2.0
@@ -46,17 +45,11 @@ class Session(TaskConnection):
 
     pausesReading = True
 
-    def __init__(
-        self,
-        shared: Shared,
-        ended: Callable[[Session], object],
-        reactor: IReactorTime,
-    ) -> None:
-        """@param ended: Called when the connection has ended."""
+    def __init__(self, shared: Shared, reactor: IReactorTime) -> None:
         super().__init__(shared, reactor)
         self.gone: OneShot[None] = OneShot()
-        self._ended = ended
-        self._handshake: ServerHandshake | None = None
+        # While there's a connection.
+        self._handshake: Any = None
         # Whether the client may still send tasks, for all that's known.
         self._mayCome = True
         self._count = 0
@@ -64,25 +57,17 @@ class Session(TaskConnection):
     def __repr__(self) -> str:
         return f"<client with {len(self.tasks)} tasks>"
 
-    # The beginning and the end.
-
     def connectionMade(self) -> None:
         shared = self.shared
         self._handshake = ServerHandshake(
-            self,
-            shared.pending,
-            shared.limits.maxTasks,
-            shared.codec.pickles,
-            self._greeted,
+            self, shared.pending, shared.maxTasks, shared.codec.pickles, self._greeted
         )
         super().connectionMade()
 
     def ready(self) -> None:
-        assert self._handshake is not None
         self._handshake.begin()
 
     def refuse(self, why: str) -> None:
-        assert self._handshake is not None
         self._handshake.refuse(why)
 
     def open(self) -> None:
@@ -99,18 +84,14 @@ class Session(TaskConnection):
             self.codec = self.shared.codec
 
     def leave(self) -> None:
-        """
-        Take no more tasks, let those be done that have been started, and end the
-        connection then.
-        """
+        """Take no more tasks, and end the connection when running ones are done."""
         if not self.isOpen:
             self.abort()
         if self.isLeaving or self.isOver:
             return
         self.isLeaving = True
         d = self.callRemote(Leaving)
-        d.addTimeout(_LEAVING_SECONDS, self.reactor)
-        d.addBoth(lambda _: self._noMoreCome())
+        d.addTimeout(_LEAVING_SECONDS, self.reactor).addBoth(self._noMoreCome)
         for task in list(self.tasks.values()):
             if not task.isRunning:
                 task.cancel()
@@ -123,18 +104,15 @@ class Session(TaskConnection):
             handshake.end(reason)
         for task in list(self.tasks.values()):
             task.cancel()
-        self._ended(self)
         self.gone.fire(None)
 
-    def _noMoreCome(self) -> None:
+    def _noMoreCome(self, _: object) -> None:
         self._mayCome = False
         self._maybeClose()
 
     def _maybeClose(self) -> None:
         if self.isLeaving and not self._mayCome and not self.tasks:
             self.close()
-
-    # Tasks.
 
     def _runTask(self, box: Any) -> Any:
         ID = box.get(b"ID")
@@ -147,35 +125,31 @@ class Session(TaskConnection):
         task = ServedTask(self, ID, box)
         if self.isLeaving:
             return amp.Box(status=Status.DISCONNECTED)
-        refusal = self._refusalOf(task, box)
-        if refusal is not None:
-            return refusal
+        why = self._whyRefused(task, box)
+        if why:
+            return errorBox("WorkerError", why)
         self.tasks[ID] = task
         return runTraced(box, task.start)
 
-    def _refusalOf(self, task: ServedTask, box: Any) -> Any:
-        """Give the answer to a task that can't be served, or C{None}."""
-        limits, runner = self.shared.limits, self.shared.runner
-        if task.name not in runner.table:
-            return errorBox("WorkerError", runner.unknown(task.name))
+    def _whyRefused(self, task: ServedTask, box: Any) -> str:
+        """Say why a task can't be served, if it can't."""
+        shared = self.shared
+        if task.name not in shared.runner.table:
+            return shared.runner.unknown(task.name)
         # WireWorkers know this limit, and keep to it.
-        if len(self.tasks) >= limits.maxTasks:
-            return errorBox(
-                "WorkerError",
-                f"The server refuses more than {limits.maxTasks} tasks at once",
-            )
+        if len(self.tasks) >= shared.maxTasks:
+            return f"The server refuses more than {shared.maxTasks} tasks at once"
         if b"size" in box:
             size = numberOf(box[b"size"])
-            most = min(limits.largest, limits.maxHeld)
+            most = min(shared.largest, shared.maxHeld)
             if not size or not task.isNamed:
                 raise Violation("large arguments that can't be")
             if size > most:
-                return errorBox(
-                    "WorkerError",
+                return (
                     f"The server refuses arguments of {size} bytes, where {most} are"
-                    " accepted",
+                    " accepted"
                 )
-        return None
+        return ""
 
     def _cancelTask(self, box: Any) -> None:
         task = self.tasks.get(box[b"ID"])
@@ -215,12 +189,9 @@ class WireService(Service):  # type: ignore[misc, unused-ignore]
     def __init__(
         self, server: WireServer, failed: Callable[[Failure], object] | None = None
     ) -> None:
-        """
-        @param failed: Called if the server can't listen, and may raise something to end
-            the program. By default, that's logged.
-        """
         self._server = server
-        self._failed = failed or _logFailure
+        # Called if it can't listen, and may raise something to end the program.
+        self._failed = failed or partial(log.failure, "The server can't be started")
         self._isListening = False
 
     def privilegedStartService(self) -> None:
@@ -357,17 +328,21 @@ class WireServer:
             checkSeconds("stopTimeout", stopTimeout, zero=True)
         self._reactor: Any = orGlobalReactor(reactor)
         self.description = description
-        self.wwu = universeOf(wwu, self)
+        self.wwu = _universeOf(wwu, self)
         self.port: IListeningPort | None = None
         self._threads = threads
         self._stopTimeout = stopTimeout
+        self.runner = WireRunner(self.wwu, maxStuck=threads, reactor=self._reactor)
         pickles = mayPickle(description, pickle, tls)
         required = requirements(description, True, key=key, tls=tls, insecure=insecure)
         self._shared = Shared(
             required,
-            WireRunner(self.wwu, maxStuck=threads, reactor=self._reactor),
+            self.runner,
             Codec(self.wwu.allowed, pickles),
-            Limits(largest, maxTasks, maxIterators, maxHeld),
+            largest,
+            maxTasks,
+            maxIterators,
+            maxHeld,
             None if concurrent is None else DeferredSemaphore(concurrent),
             DeferredSemaphore(threads),
             Pending(),
@@ -382,13 +357,7 @@ class WireServer:
         self._deadline = Deadline(self._abortAll, self._reactor)
         self.service = WireService(self)
 
-    @property
-    def runner(self) -> WireRunner:
-        """What runs the tasks."""
-        return self._shared.runner
-
     def __repr__(self) -> str:
-        """Name the server."""
         return f"<WireServer {self.description}, {len(self._sessions)} clients>"
 
     def start(self) -> Deferred[None]:
@@ -465,17 +434,14 @@ class WireServer:
             session.abort()
 
     def _makeSession(self) -> Session:
-        session = Session(self._shared, self._sessions.discard, self._reactor)
+        session = Session(self._shared, self._reactor)
         self._sessions.add(session)
+        session.gone.wait().addCallback(lambda _: self._sessions.remove(session))
         return session
 
 
-def universeOf(wwu: Any, server: WireServer) -> WireWorkerUniverse:
-    """
-    Get a universe: given itself, its class, or the dotted name of either.
-
-    @raise TypeError: If there's none.
-    """
+def _universeOf(wwu: Any, server: WireServer) -> WireWorkerUniverse:
+    """Get a universe: given itself, its class, or the dotted name of either."""
     if isinstance(wwu, str):
         try:
             wwu = namedAny(wwu)
@@ -489,7 +455,3 @@ def universeOf(wwu: Any, server: WireServer) -> WireWorkerUniverse:
     universe: WireWorkerUniverse = wwu
     universe.ws = server
     return universe
-
-
-def _logFailure(failure: Failure) -> None:
-    log.failure("The server can't be started", failure)

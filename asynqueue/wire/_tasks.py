@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 from attrs import frozen
@@ -43,7 +44,6 @@ from ._values import (
 )
 
 __all__ = [
-    "Limits",
     "ServedIteration",
     "ServedTask",
     "Shared",
@@ -62,29 +62,10 @@ _Arguments: TypeAlias = tuple[Any, dict[str, Any]]
 
 
 @frozen
-class Limits:
-    """
-    What one client may ask of a server.
-
-    @ivar largest: Bytes of a value.
-
-    @ivar maxTasks: Tasks that aren't done.
-
-    @ivar maxIterators: Iterations that go on.
-
-    @ivar maxHeld: Bytes of large arguments that are on their way or in use.
-    """
-
-    largest: int
-    maxTasks: int
-    maxIterators: int
-    maxHeld: int
-
-
-@frozen
 class Shared:
     """
-    What the sessions of a server have in common.
+    What the sessions of a server have in common, of which the server's parameters have
+    the limits.
 
     @ivar slots: For each task that runs, C{None} for no limit.
 
@@ -94,7 +75,10 @@ class Shared:
     required: Requirements
     runner: WireRunner
     codec: Codec
-    limits: Limits
+    largest: int
+    maxTasks: int
+    maxIterators: int
+    maxHeld: int
     slots: DeferredSemaphore | None
     threads: DeferredSemaphore
     pending: Pending
@@ -131,14 +115,10 @@ class TaskConnection(Connection):
     """
     A connection whose tasks are served.
 
-    @ivar codec: Encodes and decodes values of this client.
-
     @ivar tasks: The client's tasks that aren't done, by ID. One is done when its answer
         and its large result have been sent, or its iteration has ended.
 
     @ivar budget: The bytes of large arguments.
-
-    @ivar isLeaving: Whether no more tasks are taken.
     """
 
     def __init__(self, shared: Shared, reactor: Any) -> None:
@@ -146,11 +126,10 @@ class TaskConnection(Connection):
         self.shared = shared
         self.codec = shared.codec.withoutPickles()
         self.tasks: dict[bytes, ServedTask] = {}
-        self.budget = _Budget(shared.limits.maxHeld)
+        self.budget = _Budget(shared.maxHeld)
         self.isLeaving = False
 
     def forget(self, task: ServedTask) -> None:
-        """A task is done."""
         if self.tasks.pop(task.ID, None) is not None:
             if task.size:
                 self.budget.release(task.size)
@@ -252,17 +231,11 @@ class ServedTask:
             self.size = size
             pieces = await session.receive(self.ID, size)
             return await session.shared.decoding.decodeLarge(session.codec, pieces)
+        decode = partial(session.shared.decoding.decode, session.codec)
         if b"call" in box:
-            return await self._decoded(box[b"call"])
+            return await decode(box[b"call"])
         args, kw = box.get(b"args"), box.get(b"kw")
-        return (
-            await self._decoded(args) if args else (),
-            await self._decoded(kw) if kw else {},
-        )
-
-    async def _decoded(self, data: bytes) -> Any:
-        session = self.session
-        return await session.shared.decoding.decode(session.codec, data)
+        return await decode(args) if args else (), await decode(kw) if kw else {}
 
     async def _acquireSlots(self) -> None:
         """
@@ -387,7 +360,7 @@ class ServedTask:
         return _boxOf(status, result)
 
     def _iterate(self, deferator: Deferator[Any]) -> Any:
-        most = self.session.shared.limits.maxIterators
+        most = self.session.shared.maxIterators
         others = self.session.tasks.values()
         if sum(task.iteration is not None for task in others) >= most:
             deferator.stop()
@@ -516,17 +489,11 @@ class ServedIteration:
 
 def _checked(arguments: Any) -> _Arguments:
     """@raise ValueError: If they're none."""
-    try:
-        args, kw = arguments
-    except (TypeError, ValueError):
-        args = kw = None
-    if (
-        not isinstance(args, (tuple, list))
-        or not isinstance(kw, dict)
-        or (kw and not all(isinstance(name, str) for name in kw))
-    ):
-        raise ValueError("they're no tuple or list, and dict")
-    return args, kw
+    match arguments:
+        case (tuple() | list() as args, dict() as kw):
+            if not kw or all(isinstance(name, str) for name in kw):
+                return args, kw
+    raise ValueError("they're no tuple or list, and dict")
 
 
 def _boxOf(status: Status, result: bytes | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from enum import Enum, auto
 from functools import partial
@@ -214,10 +213,8 @@ class WireWorker(WorkerBase):
         # too.
         self._attempts = 0
         self._client: Client | None = None
-        # Calls until there's a connection, and updates, of which the first has been
-        # sent: the server runs at once what it gets, and they're to be run in order.
+        # Calls until there's a connection.
         self._waiting: list[RemoteCall] = []
-        self._updates: deque[RemoteCall] = deque()
         self._connection: OneShot[Any] = OneShot()
         self._gone: OneShot[None] = OneShot()
         self._recycler: Callable[[], object] | None = None
@@ -229,9 +226,7 @@ class WireWorker(WorkerBase):
     @property
     def tasks(self) -> list[ITask]:
         """The tasks accepted that have no result yet."""
-        calls = [*self._waiting, *list(self._updates)[1:]]
-        if self._client is not None:
-            calls += self._client.calls.values()
+        calls = self._waiting if self._client is None else self._client.calls.values()
         return [call.task for call in calls]
 
     def deferUntilReady(self) -> Deferred[None]:
@@ -260,7 +255,7 @@ class WireWorker(WorkerBase):
         if self._client is None:
             self._waiting.append(call)
         else:
-            self._submit(call, self._client)
+            self._client.submit(call)
         return call.done
 
     def stop(self) -> Deferred[None]:
@@ -269,24 +264,22 @@ class WireWorker(WorkerBase):
             self._giveUp(Failure(WorkerStartError(f"{self!r} was stopped before")))
         elif self.state is not WireState.DEAD:
             self.state = WireState.STOPPING
-            self._maybeClose()
+            self.maybeClose()
         return self._resignAfter(self._gone.wait())
 
     def crash(self) -> list[ITask]:
         """Implement L{IWorker.crash}: end the connection."""
         client = self._client
-        waiting, self._waiting = [*self._waiting, *self._takeUnsentUpdates()], []
+        waiting, self._waiting = self._waiting, []
         tasks = [call.task for call in waiting]
         if self.state is WireState.CONNECTING:
             self._giveUp(Failure(WorkerStartError(f"{self!r} was crashed before")))
         elif client is not None:
             for call in client.abandon():
-                iteration = call.iteration
-                task = call.task if iteration is None else iteration.release()
-                if task is not None:
-                    tasks.append(task)
-                elif iteration is not None:
-                    iteration.lose(Failure(self._lost(call.task, "It was crashed")))
+                if call.iteration is None or call.iteration.release() is not None:
+                    tasks.append(call.task)
+                else:
+                    call.lose(self._lost(call.task, "It was crashed"))
                 call.fireDone()
             if self.state is not WireState.DEAD:
                 self.state = WireState.STOPPING
@@ -297,12 +290,11 @@ class WireWorker(WorkerBase):
         """
         Implement L{ICancellingWorker.cancelTask}: the server stops the work on it.
         """
-        for calls in (self._waiting, self._updates):
-            for call in list(calls)[calls is self._updates :]:
-                if call.task is task:
-                    calls.remove(call)
-                    call.fireDone()
-                    return
+        for call in self._waiting:
+            if call.task is task:
+                self._waiting.remove(call)
+                call.fireDone()
+                return
         if self._client is not None:
             self._client.cancel(task)
 
@@ -330,8 +322,6 @@ class WireWorker(WorkerBase):
     def updatesApplied(self, text: str | None) -> None:
         """The worker works all the same if an update has failed."""
 
-    # What the connection tells.
-
     def connected(self, client: Client) -> None:
         """Take the connection, on which the two ends know each other."""
         if self.state is not WireState.CONNECTING:
@@ -342,7 +332,7 @@ class WireWorker(WorkerBase):
         self.state = WireState.READY
         waiting, self._waiting = self._waiting, []
         for call in waiting:
-            self._submit(call, client)
+            client.submit(call)
         self._connection.fire(None)
 
     def serverLeaves(self) -> None:
@@ -354,11 +344,13 @@ class WireWorker(WorkerBase):
             self._recycler()
         else:
             self.state = WireState.STOPPING
-            self._maybeClose()
+            self.maybeClose()
 
-    def callOver(self) -> None:
-        """Stop if that was the last."""
-        self._maybeClose()
+    def maybeClose(self) -> None:
+        """End the connection if the worker is to stop and has nothing left to do."""
+        client = self._client
+        if self.state is WireState.STOPPING and client is not None and not client.calls:
+            client.close()
 
     def disconnected(self, client: Client, reason: BaseException) -> None:
         """Resign: the connection is lost."""
@@ -372,7 +364,6 @@ class WireWorker(WorkerBase):
             if call.stage in (CallStage.SENT, CallStage.ARRIVING, CallStage.ITERATING)
         ]
         calls = client.abandon()
-        unsent = self._takeUnsentUpdates()
         if state in (WireState.READY, WireState.LEAVING) or len(calls) > len(
             mayHaveRun
         ):
@@ -381,39 +372,11 @@ class WireWorker(WorkerBase):
             # given to this worker.
             self._resign()
         for call in mayHaveRun:
-            failure = Failure(self._lost(call.task, why))
-            if call.iteration is not None:
-                call.iteration.lose(failure)
-            else:
-                call.task.errback(failure)
-        for call in [*calls, *unsent]:
+            call.lose(self._lost(call.task, why))
+        for call in calls:
             call.task.callback((Status.DISCONNECTED, None))
             call.fireDone()
         self._end()
-
-    # Calls.
-
-    def _submit(self, call: RemoteCall, client: Client) -> None:
-        """Have a call be sent, an update when those before it have been run."""
-        if not getattr(call.task, "direct", False):
-            client.submit(call)
-            return
-        self._updates.append(call)
-        call.done.addCallback(lambda _: self._updated(call))
-        if len(self._updates) == 1:
-            client.submit(call)
-
-    def _updated(self, call: RemoteCall) -> None:
-        """Send the next update, if the first has been run, or won't be."""
-        if self._updates and self._updates[0] is call:
-            self._updates.popleft()
-            if self._updates and self._client is not None:
-                self._client.submit(self._updates[0])
-
-    def _takeUnsentUpdates(self) -> list[RemoteCall]:
-        unsent = list(self._updates)[1:]
-        self._updates.clear()
-        return unsent
 
     def _unknown(self, f: object) -> Exception:
         names = ", ".join(sorted(self._names)) or "none"
@@ -429,8 +392,6 @@ class WireWorker(WorkerBase):
             workerID=self.ID,
             task=task,
         )
-
-    # The connection.
 
     def _another(self, attempts: int) -> WireWorker:
         """Make a worker like this one, which connects after a while."""
@@ -500,14 +461,6 @@ class WireWorker(WorkerBase):
             call.fireDone()
         self._connection.fire(failure)
         self._end()
-
-    def _maybeClose(self) -> None:
-        """End the connection if the worker is to stop and has nothing left to do."""
-        client = self._client
-        if self.state is not WireState.STOPPING or client is None:
-            return
-        if not client.calls and not self._updates:
-            client.close()
 
     def _end(self) -> None:
         self._decoding.stop().addBoth(lambda _: self._gone.fire(None))
