@@ -70,6 +70,8 @@ class RemoteCall:
     @ivar done: Fires when the worker is ready for another task.
 
     @ivar arguments: They, encoded, once it has been submitted.
+
+    @ivar client: The L{Client} that has it then.
     """
 
     task: ITask
@@ -84,6 +86,7 @@ class RemoteCall:
     arguments: bytes | Payload = b""
     stage: CallStage = CallStage.UNSENT
     iteration: _ClientIteration | None = None
+    client: Any = None
 
     def fireDone(self) -> None:
         if not self.done.called:
@@ -93,6 +96,98 @@ class RemoteCall:
         """Fail what the user waits for: the iteration, else the task."""
         lose = self.task.errback if self.iteration is None else self.iteration.lose
         lose(Failure(error))
+
+    def fail(self, error: Exception) -> None:
+        """Fail it, and be done with it."""
+        self.forget()
+        self.lose(error)
+        self._release()
+
+    def refuse(self, what: str, error: Exception) -> None:
+        """Fail as a value that has come of it can't be accepted."""
+        if self.stage is CallStage.OVER:
+            return
+        self.client.tell(b"Cancel", self.ID)
+        if not isinstance(error, WorkerError):
+            text = f"{what} of {self.task!r} can't be accepted: {error}"
+            error = SerializationError(text)
+        self.fail(error)
+
+    def drop(self) -> None:
+        """Have the server forget it, too."""
+        self.client.tell(b"Cancel", self.ID)
+        self.forget()
+        self._release()
+
+    def finish(self, iteration: _ClientIteration) -> None:
+        """Its iteration has come to the end."""
+        self.forget()
+        iteration.end()
+        self._release()
+
+    def forget(self) -> None:
+        """Nothing that still comes of it is of interest."""
+        self.stage = CallStage.OVER
+        self.client.calls.pop(self.ID, None)
+        self.client.forgetValues(self.ID)
+        if self.iteration is not None:
+            self.iteration.wake()
+
+    def take(self, box: Any) -> Deferred[None] | None:
+        """Take the answer: give a Deferred if that takes a while."""
+        client = self.client
+        if type(self.arguments) is Payload:
+            # If that's an answer to less than all of them, the rest isn't sent.
+            client.forgetValues(self.ID)
+        if self.stage is CallStage.OVER:
+            return None
+        status, data = box[b"status"], box.get(b"result", b"")
+        if status == RAN and len(data) <= QUICK:
+            try:
+                self._complete(RAN, client.codec.decode(data))
+            except ValueError as error:
+                self.refuse("The result", error)
+        elif status in (RAN, Status.CHUNKS):
+            return Deferred.fromCoroutine(self._takeLarge(status, data))
+        elif status == Status.ITERATOR:
+            self.stage = CallStage.ITERATING
+            self.iteration = _ClientIteration(client, self)
+            self.fireDone()
+            return Deferred.fromCoroutine(self.iteration.run())
+        elif status == Status.NONE:
+            self._complete(Status.NONE, None)
+        elif status == Status.ERROR:
+            text = client.errorOf(data)
+            if isinstance(text.exception, SerializationError):
+                self.fail(text.exception)
+            else:
+                self._complete(Status.ERROR, text)
+        else:
+            self._complete(Status.DISCONNECTED, None)
+        return None
+
+    async def _takeLarge(self, status: bytes, data: bytes) -> None:
+        """Take a result that's decoded in a thread."""
+        try:
+            if status == RAN:
+                value = await self.client.decode(data)
+            else:
+                self.stage = CallStage.ARRIVING
+                value = await self.client.decodeLarge(self, data)
+        except (WorkerError, ValueError) as error:
+            self.refuse("The result", error)
+        else:
+            if self.stage is not CallStage.OVER:
+                self._complete(RAN, value)
+
+    def _complete(self, status: Status, result: Any) -> None:
+        self.forget()
+        self.task.callback((status, result))
+        self._release()
+
+    def _release(self) -> None:
+        self.fireDone()
+        self.client.owner.maybeClose()
 
 
 class _Owner(Protocol):
@@ -127,11 +222,11 @@ class Client(Connection):
         super().__init__(required, heartbeat, reactor)
         self.calls: dict[bytes, RemoteCall] = {}
         self.opened: Deferred[None] = Deferred(lambda _: self.abort())
-        self._codec = codec
+        self.codec = codec
         self._exceptions = exceptions
         self._largest = largest
         self._decoding = decoding
-        self._owner = owner
+        self.owner = owner
         self._count = 0
         # How many tasks the server takes; more wait here.
         self._maxTasks: int | None = None
@@ -152,7 +247,7 @@ class Client(Connection):
 
     def lost(self, reason: BaseException) -> None:
         if self.isOpen:
-            self._owner.disconnected(self, reason)
+            self.owner.disconnected(self, reason)
         elif not self.opened.called:
             self.opened.errback(closedEarly(self.required, reason))
 
@@ -170,15 +265,15 @@ class Client(Connection):
         return MAX_SILENT * (_MAX_BLOCKED if mayBlock else 1)
 
     async def _authenticate(self) -> None:
-        acceptsPickles, self._maxTasks = await authenticate(self, self._codec.pickles)
+        acceptsPickles, self._maxTasks = await authenticate(self, self.codec.pickles)
         if self.isOver:
             return
         if not acceptsPickles:
-            self._codec = self._codec.withoutPickles()
+            self.codec = self.codec.withoutPickles()
         self.responders[b"Held"] = self._held
         self.open()
         self.responders |= {b"Start": self._start, b"Leaving": self._leaving}
-        self._owner.connected(self)
+        self.owner.connected(self)
         if not self.opened.called:
             self.opened.callback(None)
 
@@ -191,14 +286,15 @@ class Client(Connection):
         """Send a call to the server, with its arguments as they are now."""
         self._count += 1
         call.ID = b"%d" % self._count
+        call.client = self
         self.calls[call.ID] = call
         try:
-            call.arguments = self._codec.encode((call.args, call.kw), self._largest)
+            call.arguments = self.codec.encode((call.args, call.kw), self._largest)
         except NotEncodable as error:
             text = f"{call.task!r} can't be sent: {error}"
             unsendable = SerializationError(text)
             unsendable.__cause__ = error.__cause__
-            self.fail(call, unsendable)
+            call.fail(unsendable)
             return
         if call.task.direct:
             self._updates.append(call)
@@ -214,49 +310,15 @@ class Client(Connection):
             if call.task is task:
                 if call.iteration is not None:
                     call.iteration.release()
-                self.drop(call)
+                call.drop()
                 return
 
     def abandon(self) -> list[RemoteCall]:
         """Forget all calls: nothing that still comes of them is of interest."""
         calls = list(self.calls.values())
         for call in calls:
-            self._forget(call)
+            call.forget()
         return calls
-
-    def fail(self, call: RemoteCall, error: Exception) -> None:
-        """Fail what the user waits for: the iteration, else the task."""
-        self._forget(call)
-        call.lose(error)
-        self._release(call)
-
-    def _complete(self, call: RemoteCall, status: Status, result: Any) -> None:
-        self._forget(call)
-        call.task.callback((status, result))
-        self._release(call)
-
-    def drop(self, call: RemoteCall) -> None:
-        """Have the server forget a call, too."""
-        self.tell(b"Cancel", call.ID)
-        self._forget(call)
-        self._release(call)
-
-    def finish(self, call: RemoteCall, iteration: _ClientIteration) -> None:
-        """The iteration of a call has come to its end."""
-        self._forget(call)
-        iteration.end()
-        self._release(call)
-
-    def _forget(self, call: RemoteCall) -> None:
-        call.stage = CallStage.OVER
-        self.calls.pop(call.ID, None)
-        self.forgetValues(call.ID)
-        if call.iteration is not None:
-            call.iteration.wake()
-
-    def _release(self, call: RemoteCall) -> None:
-        call.fireDone()
-        self._owner.maybeClose()
 
     def _updated(self, call: RemoteCall) -> None:
         """Send the next update, if the first has been run, or won't be."""
@@ -305,7 +367,7 @@ class Client(Connection):
 
     def _answered(self, box: Any, call: RemoteCall) -> Deferred[None] | None:
         """The server has answered a call."""
-        taking = self._take(box, call)
+        taking = call.take(box)
         if taking is not None:
             return taking.addBoth(self._leftServer)
         self._leftServer(None)
@@ -315,7 +377,7 @@ class Client(Connection):
         if not self.isOver:
             failure.trap(amp.RemoteAmpError)
             if call.stage is not CallStage.OVER:
-                self.fail(call, WorkerError(f"The server can't take {call.task!r}"))
+                call.fail(WorkerError(f"The server can't take {call.task!r}"))
             self._leftServer(None)
 
     def _leftServer(self, result: Any) -> Any:
@@ -325,55 +387,9 @@ class Client(Connection):
             self._sendWaiting()
         return result
 
-    def _take(self, box: Any, call: RemoteCall) -> Deferred[None] | None:
-        """Take an answer: give a Deferred if that takes a while."""
-        if type(call.arguments) is Payload:
-            # If that's an answer to less than all of them, the rest isn't sent.
-            self.forgetValues(call.ID)
-        if call.stage is CallStage.OVER:
-            return None
-        status, data = box[b"status"], box.get(b"result", b"")
-        if status == RAN and len(data) <= QUICK:
-            try:
-                self._complete(call, RAN, self._codec.decode(data))
-            except ValueError as error:
-                self.refuseValue(call, "The result", error)
-        elif status in (RAN, Status.CHUNKS):
-            return Deferred.fromCoroutine(self._takeLarge(call, status, data))
-        elif status == Status.ITERATOR:
-            call.stage = CallStage.ITERATING
-            call.iteration = _ClientIteration(self, call)
-            call.fireDone()
-            return Deferred.fromCoroutine(call.iteration.run())
-        elif status == Status.NONE:
-            self._complete(call, Status.NONE, None)
-        elif status == Status.ERROR:
-            text = self.errorOf(data)
-            if isinstance(text.exception, SerializationError):
-                self.fail(call, text.exception)
-            else:
-                self._complete(call, Status.ERROR, text)
-        else:
-            self._complete(call, Status.DISCONNECTED, None)
-        return None
-
-    async def _takeLarge(self, call: RemoteCall, status: bytes, data: bytes) -> None:
-        """Take a result that's decoded in a thread."""
-        try:
-            if status == RAN:
-                value = await self.decode(data)
-            else:
-                call.stage = CallStage.ARRIVING
-                value = await self.decodeLarge(call, data)
-        except (WorkerError, ValueError) as error:
-            self.refuseValue(call, "The result", error)
-        else:
-            if call.stage is not CallStage.OVER:
-                self._complete(call, RAN, value)
-
     async def decode(self, data: bytes) -> Any:
         """Decode a value that has come in a box."""
-        return await self._decoding.decode(self._codec, data)
+        return await self._decoding.decode(self.codec, data)
 
     async def decodeLarge(self, call: RemoteCall, digits: bytes) -> Any:
         """Receive a value of a size, raising WorkerError if that's too large."""
@@ -384,20 +400,10 @@ class Client(Connection):
                 f" {self._largest} are accepted"
             )
         pieces = await self.receive(call.ID, size)
-        return await self._decoding.decodeLarge(self._codec, pieces)
+        return await self._decoding.decodeLarge(self.codec, pieces)
 
     def errorOf(self, data: bytes) -> ErrorText:
-        return loadsError(self._codec, data, self._exceptions)
-
-    def refuseValue(self, call: RemoteCall, what: str, error: Exception) -> None:
-        """Fail a call that has led to a value that can't be accepted."""
-        if call.stage is CallStage.OVER:
-            return
-        self.tell(b"Cancel", call.ID)
-        if not isinstance(error, WorkerError):
-            text = f"{what} of {call.task!r} can't be accepted: {error}"
-            error = SerializationError(text)
-        self.fail(call, error)
+        return loadsError(self.codec, data, self._exceptions)
 
     def _held(self, box: Any) -> Any:
         call = self.calls.get(box[b"ID"])
@@ -416,7 +422,7 @@ class Client(Connection):
         return amp.Box()
 
     def _leaving(self, box: Any) -> Any:
-        self._owner.serverLeaves()
+        self.owner.serverLeaves()
         return amp.Box()
 
 
@@ -443,7 +449,7 @@ class _ClientIteration(RemoteIteration):
 
     async def run(self) -> None:
         """Take items until there are no more, or none are wanted."""
-        client, call = self._client, self._call
+        call = self._call
         while not self.isOver():
             self._ask()
             if not self._answers:
@@ -455,8 +461,7 @@ class _ClientIteration(RemoteIteration):
             if box is not None:
                 await self._take(box)
             elif not self.isOver():
-                text = f"The server can't iterate: {call.task!r}"
-                client.fail(call, WorkerError(text))
+                call.fail(WorkerError(f"The server can't iterate: {call.task!r}"))
 
     def wake(self) -> None:
         """Items have been taken, or none are wanted any longer."""
@@ -495,17 +500,15 @@ class _ClientIteration(RemoteIteration):
         except Violation:
             raise
         except (WorkerError, ValueError) as error:
-            client.refuseValue(call, "An item of the iteration", error)
+            call.refuse("An item of the iteration", error)
         if self.isOver():
             return
         if b"error" in box:
             text = client.errorOf(box[b"error"])
-            if isinstance(text.exception, Exception):
-                client.fail(call, text.exception)
-            else:
-                client.fail(call, WorkerError(text))
+            raised = text.exception
+            call.fail(raised if isinstance(raised, Exception) else WorkerError(text))
         elif box[b"moreLeft"] != b"True":
-            client.finish(call, self)
+            call.finish(self)
 
     def _push(self, items: list[Any]) -> None:
         if items and not self.isOver():
@@ -514,4 +517,4 @@ class _ClientIteration(RemoteIteration):
 
     def _stopped(self) -> None:
         if not self.isOver():
-            self._client.drop(self._call)
+            self._call.drop()

@@ -15,7 +15,7 @@ from enum import Enum, auto
 from math import inf
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -73,22 +73,6 @@ def dumpOptions(options: dict[str, Any]) -> bytes:
     return file.getvalue()
 
 
-@frozen
-class _ServerExit:
-    """
-    How the process of a server has ended, with the name and text of the error that has
-    kept it from listening, if one has.
-    """
-
-    status: ExitStatus
-    error: str = ""
-    text: str = ""
-
-    def __str__(self) -> str:
-        why = f", {self.error}: {self.text}" if self.error else ""
-        return f"{self.status}{why}"
-
-
 class ServerProcess(ChildProcess):
     """The process of a server, as its manager sees it."""
 
@@ -108,8 +92,11 @@ class ServerProcess(ChildProcess):
         self._said = b""
         self._isDrained: Deferred[None] = Deferred()
 
-    async def run(self) -> _ServerExit:
-        """Run the process, raising what keeps it from being started."""
+    async def run(self) -> tuple[ExitStatus, str]:
+        """
+        Run the process, raising what keeps it from being started. Give how it has
+        ended, and what has kept it from listening.
+        """
         setup = self._setup
         command = [*interpreterCommand(), _PROGRAM]
         nothing = os.open(os.devnull, os.O_RDONLY)
@@ -128,10 +115,10 @@ class ServerProcess(ChildProcess):
         await self._isDrained
         if deadline.active():
             deadline.cancel()
-        said: dict[str, str] = {}
-        with suppress(ValueError):
-            said = json.loads(self._said)
-        return _ServerExit(evolve(status, output=self._outputs[2].tail), **said)
+        why = ""
+        with suppress(ValueError, KeyError):  # it listened, or has said nothing
+            why = "{error}: {text}".format(**json.loads(self._said))
+        return evolve(status, output=self._outputs[2].tail), why
 
     def stop(self) -> None:
         """Have the server stop when its tasks are done, within its time."""
@@ -282,17 +269,18 @@ class ManagedServer:
         # closed, by their numbers, which the pipes of the process would have.
         delay = 0.0
         while await self._isDue(delay):
-            ended = await self._runProcess()
+            status, why = await self._runProcess()
+            ended = f"{status}, {why}" if why else str(status)
             if self.state is ServerState.STOPPING:
-                if ended.status.exitCode != 0:
-                    log.warn("{server}: {ended}", server=self, ended=str(ended))
+                if status.exitCode != 0:
+                    log.warn("{server}: {ended}", server=self, ended=ended)
                 break
             if self.state is ServerState.STARTING:
-                error = self._startError(ended)
+                error = self._startError(why or ended, status.output)
                 break
-            report = log.info if ended.status.exitCode == 0 else log.error
+            report = log.info if status.exitCode == 0 else log.error
             if self._backoff is None:
-                report("{server}: {ended}", server=self, ended=str(ended))
+                report("{server}: {ended}", server=self, ended=ended)
                 break
             lasted = self._reactor.seconds() - self._listeningSince
             failures = 1 if lasted >= _GOOD_START_SECONDS else failures + 1
@@ -302,7 +290,7 @@ class ManagedServer:
             report(
                 "{server}: {ended}; it's started again in {delay:.1f} s",
                 server=self,
-                ended=str(ended),
+                ended=ended,
                 delay=delay,
             )
         self.state = ServerState.GONE
@@ -320,7 +308,7 @@ class ManagedServer:
         self._delay = None
         return self.state is not ServerState.STOPPING
 
-    async def _runProcess(self) -> _ServerExit:
+    async def _runProcess(self) -> tuple[ExitStatus, str]:
         process = self._process = ServerProcess(
             self._setup, self._listening, reactor=self._reactor
         )
@@ -330,7 +318,7 @@ class ManagedServer:
         try:
             return await d
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being started
-            return _ServerExit(ExitStatus(), type(error).__name__, str(error))
+            return ExitStatus(), f"{type(error).__name__}: {error}"
         finally:
             self._process = None
 
@@ -343,14 +331,11 @@ class ManagedServer:
         if not self._started.called:
             self._started.callback(ProcessID(pid))
 
-    def _startError(self, ended: _ServerExit) -> Exception:
-        why = f"{ended.error}: {ended.text}" if ended.error else str(ended.status)
-        output = ended.status.output
+    def _startError(self, why: str, output: str) -> Exception:
         lastWords = f"\nIts last words:\n{output}" if output else ""
-        message = (
+        isRefused = why.startswith("AuthenticationError:")
+        kind = AuthenticationError if isRefused else WorkerStartError
+        return kind(
             f"There's no server for {self._setup.wwu} at {self.description}:"
             f" {why}{lastWords}"
         )
-        if ended.error == "AuthenticationError":
-            return AuthenticationError(message)
-        return WorkerStartError(message)

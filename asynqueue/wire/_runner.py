@@ -172,9 +172,8 @@ class WireRunner:
                 return succeed({"status": b"e", "result": self.unknown(f)})
             f = self.table[f]
         # In a thread, the iterator stays in its hands.
-        d: Deferred[Any] = maybeDeferred(
-            self.run, f, args, kw, thread, raw or not thread
-        )
+        isRaw = raw or not thread
+        d: Deferred[Any] = maybeDeferred(self.run, f, args, kw, thread, isRaw)
         return self._calls.put(d.addCallback(self._described, raw))
 
     def getNext(self, ID: bytes) -> Deferred[dict[str, Any]]:
@@ -202,11 +201,9 @@ class WireRunner:
             failure.trap(StopIteration, StopAsyncIteration)
             return {"value": b"", "isValid": False, "isRaw": True}
 
-        d: Deferred[Any]
-        if isinstance(iterator, Deferator):
-            d = iterator.__anext__()
-        else:
-            d = maybeDeferred(next, iterator)
+        isDeferator = isinstance(iterator, Deferator)
+        step = iterator.__anext__ if isDeferator else iterator.__next__
+        d: Deferred[Any] = maybeDeferred(step)
         return d.addCallback(got).addErrback(ended)
 
     def shutdown(self) -> Deferred[None]:
@@ -325,12 +322,10 @@ class WireRunner:
                 iterator.stop()
             elif hasattr(iterator, "close"):
                 iterator.close()
-        idle, self._idle = self._idle, []
-        busy, self._busy = self._busy, set()
-        for looper in busy:
-            looper.crash()
-        for looper in idle:
-            await looper.stop()
+        while self._busy:
+            self._busy.pop().crash()
+        while self._idle:
+            await self._idle.pop().stop()
 
     def _described(self, pair: StatusResult, raw: bool) -> dict[str, Any]:
         status, result = bytes(pair[0]), pair[1]

@@ -401,12 +401,9 @@ class WireServer:
         factory.noisy = False
         self.port = await self._endpoint.listen(factory)
         log.info("{server} is there", server=self)
-        if self._isStopping():
-            # Which was asked for meanwhile.
+        if self._stopped is not None:
+            # It was asked for meanwhile.
             await self._stopListening()
-
-    def _isStopping(self) -> bool:
-        return self._stopped is not None
 
     async def _stop(self, stopped: OneShot[None]) -> None:
         await self._stopListening()

@@ -326,8 +326,7 @@ class ServedTask:
     def _resultAnswer(self, result: Any) -> Any:
         if result is None:
             return self._last(Status.NONE)
-        isEncoded = type(result) is Encoded
-        data = result.data if isEncoded else self.session.codec.encode(result)
+        data = _encoded(self.session.codec, result)
         if isinstance(data, bytes):
             return self._last(RAN, data)
         if not self.isNamed:
@@ -392,13 +391,10 @@ class ServedIteration:
     async def getNext(self, count: int | None) -> Any:
         """Answer a request for so many items, C{None} for one in the plain form."""
         self._requests += 1
-        await self._lock.acquire()
-        try:
+        async with self._lock:
             await self._sending
             values: list[bytes] = []
             box = await self._collect(values, max(1, min(count or 1, _MAX_COUNT)))
-        finally:
-            self._lock.release()
         if count is not None:
             box[b"values"] = arrayOf(values)
         elif b"error" in box:
@@ -443,7 +439,8 @@ class ServedIteration:
                     raise StopAsyncIteration
                 if values:
                     break
-                self._rest = self._encoded(await self._deferator.__anext__())
+                item = await self._deferator.__anext__()
+                self._rest = _encoded(self._session.codec, item)
         except StopAsyncIteration:
             box[b"moreLeft"] = b"False"
         except NotEncodable as error:
@@ -481,10 +478,11 @@ class ServedIteration:
         if rest is not None:
             yield rest
         for item in self._deferator.takeAtHand():
-            yield self._encoded(item)
+            yield _encoded(self._session.codec, item)
 
-    def _encoded(self, item: Any) -> bytes | Payload:
-        return item.data if type(item) is Encoded else self._session.codec.encode(item)
+
+def _encoded(codec: Codec, value: Any) -> bytes | Payload:
+    return value.data if type(value) is Encoded else codec.encode(value)
 
 
 def _checked(arguments: Any) -> _Arguments:

@@ -248,7 +248,11 @@ class WireWorker(WorkerBase):
             kw = dict(kw)
             thread = kw.pop("thread")
         if not isinstance(f, str) or f not in self._names:
-            error = self._unknown(f)
+            names = ", ".join(sorted(self._names)) or "none"
+            error = WorkerError(
+                f"Remote workers call methods by name, and there's no method {f!r} in"
+                f" {classOf(self._wwu).__name__}; there are: {names}"
+            )
             task.callback((Status.ERROR, ErrorText(str(error), error)))
             return succeed(None)
         call = RemoteCall(task, f, args, kw, bool(thread), bool(raw), consumer)
@@ -358,15 +362,11 @@ class WireWorker(WorkerBase):
             return
         state, self.state = self.state, WireState.DEAD
         why = str(reason) or type(reason).__name__
-        mayHaveRun = [
-            call
-            for call in client.calls.values()
-            if call.stage in (CallStage.SENT, CallStage.ARRIVING, CallStage.ITERATING)
-        ]
+        started = (CallStage.SENT, CallStage.ARRIVING, CallStage.ITERATING)
+        mayHaveRun = [call for call in client.calls.values() if call.stage in started]
         calls = client.abandon()
-        if state in (WireState.READY, WireState.LEAVING) or len(calls) > len(
-            mayHaveRun
-        ):
+        isWanted = state in (WireState.READY, WireState.LEAVING)
+        if isWanted or len(calls) > len(mayHaveRun):
             log.warn("{worker} is lost: {why}", worker=self, why=why)
             # First of all, so that a call that is made because of the failures isn't
             # given to this worker.
@@ -377,13 +377,6 @@ class WireWorker(WorkerBase):
             call.task.callback((Status.DISCONNECTED, None))
             call.fireDone()
         self._end()
-
-    def _unknown(self, f: object) -> Exception:
-        names = ", ".join(sorted(self._names)) or "none"
-        return WorkerError(
-            f"Remote workers call methods by name, and there's no method {f!r} in"
-            f" {classOf(self._wwu).__name__}; there are: {names}"
-        )
 
     def _lost(self, task: ITask, why: str) -> WorkerLost:
         return WorkerLost(
