@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from .._child.status import RAN, ErrorText, Status
+from .._child.status import RAN, Status
 from ..errors import SerializationError, WorkerError
 from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
@@ -157,7 +157,7 @@ class RemoteCall:
         elif status == Status.NONE:
             self._complete(Status.NONE, None)
         elif status == Status.ERROR:
-            text = client.errorOf(data)
+            text = loadsError(client.codec, data, client.exceptions)
             if isinstance(text.exception, SerializationError):
                 self.fail(text.exception)
             else:
@@ -223,7 +223,7 @@ class Client(Connection):
         self.calls: dict[bytes, RemoteCall] = {}
         self.opened: Deferred[None] = Deferred(lambda _: self.abort())
         self.codec = codec
-        self._exceptions = exceptions
+        self.exceptions = exceptions
         self._largest = largest
         self._decoding = decoding
         self.owner = owner
@@ -402,9 +402,6 @@ class Client(Connection):
         pieces = await self.receive(call.ID, size)
         return await self._decoding.decodeLarge(self.codec, pieces)
 
-    def errorOf(self, data: bytes) -> ErrorText:
-        return loadsError(self.codec, data, self._exceptions)
-
     def _held(self, box: Any) -> Any:
         call = self.calls.get(box[b"ID"])
         if call is not None and call.stage is CallStage.SENT:
@@ -504,7 +501,7 @@ class _ClientIteration(RemoteIteration):
         if self.isOver():
             return
         if b"error" in box:
-            text = client.errorOf(box[b"error"])
+            text = loadsError(client.codec, box[b"error"], client.exceptions)
             raised = text.exception
             call.fail(raised if isinstance(raised, Exception) else WorkerError(text))
         elif box[b"moreLeft"] != b"True":

@@ -59,11 +59,7 @@ _OURS = tuple(
 
 
 class Options(usage.Options):  # type: ignore[misc, unused-ignore]
-    """
-    Options of a server on the command line.
-
-    @ivar keywords: Further keywords of L{WireServer}.
-    """
+    """Options of a server on the command line."""
 
     synopsis = "[options] DESCRIPTION DOTTED.NAME"
 
@@ -315,8 +311,6 @@ class Setup:
     @ivar preparation: What the manager's interpreter is like.
 
     @ivar timeout: Seconds that the server has to stop, C{None} for no limit.
-
-    @ivar stdio: Whether it has the standard streams of the manager's process.
     """
 
     description: str

@@ -206,11 +206,8 @@ class ServerState(Enum):
 
 class ManagedServer:
     """
-    A server that is started again when it ends by itself.
-
-    @ivar firstPID: The ID of the first process that it had.
-
-    @ivar gone: Fires when it has ended for good.
+    A server that is started again when it ends by itself. C{gone} fires when it has
+    ended for good.
     """
 
     # _process is there while a process is, _delay before each. _listeningSince is when

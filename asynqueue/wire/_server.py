@@ -37,11 +37,7 @@ _LEAVING_SECONDS = 2.0
 
 
 class Session(TaskConnection):
-    """
-    The server's end of a connection.
-
-    @ivar gone: Fires when the connection has ended.
-    """
+    """The server's end of a connection. C{gone} fires when that has ended."""
 
     pausesReading = True
 
@@ -179,10 +175,7 @@ class Session(TaskConnection):
 
 
 class WireService(Service):  # type: ignore[misc, unused-ignore]
-    """
-    A server as a service of C{twisted.application}. It listens before privileges are
-    dropped.
-    """
+    """A server as a service. It listens before privileges are dropped."""
 
     name = "asynqueue"
 

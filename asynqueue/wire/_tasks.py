@@ -1,6 +1,4 @@
-"""
-The server's end of tasks, each of which is a coroutine, and of their iterations.
-"""
+"""The server's end of tasks, each of which is a coroutine, and of their iterations."""
 
 from __future__ import annotations
 
@@ -43,13 +41,7 @@ from ._values import (
     arrayOf,
 )
 
-__all__ = [
-    "ServedIteration",
-    "ServedTask",
-    "Shared",
-    "TaskConnection",
-    "errorBox",
-]
+__all__ = ["ServedIteration", "ServedTask", "Shared", "TaskConnection", "errorBox"]
 
 #: Items in an answer, at most.
 _MAX_COUNT = 1_000
