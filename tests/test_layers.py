@@ -35,7 +35,7 @@ monitor
 FACADES = {"util", "workers"}
 
 #: Modules that are run, and would exist twice if they were imported as well.
-RUNNABLE = {"_child.child", "wire._child", "wire.__main__", "monitor.__main__"}
+RUNNABLE = {"_child.child", "wire.__main__", "monitor.__main__"}
 
 #: The kinds of workers. Nothing in one imports another, but for what is shared.
 KINDS = {"_asyncworker", "dask", "executor", "process", "threads", "wire"}

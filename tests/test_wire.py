@@ -582,7 +582,7 @@ class CancelTests(WireTestCase):
         [peer] = server._sessions
         await self.until(lambda: not peer.tasks)
         self.assertEqual((peer._outgoing, peer._incoming), ({}, {}))
-        self.assertEqual(peer.budget._left, server._shared.limits.maxHeld)
+        self.assertEqual(peer.budget._left, server._shared.maxHeld)
 
     async def test_held(self) -> None:
         """

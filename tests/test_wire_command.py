@@ -23,7 +23,7 @@ from asynqueue._version import __version__
 from asynqueue.credentials import TLS, Key, makeKey, makePair
 from asynqueue.errors import WorkerLost
 from asynqueue.wire import WireWorker
-from asynqueue.wire._command import ServerOptions, makeService
+from asynqueue.wire._command import Options, makeService
 
 from ._servers import ROOT, Local, Program, freePort, processGone
 from ._wire import WireTestCase
@@ -61,7 +61,7 @@ class OptionTests(CommandTestCase):
 
     def parse(self, *args: str) -> dict[str, Any]:
         """Read a command line."""
-        options = ServerOptions()
+        options = Options()
         options.parseOptions([*args, "unix:/x", "x.Y"])
         self.assertEqual((options.description, options.wwu), ("unix:/x", "x.Y"))
         return options.keywords
@@ -374,7 +374,7 @@ class PluginTests(CommandTestCase):
         """
         The service starts and stops the server.
         """
-        options = ServerOptions()
+        options = Options()
         options.parseOptions([self.description, UNIVERSE])
         service = makeService(options)
         service.startService()

@@ -21,7 +21,7 @@ from twisted.protocols import amp
 from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import WorkerError, WorkerLost, WorkerStartError
-from asynqueue.wire import GetNext, RunTask, WireServer, _session
+from asynqueue.wire import GetNext, RunTask, WireServer, _server
 from asynqueue.wire._commands import Credit, ValueChunk
 from asynqueue.wire._plain import Tag
 
@@ -384,7 +384,7 @@ class HostileTests(FaultTestCase):
         """
         A client that doesn't say that it sends no more tasks doesn't keep the server.
         """
-        self.patch(_session, "_LEAVING_SECONDS", 0.05)
+        self.patch(_server, "_LEAVING_SECONDS", 0.05)
         server = await self.serve(stopTimeout=None)
         raw = await self.connect(Raw)
         await self.until(lambda: server._sessions)

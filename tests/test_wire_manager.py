@@ -37,7 +37,7 @@ from asynqueue.wire import (
     p2o,
 )
 from asynqueue.wire._endpoints import Address
-from asynqueue.wire._process import ServerProcess
+from asynqueue.wire._managedserver import ServerProcess
 
 from ._fakes import LogLines
 from ._servers import (

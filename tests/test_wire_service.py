@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gc
 import os
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -15,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.iteration import Deferator
-from asynqueue.wire import WireServer, _iterations
+from asynqueue.wire import WireServer, _tasks
 from asynqueue.wire._server import WireService
 from asynqueue.wire._values import Codec
 
@@ -97,7 +98,7 @@ class ServerLifeTests(WireTestCase):
         """
         An iteration that a client keeps, and takes no items of, isn't waited for.
         """
-        self.patch(_iterations, "_IDLE_SECONDS", 0.05)
+        self.patch(_tasks, "_IDLE_SECONDS", 0.05)
         server = await self.serve(stopTimeout=None)
         q = await self.queue()
         items: Any = await q.call("count", 1000)
@@ -175,10 +176,10 @@ class StoppedIterationTests(SynchronousTestCase):
         Nothing is logged of an item that was being made, and that nobody asks for any
         longer.
         """
-        connection: Any = None
-        iteration = _iterations.ServedIteration(
-            b"1", Deferator(iter([1, Deferred()])), connection, Codec(), lambda: None
-        )
+        session = SimpleNamespace(codec=Codec(), forget=lambda task: None)
+        task: Any = SimpleNamespace(session=session)
+        items = Deferator(iter([1, Deferred()]))
+        iteration = _tasks.ServedIteration(task, items)
         answer = Deferred.fromCoroutine(iteration.getNext(5))
         self.assertEqual(self.successResultOf(answer)[b"moreLeft"], b"True")
         iteration.stop()

@@ -30,7 +30,7 @@ from asynqueue._support.reactor import globalReactor
 from asynqueue.credentials import makePair
 from asynqueue.errors import AuthenticationError, SerializationError, WorkerStartError
 from asynqueue.wire import TLS, Key, WireServer
-from asynqueue.wire._session import Session
+from asynqueue.wire._server import Session
 
 from ._certificates import SSL, Identity, withContext
 from ._wire import Secret, WireTestCase, box

@@ -1,6 +1,4 @@
-"""
-The client's end of a connection: calls, and the near side of their iterations.
-"""
+"""The client's end of a connection: calls, and the near side of their iterations."""
 
 from __future__ import annotations
 
@@ -15,20 +13,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from .._child.status import RAN, ErrorText, Status
+from .._child.status import RAN, Status
 from ..errors import SerializationError, WorkerError
 from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
 from ._authentication import authenticate, closedEarly, untrusted
-from ._commands import (
-    Leaving,
-    Start,
-    Unwanted,
-    Violation,
-    numberOf,
-    traceFields,
-)
+from ._commands import Start, Unwanted, Violation, numberOf, traceFields
 from ._connection import MAX_SILENT, Connection
 from ._endpoints import Requirements
 from ._values import (
@@ -40,7 +31,7 @@ from ._values import (
     loadsError,
 )
 
-__all__ = ["CallStage", "Client", "ClientOwner", "RemoteCall"]
+__all__ = ["CallStage", "Client", "RemoteCall"]
 
 #: Items of an iteration that are asked for at once, how many such requests may be
 #: outstanding, and how many items may be here and not taken, with those asked for.
@@ -55,9 +46,7 @@ _MAX_BLOCKED = 10
 
 
 class CallStage(Enum):
-    """
-    How far a task has come, as far as is known here.
-    """
+    """How far a task has come, as far as is known here."""
 
     #: The server doesn't have all of it.
     UNSENT = auto()
@@ -83,11 +72,11 @@ class RemoteCall:
     """
     A task that the worker has accepted.
 
-    @ivar consumer: The consumer of an iteration, or C{None}.
-
     @ivar done: Fires when the worker is ready for another task.
 
     @ivar arguments: They, encoded, once it has been submitted.
+
+    @ivar client: The L{Client} that has it then.
     """
 
     task: ITask
@@ -102,42 +91,131 @@ class RemoteCall:
     arguments: bytes | Payload = b""
     stage: CallStage = CallStage.UNSENT
     iteration: _ClientIteration | None = None
+    client: Any = None
 
     def fireDone(self) -> None:
         if not self.done.called:
             self.done.callback(None)
 
+    def lose(self, error: Exception) -> None:
+        """Fail what the user waits for: the iteration, else the task."""
+        lose = self.task.errback if self.iteration is None else self.iteration.lose
+        lose(Failure(error))
 
-class ClientOwner(Protocol):
-    """
-    Who has a connection.
-    """
+    def fail(self, error: Exception) -> None:
+        """Fail it, and be done with it."""
+        self.forget()
+        self.lose(error)
+        self._release()
 
-    def connected(self, client: Client) -> None:
-        """Both ends have proved who they are."""
+    def refuse(self, what: str, error: Exception) -> None:
+        """Fail as a value that has come of it can't be accepted."""
+        if self.stage is CallStage.OVER:
+            return
+        self.client.tell(b"Cancel", self.ID)
+        if not isinstance(error, WorkerError):
+            text = f"{what} of {self.task!r} can't be accepted: {error}"
+            error = SerializationError(text)
+        self.fail(error)
 
-    def serverLeaves(self) -> None:
-        """Send no more tasks: the server is about to go."""
+    def drop(self) -> None:
+        """Have the server forget it, too."""
+        self.client.tell(b"Cancel", self.ID)
+        self.forget()
+        self._release()
 
-    def callOver(self) -> None:
-        """Nothing more is to come of a call."""
+    def finish(self, iteration: _ClientIteration) -> None:
+        """Its iteration has come to the end."""
+        self.forget()
+        iteration.end()
+        self._release()
 
-    def disconnected(self, client: Client, reason: BaseException) -> None:
-        """The connection has ended."""
+    def forget(self) -> None:
+        """Nothing that still comes of it is of interest."""
+        self.stage = CallStage.OVER
+        self.client.calls.pop(self.ID, None)
+        self.client.forgetValues(self.ID)
+        if self.iteration is not None:
+            self.iteration.wake()
+
+    def take(self, box: Any) -> Deferred[None] | None:
+        """Take the answer: give a Deferred if that takes a while."""
+        client = self.client
+        if type(self.arguments) is Payload:
+            # If that's an answer to less than all of them, the rest isn't sent.
+            client.forgetValues(self.ID)
+        if self.stage is CallStage.OVER:
+            return None
+        status, data = box[b"status"], box.get(b"result", b"")
+        if status == RAN and len(data) <= QUICK:
+            try:
+                self._complete(RAN, client.codec.decode(data))
+            except ValueError as error:
+                self.refuse("The result", error)
+        elif status in (RAN, Status.CHUNKS):
+            return Deferred.fromCoroutine(self._takeLarge(status, data))
+        elif status == Status.ITERATOR:
+            self.stage = CallStage.ITERATING
+            self.iteration = _ClientIteration(client, self)
+            self.fireDone()
+            return Deferred.fromCoroutine(self.iteration.run())
+        elif status == Status.NONE:
+            self._complete(Status.NONE, None)
+        elif status == Status.ERROR:
+            text = loadsError(client.codec, data, client.exceptions)
+            if isinstance(text.exception, SerializationError):
+                self.fail(text.exception)
+            else:
+                self._complete(Status.ERROR, text)
+        else:
+            self._complete(Status.DISCONNECTED, None)
+        return None
+
+    async def _takeLarge(self, status: bytes, data: bytes) -> None:
+        """Take a result that's decoded in a thread."""
+        try:
+            if status == RAN:
+                value = await self.client.decode(data)
+            else:
+                self.stage = CallStage.ARRIVING
+                value = await self.client.decodeLarge(self, data)
+        except (WorkerError, ValueError) as error:
+            self.refuse("The result", error)
+        else:
+            if self.stage is not CallStage.OVER:
+                self._complete(RAN, value)
+
+    def _complete(self, status: Status, result: Any) -> None:
+        self.forget()
+        self.task.callback((status, result))
+        self._release()
+
+    def _release(self) -> None:
+        self.fireDone()
+        self.client.owner.maybeClose()
+
+
+class _Owner(Protocol):
+    """The worker that has a connection."""
+
+    def connected(self, client: Client) -> None: ...
+    def serverLeaves(self) -> None: ...
+    def maybeClose(self) -> None: ...
+    def disconnected(self, client: Client, reason: BaseException) -> None: ...
 
 
 class Client(Connection):
     """
     The client's end of a connection.
 
-    @ivar calls: The calls that aren't over, by ID.
+    @ivar calls: Those that aren't over, by ID.
 
     @ivar opened: Fires when both ends have proved who they are, or fails.
     """
 
     def __init__(
         self,
-        owner: ClientOwner,
+        owner: _Owner,
         required: Requirements,
         codec: Codec,
         exceptions: Iterable[type[Exception]],
@@ -149,21 +227,22 @@ class Client(Connection):
         super().__init__(required, heartbeat, reactor)
         self.calls: dict[bytes, RemoteCall] = {}
         self.opened: Deferred[None] = Deferred(lambda _: self.abort())
-        self._codec = codec
-        self._exceptions = exceptions
+        self.codec = codec
+        self.exceptions = exceptions
         self._largest = largest
         self._decoding = decoding
-        self._owner = owner
+        self.owner = owner
         self._count = 0
         # How many tasks the server takes; more wait here.
         self._maxTasks: int | None = None
         self._atServer = 0
         self._waiting: deque[RemoteCall] = deque()
+        # The server runs at once what it gets, and these are to be run in order: the
+        # first has been sent.
+        self._updates: deque[RemoteCall] = deque()
 
     def __repr__(self) -> str:
         return "<server>"
-
-    # The beginning and the end.
 
     def ready(self) -> None:
         Deferred.fromCoroutine(self._authenticate()).addErrback(self._failed)
@@ -173,7 +252,7 @@ class Client(Connection):
 
     def lost(self, reason: BaseException) -> None:
         if self.isOpen:
-            self._owner.disconnected(self, reason)
+            self.owner.disconnected(self, reason)
         elif not self.opened.called:
             self.opened.errback(closedEarly(self.required, reason))
 
@@ -191,16 +270,15 @@ class Client(Connection):
         return MAX_SILENT * (_MAX_BLOCKED if mayBlock else 1)
 
     async def _authenticate(self) -> None:
-        acceptsPickles, self._maxTasks = await authenticate(self, self._codec.pickles)
+        acceptsPickles, self._maxTasks = await authenticate(self, self.codec.pickles)
         if self.isOver:
             return
         if not acceptsPickles:
-            self._codec = self._codec.withoutPickles()
+            self.codec = self.codec.withoutPickles()
         self.responders[b"Held"] = self._held
         self.open()
-        for command, respond in ((Start, self._start), (Leaving, self._leaving)):
-            self.responders[command.commandName] = respond
-        self._owner.connected(self)
+        self.responders |= {b"Start": self._start, b"Leaving": self._leaving}
+        self.owner.connected(self)
         if not self.opened.called:
             self.opened.callback(None)
 
@@ -209,25 +287,27 @@ class Client(Connection):
             self.opened.errback(failure)
         self.abort()
 
-    # Calls.
-
     def submit(self, call: RemoteCall) -> None:
         """Send a call to the server, with its arguments as they are now."""
         self._count += 1
         call.ID = b"%d" % self._count
+        call.client = self
         self.calls[call.ID] = call
         try:
-            call.arguments = self._codec.encode((call.args, call.kw), self._largest)
+            call.arguments = self.codec.encode((call.args, call.kw), self._largest)
         except NotEncodable as error:
             text = f"{call.task!r} can't be sent: {error}"
             unsendable = SerializationError(text)
             unsendable.__cause__ = error.__cause__
-            self.fail(call, unsendable)
-        else:
-            if self._maxTasks is None or self._atServer < self._maxTasks:
-                self._send(call)
-            else:
-                self._waiting.append(call)
+            call.fail(unsendable)
+            return
+        if call.task.direct:
+            self._updates.append(call)
+            call.done.addCallback(lambda _: self._updated(call))
+            if len(self._updates) > 1:
+                return
+        self._waiting.append(call)
+        self._sendWaiting()
 
     def cancel(self, task: ITask) -> None:
         """Have the work on a task be stopped."""
@@ -235,57 +315,27 @@ class Client(Connection):
             if call.task is task:
                 if call.iteration is not None:
                     call.iteration.release()
-                self.drop(call)
+                call.drop()
                 return
 
     def abandon(self) -> list[RemoteCall]:
         """Forget all calls: nothing that still comes of them is of interest."""
         calls = list(self.calls.values())
         for call in calls:
-            self._forget(call)
+            call.forget()
         return calls
 
-    def fail(self, call: RemoteCall, error: Exception) -> None:
-        """Fail what the user waits for: the iteration, else the task."""
-        iteration = call.iteration
-        self._forget(call)
-        if iteration is None:
-            call.task.errback(Failure(error))
-        else:
-            iteration.lose(Failure(error))
-        self._release(call)
-
-    def _complete(self, call: RemoteCall, status: Status, result: Any) -> None:
-        self._forget(call)
-        call.task.callback((status, result))
-        self._release(call)
-
-    def drop(self, call: RemoteCall) -> None:
-        """Have the server forget a call, too."""
-        self.tell(b"Cancel", call.ID)
-        self._forget(call)
-        self._release(call)
-
-    def finish(self, call: RemoteCall) -> None:
-        """The iteration of a call has come to its end."""
-        iteration = call.iteration
-        assert iteration is not None
-        self._forget(call)
-        iteration.end()
-        self._release(call)
-
-    def _forget(self, call: RemoteCall) -> None:
-        call.stage = CallStage.OVER
-        self.calls.pop(call.ID, None)
-        self.forgetValues(call.ID)
-        if call.iteration is not None:
-            call.iteration.wake()
-
-    def _release(self, call: RemoteCall) -> None:
-        call.fireDone()
-        self._owner.callOver()
+    def _updated(self, call: RemoteCall) -> None:
+        """Send the next update, if the first has been run, or won't be."""
+        updates = self._updates
+        wasSent = updates[0] is call
+        updates.remove(call)
+        if wasSent and updates and updates[0].stage is CallStage.UNSENT:
+            self._waiting.append(updates[0])
+            self._sendWaiting()
 
     def _sendWaiting(self) -> None:
+        """Send calls, unless the server has as many as it takes."""
         waiting = self._waiting
         while waiting and (self._maxTasks is None or self._atServer < self._maxTasks):
             call = waiting.popleft()
@@ -322,7 +372,7 @@ class Client(Connection):
 
     def _answered(self, box: Any, call: RemoteCall) -> Deferred[None] | None:
         """The server has answered a call."""
-        taking = self._take(box, call)
+        taking = call.take(box)
         if taking is not None:
             return taking.addBoth(self._leftServer)
         self._leftServer(None)
@@ -332,7 +382,7 @@ class Client(Connection):
         if not self.isOver:
             failure.trap(amp.RemoteAmpError)
             if call.stage is not CallStage.OVER:
-                self.fail(call, WorkerError(f"The server can't take {call.task!r}"))
+                call.fail(WorkerError(f"The server can't take {call.task!r}"))
             self._leftServer(None)
 
     def _leftServer(self, result: Any) -> Any:
@@ -342,68 +392,12 @@ class Client(Connection):
             self._sendWaiting()
         return result
 
-    def _take(self, box: Any, call: RemoteCall) -> Deferred[None] | None:
-        """Take the answer to a call, and give a Deferred if that takes a while."""
-        if type(call.arguments) is Payload:
-            # If that's an answer to less than all of them, the rest isn't sent.
-            self.forgetValues(call.ID)
-        if call.stage is CallStage.OVER:
-            return None
-        status, data = box[b"status"], box.get(b"result", b"")
-        if status == RAN and len(data) <= QUICK:
-            try:
-                self._complete(call, RAN, self._codec.decode(data))
-            except ValueError as error:
-                self.fail(call, _unacceptable("The result", call, error))
-        elif status in (RAN, Status.CHUNKS):
-            return Deferred.fromCoroutine(self._takeLarge(call, status, data))
-        elif status == Status.ITERATOR:
-            call.stage = CallStage.ITERATING
-            call.iteration = _ClientIteration(self, call)
-            call.fireDone()
-            return Deferred.fromCoroutine(call.iteration.run())
-        elif status == Status.NONE:
-            self._complete(call, Status.NONE, None)
-        elif status == Status.ERROR:
-            text = self.errorOf(data)
-            if isinstance(text.exception, SerializationError):
-                self.fail(call, text.exception)
-            else:
-                self._complete(call, Status.ERROR, text)
-        else:
-            self._complete(call, Status.DISCONNECTED, None)
-        return None
-
-    async def _takeLarge(self, call: RemoteCall, status: bytes, data: bytes) -> None:
-        """Take a result that's decoded in a thread."""
-        try:
-            if status == RAN:
-                value = await self.decode(data)
-            else:
-                call.stage = CallStage.ARRIVING
-                value = await self.decodeLarge(call, data)
-        except (WorkerError, ValueError) as error:
-            if call.stage is not CallStage.OVER:
-                self.tell(b"Cancel", call.ID)
-                self.fail(call, _unacceptable("The result", call, error))
-        else:
-            if call.stage is not CallStage.OVER:
-                self._complete(call, RAN, value)
-
-    # Values.
-
     async def decode(self, data: bytes) -> Any:
         """Decode a value that has come in a box."""
-        return await self._decoding.decode(self._codec, data)
+        return await self._decoding.decode(self.codec, data)
 
     async def decodeLarge(self, call: RemoteCall, digits: bytes) -> Any:
-        """
-        Receive a large value, and decode it.
-
-        @param digits: Its size.
-
-        @raise WorkerError: If it's too large.
-        """
+        """Receive a value of a size, raising WorkerError if that's too large."""
         size = numberOf(digits)
         if size > self._largest:
             raise WorkerError(
@@ -411,20 +405,13 @@ class Client(Connection):
                 f" {self._largest} are accepted"
             )
         pieces = await self.receive(call.ID, size)
-        return await self._decoding.decodeLarge(self._codec, pieces)
-
-    def errorOf(self, data: bytes) -> ErrorText:
-        """Make an exception again."""
-        return loadsError(self._codec, data, self._exceptions)
-
-    # What the server says.
+        return await self._decoding.decodeLarge(self.codec, pieces)
 
     def _held(self, box: Any) -> Any:
         call = self.calls.get(box[b"ID"])
         if call is not None and call.stage is CallStage.SENT:
             call.stage = CallStage.HELD
-            task: Any = call.task
-            task.stopTimer()
+            call.task.stopTimer()
         return amp.Box()
 
     def _start(self, box: Any) -> Any:
@@ -433,19 +420,16 @@ class Client(Connection):
             code = Start.errors[Unwanted]
             return fail(amp.RemoteAmpError(code, "The task isn't wanted any longer"))
         call.stage = CallStage.SENT
-        task: Any = call.task
-        task.startTimer()
+        call.task.startTimer()
         return amp.Box()
 
     def _leaving(self, box: Any) -> Any:
-        self._owner.serverLeaves()
+        self.owner.serverLeaves()
         return amp.Box()
 
 
 class _ClientIteration(RemoteIteration):
-    """
-    An iteration at the server. More items are asked for as they're taken.
-    """
+    """An iteration at the server. More items are asked for as they're taken."""
 
     def __init__(self, client: Client, call: RemoteCall) -> None:
         super().__init__(
@@ -467,7 +451,7 @@ class _ClientIteration(RemoteIteration):
 
     async def run(self) -> None:
         """Take items until there are no more, or none are wanted."""
-        client, call = self._client, self._call
+        call = self._call
         while not self.isOver():
             self._ask()
             if not self._answers:
@@ -479,8 +463,7 @@ class _ClientIteration(RemoteIteration):
             if box is not None:
                 await self._take(box)
             elif not self.isOver():
-                text = f"The server can't iterate: {call.task!r}"
-                client.fail(call, WorkerError(text))
+                call.fail(WorkerError(f"The server can't iterate: {call.task!r}"))
 
     def wake(self) -> None:
         """Items have been taken, or none are wanted any longer."""
@@ -503,7 +486,7 @@ class _ClientIteration(RemoteIteration):
             room -= count
 
     async def _take(self, box: Any) -> None:
-        """Take an answer to L{GetNext<asynqueue.wire._commands.GetNext>}."""
+        """Take an answer to C{GetNext}."""
         client, call = self._client, self._call
         if self.isOver():
             return
@@ -519,22 +502,15 @@ class _ClientIteration(RemoteIteration):
         except Violation:
             raise
         except (WorkerError, ValueError) as error:
-            if not self.isOver():
-                client.tell(b"Cancel", call.ID)
-                client.fail(
-                    call, _unacceptable("An item of the iteration", call, error)
-                )
-            return
+            call.refuse("An item of the iteration", error)
         if self.isOver():
             return
         if b"error" in box:
-            text = client.errorOf(box[b"error"])
-            if isinstance(text.exception, Exception):
-                client.fail(call, text.exception)
-            else:
-                client.fail(call, WorkerError(text))
+            text = loadsError(client.codec, box[b"error"], client.exceptions)
+            raised = text.exception
+            call.fail(raised if isinstance(raised, Exception) else WorkerError(text))
         elif box[b"moreLeft"] != b"True":
-            client.finish(call)
+            call.finish(self)
 
     def _push(self, items: list[Any]) -> None:
         if items and not self.isOver():
@@ -543,11 +519,4 @@ class _ClientIteration(RemoteIteration):
 
     def _stopped(self) -> None:
         if not self.isOver():
-            self._client.drop(self._call)
-
-
-def _unacceptable(what: str, call: RemoteCall, error: Exception) -> Exception:
-    """Say that a value can't be accepted."""
-    if isinstance(error, WorkerError):
-        return error
-    return SerializationError(f"{what} of {call.task!r} can't be accepted: {error}")
+            self._call.drop()

@@ -1,26 +1,37 @@
 """
-Servers as programs: C{python -m asynqueue.wire}, and a service of C{twist} and
-C{twistd}.
+Servers as programs: C{python -m asynqueue.wire}, a service of C{twist} and C{twistd},
+and the process of a server that a manager has started.
+
+That process reads a L{Setup} from descriptor 3, and writes a line of JSON to descriptor
+4: that it listens, or why it can't. It ends when its manager closes descriptor 3, or is
+there no longer.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import pickle
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import TIMEOUT_MAX, Thread
 from typing import Any, TextIO
 
 import twisted
+from attrs import field, frozen
 from twisted.application.service import Service
 from twisted.internet.error import BindError, ReactorNotRunning
 from twisted.logger import FileLogObserver, LogEvent, eventAsText, globalLogBeginner
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from .._child.mainmodule import adopt
 from .._support.reactor import orGlobalReactor
 from .._version import __version__
 from ..errors import AsynQueueError
@@ -28,16 +39,17 @@ from ._credentials import TLS, Key
 from ._runner import WireWorkerUniverse
 from ._server import WireServer, WireService
 
-__all__ = [
-    "Options",
-    "ServerOptions",
-    "explain",
-    "logTo",
-    "main",
-    "makeService",
-    "runServer",
-    "runUntilStopped",
-]
+__all__ = ["Options", "Setup", "main", "makeService", "runServer", "serve"]
+
+#: Descriptors of a managed process's ends of the pipes.
+IN, OUT = 3, 4
+
+#: Said by a managed server that listens.
+LISTENING = b"{}\n"
+
+#: Seconds that the process of a managed server has to end, besides those that its
+#: server has to stop.
+_ENDING_SECONDS = 1.0
 
 #: Where the code is that errors about wrong arguments pass through.
 _OURS = tuple(
@@ -46,16 +58,8 @@ _OURS = tuple(
 )
 
 
-class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
-    """
-    Options of a server on the command line.
-
-    @ivar description: Where it listens.
-
-    @ivar wwu: The dotted name of its universe.
-
-    @ivar keywords: Further keywords of L{WireServer}.
-    """
+class Options(usage.Options):  # type: ignore[misc, unused-ignore]
+    """Options of a server on the command line."""
 
     synopsis = "[options] DESCRIPTION DOTTED.NAME"
 
@@ -152,16 +156,8 @@ class ServerOptions(usage.Options):  # type: ignore[misc, unused-ignore]
         return None
 
 
-#: What C{twist} looks for.
-Options = ServerOptions
-
-
-def makeService(options: ServerOptions) -> Service:
-    """
-    Make the service of C{twist} and C{twistd}, a program that does nothing else.
-
-    @raise SystemExit: If there can't be such a server.
-    """
+def makeService(options: Options) -> Service:
+    """Make the service of C{twist} and C{twistd}, a program that does nothing else."""
     # As with C{python -m}.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -191,11 +187,8 @@ class _StartError(SystemExit, Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """
-    Run a server as the command line says, until the process is told to end, and return
-    the exit code.
-    """
-    options = ServerOptions()
+    """Run a server as the command line says, and return the exit code."""
+    options = Options()
     options.synopsis = f"Usage: python -m asynqueue.wire {options.synopsis}"
     try:
         options.parseOptions(sys.argv[1:] if argv is None else argv)
@@ -242,21 +235,17 @@ def runServer(description: str, wwuFQN: WireWorkerUniverse | str, **kw: Any) -> 
 def runUntilStopped(
     server: WireServer, listening: Callable[[], object], reactor: Any = None
 ) -> None:
-    """
-    Run the reactor with a server, and call C{listening} when that listens. Whatever
-    keeps it from listening is raised.
-    """
+    """Run the reactor with a server, raising what keeps that from listening."""
     reactor = orGlobalReactor(reactor)
     failures: list[Failure] = []
 
     def start() -> None:
         reactor.addSystemEventTrigger("before", "shutdown", server.stop)
-        server.start().addCallback(lambda _: listening()).addErrback(stop)
+        server.start().addCallback(lambda _: listening()).addErrback(failed)
 
-    def stop(failure: Failure) -> None:
+    def failed(failure: Failure) -> None:
         failures.append(failure)
-        with suppress(ReactorNotRunning):  # it's stopping already
-            reactor.stop()
+        _stop(reactor)
 
     reactor.callWhenRunning(start)
     reactor.run()
@@ -264,12 +253,13 @@ def runUntilStopped(
         failures[0].raiseException()
 
 
-def logTo(file: TextIO, *, times: bool = True) -> None:
-    """
-    Write the log of this process to a file.
+def _stop(reactor: Any) -> None:
+    with suppress(ReactorNotRunning):  # it's stopping already
+        reactor.stop()
 
-    @param times: Whether each line begins with the time.
-    """
+
+def logTo(file: TextIO, *, times: bool = True) -> None:
+    """Write the log of this process to a file."""
 
     def text(event: LogEvent) -> str | None:
         line = eventAsText(event, includeTimestamp=times, includeSystem=False)
@@ -307,3 +297,83 @@ def _isElsewhere(error: BaseException) -> bool:
         not frame.filename.startswith((*_OURS, "<"))
         for frame in traceback.extract_tb(error.__traceback__)
     )
+
+
+@frozen
+class Setup:
+    """
+    What a manager tells the process of a server, through a pipe of which nobody else
+    has an end: there may be secrets in it.
+
+    @ivar options: Further keywords of the server, pickled: what they need may be found
+        only when the process is set up.
+
+    @ivar preparation: What the manager's interpreter is like.
+
+    @ivar timeout: Seconds that the server has to stop, C{None} for no limit.
+    """
+
+    description: str
+    wwu: str
+    options: bytes = field(repr=False)
+    preparation: dict[str, Any]
+    niceness: int
+    timeout: float | None
+    stdio: bool
+
+
+def serve() -> None:
+    """Serve what the manager says, in the server's process, until it says no more."""
+    for fd in (IN, OUT):
+        os.set_inheritable(fd, False)
+    try:
+        with open(IN, "rb", closefd=False) as file:
+            setup: Setup = pickle.load(file)
+    except (EOFError, pickle.UnpicklingError):
+        return  # The manager has gone already.
+    reactors: SimpleQueue[Any] = SimpleQueue()
+    name, args = "asynqueue manager", (setup.timeout, reactors)
+    Thread(target=_stopAtEnd, name=name, args=args, daemon=True).start()
+    if sys.stdout is not None:
+        with suppress(AttributeError):
+            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    logTo(sys.stderr, times=setup.stdio)
+    try:
+        if setup.niceness:
+            os.nice(setup.niceness)
+        adopt(setup.preparation)
+        options: dict[str, Any] = pickle.loads(setup.options)
+        server = WireServer(setup.description, setup.wwu, **options)
+        reactor: Any = orGlobalReactor(None)
+        reactors.put(reactor)
+        runUntilStopped(server, lambda: _tell(LISTENING), reactor)
+    except BaseException as error:  # noqa: BLE001 - whatever the universe's module does
+        why = {"error": type(error).__name__, "text": explain(error)}
+        _tell(json.dumps(why).encode())
+        raise SystemExit(1) from None
+
+
+def _tell(line: bytes) -> None:
+    """Tell the manager that the server listens, or why it doesn't."""
+    with suppress(OSError):  # The manager may have gone.
+        os.write(OUT, line)
+
+
+def _stopAtEnd(timeout: float | None, reactors: SimpleQueue[Any]) -> None:
+    """
+    Wait for the end of the pipe from the manager, then stop the reactor: in a thread,
+    because what is served may block the reactor, and must end in time all the same.
+    """
+    # Without a file around it, which would have a lock that is held at the end.
+    while os.read(IN, 1):
+        pass
+    seconds = 0.0 if timeout is None else min(timeout + _ENDING_SECONDS, TIMEOUT_MAX)
+    end = time.monotonic() + seconds
+    with suppress(Empty):
+        reactor = reactors.get(timeout=seconds)
+        reactor.callFromThread(_stop, reactor)
+        if timeout is None:
+            return
+        # The end of the process is also that of this thread.
+        time.sleep(max(0.0, end - time.monotonic()))
+    os._exit(1)

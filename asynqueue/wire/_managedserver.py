@@ -1,26 +1,173 @@
 """
-A server on this machine that is started again when it ends by itself.
+A server on this machine in a process of its own, which is started again when it ends by
+itself: the manager's side.
 """
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum, auto
+from math import inf
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
-from .._support.childprocess import ExitStatus
-from .._support.log import log
+from .._support.childprocess import ChildProcess, ExitStatus, interpreterCommand
+from .._support.log import OutputLog, log
 from .._support.oneshot import OneShot
-from ..errors import AuthenticationError, WorkerStartError
-from ._process import ServerExit, ServerProcess, Setup
+from ..errors import AuthenticationError, SerializationError, WorkerStartError
+from ._command import IN, LISTENING, OUT, Setup
+from ._credentials import TLS, Key
 
-__all__ = ["ManagedServer", "ProcessID", "ServerState"]
+__all__ = ["ManagedServer", "ProcessID", "ServerProcess", "ServerState", "dumpOptions"]
+
+#: The program that the process runs.
+_PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+
+#: Descriptors that are needed to start a process, at the most.
+_MAX_DESCRIPTORS = 16
+
+#: Seconds that a process which has closed its pipe has to end.
+_CLOSING_SECONDS = 0.02
+
+#: Seconds that the output of a process is waited for after its end: another process
+#: may have it, too.
+_OUTPUT_SECONDS = 0.5
+
+#: Seconds that a process has to end, besides those that its server has to stop.
+_KILLING_SECONDS = 2.0
 
 #: After a server that has listened for so long, the delays begin anew.
 _GOOD_START_SECONDS = 10.0
+
+
+class _SecretsPickler(pickle.Pickler):
+    """Pickles keys and certificates, too, which otherwise can't be."""
+
+    def reducer_override(self, value: Any) -> Any:
+        return value.handOver() if isinstance(value, (Key, TLS)) else NotImplemented
+
+
+def dumpOptions(options: dict[str, Any]) -> bytes:
+    """Pickle keywords of a server, with the secrets that are in them."""
+    file = io.BytesIO()
+    try:
+        _SecretsPickler(file).dump(options)
+    except Exception as error:  # whatever code of a value raises
+        # The values aren't shown: there may be secrets.
+        raise SerializationError(
+            f"The keywords {', '.join(options)} can't all be sent to the process of a"
+            f" server: {error}"
+        ) from error
+    return file.getvalue()
+
+
+class ServerProcess(ChildProcess):
+    """The process of a server, as its manager sees it."""
+
+    # _said is what has come through the pipe. _isDrained fires when nothing more can
+    # come, by the pipe or as output.
+
+    def __init__(
+        self, setup: Setup, listening: Callable[[int], object], *, reactor: Any
+    ) -> None:
+        super().__init__(reactor=reactor)
+        self._setup = setup
+        self._listening = listening
+        self._outputs = {
+            1: OutputLog("stdout", reactor=reactor),
+            2: OutputLog("stderr", reactor=reactor),
+        }
+        self._said = b""
+        self._isDrained: Deferred[None] = Deferred()
+
+    async def run(self) -> tuple[ExitStatus, str]:
+        """
+        Run the process, raising what keeps it from being started. Give how it has
+        ended, and what has kept it from listening.
+        """
+        setup = self._setup
+        command = [*interpreterCommand(), _PROGRAM]
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        pipes: dict[int, int | str] = {IN: "w", OUT: "r"}
+        streams: dict[int, int | str] = (
+            {0: 0, 1: 1, 2: 2} if setup.stdio else {0: nothing, 1: "r", 2: "r"}
+        )
+        try:
+            _checkDescriptors(nothing)
+            # The names are there for who looks at the list of processes.
+            self.start([*command, setup.description, setup.wwu], streams | pipes)
+        finally:
+            os.close(nothing)
+        status = await self.ended
+        deadline = self._reactor.callLater(_OUTPUT_SECONDS, self._closePipes)
+        await self._isDrained
+        if deadline.active():
+            deadline.cancel()
+        why = ""
+        with suppress(ValueError, KeyError):  # it listened, or has said nothing
+            why = "{error}: {text}".format(**json.loads(self._said))
+        return evolve(status, output=self._outputs[2].tail), why
+
+    def stop(self) -> None:
+        """Have the server stop when its tasks are done, within its time."""
+        if self.pid is None:
+            return
+        # When the process has just been killed, the pipe goes before the process does.
+        if IN in self.transport.pipes:
+            self.transport.closeChildFD(IN)
+        if self._setup.timeout is not None:
+            self.killAfter(self._setup.timeout + _KILLING_SECONDS)
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        for output in self._outputs.values():
+            output.who = f"Server {self.pid}"
+        self.transport.writeToChild(IN, pickle.dumps(self._setup))
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        if childFD in self._outputs:
+            self._outputs[childFD].write(data)
+            return
+        self._said += data
+        if self._said == LISTENING and self.pid is not None:
+            self._listening(self.pid)
+
+    def childConnectionLost(self, childFD: int) -> None:
+        if childFD in self._outputs:
+            self._outputs[childFD].write(b"")
+        elif childFD == OUT:
+            # Without the pipe, it would outlive this process.
+            self.killAfter(_CLOSING_SECONDS)
+
+    def processEnded(self, reason: Failure) -> None:
+        self._isDrained.callback(None)
+
+    def _closePipes(self) -> None:
+        for fd in list(self.transport.pipes):
+            self.transport.closeChildFD(fd)
+
+
+def _checkDescriptors(fd: int) -> None:
+    """
+    Raise OSError unless there are descriptors for a process. When Twisted runs out of
+    them in the middle, it leaves those that it has made.
+    """
+    copies: list[int] = []
+    try:
+        for _ in range(_MAX_DESCRIPTORS):
+            copies.append(os.dup(fd))  # noqa: PERF401 - to have them when one fails
+    finally:
+        for copy in copies:
+            os.close(copy)
 
 
 class ProcessID(int):
@@ -36,9 +183,7 @@ class ProcessID(int):
 
 
 class ServerState(Enum):
-    """
-    The life of a server.
-    """
+    """The life of a server."""
 
     #: Its first process has been started, and doesn't listen yet.
     STARTING = auto()
@@ -58,15 +203,12 @@ class ServerState(Enum):
 
 class ManagedServer:
     """
-    A server that is started again when it ends by itself.
-
-    @ivar firstPID: The ID of the first process that it had.
-
-    @ivar gone: Fires when it has ended for good.
+    A server that is started again when it ends by itself. C{gone} fires when it has
+    ended for good.
     """
 
     # _process is there while a process is, _delay before each. _listeningSince is when
-    # the process began to listen, None when it doesn't.
+    # the process began to listen, infinity when it doesn't.
 
     def __init__(
         self, setup: Setup, backoff: Callable[[int], float] | None, *, reactor: Any
@@ -79,37 +221,26 @@ class ManagedServer:
         self._backoff = backoff
         self._reactor = reactor
         self._started: Deferred[ProcessID] = Deferred(lambda _: self._abandon())
-        self._process: ServerProcess | None = None
         self._delay: Deferred[None] | None = None
-        self._listeningSince: float | None = None
+        self._process: ServerProcess | None = None
+        self._listeningSince = inf
 
     def __repr__(self) -> str:
         return f"<{self._setup.wwu} at {self.description}>"
 
     @property
     def pid(self) -> int | None:
-        """The ID of its process, C{None} when there's none."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> Deferred[ProcessID]:
-        """
-        Start it.
-
-        @return: A Deferred that fires with the ID of its process when it listens. It
-            fails with L{AuthenticationError} or L{WorkerStartError} if it can't. Its
-            process is ended if the Deferred is cancelled.
-        """
+        """Start it. The Deferred fires when it listens; cancelling it ends it."""
         Deferred.fromCoroutine(self._keepRunning()).addErrback(
             lambda failure: log.failure("A server can't be watched", failure)
         )
         return self._started
 
     def stop(self) -> Deferred[None]:
-        """
-        Stop it, and don't start it again.
-
-        @return: A Deferred that fires with C{None} when its process has ended.
-        """
+        """Stop it, and don't start it again."""
         if self.state not in (ServerState.STOPPING, ServerState.GONE):
             self.state = ServerState.STOPPING
             if self._process is not None:
@@ -125,35 +256,35 @@ class ManagedServer:
             self._process.kill()
 
     async def _keepRunning(self) -> None:
-        """
-        Run one process after the other until the server is to stop or can't be started.
-        """
+        """Run processes until the server is to stop or can't be started."""
         error: Exception = WorkerStartError(f"{self!r} was stopped before")
         failures = 0
         # Not now: the reactor may have yet to tell of the ends of descriptors that are
         # closed, by their numbers, which the pipes of the process would have.
-        self._delay = deferLater(self._reactor, 0)
-        while await self._isDue(self._delay):
-            ended = await self._runProcess()
+        delay = 0.0
+        while await self._isDue(delay):
+            status, why = await self._runProcess()
+            ended = f"{status}, {why}" if why else str(status)
             if self.state is ServerState.STOPPING:
-                if ended.status.exitCode != 0:
-                    log.warn("{server}: {ended}", server=self, ended=str(ended))
+                if status.exitCode != 0:
+                    log.warn("{server}: {ended}", server=self, ended=ended)
                 break
             if self.state is ServerState.STARTING:
-                error = self._startError(ended)
+                error = self._startError(why or ended, status.output)
                 break
-            report = log.info if ended.status.exitCode == 0 else log.error
+            report = log.info if status.exitCode == 0 else log.error
             if self._backoff is None:
-                report("{server}: {ended}", server=self, ended=str(ended))
+                report("{server}: {ended}", server=self, ended=ended)
                 break
-            failures = 1 if self._hadGoodStart() else failures + 1
-            delay = self._backoff(failures)
+            lasted = self._reactor.seconds() - self._listeningSince
+            failures = 1 if lasted >= _GOOD_START_SECONDS else failures + 1
+            self._listeningSince = inf
             self.state = ServerState.AWAY
-            self._delay = deferLater(self._reactor, delay)
+            delay = self._backoff(failures)
             report(
                 "{server}: {ended}; it's started again in {delay:.1f} s",
                 server=self,
-                ended=str(ended),
+                ended=ended,
                 delay=delay,
             )
         self.state = ServerState.GONE
@@ -161,27 +292,27 @@ class ManagedServer:
         if not self._started.called:
             self._started.errback(error)
 
-    async def _isDue(self, delay: Deferred[None]) -> bool:
-        """Wait for the time of the next process, and tell whether there's to be one."""
-        try:
-            await delay
-        except CancelledError:
-            return False
-        finally:
-            self._delay = None
+    async def _isDue(self, delay: float) -> bool:
+        """Wait until it's time, and tell whether there's to be another process."""
+        self._delay = deferLater(self._reactor, delay)
+        if self.state is ServerState.STOPPING:
+            self._delay.cancel()
+        with suppress(CancelledError):
+            await self._delay
+        self._delay = None
         return self.state is not ServerState.STOPPING
 
-    async def _runProcess(self) -> ServerExit:
+    async def _runProcess(self) -> tuple[ExitStatus, str]:
         process = self._process = ServerProcess(
             self._setup, self._listening, reactor=self._reactor
         )
-        d = process.run()
+        d = Deferred.fromCoroutine(process.run())
         if self.firstPID is None:
             self.firstPID = process.pid
         try:
             return await d
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being started
-            return ServerExit(ExitStatus(), type(error).__name__, str(error))
+            return ExitStatus(), f"{type(error).__name__}: {error}"
         finally:
             self._process = None
 
@@ -194,20 +325,11 @@ class ManagedServer:
         if not self._started.called:
             self._started.callback(ProcessID(pid))
 
-    def _hadGoodStart(self) -> bool:
-        since, self._listeningSince = self._listeningSince, None
-        if since is None:
-            return False
-        return bool(self._reactor.seconds() - since >= _GOOD_START_SECONDS)
-
-    def _startError(self, ended: ServerExit) -> Exception:
-        why = f"{ended.error}: {ended.text}" if ended.error else str(ended.status)
-        output = ended.status.output
+    def _startError(self, why: str, output: str) -> Exception:
         lastWords = f"\nIts last words:\n{output}" if output else ""
-        message = (
+        isRefused = why.startswith("AuthenticationError:")
+        kind = AuthenticationError if isRefused else WorkerStartError
+        return kind(
             f"There's no server for {self._setup.wwu} at {self.description}:"
             f" {why}{lastWords}"
         )
-        if ended.error == "AuthenticationError":
-            return AuthenticationError(message)
-        return WorkerStartError(message)

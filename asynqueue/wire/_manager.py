@@ -1,6 +1,4 @@
-"""
-Starts servers on this machine, keeps them running, and stops them.
-"""
+"""Starts servers on this machine, keeps them running, and stops them."""
 
 from __future__ import annotations
 
@@ -27,9 +25,9 @@ from .._support.checks import checkCallable, checkSeconds
 from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerStartError
+from ._command import Setup
 from ._endpoints import checkText
-from ._managedserver import ManagedServer, ProcessID, ServerState
-from ._process import Setup, dumpOptions
+from ._managedserver import ManagedServer, ProcessID, ServerState, dumpOptions
 from ._runner import WireWorkerUniverse
 from ._server import WireServer
 
@@ -140,12 +138,12 @@ class ServerManager:
     @property
     def servers(self) -> Mapping[int, str]:
         """Where servers listen, by the IDs of their processes."""
-        pairs = [
-            (server.pid, server.description)
+        listening = {
+            server.pid: server.description
             for server in self._servers
-            if server.state is ServerState.LISTENING
-        ]
-        return MappingProxyType({pid: text for pid, text in pairs if pid is not None})
+            if server.state is ServerState.LISTENING and server.pid is not None
+        }
+        return MappingProxyType(listening)
 
     def spawn(
         self, description: str, stdio: bool = False, niceness: int = 0, **options: Any
@@ -217,10 +215,8 @@ class ServerManager:
         if self._folder is None:
             self._folder = _SocketFolder()
             self._addTrigger()
-        path = (
-            f"{self._folder.path}/{_SOCKET_PREFIX}{next(self._socketNumbers):03}.sock"
-        )
-        return f"unix:{quoteStringArgument(path)}"
+        name = f"{_SOCKET_PREFIX}{next(self._socketNumbers):03}.sock"
+        return f"unix:{quoteStringArgument(f'{self._folder.path}/{name}')}"
 
     def done(self, pid: int | None = None) -> Deferred[None]:
         """
@@ -232,12 +228,11 @@ class ServerManager:
         @return: A Deferred that fires with C{None} when it has ended. At once, if
             there's no such server.
         """
-        servers = [
-            server
-            for server in self._servers
+        stops = [
+            server.stop()
+            for server in list(self._servers)
             if pid is None or pid in (server.pid, server.firstPID)
         ]
-        stops = [server.stop() for server in servers]
         return DeferredList(stops).addCallback(lambda _: None)
 
     def shutdown(self) -> Deferred[None]:
@@ -247,23 +242,19 @@ class ServerManager:
 
         @return: A Deferred that fires with C{None} when nothing is left.
         """
-        if self._stopped is not None:
-            return self._stopped.wait()
-        self._stopped = OneShot()
-        d = self._stopped.wait()
-        self.done().addCallback(lambda _: self._finish())
-        return d
+        stopped = self._stopped
+        if stopped is None:
+            stopped = self._stopped = OneShot()
+            self.done().addCallback(self._finish, stopped)
+        return stopped.wait()
 
-    def _finish(self) -> None:
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            folder.remove()
-        trigger, self._trigger = self._trigger, None
-        if trigger is not None:
-            self._reactor.removeSystemEventTrigger(trigger)
-        stopped, self._stopped = self._stopped, None
-        if stopped is not None:
-            stopped.fire(None)
+    def _finish(self, _: None, stopped: OneShot[None]) -> None:
+        if self._folder is not None:
+            self._folder.remove()
+        if self._trigger is not None:
+            self._reactor.removeSystemEventTrigger(self._trigger)
+        self._folder = self._trigger = self._stopped = None
+        stopped.fire(None)
 
     def _addTrigger(self) -> None:
         if self._trigger is None:
@@ -296,18 +287,10 @@ class _SocketFolder:
             os.rmdir(path)
             path = tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/tmp")
         self.path = path
-        self._lock = os.open(path, os.O_RDONLY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        # At the end of the program, but not of its forks.
-        self._finalizer = weakref.finalize(
-            self, _removeInProcess, os.getpid(), path, self._lock
-        )
-
-    def remove(self) -> None:
-        self._finalizer.detach()
-        with suppress(OSError):
-            _removeFolder(self.path)
-        os.close(self._lock)
+        lock = os.open(path, os.O_RDONLY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # At the end of the program at the latest, but not of its forks.
+        self.remove = weakref.finalize(self, _removeInProcess, os.getpid(), path, lock)
 
 
 def _removeInProcess(pid: int, path: str, lock: int) -> None:

@@ -1,6 +1,4 @@
-"""
-What a server has to offer, and what runs it.
-"""
+"""What a server has to offer, and what runs it."""
 
 from __future__ import annotations
 
@@ -75,11 +73,7 @@ class WireWorkerUniverse:
 
 
 def classOf(wwu: Any) -> type[WireWorkerUniverse]:
-    """
-    Get the class of a universe, which may be given itself.
-
-    @raise TypeError: If it's no universe.
-    """
+    """Get the class of a universe, raising TypeError if it's none."""
     kind = wwu if isinstance(wwu, type) else type(wwu)
     if not issubclass(kind, WireWorkerUniverse):
         raise TypeError(
@@ -90,11 +84,7 @@ def classOf(wwu: Any) -> type[WireWorkerUniverse]:
 
 
 def namesOf(wwu: Any) -> frozenset[str]:
-    """
-    List the public methods of a universe or its class.
-
-    @raise TypeError: If it's no universe.
-    """
+    """List the public methods of a universe, or of its class."""
     kind = classOf(wwu)
     names = set()
     for base in kind.__mro__[: kind.__mro__.index(WireWorkerUniverse)]:
@@ -182,9 +172,8 @@ class WireRunner:
                 return succeed({"status": b"e", "result": self.unknown(f)})
             f = self.table[f]
         # In a thread, the iterator stays in its hands.
-        d: Deferred[Any] = maybeDeferred(
-            self.run, f, args, kw, thread, raw or not thread
-        )
+        isRaw = raw or not thread
+        d: Deferred[Any] = maybeDeferred(self.run, f, args, kw, thread, isRaw)
         return self._calls.put(d.addCallback(self._described, raw))
 
     def getNext(self, ID: bytes) -> Deferred[dict[str, Any]]:
@@ -212,11 +201,9 @@ class WireRunner:
             failure.trap(StopIteration, StopAsyncIteration)
             return {"value": b"", "isValid": False, "isRaw": True}
 
-        d: Deferred[Any]
-        if isinstance(iterator, Deferator):
-            d = iterator.__anext__()
-        else:
-            d = maybeDeferred(next, iterator)
+        isDeferator = isinstance(iterator, Deferator)
+        step = iterator.__anext__ if isDeferator else iterator.__next__
+        d: Deferred[Any] = maybeDeferred(step)
         return d.addCallback(got).addErrback(ended)
 
     def shutdown(self) -> Deferred[None]:
@@ -243,14 +230,11 @@ class WireRunner:
         encode: Callable[[Any], Any] | None = None,
     ) -> StatusResult | Deferred[StatusResult]:
         """
-        Run something.
+        Run something: give its status and result, or a Deferred that fires with them.
+        Cancelling that stops the work, or leaves its thread alone with it.
 
         @param encode: Encodes a result in the thread where it has been made, and items
             as soon as they have been yielded: later, they may have been changed.
-
-        @return: The status and the result, or a Deferred that fires with them.
-            Cancelling it stops the work, or leaves its thread alone with it. An error
-            is an L{ErrorText} with the exception, an iteration a L{Deferator}.
         """
         if thread:
             return self._runInThread(f, args, kw, raw, encode)
@@ -260,10 +244,7 @@ class WireRunner:
         return _iterating(pair, encode)
 
     def whenPlaced(self, release: Callable[[], object]) -> None:
-        """
-        Call something when another call may have a thread: at once unless too many are
-        stuck.
-        """
+        """Call something when not too many threads are stuck."""
         if self.stuck <= self._maxStuck:
             release()
         else:
@@ -280,8 +261,6 @@ class WireRunner:
         looper = self._idle.pop() if self._idle else ThreadLooper(reactor=self._reactor)
         self._busy.add(looper)
         step = _Step(lambda: self._reactor.callFromThread(self._freed), encode)
-        inner = looper.call(step.run, partial(f, *args, **kw), raw, raw=raw)
-
         isCancelled = False
 
         def cancel(_: object) -> None:
@@ -291,37 +270,33 @@ class WireRunner:
 
         d: Deferred[StatusResult] = Deferred(cancel)
 
-        def called(pair: StatusResult) -> None:
+        def called(pair: StatusResult) -> StatusResult:
             status, result = pair
             if status == Status.ITERATOR and isinstance(result, Deferator):
                 result.addBoth(lambda _: self._release(looper, step))
             else:
                 self._release(looper, step)
-            if status == Status.ERROR and isinstance(result, ErrorText):
-                error = result.exception
-                if error is not None:
-                    text = errorText(error, callText(f, args, kw))
-                    pair = status, ErrorText(text, error)
-            if not isCancelled:
-                d.callback(_iterating(pair, None))
+            if status == Status.ERROR and result.exception is not None:
+                text = errorText(result.exception, callText(f, args, kw))
+                pair = status, ErrorText(text, result.exception)
+            return _iterating(pair, None)
 
-        def failed(failure: Failure) -> None:
+        def deliver(result: Any) -> None:
             if not isCancelled:
-                d.errback(failure)
+                d.callback(result)
 
-        inner.addCallbacks(called, failed)
+        inner = looper.call(step.run, partial(f, *args, **kw), raw, raw=raw)
+        inner.addCallback(called).addBoth(deliver)
         return d
 
     def _release(self, looper: ThreadLooper, step: _Step) -> None:
         """Have a thread be there for another call."""
-        if looper not in self._busy:
-            return
         if step.isRunning:
             # Its iteration has been ended while it's at an item.
             self._abandon(looper, step, "An iteration")
-            return
-        self._busy.discard(looper)
-        self._idle.append(looper)
+        elif looper in self._busy:
+            self._busy.discard(looper)
+            self._idle.append(looper)
 
     def _abandon(self, looper: ThreadLooper, step: _Step, call: str) -> None:
         """Leave a thread alone with what it's at."""
@@ -340,7 +315,6 @@ class WireRunner:
             self._overdue.popleft()()
 
     async def _shutDown(self) -> None:
-        """Let idle threads end, and leave the others alone."""
         await self._calls.deferToAll()
         iterators, self.iterators = list(self.iterators.values()), {}
         for iterator in iterators:
@@ -348,12 +322,10 @@ class WireRunner:
                 iterator.stop()
             elif hasattr(iterator, "close"):
                 iterator.close()
-        idle, self._idle = self._idle, []
-        busy, self._busy = self._busy, set()
-        for looper in busy:
-            looper.crash()
-        for looper in idle:
-            await looper.stop()
+        while self._busy:
+            self._busy.pop().crash()
+        while self._idle:
+            await self._idle.pop().stop()
 
     def _described(self, pair: StatusResult, raw: bool) -> dict[str, Any]:
         status, result = bytes(pair[0]), pair[1]
@@ -389,12 +361,9 @@ class _Step:
     def __init__(
         self, freed: Callable[[], object], encode: Callable[[Any], Any] | None
     ) -> None:
-        """
-        @param freed: Called in the thread when it's free after it was abandoned.
-
-        @param encode: Encodes the result, or the items.
-        """
+        # Called in the thread when it's free after it was abandoned.
         self._freed = freed
+        # Encodes the result, or the items.
         self._encode = encode
         # Has one element while the thread is at a step. Taking it out is atomic, so
         # either the thread does it when the step is over, or who abandons it.
@@ -429,9 +398,7 @@ class _Step:
 
 
 class _Items:
-    """
-    An iterator whose items are encoded as soon as they have been yielded.
-    """
+    """An iterator whose items are encoded as soon as they have been yielded."""
 
     def __init__(
         self,
@@ -439,10 +406,9 @@ class _Items:
         encode: Callable[[Any], Any] | None,
         step: AbstractContextManager[None],
     ) -> None:
-        """@param step: Entered for each step."""
         self._iterator = iterator
         self._encode = encode or (lambda item: item)
-        self._step = step
+        self._step = step  # entered for each
 
     def __iter__(self) -> Iterator[Any]:
         return self

@@ -1,51 +1,187 @@
-"""
-The server that runs methods of a universe for its clients.
-"""
+"""The server that runs methods of a universe for its clients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredSemaphore, maybeDeferred
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, maybeDeferred
+from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.protocol import Factory
+from twisted.protocols import amp
 from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
+from .._child.status import Status
 from .._support.checks import checkCount, checkSeconds
 from .._support.log import log
 from .._support.oneshot import OneShot
 from .._support.reactor import Deadline, orGlobalReactor
-from ._authentication import Pending
+from ._authentication import Pending, ServerHandshake
+from ._commands import Leaving, Violation, numberOf, runTraced
 from ._credentials import TLS, Key
 from ._endpoints import mayPickle, requirements, serverEndpoint
 from ._runner import WireRunner, WireWorkerUniverse, classOf
-from ._session import Session
-from ._tasks import Limits, Shared
-from ._values import Codec, DecodingThread
+from ._tasks import ServedTask, Shared, TaskConnection, errorBox
+from ._values import Codec, DecodingThread, arrayOf, dumpsText
 
-__all__ = ["WireServer", "WireService", "universeOf"]
+__all__ = ["WireServer", "WireService"]
+
+#: Seconds that a client has to answer that the server is about to go.
+_LEAVING_SECONDS = 2.0
+
+
+class Session(TaskConnection):
+    """The server's end of a connection. C{gone} fires when that has ended."""
+
+    pausesReading = True
+
+    def __init__(self, shared: Shared, reactor: IReactorTime) -> None:
+        super().__init__(shared, reactor)
+        self.gone: OneShot[None] = OneShot()
+        # While there's a connection.
+        self._handshake: Any = None
+        # Whether the client may still send tasks, for all that's known.
+        self._mayCome = True
+        self._count = 0
+
+    def __repr__(self) -> str:
+        return f"<client with {len(self.tasks)} tasks>"
+
+    def connectionMade(self) -> None:
+        shared = self.shared
+        self._handshake = ServerHandshake(
+            self, shared.pending, shared.maxTasks, shared.codec.pickles, self._greeted
+        )
+        super().connectionMade()
+
+    def ready(self) -> None:
+        self._handshake.begin()
+
+    def refuse(self, why: str) -> None:
+        self._handshake.refuse(why)
+
+    def open(self) -> None:
+        super().open()
+        self.responders |= {
+            b"RunTask": self._runTask,
+            b"GetNext": self._getNext,
+            b"Cancel": self._cancelTask,
+        }
+
+    def _greeted(self, acceptsPickles: bool) -> None:
+        """The client has said whether it accepts pickles."""
+        if acceptsPickles:
+            self.codec = self.shared.codec
+
+    def leave(self) -> None:
+        """Take no more tasks, and end the connection when running ones are done."""
+        if not self.isOpen:
+            self.abort()
+        if self.isLeaving or self.isOver:
+            return
+        self.isLeaving = True
+        d = self.callRemote(Leaving)
+        d.addTimeout(_LEAVING_SECONDS, self.reactor).addBoth(self._noMoreCome)
+        for task in list(self.tasks.values()):
+            if not task.isRunning:
+                task.cancel()
+            elif task.iteration is not None:
+                task.iteration.hurry()
+
+    def lost(self, reason: BaseException) -> None:
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.end(reason)
+        for task in list(self.tasks.values()):
+            task.cancel()
+        self.gone.fire(None)
+
+    def _noMoreCome(self, _: object) -> None:
+        self._mayCome = False
+        self._maybeClose()
+
+    def _maybeClose(self) -> None:
+        if self.isLeaving and not self._mayCome and not self.tasks:
+            self.close()
+
+    def _runTask(self, box: Any) -> Any:
+        ID = box.get(b"ID")
+        if ID is None:
+            # Beyond those that the client may give.
+            self._count += 1
+            ID = b"_%d" % self._count
+        elif ID in self.tasks or ID.startswith(b"_"):
+            raise Violation("a task with an ID that it can't have")
+        task = ServedTask(self, ID, box)
+        if self.isLeaving:
+            return amp.Box(status=Status.DISCONNECTED)
+        why = self._whyRefused(task, box)
+        if why:
+            return errorBox("WorkerError", why)
+        self.tasks[ID] = task
+        return runTraced(box, task.start)
+
+    def _whyRefused(self, task: ServedTask, box: Any) -> str:
+        """Say why a task can't be served, if it can't."""
+        shared = self.shared
+        if task.name not in shared.runner.table:
+            return shared.runner.unknown(task.name)
+        # WireWorkers know this limit, and keep to it.
+        if len(self.tasks) >= shared.maxTasks:
+            return f"The server refuses more than {shared.maxTasks} tasks at once"
+        if b"size" in box:
+            size = numberOf(box[b"size"])
+            most = min(shared.largest, shared.maxHeld)
+            if not size or not task.isNamed:
+                raise Violation("large arguments that can't be")
+            if size > most:
+                return (
+                    f"The server refuses arguments of {size} bytes, where {most} are"
+                    " accepted"
+                )
+        return ""
+
+    def _cancelTask(self, box: Any) -> None:
+        task = self.tasks.get(box[b"ID"])
+        if task is not None:
+            task.cancel()
+
+    def forget(self, task: ServedTask) -> None:
+        super().forget(task)
+        if self.isLeaving:
+            # The answer is to be sent first.
+            self.reactor.callLater(0, self._maybeClose)
+
+    def _getNext(self, box: Any) -> Any:
+        task = self.tasks.get(box[b"ID"])
+        count = numberOf(box[b"count"]) if b"count" in box else None
+        if task is None or task.iteration is None:
+            text = "There's no such iteration, or it has ended"
+            if count is None:
+                return fail(amp.RemoteAmpError(b"FAILED", text))
+            return amp.Box(
+                values=arrayOf([]),
+                error=dumpsText("WorkerError", text),
+                isValid=b"False",
+                moreLeft=b"False",
+            )
+        return Deferred.fromCoroutine(task.iteration.getNext(count))
 
 
 class WireService(Service):  # type: ignore[misc, unused-ignore]
-    """
-    A server as a service of C{twisted.application}. It listens before privileges are
-    dropped.
-    """
+    """A server as a service. It listens before privileges are dropped."""
 
     name = "asynqueue"
 
     def __init__(
         self, server: WireServer, failed: Callable[[Failure], object] | None = None
     ) -> None:
-        """
-        @param failed: Called if the server can't listen, and may raise something to end
-            the program. By default, that's logged.
-        """
         self._server = server
-        self._failed = failed or _logFailure
+        # Called if it can't listen, and may raise something to end the program.
+        self._failed = failed or partial(log.failure, "The server can't be started")
         self._isListening = False
 
     def privilegedStartService(self) -> None:
@@ -182,17 +318,21 @@ class WireServer:
             checkSeconds("stopTimeout", stopTimeout, zero=True)
         self._reactor: Any = orGlobalReactor(reactor)
         self.description = description
-        self.wwu = universeOf(wwu, self)
+        self.wwu = _universeOf(wwu, self)
         self.port: IListeningPort | None = None
         self._threads = threads
         self._stopTimeout = stopTimeout
+        self.runner = WireRunner(self.wwu, maxStuck=threads, reactor=self._reactor)
         pickles = mayPickle(description, pickle, tls)
         required = requirements(description, True, key=key, tls=tls, insecure=insecure)
         self._shared = Shared(
             required,
-            WireRunner(self.wwu, maxStuck=threads, reactor=self._reactor),
+            self.runner,
             Codec(self.wwu.allowed, pickles),
-            Limits(largest, maxTasks, maxIterators, maxHeld),
+            largest,
+            maxTasks,
+            maxIterators,
+            maxHeld,
             None if concurrent is None else DeferredSemaphore(concurrent),
             DeferredSemaphore(threads),
             Pending(),
@@ -207,13 +347,7 @@ class WireServer:
         self._deadline = Deadline(self._abortAll, self._reactor)
         self.service = WireService(self)
 
-    @property
-    def runner(self) -> WireRunner:
-        """What runs the tasks."""
-        return self._shared.runner
-
     def __repr__(self) -> str:
-        """Name the server."""
         return f"<WireServer {self.description}, {len(self._sessions)} clients>"
 
     def start(self) -> Deferred[None]:
@@ -257,12 +391,9 @@ class WireServer:
         factory.noisy = False
         self.port = await self._endpoint.listen(factory)
         log.info("{server} is there", server=self)
-        if self._isStopping():
-            # Which was asked for meanwhile.
+        if self._stopped is not None:
+            # It was asked for meanwhile.
             await self._stopListening()
-
-    def _isStopping(self) -> bool:
-        return self._stopped is not None
 
     async def _stop(self, stopped: OneShot[None]) -> None:
         await self._stopListening()
@@ -290,17 +421,14 @@ class WireServer:
             session.abort()
 
     def _makeSession(self) -> Session:
-        session = Session(self._shared, self._sessions.discard, self._reactor)
+        session = Session(self._shared, self._reactor)
         self._sessions.add(session)
+        session.gone.wait().addCallback(lambda _: self._sessions.remove(session))
         return session
 
 
-def universeOf(wwu: Any, server: WireServer) -> WireWorkerUniverse:
-    """
-    Get a universe: given itself, its class, or the dotted name of either.
-
-    @raise TypeError: If there's none.
-    """
+def _universeOf(wwu: Any, server: WireServer) -> WireWorkerUniverse:
+    """Get a universe: given itself, its class, or the dotted name of either."""
     if isinstance(wwu, str):
         try:
             wwu = namedAny(wwu)
@@ -314,7 +442,3 @@ def universeOf(wwu: Any, server: WireServer) -> WireWorkerUniverse:
     universe: WireWorkerUniverse = wwu
     universe.ws = server
     return universe
-
-
-def _logFailure(failure: Failure) -> None:
-    log.failure("The server can't be started", failure)

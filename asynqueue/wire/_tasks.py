@@ -1,16 +1,22 @@
-"""
-The server's end of tasks, each of which is a coroutine.
-"""
+"""The server's end of tasks, each of which is a coroutine, and of their iterations."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeAlias
 
 from attrs import frozen
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredLock,
+    DeferredSemaphore,
+    succeed,
+)
+from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols import amp
 
 from .._child.describe import callText
@@ -22,48 +28,38 @@ from ._authentication import Pending
 from ._commands import Held, Start, Unwanted, numberOf
 from ._connection import Connection
 from ._endpoints import Requirements
-from ._iterations import ServedIteration
 from ._runner import WireRunner
 from ._values import (
+    INLINE,
     QUICK,
     Codec,
     DecodingThread,
     Encoded,
     NotEncodable,
+    Payload,
+    arrayOf,
     dumpsError,
     dumpsText,
+    loadsError,
 )
 
-__all__ = ["Budget", "Limits", "ServedTask", "Shared", "TaskConnection", "errorBox"]
+__all__ = ["ServedIteration", "ServedTask", "Shared", "TaskConnection", "errorBox"]
+
+#: Items in an answer, at most.
+_MAX_COUNT = 1_000
+
+#: Seconds that a client has to ask for more items when the server is about to go.
+_IDLE_SECONDS = 1.0
 
 #: Arguments of a task, by position and by name.
 _Arguments: TypeAlias = tuple[Any, dict[str, Any]]
 
 
 @frozen
-class Limits:
-    """
-    What one client may ask of a server.
-
-    @ivar largest: Bytes of a value.
-
-    @ivar maxTasks: Tasks that aren't done.
-
-    @ivar maxIterators: Iterations that go on.
-
-    @ivar maxHeld: Bytes of large arguments that are on their way or in use.
-    """
-
-    largest: int
-    maxTasks: int
-    maxIterators: int
-    maxHeld: int
-
-
-@frozen
 class Shared:
     """
-    What the sessions of a server have in common.
+    What the sessions of a server have in common, of which the server's parameters have
+    the limits.
 
     @ivar slots: For each task that runs, C{None} for no limit.
 
@@ -73,7 +69,10 @@ class Shared:
     required: Requirements
     runner: WireRunner
     codec: Codec
-    limits: Limits
+    largest: int
+    maxTasks: int
+    maxIterators: int
+    maxHeld: int
     slots: DeferredSemaphore | None
     threads: DeferredSemaphore
     pending: Pending
@@ -81,20 +80,39 @@ class Shared:
     heartbeat: float | None
 
 
+class _Budget:
+    """Bytes that may be in use at the same time."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        # Who waits for how many, in order.
+        self._waiting: deque[tuple[int, Deferred[None]]] = deque()
+
+    def acquire(self, size: int) -> Deferred[None]:
+        d: Deferred[None] = Deferred(lambda _: self._waiting.remove((size, d)))
+        self._waiting.append((size, d))
+        self._serve()
+        return d
+
+    def release(self, size: int) -> None:
+        self._left += size
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._left:
+            size, d = self._waiting.popleft()
+            self._left -= size
+            d.callback(None)
+
+
 class TaskConnection(Connection):
     """
     A connection whose tasks are served.
-
-    @ivar shared: What it has in common with others.
-
-    @ivar codec: Encodes and decodes values of this client.
 
     @ivar tasks: The client's tasks that aren't done, by ID. One is done when its answer
         and its large result have been sent, or its iteration has ended.
 
     @ivar budget: The bytes of large arguments.
-
-    @ivar isLeaving: Whether no more tasks are taken.
     """
 
     def __init__(self, shared: Shared, reactor: Any) -> None:
@@ -102,11 +120,10 @@ class TaskConnection(Connection):
         self.shared = shared
         self.codec = shared.codec.withoutPickles()
         self.tasks: dict[bytes, ServedTask] = {}
-        self.budget = Budget(shared.limits.maxHeld)
+        self.budget = _Budget(shared.maxHeld)
         self.isLeaving = False
 
     def forget(self, task: ServedTask) -> None:
-        """A task is done."""
         if self.tasks.pop(task.ID, None) is not None:
             if task.size:
                 self.budget.release(task.size)
@@ -118,13 +135,9 @@ class ServedTask:
     """
     A task of a client's.
 
-    @ivar ID: What it's called.
-
     @ivar isNamed: Whether the client has given it its ID.
 
     @ivar isRunning: Whether it has been started.
-
-    @ivar iteration: What it has led to.
 
     @ivar slots: Of these it has a slot, until it's running.
 
@@ -139,7 +152,7 @@ class ServedTask:
         self.iteration: ServedIteration | None = None
         self.slots: list[DeferredSemaphore] = []
         self.size = 0
-        self._session = session
+        self.session = session
         self._box = box
         self._thread = b"thread" in box
         # Fires when it has been answered, and when its large result has been sent.
@@ -152,13 +165,13 @@ class ServedTask:
         """Serve it: give the answer, or a Deferred that fires with it."""
         data = self._box.get(b"call")
         isQuick = data is not None and len(data) <= QUICK
-        if not isQuick or self._thread or self._session.shared.slots is not None:
+        if not isQuick or self._thread or self.session.shared.slots is not None:
             serving = self._serve()
         else:
             # Without a coroutine until something is waited for: saves 4 of 120
             # microseconds.
             try:
-                arguments = _checked(self._session.codec.decode(data))
+                arguments = _checked(self.session.codec.decode(data))
             except ValueError as error:
                 return self._wrongArguments(error)
             try:
@@ -204,29 +217,19 @@ class ServedTask:
             return self._errorAnswer(error)
 
     async def _arguments(self) -> Any:
-        """
-        Get the arguments of a task, if they're some.
-
-        @raise ValueError: If they can't be decoded.
-        """
-        box, session = self._box, self._session
+        """Get the arguments, raising ValueError if they can't be decoded."""
+        box, session = self._box, self.session
         if b"size" in box:
             size = numberOf(box[b"size"])
             await session.budget.acquire(size)
             self.size = size
             pieces = await session.receive(self.ID, size)
             return await session.shared.decoding.decodeLarge(session.codec, pieces)
+        decode = partial(session.shared.decoding.decode, session.codec)
         if b"call" in box:
-            return await self._decoded(box[b"call"])
+            return await decode(box[b"call"])
         args, kw = box.get(b"args"), box.get(b"kw")
-        return (
-            await self._decoded(args) if args else (),
-            await self._decoded(kw) if kw else {},
-        )
-
-    async def _decoded(self, data: bytes) -> Any:
-        session = self._session
-        return await session.shared.decoding.decode(session.codec, data)
+        return await decode(args) if args else (), await decode(kw) if kw else {}
 
     async def _acquireSlots(self) -> None:
         """
@@ -235,7 +238,7 @@ class ServedTask:
 
         @raise Unwanted: If it isn't.
         """
-        shared = self._session.shared
+        shared = self.session.shared
         wanted = [shared.threads] if self._thread else []
         if shared.slots is not None:
             wanted.append(shared.slots)
@@ -245,17 +248,17 @@ class ServedTask:
             if not d.called and not isHeld and self.isNamed:
                 isHeld = True
                 # A plain client's answer is an error, which is all the same.
-                self._session.callRemote(Held, ID=self.ID).addErrback(lambda _: None)
+                self.session.callRemote(Held, ID=self.ID).addErrback(lambda _: None)
             await d
             self.slots.append(slots)
         if isHeld:
             # A plain client doesn't know the question, and wants the task.
             with suppress(amp.UnhandledCommand):
-                await self._session.callRemote(Start, ID=self.ID)
+                await self.session.callRemote(Start, ID=self.ID)
 
     async def _runInSlots(self, args: Any, kw: dict[str, Any]) -> StatusResult:
         """Run a task, and give back its slots."""
-        runner = self._session.shared.runner
+        runner = self.session.shared.runner
         slots, self.slots = self.slots, []
 
         def release(_: object = None) -> None:
@@ -283,33 +286,23 @@ class ServedTask:
     ) -> StatusResult | Deferred[StatusResult]:
         """Run a task: give its status and result, or a Deferred that fires with it."""
         self.isRunning = True
-        runner = self._session.shared.runner
+        runner, codec = self.session.shared.runner, self.session.codec
+        if self._thread:
+            codec = codec.copy()
         return runner.run(
             runner.table[self.name],
             args,
             kw,
             self._thread,
             b"raw" in self._box,
-            self._encoderForThread() if self._thread else self._encode,
+            lambda value: Encoded(codec.encode(value)),
         )
 
-    def _encode(self, value: Any) -> Encoded:
-        return Encoded(self._session.codec.encode(value))
-
-    def _encoderForThread(self) -> Callable[[Any], Encoded]:
-        codec = self._session.codec.copy()
-        return lambda value: Encoded(codec.encode(value))
-
     def _answerTo(self, pair: StatusResult, args: Any, kw: dict[str, Any]) -> Any:
-        """
-        Answer what has come of a task.
-
-        @raise NotEncodable: If its result can't be sent.
-
-        @raise CancelledError: If it hasn't heeded that it was cancelled.
-        """
+        """Answer what has come of a task, raising what an error answer is made of."""
         status, result = pair
         if self._isCancelled:
+            # It hasn't heeded that.
             if status == Status.ITERATOR:
                 result.stop()
             raise CancelledError
@@ -321,20 +314,19 @@ class ServedTask:
         if isinstance(error, NotEncodable):
             raise error
         call = callText(self.name, args, kw)
-        text = dumpsError(self._session.codec, error or WorkerError(result), call)
-        return self._last(Status.ERROR, text)
+        data = dumpsError(self.session.codec, error or WorkerError(result), call)
+        return self._last(Status.ERROR, data)
 
     def _resultAnswer(self, result: Any) -> Any:
         if result is None:
             return self._last(Status.NONE)
-        isEncoded = type(result) is Encoded
-        data = result.data if isEncoded else self._session.codec.encode(result)
+        data = _encoded(self.session.codec, result)
         if isinstance(data, bytes):
             return self._last(RAN, data)
         if not self.isNamed:
             raise NotEncodable("A large result needs a task with an ID")
-        self._sending = self._session.send(self.ID, data)
-        self._sending.addBoth(lambda _: self._session.forget(self))
+        self._sending = self.session.send(self.ID, data)
+        self._sending.addBoth(lambda _: self.session.forget(self))
         return _boxOf(Status.CHUNKS, b"%d" % data.size)
 
     def _errorAnswer(self, error: BaseException) -> Any:
@@ -342,80 +334,158 @@ class ServedTask:
         if isinstance(error, CancelledError):
             return self._last(Status.DISCONNECTED)
         if isinstance(error, NotEncodable):
-            text = f"What {self.name} has returned can't be sent: {error}"
-            return self._last(Status.ERROR, dumpsText("SerializationError", text))
+            why = f"What {self.name} has returned can't be sent: {error}"
+            return self._lastError("SerializationError", why)
         # There may be no thread to be had.
-        data = dumpsError(self._session.codec, error, self.name)
+        data = dumpsError(self.session.codec, error, self.name)
         return self._last(Status.ERROR, data)
 
     def _wrongArguments(self, error: ValueError) -> Any:
-        text = f"The arguments of {self.name} can't be accepted: {error}"
-        return self._last(Status.ERROR, dumpsText("SerializationError", text))
+        why = f"The arguments of {self.name} can't be accepted: {error}"
+        return self._lastError("SerializationError", why)
+
+    def _lastError(self, name: str, why: str) -> Any:
+        return self._last(Status.ERROR, dumpsText(name, why))
 
     def _last(self, status: Status, result: bytes | None = None) -> Any:
         """Make an answer after which nothing more comes of the task."""
-        self._session.forget(self)
+        self.session.forget(self)
         return _boxOf(status, result)
 
     def _iterate(self, deferator: Deferator[Any]) -> Any:
-        most = self._session.shared.limits.maxIterators
-        others = self._session.tasks.values()
+        most = self.session.shared.maxIterators
+        others = self.session.tasks.values()
         if sum(task.iteration is not None for task in others) >= most:
             deferator.stop()
-            text = f"The server refuses more than {most} iterations"
-            return self._last(Status.ERROR, dumpsText("WorkerError", text))
-        self.iteration = ServedIteration(
-            self.ID,
-            deferator,
-            self._session,
-            self._session.codec,
-            lambda: self._session.forget(self),
-        )
-        if self._session.isLeaving:
+            why = f"The server refuses more than {most} iterations"
+            return self._lastError("WorkerError", why)
+        self.iteration = ServedIteration(self, deferator)
+        if self.session.isLeaving:
             self.iteration.hurry()
         return _boxOf(Status.ITERATOR, self.ID)
 
 
+class ServedIteration:
+    """The server's end of an iteration."""
+
+    def __init__(self, task: ServedTask, deferator: Deferator[Any]) -> None:
+        self._task = task
+        self._session = task.session
+        self._deferator = deferator
+        # Requests are answered one after the other.
+        self._lock = DeferredLock()
+        # An item that has been taken and not been sent, and the sending of a large one.
+        self._rest: bytes | Payload | None = None
+        self._sending: Deferred[None] = succeed(None)
+        self._isOver = False
+        # Requests since hurry() has looked, and when it looks again.
+        self._requests = 0
+        self._timer: IDelayedCall | None = None
+
+    async def getNext(self, count: int | None) -> Any:
+        """Answer a request for so many items, C{None} for one in the plain form."""
+        self._requests += 1
+        async with self._lock:
+            await self._sending
+            values: list[bytes] = []
+            box = await self._collect(values, max(1, min(count or 1, _MAX_COUNT)))
+        if count is not None:
+            box[b"values"] = arrayOf(values)
+        elif b"error" in box:
+            text = str(loadsError(Codec(), box[b"error"], ()))
+            raise amp.RemoteAmpError(b"FAILED", text)
+        else:
+            isValid = bool(values) or b"size" in box
+            box[b"isValid"] = b"%a" % isValid
+            box[b"value"] = values[0] if values else b""
+        return box
+
+    def stop(self) -> None:
+        """End the iteration, and have the iterator be closed."""
+        if not self._isOver:
+            self._isOver = True
+            if self._timer is not None and self._timer.active():
+                self._timer.cancel()
+            self._sending.cancel()
+            self._deferator.stop()
+            self._session.forget(self._task)
+
+    def hurry(self) -> None:
+        """End the iteration if the client doesn't ask for more of it for a while."""
+        self._requests = 0
+        self._timer = self._session.reactor.callLater(_IDLE_SECONDS, self._stopIdle)
+
+    def _stopIdle(self) -> None:
+        if self._requests or self._lock.locked:
+            self.hurry()
+        else:
+            self.stop()
+
+    async def _collect(self, values: list[bytes], count: int) -> Any:
+        """
+        Take the items that are at hand, as many as fit, and wait for the first if there
+        are none. Give an answer that lacks the small ones.
+        """
+        box = amp.Box({b"isValid": b"True", b"moreLeft": b"True"})
+        try:
+            while not self._fill(values, count, box):
+                if not self._deferator.moreLeft:
+                    raise StopAsyncIteration
+                if values:
+                    break
+                item = await self._deferator.__anext__()
+                self._rest = _encoded(self._session.codec, item)
+        except StopAsyncIteration:
+            box[b"moreLeft"] = b"False"
+        except NotEncodable as error:
+            text = f"An item can't be sent: {error}"
+            box[b"error"] = dumpsText("SerializationError", text)
+        except Exception as error:  # noqa: BLE001 - it's the iterator's
+            box[b"error"] = dumpsError(self._session.codec, error, "The iteration")
+        if b"error" in box or box[b"moreLeft"] != b"True":
+            box[b"moreLeft"] = b"False"
+            self.stop()
+        return box
+
+    def _fill(self, values: list[bytes], count: int, box: Any) -> bool:
+        """Take items at hand until the answer is full, and tell whether it is."""
+        room = INLINE
+        for item in self._atHand():
+            if isinstance(item, bytes) and len(item) <= room:
+                values.append(item)
+                # Several are decoded at once.
+                room = min(room, QUICK) - len(item)
+                if len(values) == count:
+                    return True
+            elif values:
+                self._rest = item
+                return True
+            else:
+                box[b"size"] = b"%d" % item.size
+                self._sending = self._session.send(self._task.ID, item)
+                self._sending.addErrback(lambda _: None)
+                return True
+        return False
+
+    def _atHand(self) -> Iterator[Any]:
+        rest, self._rest = self._rest, None
+        if rest is not None:
+            yield rest
+        for item in self._deferator.takeAtHand():
+            yield _encoded(self._session.codec, item)
+
+
+def _encoded(codec: Codec, value: Any) -> bytes | Payload:
+    return value.data if type(value) is Encoded else codec.encode(value)
+
+
 def _checked(arguments: Any) -> _Arguments:
     """@raise ValueError: If they're none."""
-    try:
-        args, kw = arguments
-    except (TypeError, ValueError):
-        args = kw = None
-    if (
-        not isinstance(args, (tuple, list))
-        or not isinstance(kw, dict)
-        or (kw and not all(isinstance(name, str) for name in kw))
-    ):
-        raise ValueError("they're no tuple or list, and dict")
-    return args, kw
-
-
-class Budget:
-    """
-    Bytes that may be in use at the same time.
-    """
-
-    def __init__(self, left: int) -> None:
-        self._left = left
-        # Who waits for how many, in order.
-        self._waiting: deque[tuple[int, Deferred[None]]] = deque()
-
-    def acquire(self, size: int) -> Deferred[None]:
-        d: Deferred[None] = Deferred(lambda _: self._waiting.remove((size, d)))
-        self._waiting.append((size, d))
-        self._serve()
-        return d
-
-    def release(self, size: int) -> None:
-        self._left += size
-        self._serve()
-
-    def _serve(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._left:
-            size, d = self._waiting.popleft()
-            self._left -= size
-            d.callback(None)
+    match arguments:
+        case (tuple() | list() as args, dict() as kw):
+            if not kw or all(isinstance(name, str) for name in kw):
+                return args, kw
+    raise ValueError("they're no tuple or list, and dict")
 
 
 def _boxOf(status: Status, result: bytes | None) -> Any:

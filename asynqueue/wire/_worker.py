@@ -1,19 +1,21 @@
-"""
-The worker at the other end of a connection.
-"""
+"""The worker at the other end of a connection."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
-from attrs import asdict, frozen
 from twisted.application.internet import backoffPolicy
-from twisted.internet.defer import Deferred, TimeoutError as DeferTimeout, succeed
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError as DeferTimeout,
+    succeed,
+)
 from twisted.internet.protocol import Factory
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -32,13 +34,11 @@ from ._endpoints import clientEndpoint, mayPickle, requirements
 from ._runner import WireWorkerUniverse, classOf, namesOf
 from ._values import Codec, DecodingThread
 
-__all__ = ["WireState", "WireWorker"]
+__all__ = ["WireWorker"]
 
 
 class WireState(Enum):
-    """
-    The life of a worker, in order.
-    """
+    """The life of a worker, in order."""
 
     #: There's no connection yet, and it's being tried.
     CONNECTING = auto()
@@ -54,31 +54,6 @@ class WireState(Enum):
 
     #: There's no connection any longer, nor will there be.
     DEAD = auto()
-
-
-@frozen
-class _Options:
-    """
-    The keywords of a worker's that its replacement has, too.
-    """
-
-    key: Key | None
-    tls: TLS | None
-    pickle: bool | None
-    insecure: bool
-    reconnect: bool
-    heartbeat: float | None
-    connectTimeout: float
-    backoff: Callable[[int], float] | None
-    largest: int
-
-    def check(self) -> None:
-        if self.heartbeat is not None:
-            checkSeconds("heartbeat", self.heartbeat)
-        checkSeconds("connectTimeout", self.connectTimeout)
-        checkCount("largest", self.largest, 1)
-        if self.backoff is not None:
-            checkCallable("backoff", self.backoff)
 
 
 @implementer(IWorker, ICancellingWorker, IReplaceableWorker)
@@ -191,58 +166,67 @@ class WireWorker(WorkerBase):
         kind = classOf(wwu)
         checkCount("N_concurrent", N_concurrent, 1)
         super().__init__(series, raw, exclusive)
-        self._options = _Options(
-            key,
-            tls,
-            pickle,
-            insecure,
-            reconnect,
-            heartbeat,
-            connectTimeout,
-            backoff,
-            largest,
-        )
-        self._options.check()
+        if heartbeat is not None:
+            checkSeconds("heartbeat", heartbeat)
+        checkSeconds("connectTimeout", connectTimeout)
+        checkCount("largest", largest, 1)
+        if backoff is not None:
+            checkCallable("backoff", backoff)
         self.thread = thread
         self.capacity = N_concurrent
         self.description = description
         self.state = WireState.CONNECTING
         self._wwu = wwu
+        # The keywords that a replacement has, too.
+        self._keywords: dict[str, Any] = {
+            "exclusive": exclusive,
+            "key": key,
+            "tls": tls,
+            "pickle": pickle,
+            "insecure": insecure,
+            "reconnect": reconnect,
+            "heartbeat": heartbeat,
+            "connectTimeout": connectTimeout,
+            "backoff": backoff,
+            "largest": largest,
+            "reactor": reactor,
+        }
+        self._connectTimeout = connectTimeout
         self._names = namesOf(kind)
         self._reactor: Any = orGlobalReactor(reactor)
-        self._codec = Codec(kind.allowed, mayPickle(description, pickle, tls))
-        self._required = requirements(
-            description, False, key=key, tls=tls, insecure=insecure
-        )
-        self._endpoint = clientEndpoint(self._required, self._reactor)
+        required = requirements(description, False, key=key, tls=tls, insecure=insecure)
+        self._endpoint = clientEndpoint(required, self._reactor)
         self._decoding = DecodingThread(self._reactor)
+        self._makeClient = partial(
+            Client,
+            self,
+            required,
+            Codec(kind.allowed, mayPickle(description, pickle, tls)),
+            tuple(kind.exceptions),
+            largest,
+            heartbeat,
+            self._decoding,
+            self._reactor,
+        )
         self._backoff = backoff or backoffPolicy()
         # How often in a row it has been tried to connect, by those before this worker,
         # too.
         self._attempts = 0
         self._client: Client | None = None
-        # Calls until there's a connection, and updates, of which the first has been
-        # sent: the server runs at once what it gets, and they're to be run in order.
+        # Calls until there's a connection.
         self._waiting: list[RemoteCall] = []
-        self._updates: deque[RemoteCall] = deque()
-        # The attempt to connect, or the wait until the next.
-        self._connecting: Deferred[Any] | None = None
-        self._timer: IDelayedCall | None = None
         self._connection: OneShot[Any] = OneShot()
         self._gone: OneShot[None] = OneShot()
         self._recycler: Callable[[], object] | None = None
-        self._timer = self._reactor.callLater(0, self._connect)
+        self._connecting = self._beginToConnect()
 
     def __repr__(self) -> str:
-        """Name the worker by ID and server."""
         return f"<WireWorker {self.ID}, {self.description}, {self.state.name.lower()}>"
 
     @property
     def tasks(self) -> list[ITask]:
         """The tasks accepted that have no result yet."""
-        calls = [*self._waiting, *list(self._updates)[1:]]
-        if self._client is not None:
-            calls += self._client.calls.values()
+        calls = self._waiting if self._client is None else self._client.calls.values()
         return [call.task for call in calls]
 
     def deferUntilReady(self) -> Deferred[None]:
@@ -264,40 +248,42 @@ class WireWorker(WorkerBase):
             kw = dict(kw)
             thread = kw.pop("thread")
         if not isinstance(f, str) or f not in self._names:
-            error = self._unknown(f)
+            names = ", ".join(sorted(self._names)) or "none"
+            error = WorkerError(
+                f"Remote workers call methods by name, and there's no method {f!r} in"
+                f" {classOf(self._wwu).__name__}; there are: {names}"
+            )
             task.callback((Status.ERROR, ErrorText(str(error), error)))
             return succeed(None)
         call = RemoteCall(task, f, args, kw, bool(thread), bool(raw), consumer)
         if self._client is None:
             self._waiting.append(call)
         else:
-            self._submit(call, self._client)
+            self._client.submit(call)
         return call.done
 
     def stop(self) -> Deferred[None]:
         """Implement L{IWorker.stop}. Iterations that go on are waited for, too."""
         if self.state is WireState.CONNECTING:
-            self._giveUp(WorkerStartError(f"{self!r} was stopped before"))
+            self._giveUp(Failure(WorkerStartError(f"{self!r} was stopped before")))
         elif self.state is not WireState.DEAD:
             self.state = WireState.STOPPING
-            self._maybeClose()
+            self.maybeClose()
         return self._resignAfter(self._gone.wait())
 
     def crash(self) -> list[ITask]:
         """Implement L{IWorker.crash}: end the connection."""
         client = self._client
-        waiting, self._waiting = [*self._waiting, *self._takeUnsentUpdates()], []
+        waiting, self._waiting = self._waiting, []
         tasks = [call.task for call in waiting]
         if self.state is WireState.CONNECTING:
-            self._giveUp(WorkerStartError(f"{self!r} was crashed before"))
+            self._giveUp(Failure(WorkerStartError(f"{self!r} was crashed before")))
         elif client is not None:
             for call in client.abandon():
-                iteration = call.iteration
-                task = call.task if iteration is None else iteration.release()
-                if task is not None:
-                    tasks.append(task)
-                elif iteration is not None:
-                    iteration.lose(Failure(self._lost(call.task, "It was crashed")))
+                if call.iteration is None or call.iteration.release() is not None:
+                    tasks.append(call.task)
+                else:
+                    call.lose(self._lost(call.task, "It was crashed"))
                 call.fireDone()
             if self.state is not WireState.DEAD:
                 self.state = WireState.STOPPING
@@ -308,12 +294,11 @@ class WireWorker(WorkerBase):
         """
         Implement L{ICancellingWorker.cancelTask}: the server stops the work on it.
         """
-        for calls in (self._waiting, self._updates):
-            for call in list(calls)[calls is self._updates :]:
-                if call.task is task:
-                    calls.remove(call)
-                    call.fireDone()
-                    return
+        for call in self._waiting:
+            if call.task is task:
+                self._waiting.remove(call)
+                call.fireDone()
+                return
         if self._client is not None:
             self._client.cancel(task)
 
@@ -326,7 +311,7 @@ class WireWorker(WorkerBase):
         @return: A worker like this one, which connects after a while. C{None} without
             C{reconnect=True}.
         """
-        if not self._options.reconnect:
+        if not self._keywords["reconnect"]:
             return None
         # Even if this one was connected: its server has just gone.
         return self._another(max(1, self._attempts))
@@ -336,13 +321,10 @@ class WireWorker(WorkerBase):
         return self._another(self._attempts)
 
     def setRecycler(self, callableObject: Callable[[], object]) -> None:
-        """It's called when the server is about to go."""
         self._recycler = callableObject
 
     def updatesApplied(self, text: str | None) -> None:
         """The worker works all the same if an update has failed."""
-
-    # What the connection tells.
 
     def connected(self, client: Client) -> None:
         """Take the connection, on which the two ends know each other."""
@@ -354,7 +336,7 @@ class WireWorker(WorkerBase):
         self.state = WireState.READY
         waiting, self._waiting = self._waiting, []
         for call in waiting:
-            self._submit(call, client)
+            client.submit(call)
         self._connection.fire(None)
 
     def serverLeaves(self) -> None:
@@ -366,11 +348,13 @@ class WireWorker(WorkerBase):
             self._recycler()
         else:
             self.state = WireState.STOPPING
-            self._maybeClose()
+            self.maybeClose()
 
-    def callOver(self) -> None:
-        """Stop if that was the last."""
-        self._maybeClose()
+    def maybeClose(self) -> None:
+        """End the connection if the worker is to stop and has nothing left to do."""
+        client = self._client
+        if self.state is WireState.STOPPING and client is not None and not client.calls:
+            client.close()
 
     def disconnected(self, client: Client, reason: BaseException) -> None:
         """Resign: the connection is lost."""
@@ -378,61 +362,21 @@ class WireWorker(WorkerBase):
             return
         state, self.state = self.state, WireState.DEAD
         why = str(reason) or type(reason).__name__
-        mayHaveRun = [
-            call
-            for call in client.calls.values()
-            if call.stage in (CallStage.SENT, CallStage.ARRIVING, CallStage.ITERATING)
-        ]
+        started = (CallStage.SENT, CallStage.ARRIVING, CallStage.ITERATING)
+        mayHaveRun = [call for call in client.calls.values() if call.stage in started]
         calls = client.abandon()
-        unsent = self._takeUnsentUpdates()
-        if state in (WireState.READY, WireState.LEAVING) or len(calls) > len(
-            mayHaveRun
-        ):
+        isWanted = state in (WireState.READY, WireState.LEAVING)
+        if isWanted or len(calls) > len(mayHaveRun):
             log.warn("{worker} is lost: {why}", worker=self, why=why)
             # First of all, so that a call that is made because of the failures isn't
             # given to this worker.
             self._resign()
         for call in mayHaveRun:
-            failure = Failure(self._lost(call.task, why))
-            if call.iteration is not None:
-                call.iteration.lose(failure)
-            else:
-                call.task.errback(failure)
-        for call in [*calls, *unsent]:
+            call.lose(self._lost(call.task, why))
+        for call in calls:
             call.task.callback((Status.DISCONNECTED, None))
             call.fireDone()
         self._end()
-
-    # Calls.
-
-    def _submit(self, call: RemoteCall, client: Client) -> None:
-        """Have a call be sent, an update when those before it have been run."""
-        if not getattr(call.task, "direct", False):
-            client.submit(call)
-            return
-        self._updates.append(call)
-        call.done.addCallback(lambda _: self._updated(call))
-        if len(self._updates) == 1:
-            client.submit(call)
-
-    def _updated(self, call: RemoteCall) -> None:
-        """Send the next update, if the first has been run, or won't be."""
-        if self._updates and self._updates[0] is call:
-            self._updates.popleft()
-            if self._updates and self._client is not None:
-                self._client.submit(self._updates[0])
-
-    def _takeUnsentUpdates(self) -> list[RemoteCall]:
-        unsent = list(self._updates)[1:]
-        self._updates.clear()
-        return unsent
-
-    def _unknown(self, f: object) -> Exception:
-        names = ", ".join(sorted(self._names)) or "none"
-        return WorkerError(
-            f"Remote workers call methods by name, and there's no method {f!r} in"
-            f" {classOf(self._wwu).__name__}; there are: {names}"
-        )
 
     def _lost(self, task: ITask, why: str) -> WorkerLost:
         return WorkerLost(
@@ -441,8 +385,6 @@ class WireWorker(WorkerBase):
             workerID=self.ID,
             task=task,
         )
-
-    # The connection.
 
     def _another(self, attempts: int) -> WireWorker:
         """Make a worker like this one, which connects after a while."""
@@ -453,28 +395,45 @@ class WireWorker(WorkerBase):
             self.raw,
             self.thread,
             self.capacity,
-            exclusive=self.exclusive,
-            reactor=self._reactor,
-            **asdict(self._options, recurse=False),
+            **self._keywords,
         )
+        another._connecting.cancel()
         another._attempts = attempts
-        another._connectLater()
+        another._connecting = another._beginToConnect()
         return another
 
-    def _connectLater(self) -> None:
-        """Connect, after a while if it has been tried before."""
-        self._cancelTimer()
-        delay = self._backoff(self._attempts) if self._attempts else 0
-        self._timer = self._reactor.callLater(delay, self._connect)
+    def _beginToConnect(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._connect()).addErrback(self._giveUp)
 
-    def _connect(self) -> None:
+    async def _connect(self) -> None:
+        """Connect, after a while if it has been tried before."""
         # Not by ClientService: a worker lives for one connection, and its replacement
         # is another worker.
-        self._timer = None
-        self._attempts += 1
-        d = self._connecting = Deferred.fromCoroutine(self._open())
-        d.addTimeout(self._options.connectTimeout, self._reactor)
-        d.addErrback(self._connectFailed)
+        while True:
+            delay = self._backoff(self._attempts) if self._attempts else 0
+            await deferLater(self._reactor, delay)
+            self._attempts += 1
+            d = Deferred.fromCoroutine(self._open())
+            try:
+                await d.addTimeout(self._connectTimeout, self._reactor)
+                return
+            except AuthenticationError:
+                raise
+            except Exception as error:
+                if self.state is not WireState.CONNECTING:
+                    return
+                if isinstance(error, DeferTimeout):
+                    why = f"there was no answer within {self._connectTimeout:g} seconds"
+                else:
+                    why = Failure(error).getErrorMessage() or type(error).__name__
+                if not self._keywords["reconnect"]:
+                    raise WorkerStartError(f"{self!r} can't connect: {why}") from error
+                report = log.warn if self._attempts == 1 else log.info
+                report(
+                    "{worker} can't connect, and tries again: {why}",
+                    worker=self,
+                    why=why,
+                )
 
     async def _open(self) -> None:
         """Open a connection, and have both ends prove who they are."""
@@ -483,69 +442,18 @@ class WireWorker(WorkerBase):
         client: Any = await self._endpoint.connect(factory)
         await client.opened
 
-    def _makeClient(self) -> Client:
-        return Client(
-            self,
-            self._required,
-            self._codec,
-            tuple(classOf(self._wwu).exceptions),
-            self._options.largest,
-            self._options.heartbeat,
-            self._decoding,
-            self._reactor,
-        )
-
-    def _connectFailed(self, failure: Failure) -> None:
-        self._connecting = None
-        if self.state is not WireState.CONNECTING:
-            return
-        error = failure.value
-        if isinstance(error, AuthenticationError):
-            self._giveUp(error)
-            return
-        if isinstance(error, DeferTimeout):
-            limit = self._options.connectTimeout
-            why = f"there was no answer within {limit:g} seconds"
-        else:
-            why = failure.getErrorMessage() or type(error).__name__
-        if self._options.reconnect:
-            report = log.warn if self._attempts == 1 else log.info
-            report(
-                "{worker} can't connect, and tries again: {why}", worker=self, why=why
-            )
-            self._connectLater()
-            return
-        failed = WorkerStartError(f"{self!r} can't connect: {why}")
-        failed.__cause__ = error
-        self._giveUp(failed)
-
-    def _giveUp(self, error: BaseException) -> None:
+    def _giveUp(self, failure: Failure) -> None:
         """Don't try to connect any longer."""
+        if self.state is not WireState.CONNECTING or failure.check(CancelledError):
+            return
         self.state = WireState.DEAD
-        failure = Failure(error)
-        self._cancelTimer()
-        connecting, self._connecting = self._connecting, None
-        if connecting is not None:
-            connecting.cancel()
+        self._connecting.cancel()
         waiting, self._waiting = self._waiting, []
         for call in waiting:
             call.task.errback(failure)
             call.fireDone()
         self._connection.fire(failure)
         self._end()
-
-    def _cancelTimer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
-
-    def _maybeClose(self) -> None:
-        """End the connection if the worker is to stop and has nothing left to do."""
-        client = self._client
-        if self.state is not WireState.STOPPING or client is None:
-            return
-        if not client.calls and not self._updates:
-            client.close()
 
     def _end(self) -> None:
         self._decoding.stop().addBoth(lambda _: self._gone.fire(None))
