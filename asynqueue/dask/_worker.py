@@ -197,6 +197,7 @@ class DaskWorker(ConnectingWorker):
             bundle, self._ask, self._maybeClose, self._lostError, self._reactor
         )
         self._thread: SessionThread | None = None
+        self._beginToConnect()
 
     def __repr__(self) -> str:
         """Name the worker by ID and cluster."""
@@ -259,7 +260,7 @@ class DaskWorker(ConnectingWorker):
     def stop(self) -> Deferred[None]:
         """Implement L{IWorker.stop}. Iterations that go on are waited for, too."""
         if self.state is ClusterState.CONNECTING:
-            self._giveUp(WorkerStartError(f"{self!r} was stopped before"))
+            self._giveUp(Failure(WorkerStartError(f"{self!r} was stopped before")))
         elif self.state is ClusterState.READY:
             self.state = ClusterState.STOPPING
             self._maybeClose()
@@ -278,7 +279,7 @@ class DaskWorker(ConnectingWorker):
                 tasks.append(task)
             iteration.failed(self._lostError(iteration.task, "It was crashed"))
         if self.state is ClusterState.CONNECTING:
-            self._giveUp(WorkerStartError(f"{self!r} was crashed before"))
+            self._giveUp(Failure(WorkerStartError(f"{self!r} was crashed before")))
         elif self.state is not ClusterState.DEAD:
             self._close()
         for call in calls:
@@ -316,7 +317,7 @@ class DaskWorker(ConnectingWorker):
     def lost(self, error: BaseException) -> None:
         """Resign, or connect again: there's no connection, or no longer."""
         if self.state is ClusterState.CONNECTING:
-            self._connectFailed(error)
+            self._hasNoConnection(error)
             return
         if self.state is ClusterState.DEAD:
             return
@@ -354,31 +355,30 @@ class DaskWorker(ConnectingWorker):
             **asdict(self._options, recurse=False),
         )
 
-    def _connect(self) -> None:
+    async def _connect(self) -> None:
+        await self._waitToConnect()
         self._thread = SessionThread(self._options, self, self._accepted, self._reactor)
         self._thread.ended.addCallback(self._threadEnded)
 
-    def _connectFailed(self, error: BaseException) -> None:
+    def _hasNoConnection(self, error: BaseException) -> None:
         if self._options.reconnect and isinstance(error.__cause__, TRANSIENT):
             # When the thread has ended.
             log.info("{worker}: {why}. It's tried again", worker=self, why=error)
         elif isinstance(error, AuthenticationError):
-            self._giveUp(error)
+            self._giveUp(Failure(error))
         else:
             failed = WorkerStartError(f"{self!r} can't connect: {error}")
             failed.__cause__ = error
-            self._giveUp(failed)
+            self._giveUp(Failure(failed))
 
     def _threadEnded(self, _: object) -> None:
         self._thread = None
         if self.state is ClusterState.CONNECTING:
-            self._connectLater()
+            self._beginToConnect()
         else:
             self._gone.fire(None)
 
-    def _giveUp(self, error: BaseException) -> None:
-        """Don't try to connect any longer."""
-        failure = Failure(error)
+    def _giveUp(self, failure: Failure) -> None:
         calls = self._accepted.takeCalls()
         self._close()
         for call in calls:
@@ -393,7 +393,7 @@ class DaskWorker(ConnectingWorker):
 
     def _close(self) -> None:
         self.state = ClusterState.DEAD
-        self._cancelTimer()
+        self._connecting.cancel()
         self._accepted.close()
         self._ask(ClusterSession.close)
         if self._thread is None:

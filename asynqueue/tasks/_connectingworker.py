@@ -7,8 +7,9 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar
 
 from twisted.application.internet import backoffPolicy
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
@@ -25,14 +26,14 @@ class ConnectingWorker(WorkerBase):
     """
     A worker that lives for one connection. After that, another may take its place, and
     connects after a while.
-
-    C{_connection} fires when the worker is connected, C{_gone} when nothing is left of
-    the connection, or nothing will come of it. C{_timer} is the wait for the next
-    attempt. C{_attempts} counts those in a row that haven't led to anything, also those
-    of workers before this one.
     """
 
-    #: Where it connects to, for messages.
+    # _connection fires when the worker is connected, or never will be, _gone when
+    # nothing is left of the connection. _connecting is the attempt to connect, or the
+    # wait until the next. _attempts counts those in a row that led to nothing, also of
+    # the workers before this one. _where is what it connects to, for messages.
+
+    _connecting: Deferred[None]
     _where: str
 
     def __init__(
@@ -51,7 +52,6 @@ class ConnectingWorker(WorkerBase):
         self._connection: OneShot[Any] = OneShot()
         self._gone: OneShot[None] = OneShot()
         self._attempts = 0
-        self._timer: IDelayedCall | None = self._reactor.callLater(0, self._tryNow)
 
     def deferUntilReady(self) -> Deferred[None]:
         """
@@ -88,8 +88,12 @@ class ConnectingWorker(WorkerBase):
         return self._anotherAfter(self._attempts)
 
     @abstractmethod
-    def _connect(self) -> None:
-        """Begin to connect."""
+    async def _connect(self) -> None:
+        """Connect, each attempt after L{_waitToConnect}."""
+
+    @abstractmethod
+    def _giveUp(self, failure: Failure) -> None:
+        """Don't try to connect any longer."""
 
     @abstractmethod
     def _another(self: _Self) -> _Self:
@@ -97,25 +101,24 @@ class ConnectingWorker(WorkerBase):
 
     def _anotherAfter(self: _Self, attempts: int) -> _Self:
         another = self._another()
+        another._connecting.cancel()
         another._attempts = attempts
-        another._connectLater()
+        another._beginToConnect()
         return another
 
-    def _connectLater(self) -> None:
-        """Connect, after a while if it has been tried before."""
-        self._cancelTimer()
+    def _beginToConnect(self) -> None:
+        self._connecting = Deferred.fromCoroutine(self._connect())
+        self._connecting.addErrback(self._connectFailed)
+
+    def _connectFailed(self, failure: Failure) -> None:
+        if not failure.check(CancelledError):
+            self._giveUp(failure)
+
+    async def _waitToConnect(self) -> None:
+        """Wait for a while, if it has been tried before."""
         delay = self._backoff(self._attempts) if self._attempts else 0
-        self._timer = self._reactor.callLater(delay, self._tryNow)
-
-    def _tryNow(self) -> None:
-        self._timer = None
+        await deferLater(self._reactor, delay)
         self._attempts += 1
-        self._connect()
-
-    def _cancelTimer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
 
     def _lostError(self, task: ITask, why: str) -> WorkerLost:
         return WorkerLost(

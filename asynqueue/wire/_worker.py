@@ -7,27 +7,22 @@ from enum import Enum, auto
 from functools import partial
 from typing import Any
 
-from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import (
-    CancelledError,
     Deferred,
     TimeoutError as DeferTimeout,
     succeed,
 )
 from twisted.internet.protocol import Factory
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._child.status import ErrorText, Status
 from .._support.checks import checkCallable, checkCount, checkSeconds
 from .._support.log import log
-from .._support.oneshot import OneShot
-from .._support.reactor import orGlobalReactor
-from ..errors import AuthenticationError, WorkerError, WorkerLost, WorkerStartError
+from ..errors import AuthenticationError, WorkerError, WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
+from ..tasks._connectingworker import ConnectingWorker
 from ..tasks._task import forWorker
-from ..tasks._workerbase import WorkerBase
 from ._client import CallStage, Client, RemoteCall
 from ._credentials import TLS, Key
 from ._endpoints import clientEndpoint, mayPickle, requirements
@@ -57,7 +52,7 @@ class WireState(Enum):
 
 
 @implementer(IWorker, ICancellingWorker, IReplaceableWorker)
-class WireWorker(WorkerBase):
+class WireWorker(ConnectingWorker):
     """
     Has methods of a universe run by a server, on this machine or another.
 
@@ -165,16 +160,16 @@ class WireWorker(WorkerBase):
         """
         kind = classOf(wwu)
         checkCount("N_concurrent", N_concurrent, 1)
-        super().__init__(series, raw, exclusive)
         if heartbeat is not None:
             checkSeconds("heartbeat", heartbeat)
         checkSeconds("connectTimeout", connectTimeout)
         checkCount("largest", largest, 1)
         if backoff is not None:
             checkCallable("backoff", backoff)
+        super().__init__(series, raw, exclusive, reconnect, backoff, reactor)
         self.thread = thread
         self.capacity = N_concurrent
-        self.description = description
+        self.description = self._where = description
         self.state = WireState.CONNECTING
         self._wwu = wwu
         # The keywords that a replacement has, too.
@@ -193,7 +188,6 @@ class WireWorker(WorkerBase):
         }
         self._connectTimeout = connectTimeout
         self._names = namesOf(kind)
-        self._reactor: Any = orGlobalReactor(reactor)
         required = requirements(description, False, key=key, tls=tls, insecure=insecure)
         self._endpoint = clientEndpoint(required, self._reactor)
         self._decoding = DecodingThread(self._reactor)
@@ -208,17 +202,11 @@ class WireWorker(WorkerBase):
             self._decoding,
             self._reactor,
         )
-        self._backoff = backoff or backoffPolicy()
-        # How often in a row it has been tried to connect, by those before this worker,
-        # too.
-        self._attempts = 0
         self._client: Client | None = None
         # Calls until there's a connection.
         self._waiting: list[RemoteCall] = []
-        self._connection: OneShot[Any] = OneShot()
-        self._gone: OneShot[None] = OneShot()
         self._recycler: Callable[[], object] | None = None
-        self._connecting = self._beginToConnect()
+        self._beginToConnect()
 
     def __repr__(self) -> str:
         return f"<WireWorker {self.ID}, {self.description}, {self.state.name.lower()}>"
@@ -228,15 +216,6 @@ class WireWorker(WorkerBase):
         """The tasks accepted that have no result yet."""
         calls = self._waiting if self._client is None else self._client.calls.values()
         return [call.task for call in calls]
-
-    def deferUntilReady(self) -> Deferred[None]:
-        """
-        @return: A Deferred that fires with C{None} when the worker is connected. It
-            fails with L{AuthenticationError} if one end doesn't accept the other's
-            identity, and with L{WorkerStartError} if there's no connection for another
-            reason.
-        """
-        return self._connection.wait()
 
     def run(self, task: ITask) -> Deferred[None]:
         if self.state is WireState.DEAD:
@@ -283,7 +262,7 @@ class WireWorker(WorkerBase):
                 if call.iteration is None or call.iteration.release() is not None:
                     tasks.append(call.task)
                 else:
-                    call.lose(self._lost(call.task, "It was crashed"))
+                    call.lose(self._lostError(call.task, "It was crashed"))
                 call.fireDone()
             if self.state is not WireState.DEAD:
                 self.state = WireState.STOPPING
@@ -302,29 +281,8 @@ class WireWorker(WorkerBase):
         if self._client is not None:
             self._client.cancel(task)
 
-    def deferUntilGone(self) -> Deferred[None]:
-        """@return: A Deferred that fires with C{None} when the connection has ended."""
-        return self._gone.wait()
-
-    def replacement(self) -> WireWorker | None:
-        """
-        @return: A worker like this one, which connects after a while. C{None} without
-            C{reconnect=True}.
-        """
-        if not self._keywords["reconnect"]:
-            return None
-        # Even if this one was connected: its server has just gone.
-        return self._another(max(1, self._attempts))
-
-    def retryReplacement(self) -> WireWorker:
-        """@return: A worker like this one."""
-        return self._another(self._attempts)
-
     def setRecycler(self, callableObject: Callable[[], object]) -> None:
         self._recycler = callableObject
-
-    def updatesApplied(self, text: str | None) -> None:
-        """The worker works all the same if an update has failed."""
 
     def connected(self, client: Client) -> None:
         """Take the connection, on which the two ends know each other."""
@@ -372,23 +330,14 @@ class WireWorker(WorkerBase):
             # given to this worker.
             self._resign()
         for call in mayHaveRun:
-            call.lose(self._lost(call.task, why))
+            call.lose(self._lostError(call.task, why))
         for call in calls:
             call.task.callback((Status.DISCONNECTED, None))
             call.fireDone()
         self._end()
 
-    def _lost(self, task: ITask, why: str) -> WorkerLost:
-        return WorkerLost(
-            f"Worker {self.ID} was lost while {self.description} may have been running"
-            f" {task!r}: {why}",
-            workerID=self.ID,
-            task=task,
-        )
-
-    def _another(self, attempts: int) -> WireWorker:
-        """Make a worker like this one, which connects after a while."""
-        another = self.__class__(
+    def _another(self) -> WireWorker:
+        return self.__class__(
             self._wwu,
             self.description,
             self.iQualified,
@@ -397,22 +346,12 @@ class WireWorker(WorkerBase):
             self.capacity,
             **self._keywords,
         )
-        another._connecting.cancel()
-        another._attempts = attempts
-        another._connecting = another._beginToConnect()
-        return another
-
-    def _beginToConnect(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._connect()).addErrback(self._giveUp)
 
     async def _connect(self) -> None:
-        """Connect, after a while if it has been tried before."""
         # Not by ClientService: a worker lives for one connection, and its replacement
         # is another worker.
         while True:
-            delay = self._backoff(self._attempts) if self._attempts else 0
-            await deferLater(self._reactor, delay)
-            self._attempts += 1
+            await self._waitToConnect()
             d = Deferred.fromCoroutine(self._open())
             try:
                 await d.addTimeout(self._connectTimeout, self._reactor)
@@ -426,7 +365,7 @@ class WireWorker(WorkerBase):
                     why = f"there was no answer within {self._connectTimeout:g} seconds"
                 else:
                     why = Failure(error).getErrorMessage() or type(error).__name__
-                if not self._keywords["reconnect"]:
+                if not self._reconnect:
                     raise WorkerStartError(f"{self!r} can't connect: {why}") from error
                 report = log.warn if self._attempts == 1 else log.info
                 report(
@@ -443,8 +382,7 @@ class WireWorker(WorkerBase):
         await client.opened
 
     def _giveUp(self, failure: Failure) -> None:
-        """Don't try to connect any longer."""
-        if self.state is not WireState.CONNECTING or failure.check(CancelledError):
+        if self.state is not WireState.CONNECTING:
             return
         self.state = WireState.DEAD
         self._connecting.cancel()
