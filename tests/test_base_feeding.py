@@ -12,7 +12,7 @@ from asynqueue.base import TaskQueue
 from asynqueue.errors import QueueFull, QueueRunError, QueueStopped, WorkerLost
 from asynqueue.testing import MemoryWorker
 
-from ._cases import QueueTestCase, ids, same
+from ._cases import QueueTestCase, ids, same, turn
 
 
 class FeedingTests(QueueTestCase):
@@ -210,3 +210,32 @@ class FeedingTests(QueueTestCase):
         self.assertEqual(self.runAll(), [0, 1, 2])
         for d in calls:
             self.successResultOf(d)
+
+    def test_mapWaitsItsTurn(self) -> None:
+        """A map doesn't take a place that was promised to somebody else."""
+        worker = MemoryWorker()
+        q = self.queue(worker, maxQueued=1)
+        q.call(same)
+        q.call(same, 1)
+        ready = q.ready()
+        mapped = q.map(same, range(3), chunksize=1)
+        worker.complete()
+        self.successResultOf(ready)
+        q.map(same, range(3), chunksize=1)
+        q.call(same, 2)
+        self.assertNoResult(mapped)
+
+    def test_promisesLast(self) -> None:
+        """Each promise holds for this and the next turn of the reactor."""
+        worker = MemoryWorker()
+        q = self.queue(worker, maxQueued=1)
+        q.call(same)
+        q.ready()
+        q.call(same)
+        first, second = q.ready(), q.ready()
+        turn(self.clock)
+        worker.complete()
+        self.successResultOf(first)
+        turn(self.clock)
+        self.assertNoResult(second)
+        q.call(same)

@@ -12,9 +12,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue.errors import QueueStopped, TimeoutError, WorkerLost
+from asynqueue.errors import QueueRunError, QueueStopped, TimeoutError, WorkerLost
 from asynqueue.events import EventKind
-from asynqueue.testing import MemoryWorker
+from asynqueue.testing import MemoryWorker, RecordingConsumer
 
 from ._cases import QueueTestCase, ids, same
 
@@ -378,6 +378,78 @@ class RetriesTests(QueueTestCase):
         self.q.shutdown()
         self.worker.disconnect()
         self.failureResultOf(d, QueueStopped)
+
+
+class InterferenceTests(QueueTestCase):
+    """
+    Tests of code of the user's that acts between two attempts.
+    """
+
+    def lose(self) -> None:
+        """Lose the worker, and the task that it has."""
+        self.worker.lose(WorkerLost("gone"))
+
+    def test_delayCancels(self) -> None:
+        """A callable that gives the delay may cancel the call."""
+
+        def delay(attempt: int) -> int:
+            calls[0].cancel()
+            return 0
+
+        calls = [self.q.call(same, retries=2, retryDelay=delay)]
+        self.lose()
+        self.failureResultOf(calls[0], CancelledError)
+        self.assertEqual(self.q.q.loadInfoProducer.queued, 0)
+        self.assertEqual(self.successResultOf(self.q.shutdown(drain=True)), [])
+
+    def test_nobodyLeft(self) -> None:
+        """A drain doesn't wait for an attempt that nobody is left to make."""
+        d = self.q.call(same, retries=1, retryDelay=1)
+        self.lose()
+        self.worker.resign()
+        done = self.q.shutdown(drain=True)
+        self.assertNoResult(done)
+        self.clock.advance(1)
+        self.failureResultOf(d, QueueStopped)
+        self.successResultOf(done)
+
+    def test_handlerRefuses(self) -> None:
+        """A call fails that a subclass of the handler doesn't take again."""
+        for delay in (0, 1):
+            worker = MemoryWorker()
+            q = self.queue(worker, retries=1, retryDelay=delay)
+            d = q.call(same)
+            q.th.isRunning = False
+            worker.lose(WorkerLost("gone"))
+            self.clock.advance(1)
+            self.failureResultOf(d, QueueRunError)
+            self.assertEqual(q.q.loadInfoProducer.queued, 0)
+
+
+class Paused(RecordingConsumer):
+    """A consumer that takes nothing yet."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause the producer."""
+        super().registerProducer(producer, streaming)
+        producer.pauseProducing()
+
+
+class WithinConsumerTests(QueueTestCase):
+    """
+    Tests of C{within} while a consumer takes the items of an iterator.
+    """
+
+    def test_tooLate(self) -> None:
+        """It fails with TimeoutError, as without a consumer."""
+        q = self.queue(AsyncWorker())
+        items = iter([1, 2, 3])
+        d = q.call(lambda: items, consumer=Paused(), within=5)
+        self.clock.advance(5)
+        self.clock.advance(0)
+        failure = self.failureResultOf(d, TimeoutError)
+        self.assertIn("within 5 seconds", str(failure.value))
+        self.assertEqual(q.stats()["failed"], {"timeout": 1})
 
 
 class ObservedTests(QueueTestCase):

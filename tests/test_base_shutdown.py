@@ -337,6 +337,45 @@ class ShutdownTests(QueueTestCase):
             self.assertEqual(self.successResultOf(gone), [])
 
 
+class CancelledWaitTests(QueueTestCase):
+    """
+    Tests of those who stop waiting for workers to come or go.
+    """
+
+    def test_detach(self) -> None:
+        """Calls of a worker that is let go fail though nobody waits for that."""
+        worker = MemoryWorker()
+        q = self.queue(worker, timeout=5)
+        d = q.call(same)
+        gone = q.detachWorker(worker)
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        self.clock.advance(5)
+        self.failureResultOf(d, WorkerLost)
+        self.assertEqual(q.q.loadInfoProducer.queued, 0)
+        self.successResultOf(q.shutdown(drain=True))
+
+    def test_attach(self) -> None:
+        """The updates of a new worker go on."""
+        self.q.update(same)
+        self.worker.complete()
+        other = MemoryWorker()
+        ready = self.q.attachWorker(other)
+        ready.cancel()
+        self.failureResultOf(ready, CancelledError)
+        self.assertEqual(other.cancelled, [])
+        other.complete()
+        self.q.call(same)
+        self.q.call(same)
+        self.assertEqual(len(other.running), 1)
+
+    def test_pause(self) -> None:
+        """A queue that is being shut down can't be paused."""
+        self.q.call(same)
+        self.q.shutdown(drain=True)
+        self.assertRaises(QueueRunError, self.q.pause)
+
+
 class DrainTests(QueueTestCase):
     """
     Tests of the shutdown that runs what is queued first.

@@ -33,6 +33,7 @@ from asynqueue import (
     WireWorkerUniverse,
 )
 from asynqueue.errors import (
+    ImplementationError,
     QueueStopped,
     SerializationError,
     TimeoutError,
@@ -609,6 +610,20 @@ class Contract:
         done = self.q.detachWorker(self.worker)
         self.gate.open()
         self.assertEqual((await held, await done, len(self.q)), ("held", [], 0))
+
+    async def test_attachedAgain(self: Any) -> None:
+        """
+        One that has gone either works when it's attached again, or is refused.
+        """
+        await self.start()
+        await self.call(jobs.add, 1, 2)
+        await self.q.detachWorker(self.worker)
+        try:
+            await self.q.attachWorker(self.worker)
+        except ImplementationError as error:
+            self.assertIn("make another", str(error))
+        else:
+            self.assertEqual(await self.call(jobs.add, 1, 2), 3)
 
     async def test_resigns(self: Any) -> None:
         """

@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError
 from twisted.logger import LogLevel, capturedLogs
 
+from asynqueue._asyncworker import AsyncWorker
 from asynqueue.base import TaskQueue, _watching
 from asynqueue.errors import QueueFull, QueueRunError, QueueStopped, TimeoutError
 from asynqueue.events import Event, EventKind, logEvent
@@ -325,6 +326,17 @@ class NameTests(QueueTestCase):
         bad: Any = 5
         self.assertRaises(TypeError, self.q.call, same, name=bad)
         self.assertRaises(TypeError, TaskQueue, name=bad)
+
+    def test_positionalOnly(self) -> None:
+        """
+        A parameter of this name that isn't a keyword doesn't get it.
+        """
+
+        def f(name: Any, /, *args: Any) -> Any:
+            return name
+
+        q = self.queue(AsyncWorker())
+        self.assertEqual(self.successResultOf(q.call(f, 1, name="n")), 1)
 
     def test_queue(self) -> None:
         """

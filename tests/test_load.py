@@ -13,6 +13,8 @@ from zope.interface.verify import verifyClass, verifyObject
 from asynqueue.base import LoadInfoProducer
 from asynqueue.testing import RecordingConsumer
 
+from ._cases import QueueTestCase
+
 
 class Breaking(RecordingConsumer):
     """
@@ -193,3 +195,23 @@ class LoadInfoProducerTests(SynchronousTestCase):
             load.registerConsumer(consumer)
         load.oneMore()
         self.assertEqual([c.items for c in consumers], [[1], []])
+
+
+class Clinging(RecordingConsumer):
+    """A consumer that doesn't let go of its producer."""
+
+    def unregisterProducer(self) -> None:
+        """Fail."""
+        raise ValueError("no")
+
+
+class ClingingTests(QueueTestCase):
+    """
+    Tests of a consumer that fails when the queue is shut down.
+    """
+
+    def test_shutdown(self) -> None:
+        """The queue is shut down nevertheless."""
+        self.q.q.subscribe(Clinging())
+        self.successResultOf(self.q.shutdown())
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)

@@ -16,8 +16,10 @@ from asynqueue._asyncworker import AsyncWorker
 from asynqueue._child.chunks import DONE, runChunk
 from asynqueue.base import TaskQueue
 from asynqueue.base._mapping import progressOf
-from asynqueue.errors import QueueRunError, QueueStopped
+from asynqueue.errors import QueueRunError, QueueStopped, WorkerError, WorkerLost
+from asynqueue.testing import MemoryWorker
 
+from ._cases import QueueTestCase, same
 from ._jobs import stopsIteration
 
 
@@ -382,3 +384,42 @@ class MapTests(SynchronousTestCase):
         """
         self.assertIsNone(progressOf(None))
         self.assertIsNone(progressOf(False))
+
+
+class InterferenceTests(QueueTestCase):
+    """
+    Tests of maps that are cancelled at odd moments.
+    """
+
+    def test_retryCancelled(self) -> None:
+        """A part that waits for its next attempt isn't run any longer."""
+        d = self.q.map(same, [1], retries=1, retryDelay=10)
+        self.worker.lose(WorkerLost("gone"))
+        d.cancel()
+        self.failureResultOf(d, CancelledError)
+        self.q.attachWorker(other := MemoryWorker())
+        self.clock.advance(10)
+        self.assertEqual(other.accepted, [])
+
+    def test_inputCancels(self) -> None:
+        """An input that cancels the map has nothing more queued."""
+        maps: list[Deferred[Any]] = []
+
+        def items() -> Iterator[int]:
+            for i in itertools.count():
+                for d in maps:
+                    d.cancel()
+                yield i
+
+        maps.append(self.q.map(same, items(), chunksize=1))
+        self.worker.step()
+        self.failureResultOf(maps[0], CancelledError)
+        while self.worker.running:
+            self.worker.step()
+        self.assertEqual(self.q.q.loadInfoProducer.queued, 0)
+
+    def test_malformed(self) -> None:
+        """A map fails if a worker hands back what isn't the result of a part."""
+        d = self.q.map(same, [1, 2])
+        self.worker.complete(5)
+        self.failureResultOf(d, WorkerError)

@@ -13,6 +13,7 @@ from zope.interface import classImplementsOnly
 
 from asynqueue._asyncworker import AsyncWorker
 from asynqueue._child.status import Status
+from asynqueue.base import TaskQueue
 from asynqueue.errors import (
     ImplementationError,
     InvariantError,
@@ -20,7 +21,7 @@ from asynqueue.errors import (
     WorkerLost,
 )
 from asynqueue.interfaces import IWorker
-from asynqueue.tasks import TaskHandler
+from asynqueue.tasks import AssignmentFactory, TaskHandler
 from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker
 
@@ -1103,12 +1104,53 @@ class UpdateTests(HandlerTestCase):
         """
         Cancelling the update's Deferred cancels all copies.
         """
-        worker = self.hire()
+        workers = [self.hire(), self.hire()]
         d = self.handler.update(task())
         d.cancel()
-        self.assertEqual(len(worker.cancelled), 1)
-        (text,) = self.successResultOf(d)
-        self.assertEqual(text, "CancelledError")
+        self.assertEqual([len(worker.cancelled) for worker in workers], [1, 1])
+        self.failureResultOf(d, CancelledError)
+
+    def test_cancelledSequential(self) -> None:
+        """
+        An update that is cancelled isn't run on the workers whose turn comes later.
+        """
+        first, second = self.hire(), self.hire()
+        d = self.handler.update(task(), sequential=True)
+        d.cancel()
+        self.failureResultOf(d, CancelledError)
+        self.assertEqual((len(first.cancelled), second.accepted), (1, []))
+
+
+class ReuseTests(HandlerTestCase):
+    """
+    Tests of workers, and factories, that can't be taken.
+    """
+
+    def test_elsewhere(self) -> None:
+        """A worker that another handler is still letting go isn't hired."""
+        worker = self.hire()
+        self.put()
+        gone = self.handler.terminate(1)
+        other = TaskHandler(reactor=self.clock)
+        self.assertRaisesRegex(
+            ImplementationError, "wait until it has gone", other.hire, worker
+        )
+        worker.complete()
+        self.successResultOf(gone)
+        self.successResultOf(other.hire(worker))
+
+    def test_factory(self) -> None:
+        """Another factory takes over pauses and limits, while there are no workers."""
+        q = TaskQueue(limits={"x": 1}, maxQueued=1, reactor=self.clock)
+        q.th.assignmentFactory = AssignmentFactory(reactor=self.clock)
+        worker, other = MemoryWorker(["x"]), MemoryWorker(["x"])
+        q.attachWorker(worker)
+        q.attachWorker(other)
+        q.call(len, series="x")
+        q.call(len, series="x")
+        self.assertEqual((len(worker.accepted), other.accepted), (1, []))
+        with self.assertRaisesRegex(RuntimeError, "before workers are hired"):
+            q.th.assignmentFactory = AssignmentFactory(reactor=self.clock)
 
 
 class ShutdownTests(HandlerTestCase):

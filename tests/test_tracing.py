@@ -185,6 +185,23 @@ class SpanTests(QueueTestCase):
         self.worker.complete()
         self.assertEqual(self.spans.take(), [])
 
+    def test_noText(self) -> None:
+        """
+        A call fails with its own exception also if that has no text.
+        """
+
+        class Odd(Exception):
+            def __str__(self) -> str:
+                raise IndexError
+
+        def fail() -> None:
+            raise Odd
+
+        q = self.queue(AsyncWorker())
+        self.failureResultOf(q.call(fail), Odd)
+        self.assertEqual(len(self.flushLoggedErrors(IndexError)), 1)
+        self.assertEqual(q.q.loadInfoProducer.queued, 0)
+
 
 class AbsentTests(QueueTestCase):
     """

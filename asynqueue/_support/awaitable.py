@@ -118,3 +118,17 @@ def awaitable(d: Deferred[_T]) -> Deferred[_T]:
     outer: Deferred[_T] = AwaitableDeferred(lambda _: d.cancel())
     d.chainDeferred(outer)
     return outer
+
+
+def shielded(d: Deferred[_T]) -> Deferred[_T]:
+    """
+    Make a Deferred that fires with the result of another one, and whose cancelling ends
+    the waiting for that, not what it stands for.
+    """
+    outer: Deferred[_T] = AwaitableDeferred(_ignore)
+    d.addBoth(lambda result: None if outer.called else outer.callback(result))
+    return outer
+
+
+def _ignore(d: Deferred[Any]) -> None:
+    """Let a Deferred be cancelled."""

@@ -20,9 +20,10 @@ __all__ = ["Admission"]
 class Admission:
     """Gives each place in a bounded queue to one of those who wait for it."""
 
-    # _promised places were given to waiters who have not used them by a call yet. They
-    # have this and the next turn of the reactor for that, so that a coroutine that
-    # awaits its place, also one of asyncio's, comes to it.
+    # Waiters that were given places have this and the next turn of the reactor to use
+    # them by a call, so that a coroutine that awaits its place, also one of asyncio's,
+    # comes to it. _promised counts places that were given in this turn and weren't
+    # used, _promisedBefore those of the last one.
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Admission:
         self._watcher = watcher
         self._waiters: deque[Deferred[None]] = deque()
         self._promised = 0
+        self._promisedBefore = 0
         self._expiry: IDelayedCall | None = None
         self._reactor = reactor
 
@@ -56,11 +58,13 @@ class Admission:
 
     def take(self) -> None:
         """Use a place: one that was promised, if there's any."""
-        if self._promised:
+        if self._promisedBefore:
+            self._promisedBefore -= 1
+        elif self._promised:
             self._promised -= 1
 
     def wait(self) -> Deferred[None]:
-        if self._hasRoom() and not self._waiters:
+        if self.hasRoom():
             if self.maxQueued is not None:
                 self._promise()
             ready: Deferred[None] = AwaitableDeferred()
@@ -79,14 +83,16 @@ class Admission:
                 QueueStopped("The queue was shut down before it had room for a call")
             )
 
-    def _hasRoom(self) -> bool:
-        return (
-            self.maxQueued is None
-            or self._handler.waiting + self._promised < self.maxQueued
-        )
+    def hasRoom(self) -> bool:
+        """Whether there's a place that nobody else waits for, or was promised."""
+        return self.maxQueued is None or (not self._waiters and self._hasPlace())
+
+    def _hasPlace(self) -> bool:
+        taken = self._handler.waiting + self._promised + self._promisedBefore
+        return self.maxQueued is None or taken < self.maxQueued
 
     def _admit(self) -> None:
-        while self._waiters and self._hasRoom():
+        while self._waiters and self._hasPlace():
             self._promise()
             self._waiters.popleft().callback(None)
         if not self._waiters:
@@ -95,18 +101,20 @@ class Admission:
     def _promise(self) -> None:
         self._promised += 1
         if self._expiry is None:
-            reactor = orGlobalReactor(self._reactor)
-            self._expiry = reactor.callLater(0, self._expireNextTurn)
+            self._expireLater()
 
-    def _expireNextTurn(self) -> None:
+    def _expireLater(self) -> None:
         self._expiry = orGlobalReactor(self._reactor).callLater(0, self._expire)
 
     def _expire(self) -> None:
-        self._forget()
+        self._expiry = None
+        self._promisedBefore, self._promised = self._promised, 0
+        if self._promisedBefore:
+            self._expireLater()
         self._admit()
 
     def _forget(self) -> None:
         expiry, self._expiry = self._expiry, None
         if expiry is not None and expiry.active():
             expiry.cancel()
-        self._promised = 0
+        self._promised = self._promisedBefore = 0

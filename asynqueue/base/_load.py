@@ -105,7 +105,13 @@ class LoadInfoProducer:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
             if not subscription.isGuest:
-                subscription.consumer.unregisterProducer()
+                try:
+                    subscription.consumer.unregisterProducer()
+                except Exception:  # noqa: BLE001 - the consumer is the user's
+                    log.failure(
+                        "{consumer} failed to lose its producer",
+                        consumer=subscription.consumer,
+                    )
 
     def shutdown(self) -> None:
         """Unregister from all consumers."""

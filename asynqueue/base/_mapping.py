@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from .._child.chunks import DONE, runChunk
 from .._support.log import log
+from ..errors import WorkerError
 from ..tasks import Task
 
 __all__ = ["Mapping", "Progress", "progressOf"]
@@ -98,6 +99,7 @@ class Mapping:
         self._read = 0
         self._done = 0
         self._isExhausted = False
+        self._isReading = False
         self._inputFailure: Failure | None = None
         self._isOver = False
         self._isFilling = False
@@ -137,16 +139,22 @@ class Mapping:
         if self._waiting is not None:
             self._waiting.cancel()
         for chunk in list(self._chunks):
-            if chunk.task is not None and not (chunk.isDone or chunk.task.accepted):
-                chunk.task.d.cancel()
+            # There may have been another attempt since.
+            task = None if chunk.task is None else chunk.task.d.task
+            if task is not None and not task.accepted:
+                task.d.cancel()
+        if not self._isReading:
+            self._closeInput()
+        if failure is not None:
+            self._finish(failure)
+
+    def _closeInput(self) -> None:
         close = getattr(self._items, "close", None)
         if close is not None:
             try:
                 close()
             except Exception:  # noqa: BLE001 - the input is the user's
                 log.failure("The input of a map failed to be closed")
-        if failure is not None:
-            self._finish(failure)
 
     def _wantsChunk(self) -> bool:
         """Whether another chunk is in order now."""
@@ -177,12 +185,17 @@ class Mapping:
 
     def _queueChunk(self) -> None:
         items: list[Any] = []
+        self._isReading = True
         try:
             items.extend(islice(self._items, self._size))
         except Exception:  # noqa: BLE001 - the input is the user's
             # What it has given before isn't lost.
             self._isExhausted = True
             self._inputFailure = Failure()
+        self._isReading = False
+        if self._isOver:  # The input has cancelled the map.
+            self._closeInput()
+            return
         if not items:
             self._isExhausted = True
             return
@@ -209,7 +222,12 @@ class Mapping:
         if self._isNamed:
             results = [result]
         else:
-            seconds, results = result
+            try:
+                seconds, results = result
+            except (TypeError, ValueError):
+                text = f"A worker handed back {result!r} for a part of a map"
+                self._arrived(chunk, [], Failure(WorkerError(text)))
+                return
             if self._isTuning:
                 self._tune(seconds / count)
         self._arrived(chunk, results, None)

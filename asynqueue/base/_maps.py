@@ -161,18 +161,33 @@ class Maps(Calls):
         # Errors come as they are: the mapping has to know.
         checked = CallOptions(**options, returnFailure=None)
 
-        def submit(f: Any, args: tuple[Any, ...]) -> Task:
+        hasPlace = False
+
+        def submit(g: Any, args: tuple[Any, ...]) -> Task:
+            nonlocal hasPlace
             if not self._running:
                 raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
-            task = checked.makeTask(self.taskFactory, f, args, {})
-            self._admission.take()
+            task = checked.makeTask(self.taskFactory, g, args, {})
+            if hasPlace:
+                hasPlace = False
+                self._admission.take()
             self._put(task)
             return task
+
+        def givePlace(_: None) -> None:
+            nonlocal hasPlace
+            hasPlace = True
+
+        def room() -> Deferred[None] | None:
+            """Return None if there's room for a call, or a Deferred to that."""
+            if hasPlace or not self._running or self._admission.hasRoom():
+                return None
+            return self._admission.wait().addCallback(givePlace)
 
         checked.makeTask(TaskFactory(), f, (), {})  # To complain here, if at all.
         return Mapping(
             submit,
-            self._roomForChunk,
+            room,
             self._concurrency,
             f,
             iterables,
@@ -184,13 +199,3 @@ class Maps(Calls):
     def _concurrency(self) -> int:
         """Count the calls that keep all workers busy."""
         return sum(getattr(w, "concurrency", 1) for w in self.th.workers.values())
-
-    def _roomForChunk(self) -> Deferred[None] | None:
-        """
-        Return None if there's room for a call, or a Deferred that fires when there is.
-        """
-        if not self._running or self.maxQueued is None:
-            return None
-        if self.th.waiting < self.maxQueued:
-            return None
-        return self._admission.wait()

@@ -137,8 +137,14 @@ def takesKeyword(f: Any, name: str) -> bool:
         parameters = inspect.signature(f).parameters
     except (TypeError, ValueError):
         return True
-    return name in parameters or any(
-        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    return any(
+        parameter.kind is parameter.VAR_KEYWORD
+        or (
+            parameter.name == name
+            and parameter.kind
+            in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        )
+        for parameter in parameters.values()
     )
 
 

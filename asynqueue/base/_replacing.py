@@ -186,7 +186,10 @@ class Shutdown:
         if self._deadline is not None:
             now = orGlobalReactor(self._reactor).seconds()
             timeout = max(0.0, self._deadline - now)
-        unfinished += failUnfinished(await self._queue.shutdown(timeout))
+        try:
+            unfinished += failUnfinished(await self._queue.shutdown(timeout))
+        except Exception:  # noqa: BLE001 - the handler may be anybody's subclass
+            log.failure("{queue} failed to shut down", queue=self._queue)
         self._queue.watcher.observers.tell(EventKind.STOPPED)
         self.done.fire(unfinished)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from .._support.awaitable import awaitable
+from .._support.awaitable import shielded
 from .._support.checks import checkCount
 from ..interfaces import IWorker
 from ._taskqueue import TaskQueue
@@ -67,7 +67,13 @@ class SizedQueue(TaskQueue):
             own.append(self._newWorker())
             changes.append(self.attachWorker(own[-1]))
         done = DeferredList(changes, consumeErrors=True)
-        return awaitable(done.addCallback(lambda _: None))
+        return shielded(done.addCallback(lambda _: None))
+
+    def _workerGone(self, worker: Any) -> None:
+        if self._isOwn(worker) and sum(map(self._isOwn, self.workers())) >= self.N:
+            self._workersChanged()  # An observer has asked for fewer, or for another.
+        else:
+            super()._workerGone(worker)
 
     def _newWorker(self) -> IWorker:
         """Make a worker."""

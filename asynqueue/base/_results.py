@@ -36,6 +36,10 @@ def notRun(task: Task) -> QueueStopped:
     return QueueStopped(f"The queue was shut down before {task!r} was run")
 
 
+def _late(task: Task, seconds: float) -> TimeoutError:
+    return TimeoutError(f"{task!r} had no result within {seconds} seconds")
+
+
 class Results:
     """
     Sees to it that the Deferred of each call fires once, with what its tasks, one for
@@ -132,15 +136,18 @@ class Results:
         """
         task: Task | None = d.task
         if task is not None:
-            text = f"{task!r} had no result within {seconds} seconds"
             task.drop()
-            task.errback(TimeoutError(text))
+            task.errback(_late(task, seconds))
         elif d.inner is not None:
+            d.expired = seconds
             d.inner.cancel()
 
     def _finish(self, result: Any, task: Task) -> Any:
         """Take the result of a call, or the failure of a consumer or on the way."""
         if isinstance(result, Failure):
+            seconds = task.d.expired
+            if seconds is not None and result.check(CancelledError):
+                result = Failure(_late(task, seconds))
             return self._finishFailed(result, task)
         if self._defaults.spew:
             self._log(result, task)
@@ -196,6 +203,8 @@ class Results:
             checkSeconds("retryDelay", seconds, zero=True)
         except Exception:  # noqa: BLE001 - the callable is the user's
             return self._finishFailed(Failure(), task)
+        if task.d.called:  # The callable has cancelled the call.
+            return self._finishFailed(Failure(CancelledError()), task)
         again = task.nextAttempt()
         self._watcher.noteRetried(failure, task)
         self._tryAgain(again, seconds)
@@ -216,11 +225,20 @@ class Results:
                 seconds, self._retry, task
             )
         else:
-            self._queueAgain(task)
+            self._queue(task)
 
     def _retry(self, task: Task) -> None:
         del self._delayed[task]
-        self._queueAgain(task)
+        task.owner = None
+        self._queue(task)
+        if self.onFinished is not None:  # There may be nobody left to run it.
+            self.onFinished()
+
+    def _queue(self, task: Task) -> None:
+        try:
+            self._queueAgain(task)
+        except Exception:  # noqa: BLE001 - the handler may be anybody's subclass
+            task.errback(Failure())
 
     def _move(self, task: Task) -> Any:
         """Queue a task again whose worker went away before it ran."""
@@ -235,5 +253,5 @@ class Results:
         again = task.nextAttempt()
         again.attempt = task.attempt
         again.options = evolve(options, moves=options.moves + 1)
-        self._queueAgain(again)
+        self._queue(again)
         return RETRIED

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from .._support.awaitable import awaitable
+from .._support.awaitable import shielded
 from .._support.checks import checkCount, checkSeconds
 from ..interfaces import IWorker, WorkerLike
 from ..tasks import Task
@@ -198,7 +198,7 @@ class TaskQueue(Observed):
         """
         if not self._running:
             self._refuse(f"the worker {worker!r}")
-        return awaitable(self.th.hire(worker))
+        return shielded(self.th.hire(worker))
 
     def detachWorker(
         self, workerOrID: Any, reassign: bool = False, crash: bool = False
@@ -217,7 +217,7 @@ class TaskQueue(Observed):
             L{WorkerLost<asynqueue.errors.WorkerLost>}.
         """
         d = self.th.terminate(self.th.idOf(workerOrID), self.timeout, crash, reassign)
-        return awaitable(d.addCallback(self._workerDetached))
+        return shielded(d.addCallback(self._workerDetached))
 
     def qualifyWorker(self, worker: Any, series: Hashable) -> None:
         """
@@ -235,7 +235,11 @@ class TaskQueue(Observed):
         """
         Have workers get no more calls. What they have accepted goes on; calls that are
         made meanwhile wait. Updates are run.
+
+        @raise QueueRunError: If the queue isn't running.
         """
+        if not self._running:
+            self._refuse("a pause")
         self._gate.isPaused = True
 
     def resume(self) -> None:
@@ -339,7 +343,9 @@ class TaskQueue(Observed):
         factory = self.th.assignmentFactory
         gate = factory.backlog.gate
         if gate is None:
-            gate = factory.backlog.gate = Gate(factory.reconsider)
+            gate = factory.backlog.gate = Gate(
+                lambda series: self.th.assignmentFactory.reconsider(series)
+            )
         return gate
 
     def _workerDetached(self, unfinished: list[Task]) -> list[Task]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import Context
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 from opentelemetry import context, propagate, trace
 from twisted.python.failure import Failure
 
 from .._child.describe import describe, nameOf
+from .._support.log import log
 from .._version import __version__
 from ..tasks import Task
 
@@ -27,6 +29,19 @@ def activeTracer() -> Any:
 @lru_cache(maxsize=1)  # saves 30 us
 def _tracerOf(provider: Any) -> Any:
     return provider.get_tracer("asynqueue", __version__)
+
+
+def _logged(method: Callable[..., None]) -> Callable[..., None]:
+    """Log what OpenTelemetry raises, or an exception that it asks for its text."""
+
+    @wraps(method)
+    def logging(*args: Any) -> None:
+        try:
+            method(*args)
+        except Exception:  # noqa: BLE001 - of the user's processors and exceptions
+            log.failure("The span of a call failed")
+
+    return logging
 
 
 class CallSpan:
@@ -63,15 +78,21 @@ class CallSpan:
         propagate.inject(headers, self._context)
         return headers
 
+    @_logged
     def noteStarted(self, worker: Any) -> None:
         self._span.add_event("started", {"worker": describe(worker)})
 
+    @_logged
     def noteRetried(self, failure: Failure) -> None:
         self._span.add_event("retried", {"reason": failure.getErrorMessage()})
 
     def end(self, task: Task, failure: Failure | None = None) -> None:
         """End. No other task of the call will follow this one."""
         task.context = self._callers
+        self._end(failure)
+
+    @_logged
+    def _end(self, failure: Failure | None) -> None:
         if failure is not None:
             self._span.record_exception(failure.value)
             self._span.set_status(trace.StatusCode.ERROR, failure.getErrorMessage())

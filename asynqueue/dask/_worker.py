@@ -222,6 +222,11 @@ class DaskWorker(ConnectingWorker):
         return 4 * max(1, self.threads)
 
     @property
+    def hasStopped(self) -> bool:
+        isAlive = self.state in (ClusterState.CONNECTING, ClusterState.READY)
+        return self.ID is not None and not isAlive
+
+    @property
     def tasks(self) -> list[ITask]:
         """The tasks accepted that have no result yet."""
         return self._accepted.tasks

@@ -25,7 +25,7 @@ from .._child.pickling import NotPicklable, blame
 from .._child.status import RAN, ErrorText, Status
 from .._support.answers import cantBeSent, loadsAnswer
 from .._support.checks import checkReturned
-from ..errors import WorkerError
+from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
 from ..iteration import Deferator, IterationProducer
 from ..tasks._task import forWorker
@@ -181,7 +181,12 @@ class PoolRunner:
             return succeed(None)
         except RuntimeError as error:
             self._unusable(error)
-            task.callback((Status.DISCONNECTED, None))
+            if "start new thread" in str(error):
+                # Python's executors have the call then, and may still run it.
+                text = f"{task!r} may be run by an executor that has failed: {error}"
+                task.errback(WorkerLost(text, task=task))
+            else:
+                task.callback((Status.DISCONNECTED, None))
             return succeed(None)
         self._jobs[task] = job
         if self._running < self._size:

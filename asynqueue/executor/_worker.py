@@ -168,6 +168,10 @@ class ExecutorWorker(WorkerBase):
         return self._pool.size
 
     @property
+    def hasStopped(self) -> bool:
+        return self.state is not ExecutorState.READY
+
+    @property
     def tasks(self) -> list[ITask]:
         """The tasks that were accepted and have no result yet, oldest first."""
         return self._runner.tasks

@@ -259,5 +259,8 @@ class Stopper:
         job = self._jobs.find(task)
         if job is not None:
             self._jobs.jobs.remove(job)
+        if task.direct:
+            # If it's a stored one, the next child would come to the same end.
+            self._life.updatesApplied(f"{task!r} was cancelled or ran out of time")
         self._life.end(kill=False)
         self._resign()

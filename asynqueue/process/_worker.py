@@ -126,6 +126,11 @@ class ProcessWorker(ChildTasks):
         return bool(self._streams)
 
     @property
+    def hasStopped(self) -> bool:
+        isAlive = self.state in (ChildState.STARTING, ChildState.READY)
+        return self.ID is not None and not isAlive
+
+    @property
     def tasks(self) -> list[ITask]:
         """The tasks that were accepted and have no result yet."""
         return self._streams.tasks + [job.task for job in self._jobs.jobs]

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
@@ -23,6 +23,9 @@ from ._termination import Termination, crashWorker, waitUntilGone
 from ._updates import Preparing, Updates, qualifications
 
 __all__ = ["TaskHandler"]
+
+#: The identities of workers that their handlers are letting go.
+_leaving: set[int] = set()
 
 
 class TaskHandler:
@@ -41,8 +44,6 @@ class TaskHandler:
         IDs count up from 1 and are never used again.
 
     @ivar isRunning: C{False} once the handler has been shut down.
-
-    @ivar assignmentFactory: Where tasks and requests meet.
 
     @ivar onGone: Called with a worker that has resigned, after it has been crashed
         and its tasks have been given to others; or that is being let go because it has
@@ -63,12 +64,12 @@ class TaskHandler:
         """@param reactor: The clock. By default, the global reactor."""
         self.workers: dict[int, Any] = {}
         self.isRunning = True
-        self.assignmentFactory = AssignmentFactory(reactor=reactor)
+        self._factory = AssignmentFactory(reactor=reactor)
         self.onGone: Callable[[Any], object] | None = None
         self.onRefused: Callable[[Any, Failure], object] | None = None
         self.onEvent: Callable[..., object] | None = None
         self._updates = Updates(
-            lambda worker, task: self.assignmentFactory.runDirectly(worker, task)
+            lambda worker, task: self._factory.runDirectly(worker, task)
         )
         self._preparing = Preparing(
             self._updates, self._employs, self._request, self._refused
@@ -79,6 +80,28 @@ class TaskHandler:
         self._unserved: set[Hashable] = set()
         self._numbers = count(1)
         self._reactor = reactor
+
+    @property
+    def assignmentFactory(self) -> AssignmentFactory:
+        """
+        Where tasks and requests meet. Another one can be set before workers are hired
+        and tasks are given.
+
+        @raise RuntimeError: If it's set later.
+        """
+        return self._factory
+
+    @assignmentFactory.setter
+    def assignmentFactory(self, factory: AssignmentFactory) -> None:
+        backlog = self._factory.backlog
+        if self.workers or backlog.size:
+            raise RuntimeError(
+                "Another assignmentFactory can be set only before workers are hired and"
+                " tasks are given, which the one that is there knows of"
+            )
+        factory.backlog.gate = backlog.gate
+        factory.backlog.onShrink = backlog.onShrink
+        self._factory = factory
 
     def __call__(self, task: Task) -> Deferred[Any]:
         """
@@ -93,8 +116,8 @@ class TaskHandler:
         """
         if not self.isRunning:
             self._refuse(task)
-        isUnserved = task.series not in self.assignmentFactory.requests
-        accepting = self.assignmentFactory.new(task)
+        isUnserved = task.series not in self._factory.requests
+        accepting = self._factory.new(task)
         if isUnserved:
             self._warnIfUnserved(task.series)
         return accepting
@@ -136,7 +159,7 @@ class TaskHandler:
         employee.setResignator(partial(self._resigned, ID))
         if IPrefetchingWorker.providedBy(worker):
             employee.backlogPerWorker = self._backlogPerWorker
-            employee.batch = self.assignmentFactory.batch
+            employee.batch = self._factory.batch
         if not IReplaceableWorker.providedBy(worker):
             return self._preparing.prepare(
                 employee, qualifications(employee), self._updates.stored
@@ -177,6 +200,7 @@ class TaskHandler:
             if worker is None:
                 return succeed([])
             self._unassign(worker)
+            _leaving.add(id(worker))
             termination = self._terminations[workerID] = Termination(
                 worker, partial(self._handOver, workerID, reassign), self._reactor
             )
@@ -257,7 +281,7 @@ class TaskHandler:
     @property
     def waiting(self) -> int:
         """The number of tasks that no worker has accepted."""
-        return self.assignmentFactory.backlog.size
+        return self._factory.backlog.size
 
     def withdraw(self, selector: Callable[[Task], bool]) -> list[Task]:
         """
@@ -267,7 +291,7 @@ class TaskHandler:
 
         @return: The tasks, in their order.
         """
-        return self.assignmentFactory.backlog.remove(selector)
+        return self._factory.backlog.remove(selector)
 
     def idOf(self, workerOrID: Any) -> int:
         """
@@ -314,12 +338,14 @@ class TaskHandler:
         IWorker.validateInvariants(worker)
         for series in (*worker.cQualified, *worker.iQualified):
             checkHashable(series)
-        if getattr(worker, "hired", False) is True or any(
-            worker is termination.worker for termination in self._terminations.values()
-        ):
+        if getattr(worker, "hired", False) is True or id(worker) in _leaving:
             raise ImplementationError(
                 f"{worker!r} is employed already: detach it, and wait until it has"
                 " gone, before it's hired again"
+            )
+        if getattr(worker, "hasStopped", False) is True:
+            raise ImplementationError(
+                f"{worker!r} has been stopped, and can't work any longer: make another"
             )
 
     def _refuse(self, candidate: Any) -> None:
@@ -353,9 +379,9 @@ class TaskHandler:
 
         def requestAll() -> None:
             for each in series:
-                self.assignmentFactory.request(worker, each)
+                self._factory.request(worker, each)
 
-        self.assignmentFactory.batch(requestAll)
+        self._factory.batch(requestAll)
 
     def _refused(self, worker: Any, failure: Failure) -> None:
         """Let go of a worker that can't be put to work."""
@@ -383,14 +409,19 @@ class TaskHandler:
                 if self._employs(worker)
             ]
         started = [self._updates.run(worker, task) for worker in workers]
-        return [(await d).value for d in started]
+        try:
+            return [(await d).value for d in started]
+        except CancelledError:
+            for d in started:
+                d.addErrback(lambda _: None).cancel()
+            raise
 
     # Letting go.
 
     def _unassign(self, worker: Any) -> None:
         """Have a worker get no more tasks."""
         worker.hired = False
-        self.assignmentFactory.cancelRequests(worker)
+        self._factory.cancelRequests(worker)
 
     def _handOver(self, workerID: int, reassign: bool, tasks: list[Task]) -> list[Task]:
         """
@@ -398,7 +429,7 @@ class TaskHandler:
 
         @return: The tasks it leaves unfinished that aren't given to another.
         """
-        del self._terminations[workerID]
+        _leaving.discard(id(self._terminations.pop(workerID).worker))
         unfinished: list[Task] = []
         for task in tasks:
             if (reassign and self.isRunning) or self._updates.isRunning(task):
@@ -455,7 +486,7 @@ class TaskHandler:
             # It was meant for that worker alone.
             task.errback(WorkerLost("The worker was lost before the update", task=task))
         elif self.isRunning:
-            self.assignmentFactory.takeBack(task)
+            self._factory.takeBack(task)
         else:
             task.callback((Status.DISCONNECTED, None))
 
@@ -473,6 +504,6 @@ class TaskHandler:
             exited: Deferred[object] = Deferred()
             next(iter(self._exiting)).addCallback(exited.callback)
             await exited
-        self.assignmentFactory.stop()
+        self._factory.stop()
         unfinished += self.withdraw(lambda task: True)
         return unfinished

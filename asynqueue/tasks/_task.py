@@ -73,6 +73,9 @@ class _ResultDeferred(AwaitableDeferred[Any]):
     #: A Deferred whose result is to be this one's.
     inner: Deferred[Any] | None = None
 
+    #: Within how many seconds that should have had one, if it hasn't.
+    expired: float | None = None
+
     def callback(self, result: Any) -> None:
         if self.task is None:
             super().callback(result)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from .._child.status import Status
@@ -106,7 +106,9 @@ def _resultOf(result: Any) -> UpdateResult:
     return UpdateResult(value, status in (Status.ERROR, Status.TIMEOUT))
 
 
-def _resultOfFailure(failure: Failure) -> UpdateResult:
+def _resultOfFailure(failure: Failure) -> UpdateResult | Failure:
+    if failure.check(CancelledError):
+        return failure  # The whole update has been.
     text = failure.getErrorMessage() or type(failure.value).__name__
     return UpdateResult(text, True)
 

@@ -42,6 +42,11 @@ class WorkerBase:
         # its place.
         self.isDismissed = False
 
+    @property
+    def hasStopped(self) -> bool:
+        """Whether nobody can employ it any longer."""
+        return False
+
     def setResignator(self, callableObject: Callable[[], object]) -> None:
         self._resignator = callableObject
 

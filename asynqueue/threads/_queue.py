@@ -125,6 +125,10 @@ class ThreadWorker(WorkerBase):
         return self.tasks[:1]
 
     @property
+    def hasStopped(self) -> bool:
+        return self._thread.state is not OPEN
+
+    @property
     def abandoned(self) -> int:
         """How many threads were given up because they were stuck."""
         return self.t.abandoned

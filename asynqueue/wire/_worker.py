@@ -212,6 +212,11 @@ class WireWorker(ConnectingWorker):
         return f"<WireWorker {self.ID}, {self.description}, {self.state.name.lower()}>"
 
     @property
+    def hasStopped(self) -> bool:
+        isAlive = self.state in (WireState.CONNECTING, WireState.READY)
+        return self.ID is not None and not isAlive
+
+    @property
     def tasks(self) -> list[ITask]:
         """The tasks accepted that have no result yet."""
         calls = self._waiting if self._client is None else self._client.calls.values()
