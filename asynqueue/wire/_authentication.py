@@ -112,7 +112,7 @@ class Pending(dict[Connection, None]):
         self.failures = 0  # how many clients in a row have been refused
 
     def add(self, connection: Connection) -> None:
-        """Add a connection. If there are too many, another one goes."""
+        """Add a connection. If there are too many, the longest there goes."""
         if len(self) >= _MAX_PENDING:
             # Clients that have a proof give it at once.
             longest = next(iter(self))
