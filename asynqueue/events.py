@@ -19,7 +19,8 @@ __all__ = ["Event", "EventKind", "logEvent"]
 class EventKind(Enum):
     """
     What has happened. Each call that is observed has one C{QUEUED}, one C{STARTED} for
-    each attempt, and at last one of C{DONE}, C{FAILED}, C{TIMED_OUT} and C{CANCELLED}.
+    each attempt and each worker that it's given to, and at last one of C{DONE},
+    C{FAILED}, C{TIMED_OUT} and C{CANCELLED}.
     """
 
     #: A call was queued.

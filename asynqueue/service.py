@@ -71,7 +71,8 @@ class QueueService(Service, Generic[_Q]):
         @raise QueueRunError: If the service isn't running.
         """
         if self._queue is None:
-            raise QueueRunError(f"{self!r} isn't running, so it has no queue")
+            why = "make() has given none" if self.running else "it isn't running"
+            raise QueueRunError(f"{self!r} has no queue: {why}")
         return self._queue
 
     def startService(self) -> None:

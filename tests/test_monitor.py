@@ -639,6 +639,15 @@ class MetricTests(MonitorTestCase):
                 samples.setdefault(sample.name, {})[labels] = sample.value
         return samples
 
+    def test_surrogates(self) -> None:
+        """
+        Names that can't be encoded are shown with what is odd in them escaped.
+        """
+        self.fillWorker()
+        self.q.call(same, series="a\udcff")
+        samples = self.read("text/plain")
+        self.assertEqual(samples["asynqueue_queued"], {("", "a\\udcff"): 1})
+
     def test_figures(self) -> None:
         """
         Both formats can be read, and have the figures of the queue.

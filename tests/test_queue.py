@@ -197,6 +197,7 @@ class PlainHandlerTests(SynchronousTestCase):
         self.handler.d.callback(None)
         self.assertEqual(self.successResultOf(d), [2, 3])
         self.assertEqual(self.handler.items, [1])
+        self.assertEqual(self.consumer.items[-1], 0)
         self.assertIsNone(self.consumer.producer)
 
     def test_shutdownWaits(self) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 from twisted.internet.defer import gatherResults
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from asynqueue import ProcessQueue, ProcessWorker, ThreadQueue, ThreadWorker
-from asynqueue.errors import QueueRunError
+from asynqueue.errors import QueueRunError, WorkerStartError
+from asynqueue.events import EventKind
 from asynqueue.process._options import coreSets
 
 
@@ -41,6 +43,14 @@ class ThreadQueueTests(TestCase):
         self.assertEqual(len(self.q), 3)
         self.assertEqual(self.q.N, 3)
         self.assertEqual(sorted(await gatherResults(results)), [0, 1, 2])
+
+    async def test_firstGone(self) -> None:
+        """
+        Calls past the queue go to the thread that is first now.
+        """
+        await self.q.resize(2)
+        await self.q.detachWorker(self.q.worker)
+        self.assertEqual(await self.q.deferToThread(abs, -1), 1)
 
     async def test_fewer(self) -> None:
         """
@@ -92,6 +102,32 @@ class ProcessQueueTests(TestCase):
         List the process IDs of the children.
         """
         return await q.update(os.getpid, ephemeral=True)
+
+    async def test_resizedByObserver(self) -> None:
+        """
+        An observer that hears of a lost child may set the number of children.
+        """
+        q = ProcessQueue(2)
+        self.addCleanup(q.shutdown)
+        await self.pids(q)
+        sizes: list[Any] = []
+        q.addObserver(lambda event: sizes.append(q.resize(1)), [EventKind.LOST])
+        lost: ProcessWorker = q.workers(1)
+        lost.process.kill()
+        await lost.deferUntilGone()
+        await sizes[0]
+        self.assertEqual((len(q), q.N), (1, 1))
+
+    async def test_slowUpdate(self) -> None:
+        """
+        Children whose stored update runs out of time aren't started for ever.
+        """
+        q = ProcessQueue(1)
+        self.addCleanup(q.shutdown)
+        q.update(time.sleep, 60, timeout=0.1)
+        with self.assertRaisesRegex(WorkerStartError, "out of time"):
+            await q.call(abs, -1)
+        self.flushLoggedErrors(WorkerStartError)
 
     async def test_resize(self) -> None:
         """
@@ -228,7 +264,7 @@ class CoreSetTests(SynchronousTestCase):
         """
         Cores that this process may not use are refused, and none.
         """
-        wrong: list[list[Any]] = [[], [2], [[]], [(0, 2)]]
+        wrong: list[Any] = [[], [2], [[]], [(0, 2)], 0, 1.5, [1.5], "0"]
         for bad in wrong:
             self.assertRaises(ValueError, coreSets, bad)
         self.assertRaises(ValueError, ProcessQueue, 1, affinity=[2])

@@ -49,7 +49,7 @@ def describe(value: object, most: int = _MAX_CHARS) -> str:
     Of what is huge, only the beginning is looked at. Keys aren't sorted, and nothing is
     compared or asked for its truth.
     """
-    return _cut(_clean(_Describer(most).repr(value)), most)
+    return _cut(cleaned(_Describer(most).repr(value)), most)
 
 
 def nameOf(f: object) -> str:
@@ -59,10 +59,10 @@ def nameOf(f: object) -> str:
     """
     try:
         if isinstance(f, str):
-            return _cut(_clean(f), _MAX_CHARS)
+            return _cut(cleaned(f), _MAX_CHARS)
         name = getattr(f, "__qualname__", None) or getattr(f, "__name__", None)
         if isinstance(name, str):
-            return _cut(_clean(name.rpartition("<locals>.")[2]), _MAX_CHARS)
+            return _cut(cleaned(name.rpartition("<locals>.")[2]), _MAX_CHARS)
     except BaseException:  # noqa: BLE001 - runs __getattr__ of users
         return object.__repr__(f)
     return describe(f)
@@ -81,7 +81,7 @@ def callText(f: object, args: Any = (), kw: Any = None) -> str:
 
 def message(error: object) -> str:
     try:
-        return _cut(_clean(str(error)), _MAX_MESSAGE_CHARS)
+        return _cut(cleaned(str(error)), _MAX_MESSAGE_CHARS)
     except BaseException as worse:  # noqa: BLE001 - runs __str__ of users
         return f"<the message can't be had: {type(worse).__name__}>"
 
@@ -104,7 +104,7 @@ def failureText(failure: Any, call: str) -> str:
         ):
             return errorText(error, call)
         # The failure has kept the frames when its exception has lost them.
-        trace = _cut(_clean(failure.getTraceback()).rstrip(), _MAX_TRACEBACK_CHARS)
+        trace = _cut(cleaned(failure.getTraceback()).rstrip(), _MAX_TRACEBACK_CHARS)
     except BaseException as worse:  # noqa: BLE001 - shows objects of users
         trace = f"<the traceback can't be had: {type(worse).__name__}>"
     return f"{_head(error, call)}\n{trace}"
@@ -136,7 +136,7 @@ def _head(error: object, call: str) -> str:
 
 def _traceback(error: BaseException) -> str:
     try:
-        return _cut(_clean(formatted(error)).rstrip(), _MAX_TRACEBACK_CHARS)
+        return _cut(cleaned(formatted(error)).rstrip(), _MAX_TRACEBACK_CHARS)
     except BaseException as worse:  # noqa: BLE001 - shows exceptions of users
         return f"<the traceback can't be had: {type(worse).__name__}>"
 
@@ -150,7 +150,7 @@ def _arguments(args: Any, kw: Any) -> list[str]:
         # A copy, since other threads may change it.
         for key, value in list(kw.items())[:_MAX_ARGUMENTS]:
             isName = isinstance(key, str)
-            name = _cut(_clean(key), _MAX_CHARS) if isName else describe(key)
+            name = _cut(cleaned(key), _MAX_CHARS) if isName else describe(key)
             parts.append(f"{name}={describe(value)}")
         cut = cut or len(kw) > _MAX_ARGUMENTS
     elif kw is not None:
@@ -242,7 +242,7 @@ class _Describer(reprlib.Repr):
         return text
 
 
-def _clean(text: str) -> str:
+def cleaned(text: str) -> str:
     """Make a text that can be written anywhere: with lone surrogates escaped."""
     if text.isascii():
         return text

@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IConsumer
 
-from .._child.describe import callText, describe
+from .._child.describe import callText, cleaned, describe
 from ..events import Event, EventKind
 from ..tasks import Task, TaskHandler
 from ..tasks._updates import qualifications
@@ -162,4 +162,4 @@ def _tasks(worker: Any) -> list[Task]:
 
 def seriesText(series: Hashable) -> str:
     """Name a series."""
-    return series if isinstance(series, str) else describe(series)
+    return cleaned(series) if isinstance(series, str) else describe(series)

@@ -178,7 +178,7 @@ class Queue:
         if self._heap is None:
             items += await self.handler.shutdown(timeout)
         else:
-            items += self._heap.cancel(lambda item: True)
+            items += self._cancel(lambda item: True)
             self._heap.shutdown()
             await self._fed.wait()
             shutdown = getattr(self.handler, "shutdown", None)

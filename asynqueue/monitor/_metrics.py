@@ -12,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from twisted.web.server import Request
 
+from .._child.describe import cleaned
 from ..base import TaskQueue
 
 __all__ = ["Metrics"]
@@ -37,7 +38,7 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         stats = self._q.stats()
-        queue = stats["name"] or ""
+        queue = cleaned(stats["name"] or "")
         gauge, counter = GaugeMetricFamily, CounterMetricFamily
 
         def metric(

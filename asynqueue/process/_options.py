@@ -91,9 +91,12 @@ def coreSets(affinity: Any) -> list[frozenset[int]]:
     own = os.sched_getaffinity(0)
     if affinity is True:
         affinity = sorted(own)
-    sets = [
-        frozenset([cores] if isinstance(cores, int) else cores) for cores in affinity
-    ]
+    sets: list[frozenset[int]] = []
+    with suppress(TypeError):  # what can't be iterated over is no set of cores
+        sets = [
+            frozenset([cores] if isinstance(cores, int) else cores)
+            for cores in affinity
+        ]
     if not sets or not all(cores and cores <= own for cores in sets):
         raise ValueError(
             f"affinity must be True, or a core or several for each child, out of {own},"

@@ -313,11 +313,13 @@ class ThreadQueue(SizedQueue):
         self, f: Callable[..., Any], /, *args: Any, **kw: Any
     ) -> Deferred[Any]:
         """
-        Make a call in the thread of the first worker, before all calls that are queued:
-        L{ThreadLooper.deferToThread}, with the C{returnFailure} of the queue.
+        Make a call in the thread of the first worker that there is, before all calls
+        that are queued: L{ThreadLooper.deferToThread}, with the C{returnFailure} of the
+        queue.
         """
         kw.setdefault("returnFailure", self.returnFailure is True)
-        return self.worker.t.deferToThread(f, *args, **kw)
+        workers = (worker for worker in self.workers() if self._isOwn(worker))
+        return next(workers, self.worker).t.deferToThread(f, *args, **kw)
 
     def _newWorker(self) -> ThreadWorker:
         worker = self._makeWorker()
