@@ -232,10 +232,14 @@ class ErrorPolicyTests(SynchronousTestCase):
 
     def test_callOff(self) -> None:
         """
-        The stop can be called off in time; it does nothing where none is coming.
+        The stop can be called off in time; it does nothing where none is coming. An
+        error after that stops the reactor all the same.
         """
         self.apply(returnFailure=False)
         self.policy.callOff()
         self.policy.callOff()
         self.reactor.advance(1)
         self.assertEqual(self.reactor.stops, 0)
+        self.apply(returnFailure=False)
+        self.reactor.advance(1)
+        self.assertEqual(self.reactor.stops, 1)

@@ -20,7 +20,12 @@ from asynqueue._support.checks import (
     seriesList,
 )
 from asynqueue._support.oneshot import OneShot
-from asynqueue._support.reactor import SLICE_SECONDS, Handover, TimeSlice
+from asynqueue._support.reactor import (
+    SLICE_SECONDS,
+    Deadline,
+    Handover,
+    TimeSlice,
+)
 from asynqueue.errors import ImplementationError
 
 from ._fakethreads import ThreadReactor
@@ -164,6 +169,42 @@ class TimeSliceTests(SynchronousTestCase):
         self.assertTrue(part.hasExpired())
         part.restart()
         self.assertFalse(part.hasExpired())
+
+
+class DeadlineTests(SynchronousTestCase):
+    """
+    Tests of L{Deadline}.
+    """
+
+    def setUp(self) -> None:
+        """Make one."""
+        self.clock = Clock()
+        self.calls: list[float] = []
+        self.deadline = Deadline(
+            lambda: self.calls.append(self.clock.seconds()), self.clock
+        )
+
+    def test_within(self) -> None:
+        """
+        It's at the earliest of the times that were said, once.
+        """
+        self.deadline.within(3)
+        self.deadline.within(5)
+        self.clock.advance(1)
+        self.deadline.within(1)
+        self.clock.pump([1] * 5)
+        self.deadline.within(1)
+        self.clock.advance(9)
+        self.assertEqual(self.calls, [2])
+
+    def test_callOff(self) -> None:
+        """
+        One that was called off stays so.
+        """
+        self.deadline.within(3)
+        self.deadline.callOff()
+        self.deadline.within(1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class ChecksTests(SynchronousTestCase):

@@ -116,9 +116,9 @@ class Deadline:
             self._call.reset(seconds)
 
     def callOff(self) -> None:
-        call, self._call = self._call, None
-        if call is not None and call.active():
-            call.cancel()
+        """Have it not called any longer, for good if a time was said."""
+        if self._call is not None and self._call.active():
+            self._call.cancel()
 
 
 class AtShutdown:

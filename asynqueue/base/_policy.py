@@ -91,6 +91,7 @@ class ErrorPolicy:
     def callOff(self) -> None:
         """Let the reactor run on."""
         self._stopping.callOff()
+        self._stopping = Deadline(self._stop, self._reactor)
 
     def _stopLater(self, text: str) -> None:
         sys.stderr.write(
