@@ -106,20 +106,16 @@ class _Budget:
 
 
 class TaskConnection(Connection):
-    """
-    A connection whose tasks are served.
-
-    @ivar tasks: The client's tasks that aren't done, by ID. One is done when its answer
-        and its large result have been sent, or its iteration has ended.
-
-    @ivar budget: The bytes of large arguments.
-    """
+    """A connection whose tasks are served."""
 
     def __init__(self, shared: Shared, reactor: Any) -> None:
         super().__init__(shared.required, shared.heartbeat, reactor)
         self.shared = shared
         self.codec = shared.codec.withoutPickles()
+        # The client's tasks that aren't done, by ID. One is done when its answer and its
+        # large result have been sent, or its iteration has ended.
         self.tasks: dict[bytes, ServedTask] = {}
+        # Of large arguments.
         self.budget = _Budget(shared.maxHeld)
         self.isLeaving = False
 
@@ -132,25 +128,18 @@ class TaskConnection(Connection):
 
 
 class ServedTask:
-    """
-    A task of a client's.
-
-    @ivar isNamed: Whether the client has given it its ID.
-
-    @ivar isRunning: Whether it has been started.
-
-    @ivar slots: Of these it has a slot, until it's running.
-
-    @ivar size: Bytes of its large arguments, as far as they're counted in the budget.
-    """
+    """A task of a client's."""
 
     def __init__(self, session: TaskConnection, ID: bytes, box: Any) -> None:
         self.ID = ID
+        # Whether the client has given it its ID.
         self.isNamed = b"ID" in box
         self.name: str = box[b"methodName"].decode()
         self.isRunning = False
         self.iteration: ServedIteration | None = None
+        # Of these it has a slot, until it's running.
         self.slots: list[DeferredSemaphore] = []
+        # Bytes of its large arguments, as far as they're counted in the budget.
         self.size = 0
         self.session = session
         self._box = box
