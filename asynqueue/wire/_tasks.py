@@ -112,8 +112,8 @@ class TaskConnection(Connection):
         super().__init__(shared.required, shared.heartbeat, reactor)
         self.shared = shared
         self.codec = shared.codec.withoutPickles()
-        # The client's tasks that aren't done, by ID. One is done when its answer and its
-        # large result have been sent, or its iteration has ended.
+        # The client's tasks by ID, until the answer and a large result have been sent, or
+        # the iteration has ended.
         self.tasks: dict[bytes, ServedTask] = {}
         # Of large arguments.
         self.budget = _Budget(shared.maxHeld)
