@@ -112,8 +112,8 @@ class TaskConnection(Connection):
         super().__init__(shared.required, shared.heartbeat, reactor)
         self.shared = shared
         self.codec = shared.codec.withoutPickles()
-        # The client's tasks by ID, until the answer and a large result have been sent, or
-        # the iteration has ended.
+        # The client's tasks by ID, until answers and large results have been sent, and
+        # iterations have ended.
         self.tasks: dict[bytes, ServedTask] = {}
         # Of large arguments.
         self.budget = _Budget(shared.maxHeld)
