@@ -262,7 +262,7 @@ def _packMain(pack: _Pack[_T], value: Any, packed: _T) -> _T:
 
 
 def _packByCloudpickle(pack: _Pack[_T], value: Any, text: str) -> _T:
-    """@param text: What is said if it can't be pickled, with a place for the reason."""
+    """Pickle by cloudpickle. If that fails, the text is said, with its place filled."""
     import cloudpickle  # type: ignore[import-untyped, unused-ignore]
 
     try:

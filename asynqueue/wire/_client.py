@@ -195,7 +195,7 @@ class RemoteCall:
         self.client.owner.maybeClose()
 
 
-class _Owner(Protocol):
+class _ClientOwner(Protocol):
     """The worker that has a connection."""
 
     def connected(self, client: Client) -> None: ...
@@ -215,7 +215,7 @@ class Client(Connection):
 
     def __init__(
         self,
-        owner: _Owner,
+        owner: _ClientOwner,
         required: Requirements,
         codec: Codec,
         exceptions: Iterable[type[Exception]],
