@@ -24,8 +24,6 @@ from .iteration import Deferator, IterationProducer
 from .tasks._task import forWorker
 from .tasks._workerbase import WorkerBase
 
-__all__ = ["AsyncWorker"]
-
 
 @implementer(IWorker, ICancellingWorker)
 class AsyncWorker(WorkerBase):

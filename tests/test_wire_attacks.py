@@ -101,7 +101,7 @@ BOMBS = (
 COMMANDS = [
     command
     for _, command in inspect.getmembers(commands, inspect.isclass)
-    if issubclass(command, amp.Command) and command.__name__ in commands.__all__
+    if issubclass(command, amp.Command) and command.__module__ == commands.__name__
 ]
 
 

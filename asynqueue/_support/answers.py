@@ -12,8 +12,6 @@ from .._child.protocol import Kind
 from .._child.status import RAN, ErrorText, Status
 from ..errors import RemoteTraceback, SerializationError, WorkerError
 
-__all__ = ["cantBeSent", "loadsAnswer", "loadsException"]
-
 
 class _Pickled(Protocol):
     """A pickle with buffers."""

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
-__all__ = ["AwaitableDeferred", "awaitable"]
-
 _T = TypeVar("_T")
 
 

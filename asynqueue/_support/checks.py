@@ -17,18 +17,6 @@ from .._child.calls import kindOfAwaitable
 from .._child.describe import nameOf
 from ..errors import ImplementationError
 
-__all__ = [
-    "checkCallable",
-    "checkConsumer",
-    "checkCount",
-    "checkDeliverable",
-    "checkFlag",
-    "checkHashable",
-    "checkReturned",
-    "checkSeconds",
-    "seriesList",
-]
-
 
 def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:
     """

@@ -42,16 +42,6 @@ from .._child.mainmodule import checkNotImporting
 from .._child.startup import GROUP_SIGNALS, PARENT_VARIABLE
 from ..errors import WorkerStartError
 
-__all__ = [
-    "ChildProcess",
-    "ExitStatus",
-    "IProcessReactor",
-    "Pidfd",
-    "interpreterCommand",
-    "openPidfd",
-    "withoutSigpipe",
-]
-
 _T = TypeVar("_T")
 
 #: What multiprocessing names if it hasn't been told otherwise.

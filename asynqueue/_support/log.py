@@ -21,8 +21,6 @@ from twisted.logger import (
     globalLogPublisher,
 )
 
-__all__ = ["OutputLog", "log"]
-
 #: Logs to Twisted's global publisher and to the standard library's logger.
 log = Logger(
     namespace="asynqueue",

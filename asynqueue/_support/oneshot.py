@@ -8,8 +8,6 @@ from twisted.internet.defer import Deferred
 
 from .awaitable import AwaitableDeferred
 
-__all__ = ["OneShot"]
-
 _T = TypeVar("_T")
 
 

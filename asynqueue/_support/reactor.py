@@ -26,18 +26,6 @@ from twisted.internet.interfaces import (
 
 from .log import log
 
-__all__ = [
-    "SLICE_SECONDS",
-    "AtShutdown",
-    "Deadline",
-    "Handover",
-    "IReactorAll",
-    "TimeSlice",
-    "globalReactor",
-    "hasGlobalReactor",
-    "orGlobalReactor",
-]
-
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 

@@ -14,8 +14,6 @@ from ..errors import QueueFull, QueueStopped
 from ..tasks import TaskHandler
 from ._watching import Watcher
 
-__all__ = ["Admission"]
-
 
 class Admission:
     """Gives each place in a bounded queue to one of those who wait for it."""

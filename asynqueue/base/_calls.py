@@ -28,8 +28,6 @@ from ._queue import Queue
 from ._replacing import Replacing
 from ._results import Results
 
-__all__ = ["Calls"]
-
 
 def _option(name: str) -> Any:
     """An attribute that is a field of the queue's defaults."""

@@ -9,8 +9,6 @@ from zope.interface import implementer
 
 from .._support.log import log
 
-__all__ = ["LoadInfoProducer"]
-
 
 @implementer(IPushProducer)
 class _Subscription:

@@ -16,8 +16,6 @@ from .._support.log import log
 from ..errors import WorkerError
 from ..tasks import Task
 
-__all__ = ["Mapping", "Progress", "progressOf"]
-
 #: A chunk is to take about so long, so that the way to the worker and back is little
 #: beside it, and yet no worker idles long at the end.
 _CHUNK_SECONDS = 0.005

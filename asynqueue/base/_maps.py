@@ -17,8 +17,6 @@ from ._calls import Calls
 from ._mapping import Mapping, Progress, progressOf
 from ._options import CallOptions, RetryDelay
 
-__all__ = ["MapOptions", "Maps"]
-
 #: So many results of an C{imap} may wait to be taken before more chunks are queued.
 _MAX_UNTAKEN = 1_000
 

@@ -18,8 +18,6 @@ from ..tasks._updates import qualifications
 from ._queue import Queue
 from ._typedcalls import TypedCalls
 
-__all__ = ["Observed", "seriesText"]
-
 
 class Observed(TypedCalls):
     """

@@ -12,8 +12,6 @@ from .._support.checks import checkCallable
 from .._support.log import log
 from ..events import Event, EventKind
 
-__all__ = ["Observers"]
-
 #: What happens to each call.
 _FREQUENT = frozenset((EventKind.QUEUED, EventKind.STARTED, EventKind.DONE))
 

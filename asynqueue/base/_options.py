@@ -13,18 +13,6 @@ from attrs import define, frozen
 from .._support.checks import checkCount, checkSeconds
 from ..tasks import Task, TaskFactory
 
-__all__ = [
-    "UNSET",
-    "CallOptions",
-    "Defaults",
-    "QueueOptions",
-    "RetryDelay",
-    "checkName",
-    "checkRetryDelay",
-    "takesKeyword",
-    "warnOfSameNames",
-]
-
 #: Stands for a C{returnFailure} that wasn't given, since C{None} means something.
 UNSET: Any = object()
 

@@ -13,8 +13,6 @@ from .._support.reactor import Deadline, orGlobalReactor
 from ..errors import RemoteTraceback, WorkerError
 from ._options import UNSET, Defaults
 
-__all__ = ["ErrorPolicy", "TaskFailure", "failureOf"]
-
 #: The reactor stops so long after an error under the policy I{stop}.
 _STOP_DELAY_SECONDS = 1.0
 

@@ -11,8 +11,6 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from ..errors import QueueRunError
 
-__all__ = ["Priority"]
-
 
 class _Entry:
     """An item in the heap. Those of which none is less are ordered by a number."""

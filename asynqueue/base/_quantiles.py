@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from math import ceil, exp, log
 
-__all__ = ["ERROR", "WINDOW_SECONDS", "Quantiles"]
-
 #: By how much, relatively, a quantile may be off.
 ERROR = 0.02
 

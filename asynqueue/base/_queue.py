@@ -17,8 +17,6 @@ from ._load import LoadInfoProducer
 from ._priority import Priority
 from ._watching import Watcher
 
-__all__ = ["Queue"]
-
 
 class Queue:
     """

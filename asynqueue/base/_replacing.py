@@ -21,8 +21,6 @@ from ._queue import Queue
 from ._results import Results, notRun
 from ._watching import Watcher
 
-__all__ = ["Replacing", "Shutdown", "failUnfinished"]
-
 
 class Replacing:
     """Hires a worker in place of each that has gone and names another."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from ._options import QueueOptions
 
-__all__ = ["SizedQueue"]
-
 
 class SizedQueue(TaskQueue):
     """

@@ -23,8 +23,6 @@ from ._options import CallOptions, Defaults
 from ._policy import ErrorPolicy, failureOf
 from ._watching import Watcher
 
-__all__ = ["Results", "notRun"]
-
 #: A task goes to so many workers that go away before they run it, and no more.
 _MAX_MOVES = 10
 

@@ -24,8 +24,6 @@ from ._options import (
 )
 from ._replacing import Shutdown, failUnfinished
 
-__all__ = ["TaskQueue"]
-
 _Q = TypeVar("_Q", bound="TaskQueue")
 
 

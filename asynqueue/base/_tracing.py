@@ -15,8 +15,6 @@ from .._support.log import log
 from .._version import __version__
 from ..tasks import Task
 
-__all__ = ["CallSpan", "activeTracer"]
-
 
 def activeTracer() -> Any:
     """Get a tracer, C{None} if the program hasn't said where spans go."""

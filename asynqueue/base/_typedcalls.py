@@ -14,8 +14,6 @@ from ._options import RetryDelay
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["TypedCalls"]
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _A = TypeVar("_A")

@@ -19,8 +19,6 @@ from ._quantiles import Quantiles
 if TYPE_CHECKING:
     from ._tracing import CallSpan
 
-__all__ = ["Watcher"]
-
 #: About one call in so many seconds is watched, which takes 2 us,
 _WATCH_SECONDS = 0.001
 

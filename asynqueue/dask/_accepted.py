@@ -16,8 +16,6 @@ from ._bundles import Bundle, CallQueue, ClusterCall
 from ._iterations import ClusterIteration, HeldItems
 from ._session import ClusterSession
 
-__all__ = ["Accepted"]
-
 
 class Accepted:
     """

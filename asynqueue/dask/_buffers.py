@@ -15,8 +15,6 @@ from typing import Any
 from .._child.parcels import Parcel
 from .._child.pickling import Buffer
 
-__all__ = ["MIN_SCATTERED", "Copy", "Scattering", "copied", "isSmall"]
-
 #: What has fewer bytes is copied at once, which takes some 100 microseconds.
 _MAX_SYNC_COPY = 1 << 20
 

@@ -16,8 +16,6 @@ from .._child.parcels import Parcel
 from ..interfaces import ITask
 from ._buffers import Copy
 
-__all__ = ["Bundle", "CallQueue", "ClusterCall", "nameOfCall"]
-
 #: So many calls travel together at most.
 _MAX_BUNDLE = 128
 

@@ -19,14 +19,6 @@ from distributed import Client, LocalCluster
 from .._support.checks import checkCallable, checkFlag, checkSeconds
 from ..errors import AuthenticationError, WorkerLost, WorkerStartError
 
-__all__ = [
-    "ClusterOptions",
-    "SchedulerConnection",
-    "checkReach",
-    "differences",
-    "quietly",
-]
-
 #: What has to be the same at both ends: pickles of functions are of one version of
 #: Python, and calls of one of this package.
 _VITAL = ("python", "asynqueue")

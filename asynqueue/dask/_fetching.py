@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-__all__ = ["Fetching"]
-
 #: A question takes the scheduler, two workers and the client some 7 ms of computing
 #: together, whatever it asks for. While many tasks run, it's put off by so many seconds
 #: for each of them,

@@ -21,8 +21,6 @@ from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
 from ._remote import RemoteItems, take
 
-__all__ = ["ClusterIteration", "ClusterStream", "HeldItems", "ItemTaker"]
-
 #: The thread hears of so many items that have been taken at a time.
 _COUNT = 100
 

@@ -10,8 +10,6 @@ from twisted.internet.defer import Deferred
 from ..base import TaskQueue
 from ._worker import DaskWorker
 
-__all__ = ["DaskQueue"]
-
 
 class DaskQueue(TaskQueue):
     """

@@ -26,8 +26,6 @@ from .._child.parcels import Parcel
 from .._child.pickling import PROTOCOL, describeError
 from .._child.protocol import Kind
 
-__all__ = ["Answers", "RemoteCalls", "RemoteItems", "RemoteUpdate", "execute"]
-
 #: So many items may be made before they're asked for,
 _MAX_ITEMS = 1_000
 

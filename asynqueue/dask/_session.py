@@ -31,8 +31,6 @@ from ._fetching import Fetching
 from ._iterations import ClusterStream, HeldItems, ItemTaker
 from ._remote import RemoteCalls, RemoteUpdate, execute, update, updated
 
-__all__ = ["CallOwner", "ClusterSession", "SessionOwner"]
-
 #: Seconds that what goes on has to end by itself.
 _CANCEL_SECONDS = 1.0
 

@@ -18,8 +18,6 @@ from .._support.reactor import Handover
 from ._connection import ClusterOptions
 from ._session import CallOwner, ClusterSession, SessionOwner
 
-__all__ = ["SessionThread"]
-
 
 class _SessionLoop:
     """A loop of asyncio's, as far as it can stand in for a reactor."""

@@ -35,8 +35,6 @@ except ModuleNotFoundError as error:
         f"Dask isn't installed ({error}): install the extra asynqueue[dask]"
     ) from error
 
-__all__ = ["ClusterState", "DaskWorker"]
-
 #: What keeps a connection from being made, and may not do so the next time.
 TRANSIENT = (OSError, asyncio.TimeoutError)
 

@@ -27,8 +27,6 @@ from ..interfaces import ITask
 from ..iteration._sources import BufferedSource
 from ..threads._looper import ThreadLooper
 
-__all__ = ["LossHistory", "Pool", "PoolItems", "PoolIteration"]
-
 #: A task that was there when so many executors broke isn't tried again.
 MAX_LOSSES = 3
 

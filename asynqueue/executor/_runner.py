@@ -32,8 +32,6 @@ from ..tasks._task import forWorker
 from ..tasks._tracing import traced
 from ._pool import Pool, PoolItems, PoolIteration
 
-__all__ = ["PoolRunner"]
-
 #: Calls are given to an executor in advance for so many seconds, going by how long the
 #: last ones took,
 PREFETCH_SECONDS = 0.001

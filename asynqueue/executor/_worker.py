@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from ..base._options import QueueOptions
 
-__all__ = ["ExecutorQueue", "ExecutorWorker"]
-
 
 class ExecutorState(Enum):
     """The life of a worker, in order."""

@@ -12,8 +12,6 @@ from typing import Any, TypeVar, cast
 from .._child.describe import callText, describe, errorText, failureText, nameOf
 from ._objects import Converter
 
-__all__ = ["Info", "InfoHolder"]
-
 _T = TypeVar("_T")
 
 #: So many calls can be told about though they're not to be remembered.

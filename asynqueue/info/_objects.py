@@ -6,8 +6,6 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Converter", "hashIt"]
-
 #: Hashes depend on what is in so many levels of containers.
 _MAX_LEVELS = 50
 

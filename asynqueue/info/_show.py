@@ -10,8 +10,6 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from .._child.describe import callText, describe, isDeferred, message
 
-__all__ = ["showResult", "whichThread"]
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 

@@ -16,8 +16,6 @@ from .._support.log import log
 from .._support.reactor import TimeSlice, orGlobalReactor
 from ._sources import NO_ITEM, Item, ItemSource
 
-__all__ = ["Buffer", "ItemDeferred", "PendingItem", "Stage"]
-
 #: Callbacks may ask for the next item within those of the last so many times, before
 #: they are made to return. A coroutine that goes on within such callbacks does so
 #: without being suspended for each item.

@@ -18,8 +18,6 @@ from ..errors import NotReadyError
 from ._buffer import Buffer, ItemDeferred, PendingItem, Stage
 from ._sources import NO_ITEM, BufferedSource, sourceOf
 
-__all__ = ["Deferator"]
-
 _T = TypeVar("_T")
 
 #: So many items are taken at most between two looks at the clock.

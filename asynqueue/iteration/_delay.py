@@ -14,8 +14,6 @@ from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkCallable, checkSeconds
 from .._support.reactor import AtShutdown, orGlobalReactor
 
-__all__ = ["Delay", "deferToDelay"]
-
 _INTERVAL = 0.001
 _BACKOFF = 1.10
 

@@ -11,8 +11,6 @@ from .._child.calls import isIteration
 from ._deferator import Deferator
 from ._sources import END, CallableSource, Item
 
-__all__ = ["Prefetcherator"]
-
 
 class Prefetcherator:
     """

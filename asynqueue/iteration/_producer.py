@@ -24,8 +24,6 @@ from ..errors import ImplementationError
 from ._deferator import Deferator
 from ._sources import WrappedSource
 
-__all__ = ["IterationProducer", "ListConsumer", "iteratorToProducer"]
-
 
 @implementer(IPushProducer)
 class IterationProducer:

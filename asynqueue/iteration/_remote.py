@@ -12,8 +12,6 @@ from ._deferator import Deferator
 from ._producer import IterationProducer
 from ._sources import BufferedSource
 
-__all__ = ["RemoteIteration"]
-
 
 class RemoteIteration:
     """

@@ -15,19 +15,6 @@ from .._child.calls import isIteration
 from .._support.checks import checkCallable
 from .._support.log import log
 
-__all__ = [
-    "END",
-    "NO_ITEM",
-    "BufferedSource",
-    "CallableSource",
-    "FunctionSource",
-    "Item",
-    "ItemSource",
-    "IteratorSource",
-    "WrappedSource",
-    "sourceOf",
-]
-
 #: An item as sources tell of it: its value, whether there is one at all, and whether
 #: there may be more after it.
 Item: TypeAlias = tuple[Any, bool, bool]

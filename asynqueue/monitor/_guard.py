@@ -8,8 +8,6 @@ from urllib.parse import urlsplit
 
 from twisted.web.iweb import IRequest
 
-__all__ = ["objection", "secure"]
-
 #: Sent with all that is served. The page takes nothing from elsewhere, has no text made
 #: code, can't be framed, and tells nobody where it is.
 _HEADERS = {

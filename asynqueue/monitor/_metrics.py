@@ -15,8 +15,6 @@ from twisted.web.server import Request
 from .._child.describe import cleaned
 from ..base import TaskQueue
 
-__all__ = ["Metrics"]
-
 #: What the figures of the statistics are for Prometheus.
 _QUANTILES = {"0.5": "p50", "0.9": "p90", "0.99": "p99", "1": "max"}
 

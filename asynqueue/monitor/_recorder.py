@@ -25,8 +25,6 @@ from ..base import TaskQueue
 from ..base._observed import seriesText
 from ..events import Event, EventKind
 
-__all__ = ["OpenPage", "Sampler"]
-
 #: Seconds between samples.
 INTERVAL_SECONDS = 1.0
 

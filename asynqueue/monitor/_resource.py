@@ -23,8 +23,6 @@ from ..base._observed import seriesText
 from ._guard import objection, secure
 from ._recorder import OpenPage, Sampler
 
-__all__ = ["Monitor"]
-
 #: More pages than this are not open at once.
 _MAX_PAGES = 100
 

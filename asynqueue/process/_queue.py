@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from ..base._options import QueueOptions
 
-__all__ = ["ProcessQueue"]
-
 
 class ProcessStats(  # type: ignore[misc]  # iterating over it is that of a dict
     dict[str, Any], AwaitableDeferred[list[tuple[float, float]]]

@@ -30,8 +30,6 @@ from ._options import (
 from ._tasks import ChildTasks
 from ._transport import IReactorChild
 
-__all__ = ["ProcessWorker"]
-
 
 @implementer(IWorker, ICancellingWorker, IReplaceableWorker, IPrefetchingWorker)
 class ProcessWorker(ChildTasks):

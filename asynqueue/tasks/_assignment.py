@@ -21,8 +21,6 @@ from ._loop import DispatchLoop
 from ._requests import Rebalancing, RequestLines, WorkerState
 from ._task import Task
 
-__all__ = ["Assignment", "AssignmentFactory"]
-
 
 class Assignment:
     """

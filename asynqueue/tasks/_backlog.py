@@ -13,8 +13,6 @@ from twisted.internet.defer import Deferred
 from .._support.checks import checkCount, checkHashable
 from ._task import Task
 
-__all__ = ["Backlog", "Gate"]
-
 _Entry = tuple[float, int, Task]
 
 #: So many dropped tasks may stay in the queues before they are cleared out.

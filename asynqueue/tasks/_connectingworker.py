@@ -17,8 +17,6 @@ from ..errors import WorkerLost
 from ..interfaces import ITask
 from ._workerbase import WorkerBase
 
-__all__ = ["ConnectingWorker"]
-
 _Self = TypeVar("_Self", bound="ConnectingWorker")
 
 

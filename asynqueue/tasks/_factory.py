@@ -11,8 +11,6 @@ from twisted.internet.interfaces import IReactorTime
 from .._support.checks import checkHashable, checkSeconds
 from ._task import Task
 
-__all__ = ["TaskFactory"]
-
 #: By what the serial number of a task is multiplied, for each niceness.
 _FACTORS = {n: 1.0 + ((n + 20) / 10.0) ** 2 for n in range(-20, 21)}
 

@@ -22,8 +22,6 @@ from ._task import Task
 from ._termination import Termination, crashWorker, waitUntilGone
 from ._updates import Preparing, Updates, qualifications
 
-__all__ = ["TaskHandler"]
-
 #: The identities of workers that their handlers are letting go.
 _leaving: set[int] = set()
 

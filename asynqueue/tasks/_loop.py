@@ -11,8 +11,6 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from .._support.reactor import SLICE_SECONDS, orGlobalReactor
 from ._backlog import Backlog
 
-__all__ = ["DispatchLoop"]
-
 #: Calls may be nested so deep before the loop waits for the reactor's next turn. A
 #: callback that makes a call that completes at once, and adds itself to that, nests
 #: them.

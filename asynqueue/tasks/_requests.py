@@ -15,8 +15,6 @@ from .._support.reactor import orGlobalReactor
 from ..interfaces import ICancellingWorker, IPrefetchingWorker
 from ._task import Task
 
-__all__ = ["Rebalancing", "RequestLines", "WorkerState"]
-
 
 class WorkerState:
     """What is known of a worker that requests tasks."""

@@ -20,8 +20,6 @@ from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from ..interfaces import ITask
 
-__all__ = ["RETRIED", "Owner", "Task", "Watch", "forWorker"]
-
 #: Returned by a task's C{resolve}: another task has the Deferred now.
 RETRIED: Any = object()
 

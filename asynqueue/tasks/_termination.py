@@ -14,8 +14,6 @@ from .._support.reactor import Deadline
 from ..interfaces import IReplaceableWorker
 from ._task import Task
 
-__all__ = ["Termination", "crashWorker", "waitUntilGone"]
-
 
 def crashWorker(worker: Any) -> list[Task]:
     """

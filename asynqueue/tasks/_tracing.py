@@ -7,8 +7,6 @@ from typing import Any
 from .._child.tracing import TracedCall
 from ..interfaces import ITask
 
-__all__ = ["traced"]
-
 
 def traced(f: Any, task: ITask, raw: bool) -> Any:
     """

@@ -17,8 +17,6 @@ from .._support.log import log
 from ..interfaces import IReplaceableWorker
 from ._task import Task
 
-__all__ = ["Preparing", "UpdateResult", "Updates", "qualifications"]
-
 _STATUSES = frozenset(status.value for status in Status)
 
 

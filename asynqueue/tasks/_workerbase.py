@@ -9,8 +9,6 @@ from twisted.internet.defer import Deferred
 
 from .._support.checks import checkFlag, seriesList
 
-__all__ = ["WorkerBase"]
-
 _T = TypeVar("_T")
 
 

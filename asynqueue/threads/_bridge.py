@@ -25,8 +25,6 @@ from ._getter import (
 )
 from ._pool import ThreadPool
 
-__all__ = ["Consumerator", "Filerator"]
-
 
 @implementer(IConsumer)
 class Consumerator(IterationGetter):

@@ -21,8 +21,6 @@ from ..iteration import Deferator, IterationProducer
 from ..iteration._sources import BufferedSource
 from ._jobs import Job, JobThread, trimmed
 
-__all__ = ["ThreadCall", "failureOf"]
-
 #: How many items are made in advance.
 WINDOW = 16
 

@@ -17,16 +17,6 @@ from ..errors import ThreadError
 from ._jobs import threadedReactor
 from ._pool import PoolUser, ThreadPool
 
-__all__ = [
-    "LIMIT",
-    "Channel",
-    "Closed",
-    "Empty",
-    "IterationGetter",
-    "IterationStopper",
-    "inReactorThread",
-]
-
 
 class Closed(Exception):
     """Nothing can be put into a channel that has been closed."""

@@ -20,8 +20,6 @@ from .._support.oneshot import OneShot
 from .._support.reactor import Handover, IReactorAll, hasGlobalReactor, orGlobalReactor
 from ..errors import ThreadError
 
-__all__ = ["ENDED", "OPEN", "Job", "JobThread", "threadedReactor", "trimmed"]
-
 #: How long to wait in the reactor for a thread that has told that it ends. It's at the
 #: end of its code by then.
 JOIN_SECONDS = 1.0

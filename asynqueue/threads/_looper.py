@@ -17,8 +17,6 @@ from ..iteration import Deferator, IterationProducer
 from ._calls import ThreadCall, failureOf
 from ._jobs import ENDED, OPEN, JobThread
 
-__all__ = ["ThreadLooper"]
-
 
 class ThreadLooper:
     """

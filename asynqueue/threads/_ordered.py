@@ -25,8 +25,6 @@ from .._support.oneshot import OneShot
 from ._bridge import Consumerator
 from ._pool import PoolUser, ThreadPool
 
-__all__ = ["OrderedItemProducer"]
-
 #: How many items may be in the making, or wait for one that was asked for before.
 AHEAD = 32
 

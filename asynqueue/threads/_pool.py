@@ -24,8 +24,6 @@ from ..errors import ThreadError
 from ._calls import ThreadCall, failureOf
 from ._jobs import JobThread
 
-__all__ = ["PoolUser", "ThreadPool", "defaultPool"]
-
 #: How many threads a pool has at most by default.
 MAX_THREADS = 10
 

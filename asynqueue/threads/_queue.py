@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from ..base._options import QueueOptions
 
-__all__ = ["ThreadQueue", "ThreadWorker", "deferToThread"]
-
 #: How many tasks a worker is given in advance at most,
 MAX_PREFETCHED = 32
 

@@ -18,8 +18,6 @@ from .._support.checks import checkCount, checkSeconds
 from .._support.childprocess import Pidfd, openPidfd
 from .._support.reactor import orGlobalReactor
 
-__all__ = ["ProcessProtocol", "killProcess"]
-
 #: Seconds between two looks at a process of which the system gives no notice: the
 #: first, the factor by which they grow, and the most.
 _FIRST_LOOK, _GROWTH, _LAST_LOOK = 0.005, 1.5, 0.25

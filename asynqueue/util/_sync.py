@@ -20,8 +20,6 @@ from .._support.log import log
 from .._support.oneshot import OneShot
 from .._support.reactor import AtShutdown, orGlobalReactor
 
-__all__ = ["DeferredLock", "DeferredTracker", "callAfterDeferred"]
-
 _D = TypeVar("_D", bound="Deferred[Any]")
 
 

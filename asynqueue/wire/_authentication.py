@@ -23,8 +23,6 @@ from ._connection import Connection
 from ._credentials import NONCE, tlsErrorText
 from ._endpoints import Requirements
 
-__all__ = ["Pending", "ServerHandshake", "authenticate", "closedEarly", "untrusted"]
-
 #: Seconds that a client has to prove who it is.
 _SECONDS = 10.0
 

@@ -31,8 +31,6 @@ from ._values import (
     loadsError,
 )
 
-__all__ = ["CallStage", "Client", "RemoteCall"]
-
 #: Items of an iteration that are asked for at once, how many such requests may be
 #: outstanding, and how many items may be here and not taken, with those asked for.
 _COUNT, _MAX_REQUESTS, _MAX_ITEMS = 16, 2, 32

@@ -39,8 +39,6 @@ from ._credentials import TLS, Key
 from ._runner import WireWorkerUniverse
 from ._server import WireServer, WireService
 
-__all__ = ["Options", "Setup", "main", "makeService", "runServer", "serve"]
-
 #: Descriptors of a managed process's ends of the pipes.
 IN, OUT = 3, 4
 

@@ -31,30 +31,6 @@ from ..interfaces import ITask
 from ._decoding import Pieces
 from ._values import Payload
 
-__all__ = [
-    "VERSION",
-    "Cancel",
-    "ChunkedAMP",
-    "ChunkyString",
-    "Credit",
-    "GetNext",
-    "Held",
-    "Hello",
-    "Leaving",
-    "OtherVersion",
-    "Ping",
-    "Prove",
-    "RunTask",
-    "Start",
-    "Unwanted",
-    "ValueChunk",
-    "Violation",
-    "WrongKey",
-    "numberOf",
-    "runTraced",
-    "traceFields",
-]
-
 #: The version of the protocol. It's part of each proof of a key.
 VERSION = b"2"
 

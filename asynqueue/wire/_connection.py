@@ -20,8 +20,6 @@ from ..errors import AuthenticationError
 from ._commands import Cancel, ChunkedAMP, Credit, ValueChunk, Violation
 from ._endpoints import Requirements
 
-__all__ = ["MAX_SILENT", "Connection"]
-
 #: Bytes of a box that isn't complete, at most, and fields of one that is.
 _MAX_BOX, _MAX_FIELDS = 160_000, 20
 

@@ -22,8 +22,6 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from .._support.log import log
 from ..errors import AuthenticationError
 
-__all__ = ["NONCE", "TLS", "Key", "sslModule", "tlsErrorText", "trustedUsers"]
-
 #: Bytes of a number that is used once, for which a proof is made.
 NONCE = 32
 

@@ -28,8 +28,6 @@ from cbor2 import CBORDecoder
 from .._child.describe import message
 from ._plain import DTYPE, MAX_DEPTH, MAX_DIGITS, MAX_FRACTION_BYTES, Tag
 
-__all__ = ["Pieces", "PlainDecoder", "joined", "weigh"]
-
 #: The CBOR of a large value is read in pieces of this size, between which other
 #: threads run.
 _READ_SIZE = 1 << 16

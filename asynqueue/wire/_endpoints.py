@@ -31,16 +31,6 @@ from .._support.log import log
 from ..errors import AuthenticationError
 from ._credentials import TLS, Key, trustedUsers
 
-__all__ = [
-    "Address",
-    "Requirements",
-    "checkText",
-    "clientEndpoint",
-    "mayPickle",
-    "requirements",
-    "serverEndpoint",
-]
-
 #: By kind, and whether it's a server's: the parts of a description in their order, and
 #: those that may be left out and are always named.
 _FORMS = {

@@ -27,8 +27,6 @@ from ..errors import AuthenticationError, SerializationError, WorkerStartError
 from ._command import IN, LISTENING, OUT, Setup
 from ._credentials import TLS, Key
 
-__all__ = ["ManagedServer", "ProcessID", "ServerProcess", "ServerState", "dumpOptions"]
-
 #: The program that the process runs.
 _PROGRAM = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
 

@@ -31,8 +31,6 @@ from ._managedserver import ManagedServer, ProcessID, ServerState, dumpOptions
 from ._runner import WireWorkerUniverse
 from ._server import WireServer
 
-__all__ = ["DEFAULT_SOCKET", "DEFAULT_WWU_FQN", "ServerManager"]
-
 #: The universe that is served if no other is named. It has no methods.
 DEFAULT_WWU_FQN = "asynqueue.wire.WireWorkerUniverse"
 

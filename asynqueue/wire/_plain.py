@@ -25,18 +25,6 @@ from cbor2 import CBOREncoder, CBORError
 
 from .._child.describe import describe
 
-__all__ = [
-    "DTYPE",
-    "LARGE_BYTES",
-    "MAX_DEPTH",
-    "MAX_DIGITS",
-    "MAX_FRACTION_BYTES",
-    "NotPlain",
-    "PlainEncoder",
-    "Tag",
-    "nameOfClass",
-]
-
 #: Binary data and text from this size up is a buffer.
 LARGE_BYTES = 60_000
 

@@ -26,8 +26,6 @@ from ..threads._looper import ThreadLooper
 from ..util._sync import DeferredTracker
 from ._commands import ChunkyString
 
-__all__ = ["WireRunner", "WireWorkerUniverse", "classOf", "namesOf"]
-
 
 class WireWorkerUniverse:
     """

@@ -27,8 +27,6 @@ from ._runner import WireRunner, WireWorkerUniverse, classOf
 from ._tasks import ServedTask, Shared, TaskConnection, errorBox
 from ._values import Codec, DecodingThread, arrayOf, dumpsText
 
-__all__ = ["WireServer", "WireService"]
-
 #: Seconds that a client has to answer that the server is about to go.
 _LEAVING_SECONDS = 2.0
 

@@ -43,8 +43,6 @@ from ._values import (
     loadsError,
 )
 
-__all__ = ["ServedIteration", "ServedTask", "Shared", "TaskConnection", "errorBox"]
-
 #: Items in an answer, at most.
 _MAX_COUNT = 1_000
 

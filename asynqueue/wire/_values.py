@@ -34,20 +34,6 @@ from ..threads._looper import ThreadLooper
 from ._decoding import Pieces, PlainDecoder, joined, weigh
 from ._plain import LARGE_BYTES, NotPlain, PlainEncoder, Tag, nameOfClass
 
-__all__ = [
-    "INLINE",
-    "QUICK",
-    "Codec",
-    "DecodingThread",
-    "Encoded",
-    "NotEncodable",
-    "Payload",
-    "arrayOf",
-    "dumpsError",
-    "dumpsText",
-    "loadsError",
-]
-
 #: A value of no more bytes goes into the box of its call or answer.
 INLINE = 60_000
 

@@ -29,8 +29,6 @@ from ._endpoints import clientEndpoint, mayPickle, requirements
 from ._runner import WireWorkerUniverse, classOf, namesOf
 from ._values import Codec, DecodingThread
 
-__all__ = ["WireWorker"]
-
 
 class WireState(Enum):
     """The life of a worker, in order."""
