@@ -1,6 +1,4 @@
-"""
-The command: C{python -m benchmarks}.
-"""
+"""The command: C{python -m benchmarks}."""
 
 from __future__ import annotations
 
@@ -150,9 +148,7 @@ def measure(options: argparse.Namespace, given: list[str]) -> dict[str, Any]:
     }
 
     def save(outcomes: Outcomes) -> None:
-        """
-        Keep what there is, since a run takes long.
-        """
+        """Keep what there is, since a run takes long."""
         results["results"] = summarize(outcomes)
         if options.json:
             write(options.json, json.dumps(results, indent=1))

@@ -1,6 +1,4 @@
-"""
-What can be measured, by whom, and how much work it is.
-"""
+"""What can be measured, by whom, and how much work it is."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-The results as tables for the documentation, in reStructuredText.
-"""
+"""The results as tables for the documentation, in reStructuredText."""
 
 from __future__ import annotations
 
@@ -61,9 +59,7 @@ def rst(results: dict[str, Any]) -> str:
 
 
 def _source(results: dict[str, Any]) -> Iterator[str]:
-    """
-    Say where the results are from, in lines.
-    """
+    """Say where the results are from, in lines."""
     rounds = max(row["rounds"] for row in results["results"])
     if results["smoke"]:
         yield "These are of a trial with tiny numbers, and mean nothing."

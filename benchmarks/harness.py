@@ -54,9 +54,7 @@ class Outcome(NamedTuple):
 
     @property
     def hung(self) -> bool:
-        """
-        Whether it had to be ended.
-        """
+        """Whether it had to be ended."""
         return self.error.startswith(_HUNG)
 
 

@@ -1,6 +1,4 @@
-"""
-What the measures are taken on, and with what.
-"""
+"""What the measures are taken on, and with what."""
 
 from __future__ import annotations
 

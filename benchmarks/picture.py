@@ -73,9 +73,7 @@ class Panel(NamedTuple):
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
-    """
-    Find what is to be shown: the figures that two peers at least have, too.
-    """
+    """Find what is to be shown: the figures that two peers at least have, too."""
     made = []
     for group in grouped(rows):
         best = bestPeer(group)
@@ -88,9 +86,7 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
 
 
 def _bars(group: Group, base: float) -> Iterator[Bar]:
-    """
-    Find the bars of a figure. Who was left out has none.
-    """
+    """Find the bars of a figure. Who was left out has none."""
     for row in group.rows:
         contender = CONTENDERS[row["contender"]]
         kind = "own" if contender.own else "floor" if contender.floor else ""
@@ -171,9 +167,7 @@ def draw(results: dict[str, Any], dark: bool = False) -> str:
 
 
 def _source(results: dict[str, Any]) -> str:
-    """
-    Say where the results are from.
-    """
+    """Say where the results are from."""
     if not results["results"]:
         return "Nothing has been measured yet."
     rounds = max(row["rounds"] for row in results["results"])

@@ -1,6 +1,4 @@
-"""
-The results as a table for the terminal.
-"""
+"""The results as a table for the terminal."""
 
 from __future__ import annotations
 

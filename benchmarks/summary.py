@@ -1,6 +1,4 @@
-"""
-Medians, spreads and ratios of what has been measured.
-"""
+"""Medians, spreads and ratios of what has been measured."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ def summarize(outcomes: Outcomes) -> list[Row]:
 
 
 def _with(contenders: tuple[str, ...], before: str) -> list[str]:
-    """
-    Put this library as it was beside it as it is.
-    """
+    """Put this library as it was beside it as it is."""
     names = list(contenders)
     if OURS in names:
         names.insert(names.index(OURS) + 1, before)

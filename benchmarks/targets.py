@@ -1,6 +1,4 @@
-"""
-What this library is to reach at the least, and what it aims at.
-"""
+"""What this library is to reach at the least, and what it aims at."""
 
 from __future__ import annotations
 
@@ -140,9 +138,7 @@ def judge(
     targets = TARGETS.get((name, key), Targets())
 
     def verdict(target: Target) -> Verdict:
-        """
-        Judge one.
-        """
+        """Judge one."""
         bound: float | None = target.bound
         sign = "≥" if figure.more else "≤"
         if target.than:

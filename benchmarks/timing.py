@@ -1,6 +1,4 @@
-"""
-The stopwatch of all measures.
-"""
+"""The stopwatch of all measures."""
 
 from __future__ import annotations
 
@@ -34,9 +32,7 @@ class Stopwatch:
         self._start = 0.0
 
     def __enter__(self) -> Stopwatch:
-        """
-        Begin.
-        """
+        """Begin."""
         for profile in _profiles:
             profile.enable()
         self._start = perf_counter()
@@ -48,9 +44,7 @@ class Stopwatch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """
-        End.
-        """
+        """End."""
         self.seconds = perf_counter() - self._start
         for profile in _profiles:
             profile.disable()

@@ -1,6 +1,4 @@
-"""
-How results are put in words, wherever they're shown.
-"""
+"""How results are put in words, wherever they're shown."""
 
 from __future__ import annotations
 
@@ -48,17 +46,13 @@ class Group(NamedTuple):
 
     @property
     def title(self) -> str:
-        """
-        What the figure is, and in which unit.
-        """
+        """What the figure is, and in which unit."""
         unit = f", {self.figure.unit}" if self.figure.unit else ""
         return f"{self.figure.title}{unit}"
 
     @property
     def own(self) -> Row | None:
-        """
-        The row of this library, if it has one.
-        """
+        """The row of this library, if it has one."""
         return next((r for r in self.rows if CONTENDERS[r["contender"]].own), None)
 
 

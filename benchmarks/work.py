@@ -30,9 +30,7 @@ __all__ = [
 
 
 def noop() -> None:
-    """
-    Do nothing.
-    """
+    """Do nothing."""
 
 
 def identity(x: int) -> int:

@@ -1,6 +1,4 @@
-"""
-The command: C{python -m compat}.
-"""
+"""The command: C{python -m compat}."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ EPILOG = (
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-    """
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m compat",
         description="Check this library against AsynQueue 0.9.9, the reference. What "
@@ -78,9 +74,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 @contextmanager
 def workFolder(given: Path | None) -> Iterator[Path]:
-    """
-    Provide a folder to work in, which is removed at the end unless it was given.
-    """
+    """Provide a folder to work in, which is removed at the end unless it was given."""
     if given is None:
         with tempfile.TemporaryDirectory(prefix="compat") as name:
             yield Path(name).resolve()

@@ -1,6 +1,4 @@
-"""
-Source distributions from the package index.
-"""
+"""Source distributions from the package index."""
 
 from __future__ import annotations
 

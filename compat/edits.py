@@ -1,6 +1,4 @@
-"""
-Changes to sources, as data: each says what is replaced where, and why.
-"""
+"""Changes to sources, as data: each says what is replaced where, and why."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-Virtual environments with a checkout, or with the reference.
-"""
+"""Virtual environments with a checkout, or with the reference."""
 
 from __future__ import annotations
 
@@ -29,16 +27,12 @@ class Target(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """
-        Whose exceptions hold, those of C{checkout} or C{reference}.
-        """
+        """Whose exceptions hold, those of C{checkout} or C{reference}."""
         return "checkout" if self.checkout else "reference"
 
     @property
     def requirement(self) -> str:
-        """
-        What pip is told to install.
-        """
+        """What pip is told to install."""
         return str(self.checkout or REFERENCE)
 
 

@@ -1,6 +1,4 @@
-"""
-The programs that were written for the reference, and what is changed in them.
-"""
+"""The programs that were written for the reference, and what is changed in them."""
 
 from __future__ import annotations
 

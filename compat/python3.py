@@ -63,14 +63,10 @@ def convert(folder: Path) -> None:
 
 
 class _Division(ast.NodeTransformer):
-    """
-    Replaces divisions by calls.
-    """
+    """Replaces divisions by calls."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
-        """
-        Replace this one, and those in its parts.
-        """
+        """Replace this one, and those in its parts."""
         self.generic_visit(node)
         if not isinstance(node.op, ast.Div):
             return node
@@ -78,9 +74,7 @@ class _Division(ast.NodeTransformer):
 
 
 def divideClassically(text: str) -> str:
-    """
-    Have a module divide as in Python 2, if it divides at all.
-    """
+    """Have a module divide as in Python 2, if it divides at all."""
     tree = ast.parse(text)
     changed = ast.unparse(_Division().visit(tree))
     if changed == ast.unparse(ast.parse(text)):

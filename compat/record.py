@@ -29,26 +29,20 @@ MAX_TEXT = 600
 
 
 class EventFile:
-    """
-    A file of events.
-    """
+    """A file of events."""
 
     def __init__(self, path: str) -> None:
         self._file = open(path, "a", encoding="utf8")  # noqa: SIM115 - to the end
 
     def write(self, event: str, test: str = "", **details: object) -> None:
-        """
-        Add an event.
-        """
+        """Add an event."""
         line = json.dumps({"event": event, "test": test, **details})
         self._file.write(line + "\n")
         self._file.flush()
 
 
 class Recorder(Reporter):
-    """
-    Passes the outcomes of tests on to a file of events.
-    """
+    """Passes the outcomes of tests on to a file of events."""
 
     events: EventFile
 
@@ -59,17 +53,13 @@ class Recorder(Reporter):
         self._why: list[str] = []
 
     def startTest(self, test: Any) -> None:
-        """
-        Record that a test starts.
-        """
+        """Record that a test starts."""
         super().startTest(test)
         self._begun, self._outcome, self._why = time.monotonic(), "pass", []
         self.events.write("start", test.id())
 
     def addError(self, test: Any, error: Any) -> None:
-        """
-        Note an exception in a test, or one that belongs to no test.
-        """
+        """Note an exception in a test, or one that belongs to no test."""
         super().addError(test, error)
         if self._begun is None:
             self.events.write("broken", test.id(), why=describe(error))
@@ -77,23 +67,17 @@ class Recorder(Reporter):
             self._note("error", describe(error))
 
     def addFailure(self, test: Any, fail: Any) -> None:
-        """
-        Note that an assertion failed.
-        """
+        """Note that an assertion failed."""
         super().addFailure(test, fail)
         self._note("fail", describe(fail))
 
     def addSkip(self, test: Any, reason: Any) -> None:
-        """
-        Note that a test was skipped.
-        """
+        """Note that a test was skipped."""
         super().addSkip(test, reason)
         self._note("skip", str(reason))
 
     def stopTest(self, test: Any) -> None:
-        """
-        Record what came of the test.
-        """
+        """Record what came of the test."""
         super().stopTest(test)
         seconds = round(time.monotonic() - (self._begun or 0), 3)
         why = " | ".join(self._why)
@@ -110,9 +94,7 @@ class Recorder(Reporter):
 
 
 def describe(error: Any) -> str:
-    """
-    Put an error into one line.
-    """
+    """Put an error into one line."""
     if not isinstance(error, Failure):
         error = Failure(error[1], error[0], error[2])
     text = f"{error.type.__name__}: {error.getErrorMessage()}"
@@ -120,9 +102,7 @@ def describe(error: Any) -> str:
 
 
 def flatten(suite: Any) -> Iterator[Any]:
-    """
-    Iterate over the tests of a suite, and of those in it.
-    """
+    """Iterate over the tests of a suite, and of those in it."""
     if isinstance(suite, unittest.TestSuite):
         for part in suite:
             yield from flatten(part)
@@ -131,9 +111,7 @@ def flatten(suite: Any) -> Iterator[Any]:
 
 
 def main() -> None:
-    """
-    Find the tests, and run them if wanted.
-    """
+    """Find the tests, and run them if wanted."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--list", action="store_true")
     parser.add_argument("events")

@@ -1,6 +1,4 @@
-"""
-Runs tests several times over, and keeps the results.
-"""
+"""Runs tests several times over, and keeps the results."""
 
 from __future__ import annotations
 

@@ -47,9 +47,7 @@ class Result(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """
-        Whether all was well.
-        """
+        """Whether all was well."""
         return self.outcome == "pass"
 
 

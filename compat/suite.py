@@ -1,6 +1,4 @@
-"""
-The reference's own tests.
-"""
+"""The reference's own tests."""
 
 from __future__ import annotations
 

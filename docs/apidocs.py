@@ -43,9 +43,7 @@ def publish(system: model.System) -> None:
 
 
 def move(thing: model.Documentable, place: model.Module) -> None:
-    """
-    Move something to a public module, and private classes that it inherits from.
-    """
+    """Move something to a public module, and private classes that it inherits from."""
     bases = [base for base, _ in getattr(thing, "rawbases", ())]
     found = [thing.module.resolveName(base) for base in bases]
     lend(thing.module, place)
@@ -94,8 +92,6 @@ def setup_pydoctor_extension(registrar: extensions.ExtRegistrar) -> None:
 
 
 class System(model.System):
-    """
-    A system that publishes.
-    """
+    """A system that publishes."""
 
     custom_extensions = [__name__]  # noqa: RUF012 - pydoctor has it so

@@ -1,6 +1,4 @@
-"""
-Configuration of Sphinx.
-"""
+"""Configuration of Sphinx."""
 
 from __future__ import annotations
 

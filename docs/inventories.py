@@ -64,9 +64,7 @@ def write(project: str, lines: list[str]) -> None:
 
 
 def main() -> None:
-    """
-    Write them all.
-    """
+    """Write them all."""
     python = []
     for page, entries in PYTHON.items():
         for entry in entries.split():

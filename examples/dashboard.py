@@ -28,16 +28,12 @@ from asynqueue.monitor import Monitor
 
 
 def isLocal(request: Request) -> bool:
-    """
-    Tell whether a request comes from this machine.
-    """
+    """Tell whether a request comes from this machine."""
     return ip_address(request.getClientAddress().host).is_loopback
 
 
 class Dashboard(WebSite):
-    """
-    The web site, with the page.
-    """
+    """The web site, with the page."""
 
     def __init__(self, q: TaskQueue, reactor: Any) -> None:
         super().__init__(q, reactor)

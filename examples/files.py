@@ -145,9 +145,7 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
     interrupted = []
 
     def interrupt() -> Deferred[None]:
-        """
-        Let the parser come to its end, after what is on the way.
-        """
+        """Let the parser come to its end, after what is on the way."""
         interrupted.append(True)
         file.stop()
         return done

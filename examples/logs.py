@@ -198,9 +198,7 @@ class LogFile:
         """
 
     def unregisterProducer(self) -> None:
-        """
-        Implement C{IConsumer.unregisterProducer}.
-        """
+        """Implement C{IConsumer.unregisterProducer}."""
 
     def write(self, batch: Any) -> None:
         """
@@ -217,9 +215,7 @@ class LogFile:
 
 
 class Summary:
-    """
-    What is counted over all files.
-    """
+    """What is counted over all files."""
 
     def __init__(self) -> None:
         self.files: list[LogFile] = []

@@ -46,9 +46,7 @@ STRIPS_AHEAD = 8
 
 
 class PNG:
-    """
-    A PNG file that is written as its rows come.
-    """
+    """A PNG file that is written as its rows come."""
 
     def __init__(self, file: BinaryIO, size: tuple[int, int]) -> None:
         """
@@ -72,9 +70,7 @@ class PNG:
         self._chunk(b"IDAT", self._compressor.compress(lines))
 
     def close(self) -> None:
-        """
-        End the file.
-        """
+        """End the file."""
         self._chunk(b"IDAT", self._compressor.flush())
         self._chunk(b"IEND", b"")
 
@@ -177,9 +173,7 @@ async def timed(
 
 
 class Progress:
-    """
-    A progress bar, or a line now and then where it can't be drawn.
-    """
+    """A progress bar, or a line now and then where it can't be drawn."""
 
     def __init__(self, file: Any) -> None:
         """

@@ -45,9 +45,7 @@ from asynqueue.wire import TLS, ServerManager
 
 
 class Fractal(WireWorkerUniverse):
-    """
-    What the servers can do.
-    """
+    """What the servers can do."""
 
     def strip(self, view: tuple[Any, ...], top: int, rows: int) -> bytes:
         """
@@ -92,18 +90,14 @@ class Servers:
         self.stop = self._manager.shutdown
 
     async def start(self) -> None:
-        """
-        Start them.
-        """
+        """Start them."""
         for place in self.places:
             port = place.rpartition(":")[2]
             pid = await self._manager.spawn(f"tls:{port}:interface=127.0.0.1")
             self._pids.append(pid)
 
     def killOne(self) -> None:
-        """
-        Kill one.
-        """
+        """Kill one."""
         pid = self._pids[0]
         os.kill(pid, signal.SIGKILL)
         print(f"Server {pid} was killed.", file=sys.stderr)
@@ -121,9 +115,7 @@ def freePort() -> int:
 
 
 class Accident(Progress):
-    """
-    A progress bar, and what happens when half of the picture is done.
-    """
+    """A progress bar, and what happens when half of the picture is done."""
 
     def __init__(self, file: Any, happen: Any) -> None:
         """

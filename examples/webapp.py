@@ -248,44 +248,32 @@ class ResponseFile:
         self._reactor.callFromThread(self._send)
 
     def finish(self) -> None:
-        """
-        End the response, in the reactor, when all has been written.
-        """
+        """End the response, in the reactor, when all has been written."""
         self._send()
         self._request.unregisterProducer()
         self._request.finish()
 
     def pauseProducing(self) -> None:
-        """
-        Implement C{IPushProducer.pauseProducing}: have the thread wait.
-        """
+        """Implement C{IPushProducer.pauseProducing}: have the thread wait."""
         self._flowing.clear()
 
     def resumeProducing(self) -> None:
-        """
-        Implement C{IPushProducer.resumeProducing}: have the thread go on.
-        """
+        """Implement C{IPushProducer.resumeProducing}: have the thread go on."""
         self._flowing.set()
 
     def stopProducing(self) -> None:
-        """
-        Implement C{IPushProducer.stopProducing}: have the thread fail.
-        """
+        """Implement C{IPushProducer.stopProducing}: have the thread fail."""
         self._gone = True
         self._flowing.set()
 
     def _send(self) -> None:
-        """
-        Send what the thread has flushed.
-        """
+        """Send what the thread has flushed."""
         while self._chunks and not self._gone:
             self._request.write(self._chunks.popleft())
 
 
 class Picture:
-    """
-    A picture on its way from the workers to a client.
-    """
+    """A picture on its way from the workers to a client."""
 
     def __init__(
         self,
@@ -320,9 +308,7 @@ class Picture:
         request.notifyFinish().addErrback(lambda _: self.drop())
 
     async def render(self) -> None:
-        """
-        Render the picture, and send it.
-        """
+        """Render the picture, and send it."""
         view = self._order.view
         columns, height = view.size
         rows = max(1, STRIP_SAMPLES // (columns * view.samples**2))
@@ -344,9 +330,7 @@ class Picture:
                 self._file.finish()
 
     def drop(self) -> None:
-        """
-        Render no more of it: nobody will see it.
-        """
+        """Render no more of it: nobody will see it."""
         self._gone = True
         self._file.stopProducing()
         self._strips.stopProducing()
@@ -396,9 +380,7 @@ class Picture:
         return strip
 
     def _fail(self) -> None:
-        """
-        Tell the client that there'll be no picture, or no more of it.
-        """
+        """Tell the client that there'll be no picture, or no more of it."""
         log.failure("A picture can't be rendered")
         self._file.stopProducing()
         self._request.unregisterProducer()
@@ -553,9 +535,7 @@ class Progress(Resource):
 
 
 class Page(Resource):
-    """
-    The page.
-    """
+    """The page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -624,9 +604,7 @@ async def main(
         raise SystemExit(f"{error}") from None
 
     async def stop() -> None:
-        """
-        Shut everything down.
-        """
+        """Shut everything down."""
         await port.stopListening()
         await site.pictures.drop()
         await q.shutdown(timeout=0)

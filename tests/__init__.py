@@ -1,3 +1,1 @@
-"""
-Tests of the package, for trial.
-"""
+"""Tests of the package, for trial."""

@@ -76,19 +76,13 @@ class _Body:
         return succeed(None)
 
     def pauseProducing(self) -> None:
-        """
-        Implement C{IBodyProducer.pauseProducing}.
-        """
+        """Implement C{IBodyProducer.pauseProducing}."""
 
     def resumeProducing(self) -> None:
-        """
-        Implement C{IBodyProducer.resumeProducing}.
-        """
+        """Implement C{IBodyProducer.resumeProducing}."""
 
     def stopProducing(self) -> None:
-        """
-        Implement C{IBodyProducer.stopProducing}.
-        """
+        """Implement C{IBodyProducer.stopProducing}."""
 
 
 class _Driver(ProcessProtocol):
@@ -128,9 +122,7 @@ class _Driver(ProcessProtocol):
 
 
 class Browser:
-    """
-    A browser with one window.
-    """
+    """A browser with one window."""
 
     def __init__(self, folder: Path) -> None:
         """
@@ -176,9 +168,7 @@ class Browser:
         self._session += f"/{answer['sessionId']}"
 
     async def close(self) -> None:
-        """
-        Close it, and wait until it has gone.
-        """
+        """Close it, and wait until it has gone."""
         if self._process is None:
             return
         try:

@@ -1,6 +1,4 @@
-"""
-What tests of queues share.
-"""
+"""What tests of queues share."""
 
 from __future__ import annotations
 
@@ -94,14 +92,10 @@ def logged() -> Iterator[list[dict[str, Any]]]:
 
 
 class QueueTestCase(SynchronousTestCase):
-    """
-    A test case with a queue, a clock, and a worker that is single-stepped.
-    """
+    """A test case with a queue, a clock, and a worker that is single-stepped."""
 
     def setUp(self) -> None:
-        """
-        Make them.
-        """
+        """Make them."""
         self.clock = Clock()
         self.worker = MemoryWorker()
         self.q = self.queue(self.worker)
@@ -155,37 +149,25 @@ class ReplaceableWorker(MemoryWorker):
         self.recycle: Any = None
 
     def deferUntilReady(self) -> Deferred[None]:
-        """
-        It's ready at once.
-        """
+        """It's ready at once."""
         return succeed(None)
 
     def setRecycler(self, callableObject: Any) -> None:
-        """
-        Keep it.
-        """
+        """Keep it."""
         self.recycle = callableObject
 
     def updatesApplied(self, text: str | None) -> None:
-        """
-        Note the text.
-        """
+        """Note the text."""
         self.texts.append(text)
 
     def replacement(self) -> Any:
-        """
-        Another of the same class.
-        """
+        """Another of the same class."""
         return type(self)()
 
     def retryReplacement(self) -> Any:
-        """
-        Another of the same class.
-        """
+        """Another of the same class."""
         return type(self)()
 
     def deferUntilGone(self) -> Deferred[None]:
-        """
-        It's gone at once.
-        """
+        """It's gone at once."""
         return succeed(None)

@@ -1,6 +1,4 @@
-"""
-Certificates for tests: good ones, expired ones, and those of an authority.
-"""
+"""Certificates for tests: good ones, expired ones, and those of an authority."""
 
 from __future__ import annotations
 
@@ -75,16 +73,12 @@ class Identity:
 
     @property
     def pem(self) -> bytes:
-        """
-        The certificate as text.
-        """
+        """The certificate as text."""
         return bytes(self.certificate.public_bytes(Encoding.PEM))
 
     @property
     def secret(self) -> bytes:
-        """
-        The private key as text.
-        """
+        """The private key as text."""
         return bytes(
             self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         )
@@ -107,9 +101,7 @@ class Identity:
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Creator:
-    """
-    Has a client use a context of OpenSSL's as it is.
-    """
+    """Has a client use a context of OpenSSL's as it is."""
 
     def __init__(self, context: Any) -> None:
         self._context = context
@@ -119,9 +111,7 @@ class _Creator:
 
 
 def withContext(tls: TLS, context: Any) -> TLS:
-    """
-    Have a client's identity use a context of OpenSSL's instead.
-    """
+    """Have a client's identity use a context of OpenSSL's instead."""
     # No subclass, which would be missing where TLS can't be imported.
     tls.clientOptions = lambda host: _Creator(context)  # type: ignore[method-assign]
     return tls

@@ -16,31 +16,23 @@ prepared: list[str] = []
 
 
 class Ordinary(Exception):
-    """
-    What a task raises that is meant to fail.
-    """
+    """What a task raises that is meant to fail."""
 
 
 def square(x: int) -> int:
-    """
-    Do next to nothing.
-    """
+    """Do next to nothing."""
     return x * x
 
 
 def once(path: str, number: int) -> int:
-    """
-    Note that this is run.
-    """
+    """Note that this is run."""
     with open(path, "ab", buffering=0) as file:
         file.write(b"%d\n" % number)
     return number
 
 
 def count(x: int) -> int:
-    """
-    Keep a core busy for a moment.
-    """
+    """Keep a core busy for a moment."""
     total = 0
     for i in range(x * 200):
         total += i
@@ -48,17 +40,13 @@ def count(x: int) -> int:
 
 
 def nap(x: int) -> int:
-    """
-    Take some time.
-    """
+    """Take some time."""
     time.sleep(x / 10_000)
     return x
 
 
 def large(x: int, image: Any = None) -> bytes:
-    """
-    Have a large result, and change a large argument.
-    """
+    """Have a large result, and change a large argument."""
     if image is not None:
         # Whatever others have done to theirs.
         assert not any(image[: 2 * x])
@@ -67,35 +55,25 @@ def large(x: int, image: Any = None) -> bytes:
 
 
 def fail(x: int) -> None:
-    """
-    Raise.
-    """
+    """Raise."""
     raise Ordinary(x)
 
 
 def leave(x: int) -> None:
-    """
-    End the child.
-    """
+    """End the child."""
     os._exit(x % 256)
 
 
 def prepare(what: str) -> None:
-    """
-    Set up this interpreter.
-    """
+    """Set up this interpreter."""
     prepared.append(what)
 
 
 def isPrepared(x: int) -> list[str]:
-    """
-    Tell how this interpreter is set up.
-    """
+    """Tell how this interpreter is set up."""
     return prepared
 
 
 def items(x: int) -> Iterator[int]:
-    """
-    Yield.
-    """
+    """Yield."""
     yield from range(x)

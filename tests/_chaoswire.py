@@ -1,6 +1,4 @@
-"""
-What the chaos run has servers do, and the servers.
-"""
+"""What the chaos run has servers do, and the servers."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ __all__ = ["Servers", "World"]
 
 
 class World(WireWorkerUniverse):
-    """
-    The jobs of the chaos run, as methods.
-    """
+    """The jobs of the chaos run, as methods."""
 
     exceptions = (jobs.Ordinary,)
 
@@ -33,63 +29,43 @@ class World(WireWorkerUniverse):
         self._prepared: dict[str, None] = {}
 
     def square(self, x: int) -> int:
-        """
-        Do next to nothing.
-        """
+        """Do next to nothing."""
         return jobs.square(x)
 
     def once(self, path: str, number: int) -> int:
-        """
-        Note that this is run.
-        """
+        """Note that this is run."""
         return jobs.once(path, number)
 
     def count(self, x: int) -> int:
-        """
-        Keep a core busy for a moment.
-        """
+        """Keep a core busy for a moment."""
         return jobs.count(x)
 
     def nap(self, x: int) -> int:
-        """
-        Take some time.
-        """
+        """Take some time."""
         return jobs.nap(x)
 
     def large(self, x: int) -> bytes:
-        """
-        Have a large result.
-        """
+        """Have a large result."""
         return jobs.large(x)
 
     def fail(self, x: int) -> None:
-        """
-        Raise.
-        """
+        """Raise."""
         jobs.fail(x)
 
     def leave(self, x: int) -> None:
-        """
-        End the server.
-        """
+        """End the server."""
         jobs.leave(x)
 
     def prepare(self, what: str) -> None:
-        """
-        Set up this universe.
-        """
+        """Set up this universe."""
         self._prepared[what] = None
 
     def isPrepared(self, x: int) -> list[str]:
-        """
-        Tell how this universe is set up.
-        """
+        """Tell how this universe is set up."""
         return list(self._prepared)
 
     def items(self, x: int) -> Iterator[int]:
-        """
-        Yield.
-        """
+        """Yield."""
         return jobs.items(x)
 
 
@@ -118,9 +94,7 @@ class Servers:
         )
 
     async def start(self) -> None:
-        """
-        Start them, and connect.
-        """
+        """Start them, and connect."""
         for i in range(self._number):
             place = self._manager.newSocket()
             await self._manager.spawn(place, heartbeat=0.2)
@@ -156,7 +130,5 @@ class Servers:
         return f.__name__
 
     async def stop(self) -> None:
-        """
-        Stop them.
-        """
+        """Stop them."""
         await self._manager.shutdown()

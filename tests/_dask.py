@@ -70,9 +70,7 @@ class Cluster:
             raise
 
     def startScheduler(self, *options: str) -> None:
-        """
-        Start a scheduler, and wait until it's there.
-        """
+        """Start a scheduler, and wait until it's there."""
         self.file.unlink(missing_ok=True)
         self.scheduler = self._start(
             "scheduler",
@@ -89,9 +87,7 @@ class Cluster:
         self.address = str(json.loads(self.file.read_text())["address"])
 
     def startWorker(self, *options: str) -> subprocess.Popen[bytes]:
-        """
-        Start a worker, and don't wait for it.
-        """
+        """Start a worker, and don't wait for it."""
         return self._start(
             "worker",
             self.address,
@@ -100,15 +96,11 @@ class Cluster:
         )
 
     def output(self) -> str:
-        """
-        Get what the processes have said.
-        """
+        """Get what the processes have said."""
         return (self.folder / "log").read_text(errors="replace")
 
     def close(self) -> None:
-        """
-        End all, and leave nothing behind.
-        """
+        """End all, and leave nothing behind."""
         atexit.unregister(self.close)
         for process in self.processes:
             # With those that it has started.

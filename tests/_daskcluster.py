@@ -1,6 +1,4 @@
-"""
-A worker for the tests of the contract: its cluster has one thread.
-"""
+"""A worker for the tests of the contract: its cluster has one thread."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ _left: set[str] = set()
 
 
 async def workerOf(case: Any, **kw: Any) -> DaskWorker:
-    """
-    Make a worker, and a cluster before the first test. It's ended after the last.
-    """
+    """Make a worker, and a cluster before the first test. It's ended after the last."""
     if not _clusters:
         _clusters.append(Cluster(1))
         _left.update(name for name in dir(case) if name.startswith("test_"))

@@ -1,6 +1,4 @@
-"""
-Fakes for tests of what has to do with processes.
-"""
+"""Fakes for tests of what has to do with processes."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ _isChild = childprocess.isChild
 
 
 def _isChildOrFake(pid: int) -> bool:
-    """
-    Take fake processes for children.
-    """
+    """Take fake processes for children."""
     return pid >= FIRST_PID or _isChild(pid)
 
 
@@ -214,9 +210,7 @@ class FakeProcess:
         return [number for number in calls if self.claim(number)]
 
     def signalProcess(self, number: int) -> None:
-        """
-        Implement C{IProcessTransport.signalProcess}.
-        """
+        """Implement C{IProcessTransport.signalProcess}."""
         if self.ended:
             raise ProcessExitedAlready
         self.signals.append(signal.Signals(number).name.removeprefix("SIG"))
@@ -405,9 +399,7 @@ class FakeReactor(Clock):
         self.callLater(0, callable, *args, **kwargs)
 
     def callWhenRunning(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - the interface has it so
-        """
-        Implement C{IReactorCore.callWhenRunning}.
-        """
+        """Implement C{IReactorCore.callWhenRunning}."""
         callable(*args, **kwargs)
 
     def spawnProcess(
@@ -453,9 +445,7 @@ class FakeReactor(Clock):
         return process
 
     def serve(self) -> None:
-        """
-        Have everything read that can be, and written.
-        """
+        """Have everything read that can be, and written."""
         while self._serveOnce():
             pass
 

@@ -17,15 +17,11 @@ __all__ = ["FakeThreads", "ThreadReactor"]
 
 
 class _Idle(BaseException):
-    """
-    There's nothing to do for a thread, where a real one would wait.
-    """
+    """There's nothing to do for a thread, where a real one would wait."""
 
 
 class _FakeQueue:
-    """
-    A queue that doesn't wait.
-    """
+    """A queue that doesn't wait."""
 
     def __init__(self) -> None:
         self.items: deque[Any] = deque()
@@ -75,9 +71,7 @@ class FakeThreads:
         self._running: list[Callable[[], object]] = []
 
     def install(self, case: SynchronousTestCase) -> None:
-        """
-        Have all threads be of this kind during a test.
-        """
+        """Have all threads be of this kind during a test."""
         case.patch(_jobs, "SimpleQueue", _FakeQueue)
         case.patch(_jobs, "startThread", self.start)
 
@@ -116,9 +110,7 @@ class FakeThreads:
                 self._running.remove(target)
 
     def _join(self) -> None:
-        """
-        Wait for a thread.
-        """
+        """Wait for a thread."""
         self.joined += 1
 
 
@@ -156,18 +148,14 @@ class ThreadReactor(Clock):
         self._calls.append((f, args, kw))
 
     def turn(self) -> None:
-        """
-        Do what threads have asked for, and what has become due.
-        """
+        """Do what threads have asked for, and what has become due."""
         while self._calls:
             f, args, kw = self._calls.popleft()
             f(*args, **kw)
         self.advance(0)
 
     def settle(self) -> None:
-        """
-        Let threads and reactor take turns until nothing happens any longer.
-        """
+        """Let threads and reactor take turns until nothing happens any longer."""
         while True:
             self.threads.run()
             before = self.wakeUps

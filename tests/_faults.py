@@ -22,9 +22,7 @@ ready: list[Any] = []
 
 
 class Evil:
-    """
-    Does something bad when it's pickled, or when it's unpickled.
-    """
+    """Does something bad when it's pickled, or when it's unpickled."""
 
     def __init__(self, when: str, how: str) -> None:
         """
@@ -38,50 +36,36 @@ class Evil:
         self.how = how
 
     def __reduce__(self) -> Any:
-        """
-        Be pickled.
-        """
+        """Be pickled."""
         if self.when == "pickled":
             strike(self.how)
         return (strike, (self.how,)) if self.when == "unpickled" else (Evil, ("", ""))
 
 
 class EvilOnlyHere(Evil):
-    """
-    Can be unpickled only in the process that has made it.
-    """
+    """Can be unpickled only in the process that has made it."""
 
     def __reduce__(self) -> Any:
-        """
-        Be pickled.
-        """
+        """Be pickled."""
         return strikeElsewhere, (os.getpid(),)
 
 
 class Nameless(Exception):
-    """
-    An exception with an initializer of its own.
-    """
+    """An exception with an initializer of its own."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
 
 
 class Unspeakable(Exception):
-    """
-    An exception that can't be pickled, nor shown.
-    """
+    """An exception that can't be pickled, nor shown."""
 
     def __reduce__(self) -> Any:
-        """
-        Refuse.
-        """
+        """Refuse."""
         raise RuntimeError("no")
 
     def __str__(self) -> str:
-        """
-        Refuse.
-        """
+        """Refuse."""
         raise RuntimeError("no text either")
 
 
@@ -185,17 +169,13 @@ def length(data: bytes) -> int:
 
 
 def ignoreTermAndSleep() -> None:
-    """
-    Be deaf to the soft signal, and never be done.
-    """
+    """Be deaf to the soft signal, and never be done."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(60)
 
 
 def loopInC() -> int:
-    """
-    Never come back from a loop that isn't Python's.
-    """
+    """Never come back from a loop that isn't Python's."""
     return sum(iter(int, 1))
 
 
@@ -315,9 +295,7 @@ def fork() -> int:
 
 
 def leaveThread() -> None:
-    """
-    Leave a thread that never ends.
-    """
+    """Leave a thread that never ends."""
     threading.Thread(target=threading.Event().wait).start()
 
 

@@ -21,9 +21,7 @@ memory: list[Any] = []
 
 
 class OfTheTask(Exception):
-    """
-    An exception of a task.
-    """
+    """An exception of a task."""
 
     def __init__(self, code: int, *, why: str) -> None:
         super().__init__(f"{why} ({code})")
@@ -32,16 +30,12 @@ class OfTheTask(Exception):
 
 
 class OnlyInChild(Exception):
-    """
-    An exception that can't be unpickled where nobody has set C{here}.
-    """
+    """An exception that can't be unpickled where nobody has set C{here}."""
 
     here = False
 
     def __reduce__(self) -> Any:
-        """
-        Say who is to unpickle it.
-        """
+        """Say who is to unpickle it."""
         return makeOnlyInChild, ()
 
 
@@ -59,9 +53,7 @@ def makeOnlyInChild() -> OnlyInChild:
 
 
 class Sum(ProcessBase):
-    """
-    Sums up what its copies in one interpreter were given.
-    """
+    """Sums up what its copies in one interpreter were given."""
 
     def add(self, number: int) -> tuple[int, int]:
         """
@@ -89,9 +81,7 @@ def echo(*args: Any, **kw: Any) -> Any:
 
 
 def nothing() -> None:
-    """
-    Do nothing.
-    """
+    """Do nothing."""
 
 
 def fail(code: int) -> None:
@@ -147,9 +137,7 @@ def givesUnloadable() -> Any:
 
 
 def hideCloudpickle() -> None:
-    """
-    Have this interpreter be without cloudpickle.
-    """
+    """Have this interpreter be without cloudpickle."""
     sys.modules["cloudpickle"] = None  # type: ignore[assignment]
 
 
@@ -402,34 +390,24 @@ def stopReactor() -> Any:
 
 
 class _Refusing(type):
-    """
-    Classes that don't want to be looked at.
-    """
+    """Classes that don't want to be looked at."""
 
     def __getattr__(cls, name: str) -> Any:
-        """
-        Refuse.
-        """
+        """Refuse."""
         raise ValueError(f"no {name}")
 
 
 class Odd(metaclass=_Refusing):
-    """
-    Something that doesn't want to be looked at.
-    """
+    """Something that doesn't want to be looked at."""
 
 
 def givesOdd() -> Any:
-    """
-    Return something that doesn't want to be looked at.
-    """
+    """Return something that doesn't want to be looked at."""
     return Odd()
 
 
 async def asyncItems(n: int) -> Any:
-    """
-    Yield integers, asynchronously.
-    """
+    """Yield integers, asynchronously."""
     for i in range(n):
         yield i
 
@@ -452,18 +430,14 @@ def forks(how: str) -> int:
 
 
 def stopsIteration(x: int) -> int:
-    """
-    Raise C{StopIteration} for 7.
-    """
+    """Raise C{StopIteration} for 7."""
     if x == 7:
         raise StopIteration
     return x
 
 
 def leavesThread(path: str, count: int) -> None:
-    """
-    Leave a thread that writes lines to a file, slowly.
-    """
+    """Leave a thread that writes lines to a file, slowly."""
 
     def write() -> None:
         with open(path, "w") as file:
@@ -475,9 +449,7 @@ def leavesThread(path: str, count: int) -> None:
 
 
 def writesShared(name: str, value: int) -> None:
-    """
-    Write to a block of shared memory.
-    """
+    """Write to a block of shared memory."""
     from multiprocessing.shared_memory import SharedMemory
 
     block = SharedMemory(name=name)
@@ -486,9 +458,7 @@ def writesShared(name: str, value: int) -> None:
 
 
 def add(a: Any, b: Any) -> Any:
-    """
-    Add.
-    """
+    """Add."""
     return a + b
 
 
@@ -505,7 +475,5 @@ def atGate(begun: str, gate: str, value: Any = None) -> Any:
 
 
 def exits() -> None:
-    """
-    Try to end the program.
-    """
+    """Try to end the program."""
     raise SystemExit(3)

@@ -37,24 +37,18 @@ class Thing:
         self.buffer = buffer
 
     def __reduce__(self) -> Any:
-        """
-        Be pickled.
-        """
+        """Be pickled."""
         return Thing, (pickle.PickleBuffer(self.buffer),)
 
 
 class Blob(bytes):
-    """
-    Bytes of a kind of their own, with an attribute.
-    """
+    """Bytes of a kind of their own, with an attribute."""
 
     note = ""
 
 
 class ArrayError(Exception):
-    """
-    An error with something as its argument.
-    """
+    """An error with something as its argument."""
 
 
 class Holder:

@@ -1,6 +1,4 @@
-"""
-A universe for tests of servers in processes of their own, and such processes.
-"""
+"""A universe for tests of servers in processes of their own, and such processes."""
 
 from __future__ import annotations
 
@@ -43,9 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Local(WireWorkerUniverse):
-    """
-    A universe that knows where it is.
-    """
+    """A universe that knows where it is."""
 
     def __init__(self, wireServer: Any = None) -> None:
         """Make a universe."""
@@ -139,9 +135,7 @@ class Local(WireWorkerUniverse):
 
 
 class Broken(WireWorkerUniverse):
-    """
-    A universe that can't be made.
-    """
+    """A universe that can't be made."""
 
     def __init__(self, wireServer: Any = None) -> None:
         """Fail."""
@@ -230,9 +224,7 @@ class Program(ProcessProtocol):
             os.kill(self.pid, number)
 
     async def kill(self) -> None:
-        """
-        End it.
-        """
+        """End it."""
         if not self.ended.called:
             self.signal(signal.SIGKILL)
             await self.ended
@@ -255,9 +247,7 @@ class Program(ProcessProtocol):
         return d
 
     def _tell(self) -> None:
-        """
-        Tell those who wait for what is there now.
-        """
+        """Tell those who wait for what is there now."""
         for entry in list(self._waiting):
             name, text, d = entry
             if text in getattr(self, name):
@@ -276,9 +266,7 @@ def soon(attempts: int) -> float:
 
 
 class ManagerTestCase(WireTestCase):
-    """
-    A test with a manager.
-    """
+    """A test with a manager."""
 
     timeout = 60
 

@@ -1,6 +1,4 @@
-"""
-What tests of tracing have workers do.
-"""
+"""What tests of tracing have workers do."""
 
 from __future__ import annotations
 
@@ -63,9 +61,7 @@ def divide(x: int) -> float:
 
 
 class Traced(WireWorkerUniverse):
-    """
-    The same on a server.
-    """
+    """The same on a server."""
 
     def current(self) -> tuple[int, int]:
         """

@@ -1,6 +1,4 @@
-"""
-A universe for tests of wire workers, and real servers for it.
-"""
+"""A universe for tests of wire workers, and real servers for it."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ def box(**fields: bytes) -> bytes:
 
 
 class Point:
-    """
-    A class that the universe allows.
-    """
+    """A class that the universe allows."""
 
     def __init__(self, x: Any, y: Any) -> None:
         """
@@ -56,9 +52,7 @@ class Point:
 
 
 class Slotted:
-    """
-    A class with slots that the universe allows.
-    """
+    """A class with slots that the universe allows."""
 
     __slots__ = ("__hidden", "x")
 
@@ -81,15 +75,11 @@ class Slotted:
 
 
 class Secret:
-    """
-    A class that no universe allows.
-    """
+    """A class that no universe allows."""
 
 
 class Declared(Exception):
-    """
-    An exception that the universe declares.
-    """
+    """An exception that the universe declares."""
 
     def __init__(self, code: int, *, hint: str) -> None:
         """
@@ -105,15 +95,11 @@ class Declared(Exception):
 
 
 class Undeclared(Exception):
-    """
-    An exception that it doesn't.
-    """
+    """An exception that it doesn't."""
 
 
 class Base(WireWorkerUniverse):
-    """
-    A base of the universe, whose methods are served, too.
-    """
+    """A base of the universe, whose methods are served, too."""
 
     def inherited(self) -> str:
         """
@@ -172,9 +158,7 @@ class Universe(Base):
         return x
 
     def nothing(self) -> None:
-        """
-        Do nothing.
-        """
+        """Do nothing."""
 
     def echo(self, *args: Any, **kw: Any) -> Any:
         """
@@ -445,22 +429,16 @@ class Universe(Base):
         return x
 
     def _private(self) -> None:
-        """
-        Not be served.
-        """
+        """Not be served."""
 
 
 class WireTestCase(TestCase):
-    """
-    A test case with real servers on Unix sockets.
-    """
+    """A test case with real servers on Unix sockets."""
 
     timeout = 60
 
     def setUp(self) -> None:
-        """
-        Make a private folder.
-        """
+        """Make a private folder."""
         self.folder = Path(tempfile.mkdtemp())
         self.closers: list[Callable[[], Any]] = []
         self.addCleanup(lambda: Deferred.fromCoroutine(self.tidyUp()))
@@ -468,9 +446,7 @@ class WireTestCase(TestCase):
         self.description = f"unix:{self.folder}/s"
 
     async def tidyUp(self) -> None:
-        """
-        Undo what the test has done, the last thing first.
-        """
+        """Undo what the test has done, the last thing first."""
         while self.closers:
             await maybeDeferred(self.closers.pop())
         shutil.rmtree(self.folder, True)
@@ -497,9 +473,7 @@ class WireTestCase(TestCase):
         return server
 
     async def turn(self) -> None:
-        """
-        Let the reactor have a turn.
-        """
+        """Let the reactor have a turn."""
         d: Deferred[None] = Deferred()
         globalReactor().callLater(0, d.callback, None)
         await d

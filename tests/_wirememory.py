@@ -1,6 +1,4 @@
-"""
-Ends of connections in memory, for tests that need no sockets, and no time.
-"""
+"""Ends of connections in memory, for tests that need no sockets, and no time."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ LOCAL = IPv4Address("TCP", "127.0.0.1", 7)
 
 
 class InlineLooper:
-    """
-    A thread that does all at once, and is none.
-    """
+    """A thread that does all at once, and is none."""
 
     def __init__(self, raw: bool = False, *, reactor: Any = None) -> None:
         """
@@ -160,16 +156,12 @@ class Connection:
         client.connectionLost(Failure(ConnectionDone()))
 
     def close(self) -> None:
-        """
-        End it.
-        """
+        """End it."""
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
 class Small(WireWorkerUniverse):
-    """
-    A universe that takes anything.
-    """
+    """A universe that takes anything."""
 
     def note(self, *args: Any, **kw: Any) -> None:
         """
@@ -270,9 +262,7 @@ class Pair:
                     return
 
     def cut(self) -> None:
-        """
-        End the connection for both.
-        """
+        """End the connection for both."""
         if not self.isCut:
             self.isCut = True
             for end in self._ends:

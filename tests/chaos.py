@@ -80,34 +80,24 @@ MOST_TASKS = 500
 
 @implementer(IConsumer)
 class Collector:
-    """
-    Collects what is written to it.
-    """
+    """Collects what is written to it."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Implement C{IConsumer.registerProducer}.
-        """
+        """Implement C{IConsumer.registerProducer}."""
 
     def unregisterProducer(self) -> None:
-        """
-        Implement C{IConsumer.unregisterProducer}.
-        """
+        """Implement C{IConsumer.unregisterProducer}."""
 
     def write(self, data: Any) -> None:
-        """
-        Implement C{IConsumer.write}.
-        """
+        """Implement C{IConsumer.write}."""
         self.items.append(data)
 
 
 class Ledger:
-    """
-    The account of the calls.
-    """
+    """The account of the calls."""
 
     def __init__(self) -> None:
         self.queued = 0
@@ -116,15 +106,11 @@ class Ledger:
 
     @property
     def balanced(self) -> bool:
-        """
-        Whether each call has come to one thing, and no wrong one.
-        """
+        """Whether each call has come to one thing, and no wrong one."""
         return self.queued == sum(self.outcomes.values()) and not self.wrong
 
     def __str__(self) -> str:
-        """
-        The account in a line.
-        """
+        """The account in a line."""
         outcomes = ", ".join(
             f"{kind} {number}" for kind, number in sorted(self.outcomes.items())
         )
@@ -155,9 +141,7 @@ class Children:
         self.q.update(prepare, "second")
 
     async def start(self) -> None:
-        """
-        Wait for nothing: they're being started.
-        """
+        """Wait for nothing: they're being started."""
 
     def pids(self) -> list[int]:
         """
@@ -180,9 +164,7 @@ class Children:
         return f
 
     async def stop(self) -> None:
-        """
-        Do nothing, as the queue has stopped them.
-        """
+        """Do nothing, as the queue has stopped them."""
 
 
 #: Who does the work.
@@ -190,9 +172,7 @@ KINDS: dict[str, Callable[[Any, int], Any]] = {"children": Children, "servers": 
 
 
 class Neighbours:
-    """
-    What else may go on in a program that has children.
-    """
+    """What else may go on in a program that has children."""
 
     def __init__(self) -> None:
         self._forks: list[int] = []
@@ -201,9 +181,7 @@ class Neighbours:
             signal.signal(number, lambda *_: None)
 
     def fork(self) -> None:
-        """
-        Have a fork that lives on with all pipes.
-        """
+        """Have a fork that lives on with all pipes."""
         if len(self._forks) == _MOST_FORKS:
             self._end(self._forks.pop(0))
         pid = os.fork()
@@ -212,24 +190,18 @@ class Neighbours:
         self._forks.append(pid)
 
     def steal(self) -> None:
-        """
-        Take the exit status of whatever has ended.
-        """
+        """Take the exit status of whatever has ended."""
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
 
     def signal(self) -> None:
-        """
-        Send all processes of the program's group what it handles.
-        """
+        """Send all processes of the program's group what it handles."""
         for number in _GROUP_SIGNALS:
             os.killpg(0, number)
 
     def stop(self) -> None:
-        """
-        End all forks.
-        """
+        """End all forks."""
         while self._forks:
             self._end(self._forks.pop())
 
@@ -240,9 +212,7 @@ class Neighbours:
 
 
 class Chaos:
-    """
-    The calls, and the agent that disturbs them.
-    """
+    """The calls, and the agent that disturbs them."""
 
     def __init__(self, reactor: Any, kind: str, seed: int, workers: int) -> None:
         """
@@ -370,18 +340,14 @@ class Chaos:
         self._check(len(fired) == 1, f"{name} fired {len(fired)} times")
 
     def _checkOnce(self) -> None:
-        """
-        Look whether calls that were to be run once have been run more often.
-        """
+        """Look whether calls that were to be run once have been run more often."""
         with suppress(FileNotFoundError), open(self._notes) as file:
             runs = Counter(file)
             for line, times in runs.items():
                 self._check(times == 1, f"once({line.strip()}) was run {times} times")
 
     def _check(self, right: bool, text: str) -> None:
-        """
-        Enter something wrong in the account.
-        """
+        """Enter something wrong in the account."""
         if not right:
             self.ledger.wrong.append(text)
 
@@ -429,9 +395,7 @@ class Chaos:
 
 
 def _note(result: Any, fired: list[bool]) -> Any:
-    """
-    Note that a Deferred has fired.
-    """
+    """Note that a Deferred has fired."""
     fired.append(isinstance(result, Failure))
     return result
 
@@ -456,16 +420,12 @@ _DEEDS = [
 
 
 def descriptors() -> int:
-    """
-    Count the open descriptors of this process.
-    """
+    """Count the open descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def residentKilobytes() -> int:
-    """
-    Measure the memory of this process.
-    """
+    """Measure the memory of this process."""
     with open("/proc/self/status") as file:
         return next(int(x.split()[1]) for x in file if x.startswith("VmRSS:"))
 

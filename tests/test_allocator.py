@@ -1,6 +1,4 @@
-"""
-Tests of L{Allocator}.
-"""
+"""Tests of L{Allocator}."""
 
 from __future__ import annotations
 
@@ -12,14 +10,10 @@ from asynqueue._child.memfd import PAGE, Allocator
 
 
 class AllocatorTests(SynchronousTestCase):
-    """
-    Tests of L{Allocator}.
-    """
+    """Tests of L{Allocator}."""
 
     def setUp(self) -> None:
-        """
-        Make one for a file whose first page isn't to be used.
-        """
+        """Make one for a file whose first page isn't to be used."""
         self.allocator = Allocator(PAGE)
 
     def allocate(self, *pages: int) -> list[int]:
@@ -33,23 +27,17 @@ class AllocatorTests(SynchronousTestCase):
         return [self.allocator.allocate(n * PAGE) // PAGE for n in pages]
 
     def free(self, *pages: int) -> None:
-        """
-        Free regions.
-        """
+        """Free regions."""
         for page in pages:
             self.allocator.free(page * PAGE)
 
     def test_oneAfterTheOther(self) -> None:
-        """
-        Regions don't overlap, and the first isn't before the start.
-        """
+        """Regions don't overlap, and the first isn't before the start."""
         self.assertEqual(self.allocate(1, 2, 1), [1, 2, 4])
         self.assertEqual(self.allocator.used, 4 * PAGE)
 
     def test_wholePages(self) -> None:
-        """
-        They are as long as whole pages, and one at least.
-        """
+        """They are as long as whole pages, and one at least."""
         offsets = [self.allocator.allocate(length) for length in (0, 1, PAGE + 1, 1)]
         self.assertEqual(offsets, [PAGE, 2 * PAGE, 3 * PAGE, 5 * PAGE])
 
@@ -67,9 +55,7 @@ class AllocatorTests(SynchronousTestCase):
         self.assertEqual(self.allocator.spare, 0)
 
     def test_freedTwice(self) -> None:
-        """
-        What isn't in use can't be freed.
-        """
+        """What isn't in use can't be freed."""
         self.allocate(1)
         self.free(1)
         self.assertRaises(KeyError, self.free, 1)

@@ -1,6 +1,4 @@
-"""
-Tests of the meeting of tasks and workers.
-"""
+"""Tests of the meeting of tasks and workers."""
 
 from __future__ import annotations
 
@@ -48,14 +46,10 @@ class BadWorker(AsyncWorker):
 
 
 class AssignmentTests(SynchronousTestCase):
-    """
-    Tests of L{Assignment}.
-    """
+    """Tests of L{Assignment}."""
 
     def setUp(self) -> None:
-        """
-        Make an assignment.
-        """
+        """Make an assignment."""
         self.clock = Clock()
         self.worker = MemoryWorker()
         self.task = Task(same, (), {}, 0, None, 5, reactor=self.clock)
@@ -78,9 +72,7 @@ class AssignmentTests(SynchronousTestCase):
         self.successResultOf(ready)
 
     def test_cancelledOnAcceptance(self) -> None:
-        """
-        If the task is cancelled by who hears that it's accepted, it isn't run.
-        """
+        """If the task is cancelled by who hears that it's accepted, it isn't run."""
         self.assignment.d.addCallback(lambda _: self.task.d.cancel())
         ready = self.assignment.accept(self.worker)
         self.failureResultOf(self.task.d, CancelledError)
@@ -89,38 +81,28 @@ class AssignmentTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_notADeferred(self) -> None:
-        """
-        A worker whose C{run} gives anything but a Deferred is told so.
-        """
+        """A worker whose C{run} gives anything but a Deferred is told so."""
         with self.assertRaisesRegex(ImplementationError, "a Deferred, not 5"):
             self.assignment.accept(BadWorker(5))
 
 
 class AssignmentFactoryTests(SynchronousTestCase):
-    """
-    Tests of L{AssignmentFactory}.
-    """
+    """Tests of L{AssignmentFactory}."""
 
     def setUp(self) -> None:
-        """
-        Make a factory and a worker.
-        """
+        """Make a factory and a worker."""
         self.clock = Clock()
         self.factory = AssignmentFactory(reactor=self.clock)
         self.worker = MemoryWorker()
 
     def add(self, *args: Any, **kw: Any) -> Task:
-        """
-        Add a task.
-        """
+        """Add a task."""
         job = task(same, *args, **kw)
         self.factory.new(job)
         return job
 
     def request(self, worker: MemoryWorker | AsyncWorker, series: list[Any]) -> None:
-        """
-        Have a worker request tasks of several series, as when it's hired.
-        """
+        """Have a worker request tasks of several series, as when it's hired."""
 
         def requestAll() -> None:
             for each in series:
@@ -142,9 +124,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         return shown
 
     def test_request(self) -> None:
-        """
-        A request is entered for the worker, and is a Deferred in its assignments.
-        """
+        """A request is entered for the worker, and is a Deferred in its assignments."""
         self.factory.request(self.worker, "x")
         self.factory.request(self.worker, "y")
         self.assertEqual(list(self.inLine(self.worker)), ["x", "y"])
@@ -154,17 +134,13 @@ class AssignmentFactoryTests(SynchronousTestCase):
             self.assertNoResult(mine[0])
 
     def test_oneRequestPerSeries(self) -> None:
-        """
-        A request for a series that there's one for already changes nothing.
-        """
+        """A request for a series that there's one for already changes nothing."""
         for _ in range(3):
             self.factory.request(self.worker, "x")
         self.assertEqual(len(self.worker.assignments["x"]), 1)
 
     def test_withoutAttributes(self) -> None:
-        """
-        A worker that was never hired is given its assignments.
-        """
+        """A worker that was never hired is given its assignments."""
         worker: Any = MemoryWorker()
         del worker.assignments
         self.factory.request(worker, "x")
@@ -185,26 +161,20 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.worker.running, [job])
 
     def test_taskWaits(self) -> None:
-        """
-        A task that was there before the request is handed out at the request.
-        """
+        """A task that was there before the request is handed out at the request."""
         job = self.add(series="x")
         self.factory.request(self.worker, "x")
         self.assertEqual(self.worker.running, [job])
 
     def test_otherSeries(self) -> None:
-        """
-        A task of another series leaves the request alone.
-        """
+        """A task of another series leaves the request alone."""
         self.factory.request(self.worker, "x")
         self.add(series="y")
         self.assertEqual(self.worker.running, [])
         self.assertNoResult(self.worker.assignments["x"][0])
 
     def test_oldestRequest(self) -> None:
-        """
-        The worker whose request is the oldest gets the task.
-        """
+        """The worker whose request is the oldest gets the task."""
         workers = [MemoryWorker() for _ in range(3)]
         for worker in workers:
             self.factory.request(worker, None)
@@ -216,9 +186,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(workers[1].running, [last])
 
     def test_new(self) -> None:
-        """
-        Who adds a task can hear when a worker has accepted it, and who.
-        """
+        """Who adds a task can hear when a worker has accepted it, and who."""
         job = task()
         d = self.factory.new(job)
         self.assertNoResult(d)
@@ -301,9 +269,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.withdraw(lambda request: request.cancel())
 
     def test_fireWithNothing(self) -> None:
-        """
-        So does firing it with C{None}, a fake assignment.
-        """
+        """So does firing it with C{None}, a fake assignment."""
         self.withdraw(lambda request: request.callback(None))
 
     def test_withdrawWhileBusy(self) -> None:
@@ -335,9 +301,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_publicDictChanged(self) -> None:
-        """
-        What others do to a worker's public dict changes nothing.
-        """
+        """What others do to a worker's public dict changes nothing."""
         other = MemoryWorker()
         self.request(self.worker, [None, "x"])
         self.factory.request(other, None)
@@ -351,9 +315,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(other.running, [job])
 
     def test_subclassSeesRequests(self) -> None:
-        """
-        A subclass that overrides C{request} sees a request for each task.
-        """
+        """A subclass that overrides C{request} sees a request for each task."""
         seen: list[Any] = []
 
         class Seeing(AssignmentFactory):
@@ -391,9 +353,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
 
     def test_takeTurns(self) -> None:
-        """
-        Workers that are done at once take turns.
-        """
+        """Workers that are done at once take turns."""
         ran: list[int] = []
 
         class Named(AsyncWorker):
@@ -412,9 +372,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(ran, [0, 1, 2, 0, 1])
 
     def test_ownRun(self) -> None:
-        """
-        A subclass that has a C{run} of its own sees every task.
-        """
+        """A subclass that has a C{run} of its own sees every task."""
         ran: list[Any] = []
 
         class Own(AsyncWorker):
@@ -446,9 +404,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(other.running, [job])
 
     def test_cancelRequestsOfBusy(self) -> None:
-        """
-        A busy worker whose requests were cancelled gets no task when it's ready.
-        """
+        """A busy worker whose requests were cancelled gets no task when it's ready."""
         self.factory.request(self.worker, None)
         self.add()
         self.factory.cancelRequests(self.worker)
@@ -458,15 +414,11 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.inLine(self.worker), {})
 
     def test_cancelRequestsOfUnknown(self) -> None:
-        """
-        Cancelling the requests of a worker without any does nothing.
-        """
+        """Cancelling the requests of a worker without any does nothing."""
         self.factory.cancelRequests(self.worker)
 
     def test_requestAgain(self) -> None:
-        """
-        After that, a worker may request anew.
-        """
+        """After that, a worker may request anew."""
         self.factory.request(self.worker, None)
         self.factory.cancelRequests(self.worker)
         self.factory.request(self.worker, "x")
@@ -487,9 +439,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(other.running, [second])
 
     def test_capacity(self) -> None:
-        """
-        A worker is given as many tasks as its capacity, and no more.
-        """
+        """A worker is given as many tasks as its capacity, and no more."""
         worker = MemoryWorker(capacity=3)
         self.request(worker, [None, "x"])
         for n in range(5):
@@ -528,9 +478,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual([ids(worker) for worker in workers], [[0, 2], [1, 3]])
 
     def test_lowestOfAllSeries(self) -> None:
-        """
-        A worker that is ready gets the first of all waiting tasks of its series.
-        """
+        """A worker that is ready gets the first of all waiting tasks of its series."""
         self.add(0, series="x", priority=3)
         self.add(1, series="y", priority=1)
         self.add(2, priority=2)
@@ -620,17 +568,13 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertIn("must return a Deferred, not None", str(failure.value))
 
     def test_runFails(self) -> None:
-        """
-        If its Deferred fails, that is logged, and the worker counts as ready.
-        """
+        """If its Deferred fails, that is logged, and the worker counts as ready."""
         self.factory.request(BadWorker(fail(ValueError("no"))), None)
         self.add()
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_runFailsLater(self) -> None:
-        """
-        Also if it fails later.
-        """
+        """Also if it fails later."""
         worker = BadWorker(Deferred())
         self.factory.request(worker, None)
         self.add()
@@ -663,9 +607,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_slowTasks(self) -> None:
-        """
-        A task that takes long by itself is followed by the reactor's turn.
-        """
+        """A task that takes long by itself is followed by the reactor's turn."""
         done: list[int] = []
 
         def work(n: int) -> None:
@@ -705,9 +647,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_stop(self) -> None:
-        """
-        Stopping leaves nothing in the reactor.
-        """
+        """Stopping leaves nothing in the reactor."""
 
         def work() -> None:
             self.clock.rightNow += 1
@@ -721,9 +661,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_withdrawTasks(self) -> None:
-        """
-        Waiting tasks can be taken out, those that a worker has accepted can't.
-        """
+        """Waiting tasks can be taken out, those that a worker has accepted can't."""
         self.factory.request(self.worker, None)
         jobs = [self.add(n) for n in range(4)]
         self.assertEqual(
@@ -775,9 +713,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.worker.running, [first[0], waiting[1]])
 
     def test_togetherFails(self) -> None:
-        """
-        If that fails, what is ready gets its tasks nevertheless.
-        """
+        """If that fails, what is ready gets its tasks nevertheless."""
         self.factory.request(self.worker, None)
         with self.assertRaises(ZeroDivisionError):
             self.factory.batch(lambda: self.add(1 // 0))

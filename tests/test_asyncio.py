@@ -47,9 +47,7 @@ if __name__ == "__main__":
 
 
 class AsyncioTests(SynchronousTestCase):
-    """
-    Tests of what asyncio's tasks can wait for.
-    """
+    """Tests of what asyncio's tasks can wait for."""
 
     def run_(self, program: str) -> str:
         """
@@ -111,9 +109,7 @@ class AsyncioTests(SynchronousTestCase):
         self.assertEqual(printed.splitlines(), ["[0, 1, 2]", "too late True", "5"])
 
     def test_cancel(self) -> None:
-        """
-        Cancelling the task that waits cancels the call.
-        """
+        """Cancelling the task that waits cancels the call."""
         printed = self.run_(
             """
             from twisted.internet.defer import Deferred
@@ -210,9 +206,7 @@ class AsyncioTests(SynchronousTestCase):
             self.assertIn("RuntimeError: Calls can't be awaited here", done.stderr)
 
     def test_withoutAsyncio(self) -> None:
-        """
-        Without asyncio, they're awaited as any Deferred is.
-        """
+        """Without asyncio, they're awaited as any Deferred is."""
 
         async def wait(d: Deferred[int]) -> int:
             return 1 + await d
@@ -224,9 +218,7 @@ class AsyncioTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(result), 2)
 
     def test_awaitable(self) -> None:
-        """
-        One may be made of any Deferred, and cancels that.
-        """
+        """One may be made of any Deferred, and cancels that."""
         cancelled: list[object] = []
         inner: Deferred[int] = Deferred(cancelled.append)
         outer = awaitable(inner)

@@ -1,6 +1,4 @@
-"""
-Tests of the worker in the reactor.
-"""
+"""Tests of the worker in the reactor."""
 
 from __future__ import annotations
 
@@ -47,9 +45,7 @@ def explode(error: BaseException) -> NoReturn:
 
 
 class Refusing(RecordingConsumer):
-    """
-    A consumer that wants no producer.
-    """
+    """A consumer that wants no producer."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
@@ -63,14 +59,10 @@ class Refusing(RecordingConsumer):
 
 
 class AsyncWorkerTests(SynchronousTestCase):
-    """
-    Tests of L{AsyncWorker}.
-    """
+    """Tests of L{AsyncWorker}."""
 
     def setUp(self) -> None:
-        """
-        Make a worker.
-        """
+        """Make a worker."""
         self.worker = AsyncWorker()
 
     def test_context(self) -> None:
@@ -142,25 +134,19 @@ class AsyncWorkerTests(SynchronousTestCase):
         return self.successResultOf(job.d)
 
     def test_interfaces(self) -> None:
-        """
-        It's a worker that can cancel tasks.
-        """
+        """It's a worker that can cancel tasks."""
         for interface in (IWorker, ICancellingWorker):
             verifyClass(interface, AsyncWorker)
             verifyObject(interface, self.worker)
         IWorker.validateInvariants(self.worker)
 
     def test_qualifications(self) -> None:
-        """
-        It qualifies for its class's series, and for those that it's given.
-        """
+        """It qualifies for its class's series, and for those that it's given."""
         self.assertEqual(self.worker.cQualified, ["async", "local"])
         self.assertEqual(AsyncWorker(("x", 1)).iQualified, ["x", 1])
 
     def test_call(self) -> None:
-        """
-        A call is run at once, with its arguments, and its result handed back.
-        """
+        """A call is run at once, with its arguments, and its result handed back."""
         self.assertEqual(self.result(pow, 2, 3), (Status.RAN, 8))
         self.assertEqual(self.result(pow, 2, 3, mod=5), (Status.RAN, 3))
         self.assertEqual(self.result(same), (Status.RAN, None))
@@ -179,21 +165,15 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.successResultOf(ready)
 
     def test_firedDeferred(self) -> None:
-        """
-        The Deferred may have fired already.
-        """
+        """The Deferred may have fired already."""
         self.assertEqual(self.result(succeed, 5), (Status.RAN, 5))
 
     def test_coroutine(self) -> None:
-        """
-        The callable may be a coroutine function.
-        """
+        """The callable may be a coroutine function."""
         d: Deferred[int] = Deferred()
 
         async def double() -> int:
-            """
-            Take a turn of the reactor.
-            """
+            """Take a turn of the reactor."""
             return 2 * await d
 
         job, _ = self.run_(double)
@@ -214,9 +194,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.assertEqual(self.result(same, 1), (Status.RAN, 1))
 
     def test_fails(self) -> None:
-        """
-        As is the failure of a Deferred.
-        """
+        """As is the failure of a Deferred."""
         error = ValueError("oops")
         status, text = self.result(fail, error)
         self.assertEqual(status, Status.ERROR)
@@ -224,9 +202,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.assertEqual(self.result(same, 1), (Status.RAN, 1))
 
     def test_exits(self) -> None:
-        """
-        What would end a program, or a generator, is the cause of a WorkerError.
-        """
+        """What would end a program, or a generator, is the cause of a WorkerError."""
         for error in (SystemExit(1), KeyboardInterrupt(), StopIteration(1)):
             status, text = self.result(explode, error)
             self.assertEqual(status, Status.ERROR)
@@ -234,17 +210,13 @@ class AsyncWorkerTests(SynchronousTestCase):
             self.assertIs(text.exception.__cause__, error)
 
     def test_notCallable(self) -> None:
-        """
-        A string, which names a method elsewhere, can't be called here.
-        """
+        """A string, which names a method elsewhere, can't be called here."""
         status, text = self.result("method")
         self.assertEqual(status, Status.ERROR)
         self.assertIsInstance(text.exception, TypeError)
 
     def test_oneAtATime(self) -> None:
-        """
-        A task that comes while another is running waits for it.
-        """
+        """A task that comes while another is running waits for it."""
         d: Deferred[None] = Deferred()
         first, _ = self.run_(lambda: d)
         second, ready = self.run_(same, 2)
@@ -268,9 +240,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         )
 
     def test_iterator(self) -> None:
-        """
-        An iterator is handed back as a Deferator.
-        """
+        """An iterator is handed back as a Deferator."""
         status, deferator = self.result(upTo, 3)
         self.assertEqual(status, Status.ITERATOR)
         self.assertIsInstance(deferator, Deferator)
@@ -278,17 +248,13 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.assertEqual(items, [0, 1, 2])
 
     def test_deferredIterator(self) -> None:
-        """
-        So is one that a Deferred fires with.
-        """
+        """So is one that a Deferred fires with."""
         status, deferator = self.result(lambda: succeed(upTo(2)))
         self.assertEqual(status, Status.ITERATOR)
         self.assertEqual([self.successResultOf(d) for d in deferator], [0, 1])
 
     def test_emptyIterator(self) -> None:
-        """
-        An empty iterator is handed back as an empty list.
-        """
+        """An empty iterator is handed back as an empty list."""
         self.assertEqual(self.result(upTo, 0), (Status.ITERATOR, []))
 
     def test_failingIterator(self) -> None:
@@ -317,16 +283,12 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.assertEqual(self.result(upTo, 0, raw=False), (Status.ITERATOR, []))
 
     def test_keywordsKept(self) -> None:
-        """
-        The keywords of the task aren't changed: others may run copies of it.
-        """
+        """The keywords of the task aren't changed: others may run copies of it."""
         job, _ = self.run_(upTo, 3, raw=True, consumer=None)
         self.assertEqual(job.callTuple[2], {"raw": True, "consumer": None})
 
     def test_consumer(self) -> None:
-        """
-        With a consumer, an iterator is handed back as a producer for it.
-        """
+        """With a consumer, an iterator is handed back as a producer for it."""
         consumer = RecordingConsumer()
         status, producer = self.result(upTo, 3, consumer=consumer)
         self.assertEqual(status, Status.ITERATOR)
@@ -335,9 +297,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.assertEqual(consumer.items, [0, 1, 2])
 
     def test_consumerUnused(self) -> None:
-        """
-        What isn't an iterator is handed back, though there's a consumer.
-        """
+        """What isn't an iterator is handed back, though there's a consumer."""
         consumer = RecordingConsumer()
         self.assertEqual(self.result(same, 1, consumer=consumer), (Status.RAN, 1))
         self.assertIsNone(consumer.producer)
@@ -398,9 +358,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.successResultOf(stop)
 
     def test_crashIdle(self) -> None:
-        """
-        Crashing a worker that has nothing to do gives an empty list.
-        """
+        """Crashing a worker that has nothing to do gives an empty list."""
         self.assertEqual(self.worker.crash(), [])
 
     def test_crashByTask(self) -> None:
@@ -437,9 +395,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.assertEqual(self.result(same, 1), (Status.RAN, 1))
 
     def test_cancelledGivesResult(self) -> None:
-        """
-        The result that a Deferred gives on being cancelled is dropped too.
-        """
+        """The result that a Deferred gives on being cancelled is dropped too."""
         d: Deferred[int] = Deferred(lambda d: d.callback(5))
         job, ready = self.run_(lambda: d)
         self.worker.cancelTask(job)
@@ -447,9 +403,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.successResultOf(ready)
 
     def test_cancelInLine(self) -> None:
-        """
-        Cancelling a task that is in line takes it out.
-        """
+        """Cancelling a task that is in line takes it out."""
         called: list[int] = []
         d: Deferred[None] = Deferred()
         self.run_(lambda: d)
@@ -462,9 +416,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.successResultOf(other.d)
 
     def test_cancelUnknown(self) -> None:
-        """
-        Cancelling a task that it doesn't have does nothing.
-        """
+        """Cancelling a task that it doesn't have does nothing."""
         d: Deferred[None] = Deferred()
         job, _ = self.run_(lambda: d)
         self.worker.cancelTask(task())
@@ -490,9 +442,7 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.assertEqual(cancelled, [d])
 
     def test_badCanceller(self) -> None:
-        """
-        A canceller that raises is logged, and keeps nobody from going on.
-        """
+        """A canceller that raises is logged, and keeps nobody from going on."""
 
         def canceller(d: Deferred[None]) -> None:
             raise ValueError("can't")
@@ -503,23 +453,17 @@ class AsyncWorkerTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_resignator(self) -> None:
-        """
-        It takes the callable by which it could resign, and never calls it.
-        """
+        """It takes the callable by which it could resign, and never calls it."""
         self.worker.setResignator(lambda: self.fail("It has resigned."))
         self.result(explode, ValueError())
         self.worker.crash()
 
     def test_inherited(self) -> None:
-        """
-        A subclass may qualify for more, of its own.
-        """
+        """A subclass may qualify for more, of its own."""
 
         @implementer(IWorker)
         class Special(AsyncWorker):
-            """
-            A special worker.
-            """
+            """A special worker."""
 
             cQualified = ["special"]  # noqa: RUF012
 

@@ -1,6 +1,4 @@
-"""
-Tests of the waiting tasks.
-"""
+"""Tests of the waiting tasks."""
 
 from __future__ import annotations
 
@@ -17,14 +15,10 @@ from ._cases import task
 
 
 class BacklogTests(SynchronousTestCase):
-    """
-    Tests of L{Backlog}.
-    """
+    """Tests of L{Backlog}."""
 
     def setUp(self) -> None:
-        """
-        Make a backlog.
-        """
+        """Make a backlog."""
         self.backlog = Backlog()
 
     def put(self, *priorities: float, series: Any = None) -> list[Task]:
@@ -43,9 +37,7 @@ class BacklogTests(SynchronousTestCase):
         return jobs
 
     def pop(self, *series: Any) -> Task | None:
-        """
-        Take out the first task of some series, by default of C{None}.
-        """
+        """Take out the first task of some series, by default of C{None}."""
         return self.backlog.take(dict.fromkeys(series or (None,)))
 
     def popAll(self, *series: Any) -> list[Task]:
@@ -72,9 +64,7 @@ class BacklogTests(SynchronousTestCase):
             self.failureResultOf(job.d, CancelledError)
 
     def test_empty(self) -> None:
-        """
-        There's nothing in a new one.
-        """
+        """There's nothing in a new one."""
         self.assertIsNone(self.pop())
         self.assertEqual((self.backlog.size, self.backlog.series()), (0, []))
 
@@ -132,9 +122,7 @@ class BacklogTests(SynchronousTestCase):
         self.assertEqual(self.backlog.size, 1)
 
     def test_owner(self) -> None:
-        """
-        The backlog is the owner of its tasks, until they come out.
-        """
+        """The backlog is the owner of its tasks, until they come out."""
         job = self.put(1)[0]
         self.assertIs(job.owner, self.backlog)
         self.pop()
@@ -154,18 +142,14 @@ class BacklogTests(SynchronousTestCase):
         self.assertIsNone(self.backlog.first("b"))
 
     def test_cancelled(self) -> None:
-        """
-        A task that is cancelled is gone at once.
-        """
+        """A task that is cancelled is gone at once."""
         jobs = self.put(1, 2, 3)
         self.cancel([jobs[0], jobs[1]])
         self.assertEqual(self.backlog.size, 1)
         self.assertEqual(self.popAll(), [jobs[2]])
 
     def test_cancelledAreFreed(self) -> None:
-        """
-        Cancelled tasks that never come up don't stay for ever.
-        """
+        """Cancelled tasks that never come up don't stay for ever."""
         first = self.put(0)
         jobs = self.put(*range(1000))
         self.put(*range(500, 600), series="other")
@@ -174,9 +158,7 @@ class BacklogTests(SynchronousTestCase):
         self.assertEqual(self.popAll(), first)
 
     def test_lateResult(self) -> None:
-        """
-        A waiting task that gets a result after all is gone, and counted once.
-        """
+        """A waiting task that gets a result after all is gone, and counted once."""
         first, second = self.put(1, 2)
         first.callback((b"r", None))
         self.assertEqual(self.backlog.size, 1)
@@ -196,9 +178,7 @@ class BacklogTests(SynchronousTestCase):
         self.assertEqual(self.popAll(), jobs[1:10:2])
 
     def test_removeAll(self) -> None:
-        """
-        Taking out everything leaves nothing, and cancelled tasks aren't among it.
-        """
+        """Taking out everything leaves nothing, and cancelled tasks aren't among it."""
         a, b = self.put(1, series="a"), self.put(1, series="b")
         self.cancel(self.put(5, series="b"))
         self.assertEqual(self.backlog.remove(lambda job: True), a + b)
@@ -219,9 +199,7 @@ class BacklogTests(SynchronousTestCase):
         )
 
     def test_removedByOneAnother(self) -> None:
-        """
-        Tasks are counted once though taking out one leads to cancelling another.
-        """
+        """Tasks are counted once though taking out one leads to cancelling another."""
         first, second = self.put(1, 2)
         first.accepting = Deferred()
         first.accepting.addCallback(lambda _: second.d.cancel())
@@ -230,18 +208,14 @@ class BacklogTests(SynchronousTestCase):
         self.assertEqual(self.backlog.size, 0)
 
     def test_manySeries(self) -> None:
-        """
-        The first is found among few series of many, and among many of few.
-        """
+        """The first is found among few series of many, and among many of few."""
         jobs = [self.put(n, series=n)[0] for n in range(100)]
         self.assertIs(self.pop(70, 30), jobs[30])
         self.backlog.remove(lambda job: job.series != 70)
         self.assertIs(self.pop(*range(100)), jobs[70])
 
     def test_onShrink(self) -> None:
-        """
-        Who wants to know is told when tasks were cancelled or removed.
-        """
+        """Who wants to know is told when tasks were cancelled or removed."""
         sizes: list[int] = []
         self.backlog.onShrink = lambda: sizes.append(self.backlog.size)
         jobs = self.put(1, 2, 3)
@@ -250,9 +224,7 @@ class BacklogTests(SynchronousTestCase):
         self.assertEqual(sizes, [2, 1])
 
     def test_unhashable(self) -> None:
-        """
-        A task of a series that isn't hashable isn't put in.
-        """
+        """A task of a series that isn't hashable isn't put in."""
         job = task(series=[])
         self.assertRaises(TypeError, self.backlog.put, job)
         self.assertIsNone(job.owner)

@@ -59,22 +59,16 @@ def received(*args: Any, **kw: Any) -> tuple[Any, Any]:
 
 
 class TaskQueueTests(QueueTestCase):
-    """
-    Tests of what a queue says of itself.
-    """
+    """Tests of what a queue says of itself."""
 
     def test_length(self) -> None:
-        """
-        The length of a queue is the number of its workers.
-        """
+        """The length of a queue is the number of its workers."""
         self.assertEqual(len(self.q), 1)
         self.q.attachWorker(MemoryWorker())
         self.assertEqual(len(self.q), 2)
 
     def test_true(self) -> None:
-        """
-        A queue is true while it runs with at least one worker, by a bool.
-        """
+        """A queue is true while it runs with at least one worker, by a bool."""
         self.assertIs(bool(self.q), True)
         self.assertIs(bool(self.queue()), False)
         self.assertIs(bool(TaskQueue(AsyncWorker(), reactor=self.clock)), True)
@@ -82,32 +76,24 @@ class TaskQueueTests(QueueTestCase):
         self.assertIs(bool(self.q), False)
 
     def test_running(self) -> None:
-        """
-        It's running until it's shut down, with workers or without.
-        """
+        """It's running until it's shut down, with workers or without."""
         for q in (self.q, self.queue()):
             self.assertIs(q.isRunning(), True)
             q.shutdown()
             self.assertIs(q.isRunning(), False)
 
     def test_parts(self) -> None:
-        """
-        Its Queue and its handler can be reached, as existing programs do.
-        """
+        """Its Queue and its handler can be reached, as existing programs do."""
         self.assertIsInstance(self.q.q, base.Queue)
         self.assertIsInstance(self.q.th, TaskHandler)
         self.assertIs(self.q.q.handler, self.q.th)
         self.assertTrue(self.q.q.isRunning())
 
     def test_subclass(self) -> None:
-        """
-        Subclasses may have attributes of their own.
-        """
+        """Subclasses may have attributes of their own."""
 
         class Special(TaskQueue):
-            """
-            A special queue.
-            """
+            """A special queue."""
 
             def __init__(self) -> None:
                 self.own = 1
@@ -118,9 +104,7 @@ class TaskQueueTests(QueueTestCase):
         self.assertEqual(self.successResultOf(q.call(same, 5)), 5)
 
     def test_idle(self) -> None:
-        """
-        An idle queue has nothing in the reactor, after calls neither.
-        """
+        """An idle queue has nothing in the reactor, after calls neither."""
         d = self.q.call(same, timeout=5)
         self.worker.complete()
         self.successResultOf(d)
@@ -130,9 +114,7 @@ class TaskQueueTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_badNumbers(self) -> None:
-        """
-        Numbers that make no sense are refused by name.
-        """
+        """Numbers that make no sense are refused by name."""
         bad: list[dict[str, Any]] = [
             {"timeout": -1},
             {"timeout": "5"},
@@ -150,14 +132,10 @@ class TaskQueueTests(QueueTestCase):
 
 
 class WorkersTests(QueueTestCase):
-    """
-    Tests of attaching and detaching workers.
-    """
+    """Tests of attaching and detaching workers."""
 
     def test_attach(self) -> None:
-        """
-        The Deferred of attaching fires with the worker's ID.
-        """
+        """The Deferred of attaching fires with the worker's ID."""
         worker = MemoryWorker()
         self.assertEqual(self.successResultOf(self.q.attachWorker(worker)), 2)
         self.assertEqual(worker.ID, 2)
@@ -173,17 +151,13 @@ class WorkersTests(QueueTestCase):
             self.assertRaises(error, self.queue, worker)
 
     def test_attachAfterShutdown(self) -> None:
-        """
-        No worker can be attached after the shutdown, also while it's going on.
-        """
+        """No worker can be attached after the shutdown, also while it's going on."""
         self.fillWorker().addErrback(lambda _: None)
         self.q.shutdown()
         self.assertRaises(QueueRunError, self.q.attachWorker, MemoryWorker())
 
     def test_workers(self) -> None:
-        """
-        Workers can be listed, or looked up by ID.
-        """
+        """Workers can be listed, or looked up by ID."""
         self.assertEqual(self.q.workers(), [self.worker])
         self.assertIs(self.q.workers(1), self.worker)
         self.assertIsNone(self.q.workers(2))
@@ -231,9 +205,7 @@ class WorkersTests(QueueTestCase):
         self.assertIs(failure.value.task, job)
 
     def test_detachTimeout(self) -> None:
-        """
-        The queue's time limit holds for detaching.
-        """
+        """The queue's time limit holds for detaching."""
         worker = MemoryWorker()
         q = self.queue(worker, timeout=3)
         call = q.call(same)
@@ -243,9 +215,7 @@ class WorkersTests(QueueTestCase):
         self.failureResultOf(call, WorkerLost)
 
     def test_detachReassign(self) -> None:
-        """
-        With C{reassign} its calls go to other workers, present or future.
-        """
+        """With C{reassign} its calls go to other workers, present or future."""
         d = self.q.call(same, 1)
         left = self.q.detachWorker(self.worker, reassign=True, crash=True)
         self.assertEqual(self.successResultOf(left), [])
@@ -255,9 +225,7 @@ class WorkersTests(QueueTestCase):
         self.assertEqual(self.successResultOf(d), "done")
 
     def test_detachAsyncWorker(self) -> None:
-        """
-        That works for an AsyncWorker too.
-        """
+        """That works for an AsyncWorker too."""
         worker = AsyncWorker()
         q = self.queue(worker)
         d: Deferred[Any] = q.call(Deferred)
@@ -282,16 +250,12 @@ class WorkersTests(QueueTestCase):
         self.assertEqual(self.successResultOf(updated), ["updated"])
 
     def test_qualifyUnhashable(self) -> None:
-        """
-        A series must be hashable.
-        """
+        """A series must be hashable."""
         bad: Any = []
         self.assertRaises(TypeError, self.q.qualifyWorker, self.worker, bad)
 
     def test_resigns(self) -> None:
-        """
-        When a worker resigns, the calls that it had go to others.
-        """
+        """When a worker resigns, the calls that it had go to others."""
         d = self.q.call(same, 1)
         self.worker.resign()
         self.assertEqual(len(self.q), 0)
@@ -302,14 +266,10 @@ class WorkersTests(QueueTestCase):
 
 
 class CallTests(QueueTestCase):
-    """
-    Tests of L{TaskQueue.call}.
-    """
+    """Tests of L{TaskQueue.call}."""
 
     def test_result(self) -> None:
-        """
-        The Deferred fires with the result.
-        """
+        """The Deferred fires with the result."""
         d = self.q.call(pow, 2, 3)
         self.assertNoResult(d)
         self.worker.step()
@@ -338,9 +298,7 @@ class CallTests(QueueTestCase):
             self.assertEqual(self.successResultOf(d), ((1,), {"x": 2}))
 
     def test_ownKeywordsByThemselves(self) -> None:
-        """
-        Each by itself, as well as set to nothing.
-        """
+        """Each by itself, as well as set to nothing."""
         q = self.queue(AsyncWorker())
         own: list[dict[str, Any]] = [
             {"niceness": 5},
@@ -357,9 +315,7 @@ class CallTests(QueueTestCase):
             self.assertEqual(self.successResultOf(d), ((), {}))
 
     def test_keywordsUnchanged(self) -> None:
-        """
-        The caller's own dict of keywords isn't changed.
-        """
+        """The caller's own dict of keywords isn't changed."""
         kw: dict[str, Any] = {"niceness": 5, "raw": True, "x": 1}
         d = self.q.call(received, **kw)
         self.worker.step()
@@ -367,16 +323,12 @@ class CallTests(QueueTestCase):
         self.assertEqual(kw, {"niceness": 5, "raw": True, "x": 1})
 
     def test_name(self) -> None:
-        """
-        A method of a remote worker can be called by its name.
-        """
+        """A method of a remote worker can be called by its name."""
         self.q.call("add", 1, 2)
         self.assertEqual(self.worker.calls, [("add", 1, 2)])
 
     def test_notCallable(self) -> None:
-        """
-        What can't be called is refused at the call, and shown.
-        """
+        """What can't be called is refused at the call, and shown."""
         bad: list[Any] = [None, 5, b"add", []]
         for f in bad:
             with self.assertRaises(TypeError) as raised:
@@ -470,9 +422,7 @@ class CallTests(QueueTestCase):
             self.assertIn(repr(answer), str(failure.value))
 
     def test_workerFails(self) -> None:
-        """
-        A failure that is no fault of the callable is the call's.
-        """
+        """A failure that is no fault of the callable is the call's."""
         d = self.q.call(same)
         self.worker.lose(ImplementationError("no"))
         self.failureResultOf(d, ImplementationError)
@@ -492,9 +442,7 @@ class CallTests(QueueTestCase):
         self.assertEqual(self.successResultOf(d), "x")
 
     def test_alwaysDisconnected(self) -> None:
-        """
-        But not for ever.
-        """
+        """But not for ever."""
         d = self.q.call(same, 1)
         for _ in range(10):
             self.worker.disconnect()
@@ -505,9 +453,7 @@ class CallTests(QueueTestCase):
         self.assertEqual(self.worker.running, [])
 
     def test_fromCallback(self) -> None:
-        """
-        A callback may queue more calls, which count like all others.
-        """
+        """A callback may queue more calls, which count like all others."""
         results: list[int] = []
         q = self.queue(AsyncWorker())
 
@@ -527,9 +473,7 @@ class CallTests(QueueTestCase):
         results: list[Any] = []
 
         async def main() -> None:
-            """
-            Make calls as a program would.
-            """
+            """Make calls as a program would."""
             async with self.queue(AsyncWorker()) as q:
                 results.append(await q.call(same, 1))
                 q.call(results.append, 2)
@@ -545,9 +489,7 @@ class CallTests(QueueTestCase):
         waiting: list[Deferred[Any]] = []
 
         async def main() -> None:
-            """
-            Make calls as a program would.
-            """
+            """Make calls as a program would."""
             async with self.queue() as q:
                 waiting.append(q.call(same))
                 raise KeyError(1)
@@ -557,38 +499,28 @@ class CallTests(QueueTestCase):
 
 
 class IterationTests(QueueTestCase):
-    """
-    Tests of calls that return iterators.
-    """
+    """Tests of calls that return iterators."""
 
     def setUp(self) -> None:
-        """
-        Make a queue with a worker in the reactor.
-        """
+        """Make a queue with a worker in the reactor."""
         super().setUp()
         self.q = self.queue(AsyncWorker())
         self.loads = RecordingConsumer()
         self.q.subscribe(self.loads)
 
     def test_deferator(self) -> None:
-        """
-        The Deferred fires with a Deferator.
-        """
+        """The Deferred fires with a Deferator."""
         deferator = self.successResultOf(self.q.call(upTo, 3))
         self.assertIsInstance(deferator, Deferator)
         self.assertEqual([self.successResultOf(d) for d in deferator], [0, 1, 2])
 
     def test_raw(self) -> None:
-        """
-        Or with the iterator as it is.
-        """
+        """Or with the iterator as it is."""
         iterator = self.successResultOf(self.q.call(upTo, 3, raw=True))
         self.assertEqual(list(iterator), [0, 1, 2])
 
     def test_consumer(self) -> None:
-        """
-        With a consumer, it fires with that when all items have been written.
-        """
+        """With a consumer, it fires with that when all items have been written."""
         consumer = RecordingConsumer()
         d = self.q.call(upTo, 3, consumer=consumer)
         self.assertIs(self.successResultOf(d), consumer)
@@ -601,9 +533,7 @@ class IterationTests(QueueTestCase):
         """
 
         class Pausing(RecordingConsumer):
-            """
-            Pauses its producer with each item.
-            """
+            """Pauses its producer with each item."""
 
             def write(self, data: Any) -> None:
                 """
@@ -637,14 +567,10 @@ class IterationTests(QueueTestCase):
         self.assertEqual(self.loads.items, [1, 0])
 
     def test_badConsumer(self) -> None:
-        """
-        A consumer that can't be written to fails the call.
-        """
+        """A consumer that can't be written to fails the call."""
 
         class Breaking(RecordingConsumer):
-            """
-            Fails.
-            """
+            """Fails."""
 
             def write(self, data: Any) -> None:
                 """
@@ -659,9 +585,7 @@ class IterationTests(QueueTestCase):
         self.assertEqual(self.loads.items, [1, 0])
 
     def test_cancel(self) -> None:
-        """
-        Cancelling the call ends the iteration.
-        """
+        """Cancelling the call ends the iteration."""
         closed: list[int] = []
 
         def iterate() -> Iterator[Any]:
@@ -682,9 +606,7 @@ class IterationTests(QueueTestCase):
 
 
 class UpdateTests(QueueTestCase):
-    """
-    Tests of L{TaskQueue.update}.
-    """
+    """Tests of L{TaskQueue.update}."""
 
     def test_results(self) -> None:
         """
@@ -699,18 +621,14 @@ class UpdateTests(QueueTestCase):
         self.assertEqual(late.calls, [(received, 1)])
 
     def test_ephemeral(self) -> None:
-        """
-        With C{ephemeral}, those attached later don't.
-        """
+        """With C{ephemeral}, those attached later don't."""
         self.q.update(same, ephemeral=True)
         late = MemoryWorker()
         self.q.attachWorker(late)
         self.assertEqual(late.running, [])
 
     def test_sequential(self) -> None:
-        """
-        With C{sequential}, one worker after the other runs it.
-        """
+        """With C{sequential}, one worker after the other runs it."""
         other = MemoryWorker()
         self.q.attachWorker(other)
         self.q.update(same, sequential=True)
@@ -719,40 +637,30 @@ class UpdateTests(QueueTestCase):
         self.assertEqual(len(other.running), 1)
 
     def test_series(self) -> None:
-        """
-        Only workers that qualify for its series run it.
-        """
+        """Only workers that qualify for its series run it."""
         self.assertEqual(self.successResultOf(self.q.update(same, series="x")), [])
 
     def test_raw(self) -> None:
-        """
-        C{raw} holds for every worker.
-        """
+        """C{raw} holds for every worker."""
         q = self.queue(AsyncWorker(), AsyncWorker(), AsyncWorker())
         results = self.successResultOf(q.update(upTo, 3, raw=True))
         self.assertEqual([list(result) for result in results], [[0, 1, 2]] * 3)
 
     def test_pair(self) -> None:
-        """
-        A result that looks like a status with a result is one all the same.
-        """
+        """A result that looks like a status with a result is one all the same."""
         q = self.queue(AsyncWorker())
         d = q.update(lambda: (b"r", 1))
         self.assertEqual(self.successResultOf(d), [(b"r", 1)])
 
     def test_timeout(self) -> None:
-        """
-        It may have a time limit.
-        """
+        """It may have a time limit."""
         d = self.q.update(same, timeout=3)
         self.clock.advance(3)
         (text,) = self.successResultOf(d)
         self.assertIn("3 seconds", text)
 
     def test_failure(self) -> None:
-        """
-        Where it fails the result is text.
-        """
+        """Where it fails the result is text."""
         q = self.queue(AsyncWorker())
         (text,) = self.successResultOf(q.update(fail, ValueError("oops")))
         self.assertIn("oops", text)
@@ -774,22 +682,16 @@ class UpdateTests(QueueTestCase):
 
 
 class LoadTests(QueueTestCase):
-    """
-    Tests of L{TaskQueue.subscribe}.
-    """
+    """Tests of L{TaskQueue.subscribe}."""
 
     def setUp(self) -> None:
-        """
-        Subscribe a consumer.
-        """
+        """Subscribe a consumer."""
         super().setUp()
         self.consumer = RecordingConsumer()
         self.q.subscribe(self.consumer)
 
     def test_load(self) -> None:
-        """
-        The load is the number of calls that are queued or running.
-        """
+        """The load is the number of calls that are queued or running."""
         for n in range(3):
             self.q.call(same, n)
         self.assertEqual(self.consumer.items, [1, 2, 3])
@@ -797,9 +699,7 @@ class LoadTests(QueueTestCase):
         self.assertEqual(self.consumer.items, [1, 2, 3, 2, 1, 0])
 
     def test_everyEnd(self) -> None:
-        """
-        It comes back to zero however calls end, with attempts counted once.
-        """
+        """It comes back to zero however calls end, with attempts counted once."""
         calls = [
             self.q.call(same, timeout=1, retries=1),
             self.q.call(same),
@@ -819,39 +719,29 @@ class LoadTests(QueueTestCase):
         self.assertEqual(self.consumer.items, [1, 2, 3, 4, 5, 4, 3, 2, 1, 0])
 
     def test_ofTheQueue(self) -> None:
-        """
-        The load can also be had from the queue's Queue.
-        """
+        """The load can also be had from the queue's Queue."""
         other = RecordingConsumer()
         self.q.q.subscribe(other)
         self.q.call(same)
         self.assertEqual(other.items, [1])
 
     def test_afterShutdown(self) -> None:
-        """
-        After the shutdown the consumer has no producer.
-        """
+        """After the shutdown the consumer has no producer."""
         self.q.shutdown()
         self.assertIsNone(self.consumer.producer)
 
     def test_notAConsumer(self) -> None:
-        """
-        Who isn't a consumer is refused.
-        """
+        """Who isn't a consumer is refused."""
         bad: Any = []
         with self.assertRaisesRegex(ImplementationError, "IConsumer"):
             self.q.subscribe(bad)
 
 
 class LogTests(QueueTestCase):
-    """
-    Tests of what is logged.
-    """
+    """Tests of what is logged."""
 
     def test_spew(self) -> None:
-        """
-        With C{spew} every call is logged with its result, at level INFO.
-        """
+        """With C{spew} every call is logged with its result, at level INFO."""
         q = self.queue(AsyncWorker(), spew=True)
         with logged() as events:
             q.call(pow, 2, 3)
@@ -865,9 +755,7 @@ class LogTests(QueueTestCase):
         self.assertEqual({event["log_level"].name for event in events}, {"info"})
 
     def test_silent(self) -> None:
-        """
-        Without it, nothing is.
-        """
+        """Without it, nothing is."""
         with logged() as events:
             self.queue(AsyncWorker()).call(pow, 2, 3)
         self.assertEqual(events, [])

@@ -1,6 +1,4 @@
-"""
-Tests of cancelling calls.
-"""
+"""Tests of cancelling calls."""
 
 from __future__ import annotations
 
@@ -15,14 +13,10 @@ from ._cases import QueueTestCase, ids, same
 
 
 class CancelTests(QueueTestCase):
-    """
-    Tests of cancelling the Deferred of a call.
-    """
+    """Tests of cancelling the Deferred of a call."""
 
     def test_queued(self) -> None:
-        """
-        A call that waits is removed at once, and never runs.
-        """
+        """A call that waits is removed at once, and never runs."""
         self.fillWorker()
         d = self.q.call(same, "cancelled")
         self.q.call(same, "kept")
@@ -60,9 +54,7 @@ class CancelTests(QueueTestCase):
         self.assertEqual(self.successResultOf(following), 5)
 
     def test_lateResult(self) -> None:
-        """
-        A result that comes nevertheless is ignored.
-        """
+        """A result that comes nevertheless is ignored."""
         d = self.q.call(same)
         job = self.worker.running[0]
         d.cancel()
@@ -70,18 +62,14 @@ class CancelTests(QueueTestCase):
         self.failureResultOf(d, CancelledError)
 
     def test_done(self) -> None:
-        """
-        Cancelling a call that has its result changes nothing.
-        """
+        """Cancelling a call that has its result changes nothing."""
         d = self.q.call(same)
         self.worker.complete(5)
         d.cancel()
         self.assertEqual(self.successResultOf(d), 5)
 
     def test_twice(self) -> None:
-        """
-        Cancelling it twice is like once.
-        """
+        """Cancelling it twice is like once."""
         for prepare in (lambda: None, self.fillWorker):
             prepare()
             d = self.q.call(same)
@@ -90,9 +78,7 @@ class CancelTests(QueueTestCase):
             self.failureResultOf(d, CancelledError)
 
     def test_insideCallback(self) -> None:
-        """
-        A callback may cancel another call, that waits or runs, or its own.
-        """
+        """A callback may cancel another call, that waits or runs, or its own."""
         other = MemoryWorker()
         self.q.attachWorker(other)
         first = self.q.call(same, 1)
@@ -112,9 +98,7 @@ class CancelTests(QueueTestCase):
         self.assertEqual(ids(self.worker) + ids(other), [])
 
     def test_insideCallable(self) -> None:
-        """
-        A callable in the reactor may cancel its own call, and what waits.
-        """
+        """A callable in the reactor may cancel its own call, and what waits."""
         q = self.queue(AsyncWorker())
         gate: Deferred[None] = Deferred()
         q.call(lambda: gate)
@@ -132,9 +116,7 @@ class CancelTests(QueueTestCase):
         self.assertEqual(self.successResultOf(q.call(same, 1)), 1)
 
     def test_insideErrback(self) -> None:
-        """
-        An errback of a cancelled call may queue another, which takes its place.
-        """
+        """An errback of a cancelled call may queue another, which takes its place."""
         self.fillWorker()
         d = self.q.call(same, 1)
         again: list[Any] = []
@@ -144,9 +126,7 @@ class CancelTests(QueueTestCase):
         self.assertEqual(ids(self.worker), [2])
 
     def test_shutdownAfter(self) -> None:
-        """
-        A call that is cancelled doesn't keep the queue from being shut down.
-        """
+        """A call that is cancelled doesn't keep the queue from being shut down."""
         d = self.q.call(same)
         shutdown = self.q.shutdown()
         d.cancel()
@@ -168,9 +148,7 @@ class CancelTests(QueueTestCase):
         self.assertEqual(self.runAll(), ["filler", *range(0, 20_000, 1000)])
 
     def test_load(self) -> None:
-        """
-        A cancelled call doesn't count any longer, and counts once.
-        """
+        """A cancelled call doesn't count any longer, and counts once."""
         consumer = RecordingConsumer()
         self.q.subscribe(consumer)
         running, waiting = self.q.call(same), self.q.call(same)
@@ -181,14 +159,10 @@ class CancelTests(QueueTestCase):
 
 
 class CancelManyTests(QueueTestCase):
-    """
-    Tests of C{cancelSeries} and C{cancelAll}.
-    """
+    """Tests of C{cancelSeries} and C{cancelAll}."""
 
     def setUp(self) -> None:
-        """
-        Have one call run, and ten wait of each of two series.
-        """
+        """Have one call run, and ten wait of each of two series."""
         super().setUp()
         self.running = self.fillWorker()
         self.a = [self.q.call(same, n, series="memory") for n in range(10)]
@@ -208,9 +182,7 @@ class CancelManyTests(QueueTestCase):
         self.assertNoResult(self.running)
 
     def test_series(self) -> None:
-        """
-        All waiting calls of a series are cancelled, and no others.
-        """
+        """All waiting calls of a series are cancelled, and no others."""
         self.checkCancelled(self.a, self.q.cancelSeries("memory"))
         self.worker.complete()
         self.successResultOf(self.running)
@@ -219,41 +191,31 @@ class CancelManyTests(QueueTestCase):
             self.successResultOf(d)
 
     def test_all(self) -> None:
-        """
-        All waiting calls are cancelled; those that run go on.
-        """
+        """All waiting calls are cancelled; those that run go on."""
         self.checkCancelled(self.a + self.b, self.q.cancelAll())
         self.assertEqual(self.runAll(), ["filler"])
         self.successResultOf(self.running)
 
     def test_ofTheQueue(self) -> None:
-        """
-        The same can be done by the queue's Queue, as existing programs do.
-        """
+        """The same can be done by the queue's Queue, as existing programs do."""
         self.checkCancelled(self.a, self.q.q.cancelSeries("memory"))
         self.checkCancelled(self.b, self.q.q.cancelAll())
 
     def test_none(self) -> None:
-        """
-        If there are none, nothing happens.
-        """
+        """If there are none, nothing happens."""
         self.assertEqual(self.q.cancelSeries("x"), [])
         self.assertEqual(self.q.cancelSeries(None), [])
         self.checkCancelled(self.a + self.b, self.q.cancelAll())
         self.assertEqual(self.q.cancelAll(), [])
 
     def test_unserved(self) -> None:
-        """
-        Calls that nobody serves are cancelled as well.
-        """
+        """Calls that nobody serves are cancelled as well."""
         d = self.q.call(same, series="nobody")
         self.q.cancelSeries("nobody")
         self.failureResultOf(d, CancelledError)
 
     def test_delayed(self) -> None:
-        """
-        So are calls that wait for a further attempt.
-        """
+        """So are calls that wait for a further attempt."""
         self.q.cancelAll()
         for d in self.a + self.b:
             self.failureResultOf(d, CancelledError)
@@ -273,9 +235,7 @@ class CancelManyTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_insideErrback(self) -> None:
-        """
-        An errback of a cancelled call may cancel all again, or queue another.
-        """
+        """An errback of a cancelled call may cancel all again, or queue another."""
 
         def again(_: Any) -> None:
             self.q.cancelAll()

@@ -1,6 +1,4 @@
-"""
-Tests of what becomes of calls that fail: the policies, of queues and of calls.
-"""
+"""Tests of what becomes of calls that fail: the policies, of queues and of calls."""
 
 from __future__ import annotations
 
@@ -43,9 +41,7 @@ class StoppableClock(Clock):
         self.stops = 0
 
     def stop(self) -> None:
-        """
-        Stop.
-        """
+        """Stop."""
         self.stops += 1
 
 
@@ -70,14 +66,10 @@ class Records(logging.Handler):
 
 
 class PolicyTests(QueueTestCase):
-    """
-    Tests of the policies, for tasks that raise.
-    """
+    """Tests of the policies, for tasks that raise."""
 
     def setUp(self) -> None:
-        """
-        Have a clock that can be stopped, and catch what's printed.
-        """
+        """Have a clock that can be stopped, and catch what's printed."""
         super().setUp()
         self.reactor = StoppableClock()
         self.printed = StringIO()
@@ -167,15 +159,11 @@ class PolicyTests(QueueTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_wrap(self) -> None:
-        """
-        With C{returnFailure=True} it fails with a WorkerError.
-        """
+        """With C{returnFailure=True} it fails with a WorkerError."""
         self.checkWrapped(self.failing(returnFailure=True))
 
     def test_warn(self) -> None:
-        """
-        With C{warn=True} it fires with the text, which is logged.
-        """
+        """With C{warn=True} it fires with the text, which is logged."""
         with logged() as events:
             d = self.failing(warn=True)
         self.checkWarned(d, events)
@@ -189,18 +177,14 @@ class PolicyTests(QueueTestCase):
         self.checkStopping(self.failing(returnFailure=False))
 
     def test_warnAndReturnFailure(self) -> None:
-        """
-        With C{warn=True}, C{returnFailure=False} says nothing more; C{True} wins.
-        """
+        """With C{warn=True}, C{returnFailure=False} says nothing more; C{True} wins."""
         with logged() as events:
             d = self.failing(warn=True, returnFailure=False)
         self.checkWarned(d, events)
         self.checkWrapped(self.failing(warn=True, returnFailure=True))
 
     def test_perCall(self) -> None:
-        """
-        A call may have another policy than its queue.
-        """
+        """A call may have another policy than its queue."""
         for returnFailure in (None, True, False):
             self.checkRaised(
                 self.failing({"returnFailure": None}, returnFailure=returnFailure)
@@ -211,9 +195,7 @@ class PolicyTests(QueueTestCase):
         self.checkStopping(self.failing({"returnFailure": False}, returnFailure=True))
 
     def test_perCallOfWarningQueue(self) -> None:
-        """
-        Also if its queue only warns.
-        """
+        """Also if its queue only warns."""
         self.checkRaised(self.failing({"returnFailure": None}, warn=True))
         self.checkWrapped(self.failing({"returnFailure": True}, warn=True))
         with logged() as events:
@@ -249,9 +231,7 @@ class PolicyTests(QueueTestCase):
             self.assertIn(text, message)
 
     def test_verboseRaises(self) -> None:
-        """
-        It alone has nothing logged: the Deferred fails.
-        """
+        """It alone has nothing logged: the Deferred fails."""
         with logged() as events:
             self.checkRaised(self.failing(verbose=True))
         self.assertEqual(events, [])
@@ -312,14 +292,10 @@ class PolicyTests(QueueTestCase):
         """
 
         class Awkward:
-            """
-            Can do nothing.
-            """
+            """Can do nothing."""
 
             def __repr__(self) -> str:
-                """
-                Fail.
-                """
+                """Fail."""
                 raise RuntimeError("repr")
 
             def __eq__(self, other: object) -> bool:
@@ -339,9 +315,7 @@ class PolicyTests(QueueTestCase):
             self.assertIsInstance(self.successResultOf(d), str)
 
     def test_colons(self) -> None:
-        """
-        The text has the exception's message as it is.
-        """
+        """The text has the exception's message as it is."""
         q = TaskQueue(AsyncWorker(), reactor=self.reactor, returnFailure=True)
 
         def fail() -> NoReturn:
@@ -351,9 +325,7 @@ class PolicyTests(QueueTestCase):
         self.assertIn("Exception 'see http://x:80'", str(failure.value))
 
     def test_others(self) -> None:
-        """
-        A call that fails harms no other.
-        """
+        """A call that fails harms no other."""
         q = TaskQueue(AsyncWorker(), reactor=self.reactor)
         calls = [q.call(fails if n % 2 else same, n) for n in range(6)]
         for n, d in enumerate(calls):
@@ -364,14 +336,10 @@ class PolicyTests(QueueTestCase):
 
 
 class OtherFailureTests(QueueTestCase):
-    """
-    Tests of failures that aren't exceptions of a callable in the reactor.
-    """
+    """Tests of failures that aren't exceptions of a callable in the reactor."""
 
     def test_textOnly(self) -> None:
-        """
-        Of a worker that hands back plain text, the call fails with a WorkerError.
-        """
+        """Of a worker that hands back plain text, the call fails with a WorkerError."""
         for returnFailure in (None, True):
             d = self.q.call(same, returnFailure=returnFailure)
             self.worker.answer((b"e", "Exception 'oops'"))
@@ -380,9 +348,7 @@ class OtherFailureTests(QueueTestCase):
             self.assertIsNone(failure.value.__cause__)
 
     def test_remoteTraceback(self) -> None:
-        """
-        The traceback from where the task ran is chained, and shown.
-        """
+        """The traceback from where the task ran is chained, and shown."""
         error = KeyError("k")
         error.__cause__ = RemoteTraceback("  File far, line 1")
         d = self.q.call(same)
@@ -405,9 +371,7 @@ class OtherFailureTests(QueueTestCase):
             self.assertEqual([e for e in events if e["log_level"].name == "error"], [])
 
     def test_lost(self) -> None:
-        """
-        So does one whose worker was lost.
-        """
+        """So does one whose worker was lost."""
         d = self.q.call(same)
         self.worker.lose(WorkerLost("gone"))
         self.failureResultOf(d, WorkerLost)
@@ -429,9 +393,7 @@ class OtherFailureTests(QueueTestCase):
             self.assertEqual(events, [])
 
     def test_callableCancels(self) -> None:
-        """
-        A callable whose own Deferred was cancelled by somebody else has failed.
-        """
+        """A callable whose own Deferred was cancelled by somebody else has failed."""
         inner: Deferred[None] = Deferred()
         d = self.queue(AsyncWorker()).call(lambda: inner)
         inner.cancel()

@@ -1,6 +1,4 @@
-"""
-Tests of feeding a queue no faster than it's worked off.
-"""
+"""Tests of feeding a queue no faster than it's worked off."""
 
 from __future__ import annotations
 
@@ -16,14 +14,10 @@ from ._cases import QueueTestCase, ids, same, turn
 
 
 class FeedingTests(QueueTestCase):
-    """
-    Tests of C{maxQueued}, C{ready}, and L{QueueFull}.
-    """
+    """Tests of C{maxQueued}, C{ready}, and L{QueueFull}."""
 
     def setUp(self) -> None:
-        """
-        Make a queue in which two calls may wait.
-        """
+        """Make a queue in which two calls may wait."""
         super().setUp()
         self.worker = MemoryWorker()
         self.q = self.queue(self.worker, maxQueued=2)
@@ -48,36 +42,28 @@ class FeedingTests(QueueTestCase):
         self.assertEqual(self.q.q.loadInfoProducer.queued, 0)
 
     def test_roomAgain(self) -> None:
-        """
-        When one has been accepted, another may come.
-        """
+        """When one has been accepted, another may come."""
         self.fill()
         self.worker.complete()
         self.q.call(same, 3)
         self.assertRaises(QueueFull, self.q.call, same, 4)
 
     def test_unbounded(self) -> None:
-        """
-        Without it, any number may wait.
-        """
+        """Without it, any number may wait."""
         q = self.queue()
         for n in range(100):
             q.call(same, n)
         self.successResultOf(q.ready())
 
     def test_readyAtOnce(self) -> None:
-        """
-        Who waits for room while there is some doesn't wait.
-        """
+        """Who waits for room while there is some doesn't wait."""
         self.assertIsNone(self.successResultOf(self.q.ready()))
         self.q.call(same)
         self.q.call(same)
         self.assertIsNone(self.successResultOf(self.q.ready()))
 
     def test_ready(self) -> None:
-        """
-        Else it's told when a call has been accepted, and can make one then.
-        """
+        """Else it's told when a call has been accepted, and can make one then."""
         self.fill()
         d = self.q.ready()
         self.assertNoResult(d)
@@ -88,9 +74,7 @@ class FeedingTests(QueueTestCase):
         self.assertEqual(self.runAll(), [1, 2, "more"])
 
     def test_inTurn(self) -> None:
-        """
-        Those who wait are told in turn, each when there's room.
-        """
+        """Those who wait are told in turn, each when there's room."""
         self.fill()
         order: list[int] = []
 
@@ -108,9 +92,7 @@ class FeedingTests(QueueTestCase):
         self.assertEqual(order, [0, 1, 2])
 
     def test_cancelledCall(self) -> None:
-        """
-        A waiting call that is cancelled makes room, as does cancelling all.
-        """
+        """A waiting call that is cancelled makes room, as does cancelling all."""
         calls = self.fill()
         d = self.q.ready()
         calls[1].cancel()
@@ -124,9 +106,7 @@ class FeedingTests(QueueTestCase):
             self.failureResultOf(call, CancelledError)
 
     def test_cancelReady(self) -> None:
-        """
-        Who no longer waits isn't told, and keeps nobody else from being told.
-        """
+        """Who no longer waits isn't told, and keeps nobody else from being told."""
         self.fill()
         first, second = self.q.ready(), self.q.ready()
         first.cancel()
@@ -164,9 +144,7 @@ class FeedingTests(QueueTestCase):
         self.assertEqual(len(self.successResultOf(shutdowns[0])), 1)
 
     def test_cancelWhenReady(self) -> None:
-        """
-        Who is told may cancel the call that has made room.
-        """
+        """Who is told may cancel the call that has made room."""
         calls = self.fill()
         self.q.ready().addCallback(lambda _: calls[1].cancel())
         self.worker.complete()
@@ -182,9 +160,7 @@ class FeedingTests(QueueTestCase):
         most = 0
 
         async def feed(q: TaskQueue) -> None:
-            """
-            Feed the queue as it has room.
-            """
+            """Feed the queue as it has room."""
             for n in range(50):
                 await q.ready()
                 q.call(same, n)
@@ -199,9 +175,7 @@ class FeedingTests(QueueTestCase):
         self.assertEqual((order, most), (list(range(50)), 2))
 
     def test_retriesBeyond(self) -> None:
-        """
-        A further attempt is never refused, though the queue is full.
-        """
+        """A further attempt is never refused, though the queue is full."""
         calls = [self.q.call(same, n, retries=1) for n in range(3)]
         self.worker.lose(WorkerLost("lost"), ready=False)
         self.assertEqual(self.q.th.waiting, 3)

@@ -1,6 +1,4 @@
-"""
-Tests of the order in which calls are run, and of who runs them.
-"""
+"""Tests of the order in which calls are run, and of who runs them."""
 
 from __future__ import annotations
 
@@ -15,14 +13,10 @@ from ._cases import QueueTestCase, ids, same, turn
 
 
 class SeriesTests(QueueTestCase):
-    """
-    Tests of who runs calls of which series.
-    """
+    """Tests of who runs calls of which series."""
 
     def setUp(self) -> None:
-        """
-        Make a queue with a worker for series C{'x'}, and one without.
-        """
+        """Make a queue with a worker for series C{'x'}, and one without."""
         super().setUp()
         self.worker = MemoryWorker()
         self.x = MemoryWorker(["x"])
@@ -67,9 +61,7 @@ class SeriesTests(QueueTestCase):
         self.assertEqual((ids(first), ids(second)), ([1], [3]))
 
     def test_capacity(self) -> None:
-        """
-        A worker with a capacity is given as many as that.
-        """
+        """A worker with a capacity is given as many as that."""
         worker = MemoryWorker(capacity=3)
         q = self.queue(worker)
         for n in range(5):
@@ -79,9 +71,7 @@ class SeriesTests(QueueTestCase):
         self.assertEqual(ids(worker), [1, 2, 3])
 
     def test_readyEarly(self) -> None:
-        """
-        A worker that is ready before its result is there is given the next call.
-        """
+        """A worker that is ready before its result is there is given the next call."""
         q = self.queue(worker := MemoryWorker())
         calls = [q.call(same, n) for n in range(2)]
         worker.ready()
@@ -91,9 +81,7 @@ class SeriesTests(QueueTestCase):
         self.assertEqual(self.successResultOf(calls[1]), "b")
 
     def test_readyLate(self) -> None:
-        """
-        One whose result is there before it's ready isn't.
-        """
+        """One whose result is there before it's ready isn't."""
         q = self.queue(worker := MemoryWorker())
         first, _ = q.call(same, 0), q.call(same, 1)
         worker.complete(ready=False)
@@ -104,14 +92,10 @@ class SeriesTests(QueueTestCase):
 
 
 class PriorityTests(QueueTestCase):
-    """
-    Tests of which call is next.
-    """
+    """Tests of which call is next."""
 
     def setUp(self) -> None:
-        """
-        Keep the worker busy.
-        """
+        """Keep the worker busy."""
         super().setUp()
         self.fillWorker()
 
@@ -132,9 +116,7 @@ class PriorityTests(QueueTestCase):
         self.assertEqual(self.order(), list(range(50)))
 
     def test_niceness(self) -> None:
-        """
-        The less nice come before the nicer.
-        """
+        """The less nice come before the nicer."""
         for niceness in (20, 10, 0, -10, -20):
             self.q.call(same, niceness, niceness=niceness)
         self.assertEqual(self.order(), [-20, -10, 0, 10, 20])
@@ -151,9 +133,7 @@ class PriorityTests(QueueTestCase):
         self.assertEqual(ids(self.worker), ["next"])
 
     def test_doNextOfOtherSeries(self) -> None:
-        """
-        Also if it's of another of the worker's series.
-        """
+        """Also if it's of another of the worker's series."""
         for n in range(5):
             self.q.call(same, n)
         self.q.call(same, "next", doNext=True, series="local")
@@ -161,9 +141,7 @@ class PriorityTests(QueueTestCase):
         self.assertEqual(ids(self.worker), ["next"])
 
     def test_lastMoment(self) -> None:
-        """
-        What is run next is decided when a worker is ready, not before.
-        """
+        """What is run next is decided when a worker is ready, not before."""
         self.q.call(same, "waiting")
         self.worker.complete(ready=False)
         self.q.call(same, "urgent", niceness=-20)
@@ -171,9 +149,7 @@ class PriorityTests(QueueTestCase):
         self.assertEqual(ids(self.worker), ["urgent"])
 
     def test_severalNext(self) -> None:
-        """
-        Several with C{doNext} keep their order, as do several with C{doLast}.
-        """
+        """Several with C{doNext} keep their order, as do several with C{doLast}."""
         for n in range(3):
             self.q.call(same, f"last {n}", doLast=True)
             self.q.call(same, f"next {n}", doNext=True)
@@ -182,26 +158,20 @@ class PriorityTests(QueueTestCase):
         )
 
     def test_doLast(self) -> None:
-        """
-        A call with C{doLast} comes after all others, also those made later.
-        """
+        """A call with C{doLast} comes after all others, also those made later."""
         self.q.call(same, "last", doLast=True, niceness=-20)
         for n in range(5):
             self.q.call(same, n, niceness=20)
         self.assertEqual(self.order(), [*range(5), "last"])
 
     def test_doNextAndLast(self) -> None:
-        """
-        If a call is to be both, it's next.
-        """
+        """If a call is to be both, it's next."""
         self.q.call(same, "usual")
         self.q.call(same, "both", doNext=True, doLast=True)
         self.assertEqual(self.order(), ["both", "usual"])
 
     def test_longLived(self) -> None:
-        """
-        C{doNext} and C{doLast} hold however many calls there have been.
-        """
+        """C{doNext} and C{doLast} hold however many calls there have been."""
         for series in (None, "local"):
             self.q.taskFactory.seriesNumbers[series] = 1e15
         self.q.taskFactory._largest = 1e15
@@ -212,9 +182,7 @@ class PriorityTests(QueueTestCase):
         self.assertEqual(self.order(), ["next", "usual", "nice", "last"])
 
     def test_waitingComesUp(self) -> None:
-        """
-        The nicest call is run at last, though others keep coming.
-        """
+        """The nicest call is run at last, though others keep coming."""
         self.q.call(same, "nice", niceness=20)
         runs = 0
         while "nice" not in ids(self.worker):
@@ -224,9 +192,7 @@ class PriorityTests(QueueTestCase):
         self.assertLess(runs, 40)
 
     def test_seriesInterleave(self) -> None:
-        """
-        Two series interleave though each was queued in one batch.
-        """
+        """Two series interleave though each was queued in one batch."""
         self.q.call(same, "a", series="memory")
         for _ in range(50):
             self.q.call(same, "b", series="local")
@@ -238,21 +204,15 @@ class PriorityTests(QueueTestCase):
 
 
 class ImmediateTests(QueueTestCase):
-    """
-    Tests of calls that complete at once.
-    """
+    """Tests of calls that complete at once."""
 
     def setUp(self) -> None:
-        """
-        Make a queue with a worker in the reactor.
-        """
+        """Make a queue with a worker in the reactor."""
         super().setUp()
         self.q = self.queue(AsyncWorker())
 
     def test_many(self) -> None:
-        """
-        A hundred thousand that wait are run, in order, without deep recursion.
-        """
+        """A hundred thousand that wait are run, in order, without deep recursion."""
         results: list[int] = []
         gate: Deferred[None] = Deferred()
         self.q.call(lambda: gate)
@@ -280,9 +240,7 @@ class ImmediateTests(QueueTestCase):
         self.assertEqual(left, 0)
 
     def test_severalWorkers(self) -> None:
-        """
-        So it is with several workers.
-        """
+        """So it is with several workers."""
         self.q = self.queue(*(AsyncWorker() for _ in range(3)))
         left = 3_000
 
@@ -324,9 +282,7 @@ class ImmediateTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_yieldsToNewCalls(self) -> None:
-        """
-        What the reactor does in its turn can put a call before the others.
-        """
+        """What the reactor does in its turn can put a call before the others."""
         order: list[str] = []
 
         def work(name: str) -> None:

@@ -1,6 +1,4 @@
-"""
-Tests of time limits, and of further attempts.
-"""
+"""Tests of time limits, and of further attempts."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ from ._cases import QueueTestCase, ids, same
 
 
 class TimeoutTests(QueueTestCase):
-    """
-    Tests of C{timeout}.
-    """
+    """Tests of C{timeout}."""
 
     def test_timeout(self) -> None:
         """
@@ -39,35 +35,27 @@ class TimeoutTests(QueueTestCase):
         self.assertEqual(self.worker.cancelled, [job])
 
     def test_builtin(self) -> None:
-        """
-        It's also the builtin TimeoutError.
-        """
+        """It's also the builtin TimeoutError."""
         d = self.q.call(same, timeout=5, retries=0)
         self.clock.advance(5)
         self.failureResultOf(d, builtins.TimeoutError)
 
     def test_notRetried(self) -> None:
-        """
-        A time limit alone brings no further attempt.
-        """
+        """A time limit alone brings no further attempt."""
         d = self.q.call(same, timeout=5)
         self.clock.advance(5)
         self.failureResultOf(d, TimeoutError)
         self.assertEqual(len(self.worker.accepted), 1)
 
     def test_none(self) -> None:
-        """
-        A time limit of 0 is none.
-        """
+        """A time limit of 0 is none."""
         d = self.q.call(same, timeout=0)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.worker.complete(3)
         self.assertEqual(self.successResultOf(d), 3)
 
     def test_retried(self) -> None:
-        """
-        With an attempt left, it's tried again, each time for that long.
-        """
+        """With an attempt left, it's tried again, each time for that long."""
         d = self.q.call(same, timeout=5, retries=1)
         self.clock.advance(5)
         self.assertNoResult(d)
@@ -93,18 +81,14 @@ class TimeoutTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_raising(self) -> None:
-        """
-        A call that raises isn't tried again.
-        """
+        """A call that raises isn't tried again."""
         d = self.q.call(same, timeout=5, retries=3)
         self.worker.fail(ValueError())
         self.failureResultOf(d, ValueError)
         self.assertEqual(len(self.worker.accepted), 1)
 
     def test_waiting(self) -> None:
-        """
-        The time in which the call waits doesn't count.
-        """
+        """The time in which the call waits doesn't count."""
         self.fillWorker()
         d = self.q.call(same, timeout=5, retries=0)
         self.clock.advance(100)
@@ -114,9 +98,7 @@ class TimeoutTests(QueueTestCase):
         self.assertEqual(self.successResultOf(d), 1)
 
     def test_nextCall(self) -> None:
-        """
-        After a call whose time was up the worker takes the next.
-        """
+        """After a call whose time was up the worker takes the next."""
         self.q.call(same, "slow", timeout=5, retries=0).addErrback(lambda _: None)
         following = self.q.call(same, "next")
         self.clock.advance(5)
@@ -125,9 +107,7 @@ class TimeoutTests(QueueTestCase):
         self.assertEqual(self.successResultOf(following), 1)
 
     def test_inReactor(self) -> None:
-        """
-        In the reactor, the callable's Deferred is cancelled when the time is up.
-        """
+        """In the reactor, the callable's Deferred is cancelled when the time is up."""
         cancelled: list[Any] = []
         q = self.queue(AsyncWorker())
         d: Deferred[Any] = q.call(
@@ -141,9 +121,7 @@ class TimeoutTests(QueueTestCase):
         self.assertEqual(self.successResultOf(q.call(same, 5)), 5)
 
     def test_within(self) -> None:
-        """
-        A limit from the call on includes waiting and further attempts.
-        """
+        """A limit from the call on includes waiting and further attempts."""
         self.fillWorker()
         waiting = self.q.call(same, 1, within=5)
         running = self.queue(MemoryWorker()).call(same, timeout=3, retries=9, within=5)
@@ -159,9 +137,7 @@ class TimeoutTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_withinRetryDelay(self) -> None:
-        """
-        It also ends the wait for a further attempt.
-        """
+        """It also ends the wait for a further attempt."""
         d = self.q.call(same, timeout=1, retries=1, retryDelay=10, within=5)
         self.clock.advance(1)
         self.assertNoResult(d)
@@ -189,9 +165,7 @@ class TimeoutTests(QueueTestCase):
         self.assertIn("partial(download, retries=...)", warning["message"])
 
     def test_byWorker(self) -> None:
-        """
-        A worker may watch the time itself.
-        """
+        """A worker may watch the time itself."""
         d = self.q.call(same, retries=1)
         self.worker.answer((b"t", "too long"))
         self.assertNoResult(d)
@@ -201,9 +175,7 @@ class TimeoutTests(QueueTestCase):
 
 
 class RetriesTests(QueueTestCase):
-    """
-    Tests of C{retries} and C{retryDelay}.
-    """
+    """Tests of C{retries} and C{retryDelay}."""
 
     def lose(self, times: int) -> None:
         """
@@ -215,18 +187,14 @@ class RetriesTests(QueueTestCase):
             self.worker.lose(WorkerLost("lost"))
 
     def test_none(self) -> None:
-        """
-        By default, a call whose worker was lost isn't tried again.
-        """
+        """By default, a call whose worker was lost isn't tried again."""
         d = self.q.call(same)
         self.lose(1)
         self.failureResultOf(d, WorkerLost)
         self.assertEqual(self.worker.running, [])
 
     def test_number(self) -> None:
-        """
-        With C{retries}, it's tried so many times more.
-        """
+        """With C{retries}, it's tried so many times more."""
         d = self.q.call(same, retries=3)
         self.lose(3)
         self.assertNoResult(d)
@@ -235,9 +203,7 @@ class RetriesTests(QueueTestCase):
         self.assertEqual(len(self.worker.accepted), 4)
 
     def test_ofQueue(self) -> None:
-        """
-        The queue may say it for all calls; a call may say otherwise.
-        """
+        """The queue may say it for all calls; a call may say otherwise."""
         self.worker = MemoryWorker()
         self.q = self.queue(self.worker, retries=1)
         usual, never = self.q.call(same, 1), self.q.call(same, 2, retries=0)
@@ -263,9 +229,7 @@ class RetriesTests(QueueTestCase):
         self.failureResultOf(d, TimeoutError)
 
     def test_place(self) -> None:
-        """
-        A call that is tried again keeps its place before those queued later.
-        """
+        """A call that is tried again keeps its place before those queued later."""
         calls = [self.q.call(same, n, retries=1) for n in range(3)]
         self.lose(1)
         self.assertEqual(self.runAll(), [0, 1, 2])
@@ -292,9 +256,7 @@ class RetriesTests(QueueTestCase):
         self.assertEqual(self.successResultOf(d), 5)
 
     def test_delayFunction(self) -> None:
-        """
-        It may be a callable that is given the number of the attempt.
-        """
+        """It may be a callable that is given the number of the attempt."""
         numbers: list[int] = []
 
         def delay(number: int) -> float:
@@ -314,9 +276,7 @@ class RetriesTests(QueueTestCase):
         self.assertEqual(numbers, [1, 2, 3])
 
     def test_badDelayFunction(self) -> None:
-        """
-        If that raises, or returns nonsense, the call fails with that.
-        """
+        """If that raises, or returns nonsense, the call fails with that."""
 
         def fails(number: int) -> float:
             raise KeyError(number)
@@ -327,9 +287,7 @@ class RetriesTests(QueueTestCase):
             self.failureResultOf(d, error)
 
     def test_cancelDelayed(self) -> None:
-        """
-        A call that waits for its next attempt can be cancelled.
-        """
+        """A call that waits for its next attempt can be cancelled."""
         d = self.q.call(same, retries=1, retryDelay=10)
         self.lose(1)
         d.cancel()
@@ -337,9 +295,7 @@ class RetriesTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_cancelSecond(self) -> None:
-        """
-        So can one that is being tried again, or waits for that.
-        """
+        """So can one that is being tried again, or waits for that."""
         for prepare in (lambda: None, lambda: self.q.call(same, doNext=True)):
             d = self.q.call(same, retries=1)
             prepare()
@@ -361,9 +317,7 @@ class RetriesTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lostAtShutdown(self) -> None:
-        """
-        No call is tried again once the shutdown has begun.
-        """
+        """No call is tried again once the shutdown has begun."""
         d = self.q.call(same, retries=5)
         shutdown = self.q.shutdown()
         self.lose(1)
@@ -371,9 +325,7 @@ class RetriesTests(QueueTestCase):
         self.assertEqual(self.successResultOf(shutdown), [])
 
     def test_notRunAtShutdown(self) -> None:
-        """
-        One that a worker says it hasn't run fails with QueueStopped then.
-        """
+        """One that a worker says it hasn't run fails with QueueStopped then."""
         d = self.q.call(same)
         self.q.shutdown()
         self.worker.disconnect()
@@ -381,9 +333,7 @@ class RetriesTests(QueueTestCase):
 
 
 class InterferenceTests(QueueTestCase):
-    """
-    Tests of code of the user's that acts between two attempts.
-    """
+    """Tests of code of the user's that acts between two attempts."""
 
     def lose(self) -> None:
         """Lose the worker, and the task that it has."""
@@ -436,9 +386,7 @@ class Paused(RecordingConsumer):
 
 
 class WithinConsumerTests(QueueTestCase):
-    """
-    Tests of C{within} while a consumer takes the items of an iterator.
-    """
+    """Tests of C{within} while a consumer takes the items of an iterator."""
 
     def test_tooLate(self) -> None:
         """It fails with TimeoutError, as without a consumer."""
@@ -453,9 +401,7 @@ class WithinConsumerTests(QueueTestCase):
 
 
 class ObservedTests(QueueTestCase):
-    """
-    Tests of observers that end a call which is to be tried again.
-    """
+    """Tests of observers that end a call which is to be tried again."""
 
     def end(self, end: Callable[[Deferred[Any]], object]) -> Failure:
         """
@@ -472,13 +418,9 @@ class ObservedTests(QueueTestCase):
         return failure
 
     def test_cancel(self) -> None:
-        """
-        A call that one cancels isn't tried again.
-        """
+        """A call that one cancels isn't tried again."""
         self.end(lambda d: d.cancel()).trap(CancelledError)
 
     def test_shutdown(self) -> None:
-        """
-        Nor is it if one shuts the queue down.
-        """
+        """Nor is it if one shuts the queue down."""
         self.end(lambda d: self.q.shutdown()).trap(QueueStopped)

@@ -1,6 +1,4 @@
-"""
-Tests of the queue's shutdown.
-"""
+"""Tests of the queue's shutdown."""
 
 from __future__ import annotations
 
@@ -31,9 +29,7 @@ class Replaceable(ReplaceableWorker):
         self.heirs = list(heirs)
 
     def replacement(self) -> Any:
-        """
-        The next of them.
-        """
+        """The next of them."""
         heir = self.heirs.pop(0)
         if isinstance(heir, Exception):
             raise heir
@@ -41,22 +37,16 @@ class Replaceable(ReplaceableWorker):
 
 
 class ShutdownTests(QueueTestCase):
-    """
-    Tests of the usual shutdown.
-    """
+    """Tests of the usual shutdown."""
 
     def test_idle(self) -> None:
-        """
-        An idle queue has shut down at once, and has no workers then.
-        """
+        """An idle queue has shut down at once, and has no workers then."""
         self.assertEqual(self.successResultOf(self.q.shutdown()), [])
         self.assertEqual((self.q.isRunning(), len(self.q)), (False, 0))
         self.assertTrue(self.worker.stopping)
 
     def test_noWorkers(self) -> None:
-        """
-        So has one without workers; what is queued there fails.
-        """
+        """So has one without workers; what is queued there fails."""
         q = self.queue()
         d = q.call(same)
         self.assertEqual(len(self.successResultOf(q.shutdown())), 1)
@@ -82,9 +72,7 @@ class ShutdownTests(QueueTestCase):
         self.assertEqual(self.worker.running, [])
 
     def test_unserved(self) -> None:
-        """
-        So do those that nobody serves.
-        """
+        """So do those that nobody serves."""
         call = self.q.call(same, series="nobody")
         self.assertEqual(len(self.successResultOf(self.q.shutdown())), 1)
         self.failureResultOf(call, QueueStopped)
@@ -122,9 +110,7 @@ class ShutdownTests(QueueTestCase):
         self.assertEqual(len(self.successResultOf(self.q.shutdown())), 1)
 
     def test_hurried(self) -> None:
-        """
-        Who shuts down again can have it be over sooner, and not later.
-        """
+        """Who shuts down again can have it be over sooner, and not later."""
         for first in (
             {},
             {"timeout": 50},
@@ -147,9 +133,7 @@ class ShutdownTests(QueueTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_hurriedAtOnce(self) -> None:
-        """
-        Also at once.
-        """
+        """Also at once."""
         running = self.fillWorker()
         shutdowns = [self.q.shutdown(), self.q.shutdown(timeout=0)]
         self.clock.advance(0)
@@ -179,9 +163,7 @@ class ShutdownTests(QueueTestCase):
         self.assertEqual(len(shutdowns), 2)
 
     def test_inCallable(self) -> None:
-        """
-        So may a callable in the reactor.
-        """
+        """So may a callable in the reactor."""
         shutdowns: list[Deferred[Any]] = []
         q = self.queue(AsyncWorker())
         d = q.call(lambda: shutdowns.append(q.shutdown()))
@@ -238,9 +220,7 @@ class ShutdownTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_timeoutOfZero(self) -> None:
-        """
-        A time limit of zero is one.
-        """
+        """A time limit of zero is one."""
         call = self.fillWorker()
         d = self.q.shutdown(timeout=0)
         self.clock.advance(0)
@@ -248,18 +228,14 @@ class ShutdownTests(QueueTestCase):
         self.assertEqual(len(self.successResultOf(d)), 1)
 
     def test_badTimeout(self) -> None:
-        """
-        One that isn't a number is refused, and the queue goes on.
-        """
+        """One that isn't a number is refused, and the queue goes on."""
         for timeout in (-1, "3"):
             bad: Any = timeout
             self.assertRaises(ValueError, self.q.shutdown, timeout=bad)
         self.assertTrue(self.q.isRunning())
 
     def test_detached(self) -> None:
-        """
-        A worker that is being detached is waited for.
-        """
+        """A worker that is being detached is waited for."""
         call = self.fillWorker()
         detached = self.q.detachWorker(self.worker)
         detached.addCallback(lambda tasks: None)
@@ -282,9 +258,7 @@ class ShutdownTests(QueueTestCase):
         self.successResultOf(d)
 
     def test_cancelled(self) -> None:
-        """
-        Who no longer waits for the shutdown doesn't keep it from its end.
-        """
+        """Who no longer waits for the shutdown doesn't keep it from its end."""
         call = self.fillWorker()
         d = self.q.shutdown()
         other = self.q.shutdown()
@@ -338,9 +312,7 @@ class ShutdownTests(QueueTestCase):
 
 
 class CancelledWaitTests(QueueTestCase):
-    """
-    Tests of those who stop waiting for workers to come or go.
-    """
+    """Tests of those who stop waiting for workers to come or go."""
 
     def test_detach(self) -> None:
         """Calls of a worker that is let go fail though nobody waits for that."""
@@ -377,9 +349,7 @@ class CancelledWaitTests(QueueTestCase):
 
 
 class DrainTests(QueueTestCase):
-    """
-    Tests of the shutdown that runs what is queued first.
-    """
+    """Tests of the shutdown that runs what is queued first."""
 
     def test_all(self) -> None:
         """
@@ -414,9 +384,7 @@ class DrainTests(QueueTestCase):
         )
 
     def test_unserved(self) -> None:
-        """
-        Calls that nobody serves aren't waited for, but fail with QueueStopped.
-        """
+        """Calls that nobody serves aren't waited for, but fail with QueueStopped."""
         unserved = self.q.call(same, series="nobody")
         served = self.q.call(same)
         d = self.q.shutdown(drain=True)
@@ -426,9 +394,7 @@ class DrainTests(QueueTestCase):
         self.failureResultOf(unserved, QueueStopped)
 
     def test_onlyUnserved(self) -> None:
-        """
-        If there are only such, the shutdown is over at once.
-        """
+        """If there are only such, the shutdown is over at once."""
         unserved = self.q.call(same, series="nobody")
         self.assertEqual(len(self.successResultOf(self.q.shutdown(drain=True))), 1)
         self.failureResultOf(unserved, QueueStopped)
@@ -449,14 +415,10 @@ class DrainTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lastOfTimeout(self) -> None:
-        """
-        When all is drained, workers have what is left of the time to stop.
-        """
+        """When all is drained, workers have what is left of the time to stop."""
 
         class Slow(MemoryWorker):
-            """
-            Never stops.
-            """
+            """Never stops."""
 
             def stop(self) -> Deferred[None]:
                 """
@@ -480,9 +442,7 @@ class DrainTests(QueueTestCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_stopped(self) -> None:
-        """
-        A second shutdown without draining ends the draining.
-        """
+        """A second shutdown without draining ends the draining."""
         running, waiting = self.q.call(same), self.q.call(same)
         first = self.q.shutdown(drain=True, timeout=100)
         second = self.q.shutdown()
@@ -493,9 +453,7 @@ class DrainTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_inCallback(self) -> None:
-        """
-        A callback may begin the draining.
-        """
+        """A callback may begin the draining."""
         shutdowns: list[Deferred[Any]] = []
         q = self.queue(AsyncWorker())
         gate: Deferred[None] = Deferred()
@@ -507,9 +465,7 @@ class DrainTests(QueueTestCase):
         self.assertEqual(self.successResultOf(shutdowns[0]), [])
 
     def test_retries(self) -> None:
-        """
-        Further attempts are part of it, also those that wait for their time.
-        """
+        """Further attempts are part of it, also those that wait for their time."""
         call = self.q.call(same, retries=1, retryDelay=10)
         self.worker.lose(WorkerLost("lost"))
         d = self.q.shutdown(drain=True)
@@ -520,9 +476,7 @@ class DrainTests(QueueTestCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_retriesOverTime(self) -> None:
-        """
-        Unless the time limit passes before.
-        """
+        """Unless the time limit passes before."""
         call = self.q.call(same, retries=1, retryDelay=10)
         self.worker.lose(WorkerLost("lost"))
         d = self.q.shutdown(drain=True, timeout=5)
@@ -532,9 +486,7 @@ class DrainTests(QueueTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_disconnected(self) -> None:
-        """
-        A call that a worker says it hasn't run is run by the next.
-        """
+        """A call that a worker says it hasn't run is run by the next."""
         call = self.q.call(same)
         d = self.q.shutdown(drain=True)
         self.worker.disconnect()
@@ -543,9 +495,7 @@ class DrainTests(QueueTestCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_cancelled(self) -> None:
-        """
-        When all that was left is cancelled, it's over.
-        """
+        """When all that was left is cancelled, it's over."""
         running, waiting = self.q.call(same), self.q.call(same)
         d = self.q.shutdown(drain=True)
         self.q.cancelAll()
@@ -555,9 +505,7 @@ class DrainTests(QueueTestCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_lastWorkerDetached(self) -> None:
-        """
-        When the last worker leaves, there's nothing to wait for.
-        """
+        """When the last worker leaves, there's nothing to wait for."""
         call = self.q.call(same)
         d = self.q.shutdown(drain=True)
         self.q.detachWorker(self.worker, crash=True, reassign=True)
@@ -565,9 +513,7 @@ class DrainTests(QueueTestCase):
         self.assertEqual(len(self.successResultOf(d)), 1)
 
     def test_lastWorkerResigns(self) -> None:
-        """
-        Also when it resigns.
-        """
+        """Also when it resigns."""
         call = self.q.call(same)
         d = self.q.shutdown(drain=True)
         self.worker.resign()
@@ -592,14 +538,10 @@ class DrainTests(QueueTestCase):
 
 
 class ReplacementTests(QueueTestCase):
-    """
-    Tests of what takes the place of workers that are lost.
-    """
+    """Tests of what takes the place of workers that are lost."""
 
     def test_replaced(self) -> None:
-        """
-        The worker that a lost one names takes its place, with its calls.
-        """
+        """The worker that a lost one names takes its place, with its calls."""
         heir = MemoryWorker()
         worker = Replaceable(heir)
         q = self.queue(worker)
@@ -609,9 +551,7 @@ class ReplacementTests(QueueTestCase):
         self.assertEqual(ids(heir), [1])
 
     def test_observed(self) -> None:
-        """
-        An observer that shuts the queue down when one is replaced leaves neither.
-        """
+        """An observer that shuts the queue down when one is replaced leaves neither."""
         heir = MemoryWorker()
         q = self.queue(worker := Replaceable(heir))
         ends: list[Deferred[Any]] = []
@@ -641,9 +581,7 @@ class ReplacementTests(QueueTestCase):
             self.successResultOf(call)
 
     def test_notAWorker(self) -> None:
-        """
-        If what should take its place can't be hired, that is so too.
-        """
+        """If what should take its place can't be hired, that is so too."""
         worker = Replaceable(object())
         q = self.queue(worker)
         call = q.call(same)
@@ -671,9 +609,7 @@ class ReplacementTests(QueueTestCase):
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_givenBackDraining(self) -> None:
-        """
-        A queue that is drained doesn't wait for what is given back then.
-        """
+        """A queue that is drained doesn't wait for what is given back then."""
         worker = Replaceable(KeyError("broken"))
         q = self.queue(worker)
         call = q.call(same, 1)
@@ -709,9 +645,7 @@ class ReplacementTests(QueueTestCase):
         self.assertEqual(len(self.flushLoggedErrors()), 5)
 
     def test_delayedAttempt(self) -> None:
-        """
-        So does a further attempt that comes later.
-        """
+        """So does a further attempt that comes later."""
         worker = Replaceable(KeyError("broken"))
         q = self.queue(worker)
         call = q.call(same, 1, retries=1, retryDelay=5)
@@ -726,9 +660,7 @@ class ReplacementTests(QueueTestCase):
         self.assertEqual(self.successResultOf(call), 1)
 
     def test_atShutdown(self) -> None:
-        """
-        Nobody takes the place of a worker that is lost during the shutdown.
-        """
+        """Nobody takes the place of a worker that is lost during the shutdown."""
         worker = Replaceable()
         q = self.queue(worker)
         call = q.call(same)
@@ -739,9 +671,7 @@ class ReplacementTests(QueueTestCase):
 
 
 class Hostile(ReplaceableWorker):
-    """
-    A worker one of whose methods raises C{ZeroDivisionError}.
-    """
+    """A worker one of whose methods raises C{ZeroDivisionError}."""
 
     def __init__(self, name: str, heir: Any = None) -> None:
         """
@@ -754,33 +684,23 @@ class Hostile(ReplaceableWorker):
         self.heir = heir
 
     def fail(self, *args: object) -> Any:
-        """
-        Raise it.
-        """
+        """Raise it."""
         raise ZeroDivisionError
 
     def replacement(self) -> Any:
-        """
-        What takes its place.
-        """
+        """What takes its place."""
         return self.heir
 
 
 class HostileTests(QueueTestCase):
-    """
-    A worker that raises where it shouldn't harms no other, and loses no call.
-    """
+    """A worker that raises where it shouldn't harms no other, and loses no call."""
 
     def assertLogged(self) -> None:
-        """
-        Check that what was raised is in the log.
-        """
+        """Check that what was raised is in the log."""
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_gone(self) -> None:
-        """
-        One that can't tell when it has gone is replaced, and shutdown fires.
-        """
+        """One that can't tell when it has gone is replaced, and shutdown fires."""
         heir = MemoryWorker()
         q = self.queue(worker := Hostile("deferUntilGone", heir))
         call = q.call(same, 1)
@@ -791,9 +711,7 @@ class HostileTests(QueueTestCase):
         self.successResultOf(q.shutdown())
 
     def test_goneAtTimeout(self) -> None:
-        """
-        It's crashed when the time for the shutdown is up, as any other.
-        """
+        """It's crashed when the time for the shutdown is up, as any other."""
         q = self.queue(Hostile("deferUntilGone"))
         call = q.call(same, 1)
         d = q.shutdown(timeout=1)
@@ -803,9 +721,7 @@ class HostileTests(QueueTestCase):
         self.successResultOf(d)
 
     def test_updates(self) -> None:
-        """
-        One that fails when it's to be put to work is let go, and its calls fail.
-        """
+        """One that fails when it's to be put to work is let go, and its calls fail."""
         for name in ("updatesApplied", "deferUntilReady"):
             q = self.queue()
             self.failureResultOf(q.attachWorker(Hostile(name)), ZeroDivisionError)
@@ -828,9 +744,7 @@ class HostileTests(QueueTestCase):
             self.assertLogged()
 
     def test_crashedWhenRefused(self) -> None:
-        """
-        One that can't be put to work is crashed: nothing of it is left.
-        """
+        """One that can't be put to work is crashed: nothing of it is left."""
         crashed: list[None] = []
 
         def crash() -> list[Any]:

@@ -1,6 +1,4 @@
-"""
-Tests of the benchmarks: that they work, never how fast anything is.
-"""
+"""Tests of the benchmarks: that they work, never how fast anything is."""
 
 from __future__ import annotations
 
@@ -26,9 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class CommandTests(SynchronousTestCase):
-    """
-    Tests of C{python -m benchmarks}.
-    """
+    """Tests of C{python -m benchmarks}."""
 
     def run_(self, *args: str) -> subprocess.CompletedProcess[str]:
         """
@@ -62,46 +58,34 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(row["errors"], [])
 
     def test_children(self) -> None:
-        """
-        So it is with a measure that has children do the work.
-        """
+        """So it is with a measure that has children do the work."""
         ended = self.run_("noop", "--smoke", "--only", "ours", "bare", "pipe")
         self.assertEqual(ended.returncode, 0, ended.stderr)
         self.assertNotIn("failed", ended.stdout)
 
     def test_unknown(self) -> None:
-        """
-        A measure that there isn't is refused with the names of those there are.
-        """
+        """A measure that there isn't is refused with the names of those there are."""
         ended = self.run_("nop")
         self.assertEqual(ended.returncode, 2)
         self.assertIn("There's no measure 'nop', but floor, noop, single", ended.stderr)
 
 
 class ChooseTests(SynchronousTestCase):
-    """
-    Tests of L{choose}.
-    """
+    """Tests of L{choose}."""
 
     def test_all(self) -> None:
-        """
-        Without names, all measures are chosen.
-        """
+        """Without names, all measures are chosen."""
         self.assertEqual(choose([]), list(MEASURES))
 
     def test_beginning(self) -> None:
-        """
-        What the names of several begin with chooses them all, in their order.
-        """
+        """What the names of several begin with chooses them all, in their order."""
         self.assertEqual(
             choose(["thread", "noop"]), ["noop", "thread-single", "thread-bulk"]
         )
 
 
 class HarnessTests(SynchronousTestCase):
-    """
-    Tests of L{Harness} and L{runLimited}.
-    """
+    """Tests of L{Harness} and L{runLimited}."""
 
     def ended(self, program: str, limit: float) -> str:
         """
@@ -118,28 +102,20 @@ class HarnessTests(SynchronousTestCase):
         return runLimited([sys.executable, "-c", program], folder, {}, limit)
 
     def test_hangs(self) -> None:
-        """
-        A contender that doesn't end is ended, and reported to hang.
-        """
+        """A contender that doesn't end is ended, and reported to hang."""
         self.assertEqual(self.ended("while True: pass", 0), "hung: no end within 0 s")
 
     def test_dies(self) -> None:
-        """
-        A contender that dies is reported with the last that it said.
-        """
+        """A contender that dies is reported with the last that it said."""
         program = "raise SystemExit('well\\nenough')"
         self.assertEqual(self.ended(program, 60), "died with exit code 1: enough")
 
     def test_ends(self) -> None:
-        """
-        A contender that ends by itself hasn't failed.
-        """
+        """A contender that ends by itself hasn't failed."""
         self.assertEqual(self.ended("", 60), "")
 
     def test_interleaved(self) -> None:
-        """
-        Each round has everybody's turn, and begins with another than the last.
-        """
+        """Each round has everybody's turn, and begins with another than the last."""
         rounds = Harness(only=["ours", "cf", "pool"]).rounds(["noop"], 2)
         turns = [(name, who) for name, who, _ in rounds]
         self.assertEqual(
@@ -147,9 +123,7 @@ class HarnessTests(SynchronousTestCase):
         )
 
     def test_hungOnce(self) -> None:
-        """
-        A contender that has hung isn't asked again, and it's told that it hung.
-        """
+        """A contender that has hung isn't asked again, and it's told that it hung."""
         impatient = MEASURES["noop"]._replace(limit=0.0)
         self.patch(harness, "MEASURES", {"noop": impatient})
         rounds = Harness(only=["ours"]).rounds(["noop"], 3)
@@ -157,23 +131,17 @@ class HarnessTests(SynchronousTestCase):
         self.assertEqual([o.error for o in outcomes], ["hung: no end within 0 s"])
 
     def test_reference(self) -> None:
-        """
-        The reference takes part only if it's said where it is.
-        """
+        """The reference takes part only if it's said where it is."""
         measure = MEASURES["async"]
         self.assertEqual(Harness().contenders(measure), ["ours", "heap"])
         self.assertIn("reference", Harness(reference="python").contenders(measure))
 
 
 class GatherTests(SynchronousTestCase):
-    """
-    Tests of L{gather}.
-    """
+    """Tests of L{gather}."""
 
     def setUp(self) -> None:
-        """
-        Gather two Deferreds.
-        """
+        """Gather two Deferreds."""
         self.clock = Clock()
         self.ds: list[Deferred[int]] = [Deferred(), Deferred()]
         self.d = gather(self.ds, 10, reactor=self.clock)
@@ -188,32 +156,24 @@ class GatherTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lost(self) -> None:
-        """
-        Those that don't fire in time are counted.
-        """
+        """Those that don't fire in time are counted."""
         self.ds[0].callback(1)
         self.clock.advance(10)
         lost = self.failureResultOf(self.d, Lost).value
         self.assertEqual(str(lost), "1 of 2 calls were never answered")
 
     def test_failure(self) -> None:
-        """
-        One that fails is the failure of all.
-        """
+        """One that fails is the failure of all."""
         self.ds[0].errback(KeyError())
         self.failureResultOf(self.d, KeyError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class PipesTests(SynchronousTestCase):
-    """
-    Tests of the frames of the floors.
-    """
+    """Tests of the frames of the floors."""
 
     def test_split(self) -> None:
-        """
-        Frames are told apart, and what isn't whole is left for later.
-        """
+        """Frames are told apart, and what isn't whole is left for later."""
         data = frame(1) + frame("two")
         pickles, rest = split(data[:-1])
         self.assertEqual(len(pickles), 1)
@@ -223,9 +183,7 @@ class PipesTests(SynchronousTestCase):
 
 
 class SummaryTests(SynchronousTestCase):
-    """
-    Tests of L{summarize} and L{table}.
-    """
+    """Tests of L{summarize} and L{table}."""
 
     def rows(self) -> dict[str, Row]:
         """
@@ -250,17 +208,13 @@ class SummaryTests(SynchronousTestCase):
         self.assertEqual((row["least"], row["median"], row["most"]), (90, 100, 120))
 
     def test_ratio(self) -> None:
-        """
-        The ratio says how many times as good this library is.
-        """
+        """The ratio says how many times as good this library is."""
         rows = self.rows()
         self.assertEqual(rows["cf"]["ratio"], 2)
         self.assertEqual(rows["loky"]["ratio"], None)
 
     def test_ratioOfTimes(self) -> None:
-        """
-        So it does where less is better.
-        """
+        """So it does where less is better."""
         figures = {"ours": 2.0, "cf": 3.0}
         outcomes = {
             ("late", name): [Outcome({"late": value})]
@@ -269,9 +223,7 @@ class SummaryTests(SynchronousTestCase):
         self.assertEqual(summarize(outcomes)[1]["ratio"], 1.5)
 
     def test_failures(self) -> None:
-        """
-        The table tells who has failed how often and how, and who was left out.
-        """
+        """The table tells who has failed how often and how, and who was left out."""
         text = table(self.rows().values())
         self.assertIn(
             "failed in 1 of 3 rounds: Lost: 7 of 10 calls were never answered", text

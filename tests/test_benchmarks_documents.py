@@ -1,6 +1,4 @@
-"""
-Tests of what the benchmarks make of their results: verdicts, tables, a picture.
-"""
+"""Tests of what the benchmarks make of their results: verdicts, tables, a picture."""
 
 from __future__ import annotations
 
@@ -51,9 +49,7 @@ def results(**rates: float | str) -> dict[str, Any]:
 
 
 class JudgeTests(SynchronousTestCase):
-    """
-    Tests of L{judge}.
-    """
+    """Tests of L{judge}."""
 
     def met(self, **medians: float | None) -> list[list[bool | None]]:
         """
@@ -67,9 +63,7 @@ class JudgeTests(SynchronousTestCase):
         return [[v["met"] for v in verdicts[kind]] for kind in ("must", "aim")]
 
     def test_met(self) -> None:
-        """
-        A bound that is just reached is met, and one that isn't, not.
-        """
+        """A bound that is just reached is met, and one that isn't, not."""
         self.assertEqual(
             self.met(ours=350, cf=100, pool=200), [[True, True], [False, False]]
         )
@@ -78,38 +72,28 @@ class JudgeTests(SynchronousTestCase):
         )
 
     def test_unknown(self) -> None:
-        """
-        Without somebody's figure, nothing is said.
-        """
+        """Without somebody's figure, nothing is said."""
         self.assertEqual(self.met(ours=500, cf=100), [[True, None], [False, None]])
         self.assertEqual(
             self.met(ours=None, cf=100, pool=1), [[None, None], [None, None]]
         )
 
     def test_less(self) -> None:
-        """
-        Where less is better, the bound is one from above.
-        """
+        """Where less is better, the bound is one from above."""
         [must] = judge("idle", "wakeUps", {}, 1)["must"]
         self.assertEqual(must, {"text": "≤ 0", "met": False, "bound": 0})
 
     def test_complete(self) -> None:
-        """
-        All targets are about figures that there are.
-        """
+        """All targets are about figures that there are."""
         for name, key in TARGETS:
             self.assertIn(key, MEASURES[name].figures)
 
 
 class DocumentTests(SynchronousTestCase):
-    """
-    Tests of L{rst}.
-    """
+    """Tests of L{rst}."""
 
     def test_overview(self) -> None:
-        """
-        The overview tells how this library compares with the best peer.
-        """
+        """The overview tells how this library compares with the best peer."""
         text = rst(results(ours=300.0, cf=50.0, pool=200.0, bare=600.0))
         _, _, line = text.partition("* - noop")
         cells = [cell.strip() for cell in line.split("\n     - ")[:7]]
@@ -121,24 +105,18 @@ class DocumentTests(SynchronousTestCase):
         self.assertIn("``python -m benchmarks noop``", text)
 
     def test_failed(self) -> None:
-        """
-        Who has failed is reported, and isn't the best.
-        """
+        """Who has failed is reported, and isn't the best."""
         text = rst(results(ours=300.0, cf=50.0, loky="Lost: 3 calls"))
         self.assertIn("failed in 1 of 1 rounds: Lost: 3 calls", text)
         self.assertIn("concurrent.futures: 50/s", text)
 
     def test_nothing(self) -> None:
-        """
-        Where nothing has been measured, that's what is said.
-        """
+        """Where nothing has been measured, that's what is said."""
         self.assertEqual(rst(results()), "Nothing has been measured yet.\n")
 
 
 class PictureTests(SynchronousTestCase):
-    """
-    Tests of L{draw}.
-    """
+    """Tests of L{draw}."""
 
     if find_spec("matplotlib") is None:
         skip = "matplotlib isn't installed"
@@ -151,9 +129,7 @@ class PictureTests(SynchronousTestCase):
         )
 
     def test_picture(self) -> None:
-        """
-        It's well-formed, and shows all contenders with their figures.
-        """
+        """It's well-formed, and shows all contenders with their figures."""
         for dark in (False, True):
             texts = self.draw(dark, ours=300.0, cf=50.0, pool=25.0, loky="Lost: <3>")
             for text in ("asynqueue", "concurrent.futures", "loky", f"6 {TIMES}"):
@@ -162,7 +138,5 @@ class PictureTests(SynchronousTestCase):
             self.assertIn("failed in 1 of 1 rounds", texts)
 
     def test_nothing(self) -> None:
-        """
-        It says so where nothing has been measured.
-        """
+        """It says so where nothing has been measured."""
         self.assertIn("Nothing has been measured yet.", self.draw(False))

@@ -32,33 +32,23 @@ from ._large import Thing
 
 
 class Refuses:
-    """
-    Something that can't be unpickled.
-    """
+    """Something that can't be unpickled."""
 
     def __reduce__(self) -> Any:
-        """
-        Be pickled.
-        """
+        """Be pickled."""
         return _refuse, ()
 
 
 def _refuse() -> None:
-    """
-    Raise.
-    """
+    """Raise."""
     raise LookupError("refused")
 
 
 class BufferCase(SynchronousTestCase):
-    """
-    A test of both sides of a file.
-    """
+    """A test of both sides of a file."""
 
     def setUp(self) -> None:
-        """
-        Make a file, and both sides.
-        """
+        """Make a file, and both sides."""
         self.fd = openMemoryFile()
         self.addCleanup(os.close, self.fd)
         self.woken: list[None] = []
@@ -121,9 +111,7 @@ class BufferCase(SynchronousTestCase):
         return buffers._readTable(memoryview(payload))[0]
 
     def size(self) -> int:
-        """
-        Tell how many bytes of memory the file takes up.
-        """
+        """Tell how many bytes of memory the file takes up."""
         return os.fstat(self.fd).st_blocks * 512
 
     def pwrite(self, f: Callable[..., int]) -> None:
@@ -148,14 +136,10 @@ class BufferCase(SynchronousTestCase):
 
 
 class WriterTests(BufferCase):
-    """
-    Tests of L{BufferWriter}.
-    """
+    """Tests of L{BufferWriter}."""
 
     def test_payload(self) -> None:
-        """
-        A payload tells where each buffer is, what it is, and has the pickle.
-        """
+        """A payload tells where each buffer is, what it is, and has the pickle."""
         value = [b"a" * THRESHOLD, bytearray(100_000), Thing(b"t" * 100_000)]
         packed = self.packed(value)
         payload = self.writer.put(packed)
@@ -192,9 +176,7 @@ class WriterTests(BufferCase):
         self.assertEqual(self.writer.used, 2 * half)
 
     def test_growth(self) -> None:
-        """
-        The file is made longer when it must be, a power of two at a time.
-        """
+        """The file is made longer when it must be, a power of two at a time."""
         whole = 1 << 26
         self.put(b"a" * THRESHOLD)
         self.assertEqual(os.fstat(self.fd).st_size, whole)
@@ -224,9 +206,7 @@ class WriterTests(BufferCase):
         self.assertLessEqual(max(sizes), SLICE_BYTES)
 
     def test_regionsAreUsedAgain(self) -> None:
-        """
-        What the other side needs no longer is written over.
-        """
+        """What the other side needs no longer is written over."""
         for i in range(5):
             value = bytes([i]) * THRESHOLD
             self.assertEqual(self.open(self.put(value)), value)
@@ -287,9 +267,7 @@ class WriterTests(BufferCase):
         self.assertLess(len(self.put(value)), 200)
 
     def test_halfWritten(self) -> None:
-        """
-        What had been written before there was no room is given back.
-        """
+        """What had been written before there was no room is given back."""
         if not hasattr(mmap, "MADV_REMOVE"):
             raise SkipTest("This system can't")
 
@@ -307,9 +285,7 @@ class WriterTests(BufferCase):
         self.assertEqual(self.writer.used, 0)
 
     def test_noMemory(self) -> None:
-        """
-        If something else fails, nothing is in use.
-        """
+        """If something else fails, nothing is in use."""
 
         def write(pwrite: Any, fd: int, data: memoryview, offset: int) -> int:
             if offset > PAGE:
@@ -325,9 +301,7 @@ class WriterTests(BufferCase):
         store += b"longer"
 
     def test_released(self) -> None:
-        """
-        That goes for buffers that can't be had any longer.
-        """
+        """That goes for buffers that can't be had any longer."""
         packed = self.packed([bytearray(THRESHOLD), Thing(bytearray(THRESHOLD))])
         buffer = packed.buffers[1]
         assert isinstance(buffer, pickle.PickleBuffer)
@@ -353,9 +327,7 @@ class WriterTests(BufferCase):
         self.assertEqual(self.writer.used, 0)
 
     def test_letsGo(self) -> None:
-        """
-        What has been put isn't held on to: it may change its size.
-        """
+        """What has been put isn't held on to: it may change its size."""
         store = bytearray(THRESHOLD)
         payload = self.put([store, Thing(store)])
         store += b"longer"
@@ -382,9 +354,7 @@ class WriterTests(BufferCase):
         self.assertEqual(self.writer.used, 0)
 
     def test_discard(self) -> None:
-        """
-        What is taken back is all that is in the file, and nothing besides.
-        """
+        """What is taken back is all that is in the file, and nothing besides."""
         kept = self.put(b"k" * THRESHOLD)
         self.writer.discard(self.put([bytearray(THRESHOLD), Thing(bytes(THRESHOLD))]))
         self.writer.discard(self.put(bytes(THRESHOLD - 1)))
@@ -392,9 +362,7 @@ class WriterTests(BufferCase):
         self.assertEqual(self.open(kept), b"k" * THRESHOLD)
 
     def test_threads(self) -> None:
-        """
-        Threads may put things at the same time as others are released.
-        """
+        """Threads may put things at the same time as others are released."""
         failures: list[Any] = []
 
         def work(i: int) -> None:
@@ -420,9 +388,7 @@ class WriterTests(BufferCase):
 
 
 class TrimTests(BufferCase):
-    """
-    Tests of memory that is given back.
-    """
+    """Tests of memory that is given back."""
 
     def fill(self, *sizes: int) -> list[int]:
         """
@@ -439,9 +405,7 @@ class TrimTests(BufferCase):
         return found
 
     def test_little(self) -> None:
-        """
-        So much is kept for what comes next.
-        """
+        """So much is kept for what comes next."""
         self.assertFalse(self.writer.release(b""))
         self.fill(SPARE_BYTES)
         self.assertFalse(self.writer.release(b""))
@@ -450,9 +414,7 @@ class TrimTests(BufferCase):
         self.assertEqual(self.writer.used, 0)
 
     def test_much(self) -> None:
-        """
-        It's told when there's more than that, and that is given back.
-        """
+        """It's told when there's more than that, and that is given back."""
         if not hasattr(mmap, "MADV_REMOVE"):
             raise SkipTest("This system can't")
         held = self.put(b"h" * THRESHOLD)
@@ -468,9 +430,7 @@ class TrimTests(BufferCase):
         self.assertEqual(self.open(self.put(value)), value)
 
     def test_whileWritten(self) -> None:
-        """
-        What is written meanwhile isn't given back with the rest.
-        """
+        """What is written meanwhile isn't given back with the rest."""
         self.fill(SPARE_BYTES + 5 * SLICE_BYTES)
         value = os.urandom(SLICE_BYTES) * 70
         payloads: list[bytes] = []
@@ -488,9 +448,7 @@ class TrimTests(BufferCase):
         self.assertEqual(self.writer.used, 0)
 
     def test_cannot(self) -> None:
-        """
-        On systems where it can't be given back, nothing is lost.
-        """
+        """On systems where it can't be given back, nothing is lost."""
 
         def refuse(*_: Any, **__: Any) -> None:
             raise OSError(errno.EINVAL, "no")
@@ -503,9 +461,7 @@ class TrimTests(BufferCase):
 
 
 class ReaderTests(BufferCase):
-    """
-    Tests of L{BufferReader} and L{Incoming}.
-    """
+    """Tests of L{BufferReader} and L{Incoming}."""
 
     def arrival(self, value: Any) -> Incoming:
         """
@@ -518,9 +474,7 @@ class ReaderTests(BufferCase):
         return Incoming(self.reader, memoryview(self.put(value)))
 
     def test_kinds(self) -> None:
-        """
-        Things of all kinds come as they were put.
-        """
+        """Things of all kinds come as they were put."""
         value = [
             os.urandom(THRESHOLD + 1),
             bytearray(os.urandom(2 * SLICE_BYTES + 5)),
@@ -552,9 +506,7 @@ class ReaderTests(BufferCase):
         self.assertEqual(self.arrival(bytes(THRESHOLD - 1)).copied, 0)
 
     def test_releases(self) -> None:
-        """
-        What is copied is let go at once; what is viewed, when nobody views it.
-        """
+        """What is copied is let go at once; what is viewed, when nobody views it."""
         found = self.open(self.put([b"c" * THRESHOLD, Thing(bytes(THRESHOLD))]))
         self.release()
         self.assertEqual(self.writer.used, THRESHOLD)
@@ -568,9 +520,7 @@ class ReaderTests(BufferCase):
         self.assertEqual(self.reader.unneeded(), b"")
 
     def test_wakes(self) -> None:
-        """
-        When there's something to be told, that is said once until it's told.
-        """
+        """When there's something to be told, that is said once until it's told."""
         found = [self.open(self.put(Thing(bytes(THRESHOLD)))) for _ in range(3)]
         self.assertEqual(self.woken, [])
         found.pop()
@@ -582,9 +532,7 @@ class ReaderTests(BufferCase):
         self.assertEqual(len(self.reader.waiting), 1)
 
     def test_freedByAnyThread(self) -> None:
-        """
-        Things may end in any thread, also in the midst of anything.
-        """
+        """Things may end in any thread, also in the midst of anything."""
         found = [self.open(self.put(Thing(bytes(THRESHOLD)))) for _ in range(40)]
 
         def drop() -> None:
@@ -617,9 +565,7 @@ class ReaderTests(BufferCase):
         self.assertEqual(len(self.reader.waiting), 2)
 
     def test_isolation(self) -> None:
-        """
-        Who changes what has come changes nobody else's.
-        """
+        """Who changes what has come changes nobody else's."""
         store = bytearray(THRESHOLD)
         one, other = (self.open(self.put(Thing(store))) for _ in range(2))
         one.buffer[0] = 1
@@ -630,9 +576,7 @@ class ReaderTests(BufferCase):
         self.assertEqual((one.buffer[0], one.buffer[1]), (1, 0))
 
     def test_grown(self) -> None:
-        """
-        What was viewed before the file was made longer stays where it was.
-        """
+        """What was viewed before the file was made longer stays where it was."""
         first = self.open(self.put(Thing(b"1" * THRESHOLD)))
         second = self.open(self.put(Thing(b"2" * (1 << 26))))
         third = self.open(self.put(Thing(b"3" * THRESHOLD)))
@@ -674,9 +618,7 @@ class ReaderTests(BufferCase):
             self.assertEqual(self.writer.used, 0)
 
     def test_noMemory(self) -> None:
-        """
-        If there's no room for what is copied, what was copied is let go.
-        """
+        """If there's no room for what is copied, what was copied is let go."""
         read = memfd.readBytes
 
         def fail(fd: int, offset: int, length: int) -> Any:
@@ -693,9 +635,7 @@ class ReaderTests(BufferCase):
         self.assertEqual(self.writer.used, 0)
 
     def test_discarded(self) -> None:
-        """
-        What isn't wanted is let go, read or not.
-        """
+        """What isn't wanted is let go, read or not."""
         value = [bytes(THRESHOLD), Thing(bytes(THRESHOLD))]
         arrivals = [self.arrival(value), self.arrival(value)]
         arrivals[1].read()
@@ -705,9 +645,7 @@ class ReaderTests(BufferCase):
         self.assertEqual(self.writer.used, 0)
 
     def test_interrupt(self) -> None:
-        """
-        It's told which call a signal is about, and nobody's buffer is there.
-        """
+        """It's told which call a signal is about, and nobody's buffer is there."""
         self.assertEqual(self.reader.interrupted(), 0)
         payload = self.put(b"x" * THRESHOLD)
         self.writer.interrupt(7)
@@ -715,9 +653,7 @@ class ReaderTests(BufferCase):
         self.assertEqual(self.open(payload), b"x" * THRESHOLD)
 
     def test_nonsense(self) -> None:
-        """
-        So is it if something is told that can't be.
-        """
+        """So is it if something is told that can't be."""
         # More bytes than Python has numbers for.
         entry = buffers._ENTRY.pack(buffers._BYTES, 0, 1 << 63)
         payload = buffers._COUNT.pack(1) + entry + b"N."
@@ -726,9 +662,7 @@ class ReaderTests(BufferCase):
         self.assertRaises(OverflowError, arrival.loads)
 
     def test_cannotBeViewed(self) -> None:
-        """
-        Where nothing can be viewed, it's copied.
-        """
+        """Where nothing can be viewed, it's copied."""
         thing = Thing(os.urandom(SLICE_BYTES))
 
         def assertCopied() -> None:
@@ -747,9 +681,7 @@ class ReaderTests(BufferCase):
         assertCopied()
 
     def test_cannotBeMapped(self) -> None:
-        """
-        A system that can't have a file in memory says so.
-        """
+        """A system that can't have a file in memory says so."""
         reader = os.open(os.devnull, os.O_RDONLY)
         self.addCleanup(os.close, reader)
         self.assertRaises(OSError, buffers._map, reader, 4096)
@@ -757,9 +689,7 @@ class ReaderTests(BufferCase):
         self.assertRaises(OverflowError, buffers._map, self.fd, 1 << 64)
 
     def test_noDescriptor(self) -> None:
-        """
-        What is viewed has no descriptor, and no memory when nobody views it.
-        """
+        """What is viewed has no descriptor, and no memory when nobody views it."""
         before = os.listdir("/dev/fd")
         found = [self.open(self.put(Thing(bytes(1 << n)))) for n in (20, 26, 27)]
         self.assertEqual(len(os.listdir("/dev/fd")), len(before))
@@ -787,9 +717,7 @@ class ReaderTests(BufferCase):
         self.assertIsNotNone(error.__traceback__)
 
     def test_manyHeld(self) -> None:
-        """
-        Hundreds of things may be held at a time, and let go in any order.
-        """
+        """Hundreds of things may be held at a time, and let go in any order."""
         size = THRESHOLD + 5
         found = [
             self.open(self.put(Thing(bytes([i % 251]) * size))) for i in range(500)

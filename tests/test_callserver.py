@@ -35,9 +35,7 @@ from . import _jobs as jobs
 
 
 def itemsOf(payload: Any) -> list[list[Any]]:
-    """
-    Unpickle items that a stream has sent.
-    """
+    """Unpickle items that a stream has sent."""
     if isinstance(payload, Packed):
         return [loads(payload.pickle, buffers=payload.buffers)]
     return list(loadsMany(memoryview(payload)))
@@ -65,64 +63,44 @@ class FakePipes:
         self.checks = 0
 
     def fileno(self) -> int:
-        """
-        Tell a descriptor.
-        """
+        """Tell a descriptor."""
         return 3
 
     def claim(self, number: int) -> bool:
-        """
-        Claim a call.
-        """
+        """Claim a call."""
         return number not in self.revoked
 
     def tellSignalled(self) -> None:
-        """
-        Never called here.
-        """
+        """Never called here."""
 
     def check(self) -> None:
-        """
-        Count.
-        """
+        """Count."""
         self.checks += 1
 
     def release(self, payload: Any) -> None:
-        """
-        Take back regions.
-        """
+        """Take back regions."""
         self.writer.release(payload)
 
     def send(self, kind: int, number: int, payload: Any) -> None:
-        """
-        Send a frame.
-        """
+        """Send a frame."""
         if self.writer is not None and isinstance(payload, Packed):
             kind, payload = kind | BUFFERS, self.writer.put(payload)
         self.sent.append((kind, number, payload))
 
     def receive(self, wait: bool) -> Any:
-        """
-        Receive frames.
-        """
+        """Receive frames."""
         return self.incoming.pop(0) if self.incoming else []
 
 
 class Ending(BaseException):
-    """
-    An exception that C{except Exception} doesn't catch.
-    """
+    """An exception that C{except Exception} doesn't catch."""
 
 
 class Mute(Exception):
-    """
-    An exception that can't be shown.
-    """
+    """An exception that can't be shown."""
 
     def __str__(self) -> str:
-        """
-        Fail.
-        """
+        """Fail."""
         raise Ending
 
 
@@ -151,21 +129,15 @@ def take() -> Any:
 
 
 def callIt() -> Any:
-    """
-    Call what is on the shelf.
-    """
+    """Call what is on the shelf."""
     return shelf.pop()()
 
 
 class ServerCase(SynchronousTestCase):
-    """
-    A test of a server.
-    """
+    """A test of a server."""
 
     def setUp(self) -> None:
-        """
-        Make it.
-        """
+        """Make it."""
         self.pipes = FakePipes(reader=BufferReader(-1))
         self.sent = self.pipes.sent
         self.onItems: Callable[[], object] = lambda: None
@@ -236,9 +208,7 @@ class ServerCase(SynchronousTestCase):
         self.handle(Kind.TAKEN, number, COUNT.pack(count))
 
     def advance(self) -> None:
-        """
-        Advance iterations as far as they go.
-        """
+        """Advance iterations as far as they go."""
         while not self.server.isIdle():
             self.server.advance()
 
@@ -298,23 +268,17 @@ class ServerCase(SynchronousTestCase):
 
 
 class CallTests(ServerCase):
-    """
-    Tests of calls.
-    """
+    """Tests of calls."""
 
     def test_result(self) -> None:
-        """
-        What a call returns is sent, with the number of the call.
-        """
+        """What a call returns is sent, with the number of the call."""
         self.call(7, divmod, 7, 2)
         kind, number, payload = self.frame()
         self.assertEqual((kind, number, loads(payload)), (Kind.RESULT, 7, (3, 1)))
         self.assertTrue(self.server.isIdle())
 
     def test_error(self) -> None:
-        """
-        What it raises is sent, with text about it.
-        """
+        """What it raises is sent, with text about it."""
         self.call(7, jobs.raiseThat, KeyError, "x")
         kind, number, payload = self.frame()
         text = rebuild(payload)
@@ -323,17 +287,13 @@ class CallTests(ServerCase):
         self.assertIs(type(text.exception), KeyError)
 
     def test_base(self) -> None:
-        """
-        Nothing gets out, whatever is raised.
-        """
+        """Nothing gets out, whatever is raised."""
         for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, Ending, Mute):
             self.call(7, jobs.raiseThat, kind)
             self.assertIn(kind.__name__, str(self.error().__cause__))
 
     def test_unpicklableCall(self) -> None:
-        """
-        A call that can't be unpickled is told of.
-        """
+        """A call that can't be unpickled is told of."""
         for payload in (b"garbage", dumpsPlain(jobs.OnlyInChild())):
             self.handle(Kind.CALL, 7, payload)
             error = self.error()
@@ -350,9 +310,7 @@ class CallTests(ServerCase):
         self.assertIn("PYTHONPATH", str(error))
 
     def test_unpicklableResult(self) -> None:
-        """
-        So is a result that can't be pickled.
-        """
+        """So is a result that can't be pickled."""
         self.call(7, jobs.givesLock)
         error = self.error()
         self.assertIs(type(error), SerializationError)
@@ -360,9 +318,7 @@ class CallTests(ServerCase):
         self.assertIn("lock", str(error))
 
     def test_hostileResult(self) -> None:
-        """
-        A result whose class can't even be looked at fails its call alone.
-        """
+        """A result whose class can't even be looked at fails its call alone."""
         self.call(7, jobs.givesOdd)
         error = self.error()
         self.assertIs(type(error), SerializationError)
@@ -371,9 +327,7 @@ class CallTests(ServerCase):
         self.assertEqual(self.frame()[:2], (Kind.RESULT, 8))
 
     def test_awaitable(self) -> None:
-        """
-        What only a reactor could wait for is refused in words.
-        """
+        """What only a reactor could wait for is refused in words."""
         for f, what in (
             (jobs.coroutine, "a coroutine"),
             (succeed, "a Deferred"),
@@ -396,30 +350,22 @@ class CallTests(ServerCase):
             self.assertEqual(loads(payload), code, how)
 
     def test_raw(self) -> None:
-        """
-        An iterator that's wanted as it is is a result like any other.
-        """
+        """An iterator that's wanted as it is is a result like any other."""
         self.call(7, iter, [1, 2], raw=True)
         kind, _, payload = self.frame()
         self.assertEqual((kind, list(loads(payload))), (Kind.RESULT, [1, 2]))
 
 
 class InterruptionTests(ServerCase):
-    """
-    Tests of calls and iterations that are stopped by an exception.
-    """
+    """Tests of calls and iterations that are stopped by an exception."""
 
     def interrupt(self, number: int) -> None:
-        """
-        Do as if the parent had interrupted a call, from within its code.
-        """
+        """Do as if the parent had interrupted a call, from within its code."""
         self.patch(self.pipes.reader, "interrupted", lambda: number)
         self.server.interrupted(0, sys._getframe())
 
     def test_call(self) -> None:
-        """
-        An exception is raised in a call, and the next is run.
-        """
+        """An exception is raised in a call, and the next is run."""
 
         def stopped() -> None:
             self.interrupt(7)
@@ -434,9 +380,7 @@ class InterruptionTests(ServerCase):
         self.assertEqual(self.frame()[:2], (Kind.RESULT, 8))
 
     def test_others(self) -> None:
-        """
-        Nothing is raised in another call, or when nothing of the user's is run.
-        """
+        """Nothing is raised in another call, or when nothing of the user's is run."""
         shelf.append(lambda: self.interrupt(6))
         self.call(7, callIt)
         self.assertEqual(self.frame()[:2], (Kind.RESULT, 7))
@@ -444,9 +388,7 @@ class InterruptionTests(ServerCase):
         self.interrupt(0)
 
     def test_ours(self) -> None:
-        """
-        Nothing is raised while a frame is sent, or anything else of ours is done.
-        """
+        """Nothing is raised while a frame is sent, or anything else of ours is done."""
         self.server.running = 7
         self.patch(self.pipes.reader, "interrupted", lambda: 7)
         code = compile("server.interrupted(0, sys._getframe())", "x", "exec")
@@ -456,9 +398,7 @@ class InterruptionTests(ServerCase):
         self.assertEqual(self.server.running, 7)
 
     def test_swallowed(self) -> None:
-        """
-        Code that goes on nevertheless isn't interrupted a second time.
-        """
+        """Code that goes on nevertheless isn't interrupted a second time."""
 
         def stubborn() -> str:
             try:
@@ -472,9 +412,7 @@ class InterruptionTests(ServerCase):
         self.assertEqual(loads(self.frame()[2]), "done")
 
     def test_iteration(self) -> None:
-        """
-        An iteration fails, and others go on.
-        """
+        """An iteration fails, and others go on."""
 
         def items() -> Iterator[int]:
             yield 1
@@ -490,14 +428,10 @@ class InterruptionTests(ServerCase):
 
 
 class LargeTests(ServerCase):
-    """
-    Tests of calls with large arguments and results.
-    """
+    """Tests of calls with large arguments and results."""
 
     def setUp(self) -> None:
-        """
-        Have what the parent has.
-        """
+        """Have what the parent has."""
         super().setUp()
         fds = openMemoryFile(), openMemoryFile()
         for fd in fds:
@@ -535,17 +469,13 @@ class LargeTests(ServerCase):
         self.assertEqual(result, bytearray(data))
 
     def test_small(self) -> None:
-        """
-        Results that aren't large go as usual.
-        """
+        """Results that aren't large go as usual."""
         self.callLarge(7, len, bytes(THRESHOLD))
         kind, _, payload = self.frame()
         self.assertEqual((kind, loads(payload)), (Kind.RESULT, THRESHOLD))
 
     def test_release(self) -> None:
-        """
-        Each side tells the other what isn't needed any longer.
-        """
+        """Each side tells the other what isn't needed any longer."""
         self.callLarge(7, bytearray, bytes(THRESHOLD))
         self.outbox.release(self.pipes.reader.unneeded())
         self.assertEqual(self.outbox.used, 0)
@@ -587,9 +517,7 @@ class LargeTests(ServerCase):
         self.assertEqual(got, items[:-1])
 
     def test_unreadable(self) -> None:
-        """
-        A call whose arguments aren't there fails.
-        """
+        """A call whose arguments aren't there fails."""
         self.pipes.reader.fd = -1
         self.callLarge(7, len, bytes(THRESHOLD))
         error = self.error()
@@ -597,9 +525,7 @@ class LargeTests(ServerCase):
         self.assertIn("can't be unpickled in the child", str(error))
 
     def test_noRoom(self) -> None:
-        """
-        So does one for whose result there's no room, with what says so.
-        """
+        """So does one for whose result there's no room, with what says so."""
 
         def fail(*_: Any) -> bytes:
             raise MemoryError("no room")
@@ -611,14 +537,10 @@ class LargeTests(ServerCase):
 
 
 class IterationTests(ServerCase):
-    """
-    Tests of iterations.
-    """
+    """Tests of iterations."""
 
     def test_items(self) -> None:
-        """
-        The items follow the word that there is an iterator, then that of its end.
-        """
+        """The items follow the word that there is an iterator, then that of its end."""
         self.call(7, iter, [1, None, "x"])
         self.assertEqual(self.frame(), (Kind.ITERATOR, 7, b""))
         self.assertFalse(self.server.isIdle())
@@ -627,25 +549,19 @@ class IterationTests(ServerCase):
         self.assertEqual(self.server.streams, {})
 
     def test_empty(self) -> None:
-        """
-        If there are no items, the end follows.
-        """
+        """If there are no items, the end follows."""
         self.call(7, iter, [])
         self.advance()
         self.assertEqual([kind for kind, _, _ in self.frames()], [19, Kind.END])
 
     def test_fewFrames(self) -> None:
-        """
-        Items that come fast come in few frames.
-        """
+        """Items that come fast come in few frames."""
         self.call(7, iter, range(16))
         self.advance()
         self.assertLess(len(self.frames()), 10)
 
     def test_window(self) -> None:
-        """
-        So many items are sent that haven't been taken, and no more.
-        """
+        """So many items are sent that haven't been taken, and no more."""
         self.call(7, jobs.count, 100)
         self.frame()
         self.advance()
@@ -658,9 +574,7 @@ class IterationTests(ServerCase):
         self.assertEqual(self.items(7), (list(range(17, 33)), []))
 
     def test_windowOfBytes(self) -> None:
-        """
-        Of large items, fewer are.
-        """
+        """Of large items, fewer are."""
         item = "x" * 400_000
         self.callFor(7, iter([item] * 10))
         self.frame()
@@ -689,9 +603,7 @@ class IterationTests(ServerCase):
         self.assertEqual(stream.window, 2048)
 
     def test_windowAsItIs(self) -> None:
-        """
-        Not more are sent if others are there still, or if fewer would have done.
-        """
+        """Not more are sent if others are there still, or if fewer would have done."""
         self.call(7, jobs.count, 1_000)
         stream = self.server.streams[7]
         self.advance()
@@ -705,9 +617,7 @@ class IterationTests(ServerCase):
         self.assertEqual(stream.window, 32)
 
     def test_changedItem(self) -> None:
-        """
-        An item is what it was when it was yielded.
-        """
+        """An item is what it was when it was yielded."""
 
         def growing() -> Iterator[list[int]]:
             items: list[int] = []
@@ -721,9 +631,7 @@ class IterationTests(ServerCase):
         self.assertEqual(self.items(7)[0], [[0], [0, 1], [0, 1, 2]])
 
     def test_fails(self) -> None:
-        """
-        What the iterator raises follows its items.
-        """
+        """What the iterator raises follows its items."""
         self.call(7, jobs.countAndFail, 3)
         self.frame()
         self.advance()
@@ -732,9 +640,7 @@ class IterationTests(ServerCase):
         self.assertEqual(self.server.streams, {})
 
     def test_failsBadly(self) -> None:
-        """
-        Nothing gets out, whatever it raises.
-        """
+        """Nothing gets out, whatever it raises."""
         for error in (SystemExit(), Ending(), Mute()):
 
             def raises(error: BaseException) -> Iterator[None]:
@@ -778,9 +684,7 @@ class IterationTests(ServerCase):
         self.take(7, 3)
 
     def test_closeFails(self) -> None:
-        """
-        What is raised when it's closed is written to stderr.
-        """
+        """What is raised when it's closed is written to stderr."""
 
         def stubborn() -> Iterator[int]:
             try:
@@ -797,9 +701,7 @@ class IterationTests(ServerCase):
         self.assertEqual([kind for kind, _, _ in told], [ValueError])
 
     def test_closeFailsBadly(self) -> None:
-        """
-        Nothing gets out, even if that fails.
-        """
+        """Nothing gets out, even if that fails."""
 
         def hook(*args: Any) -> None:
             raise Ending
@@ -818,9 +720,7 @@ class IterationTests(ServerCase):
         self.assertTrue(self.server.isIdle())
 
     def test_closeAll(self) -> None:
-        """
-        All are closed at the end.
-        """
+        """All are closed at the end."""
         self.addCleanup(jobs.memory.clear)
         self.call(7, jobs.countForEver)
         self.call(8, jobs.count, 100)
@@ -830,9 +730,7 @@ class IterationTests(ServerCase):
         self.assertEqual(self.server.streams, {})
 
     def test_turns(self) -> None:
-        """
-        Several iterations are advanced in turn.
-        """
+        """Several iterations are advanced in turn."""
         self.call(7, jobs.count, 10)
         self.call(8, jobs.count, 10)
         self.frames()
@@ -841,9 +739,7 @@ class IterationTests(ServerCase):
         self.assertEqual(sorted(ends), [7, 8])
 
     def test_slow(self) -> None:
-        """
-        An item doesn't wait for the next one, if that takes its time.
-        """
+        """An item doesn't wait for the next one, if that takes its time."""
         sent = threading.Event()
         self.onItems = sent.set
         in_time = []
@@ -861,9 +757,7 @@ class IterationTests(ServerCase):
         self.assertEqual(self.items(7), ([1, 2, 3], [Kind.END]))
 
     def test_slowAmongFast(self) -> None:
-        """
-        Nor does it among many that came fast.
-        """
+        """Nor does it among many that came fast."""
         sent = threading.Event()
         in_time = []
 
@@ -909,28 +803,20 @@ class IterationTests(ServerCase):
         self.assertLess(len(pickles), 9)
 
     def test_iteratesOnce(self) -> None:
-        """
-        An iterator that starts over when it's asked for itself isn't asked.
-        """
+        """An iterator that starts over when it's asked for itself isn't asked."""
 
         class Restarting:
-            """
-            An iterator that starts over.
-            """
+            """An iterator that starts over."""
 
             at = 0
 
             def __iter__(self) -> Restarting:
-                """
-                Start over.
-                """
+                """Start over."""
                 self.at = 0
                 return self
 
             def __next__(self) -> int:
-                """
-                Count to 20.
-                """
+                """Count to 20."""
                 self.at += 1
                 if self.at > 20:
                     raise StopIteration
@@ -943,17 +829,13 @@ class IterationTests(ServerCase):
         self.assertEqual(self.items(7), (list(range(1, 21)), [Kind.END]))
 
     def test_nothing(self) -> None:
-        """
-        Kinds of frames that it has nothing to do with are ignored.
-        """
+        """Kinds of frames that it has nothing to do with are ignored."""
         self.handle(Kind.HELLO, 7)
         self.assertEqual(self.sent, [])
 
 
 class ReactorTests(ServerCase):
-    """
-    Tests of L{ReactorCallServer}.
-    """
+    """Tests of L{ReactorCallServer}."""
 
     def make(self) -> CallServer:
         """
@@ -965,16 +847,12 @@ class ReactorTests(ServerCase):
         return ReactorCallServer(self.pipes, self.clock)
 
     def advance(self) -> None:
-        """
-        Let the reactor do what it's to do.
-        """
+        """Let the reactor do what it's to do."""
         while self.clock.getDelayedCalls():
             self.clock.advance(0)
 
     def test_deferred(self) -> None:
-        """
-        What a Deferred fires with is the result.
-        """
+        """What a Deferred fires with is the result."""
         d: Deferred[int] = Deferred()
         self.callFor(7, d)
         self.assertEqual(self.sent, [])
@@ -983,32 +861,24 @@ class ReactorTests(ServerCase):
         self.assertEqual((kind, number, loads(payload)), (Kind.RESULT, 7, 3))
 
     def test_failure(self) -> None:
-        """
-        What it fails with is what the call has failed with.
-        """
+        """What it fails with is what the call has failed with."""
         self.callFor(7, fail(KeyError("x")))
         self.assertIs(type(self.error()), KeyError)
 
     def test_cancelled(self) -> None:
-        """
-        A Deferred that is waited for is cancelled if the parent wants that.
-        """
+        """A Deferred that is waited for is cancelled if the parent wants that."""
         d: Deferred[int] = Deferred()
         self.callFor(7, d)
         self.handle(Kind.CLOSE, 7)
         self.assertIn("CancelledError", str(self.error().__cause__))
 
     def test_checked(self) -> None:
-        """
-        It's checked after each call that the pipe is what it was.
-        """
+        """It's checked after each call that the pipe is what it was."""
         self.callFor(7, 1)
         self.assertEqual(self.pipes.checks, 1)
 
     def test_unpicklableResult(self) -> None:
-        """
-        What can't be pickled is told of here, too.
-        """
+        """What can't be pickled is told of here, too."""
         self.callFor(7, succeed(threading.Lock()))
         self.assertIs(type(self.error()), SerializationError)
 
@@ -1029,9 +899,7 @@ class ReactorTests(ServerCase):
         self.assertEqual(self.items(7)[0], list(range(16, 32)))
 
     def test_deferredItems(self) -> None:
-        """
-        Items may be Deferreds. The next one isn't asked for before.
-        """
+        """Items may be Deferreds. The next one isn't asked for before."""
         d: Deferred[int] = Deferred()
         self.callFor(7, iter([1, succeed(2), d, 4]))
         self.frame()
@@ -1042,9 +910,7 @@ class ReactorTests(ServerCase):
         self.assertEqual(self.items(7), ([3, 4], [Kind.END]))
 
     def test_failingItem(self) -> None:
-        """
-        One that fails ends the iteration, and has the iterator closed.
-        """
+        """One that fails ends the iteration, and has the iterator closed."""
         closed = []
 
         def items(d: Deferred[int]) -> Iterator[Any]:
@@ -1064,9 +930,7 @@ class ReactorTests(ServerCase):
         self.assertEqual(closed, [True] * 3)
 
     def test_unpicklableItems(self) -> None:
-        """
-        Items that can't be pickled do so, too, whether they're Deferreds or not.
-        """
+        """Items that can't be pickled do so, too, whether they're Deferreds or not."""
         for item in (threading.Lock(), succeed(threading.Lock())):
             self.callFor(7, iter([1, item]))
             self.frame()
@@ -1074,18 +938,14 @@ class ReactorTests(ServerCase):
             self.assertEqual(self.items(7), ([1], [Kind.FAILED]))
 
     def test_failingIterator(self) -> None:
-        """
-        The iterator itself may fail.
-        """
+        """The iterator itself may fail."""
         self.call(7, jobs.countAndFail, 2)
         self.frame()
         self.advance()
         self.assertEqual(self.items(7), ([0, 1], [Kind.FAILED]))
 
     def test_goesOnNever(self) -> None:
-        """
-        Nothing is made after an item that has failed at once.
-        """
+        """Nothing is made after an item that has failed at once."""
         self.callFor(7, iter([1, fail(KeyError("x")), 2]))
         self.server.streams[7].window = 100
         self.frame()
@@ -1093,9 +953,7 @@ class ReactorTests(ServerCase):
         self.assertEqual(self.items(7), ([1], [Kind.FAILED]))
 
     def test_closed(self) -> None:
-        """
-        If the iteration is closed while an item is waited for, that's ignored.
-        """
+        """If the iteration is closed while an item is waited for, that's ignored."""
         for outcome in (3, Failure(KeyError())):
             d: Deferred[Any] = Deferred()
             self.callFor(7, iter([d]))
@@ -1107,9 +965,7 @@ class ReactorTests(ServerCase):
             self.assertEqual(self.frames(), [(Kind.END, 7, b"")])
 
     def test_closedInTheMeantime(self) -> None:
-        """
-        If it's closed before it has been advanced, nothing happens.
-        """
+        """If it's closed before it has been advanced, nothing happens."""
         self.call(7, jobs.count, 3)
         self.frame()
         self.handle(Kind.CLOSE, 7)
@@ -1118,9 +974,7 @@ class ReactorTests(ServerCase):
 
 
 class LargeReactorTests(LargeTests):
-    """
-    The same where there's a reactor.
-    """
+    """The same where there's a reactor."""
 
     def make(self) -> CallServer:
         """
@@ -1131,9 +985,7 @@ class LargeReactorTests(LargeTests):
         return ReactorCallServer(self.pipes, Clock())
 
     def test_noRoomLater(self) -> None:
-        """
-        It's told of results for which there's no room when they come later, too.
-        """
+        """It's told of results for which there's no room when they come later, too."""
 
         def fail(*_: Any) -> bytes:
             raise MemoryError
@@ -1146,14 +998,10 @@ class LargeReactorTests(LargeTests):
 
 
 class LaggingTests(SynchronousTestCase):
-    """
-    Tests of L{Stream} with a consumer that lags behind.
-    """
+    """Tests of L{Stream} with a consumer that lags behind."""
 
     def setUp(self) -> None:
-        """
-        Make one with a window that has grown.
-        """
+        """Make one with a window that has grown."""
         self.clock = Clock()
         self.sent = 0
         self.stream = Stream(7, jobs.count(100_000), self.send, self.clock.seconds)
@@ -1174,15 +1022,11 @@ class LaggingTests(SynchronousTestCase):
             self.sent += len(some)
 
     def make(self) -> None:
-        """
-        Make as many items as may be sent.
-        """
+        """Make as many items as may be sent."""
         self.stream.make(float("inf"), lambda: None)
 
     def test_quick(self) -> None:
-        """
-        Nothing changes if it doesn't.
-        """
+        """Nothing changes if it doesn't."""
         self.assertEqual(self.sent, 2048)
         for _ in range(100):
             self.clock.advance(0.001)
@@ -1211,9 +1055,7 @@ class LaggingTests(SynchronousTestCase):
         self.assertEqual(self.sent - taken, 16)
 
     def test_bytes(self) -> None:
-        """
-        However large the window is, no more than about a megabyte is on its way.
-        """
+        """However large the window is, no more than about a megabyte is on its way."""
         sizes: list[int] = []
         stream = Stream(
             7,
@@ -1229,9 +1071,7 @@ class LaggingTests(SynchronousTestCase):
 
 
 class FakeCoreReactor(Clock):
-    """
-    A reactor that runs by letting its one reader read until it's stopped.
-    """
+    """A reactor that runs by letting its one reader read until it's stopped."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -1264,15 +1104,11 @@ class FakeCoreReactor(Clock):
         self.begun.append(f)
 
     def stop(self) -> None:
-        """
-        Stop.
-        """
+        """Stop."""
         self.stops += 1
 
     def run(self) -> None:
-        """
-        Run until stopped.
-        """
+        """Run until stopped."""
         while not self.stops:
             verifyObject(IReadDescriptor, self.readers[0])
             self.readers[0].doRead()
@@ -1280,14 +1116,10 @@ class FakeCoreReactor(Clock):
 
 
 class RunTests(SynchronousTestCase):
-    """
-    Tests of L{childreactor.run}.
-    """
+    """Tests of L{childreactor.run}."""
 
     def setUp(self) -> None:
-        """
-        Make a reactor.
-        """
+        """Make a reactor."""
         self.reactor = FakeCoreReactor()
         self.patch(childreactor, "globalReactor", lambda: self.reactor)
         self.setUps: list[Any] = []
@@ -1306,9 +1138,7 @@ class RunTests(SynchronousTestCase):
         return self.initialized
 
     def run_(self, pipes: FakePipes) -> bool:
-        """
-        Run the child's side.
-        """
+        """Run the child's side."""
         return childreactor.run(self.prepare, self.gaveUp.append, lambda wake: pipes)
 
     def test_run(self) -> None:
@@ -1329,9 +1159,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.reactor.readers, [])
 
     def test_initializer(self) -> None:
-        """
-        It greets, and does what it has been told, when the initializer is done.
-        """
+        """It greets, and does what it has been told, when the initializer is done."""
         d: Deferred[None] = Deferred()
         self.initialized = d
         pipes = FakePipes(
@@ -1359,9 +1187,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.gaveUp, [])
 
     def test_failingInitializer(self) -> None:
-        """
-        If that fails, the child is given up.
-        """
+        """If that fails, the child is given up."""
         self.initialized = fail(KeyError("x"))
         pipes = FakePipes([[(Kind.SETUP, 0, memoryview(b""))], None])
         self.run_(pipes)
@@ -1369,9 +1195,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(pipes.sent, [])
 
     def test_stop(self) -> None:
-        """
-        It makes a difference whether the parent has said stop, or has gone.
-        """
+        """It makes a difference whether the parent has said stop, or has gone."""
         hello = (Kind.SETUP, 0, memoryview(b""))
         stop = (Kind.STOP, 0, memoryview(b""))
         self.assertTrue(self.run_(FakePipes([[hello, stop], None])))
@@ -1379,9 +1203,7 @@ class RunTests(SynchronousTestCase):
         self.assertFalse(self.run_(FakePipes([[hello], None])))
 
     def test_endIsAlsoToldSo(self) -> None:
-        """
-        Some reactors tell of the end of the pipe as of a lost connection.
-        """
+        """Some reactors tell of the end of the pipe as of a lost connection."""
         pipes = FakePipes([])
 
         def lose() -> None:

@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue._support.childprocess}, with real processes.
-"""
+"""Tests of L{asynqueue._support.childprocess}, with real processes."""
 
 from __future__ import annotations
 
@@ -36,16 +34,12 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 
 
 class ChildProcessTests(TestCase):
-    """
-    Tests of L{ChildProcess}.
-    """
+    """Tests of L{ChildProcess}."""
 
     timeout = 60
 
     def setUp(self) -> None:
-        """
-        Make a process that isn't started yet.
-        """
+        """Make a process that isn't started yet."""
         self.process = ChildProcess(reactor=reactor)  # type: ignore[arg-type] # a module to mypy
 
     async def start(self, program: str = WAITER) -> int:
@@ -71,16 +65,12 @@ class ChildProcessTests(TestCase):
         return cast(int, self.process.pid)
 
     def dropStatuses(self) -> None:
-        """
-        Have the system keep no exit statuses, and tell nobody.
-        """
+        """Have the system keep no exit statuses, and tell nobody."""
         handler = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         self.addCleanup(signal.signal, signal.SIGCHLD, handler)
 
     async def test_killed(self) -> None:
-        """
-        The signal that has ended it is told, and no descriptor is left.
-        """
+        """The signal that has ended it is told, and no descriptor is left."""
         pid = await self.start()
         descriptors = len(os.listdir("/dev/fd"))
         self.process.kill()
@@ -91,9 +81,7 @@ class ChildProcessTests(TestCase):
         self.assertEqual(len(os.listdir("/dev/fd")), descriptors - 1)
 
     async def test_terminated(self) -> None:
-        """
-        What ends when it's asked to isn't killed.
-        """
+        """What ends when it's asked to isn't killed."""
         pid = await self.start()
         self.process.terminate(1_000)
         self.assertEqual(
@@ -101,9 +89,7 @@ class ChildProcessTests(TestCase):
         )
 
     async def test_stubborn(self) -> None:
-        """
-        What doesn't end when it's asked to is killed.
-        """
+        """What doesn't end when it's asked to is killed."""
         pid = await self.start(STUBBORN)
         self.process.terminate(0.01)
         self.assertEqual(
@@ -111,9 +97,7 @@ class ChildProcessTests(TestCase):
         )
 
     async def test_statusDropped(self) -> None:
-        """
-        The end is noticed without an exit status.
-        """
+        """The end is noticed without an exit status."""
         pid = await self.start()
         self.dropStatuses()
         os.kill(pid, signal.SIGKILL)
@@ -138,9 +122,7 @@ class ChildProcessTests(TestCase):
         self.process.kill()
 
     async def test_withoutPidfd(self) -> None:
-        """
-        Without a pidfd, it's noticed when the process is to be killed.
-        """
+        """Without a pidfd, it's noticed when the process is to be killed."""
         self.patch(childprocess, "openPidfd", lambda pid: None)
         pid = await self.start()
         os.kill(pid, signal.SIGKILL)
@@ -150,9 +132,7 @@ class ChildProcessTests(TestCase):
         self.assertEqual(await self.process.ended, ExitStatus(pid))
 
     async def test_killedWithoutPidfd(self) -> None:
-        """
-        The same goes for the end of a process that is killed.
-        """
+        """The same goes for the end of a process that is killed."""
         self.patch(childprocess, "openPidfd", lambda pid: None)
         pid = await self.start()
         self.dropStatuses()
@@ -169,9 +149,7 @@ class ChildProcessTests(TestCase):
         self.assertEqual((await self.process.ended).exitCode, 0)
 
     def _connectLate(self) -> None:
-        """
-        Connect when the process has ended.
-        """
+        """Connect when the process has ended."""
         pid: int = self.process.transport.pid
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         ChildProcess.connectionMade(self.process)

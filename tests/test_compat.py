@@ -52,34 +52,26 @@ class SecondTests(TestCase):
 
 
 class CompareTests(SynchronousTestCase):
-    """
-    Tests of L{compare}.
-    """
+    """Tests of L{compare}."""
 
     def compare(
         self, exemptions: dict[str, str], results: dict[str, list[Result]], **kw: Any
     ) -> list[str]:
-        """
-        Compare results of some tests of two.
-        """
+        """Compare results of some tests of two."""
         expectation = Expectation(
             2, {name: Exemption(said, "It's so.") for name, said in exemptions.items()}
         )
         return compare(expectation, {"b": [PASS], **results}, **kw)
 
     def test_same(self) -> None:
-        """
-        All is as expected if each test passes that has no exemption.
-        """
+        """All is as expected if each test passes that has no exemption."""
         self.assertEqual(self.compare({}, {"a": [PASS]}), [])
         self.assertEqual(self.compare({"a": "fails"}, {"a": [FAIL]}), [])
         self.assertEqual(self.compare({"a": "either"}, {"a": [FAIL]}), [])
         self.assertEqual(self.compare({"a": "either"}, {"a": [PASS]}), [])
 
     def test_fails(self) -> None:
-        """
-        A failing test without exemption is a difference.
-        """
+        """A failing test without exemption is a difference."""
         (text,) = self.compare({}, {"a": [FAIL]})
         self.assertIn("a fails, which isn't expected", text)
         self.assertIn("fail: FailTest: 1 != 2", text)
@@ -93,65 +85,49 @@ class CompareTests(SynchronousTestCase):
         self.assertIn("It's so.", text)
 
     def test_rounds(self) -> None:
-        """
-        A test passes if it does in all rounds.
-        """
+        """A test passes if it does in all rounds."""
         (text,) = self.compare({}, {"a": [PASS, FAIL, FAIL]})
         self.assertIn("a fails in 2 of 3 rounds", text)
         self.assertEqual(self.compare({"a": "fails"}, {"a": [PASS, FAIL]}), [])
 
     def test_vanished(self) -> None:
-        """
-        A test that's gone is a difference, unless only some were run.
-        """
+        """A test that's gone is a difference, unless only some were run."""
         differences = self.compare({"a": "either"}, {})
         expected = ["a is expected to fail, and isn't there", "1 tests, not 2"]
         self.assertEqual(differences, expected)
         self.assertEqual(self.compare({"a": "either"}, {}, complete=False), [])
 
     def test_more(self) -> None:
-        """
-        So is a test that wasn't there before.
-        """
+        """So is a test that wasn't there before."""
         differences = self.compare({}, {"a": [PASS], "c": [PASS]})
         self.assertEqual(differences, ["3 tests, not 2"])
 
 
 class ExpectedTests(SynchronousTestCase):
-    """
-    Tests of C{expected.json} and of reading it.
-    """
+    """Tests of C{expected.json} and of reading it."""
 
     def test_complete(self) -> None:
-        """
-        The file can be read, and has all sets of tests and no others.
-        """
+        """The file can be read, and has all sets of tests and no others."""
         for section in (SECTION, *PROGRAMS):
             for kind in ("checkout", "reference"):
                 self.assertGreater(load(section, kind).tests, 0)
         self.assertEqual(set(json.loads(EXPECTED.read_text())), {SECTION, *PROGRAMS})
 
     def test_both(self) -> None:
-        """
-        Exemptions for both are among those for each.
-        """
+        """Exemptions for both are among those for each."""
         name = "logalyzer.test.test_parse.TestRedirectChecker.test_isRedirect"
         for kind in ("checkout", "reference"):
             self.assertEqual(load("logalyzer", kind).exemptions[name].outcome, "fails")
 
     def load(self, said: object) -> Expectation:
-        """
-        Read a file that says something about a test.
-        """
+        """Read a file that says something about a test."""
         path = Path(self.mktemp())
         part = {"tests": 3, "both": {}, "checkout": {"a": said}}
         path.write_text(json.dumps({"set": part}))
         return load("set", "checkout", path)
 
     def test_read(self) -> None:
-        """
-        What the file says is what's expected.
-        """
+        """What the file says is what's expected."""
         expectation = self.load({"outcome": "fails", "reason": "It's so."})
         expected = Expectation(3, {"a": Exemption("fails", "It's so.")})
         self.assertEqual(expectation, expected)
@@ -172,21 +148,15 @@ class ExpectedTests(SynchronousTestCase):
             self.assertIn(why, str(error))
 
     def test_absent(self) -> None:
-        """
-        A set of tests must be there.
-        """
+        """A set of tests must be there."""
         self.assertRaises(CheckError, load, "nothing", "checkout")
 
 
 class EditTests(SynchronousTestCase):
-    """
-    Tests of edits.
-    """
+    """Tests of edits."""
 
     def edit(self, text: str, *edits: Edit, **kw: bool) -> str:
-        """
-        Apply edits to a file C{test/one.py}.
-        """
+        """Apply edits to a file C{test/one.py}."""
         folder = Path(self.mktemp())
         path = folder / "test" / "one.py"
         path.parent.mkdir(parents=True)
@@ -195,48 +165,36 @@ class EditTests(SynchronousTestCase):
         return path.read_text()
 
     def test_order(self) -> None:
-        """
-        Edits are applied one after the other, each to all places.
-        """
+        """Edits are applied one after the other, each to all places."""
         edits = [Edit("*", "^a", "b", "why"), Edit("test/*.py", "b", "c", "why")]
         self.assertEqual(self.edit("ax\nay", *edits), "cx\ncy")
 
     def test_limit(self) -> None:
-        """
-        An edit may be for the first places of a file alone.
-        """
+        """An edit may be for the first places of a file alone."""
         self.assertEqual(self.edit("aaa", Edit("*", "a", "b", "why", 2)), "bba")
 
     def test_unfit(self) -> None:
-        """
-        One that changes nothing is an error, as then the sources are others.
-        """
+        """One that changes nothing is an error, as then the sources are others."""
         edit = Edit("two.py", "a", "b", "why")
         self.assertRaises(CheckError, self.edit, "a", edit)
         self.assertEqual(self.edit("a", edit, needed=False), "a")
 
     def test_tables(self) -> None:
-        """
-        Each edit is a valid one, and has a reason.
-        """
+        """Each edit is a valid one, and has a reason."""
         programs = [edit for program in PROGRAMS.values() for edit in program.edits]
         for edit in (*SUITE_EDITS, *PYTHON3_EDITS, *programs):
             re.compile(edit.pattern)
             self.assertRegex(edit.reason, "^.{10}")
 
     def test_interfaces(self) -> None:
-        """
-        Declarations of interfaces become decorators.
-        """
+        """Declarations of interfaces become decorators."""
         text = 'class A:\n    """\n    It.\n    """\n    implements(IA)\n    x = 1\n'
         edited = self.edit(text, *PYTHON3_EDITS, needed=False)
         expected = '@implementer(IA)\nclass A:\n    """\n    It.\n    """\n    x = 1\n'
         self.assertEqual(edited, expected)
 
     def test_division(self) -> None:
-        """
-        Divisions become calls; a module without any stays as it is.
-        """
+        """Divisions become calls; a module without any stays as it is."""
         self.assertEqual(
             divideClassically('"""It."""\nx = 7 / (a / 2)  # x\n'),
             '"""It."""\nfrom classicdivision import divide\n'
@@ -246,22 +204,16 @@ class EditTests(SynchronousTestCase):
 
 
 class ProcessTests(SynchronousTestCase):
-    """
-    Tests of running commands.
-    """
+    """Tests of running commands."""
 
     def test_fails(self) -> None:
-        """
-        A command that fails is an error with what it printed.
-        """
+        """A command that fails is an error with what it printed."""
         self.assertEqual(runCommand("echo", "hi"), "hi\n")
         error = self.assertRaises(CheckError, runCommand, "sh", "-c", "echo hi; exit 1")
         self.assertIn("hi", str(error))
 
     def watch(self, script: str, silence: float) -> int | None:
-        """
-        Run a shell script that's given the name of a file to write to.
-        """
+        """Run a shell script that's given the name of a file to write to."""
         watched = Path(self.mktemp()).absolute()
         watched.touch()
         return runWatched(
@@ -274,16 +226,12 @@ class ProcessTests(SynchronousTestCase):
         )
 
     def test_ends(self) -> None:
-        """
-        A process that keeps writing isn't killed; its exit code is the result.
-        """
+        """A process that keeps writing isn't killed; its exit code is the result."""
         script = "for n in 1 2 3 4 5 6; do sleep 0.2; echo >>$1; done; exit 3"
         self.assertEqual(self.watch(script, 0.9), 3)
 
     def test_silence(self) -> None:
-        """
-        One that writes nothing is killed, and with it what it has started.
-        """
+        """One that writes nothing is killed, and with it what it has started."""
         pids = Path(self.mktemp()).absolute()
         self.assertIs(self.watch(f"sleep 60 & echo $! >{pids}; wait", 0.5), None)
         pid, deadline = int(pids.read_text()), time.monotonic() + 30
@@ -292,17 +240,13 @@ class ProcessTests(SynchronousTestCase):
             time.sleep(0.01)
 
     def runs(self, pid: int) -> bool:
-        """
-        Look whether there is a process, and is no zombie.
-        """
+        """Look whether there is a process, and is no zombie."""
         state = os.popen(f"ps -o stat= -p {pid}").read().strip()
         return bool(state) and not state.startswith("Z")
 
 
 class ScriptedRun(TestRun):
-    """
-    Has events from a list instead of from a process.
-    """
+    """Has events from a list instead of from a process."""
 
     def __init__(self, *records: tuple[Sequence[tuple[str, str]], int | None]) -> None:
         self.records = list(records)
@@ -328,14 +272,10 @@ class ScriptedRun(TestRun):
 
 
 class RunTests(SynchronousTestCase):
-    """
-    Tests of running tests.
-    """
+    """Tests of running tests."""
 
     def test_hang(self) -> None:
-        """
-        The tests after one that hangs are run in another process.
-        """
+        """The tests after one that hangs are run in another process."""
         first = [("start", "A.a_pass"), ("end", "A.a_pass"), ("start", "A.b")]
         last = [("start", "A.c_fail"), ("end", "A.c_fail"), ("finished", "")]
         run = ScriptedRun((first, None), (last, 0))
@@ -345,17 +285,13 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(run.names[1], ["A.c_fail"])
 
     def test_nothing(self) -> None:
-        """
-        A process that says nothing isn't started for ever.
-        """
+        """A process that says nothing isn't started for ever."""
         results = ScriptedRun(([], 1)).runCase(["A.a", "A.b"])
         self.assertEqual({x.outcome for x in results.values()}, {"crash"})
         self.assertIn("output", results["A.b"].why)
 
     def test_unending(self) -> None:
-        """
-        A process that doesn't end after its last test is that test's fault.
-        """
+        """A process that doesn't end after its last test is that test's fault."""
         events: list[dict[str, Any]] = [
             {"event": "start", "test": "a"},
             {"event": "end", "test": "a", "outcome": "pass", "why": "", "seconds": 1},
@@ -365,9 +301,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(readEvents(events, None, "", 1)["a"].outcome, "hang")
 
     def test_real(self) -> None:
-        """
-        All outcomes are told apart, with real tests.
-        """
+        """All outcomes are told apart, with real tests."""
         folder = Path(self.mktemp()).absolute()
         folder.mkdir()
         (folder / "sampletests.py").write_text(SAMPLE)
@@ -394,9 +328,7 @@ class RunTests(SynchronousTestCase):
 
 
 class RoundsTests(SynchronousTestCase):
-    """
-    Tests of rounds and further tries.
-    """
+    """Tests of rounds and further tries."""
 
     def run_(self, run: TestRun, **kw: Any) -> tuple[Report, str]:
         """
@@ -410,9 +342,7 @@ class RoundsTests(SynchronousTestCase):
         return report, output.getvalue()
 
     def test_tries(self) -> None:
-        """
-        Only a test that matches a pattern is tried again.
-        """
+        """Only a test that matches a pattern is tried again."""
         found = [("found", "p.m.A.a_fail"), ("found", "p.m.A.b_fail")]
         both = [("end", name) for _, name in found]
         once = [("end", "p.m.A.b_fail")]
@@ -425,9 +355,7 @@ class RoundsTests(SynchronousTestCase):
         self.assertIn("m.A: 0 of 2 passed, 2.0 s, 1 tried again", output)
 
     def test_repeat(self) -> None:
-        """
-        Each round adds a result to each chosen test.
-        """
+        """Each round adds a result to each chosen test."""
         found = [("found", "m.A.a_pass"), ("found", "m.A.b_fail"), ("finished", "")]
         run = ScriptedRun((found, 0), *[([("end", "m.A.a_pass")], 0)] * 3)
         report, _ = self.run_(run, rounds=3, only="a_")
@@ -435,17 +363,13 @@ class RoundsTests(SynchronousTestCase):
         self.assertEqual(len(report.results["m.A.a_pass"]), 3)
 
     def test_patterns(self) -> None:
-        """
-        The patterns of tests that are tried again have the form of names.
-        """
+        """The patterns of tests that are tried again have the form of names."""
         for pattern in RETRIED:
             self.assertRegex(pattern, r"^test_\w+\.\w+\.[\w*]+$")
 
 
 class CommandTests(SynchronousTestCase):
-    """
-    Tests of C{python -m compat}.
-    """
+    """Tests of C{python -m compat}."""
 
     def main(self, *argv: str) -> tuple[int, str]:
         """
@@ -474,9 +398,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(json.loads(Path(path).read_text())["a"][0]["outcome"], "fail")
 
     def test_impossible(self) -> None:
-        """
-        What keeps the check from being made is printed, and the exit code is 2.
-        """
+        """What keeps the check from being made is printed, and the exit code is 2."""
 
         def run(*_: Any) -> None:
             raise CheckError("no index")
@@ -485,8 +407,6 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(self.main("programs", "--only", "ade"), (2, "no index\n"))
 
     def test_unknown(self) -> None:
-        """
-        So it is for a program that there isn't.
-        """
+        """So it is for a program that there isn't."""
         error = self.assertRaises(SystemExit, self.main, "programs", "--only", "x")
         self.assertEqual(error.code, 2)

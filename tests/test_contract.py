@@ -50,17 +50,13 @@ from . import _jobs as jobs
 
 
 class Universe(WireWorkerUniverse):
-    """
-    Serves what the tests call.
-    """
+    """Serves what the tests call."""
 
     exceptions = (jobs.OfTheTask,)
 
 
 def _serve(f: Any) -> None:
-    """
-    Make a method of a function.
-    """
+    """Make a method of a function."""
 
     def method(self: Universe, *args: Any, **kw: Any) -> Any:
         return f(*args, **kw)
@@ -100,23 +96,17 @@ class Gate:
         self._begun, self._gate = (os.open(path, os.O_RDWR) for path in self.paths)
 
     async def begun(self) -> None:
-        """
-        Wait until a call has begun.
-        """
+        """Wait until a call has begun."""
         ready, _, _ = await deferToThread(select.select, [self._begun], [], [], 30)
         assert ready, "the call has not begun"
         os.read(self._begun, 1)
 
     def open(self, count: int = 1) -> None:
-        """
-        Let calls go on.
-        """
+        """Let calls go on."""
         os.write(self._gate, b"x" * count)
 
     def close(self) -> None:
-        """
-        Let all go on.
-        """
+        """Let all go on."""
         self.open(100)
         os.close(self._begun)
         os.close(self._gate)
@@ -161,9 +151,7 @@ def _asIs(f: Any) -> Any:
 
 
 def _inReactor(f: Any) -> Any:
-    """
-    Have a job that blocks be done in a thread, and waited for in the reactor.
-    """
+    """Have a job that blocks be done in a thread, and waited for in the reactor."""
     return partial(deferToThread, f) if f is jobs.atGate else f  # type: ignore[call-arg]
 
 
@@ -248,9 +236,7 @@ KINDS = [
 
 
 def chain(error: BaseException | None) -> list[type[BaseException]]:
-    """
-    List the types of an exception and of what it has come from.
-    """
+    """List the types of an exception and of what it has come from."""
     types: list[type[BaseException]] = []
     while error is not None:
         types.append(type(error))
@@ -259,17 +245,13 @@ def chain(error: BaseException | None) -> list[type[BaseException]]:
 
 
 class Contract:
-    """
-    The tests, for one kind of worker.
-    """
+    """The tests, for one kind of worker."""
 
     kind: Kind
     timeout = 60
 
     def setUp(self: Any) -> None:
-        """
-        Make a folder and a gate.
-        """
+        """Make a folder and a gate."""
         try:
             import_module(self.kind.needs)
         except ImportError:
@@ -281,27 +263,21 @@ class Contract:
         self.addCleanup(lambda: Deferred.fromCoroutine(self.tidyUp()))
 
     async def tidyUp(self) -> None:
-        """
-        Let all calls go on, and shut everything down.
-        """
+        """Let all calls go on, and shut everything down."""
         self.gate.close()
         while self.closers:
             await self.closers.pop()()
         shutil.rmtree(self.folder, True)
 
     async def start(self, **kw: Any) -> None:
-        """
-        Make a queue with a worker that is ready.
-        """
+        """Make a queue with a worker that is ready."""
         self.worker = await self.kind.make(self, **kw)
         self.q = TaskQueue()
         self.closers.append(lambda: self.q.shutdown(timeout=10))
         await self.q.attachWorker(self.worker)
 
     def call(self, f: Any, *args: Any, **kw: Any) -> Any:
-        """
-        Make a call.
-        """
+        """Make a call."""
         return self.q.call(self.kind.callable(f), *args, **kw)
 
     async def hold(self, value: Any = None, **kw: Any) -> Any:
@@ -314,16 +290,12 @@ class Contract:
         return [d]
 
     def noted(self) -> list[int]:
-        """
-        List what calls have noted.
-        """
+        """List what calls have noted."""
         path = Path(self.notes)
         return [int(x) for x in path.read_text().split()] if path.exists() else []
 
     async def failure(self, d: Any) -> BaseException:
-        """
-        Get the error of a call.
-        """
+        """Get the error of a call."""
         try:
             result = await d
         except BaseException as error:  # noqa: BLE001 - it's looked at
@@ -333,9 +305,7 @@ class Contract:
     # The tests.
 
     async def test_interface(self: Any) -> None:
-        """
-        It provides the interface, and is of the series of its class and its own.
-        """
+        """It provides the interface, and is of the series of its class and its own."""
         await self.start(series=["mine"])
         verifyObject(IWorker, self.worker)
         verifyObject(ICancellingWorker, self.worker)
@@ -344,9 +314,7 @@ class Contract:
             self.assertEqual(await self.call(jobs.add, 1, 2, series=series), 3)
 
     async def test_tenLines(self: Any) -> None:
-        """
-        The same lines do the same.
-        """
+        """The same lines do the same."""
         await self.start()
         said: list[Any] = [
             await self.call(jobs.add, 1, 2),
@@ -391,9 +359,7 @@ class Contract:
         self.assertIsInstance(error, TypeError)
 
     async def test_exits(self: Any) -> None:
-        """
-        A call can't end what runs it by C{SystemExit}.
-        """
+        """A call can't end what runs it by C{SystemExit}."""
         await self.start()
         error = await self.failure(self.call(jobs.exits))
         self.assertIsInstance(error, WorkerError)
@@ -401,9 +367,7 @@ class Contract:
         self.assertEqual(await self.call(jobs.add, 1, 2), 3)
 
     async def test_unpicklable(self: Any) -> None:
-        """
-        What can't be brought over fails its own call only.
-        """
+        """What can't be brought over fails its own call only."""
         await self.start()
         if not self.kind.pickles:
             self.assertTrue(hasattr(await self.call(jobs.givesLock), "acquire"))
@@ -414,9 +378,7 @@ class Contract:
         self.assertEqual(await self.call(jobs.add, 1, 2), 3)
 
     async def test_order(self: Any) -> None:
-        """
-        Calls that wait are run by their priorities.
-        """
+        """Calls that wait are run by their priorities."""
         await self.start()
         (held,) = await self.hold()
         options: list[dict[str, Any]] = [
@@ -435,9 +397,7 @@ class Contract:
         self.assertEqual(self.noted(), [4, 3, 2, 1, 0])
 
     async def test_cancelQueued(self: Any) -> None:
-        """
-        A call that is cancelled before its turn is never run.
-        """
+        """A call that is cancelled before its turn is never run."""
         await self.start()
         (held,) = await self.hold("held")
         cancelled = self.call(jobs.notes, self.notes, 1)
@@ -462,9 +422,7 @@ class Contract:
         self.assertEqual(await self.call(jobs.add, 1, 2), 3)
 
     async def test_timeout(self: Any) -> None:
-        """
-        The same with a time limit, which others that wait don't feel.
-        """
+        """The same with a time limit, which others that wait don't feel."""
         await self.start()
         long = self.call(jobs.atGate, *self.gate.paths, timeout=0.2)
         waiting = self.call(jobs.add, 1, 2, timeout=20)
@@ -476,9 +434,7 @@ class Contract:
         self.assertEqual(await waiting, 3)
 
     async def test_within(self: Any) -> None:
-        """
-        A limit for the whole call counts while it waits, too.
-        """
+        """A limit for the whole call counts while it waits, too."""
         await self.start()
         (held,) = await self.hold()
         waiting = self.call(jobs.notes, self.notes, 1, within=0.05)
@@ -529,9 +485,7 @@ class Contract:
         self.assertEqual(await self.call(jobs.add, 3, 4), 7)
 
     async def test_update(self: Any) -> None:
-        """
-        An update is run on the worker, and on those that are hired later.
-        """
+        """An update is run on the worker, and on those that are hired later."""
         await self.start()
         f = self.kind.callable(jobs.notes)
         (result,) = await self.q.update(f, self.notes, 1)
@@ -542,9 +496,7 @@ class Contract:
         self.assertEqual((result, self.noted()), (1, [1]))
 
     async def test_drain(self: Any) -> None:
-        """
-        A shutdown that drains runs what is queued.
-        """
+        """A shutdown that drains runs what is queued."""
         await self.start()
         (held,) = await self.hold("held")
         waiting = self.call(jobs.add, 1, 2)
@@ -553,9 +505,7 @@ class Contract:
         self.assertEqual((await done, await held, await waiting), ([], "held", 3))
 
     async def test_shutdown(self: Any) -> None:
-        """
-        One that doesn't, lets the worker finish what it's at, and fails the rest.
-        """
+        """One that doesn't, lets the worker finish what it's at, and fails the rest."""
         await self.start()
         (held,) = await self.hold("held")
         waiting = self.call(jobs.notes, self.notes, 1)
@@ -567,9 +517,7 @@ class Contract:
         self.assertEqual(self.noted(), [])
 
     async def test_shutdownInTime(self: Any) -> None:
-        """
-        After a time limit, what is being run is given up.
-        """
+        """After a time limit, what is being run is given up."""
         await self.start()
         (held,) = await self.hold()
         unfinished = await self.q.shutdown(timeout=0.1)
@@ -577,9 +525,7 @@ class Contract:
         self.assertIsInstance(await self.failure(held), WorkerLost)
 
     async def test_crash(self: Any) -> None:
-        """
-        A worker that is crashed leaves its task unfinished.
-        """
+        """A worker that is crashed leaves its task unfinished."""
         await self.start()
         (held,) = await self.hold()
         (task,) = await self.q.detachWorker(self.worker, crash=True)
@@ -588,9 +534,7 @@ class Contract:
         self.assertEqual(len(self.q), 0)
 
     async def test_reassign(self: Any) -> None:
-        """
-        Its task goes to others if that's wanted.
-        """
+        """Its task goes to others if that's wanted."""
         await self.start()
         (held,) = await self.hold()
         other = MemoryWorker()
@@ -602,9 +546,7 @@ class Contract:
         self.assertEqual(await held, "by the other")
 
     async def test_detach(self: Any) -> None:
-        """
-        One that is detached finishes its task first.
-        """
+        """One that is detached finishes its task first."""
         await self.start()
         (held,) = await self.hold("held")
         done = self.q.detachWorker(self.worker)
@@ -612,9 +554,7 @@ class Contract:
         self.assertEqual((await held, await done, len(self.q)), ("held", [], 0))
 
     async def test_attachedAgain(self: Any) -> None:
-        """
-        One that has gone either works when it's attached again, or is refused.
-        """
+        """One that has gone either works when it's attached again, or is refused."""
         await self.start()
         await self.call(jobs.add, 1, 2)
         await self.q.detachWorker(self.worker)
@@ -626,9 +566,7 @@ class Contract:
             self.assertEqual(await self.call(jobs.add, 1, 2), 3)
 
     async def test_resigns(self: Any) -> None:
-        """
-        One that somebody stops resigns. What waits is for others.
-        """
+        """One that somebody stops resigns. What waits is for others."""
         await self.start()
         await self.worker.stop()
         self.assertEqual(len(self.q), 0)

@@ -1,6 +1,4 @@
-"""
-Tests of the files by which the ends of connections know one another.
-"""
+"""Tests of the files by which the ends of connections know one another."""
 
 from __future__ import annotations
 
@@ -33,9 +31,7 @@ def command(*arguments: str) -> tuple[int, str, str]:
 
 
 class MakingKeyTests(SynchronousTestCase):
-    """
-    Tests of making keys.
-    """
+    """Tests of making keys."""
 
     def test_make(self) -> None:
         """
@@ -52,9 +48,7 @@ class MakingKeyTests(SynchronousTestCase):
         self.assertNotEqual(path.read_bytes(), other.read_bytes())
 
     def test_noOverwriting(self) -> None:
-        """
-        A file that's there is left alone.
-        """
+        """A file that's there is left alone."""
         path = Path(self.mktemp())
         makeKey(path)
         before = path.read_bytes()
@@ -62,9 +56,7 @@ class MakingKeyTests(SynchronousTestCase):
         self.assertEqual(path.read_bytes(), before)
 
     def test_command(self) -> None:
-        """
-        One command makes a key, and doesn't show it.
-        """
+        """One command makes a key, and doesn't show it."""
         path = self.mktemp()
         code, out, err = command("key", path)
         self.assertEqual((code, err), (0, ""))
@@ -75,9 +67,7 @@ class MakingKeyTests(SynchronousTestCase):
         self.assertIn(path, err)
 
     def test_program(self) -> None:
-        """
-        The command can be run.
-        """
+        """The command can be run."""
         path = self.mktemp()
         program = [sys.executable, "-W", "error", "-m", "asynqueue.credentials"]
         subprocess.run([*program, "key", path], check=True, stdout=subprocess.DEVNULL)
@@ -88,16 +78,12 @@ class MakingKeyTests(SynchronousTestCase):
 
 
 class MakingPairTests(WireTestCase):
-    """
-    Tests of making certificates.
-    """
+    """Tests of making certificates."""
 
     skip = MISSING
 
     async def test_use(self) -> None:
-        """
-        One command makes a file for each end, and tasks can be run with them.
-        """
+        """One command makes a file for each end, and tasks can be run with them."""
         folder = self.folder / "tls"
         code, out, err = command("pair", str(folder))
         self.assertEqual((code, err), (0, ""))
@@ -110,9 +96,7 @@ class MakingPairTests(WireTestCase):
         self.assertEqual(await q.call("add", 1, 2), 3)
 
     def test_noOverwriting(self) -> None:
-        """
-        Files that are there are left alone, both if one is.
-        """
+        """Files that are there are left alone, both if one is."""
         server, client = makePair(self.folder / "tls")
         before = client.read_bytes()
         server.unlink()
@@ -124,17 +108,13 @@ class MakingPairTests(WireTestCase):
         self.assertIn("client.pem is there already", err)
 
     def test_days(self) -> None:
-        """
-        They're valid for as long as is said.
-        """
+        """They're valid for as long as is said."""
         self.assertEqual(command("pair", str(self.folder / "tls"), "--days", "1")[0], 0)
         self.assertRaises(ValueError, makePair, self.folder / "other", 0)
         self.assertFalse((self.folder / "other").exists())
 
     def test_missing(self) -> None:
-        """
-        Without the extra, it's said what to install.
-        """
+        """Without the extra, it's said what to install."""
         with mock.patch.dict(sys.modules, {"service_identity": None}):
             code, _, err = command("pair", str(self.folder / "tls"))
         self.assertEqual(code, 1)
@@ -143,16 +123,12 @@ class MakingPairTests(WireTestCase):
 
 
 class FilesTests(WireTestCase):
-    """
-    Tests of reading certificates from files.
-    """
+    """Tests of reading certificates from files."""
 
     skip = MISSING
 
     def setUp(self) -> None:
-        """
-        Make files.
-        """
+        """Make files."""
         super().setUp()
         self.mine, self.peer = Identity("mine"), Identity("peer")
         self.own = self.mine.save(self.folder / "own.pem")
@@ -160,9 +136,7 @@ class FilesTests(WireTestCase):
         self.public.write_bytes(self.peer.pem)
 
     def test_peers(self) -> None:
-        """
-        Accepted certificates are given as files, one or several.
-        """
+        """Accepted certificates are given as files, one or several."""
         other = self.folder / "other.crt"
         other.write_bytes(Identity("other").pem)
         for peer in (self.public, str(self.public), [self.public]):
@@ -172,9 +146,7 @@ class FilesTests(WireTestCase):
         self.assertEqual(len(TLS.fromFiles(self.own, [self.public, other])._peers), 2)
 
     def test_givenOnes(self) -> None:
-        """
-        What is given counts, not what is in the own file.
-        """
+        """What is given counts, not what is in the own file."""
         server, _ = makePair(self.folder / "pair")
         self.assertEqual(len(TLS.fromFiles(server)._peers), 1)
         [given] = TLS.fromFiles(server, self.public)._peers
@@ -182,18 +154,14 @@ class FilesTests(WireTestCase):
         self.assertEqual(TLS.fromFiles(server, ca=self.public)._peers, [])
 
     def test_nobody(self) -> None:
-        """
-        It must be said who is accepted, in one way.
-        """
+        """It must be said who is accepted, in one way."""
         with self.assertRaisesRegex(AuthenticationError, "peer=.*ca="):
             TLS.fromFiles(self.own)
         with self.assertRaisesRegex(AuthenticationError, "not both"):
             TLS.fromFiles(self.own, self.public, self.public)
 
     def test_wrongFiles(self) -> None:
-        """
-        Files that lack something are refused by name.
-        """
+        """Files that lack something are refused by name."""
         with self.assertRaisesRegex(
             ValueError, "peer.crt can.t be used: one private key"
         ):
@@ -223,9 +191,7 @@ class FilesTests(WireTestCase):
         self.assertRaises(FileNotFoundError, TLS.fromFiles, self.folder / "none")
 
     def test_hidden(self) -> None:
-        """
-        No traceback shows a private key, not even one with all variables.
-        """
+        """No traceback shows a private key, not even one with all variables."""
         secret = self.mine.secret.splitlines()[1]
         wrong = (
             self.mine.secret,
@@ -247,17 +213,13 @@ class FilesTests(WireTestCase):
                 self.fail("It was accepted")
 
     def test_mode(self) -> None:
-        """
-        A file with a private key that others may read is refused.
-        """
+        """A file with a private key that others may read is refused."""
         self.own.chmod(0o640)
         with self.assertRaisesRegex(AuthenticationError, "chmod 600"):
             TLS.fromFiles(self.own, self.public)
 
     def test_shown(self) -> None:
-        """
-        The certificate's digest is shown, and the private key can't be pickled.
-        """
+        """The certificate's digest is shown, and the private key can't be pickled."""
         tls = TLS.fromFiles(self.own, self.public)
         self.assertRegex(repr(tls), "^<TLS [0-9A-F]{2}(:[0-9A-F]{2}){31}>$")
         self.assertRaises(TypeError, pickle.dumps, tls)

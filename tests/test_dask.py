@@ -1,6 +1,4 @@
-"""
-Tests of queues with a cluster of Dask's: a real scheduler and real workers.
-"""
+"""Tests of queues with a cluster of Dask's: a real scheduler and real workers."""
 
 from __future__ import annotations
 
@@ -96,25 +94,19 @@ async def until(isSo: Callable[[], bool]) -> None:
 
 
 class DaskTestCase(TestCase):
-    """
-    A test case that may lose clusters.
-    """
+    """A test case that may lose clusters."""
 
     skip = SKIP
     timeout = 120
 
     def setUp(self) -> None:
-        """
-        Have Dask not log what is wanted here.
-        """
+        """Have Dask not log what is wanted here."""
         logger = logging.getLogger("distributed")
         self.addCleanup(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
 
     async def connected(self, address: str, **kw: Any) -> DaskQueue:
-        """
-        Make a queue with a cluster, and wait until that has its workers.
-        """
+        """Make a queue with a cluster, and wait until that has its workers."""
         q = DaskQueue(address, **kw)
         self.addCleanup(q.shutdown, timeout=5)
         await q.d
@@ -149,9 +141,7 @@ class ClusterTestCase(DaskTestCase):
     left: ClassVar[dict[str, set[str]]] = {}
 
     def setUp(self) -> None:
-        """
-        Start the cluster, if this is the first test.
-        """
+        """Start the cluster, if this is the first test."""
         super().setUp()
         group = self.group
         if group not in self.clusters:
@@ -168,9 +158,7 @@ class ClusterTestCase(DaskTestCase):
         self.cluster = self.clusters[group]
 
     def closeAfterLast(self) -> None:
-        """
-        End the cluster, if this was the last test.
-        """
+        """End the cluster, if this was the last test."""
         if not self.left[self.group] and self.group in self.clusters:
             self.clusters.pop(self.group).close()
 
@@ -180,9 +168,7 @@ class ClusterTestCase(DaskTestCase):
 
 
 class CallTests(ClusterTestCase):
-    """
-    Tests of calls.
-    """
+    """Tests of calls."""
 
     async def test_calls(self) -> None:
         """
@@ -200,9 +186,7 @@ class CallTests(ClusterTestCase):
         self.assertIn("in failed", str(error.__cause__))
 
     async def test_keywords(self) -> None:
-        """
-        Keywords that Dask would take for itself reach the callable.
-        """
+        """Keywords that Dask would take for itself reach the callable."""
         q = await self.shared()
         self.assertEqual(
             await q.call(dict, key="k", workers=2, pure=True, resources=3),
@@ -239,16 +223,12 @@ class CallTests(ClusterTestCase):
         )
 
     async def test_map(self) -> None:
-        """
-        So do chunks of a map.
-        """
+        """So do chunks of a map."""
         q = await self.shared()
         self.assertEqual(await q.map(abs, range(5_000)), list(range(5_000)))
 
     async def test_priorities(self) -> None:
-        """
-        What is more urgent overtakes what hasn't been sent.
-        """
+        """What is more urgent overtakes what hasn't been sent."""
         q = await self.shared(bundle=0)
         held, gates = await self.hold(q)
         order: list[int] = []
@@ -312,9 +292,7 @@ class CallTests(ClusterTestCase):
         self.assertEqual(await q.call(jobs.pid, series="local"), os.getpid())
 
     async def test_restrictions(self) -> None:
-        """
-        A series may be restricted to some workers.
-        """
+        """A series may be restricted to some workers."""
         q = await self.shared()
         address = await q.call(lambda: get_worker().address)
         restricted = await self.shared(
@@ -328,14 +306,10 @@ class CallTests(ClusterTestCase):
 
 
 class StoppingTests(ClusterTestCase):
-    """
-    Tests of cancelling, of time limits, and of the end.
-    """
+    """Tests of cancelling, of time limits, and of the end."""
 
     async def test_cancel(self) -> None:
-        """
-        What is cancelled before it has begun isn't run.
-        """
+        """What is cancelled before it has begun isn't run."""
         q = await self.shared(bundle=0)
         held, gates = await self.hold(q)
         path = os.path.abspath(self.mktemp())
@@ -404,9 +378,7 @@ class StoppingTests(ClusterTestCase):
             d.addErrback(lambda _: None)
 
     async def test_reassigned(self) -> None:
-        """
-        A cluster takes over any number of tasks of another worker.
-        """
+        """A cluster takes over any number of tasks of another worker."""
         q = await self.shared()
         gate = os.path.abspath(self.mktemp())
         held = [q.call(jobs.waited, f"{gate}{n}") for n in range(2)]
@@ -427,9 +399,7 @@ class StoppingTests(ClusterTestCase):
 
 
 class IterationTests(ClusterTestCase):
-    """
-    Tests of iterators that calls return.
-    """
+    """Tests of iterators that calls return."""
 
     async def test_items(self) -> None:
         """
@@ -442,18 +412,14 @@ class IterationTests(ClusterTestCase):
         self.assertEqual(await q.call(jobs.counted, 0), [])
 
     async def test_consumer(self) -> None:
-        """
-        A consumer gets them.
-        """
+        """A consumer gets them."""
         q = await self.shared()
         consumer = RecordingConsumer()
         await q.call(jobs.counted, 100, consumer=consumer)
         self.assertEqual(consumer.items, list(range(100)))
 
     async def test_fails(self) -> None:
-        """
-        If it raises, that comes after the items before it.
-        """
+        """If it raises, that comes after the items before it."""
         q = await self.shared()
 
         def failing() -> Any:
@@ -484,9 +450,7 @@ class IterationTests(ClusterTestCase):
         await until(lambda: os.path.exists(path))
 
     async def test_lost(self) -> None:
-        """
-        It fails if the process ends that has the iterator.
-        """
+        """It fails if the process ends that has the iterator."""
         q = await self.shared(heartbeat=0.3)
 
         def pids() -> Any:
@@ -502,14 +466,10 @@ class IterationTests(ClusterTestCase):
 
 
 class WorkerDeathTests(ClusterTestCase):
-    """
-    Tests of processes of the cluster that end.
-    """
+    """Tests of processes of the cluster that end."""
 
     async def test_killed(self) -> None:
-        """
-        What a process was running when it was killed is run by another.
-        """
+        """What a process was running when it was killed is run by another."""
         q = await self.shared()
         gate = os.path.abspath(self.mktemp())
         d = q.call(jobs.waited, gate, "result")
@@ -521,18 +481,14 @@ class WorkerDeathTests(ClusterTestCase):
         self.assertEqual(await d, "result")
 
     async def test_killsOnce(self) -> None:
-        """
-        So is what has ended its process itself.
-        """
+        """So is what has ended its process itself."""
         q = await self.shared()
         path = os.path.abspath(self.mktemp())
         self.assertEqual(await q.call(jobs.ended, path), "done")
 
 
 class SchedulerTests(ClusterTestCase):
-    """
-    Tests of a scheduler that's lost.
-    """
+    """Tests of a scheduler that's lost."""
 
     group = "lost"
 
@@ -562,9 +518,7 @@ class SchedulerTests(ClusterTestCase):
         self.assertGreater(len([r for r in results if r is not WorkerLost]), 40)
 
     async def test_killed(self) -> None:
-        """
-        When the scheduler is killed, the same holds at once.
-        """
+        """When the scheduler is killed, the same holds at once."""
         q = await self.shared(
             heartbeat=0.3, bundle=0, connectTimeout=5, backoff=lambda n: 0.2
         )
@@ -586,16 +540,12 @@ class SchedulerTests(ClusterTestCase):
 
 
 class TLSTests(DaskTestCase):
-    """
-    Tests of certificates.
-    """
+    """Tests of certificates."""
 
     skip = SKIP or (None if SSL else "There are no certificates: asynqueue[tls]")
 
     def setUp(self) -> None:
-        """
-        Make an authority, and another.
-        """
+        """Make an authority, and another."""
         super().setUp()
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
@@ -638,9 +588,7 @@ class OtherClusterTests(DaskTestCase):
     """
 
     async def test_own(self) -> None:
-        """
-        It's there for the queue alone, and ends with it.
-        """
+        """It's there for the queue alone, and ends with it."""
         threads = ownThreads()
         q = DaskQueue()
         pid = await q.call(jobs.pid)
@@ -675,9 +623,7 @@ class OtherClusterTests(DaskTestCase):
                 await until(lambda: ownThreads() == threads)
 
     async def test_nobody(self) -> None:
-        """
-        It's an error if there's no scheduler, after a while.
-        """
+        """It's an error if there's no scheduler, after a while."""
         threads = ownThreads()
         worker = DaskWorker("127.0.0.1:1", connectTimeout=0.5)
         q = TaskQueue()

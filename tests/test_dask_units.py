@@ -61,16 +61,12 @@ def call(name: str = "f", **kw: Any) -> ClusterCall:
 
 
 class BundleTests(SynchronousTestCase):
-    """
-    Tests of L{CallQueue}.
-    """
+    """Tests of L{CallQueue}."""
 
     skip = SKIP
 
     def setUp(self) -> None:
-        """
-        Make one for a cluster of two threads.
-        """
+        """Make one for a cluster of two threads."""
         self.queue = CallQueue(0.05)
         self.queue.threads = 2
 
@@ -96,17 +92,13 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual(self.take(), [[each] for each in calls[:4]])
 
     def test_short(self) -> None:
-        """
-        Short calls travel together, and leave some to the other thread.
-        """
+        """Short calls travel together, and leave some to the other thread."""
         self.queue.note("f", 0.001)
         self.put(*[call() for _ in range(40)])
         self.assertEqual([len(calls) for calls in self.take()][:4], [20, 10, 5, 2])
 
     def test_asLongAsWanted(self) -> None:
-        """
-        They take no longer than they should together.
-        """
+        """They take no longer than they should together."""
         self.queue.note("f", 0.01)
         self.put(*[call() for _ in range(40)])
         self.assertEqual([len(calls) for calls in self.take()], [5, 5, 5, 5])
@@ -127,9 +119,7 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual(taken[1:3], [[calls[2]], [calls[3]]])
 
     def test_off(self) -> None:
-        """
-        Without bundles, many short calls are on their way at once.
-        """
+        """Without bundles, many short calls are on their way at once."""
         self.queue = CallQueue(0)
         self.queue.threads = 2
         self.queue.note("f", 0.001)
@@ -137,9 +127,7 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual([len(calls) for calls in self.take()], [1] * 64)
 
     def test_longer(self) -> None:
-        """
-        A call that takes longer counts at once, one that takes less by and by.
-        """
+        """A call that takes longer counts at once, one that takes less by and by."""
         self.queue.note("f", 0.001)
         self.queue.note("f", 1.0)
         self.queue.note("f", 0.001)
@@ -147,17 +135,13 @@ class BundleTests(SynchronousTestCase):
         self.assertEqual([len(calls) for calls in self.take()], [1] * 4)
 
     def test_dropped(self) -> None:
-        """
-        What nobody wants isn't sent.
-        """
+        """What nobody wants isn't sent."""
         calls = self.put(call(), call())
         self.queue.drop(calls[0])
         self.assertEqual(self.take(), [[calls[1]]])
 
     def test_capacity(self) -> None:
-        """
-        It follows the threads, and more short calls are accepted.
-        """
+        """It follows the threads, and more short calls are accepted."""
         self.assertEqual(self.queue.capacity, 8)
         self.queue.threads = 10
         self.assertEqual(self.queue.capacity, 40)
@@ -168,16 +152,12 @@ class BundleTests(SynchronousTestCase):
 
 
 class ReachTests(SynchronousTestCase):
-    """
-    Tests of L{checkReach}, and of what a worker is given.
-    """
+    """Tests of L{checkReach}, and of what a worker is given."""
 
     skip = SKIP
 
     def test_loopback(self) -> None:
-        """
-        On this machine, nothing else is needed.
-        """
+        """On this machine, nothing else is needed."""
         for address in (
             "tcp://127.0.0.1:8786",
             "127.0.0.1:8786",
@@ -188,18 +168,14 @@ class ReachTests(SynchronousTestCase):
             checkReach(address, None, False)
 
     def test_others(self) -> None:
-        """
-        Other machines need certificates, or somebody who says that they don't.
-        """
+        """Other machines need certificates, or somebody who says that they don't."""
         for address in ("tcp://10.0.0.1:8786", "scheduler:8786", "ws://10.0.0.1:8786"):
             with self.assertRaisesRegex(AuthenticationError, "isn't on this machine"):
                 checkReach(address, None, False)
             checkReach(address, None, True)
 
     def test_incomplete(self) -> None:
-        """
-        With an authority alone, there would be no encryption.
-        """
+        """With an authority alone, there would be no encryption."""
         from distributed import Security
 
         for security in (None, Security(tls_ca_file="ca.pem")):
@@ -207,17 +183,13 @@ class ReachTests(SynchronousTestCase):
                 checkReach("tls://10.0.0.1:8786", security, True)
 
     def test_worker(self) -> None:
-        """
-        A worker isn't made, nor a queue, if it can't connect safely.
-        """
+        """A worker isn't made, nor a queue, if it can't connect safely."""
         for make in (DaskWorker, DaskQueue):
             with self.assertRaises(AuthenticationError):
                 make("tcp://10.0.0.1:8786", reactor=Clock())
 
     def test_arguments(self) -> None:
-        """
-        Nonsense is found at once.
-        """
+        """Nonsense is found at once."""
         for kw, kind in (
             ({"schedulerFile": "f"}, TypeError),
             ({"heartbeat": 0}, ValueError),
@@ -232,18 +204,14 @@ class ReachTests(SynchronousTestCase):
                 DaskWorker("127.0.0.1:1", reactor=Clock(), **kw)
 
     def test_interfaces(self) -> None:
-        """
-        It provides what a worker must, and more.
-        """
+        """It provides what a worker must, and more."""
         worker = DaskWorker("127.0.0.1:1", reactor=Clock(), series=["a"])
         for interface in (IWorker, ICancellingWorker, IReplaceableWorker):
             verifyObject(interface, worker)
         self.assertEqual(worker.iQualified, ["a"])
 
     def test_neverStarted(self) -> None:
-        """
-        One that is stopped before it has begun to connect leaves nothing behind.
-        """
+        """One that is stopped before it has begun to connect leaves nothing behind."""
         clock = Clock()
         worker = DaskWorker("127.0.0.1:1", reactor=clock)
         ready = worker.deferUntilReady()
@@ -253,9 +221,7 @@ class ReachTests(SynchronousTestCase):
 
 
 class DifferenceTests(SynchronousTestCase):
-    """
-    Tests of L{differences}.
-    """
+    """Tests of L{differences}."""
 
     skip = SKIP
 
@@ -269,17 +235,13 @@ class DifferenceTests(SynchronousTestCase):
         }
 
     def test_none(self) -> None:
-        """
-        Nothing is said if there are none that matter.
-        """
+        """Nothing is said if there are none that matter."""
         self.assertEqual(differences(self.versions()), ([], []))
         same = self.versions(python="3.12.9.final.0")
         self.assertEqual(differences(same), ([], []))
 
     def test_vital(self) -> None:
-        """
-        Another Python, or another of this package, is of no use.
-        """
+        """Another Python, or another of this package, is of no use."""
         for kw, text in (
             (
                 {"python": "3.11.1.final.0"},
@@ -293,17 +255,13 @@ class DifferenceTests(SynchronousTestCase):
             self.assertEqual(differences(self.versions(**kw)), ([text], []))
 
     def test_minor(self) -> None:
-        """
-        Others may do no harm.
-        """
+        """Others may do no harm."""
         text = "dask is 2026.1 here and 2026.2 on worker tcp://w"
         self.assertEqual(differences(self.versions(dask="2026.2")), ([], [text]))
 
 
 class FakeClient:
-    """
-    Counts what is scattered.
-    """
+    """Counts what is scattered."""
 
     def __init__(self) -> None:
         self.scattered: list[Any] = []
@@ -316,9 +274,7 @@ class FakeClient:
 
 
 class ScatteringTests(SynchronousTestCase):
-    """
-    Tests of L{Scattering}.
-    """
+    """Tests of L{Scattering}."""
 
     skip = SKIP
 
@@ -344,18 +300,14 @@ class ScatteringTests(SynchronousTestCase):
         return client.scattered
 
     def test_once(self) -> None:
-        """
-        What two calls have is brought to the cluster once.
-        """
+        """What two calls have is brought to the cluster once."""
         data = bytearray(MIN_SCATTERED)
         self.assertEqual(len(self.inLoop(self.two(data, data))), 1)
         text = bytes(MIN_SCATTERED)
         self.assertEqual(len(self.inLoop(self.two(text, text))), 1)
 
     def test_changed(self) -> None:
-        """
-        If it's changed between the calls, each gets what it was given.
-        """
+        """If it's changed between the calls, each gets what it was given."""
         data = bytearray(MIN_SCATTERED)
 
         def change(data: bytearray) -> None:
@@ -365,9 +317,7 @@ class ScatteringTests(SynchronousTestCase):
         self.assertEqual([bytes(p.buffers[0])[-1] for p in scattered], [0, 1])
 
     def test_mixed(self) -> None:
-        """
-        Small buffers stay with the call, and all are put where they belong.
-        """
+        """Small buffers stay with the call, and all are put where they belong."""
         large, small = bytearray(MIN_SCATTERED), bytearray(100_000)
 
         async def hold() -> Any:
@@ -383,16 +333,12 @@ class ScatteringTests(SynchronousTestCase):
 
 
 class AcceptedTests(SynchronousTestCase):
-    """
-    Tests of what becomes of the calls of a bundle.
-    """
+    """Tests of what becomes of the calls of a bundle."""
 
     skip = SKIP
 
     def setUp(self) -> None:
-        """
-        Accept three calls that travel together.
-        """
+        """Accept three calls that travel together."""
         self.clock = Clock()
         self.asked: list[tuple[Any, ...]] = []
         self.finished = 0
@@ -439,9 +385,7 @@ class AcceptedTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.calls[1].task.d), (b"r", 5))
 
     def test_failed(self) -> None:
-        """
-        If Dask can't run a bundle, its calls fail with that, or as lost.
-        """
+        """If Dask can't run a bundle, its calls fail with that, or as lost."""
         self.accepted.failed(self.bundle, RuntimeError("why"))
         for each in self.calls:
             failure = self.failureResultOf(each.task.d, WorkerError)
@@ -450,9 +394,7 @@ class AcceptedTests(SynchronousTestCase):
         self.assertEqual(self.finished, 1)
 
     def test_dropped(self) -> None:
-        """
-        A bundle is cancelled when nobody wants any of its calls.
-        """
+        """A bundle is cancelled when nobody wants any of its calls."""
         for each in self.calls[:2]:
             self.accepted.drop(each.task)
         self.assertEqual(self.asked, [])
@@ -463,9 +405,7 @@ class AcceptedTests(SynchronousTestCase):
         )
 
     def test_iterations(self) -> None:
-        """
-        The iterators of a bundle are released when the last of them isn't wanted.
-        """
+        """The iterators of a bundle are released when the last of them isn't wanted."""
         held = [(0.0, HeldItems(str(n), "a")) for n in range(2)]
         self.accepted.answered(self.bundle, [*held, (0.001, (b"r", 5))])
         iterations = [
@@ -483,9 +423,7 @@ class AcceptedTests(SynchronousTestCase):
 
 
 class RemoteTests(SynchronousTestCase):
-    """
-    Tests of what is run in the cluster.
-    """
+    """Tests of what is run in the cluster."""
 
     skip = SKIP
 
@@ -502,27 +440,21 @@ class RemoteTests(SynchronousTestCase):
         return answers, held
 
     def test_result(self) -> None:
-        """
-        What isn't large is just bytes, whatever it was.
-        """
+        """What isn't large is just bytes, whatever it was."""
         ((kind, answer),) = pickle.loads(self.execute(abs, -3))
         self.assertEqual((kind, pickle.loads(answer)[1]), (Kind.RESULT, 3))
         ((kind, _),) = pickle.loads(self.execute(sys.exit))
         self.assertEqual(kind, Kind.ERROR)
 
     def test_large(self) -> None:
-        """
-        What is large is kept beside, and Dask told of its size.
-        """
+        """What is large is kept beside, and Dask told of its size."""
         answers = self.execute(bytes, 1_000_000)
         self.assertGreater(sys.getsizeof(answers), 1_000_000)
         ((_, parcel),) = answers.answers
         self.assertEqual(parcel.loads()[1], bytes(1_000_000))
 
     def test_items(self) -> None:
-        """
-        A held iterator gives its items, and then its end.
-        """
+        """A held iterator gives its items, and then its end."""
         _, held = self.held(iter("abc"))
 
         async def takeAll() -> list[Any]:
@@ -536,9 +468,7 @@ class RemoteTests(SynchronousTestCase):
         self.assertEqual(asyncio.run(takeAll()), [*"abc", b""])
 
     def test_bounded(self) -> None:
-        """
-        It's held up when its items aren't taken, and ended when Dask forgets it.
-        """
+        """It's held up when its items aren't taken, and ended when Dask forgets it."""
         answers = self.execute(endless)
         (held,) = answers.held
         items = asyncio.run(held.take()).items
@@ -550,9 +480,7 @@ class RemoteTests(SynchronousTestCase):
         self.assertRaises(LookupError, asyncio.run, _remote.take(held.ID))
 
     def test_fails(self) -> None:
-        """
-        An error of the iterator comes after the items before it.
-        """
+        """An error of the iterator comes after the items before it."""
         _, held = self.held(map(int, ["1", "x"]))
 
         async def take() -> Any:
@@ -576,9 +504,7 @@ class RemoteTests(SynchronousTestCase):
         self.assertEqual(asyncio.run(_remote.updated("bad"))[0], Kind.ERROR)
 
     def test_withoutTwisted(self) -> None:
-        """
-        It imports nothing of Twisted's.
-        """
+        """It imports nothing of Twisted's."""
         from .test_exports import fresh
 
         program = (
@@ -587,9 +513,7 @@ class RemoteTests(SynchronousTestCase):
         self.assertEqual(fresh(program), "False")
 
     def test_missing(self) -> None:
-        """
-        Without Dask, it's said what to install.
-        """
+        """Without Dask, it's said what to install."""
         from .test_exports import fresh
 
         program = (

@@ -244,9 +244,7 @@ class ReactorShutdownTests(SynchronousTestCase):
         times = 0
 
         async def loop() -> None:
-            """
-            Wait again and again.
-            """
+            """Wait again and again."""
             nonlocal times
             while True:
                 for delay in delays:

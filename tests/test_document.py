@@ -38,22 +38,16 @@ class Requests(AssignmentFactory):
         self.entered: list[tuple[Any, Any]] = []
 
     def request(self, worker: Any, series: Any) -> None:
-        """
-        Note a request.
-        """
+        """Note a request."""
         self.entered.append((worker, series))
         super().request(worker, series)
 
 
 class HandlerCase(SynchronousTestCase):
-    """
-    A test with a handler.
-    """
+    """A test with a handler."""
 
     def setUp(self) -> None:
-        """
-        Make a handler without workers.
-        """
+        """Make a handler without workers."""
         self.clock = Clock()
         self.handler = TaskHandler(reactor=self.clock)
         self.requests = Requests(reactor=self.clock)
@@ -69,29 +63,21 @@ class HandlerCase(SynchronousTestCase):
         return worker
 
     def put(self, *args: Any, **kw: Any) -> Task:
-        """
-        Give the handler a task.
-        """
+        """Give the handler a task."""
         job = task(same, *args, **kw)
         self.handler(job)
         return job
 
     def outstanding(self, worker: MemoryWorker) -> dict[Any, list[Deferred[Any]]]:
-        """
-        The requests of a worker that it has in its dict, by series.
-        """
+        """The requests of a worker that it has in its dict, by series."""
         return {series: ds for series, ds in worker.assignments.items() if ds}
 
 
 class HandlerTests(HandlerCase):
-    """
-    What the handler is.
-    """
+    """What the handler is."""
 
     def test_queueHandler(self) -> None:
-        """
-        It is the handler of a queue: an object that is called with each item.
-        """
+        """It is the handler of a queue: an object that is called with each item."""
         queue = Queue(self.handler)
         worker = self.hire()
         job = task()
@@ -99,9 +85,7 @@ class HandlerTests(HandlerCase):
         self.assertEqual(worker.running, [job])
 
     def test_workersProvideIWorker(self) -> None:
-        """
-        It manages any number of workers, all of which provide L{IWorker}.
-        """
+        """It manages any number of workers, all of which provide L{IWorker}."""
         first, second = self.hire(), self.hire()
         self.assertEqual(list(self.handler.workers.values()), [first, second])
         with self.assertRaises(ImplementationError):
@@ -121,9 +105,7 @@ class HandlerTests(HandlerCase):
 
 
 class HireTests(HandlerCase):
-    """
-    What happens when a worker is hired.
-    """
+    """What happens when a worker is hired."""
 
     def test_requestForEachSeries(self) -> None:
         """
@@ -174,9 +156,7 @@ class HireTests(HandlerCase):
 
 
 class AssignmentTests(HandlerCase):
-    """
-    How a worker gets its assignment.
-    """
+    """How a worker gets its assignment."""
 
     def test_firesWithWorker(self) -> None:
         """
@@ -227,9 +207,7 @@ class AssignmentTests(HandlerCase):
         self.assertEqual(len(worker.assignments["x"]), 1)
 
     def test_unlessTerminated(self) -> None:
-        """
-        A worker that was terminated in the meantime requests nothing.
-        """
+        """A worker that was terminated in the meantime requests nothing."""
         worker = self.hire("x")
         self.put(series="x")
         self.requests.entered.clear()
@@ -239,18 +217,14 @@ class AssignmentTests(HandlerCase):
         self.assertEqual(self.outstanding(worker), {})
 
     def test_oldestRequest(self) -> None:
-        """
-        Requests of a series are filled in the order in which they were entered.
-        """
+        """Requests of a series are filled in the order in which they were entered."""
         workers = [self.hire("x") for _ in range(3)]
         jobs = [self.put(series="x") for _ in workers]
         self.assertEqual([w.running for w in workers], [[job] for job in jobs])
 
 
 class TerminateTests(HandlerCase):
-    """
-    How a worker is let go.
-    """
+    """How a worker is let go."""
 
     def test_firesWithoutTask(self) -> None:
         """
@@ -310,9 +284,7 @@ class TerminateTests(HandlerCase):
         self.assertEqual(self.successResultOf(gone), [job])
 
     def test_timeoutInTime(self) -> None:
-        """
-        A worker that stops in time isn't crashed.
-        """
+        """A worker that stops in time isn't crashed."""
         worker = self.hire()
         self.put()
         gone = self.handler.terminate(1, timeout=3)
@@ -322,9 +294,7 @@ class TerminateTests(HandlerCase):
         self.assertFalse(worker.crashed)
 
     def test_crash(self) -> None:
-        """
-        With C{crash=True} it's crashed right away, whatever it has accepted.
-        """
+        """With C{crash=True} it's crashed right away, whatever it has accepted."""
         worker = self.hire()
         job = self.put()
         gone = self.handler.terminate(1, crash=True)
@@ -333,9 +303,7 @@ class TerminateTests(HandlerCase):
         self.assertEqual(self.successResultOf(gone), [job])
 
     def test_reassigned(self) -> None:
-        """
-        Tasks that are given to others aren't among those left unfinished.
-        """
+        """Tasks that are given to others aren't among those left unfinished."""
         self.hire()
         job = self.put()
         gone = self.handler.terminate(1, crash=True, reassign=True)
@@ -344,9 +312,7 @@ class TerminateTests(HandlerCase):
 
 
 class RosterTests(HandlerCase):
-    """
-    Who is qualified.
-    """
+    """Who is qualified."""
 
     def test_roster(self) -> None:
         """
@@ -361,9 +327,7 @@ class RosterTests(HandlerCase):
 
 
 class UpdateTests(HandlerCase):
-    """
-    Tasks that are for every worker.
-    """
+    """Tasks that are for every worker."""
 
     def test_identicalCopies(self) -> None:
         """
@@ -409,9 +373,7 @@ class UpdateTests(HandlerCase):
         self.assertEqual(hired.running, [job])
 
     def test_ephemeral(self) -> None:
-        """
-        With C{ephemeral=True} it's run by the current workers only.
-        """
+        """With C{ephemeral=True} it's run by the current workers only."""
         present = self.hire()
         self.handler.update(task(same, "update"), ephemeral=True)
         self.assertEqual(present.calls, [(same, "update")])
@@ -419,9 +381,7 @@ class UpdateTests(HandlerCase):
 
 
 class ShutdownTests(HandlerCase):
-    """
-    The end.
-    """
+    """The end."""
 
     def test_allAreLetGo(self) -> None:
         """
@@ -466,46 +426,32 @@ class _Kind:
         self.worker = worker
 
     def settle(self) -> None:
-        """
-        Run all calls that the worker is given.
-        """
+        """Run all calls that the worker is given."""
         self.reactor.advance(0)
 
 
 class _Memory(_Kind):
-    """
-    The worker that is single-stepped.
-    """
+    """The worker that is single-stepped."""
 
     def settle(self) -> None:
-        """
-        Run all calls.
-        """
+        """Run all calls."""
         while self.worker.running:
             self.worker.step()
 
 
 class _Thread(_Kind):
-    """
-    The worker with a thread.
-    """
+    """The worker with a thread."""
 
     def settle(self) -> None:
-        """
-        Run all calls.
-        """
+        """Run all calls."""
         self.reactor.settle()
 
 
 class _Process(_Kind):
-    """
-    The worker with a child, which is played here.
-    """
+    """The worker with a child, which is played here."""
 
     def settle(self) -> None:
-        """
-        Run all calls.
-        """
+        """Run all calls."""
         [process] = self.reactor.processes
         if self.worker.state.name == "STARTING":
             process.send(Kind.HELLO, 0)
@@ -526,9 +472,7 @@ class RoadTests(SynchronousTestCase):
     """
 
     def kinds(self) -> list[_Kind]:
-        """
-        Make a worker of each kind.
-        """
+        """Make a worker of each kind."""
         clock, threads, processes = Clock(), ThreadReactor(), FakeReactor()
         threads.threads.install(self)
         self.addCleanup(self.endAll, processes)
@@ -540,9 +484,7 @@ class RoadTests(SynchronousTestCase):
         ]
 
     def endAll(self, reactor: FakeReactor) -> None:
-        """
-        End all fake processes.
-        """
+        """End all fake processes."""
         for process in reactor.processes:
             if not process.ended:
                 process.end()
@@ -565,9 +507,7 @@ class RoadTests(SynchronousTestCase):
         return seen
 
     def queue(self, kind: _Kind) -> TaskQueue:
-        """
-        Make a queue with that worker.
-        """
+        """Make a queue with that worker."""
         q = TaskQueue(kind.worker, reactor=kind.reactor)
         self.addCleanup(q.shutdown)
         kind.settle()
@@ -764,9 +704,7 @@ class RoadTests(SynchronousTestCase):
 
 @implementer(IWorker)
 class Plain:
-    """
-    A worker with what L{IWorker} asks for, and no more.
-    """
+    """A worker with what L{IWorker} asks for, and no more."""
 
     cQualified: list[Any] = []  # noqa: RUF012 - IWorker has it so
 
@@ -775,40 +713,28 @@ class Plain:
         self.tasks: list[Any] = []
 
     def setResignator(self, callableObject: Any) -> None:
-        """
-        Take what resigns.
-        """
+        """Take what resigns."""
 
     def run(self, task: Any) -> Deferred[None]:
-        """
-        Take a task.
-        """
+        """Take a task."""
         ready: Deferred[None] = Deferred()
         self.tasks.append((task, ready))
         return ready
 
     def stop(self) -> Deferred[None]:
-        """
-        Stop.
-        """
+        """Stop."""
         return Deferred()
 
     def crash(self) -> list[Any]:
-        """
-        Give up.
-        """
+        """Give up."""
         return [task for task, _ in self.tasks]
 
 
 class PlainTests(SynchronousTestCase):
-    """
-    Tests with the plainest worker that L{IWorker} allows.
-    """
+    """Tests with the plainest worker that L{IWorker} allows."""
 
     def test_ID(self) -> None:
-        """
-        The handler gives it its attributes.
-        """
+        """The handler gives it its attributes."""
         worker: Any = Plain()
         handler = TaskHandler(reactor=Clock())
         handler.hire(worker)
@@ -817,9 +743,7 @@ class PlainTests(SynchronousTestCase):
         self.assertIsInstance(request, Deferred)
 
     def test_readyBeforeResult(self) -> None:
-        """
-        It's given the next task when it says so, which may be before the result.
-        """
+        """It's given the next task when it says so, which may be before the result."""
         worker = Plain()
         q = TaskQueue(worker, reactor=Clock())
         results = [q.call(same, n) for n in range(2)]
@@ -831,9 +755,7 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(results[0]), "late")
 
     def test_firesItsDeferred(self) -> None:
-        """
-        It may fire the task's own Deferred with the status and the result.
-        """
+        """It may fire the task's own Deferred with the status and the result."""
         worker = Plain()
         q = TaskQueue(worker, reactor=Clock())
         d = q.call(same)

@@ -1,6 +1,4 @@
-"""
-Tests of events, and of those who observe them.
-"""
+"""Tests of events, and of those who observe them."""
 
 from __future__ import annotations
 
@@ -21,30 +19,22 @@ CALLS = (EventKind.QUEUED, EventKind.STARTED, EventKind.DONE)
 
 
 class EventTests(QueueTestCase):
-    """
-    Tests of what observers are told.
-    """
+    """Tests of what observers are told."""
 
     def setUp(self) -> None:
-        """
-        Observe the queue.
-        """
+        """Observe the queue."""
         super().setUp()
         self.events: list[Event] = []
         self.q.addObserver(self.events.append)
 
     def kinds(self) -> list[EventKind]:
-        """
-        The kinds of the events, which are forgotten then.
-        """
+        """The kinds of the events, which are forgotten then."""
         kinds = [event.kind for event in self.events]
         self.events.clear()
         return kinds
 
     def test_done(self) -> None:
-        """
-        A call is queued, started and done.
-        """
+        """A call is queued, started and done."""
         self.q.call(same, 1, series="memory")
         self.worker.complete()
         for event in self.events:
@@ -56,9 +46,7 @@ class EventTests(QueueTestCase):
         self.assertEqual(self.kinds(), list(CALLS))
 
     def test_failed(self) -> None:
-        """
-        The event of a failure has the exception, and tells where it was.
-        """
+        """The event of a failure has the exception, and tells where it was."""
         d = self.q.call(same)
         self.worker.fail(ValueError("x"))
         failure = self.failureResultOf(d, ValueError)
@@ -69,9 +57,7 @@ class EventTests(QueueTestCase):
         self.assertIsNotNone(event.seconds)
 
     def test_timedOut(self) -> None:
-        """
-        A call whose time is up is retried, and has timed out in the end.
-        """
+        """A call whose time is up is retried, and has timed out in the end."""
         d = self.q.call(same, timeout=1, retries=1)
         self.clock.advance(1)
         self.clock.advance(1)
@@ -88,9 +74,7 @@ class EventTests(QueueTestCase):
         )
 
     def test_cancelled(self) -> None:
-        """
-        A call that is cancelled before it's started says so.
-        """
+        """A call that is cancelled before it's started says so."""
         self.fillWorker()
         self.events.clear()
         d = self.q.call(same)
@@ -99,9 +83,7 @@ class EventTests(QueueTestCase):
         self.assertEqual(self.kinds(), [EventKind.QUEUED, EventKind.CANCELLED])
 
     def test_raisedTimeout(self) -> None:
-        """
-        A callable that raises what the queue itself fails calls with has failed.
-        """
+        """A callable that raises what the queue itself fails calls with has failed."""
         d = self.q.call(same)
         self.worker.fail(TimeoutError("mine"))
         self.failureResultOf(d, TimeoutError)
@@ -109,9 +91,7 @@ class EventTests(QueueTestCase):
         self.assertEqual(self.q.stats()["failed"], {"error": 1})
 
     def test_workers(self) -> None:
-        """
-        Workers are hired, before they're given tasks, and lost.
-        """
+        """Workers are hired, before they're given tasks, and lost."""
         self.fillWorker()
         d = self.q.call(same)
         self.events.clear()
@@ -124,9 +104,7 @@ class EventTests(QueueTestCase):
         self.assertNoResult(d)
 
     def test_replaced(self) -> None:
-        """
-        A worker that is lost, or that asks for it, is replaced.
-        """
+        """A worker that is lost, or that asks for it, is replaced."""
         worker = ReplaceableWorker()
         self.q.attachWorker(worker)
         self.events.clear()
@@ -145,16 +123,12 @@ class EventTests(QueueTestCase):
         self.assertEqual(self.q.stats()["replaced"], 2)
 
     def test_qualified(self) -> None:
-        """
-        A worker that is qualified for one more series isn't hired again.
-        """
+        """A worker that is qualified for one more series isn't hired again."""
         self.q.qualifyWorker(self.worker, "new")
         self.assertEqual(self.events, [])
 
     def test_unserved(self) -> None:
-        """
-        A series that nobody serves is told once.
-        """
+        """A series that nobody serves is told once."""
         self.q.call(same, series="nobody")
         self.q.call(same, series="nobody")
         [event] = [e for e in self.events if e.kind is EventKind.UNSERVED]
@@ -176,9 +150,7 @@ class EventTests(QueueTestCase):
         self.q.removeObserver(observer)
 
     def test_manyCalls(self) -> None:
-        """
-        Observers hear of each call, also where only some would be measured.
-        """
+        """Observers hear of each call, also where only some would be measured."""
         self.q.removeObserver(self.events.append)
         for _ in range(1_100):
             self.q.call(same)
@@ -190,9 +162,7 @@ class EventTests(QueueTestCase):
         self.assertEqual(self.kinds(), [EventKind.DONE] * 20)
 
     def test_failuresAlone(self) -> None:
-        """
-        An observer of failures alone doesn't have each call measured.
-        """
+        """An observer of failures alone doesn't have each call measured."""
         self.q.removeObserver(self.events.append)
         self.q.addObserver(self.events.append, [EventKind.FAILED])
         self.patch(_watching, "perf_counter", self.clock.seconds)
@@ -202,9 +172,7 @@ class EventTests(QueueTestCase):
         self.assertEqual(self.q.stats()["run"]["count"], 11)
 
     def test_stopped(self) -> None:
-        """
-        The last event is the end of the queue, before C{shutdown} fires.
-        """
+        """The last event is the end of the queue, before C{shutdown} fires."""
         self.q.call(same)
         self.events.clear()
         d = self.q.shutdown()
@@ -213,9 +181,7 @@ class EventTests(QueueTestCase):
         self.successResultOf(d)
 
     def test_raises(self) -> None:
-        """
-        An observer that raises is logged, and does no harm to calls or to others.
-        """
+        """An observer that raises is logged, and does no harm to calls or to others."""
 
         def raises(event: Event) -> None:
             raise RuntimeError(event.kind)
@@ -228,16 +194,12 @@ class EventTests(QueueTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 3)
 
     def test_notCallable(self) -> None:
-        """
-        What can't be called can't observe.
-        """
+        """What can't be called can't observe."""
         bad: Any = 5
         self.assertRaises(TypeError, self.q.addObserver, bad)
 
     def test_logged(self) -> None:
-        """
-        L{logEvent} logs events with what they have as fields.
-        """
+        """L{logEvent} logs events with what they have as fields."""
         self.q.addObserver(logEvent, [EventKind.DONE, EventKind.FAILED])
         for exception in (None, ValueError("x")):
             d = self.q.call(same, 1).addErrback(lambda _: None)
@@ -265,14 +227,10 @@ def named(name: str) -> str:
 
 
 class NameTests(QueueTestCase):
-    """
-    Tests of the names of calls and queues.
-    """
+    """Tests of the names of calls and queues."""
 
     def test_call(self) -> None:
-        """
-        The name of a call is in its text, in statistics and in events.
-        """
+        """The name of a call is in its text, in statistics and in events."""
         events: list[Event] = []
         self.q.addObserver(events.append)
         d = self.q.call(same, 1, name="thumbnail", timeout=3)
@@ -284,9 +242,7 @@ class NameTests(QueueTestCase):
         self.assertEqual({event.name for event in events}, {"thumbnail"})
 
     def test_retried(self) -> None:
-        """
-        Further attempts have it, too.
-        """
+        """Further attempts have it, too."""
         self.q.call(same, name="x", timeout=3, retries=1)
         self.clock.advance(3)
         self.assertEqual(self.q.stats()["running"][0]["name"], "x")
@@ -306,31 +262,23 @@ class NameTests(QueueTestCase):
             self.worker.complete()
 
     def test_update(self) -> None:
-        """
-        An update may have a name.
-        """
+        """An update may have a name."""
         self.q.update(same, name="set up")
         self.assertEqual(self.q.stats()["running"][0]["name"], "set up")
 
     def test_map(self) -> None:
-        """
-        So may a map.
-        """
+        """So may a map."""
         self.q.map(same, [1], name="all")
         self.assertEqual(self.q.stats()["running"][0]["name"], "all")
 
     def test_notText(self) -> None:
-        """
-        A name is a string.
-        """
+        """A name is a string."""
         bad: Any = 5
         self.assertRaises(TypeError, self.q.call, same, name=bad)
         self.assertRaises(TypeError, TaskQueue, name=bad)
 
     def test_positionalOnly(self) -> None:
-        """
-        A parameter of this name that isn't a keyword doesn't get it.
-        """
+        """A parameter of this name that isn't a keyword doesn't get it."""
 
         def f(name: Any, /, *args: Any) -> Any:
             return name
@@ -359,9 +307,7 @@ class NameTests(QueueTestCase):
         self.assertEqual(q.stats()["done"], 0)
 
     def test_subclass(self) -> None:
-        """
-        A subclass may have a C{name} of its own, and set it when it likes.
-        """
+        """A subclass may have a C{name} of its own, and set it when it likes."""
 
         class Named(TaskQueue):
             """A queue with an attribute of this name."""
@@ -374,9 +320,7 @@ class NameTests(QueueTestCase):
 
 
 class ActingObserverTests(QueueTestCase):
-    """
-    Tests of observers that act on the queue they're told of.
-    """
+    """Tests of observers that act on the queue they're told of."""
 
     def load(self, q: TaskQueue) -> int:
         """How many calls have no result."""

@@ -1,6 +1,4 @@
-"""
-Tests of the example programs, run as users run them.
-"""
+"""Tests of the example programs, run as users run them."""
 
 from __future__ import annotations
 
@@ -100,9 +98,7 @@ class Terminal(ProcessProtocol):
         return self._found
 
     def pressCtrlC(self) -> None:
-        """
-        Do what a user does who wants the program to end.
-        """
+        """Do what a user does who wants the program to end."""
         self._process.write(b"\x03")
 
     def outReceived(self, data: bytes) -> None:
@@ -172,9 +168,7 @@ class ExampleTestCase(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        """
-        Make the folder.
-        """
+        """Make the folder."""
         self.folder = Path(self.mktemp())
         self.folder.mkdir()
 
@@ -198,9 +192,7 @@ class ExampleTestCase(TestCase):
 
 
 class MandelbrotTests(ExampleTestCase):
-    """
-    Tests of C{mandelbrot.py}.
-    """
+    """Tests of C{mandelbrot.py}."""
 
     if find_spec("numpy") is None:
         skip = "numpy isn't installed"
@@ -279,18 +271,14 @@ class MandelbrotTests(ExampleTestCase):
         self.assertGroupGone(terminal.group)
 
     async def test_badOptions(self) -> None:
-        """
-        What makes no sense on the command line is named, with exit code 2.
-        """
+        """What makes no sense on the command line is named, with exit code 2."""
         for option in ["--size=0x5", "--center=1", "--width=nan", "--workers=0"]:
             _, err, code = await run("mandelbrot.py", option)
             self.assertEqual(code, 2, option)
             self.assertIn(f"argument {option.split('=')[0]}: invalid", err)
 
     async def test_badOutput(self) -> None:
-        """
-        If the picture can't be written, that is said, with exit code 1.
-        """
+        """If the picture can't be written, that is said, with exit code 1."""
         output = self.path("missing/m.png")
         _, err, code = await run("mandelbrot.py", "--output", output)
         self.assertEqual(code, 1)
@@ -299,9 +287,7 @@ class MandelbrotTests(ExampleTestCase):
 
 
 class RemoteTests(ExampleTestCase):
-    """
-    Tests of C{remote.py}.
-    """
+    """Tests of C{remote.py}."""
 
     if find_spec("numpy") is None or find_spec("OpenSSL") is None:
         skip = "numpy or pyOpenSSL isn't installed"
@@ -339,9 +325,7 @@ class RemoteTests(ExampleTestCase):
         self.assertEqual(readPNG(Path(output)), await self.serial())
 
     async def test_elsewhere(self) -> None:
-        """
-        It's rendered on servers that are there already, started as the docs say.
-        """
+        """It's rendered on servers that are there already, started as the docs say."""
         folder = self.path("tls")
         made = await getProcessOutputAndValue(
             sys.executable,
@@ -387,9 +371,7 @@ class RemoteTests(ExampleTestCase):
 
 
 class MakeLogTests(ExampleTestCase):
-    """
-    Tests of C{makelog.py}.
-    """
+    """Tests of C{makelog.py}."""
 
     async def test_seed(self) -> None:
         """
@@ -412,9 +394,7 @@ class MakeLogTests(ExampleTestCase):
         self.assertNotEqual(facts["a.log"], facts["c.log"])
 
     async def test_malformed(self) -> None:
-        """
-        The share of malformed lines is as was said, from none to all.
-        """
+        """The share of malformed lines is as was said, from none to all."""
         for share, count in [("0", None), ("1", 40)]:
             out, _, _ = await run(
                 *("makelog.py", "--lines=40", "--malformed", share, "--facts"),
@@ -424,9 +404,7 @@ class MakeLogTests(ExampleTestCase):
 
 
 class LogsTests(ExampleTestCase):
-    """
-    Tests of C{logs.py}.
-    """
+    """Tests of C{logs.py}."""
 
     async def make(self, *names: str) -> Any:
         """
@@ -552,9 +530,7 @@ class LogsTests(ExampleTestCase):
         self.assertIn("FileNotFoundError", c["problem"])
 
     async def test_nothing(self) -> None:
-        """
-        If there's nothing to be read at all, the exit code is 1.
-        """
+        """If there's nothing to be read at all, the exit code is 1."""
         for path, text in [
             (str(self.folder), "No files are in"),
             (self.path("missing.log"), "None of the files could be read"),
@@ -583,9 +559,7 @@ class LogsTests(ExampleTestCase):
 
 
 class FilesTests(ExampleTestCase):
-    """
-    Tests of C{files.py}.
-    """
+    """Tests of C{files.py}."""
 
     async def make(self) -> Any:
         """
@@ -619,9 +593,7 @@ class FilesTests(ExampleTestCase):
         self.assertIn(f"{size:,} bytes unpacked", err)
 
     async def test_memory(self) -> None:
-        """
-        Memory stays small, however large the file is.
-        """
+        """Memory stays small, however large the file is."""
         line = b"x" * 49 + b"\n"
         with gzip.open(self.path("large.gz"), "wb", compresslevel=1) as file:
             for _ in range(100):
@@ -665,9 +637,7 @@ class FilesTests(ExampleTestCase):
         self.assertNotIn("Traceback", err)
 
     async def test_unreadable(self) -> None:
-        """
-        What isn't there, isn't compressed, or has no lines, is named.
-        """
+        """What isn't there, isn't compressed, or has no lines, is named."""
         Path(self.path("plain")).write_bytes(b"plain\n")
         Path(self.path("endless")).write_bytes(gzip.compress(b"x" * 3_000_000))
         for name, text in [
@@ -681,9 +651,7 @@ class FilesTests(ExampleTestCase):
             self.assertNotIn("Traceback", err)
 
     async def test_badOptions(self) -> None:
-        """
-        What makes no sense on the command line is named, with exit code 2.
-        """
+        """What makes no sense on the command line is named, with exit code 2."""
         for option in ["--field=0", "--delimiter=", "--delimiter=ab", "--top=x"]:
             _, err, code = await run("files.py", option, "a.gz")
             self.assertEqual(code, 2, option)
@@ -708,16 +676,12 @@ class FilesTests(ExampleTestCase):
 
 
 class ClusterTests(ExampleTestCase):
-    """
-    Tests of C{cluster.py}.
-    """
+    """Tests of C{cluster.py}."""
 
     skip = None if find_spec("distributed") else "Dask isn't installed"
 
     async def test_picture(self) -> None:
-        """
-        A cluster that is made on the spot renders the picture.
-        """
+        """A cluster that is made on the spot renders the picture."""
         output = self.path("c.png")
         out, err, code = await run(
             "cluster.py", "picture", "--size", "60x40", "--output", output
@@ -743,9 +707,7 @@ class ClusterTests(ExampleTestCase):
         self.assertIn("requests", out)
 
     async def test_refused(self) -> None:
-        """
-        It doesn't connect where others could be on the way.
-        """
+        """It doesn't connect where others could be on the way."""
         _, err, code = await run("cluster.py", "--scheduler=10.0.0.1:8786", "picture")
         self.assertEqual(code, 1)
         self.assertIn("isn't on this machine", err)

@@ -34,9 +34,7 @@ Group: Any = getattr(builtins, "ExceptionGroup", None)
 
 
 class Ending(BaseException):
-    """
-    An exception that C{except Exception} doesn't catch.
-    """
+    """An exception that C{except Exception} doesn't catch."""
 
 
 class TwoArguments(Exception):
@@ -52,18 +50,14 @@ class TwoArguments(Exception):
 
 
 class Prefixed(Exception):
-    """
-    Changes its argument, so that making it twice gives another message.
-    """
+    """Changes its argument, so that making it twice gives another message."""
 
     def __init__(self, text: str) -> None:
         super().__init__(f"prefix {text}")
 
 
 class Keyword(OSError):
-    """
-    Needs a keyword, and has state that isn't in its attributes.
-    """
+    """Needs a keyword, and has state that isn't in its attributes."""
 
     def __init__(self, *, path: str) -> None:
         super().__init__(2, "No such thing", path)
@@ -71,124 +65,88 @@ class Keyword(OSError):
 
 
 class Reducing(Exception):
-    """
-    Says itself how it's pickled.
-    """
+    """Says itself how it's pickled."""
 
     def __init__(self, first: int, second: int) -> None:
         super().__init__(first)
         self.second = second
 
     def __reduce__(self) -> Any:
-        """
-        Name both arguments.
-        """
+        """Name both arguments."""
         return Reducing, (*self.args, self.second)
 
 
 class FailingReduce(Exception):
-    """
-    Can't be pickled.
-    """
+    """Can't be pickled."""
 
     def __reduce__(self) -> Any:
-        """
-        Fail.
-        """
+        """Fail."""
         raise Ending
 
 
 class FailingRebuild(Exception):
-    """
-    Can be pickled, but not unpickled.
-    """
+    """Can be pickled, but not unpickled."""
 
     def __reduce__(self) -> Any:
-        """
-        Have C{sys.exit} called when it's unpickled.
-        """
+        """Have C{sys.exit} called when it's unpickled."""
         return sys.exit, (1,)
 
 
 class NotAnException(Exception):
-    """
-    Is unpickled as something else.
-    """
+    """Is unpickled as something else."""
 
     def __reduce__(self) -> Any:
-        """
-        Be an C{int}.
-        """
+        """Be an C{int}."""
         return int, ()
 
 
 class FailingText(Exception):
-    """
-    Can't be shown.
-    """
+    """Can't be shown."""
 
     def __str__(self) -> str:
-        """
-        Fail.
-        """
+        """Fail."""
         raise Ending
 
     __repr__ = __str__
 
 
 class Stubborn(Exception):
-    """
-    Doesn't let its attributes be set, nor its cause be got.
-    """
+    """Doesn't let its attributes be set, nor its cause be got."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """
-        Refuse.
-        """
+        """Refuse."""
         raise AttributeError(name)
 
     @property
     def __cause__(self) -> Any:  # type: ignore[override]
-        """
-        Refuse.
-        """
+        """Refuse."""
         raise AttributeError("no cause")
 
 
 class Unseen(ValueError):
-    """
-    Doesn't tell where it was raised.
-    """
+    """Doesn't tell where it was raised."""
 
     __traceback__ = property()
 
 
 class Slotted(Exception):
-    """
-    Has slots, one of which isn't filled.
-    """
+    """Has slots, one of which isn't filled."""
 
     __slots__ = ("__private", "empty", "extra")
 
     def fill(self, extra: int) -> Slotted:
-        """
-        Fill the others.
-        """
+        """Fill the others."""
         self.extra = extra
         self.__private = -extra
         return self
 
     def private(self) -> int:
-        """
-        Get what is in a slot with a private name.
-        """
+        """Get what is in a slot with a private name."""
         return self.__private
 
 
 class Special(Exception):
-    """
-    Is made in a way of its own.
-    """
+    """Is made in a way of its own."""
 
     def __new__(cls, *args: Any) -> Special:
         """
@@ -223,14 +181,10 @@ def bringOver(error: BaseException, text: str = "text") -> Any:
 
 
 class BroughtOverTests(SynchronousTestCase):
-    """
-    Tests of exceptions that come over whole.
-    """
+    """Tests of exceptions that come over whole."""
 
     def test_plain(self) -> None:
-        """
-        Type, arguments, and attributes are kept.
-        """
+        """Type, arguments, and attributes are kept."""
         error = KeyError("key", 3)
         error.extra = [1]  # type: ignore[attr-defined]
         got = bringOver(error).exception
@@ -239,9 +193,7 @@ class BroughtOverTests(SynchronousTestCase):
         self.assertEqual(got.extra, [1])
 
     def test_text(self) -> None:
-        """
-        The text about it comes along.
-        """
+        """The text about it comes along."""
         self.assertEqual(bringOver(ValueError(), "some text"), "some text")
 
     def test_traceback(self) -> None:
@@ -262,9 +214,7 @@ class BroughtOverTests(SynchronousTestCase):
             self.assertIn("ValueError: why", text)
 
     def test_cause(self) -> None:
-        """
-        The causes come over, in order, behind the traceback.
-        """
+        """The causes come over, in order, behind the traceback."""
         error = ValueError(1)
         error.__cause__ = KeyError(2)
         error.__cause__.__context__ = TypeError(3)
@@ -274,9 +224,7 @@ class BroughtOverTests(SynchronousTestCase):
         self.assertIsNone(cause.__cause__)
 
     def test_context(self) -> None:
-        """
-        What was being handled when it was raised comes over as just that.
-        """
+        """What was being handled when it was raised comes over as just that."""
         error = ValueError(1)
         error.__context__ = KeyError(2)
         trace = bringOver(error).exception.__cause__
@@ -284,9 +232,7 @@ class BroughtOverTests(SynchronousTestCase):
         self.assertIsNone(trace.__cause__)
 
     def test_suppressedContext(self) -> None:
-        """
-        What C{raise ... from None} hides stays hidden.
-        """
+        """What C{raise ... from None} hides stays hidden."""
         error = ValueError(1)
         error.__context__ = KeyError(2)
         error.__suppress_context__ = True
@@ -295,9 +241,7 @@ class BroughtOverTests(SynchronousTestCase):
         self.assertIsNone(trace.__cause__)
 
     def test_notes(self) -> None:
-        """
-        Notes are kept, and are part of the traceback.
-        """
+        """Notes are kept, and are part of the traceback."""
         error = ValueError("why")
         error.__notes__ = ["a note"]  # type: ignore[attr-defined]
         got = bringOver(error).exception
@@ -306,9 +250,7 @@ class BroughtOverTests(SynchronousTestCase):
             self.assertIn("a note", str(got.__cause__))
 
     def test_group(self) -> None:
-        """
-        A group of exceptions comes over with all of them.
-        """
+        """A group of exceptions comes over with all of them."""
         group = Group("two", [ValueError(1), KeyError(2)])
         got = bringOver(group).exception
         self.assertIs(type(got), Group)
@@ -337,32 +279,24 @@ class BroughtOverTests(SynchronousTestCase):
         self.assertEqual((got.errno, got.filename, got.path), (2, "/x", "/x"))
 
     def test_slots(self) -> None:
-        """
-        What is in slots is kept, too.
-        """
+        """What is in slots is kept, too."""
         got = bringOver(Slotted("text").fill(5)).exception
         self.assertIs(type(got), Slotted)
         self.assertEqual((str(got), got.extra, got.private()), ("text", 5, -5))
         self.assertFalse(hasattr(got, "empty"))
 
     def test_ownReduce(self) -> None:
-        """
-        A class that says itself how it's pickled is relied on.
-        """
+        """A class that says itself how it's pickled is relied on."""
         got = bringOver(Reducing(1, 2)).exception
         self.assertEqual((type(got), got.args, got.second), (Reducing, (1,), 2))
 
     def test_ownNew(self) -> None:
-        """
-        A class that's made in a way of its own is unpickled as pickle does it.
-        """
+        """A class that's made in a way of its own is unpickled as pickle does it."""
         got = bringOver(Special(1)).exception
         self.assertEqual((type(got), got.args, got.made), (Special, (1,), True))
 
     def test_ours(self) -> None:
-        """
-        Exceptions of this package are no exception.
-        """
+        """Exceptions of this package are no exception."""
         lost = bringOver(WorkerLost("gone", pid=3)).exception
         self.assertEqual((type(lost), str(lost), lost.pid), (WorkerLost, "gone", 3))
         late = bringOver(errors.TimeoutError("late")).exception
@@ -379,9 +313,7 @@ class BroughtOverTests(SynchronousTestCase):
 
 
 class HostileTests(SynchronousTestCase):
-    """
-    Tests of exceptions that can't be brought over, or shouldn't be.
-    """
+    """Tests of exceptions that can't be brought over, or shouldn't be."""
 
     def assertReplaced(self, got: Any, *texts: str) -> None:
         """
@@ -399,31 +331,23 @@ class HostileTests(SynchronousTestCase):
             self.assertIn(text, str(got.exception.__cause__))
 
     def test_failingReduce(self) -> None:
-        """
-        It may fail to be pickled, or to be unpickled, in whatever way.
-        """
+        """It may fail to be pickled, or to be unpickled, in whatever way."""
         self.assertReplaced(bringOver(FailingReduce()), "FailingReduce")
         self.assertReplaced(bringOver(FailingRebuild()), "FailingRebuild")
 
     def test_notAnException(self) -> None:
-        """
-        It may be unpickled as something that can't be raised.
-        """
+        """It may be unpickled as something that can't be raised."""
         self.assertReplaced(bringOver(NotAnException()), "NotAnException")
 
     def test_unpicklable(self) -> None:
-        """
-        It may have to do with something that can't be pickled.
-        """
+        """It may have to do with something that can't be pickled."""
         self.assertReplaced(bringOver(ValueError(threading.Lock())), "ValueError")
         error = TwoArguments(1, "x")
         error.lock = threading.Lock()  # type: ignore[attr-defined]
         self.assertReplaced(bringOver(error), "TwoArguments: x (1)")
 
     def test_missingClass(self) -> None:
-        """
-        Its class may be one that's unknown here.
-        """
+        """Its class may be one that's unknown here."""
         module: Any = ModuleType("onlyInTheChild")
         sys.modules["onlyInTheChild"] = module
         try:
@@ -450,34 +374,26 @@ class HostileTests(SynchronousTestCase):
             self.assertReplaced(bringOver(error), type(error).__name__)
 
     def test_hugeText(self) -> None:
-        """
-        Of a huge message, only some is brought over.
-        """
+        """Of a huge message, only some is brought over."""
         error = FailingReduce("x" * 10_000_000)
         pickled = dumpsException(error, str(error))
         self.assertLess(len(pickled), 1_000_000)
         self.assertLess(len(rebuild(pickled)), 100_000)
 
     def test_huge(self) -> None:
-        """
-        Nor is a huge exception, but its traceback.
-        """
+        """Nor is a huge exception, but its traceback."""
         pickled = dumpsException(ValueError(bytes(10_000_000)), "text")
         self.assertLess(len(pickled), 1_000_000)
         self.assertReplaced(rebuild(pickled), "ValueError")
 
     def test_failingText(self) -> None:
-        """
-        It needn't be able to be shown.
-        """
+        """It needn't be able to be shown."""
         got = bringOver(FailingText())
         self.assertIs(type(got.exception), FailingText)
         self.assertIn("FailingText", str(got.exception.__cause__))
 
     def test_causedByItself(self) -> None:
-        """
-        Causes may go round in circles.
-        """
+        """Causes may go round in circles."""
         error = ValueError(1)
         error.__cause__ = KeyError(2)
         error.__cause__.__cause__ = error
@@ -504,9 +420,7 @@ class HostileTests(SynchronousTestCase):
         self.assertIs(type(got.__cause__.__cause__), KeyError)
 
     def test_longChain(self) -> None:
-        """
-        Of a very long chain of causes, only the nearest are brought over.
-        """
+        """Of a very long chain of causes, only the nearest are brought over."""
         first = error = ValueError(0)
         for i in range(1, 1_000):
             error.__cause__ = ValueError(i)
@@ -517,9 +431,7 @@ class HostileTests(SynchronousTestCase):
         self.assertEqual(cause.args, (1,))  # type: ignore[union-attr]
 
     def test_brokenCause(self) -> None:
-        """
-        If one of the causes can't be brought over, those nearer can.
-        """
+        """If one of the causes can't be brought over, those nearer can."""
         error = ValueError(1)
         error.__cause__ = KeyError(2)
         error.__cause__.__cause__ = FailingReduce()
@@ -529,9 +441,7 @@ class HostileTests(SynchronousTestCase):
         self.assertIsNone(cause.__cause__)
 
     def test_brokenTraceback(self) -> None:
-        """
-        If the traceback can't be shown, the exception comes over all the same.
-        """
+        """If the traceback can't be shown, the exception comes over all the same."""
         got = bringOver(Unseen("x")).exception
         self.assertIs(type(got), Unseen)
         self.assertIn("Unseen: x", str(got.__cause__))

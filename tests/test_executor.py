@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue.executor}, with an executor that is single-stepped.
-"""
+"""Tests of L{asynqueue.executor}, with an executor that is single-stepped."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ from ._fakethreads import ThreadReactor
 
 
 class FakeProcess:
-    """
-    A process of an executor.
-    """
+    """A process of an executor."""
 
     pid = FIRST_PID
 
@@ -101,9 +97,7 @@ class ManualExecutor(Executor):
 
 
 class ExecutorTestCase(SynchronousTestCase):
-    """
-    A test with executors that are single-stepped.
-    """
+    """A test with executors that are single-stepped."""
 
     def setUp(self) -> None:
         """Make a reactor, with threads."""
@@ -153,14 +147,10 @@ class ExecutorTestCase(SynchronousTestCase):
 
 
 class CallTests(ExecutorTestCase):
-    """
-    Tests of calls.
-    """
+    """Tests of calls."""
 
     def test_interfaces(self) -> None:
-        """
-        It's a worker of the series C{'executor'} and those that it's given.
-        """
+        """It's a worker of the series C{'executor'} and those that it's given."""
         worker = ExecutorWorker(self.factory, series=["x"], reactor=self.reactor)
         for interface in (IWorker, ICancellingWorker, IReplaceableWorker):
             verifyObject(interface, worker)
@@ -168,9 +158,7 @@ class CallTests(ExecutorTestCase):
         self.assertIn("ManualExecutor", repr(worker))
 
     def test_arguments(self) -> None:
-        """
-        What isn't an executor, nor makes one, is refused, and so are odd numbers.
-        """
+        """What isn't an executor, nor makes one, is refused, and so are odd numbers."""
         for wrong in (None, 2, dict):
             with self.assertRaises(TypeError):
                 ExecutorWorker(wrong)  # type: ignore[arg-type]
@@ -182,9 +170,7 @@ class CallTests(ExecutorTestCase):
             ExecutorWorker(self.factory, owned=1)  # type: ignore[arg-type]
 
     def test_results(self) -> None:
-        """
-        Results and errors reach their calls, whichever is first, pickled or not.
-        """
+        """Results and errors reach their calls, whichever is first, pickled or not."""
         for portable in (False, True):
             q = self.queue(portable=portable)
             first, second = q.call(pow, 2, 5), q.call(int, "x")
@@ -195,9 +181,7 @@ class CallTests(ExecutorTestCase):
             self.assertEqual(self.successResultOf(first), 32)
 
     def test_burst(self) -> None:
-        """
-        The reactor is woken up once for results that come together.
-        """
+        """The reactor is woken up once for results that come together."""
         q = self.queue(N_concurrent=5)
         calls = [q.call(same, i) for i in range(5)]
         self.end(0, 0, 0, 0, 0)
@@ -205,9 +189,7 @@ class CallTests(ExecutorTestCase):
         self.assertEqual(self.reactor.wakeUps, 1)
 
     def test_same(self) -> None:
-        """
-        What isn't pickled is the very object that was given; what is, is another.
-        """
+        """What isn't pickled is the very object that was given; what is, is another."""
         for portable in (False, True):
             thing = [1]
             d = self.queue(portable=portable).call(same, thing)
@@ -239,18 +221,14 @@ class CallTests(ExecutorTestCase):
         self.assertEqual(self.successResultOf(d), 2)
 
     def test_awaitable(self) -> None:
-        """
-        Nothing in an executor waits for a coroutine.
-        """
+        """Nothing in an executor waits for a coroutine."""
         for portable in (False, True):
             d = self.queue(portable=portable).call(jobs.coroutine, 1)
             self.end()
             self.failureResultOf(d, TypeError)
 
     def test_odd(self) -> None:
-        """
-        A result that raises when it's looked at fails its call, and no other.
-        """
+        """A result that raises when it's looked at fails its call, and no other."""
 
         class Odd:
             @property  # type: ignore[misc]
@@ -264,9 +242,7 @@ class CallTests(ExecutorTestCase):
         self.assertEqual(self.successResultOf(second), 2)
 
     def test_stopIteration(self) -> None:
-        """
-        C{StopIteration} comes as a C{RuntimeError}, as from all workers.
-        """
+        """C{StopIteration} comes as a C{RuntimeError}, as from all workers."""
         for portable in (False, True):
             d = self.queue(portable=portable).call(jobs.stopsIteration, 7)
             self.end()
@@ -286,9 +262,7 @@ class CallTests(ExecutorTestCase):
         self.assertEqual(self.successResultOf(d), "there")
 
     def test_failingExecutor(self) -> None:
-        """
-        A call that the executor itself fails to run fails with what that says.
-        """
+        """A call that the executor itself fails to run fails with what that says."""
         q = self.queue()
         first, second = q.call(same, 1), q.call(same, 2)
         self.executor.calls.pop()[0].set_exception(LookupError("no route"))
@@ -313,9 +287,7 @@ class CallTests(ExecutorTestCase):
 
 
 class CapacityTests(ExecutorTestCase):
-    """
-    Tests of how many tasks an executor is given, and of time limits.
-    """
+    """Tests of how many tasks an executor is given, and of time limits."""
 
     def test_size(self) -> None:
         """
@@ -335,9 +307,7 @@ class CapacityTests(ExecutorTestCase):
         self.assertGreaterEqual(ExecutorWorker(self.executor).capacity, 1)
 
     def test_concurrent(self) -> None:
-        """
-        It can be said how many it's given.
-        """
+        """It can be said how many it's given."""
         q = self.queue(None, 3)
         for i in range(5):
             q.call(same, i)
@@ -404,9 +374,7 @@ class CapacityTests(ExecutorTestCase):
         self.assertEqual(self.successResultOf(first), 0)
 
     def test_cancelRunning(self) -> None:
-        """
-        One that it has begun has its place until it has ended.
-        """
+        """One that it has begun has its place until it has ended."""
         ran: list[int] = []
         q = self.queue(ManualExecutor(1))
         executor: Any = self.worker(q).executor
@@ -425,9 +393,7 @@ class CapacityTests(ExecutorTestCase):
 
 
 class EndTests(ExecutorTestCase):
-    """
-    Tests of how executors end.
-    """
+    """Tests of how executors end."""
 
     def test_owned(self) -> None:
         """
@@ -481,9 +447,7 @@ class EndTests(ExecutorTestCase):
         self.endAll()
 
     def test_crashProcesses(self) -> None:
-        """
-        Processes are killed, and waited for.
-        """
+        """Processes are killed, and waited for."""
         q = self.queue()
         self.executor._processes = {FIRST_PID: FakeProcess()}
         killed: list[tuple[int, int]] = []
@@ -498,9 +462,7 @@ class EndTests(ExecutorTestCase):
         self.assertEqual(self.executor.shutDowns, [True])
 
     def test_stopped(self) -> None:
-        """
-        A worker that somebody stops resigns, and no other takes its place.
-        """
+        """A worker that somebody stops resigns, and no other takes its place."""
         q = self.queue()
         d = self.worker(q).stop()
         self.reactor.settle()
@@ -528,9 +490,7 @@ class EndTests(ExecutorTestCase):
         self.assertEqual(len(self.flushLoggedErrors(WorkerStartError)), 1)
 
     def test_shutDownByOwner(self) -> None:
-        """
-        If there are no others, it fails, and so does what comes later.
-        """
+        """If there are no others, it fails, and so does what comes later."""
         executor = ManualExecutor()
         q = self.queue(executor)
         executor.broken = RuntimeError("cannot schedule new futures after shutdown")
@@ -543,9 +503,7 @@ class EndTests(ExecutorTestCase):
         self.assertEqual(len(self.flushLoggedErrors(WorkerStartError)), 1)
 
     def test_notEmployed(self) -> None:
-        """
-        A worker without an employer gives its tasks back as not run.
-        """
+        """A worker without an employer gives its tasks back as not run."""
         q = self.queue()
         worker = self.worker(q)
         worker.setResignator(lambda: None)
@@ -558,9 +516,7 @@ class EndTests(ExecutorTestCase):
 
 
 class BrokenTests(ExecutorTestCase):
-    """
-    Tests of executors that break.
-    """
+    """Tests of executors that break."""
 
     def test_lost(self) -> None:
         """
@@ -582,9 +538,7 @@ class BrokenTests(ExecutorTestCase):
         self.assertEqual(len(q), 1)
 
     def test_notBegun(self) -> None:
-        """
-        Tasks that the executor had certainly not begun are run by the next.
-        """
+        """Tasks that the executor had certainly not begun are run by the next."""
         q = self.queue()
         lost, waiting = q.call(same, 1), q.call(same, 2)
         self.executor.begin()
@@ -648,9 +602,7 @@ class BrokenTests(ExecutorTestCase):
         self.assertEqual(len(self.made), 3)
 
     def test_factoryFails(self) -> None:
-        """
-        The same if no other can be made.
-        """
+        """The same if no other can be made."""
         made = [self.factory()]
         q = self.queue(made.pop)
         for i in range(2):
@@ -661,9 +613,7 @@ class BrokenTests(ExecutorTestCase):
         self.assertEqual(len(self.flushLoggedErrors(IndexError)), 1)
 
     def test_given(self) -> None:
-        """
-        One that was given isn't replaced: what no other worker can run fails.
-        """
+        """One that was given isn't replaced: what no other worker can run fails."""
         executor = ManualExecutor(1)
         q = self.queue(executor)
         lost, waiting = q.call(same, 1), q.call(same, 2)
@@ -693,9 +643,7 @@ class BrokenTests(ExecutorTestCase):
             self.assertEqual(len(self.made), made)
 
     def test_refusingLater(self) -> None:
-        """
-        The same for one that refuses calls that have waited.
-        """
+        """The same for one that refuses calls that have waited."""
         made = [self.factory(), self.factory()]
         q = self.queue(lambda: made[-1] if len(made) == 1 else made.pop())
         calls = [q.call(same, i) for i in range(4)]
@@ -721,9 +669,7 @@ class BrokenTests(ExecutorTestCase):
 
 
 class IterationTests(ExecutorTestCase):
-    """
-    Tests of iterations in threads of an executor.
-    """
+    """Tests of iterations in threads of an executor."""
 
     def setUp(self) -> None:
         """Make a queue."""
@@ -766,28 +712,20 @@ class IterationTests(ExecutorTestCase):
             self.reactor.settle()
 
     def test_items(self) -> None:
-        """
-        The items come in their order, some at a time.
-        """
+        """The items come in their order, some at a time."""
         self.assertEqual(self.take(self.begin(100)), list(range(100)))
         self.assertEqual(self.ends, ["closed"])
 
     def test_empty(self) -> None:
-        """
-        An iterator without items is an empty list.
-        """
+        """An iterator without items is an empty list."""
         self.assertEqual(self.begin(0), [])
 
     def test_raw(self) -> None:
-        """
-        It comes as it is if that's wanted.
-        """
+        """It comes as it is if that's wanted."""
         self.assertEqual(list(self.begin(3, raw=True)), [0, 1, 2])
 
     def test_fails(self) -> None:
-        """
-        An iterator that fails, at the beginning or later, fails for who iterates.
-        """
+        """An iterator that fails, at the beginning or later, fails for who iterates."""
         for n in (0, 3):
             deferator = self.begin(n, LookupError("at the end"))
             self.settle()
@@ -819,9 +757,7 @@ class IterationTests(ExecutorTestCase):
         self.assertEqual(len(made), 16)
 
     def test_stop(self) -> None:
-        """
-        An iteration that is stopped has its iterator closed, by the executor.
-        """
+        """An iteration that is stopped has its iterator closed, by the executor."""
         deferator = self.begin(100)
         deferator.stop()
         self.assertEqual(self.ends, [])
@@ -829,9 +765,7 @@ class IterationTests(ExecutorTestCase):
         self.assertEqual(self.ends, ["closed"])
 
     def test_closeFails(self) -> None:
-        """
-        What closing raises is logged.
-        """
+        """What closing raises is logged."""
 
         def stubborn() -> Iterator[int]:
             try:
@@ -846,9 +780,7 @@ class IterationTests(ExecutorTestCase):
         self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
 
     def test_cancelled(self) -> None:
-        """
-        The iterator of a call that was cancelled while it was run is closed.
-        """
+        """The iterator of a call that was cancelled while it was run is closed."""
         d = self.q.call(self.count, 100)
         self.executor.begin()
         d.cancel()
@@ -857,9 +789,7 @@ class IterationTests(ExecutorTestCase):
         self.assertEqual(self.ends, ["closed"])
 
     def test_consumer(self) -> None:
-        """
-        A consumer gets the items, and one that is none ends the iteration.
-        """
+        """A consumer gets the items, and one that is none ends the iteration."""
         consumer = ListConsumer()
         d = self.q.call(self.count, 50, consumer=consumer)
         self.settle()
@@ -877,9 +807,7 @@ class IterationTests(ExecutorTestCase):
         self.assertEqual(self.ends, ["closed", "closed"])
 
     def test_shutdown(self) -> None:
-        """
-        The shutdown waits for iterations.
-        """
+        """The shutdown waits for iterations."""
         deferator = self.begin(40)
         done = self.q.shutdown()
         self.reactor.settle()
@@ -906,9 +834,7 @@ class IterationTests(ExecutorTestCase):
             self.q = self.queue()
 
     def test_broken(self) -> None:
-        """
-        The same when the executor breaks.
-        """
+        """The same when the executor breaks."""
         deferator = self.begin(100)
         self.executor.breakDown()
         self.reactor.settle()
@@ -916,9 +842,7 @@ class IterationTests(ExecutorTestCase):
         self.failureResultOf(deferator.__anext__(), WorkerLost)
 
     def test_pickled(self) -> None:
-        """
-        Iterations elsewhere are refused: a generator function before it's called.
-        """
+        """Iterations elsewhere are refused: a generator function before it's called."""
         q = self.queue(portable=True)
         failure = self.failureResultOf(q.call(jobs.count, 3), SerializationError)
         self.assertIn("generator function", str(failure.value))

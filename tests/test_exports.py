@@ -1,6 +1,4 @@
-"""
-Tests that the public names are where users look for them.
-"""
+"""Tests that the public names are where users look for them."""
 
 from __future__ import annotations
 
@@ -144,9 +142,7 @@ def fresh(program: str) -> str:
 
 
 class PublicNameTests(SynchronousTestCase):
-    """
-    Tests of the public names' places.
-    """
+    """Tests of the public names' places."""
 
     def test_places(self) -> None:
         """
@@ -197,9 +193,7 @@ class PublicNameTests(SynchronousTestCase):
         self.assertEqual(missing, [])
 
     def test_all(self) -> None:
-        """
-        What a public module lists in C{__all__} exists.
-        """
+        """What a public module lists in C{__all__} exists."""
         for module in AVAILABLE:
             place = import_module(f"asynqueue.{module}")
             with self.subTest(module=module):
@@ -209,58 +203,42 @@ class PublicNameTests(SynchronousTestCase):
 
 
 class RootTests(SynchronousTestCase):
-    """
-    Tests of the root package.
-    """
+    """Tests of the root package."""
 
     def test_names(self) -> None:
-        """
-        The most used names can be had from the root package, as the same objects.
-        """
+        """The most used names can be had from the root package, as the same objects."""
         for name, module in STARRED.items():
             with self.subTest(name=name):
                 place = import_module(f"asynqueue.{module}")
                 self.assertIs(getattr(asynqueue, name), getattr(place, name))
 
     def test_noOthers(self) -> None:
-        """
-        It lists those names and its version, and no others.
-        """
+        """It lists those names and its version, and no others."""
         self.assertEqual(sorted(asynqueue.__all__), sorted({*STARRED, "__version__"}))
 
     def test_star(self) -> None:
-        """
-        A star import brings exactly the listed names.
-        """
+        """A star import brings exactly the listed names."""
         names: dict[str, object] = {}
         exec("from asynqueue import *", names)
         self.assertEqual(sorted(names.keys() - {"__builtins__"}), asynqueue.__all__)
 
     def test_dir(self) -> None:
-        """
-        C{dir} shows the names and the public modules, whether used before or not.
-        """
+        """C{dir} shows the names and the public modules, whether used before or not."""
         shown = fresh("import asynqueue; print(*dir(asynqueue))").split()
         self.assertEqual({*asynqueue.__all__, *PUBLIC} - {*shown}, set())
 
     def test_modules(self) -> None:
-        """
-        The public modules are attributes without having been imported.
-        """
+        """The public modules are attributes without having been imported."""
         program = "import asynqueue; print(asynqueue.base.TaskQueue.__name__)"
         self.assertEqual(fresh(program), "TaskQueue")
 
     def test_unknown(self) -> None:
-        """
-        A name that isn't there is an C{AttributeError}, as in any module.
-        """
+        """A name that isn't there is an C{AttributeError}, as in any module."""
         with self.assertRaisesRegex(AttributeError, "'asynqueue'.*'TaskQeue'"):
             asynqueue.TaskQeue  # type: ignore[attr-defined]  # noqa: B018
 
     def test_version(self) -> None:
-        """
-        The version is that of the installed distribution.
-        """
+        """The version is that of the installed distribution."""
         try:
             installed = version("asynqueue")
         except PackageNotFoundError:
@@ -270,14 +248,10 @@ class RootTests(SynchronousTestCase):
 
 
 class ImportTests(SynchronousTestCase):
-    """
-    Tests of what importing does, and doesn't do, in an interpreter of its own.
-    """
+    """Tests of what importing does, and doesn't do, in an interpreter of its own."""
 
     def test_root(self) -> None:
-        """
-        Importing the root package imports no Twisted, and starts no thread.
-        """
+        """Importing the root package imports no Twisted, and starts no thread."""
         self.assertEqual(fresh(f"import asynqueue\n{REPORT}"), "False False 1")
 
     def test_names(self) -> None:
@@ -288,16 +262,12 @@ class ImportTests(SynchronousTestCase):
         self.assertEqual(fresh(f"from asynqueue import *\n{REPORT}"), "True False 1")
 
     def test_publicModules(self) -> None:
-        """
-        Nor does importing all public modules.
-        """
+        """Nor does importing all public modules."""
         modules = ", ".join(f"asynqueue.{module}" for module in PUBLIC)
         self.assertEqual(fresh(f"import {modules}\n{REPORT}"), "True False 1")
 
     def test_childModules(self) -> None:
-        """
-        What children import at their start imports no Twisted.
-        """
+        """What children import at their start imports no Twisted."""
         modules = (
             "import asynqueue._child.calls, asynqueue._child.status, asynqueue.info"
         )

@@ -59,14 +59,10 @@ def freeze(pid: int) -> None:
 
 
 class FaultCase(ChildrenTestCase):
-    """
-    A test of a fault.
-    """
+    """A test of a fault."""
 
     async def setUp(self) -> None:  # type: ignore[override]
-        """
-        Note how things are.
-        """
+        """Note how things are."""
         await super().setUp()
         self.fired: list[list[Any]] = []
         self.threads = set(threading.enumerate())
@@ -145,9 +141,7 @@ class FaultCase(ChildrenTestCase):
 
 
 class PicklingFaultTests(FaultCase):
-    """
-    Tests of faults on the way to the child and back.
-    """
+    """Tests of faults on the way to the child and back."""
 
     async def test_fault01callNotPickled(self) -> None:
         """
@@ -181,9 +175,7 @@ class PicklingFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault04resultNotPickled(self) -> None:
-        """
-        4: So it is with a result that can't be pickled. Others aren't hurt.
-        """
+        """4: So it is with a result that can't be pickled. Others aren't hurt."""
         q = self.queue(2)
         others = [self.call(q, pow, 3, i) for i in range(20)]
         for how in ("raise", "sys.exit", "interrupt"):
@@ -206,9 +198,7 @@ class PicklingFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault05resultNotUnpickled(self) -> None:
-        """
-        5: A result that can't be unpickled here fails the call, and nothing else.
-        """
+        """5: A result that can't be unpickled here fails the call, and nothing else."""
         q = self.queue()
         pid = await self.pidOf(q)
         d = self.call(q, faults.make, faults.EvilOnlyHere, "", "")
@@ -217,9 +207,7 @@ class PicklingFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault06exceptions(self) -> None:
-        """
-        6: Whatever is raised comes over, or else its text.
-        """
+        """6: Whatever is raised comes over, or else its text."""
         q = self.queue()
         pid = await self.pidOf(q)
         for name, kind, text in [
@@ -262,34 +250,24 @@ class PicklingFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault07halfACall(self) -> None:
-        """
-        7: Half a call is none: it certainly wasn't run, so another child runs it.
-        """
+        """7: Half a call is none: it certainly wasn't run, so another child runs it."""
         await self.halfToChild(1 << 20)
 
     async def test_fault07halfALargeCall(self) -> None:
-        """
-        7: The same with 200 MB.
-        """
+        """7: The same with 200 MB."""
         await self.halfToChild(200_000_000)
 
     async def test_fault07halfAResult(self) -> None:
-        """
-        7: Half a result is none either.
-        """
+        """7: Half a result is none either."""
         await self.halfToParent(1 << 20)
 
     async def test_fault07halfALargeResult(self) -> None:
-        """
-        7: The same with 200 MB.
-        """
+        """7: The same with 200 MB."""
         await self.halfToParent(200_000_000)
 
 
 class RunningFaultTests(FaultCase):
-    """
-    Tests of faults while a task is running.
-    """
+    """Tests of faults while a task is running."""
 
     async def test_fault03endsWhileRunning(self) -> None:
         """
@@ -361,27 +339,19 @@ class RunningFaultTests(FaultCase):
         self.assertLess(gone, 3)
 
     async def test_fault09sleeps(self) -> None:
-        """
-        9: A task that sleeps is gone when its time is up.
-        """
+        """9: A task that sleeps is gone when its time is up."""
         await self.stuck(time.sleep, 60)
 
     async def test_fault09loopsInC(self) -> None:
-        """
-        9: So is one in a loop that isn't Python's.
-        """
+        """9: So is one in a loop that isn't Python's."""
         await self.stuck(faults.loopInC)
 
     async def test_fault09ignoresTheSignal(self) -> None:
-        """
-        9: So is one that ignores the soft signal, after a grace.
-        """
+        """9: So is one that ignores the soft signal, after a grace."""
         await self.stuck(faults.ignoreTermAndSleep)
 
     async def test_fault10killedIdle(self) -> None:
-        """
-        10: A child that is killed while idle costs nothing, and is replaced once.
-        """
+        """10: A child that is killed while idle costs nothing, and is replaced once."""
         q = self.queue()
         pid = await self.pidOf(q)
         [worker] = q.workers()
@@ -468,9 +438,7 @@ class RunningFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault18threadsAndFolders(self) -> None:
-        """
-        18: It may leave a thread, and go elsewhere.
-        """
+        """18: It may leave a thread, and go elsewhere."""
         q = self.queue()
         pid = await self.pidOf(q)
         await self.call(q, faults.leaveThread)
@@ -479,9 +447,7 @@ class RunningFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault18closesAll(self) -> None:
-        """
-        18: If it closes all descriptors, its child is lost.
-        """
+        """18: If it closes all descriptors, its child is lost."""
         q = self.queue()
         call = self.call(q, os.closerange, 0, 100)
         error = await self.failureOf(errors.WorkerLost, call)
@@ -500,9 +466,7 @@ class RunningFaultTests(FaultCase):
         done: Deferred[None] = Deferred()
 
         def again(_: object) -> None:
-            """
-            Queue another call from the callback of the last.
-            """
+            """Queue another call from the callback of the last."""
             nonlocal left
             left -= 1
             if left >= 50_000:
@@ -511,9 +475,7 @@ class RunningFaultTests(FaultCase):
                 done.callback(None)
 
         def turn() -> None:
-            """
-            Count the turns of the reactor.
-            """
+            """Count the turns of the reactor."""
             nonlocal turns
             turns += 1
             if not done.called:
@@ -527,9 +489,7 @@ class RunningFaultTests(FaultCase):
         self.assertGreater(turns, 10)
 
     async def test_fault19manyInAChild(self) -> None:
-        """
-        19: So it is with a child.
-        """
+        """19: So it is with a child."""
         q = self.queue()
         calls = [self.call(q, pow, i, 2) for i in range(3_000)]
         self.assertEqual([await d for d in calls], [i * i for i in range(3_000)])
@@ -565,14 +525,10 @@ class RunningFaultTests(FaultCase):
         self.assertEqual(await self.pidOf(q), pid)
 
         class Stopping(Items):
-            """
-            Wants no more than three items.
-            """
+            """Wants no more than three items."""
 
             def write(self, data: Any) -> None:
-                """
-                Take an item.
-                """
+                """Take an item."""
                 super().write(data)
                 if len(self.items) == 3:
                     self.producer.stopProducing()
@@ -584,19 +540,13 @@ class RunningFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault21consumerRaises(self) -> None:
-        """
-        21: A consumer that raises fails its call, and no other.
-        """
+        """21: A consumer that raises fails its call, and no other."""
 
         class Raising(Items):
-            """
-            Fails at an item.
-            """
+            """Fails at an item."""
 
             def write(self, data: Any) -> None:
-                """
-                Take an item.
-                """
+                """Take an item."""
                 super().write(data)
                 if len(self.items) == 3:
                     raise LookupError("the consumer's")
@@ -612,9 +562,7 @@ class RunningFaultTests(FaultCase):
 
 
 class StartingFaultTests(FaultCase):
-    """
-    Tests of children that can't be put to work.
-    """
+    """Tests of children that can't be put to work."""
 
     async def assertGivenUp(self, q: ProcessQueue, calls: Any, text: str) -> None:
         """
@@ -643,25 +591,19 @@ class StartingFaultTests(FaultCase):
         self.assertEqual(len([x for x in self.log.lines if "is lost. Child" in x]), 3)
 
     async def test_fault12initializerExits(self) -> None:
-        """
-        12: So is one that ends its process.
-        """
+        """12: So is one that ends its process."""
         for how in ("sys.exit", "exit5"):
             q = self.queue(initializer=(faults.strike, (how,)))
             await self.assertGivenUp(q, [self.call(q, int)], "exit code")
 
     async def test_fault12initializerHangs(self) -> None:
-        """
-        12: So is one that takes longer than a child has to start.
-        """
+        """12: So is one that takes longer than a child has to start."""
         q = self.queue(initializer=(time.sleep, (60,)), startTimeout=0.3)
         call = self.call(q, int)
         await self.assertGivenUp(q, [call], "wasn't ready within 0.3 seconds")
 
     async def test_fault12initializerRecovers(self) -> None:
-        """
-        12: What was given up is tried again at the next call.
-        """
+        """12: What was given up is tried again at the next call."""
         path = os.path.join(self.folder, "there")
         q = self.queue(2, initializer=(faults.failUnless, (path,)))
         await self.assertGivenUp(q, [self.call(q, int)], f"no {path} here")
@@ -703,9 +645,7 @@ class StartingFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault13updateEndsNewChild(self) -> None:
-        """
-        13: So does one that the update ends.
-        """
+        """13: So does one that the update ends."""
         q = self.queue()
         [text] = await q.update(os._exit, 3)
         self.assertIn("exit code 3", text)
@@ -757,9 +697,7 @@ class StartingFaultTests(FaultCase):
 
 
 class EndingFaultTests(FaultCase):
-    """
-    Tests of shutdowns that are disturbed.
-    """
+    """Tests of shutdowns that are disturbed."""
 
     async def test_fault14crashDuringShutdown(self) -> None:
         """
@@ -781,9 +719,7 @@ class EndingFaultTests(FaultCase):
         self.assertFalse(alive(pid))
 
     async def test_fault14crashWhileDraining(self) -> None:
-        """
-        14: If it dies while the queue is run dry, another runs what is left.
-        """
+        """14: If it dies while the queue is run dry, another runs what is left."""
         q = self.queue()
         await self.pidOf(q)
         end = self.call(q, os._exit, 3)
@@ -793,9 +729,7 @@ class EndingFaultTests(FaultCase):
         self.assertEqual([await d for d in others], [2**i for i in range(10)])
 
     async def test_fault14inACallback(self) -> None:
-        """
-        14: A queue can be shut down by what its calls have come to.
-        """
+        """14: A queue can be shut down by what its calls have come to."""
         for f, args in ((int, ()), (os._exit, (1,))):
             q = self.queue(2)
             call = self.call(q, f, *args)
@@ -809,9 +743,7 @@ class EndingFaultTests(FaultCase):
             self.assertEqual(len(q), 0)
 
     async def test_fault14withoutWorkers(self) -> None:
-        """
-        14: A queue can be shut down that has no workers, and calls that wait.
-        """
+        """14: A queue can be shut down that has no workers, and calls that wait."""
         for drain in (False, True):
             q = TaskQueue()
             call = self.call(q, int)
@@ -820,9 +752,7 @@ class EndingFaultTests(FaultCase):
             await self.failureOf(errors.QueueStopped, call)
 
     async def test_fault14whileGivenUp(self) -> None:
-        """
-        14: A queue can be shut down whose children can't be started.
-        """
+        """14: A queue can be shut down whose children can't be started."""
         q = self.queue(2, initializer=(faults.strike, ("raise",)))
         call = self.call(q, int)
         await self.failureOf(errors.WorkerStartError, call)
@@ -916,22 +846,16 @@ class EndingFaultTests(FaultCase):
         self.assertLess(time.monotonic() - start, 15)
 
     async def test_fault15interrupted(self) -> None:
-        """
-        15: Ctrl-C ends a program that shuts its queue down, and all children.
-        """
+        """15: Ctrl-C ends a program that shuts its queue down, and all children."""
         await self.stopped(signal.SIGINT)
 
     async def test_fault15terminated(self) -> None:
-        """
-        15: So does the signal to terminate.
-        """
+        """15: So does the signal to terminate."""
         await self.stopped(signal.SIGTERM)
 
 
 class KillerTests(FaultCase):
-    """
-    Tests of children that are killed at random.
-    """
+    """Tests of children that are killed at random."""
 
     async def test_fault24killer(self) -> None:
         """

@@ -1,6 +1,4 @@
-"""
-Faults in the course of large arguments and results, with real children.
-"""
+"""Faults in the course of large arguments and results, with real children."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ def mapped() -> int:
 
 
 class TransferFaultTests(FaultCase):
-    """
-    Tests of children that are killed while something large is on its way.
-    """
+    """Tests of children that are killed while something large is on its way."""
 
     timeout = 120
 
@@ -85,29 +81,21 @@ class TransferFaultTests(FaultCase):
         await q.shutdown()
 
     async def test_fault07halfRead(self) -> None:
-        """
-        7: A child may be killed when it has read none of 1 MB, or some.
-        """
+        """7: A child may be killed when it has read none of 1 MB, or some."""
         await self.toChild(MB, 0)
         await self.toChild(3 * MB, 2)
 
     async def test_fault07hugeHalfRead(self) -> None:
-        """
-        7: Or half of 200 MB.
-        """
+        """7: Or half of 200 MB."""
         await self.toChild(HUGE, 95)
 
     async def test_fault07halfWritten(self) -> None:
-        """
-        7: Or when it has written none of 1 MB, or some.
-        """
+        """7: Or when it has written none of 1 MB, or some."""
         await self.toParent(MB, 0)
         await self.toParent(3 * MB, 2)
 
     async def test_fault07hugeHalfWritten(self) -> None:
-        """
-        7: Or half of 200 MB.
-        """
+        """7: Or half of 200 MB."""
         await self.toParent(HUGE, 95)
 
     async def test_fault07halfShipped(self) -> None:
@@ -123,9 +111,7 @@ class TransferFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault07unread(self) -> None:
-        """
-        7: The same if it has been sent it, but has not read it.
-        """
+        """7: The same if it has been sent it, but has not read it."""
         q = self.queue()
         pid = await self.pidOf(q)
         freeze(pid)
@@ -172,9 +158,7 @@ class TransferFaultTests(FaultCase):
         self.assertLessEqual(mapped(), files)
 
     async def test_cancelled(self) -> None:
-        """
-        Calls may be cancelled at any moment of it.
-        """
+        """Calls may be cancelled at any moment of it."""
         q = self.queue()
         await self.pidOf(q)
         for i in range(12):
@@ -209,9 +193,7 @@ class TransferFaultTests(FaultCase):
 
 
 class LimitFaultTests(FaultCase):
-    """
-    Tests of what there's no room for.
-    """
+    """Tests of what there's no room for."""
 
     timeout = 120
 
@@ -254,9 +236,7 @@ class LimitFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault16noLargeFiles(self) -> None:
-        """
-        16: If a child may not have large files, results take the other way.
-        """
+        """16: If a child may not have large files, results take the other way."""
         for useReactor in (False, True):
             q = self.queue(useReactor=useReactor)
             await q.call(large.takeFiles, MB)
@@ -269,18 +249,14 @@ class LimitFaultTests(FaultCase):
             await q.shutdown()
 
     async def test_fault16noRoomHere(self) -> None:
-        """
-        16: If there's no room for arguments, they take the other way.
-        """
+        """16: If there's no room for arguments, they take the other way."""
         q = self.queue()
         pid = await self.pidOf(q)
         pwrite = os.pwrite
         written: list[int] = []
 
         def full(fd: int, data: Any, offset: int) -> int:
-            """
-            Have no room left now and then.
-            """
+            """Have no room left now and then."""
             written.append(offset)
             if len(written) % 4 == 3:
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -303,9 +279,7 @@ class LimitFaultTests(FaultCase):
         pid = await self.pidOf(q)
 
         def fail(*_: Any) -> Any:
-            """
-            Have no memory left.
-            """
+            """Have no memory left."""
             raise MemoryError("no room")
 
         patch = self.patch(buffers, "readBytes", fail)
@@ -327,9 +301,7 @@ class LimitFaultTests(FaultCase):
         refused: list[None] = []
 
         def refuse() -> int:
-            """
-            Have no descriptors left.
-            """
+            """Have no descriptors left."""
             refused.append(None)
             raise OSError(errno.EMFILE, "Too many open files")
 
@@ -350,9 +322,7 @@ class LimitFaultTests(FaultCase):
 
 
 class TaskFaultTests(FaultCase):
-    """
-    Tests of tasks that do what they shouldn't.
-    """
+    """Tests of tasks that do what they shouldn't."""
 
     async def test_fault18closesAll(self) -> None:
         """
@@ -377,9 +347,7 @@ class TaskFaultTests(FaultCase):
         await self.usable(q)
 
     async def test_fault18shortensFiles(self) -> None:
-        """
-        18: It can't do harm to what others look at by making the files shorter.
-        """
+        """18: It can't do harm to what others look at by making the files shorter."""
         if not hasattr(os, "memfd_create"):
             raise SkipTest("There's nothing against that here")
         q = self.queue()
@@ -404,9 +372,7 @@ class TaskFaultTests(FaultCase):
             await q.shutdown()
 
     async def test_fault18leavesProcess(self) -> None:
-        """
-        18: One that outlives the child keeps nobody from anything.
-        """
+        """18: One that outlives the child keeps nobody from anything."""
         q = self.queue()
         pid = await self.call(q, large.leaveProcess, memoryview(bytearray(MB)))
         self.addCleanup(os.kill, pid, signal.SIGKILL)

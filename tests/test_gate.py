@@ -1,6 +1,4 @@
-"""
-Tests of pauses, of limits of series, and of workers that are reserved for series.
-"""
+"""Tests of pauses, of limits of series, and of workers that are reserved for series."""
 
 from __future__ import annotations
 
@@ -20,33 +18,23 @@ from ._fakes import FakeReactor
 
 
 class GateCase(SynchronousTestCase):
-    """
-    A test with workers that are single-stepped.
-    """
+    """A test with workers that are single-stepped."""
 
     def make(self, *workers: IWorker, **kw: Any) -> TaskQueue:
-        """
-        Make a queue.
-        """
+        """Make a queue."""
         self.clock = Clock()
         return TaskQueue(*workers, reactor=self.clock, **kw)
 
     def values(self, worker: MemoryWorker) -> list[Any]:
-        """
-        Tell what tasks the worker was given: the argument of each.
-        """
+        """Tell what tasks the worker was given: the argument of each."""
         return [task.callTuple[1][0] for task in worker.accepted]
 
 
 class PauseTests(GateCase):
-    """
-    Tests of C{pause} and C{resume}.
-    """
+    """Tests of C{pause} and C{resume}."""
 
     def test_nothingIsGiven(self) -> None:
-        """
-        Workers get nothing during a pause, and then what waits, in its order.
-        """
+        """Workers get nothing during a pause, and then what waits, in its order."""
         worker = MemoryWorker()
         q = self.make(worker)
         self.assertFalse(q.isPaused())
@@ -64,9 +52,7 @@ class PauseTests(GateCase):
         self.assertEqual(self.values(worker), [1, 2, 3])
 
     def test_acceptedGoesOn(self) -> None:
-        """
-        What a worker has accepted goes on, and nothing comes after it.
-        """
+        """What a worker has accepted goes on, and nothing comes after it."""
         worker = MemoryWorker()
         q = self.make(worker)
         first, second = q.call(same, 1), q.call(same, 2)
@@ -80,9 +66,7 @@ class PauseTests(GateCase):
         self.assertEqual(self.successResultOf(second), 2)
 
     def test_newWorker(self) -> None:
-        """
-        Nor does a worker get anything that is attached during a pause.
-        """
+        """Nor does a worker get anything that is attached during a pause."""
         q = self.make()
         q.call(same, 1)
         q.pause()
@@ -93,9 +77,7 @@ class PauseTests(GateCase):
         self.assertEqual(self.values(worker), [1])
 
     def test_update(self) -> None:
-        """
-        Updates are run.
-        """
+        """Updates are run."""
         worker = MemoryWorker()
         q = self.make(worker)
         q.pause()
@@ -103,9 +85,7 @@ class PauseTests(GateCase):
         self.assertEqual(self.values(worker), [1])
 
     def test_cancel(self) -> None:
-        """
-        A call that is held back can be cancelled, and its time can be up.
-        """
+        """A call that is held back can be cancelled, and its time can be up."""
         q = self.make(MemoryWorker())
         q.pause()
         cancelled, late = q.call(same, 1), q.call(same, 2, within=3)
@@ -116,9 +96,7 @@ class PauseTests(GateCase):
         self.assertEqual(len(q.q), 0)
 
     def test_again(self) -> None:
-        """
-        To pause or resume a second time changes nothing.
-        """
+        """To pause or resume a second time changes nothing."""
         worker = MemoryWorker()
         q = self.make(worker)
         q.resume()
@@ -130,9 +108,7 @@ class PauseTests(GateCase):
         self.assertEqual(self.values(worker), [1])
 
     def test_drain(self) -> None:
-        """
-        A shutdown that runs what is queued ends the pause.
-        """
+        """A shutdown that runs what is queued ends the pause."""
         worker = MemoryWorker()
         q = self.make(worker)
         q.pause()
@@ -143,9 +119,7 @@ class PauseTests(GateCase):
         self.assertEqual(self.successResultOf(done), [])
 
     def test_costsNothingAfterwards(self) -> None:
-        """
-        After a pause, calls meet waiting requests directly again.
-        """
+        """After a pause, calls meet waiting requests directly again."""
         q = self.make(MemoryWorker())
         q.pause()
         q.resume()
@@ -153,27 +127,19 @@ class PauseTests(GateCase):
 
 
 class LimitTests(GateCase):
-    """
-    Tests of C{limits}.
-    """
+    """Tests of C{limits}."""
 
     def setUp(self) -> None:
-        """
-        Make a queue with three workers of which two may run calls of one series.
-        """
+        """Make a queue with three workers of which two may run calls of one series."""
         self.workers = [MemoryWorker(["site", "other"]) for _ in range(3)]
         self.q = self.make(*self.workers, limits={"site": 2}, retries=1)
 
     def running(self) -> list[Any]:
-        """
-        List what is running.
-        """
+        """List what is running."""
         return sorted(call[1] for worker in self.workers for call in worker.calls)
 
     def stepWorkerOf(self, value: Any) -> None:
-        """
-        Have a call run.
-        """
+        """Have a call run."""
         for worker in self.workers:
             for task in worker.running:
                 if task.callTuple[1][0] == value:
@@ -199,9 +165,7 @@ class LimitTests(GateCase):
         self.assertEqual([self.successResultOf(d) for d in results], [0, 1, 2, 3])
 
     def test_first(self) -> None:
-        """
-        What is queued to go first does when there's room.
-        """
+        """What is queued to go first does when there's room."""
         for i in range(3):
             self.q.call(same, i, series="site")
         self.q.call(same, 9, series="site", doNext=True)
@@ -209,9 +173,7 @@ class LimitTests(GateCase):
         self.assertEqual(self.running(), [1, 9])
 
     def test_failures(self) -> None:
-        """
-        A call that fails, is cancelled, or runs out of time makes room.
-        """
+        """A call that fails, is cancelled, or runs out of time makes room."""
         failing = self.q.call(same, 0, series="site")
         cancelled = self.q.call(same, 1, series="site")
         late = self.q.call(same, 2, series="site", timeout=5, retries=0)
@@ -239,9 +201,7 @@ class LimitTests(GateCase):
         self.assertEqual(self.running(), [0, 1])
 
     def test_handedBack(self) -> None:
-        """
-        Tasks that a worker hands back, or leaves behind, wait and aren't counted.
-        """
+        """Tasks that a worker hands back, or leaves behind, wait and aren't counted."""
         results = [self.q.call(same, i, series="site") for i in range(3)]
         self.workers[0].disconnect()
         self.assertEqual(self.running(), [0, 1])
@@ -252,9 +212,7 @@ class LimitTests(GateCase):
         self.assertEqual([self.successResultOf(d) for d in results], [0, 1, 2])
 
     def test_drain(self) -> None:
-        """
-        What is held back is run before the queue is shut down.
-        """
+        """What is held back is run before the queue is shut down."""
         q = TaskQueue(AsyncWorker(), reactor=self.clock, limits={None: 1})
         inner: Deferred[int] = Deferred()
         first = q.call(lambda: inner)
@@ -267,9 +225,7 @@ class LimitTests(GateCase):
         self.assertEqual(self.successResultOf(done), [])
 
     def test_putDirectly(self) -> None:
-        """
-        A task that is put into the queue makes room as well.
-        """
+        """A task that is put into the queue makes room as well."""
         q = self.make(AsyncWorker(), limits={"async": 1})
         tasks = [q.taskFactory.new(same, (i,), {}, 0, "async") for i in range(3)]
         for task in tasks:
@@ -277,9 +233,7 @@ class LimitTests(GateCase):
         self.assertEqual([self.successResultOf(task.d)[1] for task in tasks], [0, 1, 2])
 
     def test_pause(self) -> None:
-        """
-        There may be a pause besides.
-        """
+        """There may be a pause besides."""
         self.q.pause()
         for i in range(3):
             self.q.call(same, i, series="site")
@@ -288,9 +242,7 @@ class LimitTests(GateCase):
         self.assertEqual(self.running(), [0, 1])
 
     def test_bad(self) -> None:
-        """
-        A limit is a positive integer, of a series.
-        """
+        """A limit is a positive integer, of a series."""
         self.assertRaises(ValueError, TaskQueue, limits={"site": 0})
         self.assertRaises(ValueError, TaskQueue, limits={"site": 1.5})
 
@@ -305,14 +257,10 @@ class Pausing(RecordingConsumer):
 
 
 class LimitedIterationTests(GateCase):
-    """
-    Tests of limits of series whose calls return iterators.
-    """
+    """Tests of limits of series whose calls return iterators."""
 
     def test_consumer(self) -> None:
-        """
-        A call counts until a consumer has all that it gives.
-        """
+        """A call counts until a consumer has all that it gives."""
         q = self.make(AsyncWorker(["db"]), AsyncWorker(["db"]), limits={"db": 1})
         begun: list[int] = []
 
@@ -335,14 +283,10 @@ class LimitedIterationTests(GateCase):
 
 
 class ExclusiveTests(GateCase):
-    """
-    Tests of workers that are reserved for series.
-    """
+    """Tests of workers that are reserved for series."""
 
     def test_ownOnly(self) -> None:
-        """
-        Such a worker gets calls of its own series only.
-        """
+        """Such a worker gets calls of its own series only."""
         worker = MemoryWorker(["urgent"], exclusive=True)
         q = self.make(worker)
         q.call(same, 1)
@@ -356,9 +300,7 @@ class ExclusiveTests(GateCase):
         self.assertEqual(len(q.q), 2)
 
     def test_besideOthers(self) -> None:
-        """
-        It's free for its own while all others are busy.
-        """
+        """It's free for its own while all others are busy."""
         general, reserved = MemoryWorker(), MemoryWorker(["urgent"], exclusive=True)
         q = self.make(general, reserved)
         for i in range(3):
@@ -368,9 +310,7 @@ class ExclusiveTests(GateCase):
         self.assertEqual(self.values(reserved), ["now"])
 
     def test_update(self) -> None:
-        """
-        Updates are run on it if they are of its series.
-        """
+        """Updates are run on it if they are of its series."""
         worker = MemoryWorker(["urgent"], exclusive=True)
         q = self.make(worker)
         self.assertEqual(self.successResultOf(q.update(same, 1)), [])
@@ -378,9 +318,7 @@ class ExclusiveTests(GateCase):
         self.assertEqual(self.values(worker), [2])
 
     def test_qualify(self) -> None:
-        """
-        It can be qualified for more.
-        """
+        """It can be qualified for more."""
         worker = MemoryWorker(["urgent"], exclusive=True)
         q = self.make(worker)
         q.call(same, 1, series="other")
@@ -388,18 +326,14 @@ class ExclusiveTests(GateCase):
         self.assertEqual(self.values(worker), [1])
 
     def test_drain(self) -> None:
-        """
-        A shutdown doesn't wait for calls that it doesn't run.
-        """
+        """A shutdown doesn't wait for calls that it doesn't run."""
         q = self.make(MemoryWorker(["urgent"], exclusive=True))
         d = q.call(same, 1)
         self.successResultOf(q.shutdown(drain=True))
         self.failureResultOf(d)
 
     def test_replacement(self) -> None:
-        """
-        A worker that takes the place of such a one is reserved, too.
-        """
+        """A worker that takes the place of such a one is reserved, too."""
         worker = ProcessWorker(["urgent"], exclusive=True, reactor=FakeReactor())
         replacement = worker.replacement()
         self.assertTrue(replacement.exclusive)
@@ -408,7 +342,5 @@ class ExclusiveTests(GateCase):
         replacement.crash()
 
     def test_bad(self) -> None:
-        """
-        It's true or false.
-        """
+        """It's true or false."""
         self.assertRaises(TypeError, MemoryWorker, exclusive=["urgent"])

@@ -1,6 +1,4 @@
-"""
-Tests of queues with real executors.
-"""
+"""Tests of queues with real executors."""
 
 from __future__ import annotations
 
@@ -56,16 +54,12 @@ if __name__ == "__main__":
 
 
 def processes() -> Executor:
-    """
-    Make an executor with two processes.
-    """
+    """Make an executor with two processes."""
     return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
 
 
 def loky() -> Executor:
-    """
-    Make one of loky's.
-    """
+    """Make one of loky's."""
     try:
         module: Any = import_module("loky")
     except ImportError:
@@ -75,9 +69,7 @@ def loky() -> Executor:
 
 
 def interpreters() -> Executor:
-    """
-    Make one with interpreters in threads.
-    """
+    """Make one with interpreters in threads."""
     kind = getattr(import_module("concurrent.futures"), "InterpreterPoolExecutor", None)
     if kind is None:
         raise SkipTest("This Python has no interpreters")
@@ -86,31 +78,23 @@ def interpreters() -> Executor:
 
 
 def failsAtFirst() -> None:
-    """
-    Fail to start.
-    """
+    """Fail to start."""
     raise LookupError("not ready")
 
 
 class ExecutorTests(TestCase):
-    """
-    Tests of L{ExecutorQueue}.
-    """
+    """Tests of L{ExecutorQueue}."""
 
     timeout = 60
 
     def queue(self, executor: Any, *args: Any, **kw: Any) -> ExecutorQueue:
-        """
-        Make a queue, which is shut down after the test.
-        """
+        """Make a queue, which is shut down after the test."""
         q = ExecutorQueue(executor, *args, **kw)
         self.addCleanup(q.shutdown, timeout=20)
         return q
 
     async def checkCalls(self, q: ExecutorQueue) -> None:
-        """
-        Have it run many calls, with large things and with errors.
-        """
+        """Have it run many calls, with large things and with errors."""
         results = await gatherResults([q.call(pow, i, 2) for i in range(300)])
         self.assertEqual(results, [i * i for i in range(300)])
         array = numpy.arange(1_000_000)
@@ -125,9 +109,7 @@ class ExecutorTests(TestCase):
         self.assertEqual(await q.call(lambda: "from a lambda"), "from a lambda")
 
     async def test_processes(self) -> None:
-        """
-        Calls in processes. None of those is left after the shutdown.
-        """
+        """Calls in processes. None of those is left after the shutdown."""
         q = self.queue(processes)
         await self.checkCalls(q)
         pid = await q.call(os.getpid)
@@ -136,9 +118,7 @@ class ExecutorTests(TestCase):
             os.kill(pid, 0)
 
     async def test_threads(self) -> None:
-        """
-        Calls in threads, none of which is left either.
-        """
+        """Calls in threads, none of which is left either."""
         before = threading.active_count()
         q = self.queue(lambda: ThreadPoolExecutor(2))
         await gatherResults([q.call(pow, i, 2) for i in range(300)])
@@ -147,15 +127,11 @@ class ExecutorTests(TestCase):
         self.assertEqual(threading.active_count(), before)
 
     async def test_loky(self) -> None:
-        """
-        Calls in processes of loky.
-        """
+        """Calls in processes of loky."""
         await self.checkCalls(self.queue(loky))
 
     async def test_interpreters(self) -> None:
-        """
-        Calls in other interpreters of this process.
-        """
+        """Calls in other interpreters of this process."""
         q = self.queue(interpreters)
         results = await gatherResults([q.call(pow, i, 2) for i in range(300)])
         self.assertEqual(results, [i * i for i in range(300)])
@@ -163,9 +139,7 @@ class ExecutorTests(TestCase):
             await q.call(jobs.fail, 7)
 
     async def test_mpi(self) -> None:
-        """
-        Calls in processes of MPI, of functions of the program.
-        """
+        """Calls in processes of MPI, of functions of the program."""
         try:
             import_module("mpi4py.futures")
         except ImportError:
@@ -188,9 +162,7 @@ class ExecutorTests(TestCase):
         )
 
     async def checkKilled(self, q: ExecutorQueue) -> None:
-        """
-        Have processes killed by calls, among others.
-        """
+        """Have processes killed by calls, among others."""
         guilty: list[Deferred[Any]] = [
             q.call(jobs.ends, "kill", retries=r) for r in (0, 9)
         ]
@@ -211,15 +183,11 @@ class ExecutorTests(TestCase):
         await self.checkKilled(self.queue(processes))
 
     async def test_killedLoky(self) -> None:
-        """
-        The same with loky.
-        """
+        """The same with loky."""
         await self.checkKilled(self.queue(loky))
 
     async def test_crash(self) -> None:
-        """
-        At the end of its time, a shutdown kills processes that are at something.
-        """
+        """At the end of its time, a shutdown kills processes that are at something."""
         for make in (processes, loky):
             try:
                 q = self.queue(make)
@@ -234,9 +202,7 @@ class ExecutorTests(TestCase):
                 os.kill(pid, 0)
 
     async def test_initializer(self) -> None:
-        """
-        Calls fail where an executor can't be started, now and later.
-        """
+        """Calls fail where an executor can't be started, now and later."""
         self.patch(logging.getLogger("concurrent.futures"), "disabled", True)
         q = self.queue(lambda: ThreadPoolExecutor(1, initializer=failsAtFirst))
         calls = [q.call(pow, 2, 5) for _ in range(3)]

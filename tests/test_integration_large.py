@@ -66,9 +66,7 @@ def takenUp(q: ProcessQueue) -> list[int]:
 
 
 class LargeCase(ChildrenTestCase):
-    """
-    A test with something large.
-    """
+    """A test with something large."""
 
     async def back(self, q: TaskQueue, value: Any) -> Any:
         """
@@ -109,14 +107,10 @@ class LargeCase(ChildrenTestCase):
 
 
 class ValueTests(LargeCase):
-    """
-    Tests of what can be sent there and back.
-    """
+    """Tests of what can be sent there and back."""
 
     async def test_sizes(self) -> None:
-        """
-        It makes no difference how large things are.
-        """
+        """It makes no difference how large things are."""
         for useReactor in (False, True):
             q = self.queue(useReactor=useReactor)
             for size in (0, THRESHOLD - 1, THRESHOLD, MB, 5 * MB + 1):
@@ -138,9 +132,7 @@ class ValueTests(LargeCase):
         turns: list[None] = []
 
         def turn() -> None:
-            """
-            Count the reactor's turns.
-            """
+            """Count the reactor's turns."""
             turns.append(None)
             calls[0] = reactor.callLater(0.001, turn)
 
@@ -185,18 +177,14 @@ class ValueTests(LargeCase):
             self.assertEqual(found.readonly, view.readonly)
 
     async def test_subclasses(self) -> None:
-        """
-        Kinds of bytes of one's own come back as what they are.
-        """
+        """Kinds of bytes of one's own come back as what they are."""
         q = self.queue()
         blob = large.Blob(os.urandom(MB))
         blob.note = "noted"
         self.assertEqual((await self.same(q, blob)).note, "noted")
 
     async def test_many(self) -> None:
-        """
-        Many things may be parts of others.
-        """
+        """Many things may be parts of others."""
         q = self.queue()
         value = {
             i: [
@@ -210,9 +198,7 @@ class ValueTests(LargeCase):
         await self.same(q, [value, os.urandom(3 * MB), {"deep": [[value[3]]]}])
 
     async def test_identity(self) -> None:
-        """
-        What is there twice is one thing there, and is one when it has come back.
-        """
+        """What is there twice is one thing there, and is one when it has come back."""
         q = self.queue()
         one, two = os.urandom(MB), bytearray(os.urandom(MB))
         value = [one, two, one, large.Thing(two), two, bytes(bytearray(one))]
@@ -223,9 +209,7 @@ class ValueTests(LargeCase):
         self.assertEqual(large.identities(found)[0], expected)
 
     async def test_forms(self) -> None:
-        """
-        Large things may come with a callable, or as keywords.
-        """
+        """Large things may come with a callable, or as keywords."""
         q = self.queue()
         data = os.urandom(MB)
         self.assertEqual(await q.call(large.Holder(data).length, data), 2 * MB)
@@ -235,9 +219,7 @@ class ValueTests(LargeCase):
         self.assertEqual(size, 3 * MB)
 
     async def test_updates(self) -> None:
-        """
-        All children may be given something large, also those that come later.
-        """
+        """All children may be given something large, also those that come later."""
         q = self.queue(2)
         data = os.urandom(2 * MB)
         pids = await q.update(large.hold, data)
@@ -249,9 +231,7 @@ class ValueTests(LargeCase):
             self.assertTrue(await q.call(large.isHeld, data))
 
     async def test_map(self) -> None:
-        """
-        They may be what calls are mapped to, and what comes of that.
-        """
+        """They may be what calls are mapped to, and what comes of that."""
         q = self.queue(2)
         data = [bytes([i]) * (MB + i) for i in range(12)]
         self.assertEqual(await q.map(len, data), [MB + i for i in range(12)])
@@ -269,9 +249,7 @@ class ValueTests(LargeCase):
             await q.shutdown()
 
     async def test_deferred(self) -> None:
-        """
-        They may be what a Deferred fires with in the child.
-        """
+        """They may be what a Deferred fires with in the child."""
         q = self.queue(useReactor=True)
         data = os.urandom(2 * MB)
         calls = [q.call(large.later, data) for _ in range(5)]
@@ -294,9 +272,7 @@ class ValueTests(LargeCase):
         self.assertEqual(await q.call(abs, -1), 1)
 
     async def test_inOrder(self) -> None:
-        """
-        Large and small calls are run in order by one child, and come back so.
-        """
+        """Large and small calls are run in order by one child, and come back so."""
         q = self.queue()
         order: list[int] = []
         calls = []
@@ -309,9 +285,7 @@ class ValueTests(LargeCase):
         self.assertEqual(order, list(range(60)))
 
     async def test_references(self) -> None:
-        """
-        Threads, and the reactor, are given things themselves.
-        """
+        """Threads, and the reactor, are given things themselves."""
         data, store = os.urandom(MB), bytearray(MB)
         threads = ThreadQueue()
         self.addCleanup(threads.shutdown)
@@ -330,9 +304,7 @@ class ArrayTests(LargeCase):
     timeout = 120
 
     async def test_numpy(self) -> None:
-        """
-        Arrays of any kind come back as they were.
-        """
+        """Arrays of any kind come back as they were."""
         numpy = optional("numpy")
         q = self.queue()
         plain = numpy.arange(200_000, dtype="f8").reshape(400, 500)
@@ -375,9 +347,7 @@ class ArrayTests(LargeCase):
             self.assertTrue(numpy.array_equal(one, other))
 
     async def test_arithmetic(self) -> None:
-        """
-        Arrays that have come are as good as others.
-        """
+        """Arrays that have come are as good as others."""
         numpy = optional("numpy")
         q = self.queue()
         values = numpy.arange(MB, dtype="f8")
@@ -388,9 +358,7 @@ class ArrayTests(LargeCase):
         self.assertTrue(numpy.array_equal(found.ravel(), values * 2 + 1))
 
     async def test_pandas(self) -> None:
-        """
-        So do tables.
-        """
+        """So do tables."""
         pandas = optional("pandas")
         numpy = optional("numpy")
         q = self.queue()
@@ -408,9 +376,7 @@ class ArrayTests(LargeCase):
         pandas.testing.assert_series_equal(await self.back(q, table["f"]), table["f"])
 
     async def test_pyarrow(self) -> None:
-        """
-        So do tables of another kind.
-        """
+        """So do tables of another kind."""
         pyarrow = optional("pyarrow")
         q = self.queue()
         table = pyarrow.table(
@@ -422,16 +388,12 @@ class ArrayTests(LargeCase):
 
 
 class LifeTests(LargeCase):
-    """
-    Tests of how long things live, and who sees what is changed.
-    """
+    """Tests of how long things live, and who sees what is changed."""
 
     timeout = 120
 
     async def test_isolation(self) -> None:
-        """
-        What a child changes is changed nowhere else, nor is what is changed here.
-        """
+        """What a child changes is changed nowhere else, nor is what is changed here."""
         q = self.queue()
         for kind in (bytearray, self.array):
             value = kind(MB)
@@ -475,9 +437,7 @@ class LifeTests(LargeCase):
         self.assertEqual(bytes(result[:4]), b"xxxx")
 
     async def test_heldArguments(self) -> None:
-        """
-        Arguments that a child holds on to stay as they are.
-        """
+        """Arguments that a child holds on to stay as they are."""
         q = self.queue()
         for letter in b"abc":
             argument = memoryview(bytearray([letter]) * MB)
@@ -506,9 +466,7 @@ class LifeTests(LargeCase):
         del one, two
 
     async def test_held(self) -> None:
-        """
-        Results that are kept don't get in the way of others.
-        """
+        """Results that are kept don't get in the way of others."""
         q = self.queue()
         kept = [await q.call(large.make, large.Thing, MB, i) for i in range(40)]
         for i in range(0, 40, 2):
@@ -522,9 +480,7 @@ class LifeTests(LargeCase):
         del found, kept[:]
 
     async def test_manySmall(self) -> None:
-        """
-        A thousand results that are just large enough may be kept.
-        """
+        """A thousand results that are just large enough may be kept."""
         q = self.queue()
         calls = [
             q.call(large.make, large.Thing, THRESHOLD, i % 251) for i in range(1000)
@@ -539,9 +495,7 @@ class LifeTests(LargeCase):
         await self.givenBack(q)
 
     async def test_notHeldOn(self) -> None:
-        """
-        Neither side holds on to what has gone there and back.
-        """
+        """Neither side holds on to what has gone there and back."""
         q = self.queue()
         store = bytearray(3 * MB)
         view = memoryview(store)
@@ -551,9 +505,7 @@ class LifeTests(LargeCase):
         store += b"longer"
 
     async def test_memory(self) -> None:
-        """
-        Memory doesn't grow, however often something large goes there and back.
-        """
+        """Memory doesn't grow, however often something large goes there and back."""
         if sys.platform != "linux":
             raise SkipTest("There's no telling here")
         for useReactor in (False, True):
@@ -572,9 +524,7 @@ class LifeTests(LargeCase):
             await q.shutdown()
 
     async def test_memoryGivenBack(self) -> None:
-        """
-        What something very large has taken up is given back when it isn't needed.
-        """
+        """What something very large has taken up is given back when it isn't needed."""
         if sys.platform != "linux":
             raise SkipTest("There's no telling here")
         q = self.queue()
@@ -584,9 +534,7 @@ class LifeTests(LargeCase):
         await self.givenBack(q)
 
     async def test_stressed(self) -> None:
-        """
-        Children of a queue that all have much to give don't confuse it.
-        """
+        """Children of a queue that all have much to give don't confuse it."""
         q = self.queue(2)
         calls: list[Deferred[Any]] = []
         for i in range(80):

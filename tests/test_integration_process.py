@@ -1,6 +1,4 @@
-"""
-Tests of queues with real children.
-"""
+"""Tests of queues with real children."""
 
 from __future__ import annotations
 
@@ -88,9 +86,7 @@ class Items:
         self.producer = producer
 
     def unregisterProducer(self) -> None:
-        """
-        Implement C{IConsumer.unregisterProducer}.
-        """
+        """Implement C{IConsumer.unregisterProducer}."""
         self.producer = None
 
     def write(self, data: Any) -> None:
@@ -128,24 +124,18 @@ class Gate:
         os.write(self._fd, word.encode())
 
     def close(self) -> None:
-        """
-        Do away with it.
-        """
+        """Do away with it."""
         os.close(self._fd)
 
 
 class ChildrenTestCase(TestCase):
-    """
-    A test with children. When it's over, nothing of them is left.
-    """
+    """A test with children. When it's over, nothing of them is left."""
 
     timeout = 60
     maxDiff = None
 
     async def setUp(self) -> None:  # type: ignore[override]
-        """
-        Note how things are when the reactor runs.
-        """
+        """Note how things are when the reactor runs."""
         await wait(0)
         self.folder = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.folder)
@@ -206,41 +196,31 @@ class ChildrenTestCase(TestCase):
 
 
 class CallTests(ChildrenTestCase):
-    """
-    Tests of calls and what they return.
-    """
+    """Tests of calls and what they return."""
 
     async def test_result(self) -> None:
-        """
-        Results come back, from another process.
-        """
+        """Results come back, from another process."""
         q = self.queue()
         self.assertNotEqual(await q.call(os.getpid), os.getpid())
         self.assertEqual(await q.call(jobs.echo, 1, b="x"), ((1,), {"b": "x"}))
         self.assertEqual(await gatherResults([q.call(jobs.nothing)]), [None])
 
     async def test_emptyContainers(self) -> None:
-        """
-        Empty containers come back as what they are.
-        """
+        """Empty containers come back as what they are."""
         q = self.queue()
         values: list[Any] = [[], (), {}, "", b"", set()]
         for value in values:
             self.assertEqual(await q.call(jobs.echo, value), ((value,), {}))
 
     async def test_large(self) -> None:
-        """
-        Large arguments and results, which fit into no pipe, come through.
-        """
+        """Large arguments and results, which fit into no pipe, come through."""
         q = self.queue()
         data = os.urandom(5_000_000)
         (got,), _ = await q.call(jobs.echo, data)
         self.assertEqual(got, data)
 
     async def test_allChildren(self) -> None:
-        """
-        All children work at the same time.
-        """
+        """All children work at the same time."""
         q = self.queue(3)
         started = gatherResults([self.log.lineWith("waiting") for _ in range(1)])
         calls = [q.call(jobs.waitAtGate, self.gate.path) for _ in range(3)]
@@ -252,34 +232,26 @@ class CallTests(ChildrenTestCase):
         self.assertEqual(len(pids), 3)
 
     async def test_sameState(self) -> None:
-        """
-        One child keeps what a call has left in its interpreter.
-        """
+        """One child keeps what a call has left in its interpreter."""
         q = self.queue()
         pid = await q.call(jobs.remember, 1)
         self.assertEqual(await q.call(jobs.remembered), (pid, [1]))
 
     async def test_many(self) -> None:
-        """
-        However many calls are queued at once, all come back.
-        """
+        """However many calls are queued at once, all come back."""
         q = self.queue(2)
         calls = [q.call(jobs.nothing) for _ in range(20_000)]
         self.assertEqual(await gatherResults(calls), [None] * 20_000)
 
     async def test_manyInTheReactor(self) -> None:
-        """
-        This is so for workers in the reactor, too.
-        """
+        """This is so for workers in the reactor, too."""
         q = TaskQueue(AsyncWorker())
         calls = [q.call(jobs.nothing) for _ in range(100_000)]
         self.assertEqual(await gatherResults(calls), [None] * 100_000)
         await q.shutdown()
 
     async def test_priorities(self) -> None:
-        """
-        Calls are run in the order of their priorities.
-        """
+        """Calls are run in the order of their priorities."""
         q = self.queue()
         started = self.log.lineWith("waiting")
         first = q.call(jobs.waitAtGate, self.gate.path)
@@ -294,9 +266,7 @@ class CallTests(ChildrenTestCase):
         self.assertEqual((await q.call(jobs.remembered))[1], [1, 2, 3])
 
     async def test_series(self) -> None:
-        """
-        The series that children are qualified for are theirs, and those given.
-        """
+        """The series that children are qualified for are theirs, and those given."""
         q = self.queue(1, series=["mine"])
         for series in ("process", "local", "mine", None):
             self.assertEqual(await q.call(jobs.echo, series=series), ((), {}))
@@ -315,18 +285,14 @@ class CallTests(ChildrenTestCase):
         )
 
     async def test_failingUpdate(self) -> None:
-        """
-        What an update raises is text in its list of results.
-        """
+        """What an update raises is text in its list of results."""
         q = self.queue()
         [text] = await q.update(jobs.fail, 7, ephemeral=True)
         self.assertIsInstance(text, str)
         self.assertIn("because (7)", text)
 
     async def test_stats(self) -> None:
-        """
-        Calls are timed, here and in the child, if that's wanted.
-        """
+        """Calls are timed, here and in the child, if that's wanted."""
         q = self.queue(callStats=True)
         await q.call(jobs.sleepFor, 0.02)
         [(here, there)] = await q.stats()
@@ -334,17 +300,13 @@ class CallTests(ChildrenTestCase):
         self.assertGreater(here, there)
 
     async def test_noStats(self) -> None:
-        """
-        They aren't if it's not.
-        """
+        """They aren't if it's not."""
         q = self.queue()
         await q.call(jobs.nothing)
         self.assertEqual(await q.stats(), [])
 
     async def test_memUsage(self) -> None:
-        """
-        The memory of a child is measured while it's there.
-        """
+        """The memory of a child is measured while it's there."""
         q = self.queue()
         [worker] = q.workers()
         await q.call(jobs.nothing)
@@ -355,9 +317,7 @@ class CallTests(ChildrenTestCase):
         self.assertIsNone(worker.memUsage())
 
     async def test_handle(self) -> None:
-        """
-        The child process is seen as long as it's alive.
-        """
+        """The child process is seen as long as it's alive."""
         q = self.queue()
         [worker] = q.workers()
         self.assertEqual(await q.call(os.getpid), worker.process.pid)
@@ -368,9 +328,7 @@ class CallTests(ChildrenTestCase):
         self.assertEqual(worker.process.exitcode, 0)
 
     async def test_threadsLeft(self) -> None:
-        """
-        A thread that a call has left comes to its end before its child does.
-        """
+        """A thread that a call has left comes to its end before its child does."""
         q = self.queue()
         path = self.mktemp()
         await q.call(jobs.leavesThread, path, 30)
@@ -378,9 +336,7 @@ class CallTests(ChildrenTestCase):
         self.assertEqual(len(Path(path).read_text().split()), 30)
 
     async def test_threadsLeftTooLong(self) -> None:
-        """
-        That's waited for within the time limit only.
-        """
+        """That's waited for within the time limit only."""
         q = self.queue()
         path = self.mktemp()
         await q.call(jobs.leavesThread, path, 100_000)
@@ -436,9 +392,7 @@ class CallTests(ChildrenTestCase):
             self.assertEqual([fd for fd in descriptors if fd > 8], [])
 
     async def test_environment(self) -> None:
-        """
-        Children have the environment of this process, or the one given.
-        """
+        """Children have the environment of this process, or the one given."""
         self.patch(os, "environ", {**os.environ, "ASYNQUEUE_TEST": "x"})
         q = self.queue()
         self.assertEqual(await q.call(os.getenv, "ASYNQUEUE_TEST"), "x")
@@ -448,9 +402,7 @@ class CallTests(ChildrenTestCase):
         self.assertEqual(await q.call(os.getenv, "OTHER"), "y")
 
     async def test_interrupt(self) -> None:
-        """
-        Children leave Ctrl-C to their parent.
-        """
+        """Children leave Ctrl-C to their parent."""
         q = self.queue()
         pid = await q.call(os.getpid)
         os.kill(pid, signal.SIGINT)
@@ -470,9 +422,7 @@ class CallTests(ChildrenTestCase):
         iterate = reactor.doIteration
 
         def counted(delay: Any) -> None:
-            """
-            Count, and go on.
-            """
+            """Count, and go on."""
             turns.append(1)
             iterate(delay)
 
@@ -489,14 +439,10 @@ class CallTests(ChildrenTestCase):
 
 
 class SharedMemoryTests(ChildrenTestCase):
-    """
-    Tests of C{multiprocessing.shared_memory}.
-    """
+    """Tests of C{multiprocessing.shared_memory}."""
 
     def setUp(self) -> Any:
-        """
-        Have the process there that keeps watch over blocks.
-        """
+        """Have the process there that keeps watch over blocks."""
         ensure_running()
         return super().setUp()
 
@@ -516,9 +462,7 @@ class SharedMemoryTests(ChildrenTestCase):
 
 
 class FailureTests(ChildrenTestCase):
-    """
-    Tests of calls that fail.
-    """
+    """Tests of calls that fail."""
 
     async def test_exception(self) -> None:
         """
@@ -533,9 +477,7 @@ class FailureTests(ChildrenTestCase):
         self.assertIsInstance(error.__cause__.__cause__, KeyError)
 
     async def test_traceback(self) -> None:
-        """
-        The traceback of its failure has where it was raised in the child.
-        """
+        """The traceback of its failure has where it was raised in the child."""
         q = self.queue()
         failures: list[Any] = []
         await q.call(jobs.fail, 7).addErrback(failures.append)
@@ -546,27 +488,21 @@ class FailureTests(ChildrenTestCase):
             self.assertIn("KeyError: 'missing'", text)
 
     async def test_wrapped(self) -> None:
-        """
-        Where that's wanted, it's the cause of a L{WorkerError}.
-        """
+        """Where that's wanted, it's the cause of a L{WorkerError}."""
         q = self.queue(returnFailure=True)
         error = await self.failureOf(errors.WorkerError, q.call(jobs.fail, 7))
         self.assertIn("because (7)", str(error))
         self.assertIsInstance(error.__cause__, jobs.OfTheTask)
 
     async def test_warned(self) -> None:
-        """
-        Or the call fires with a text, which is logged.
-        """
+        """Or the call fires with a text, which is logged."""
         q = self.queue(warn=True)
         text: Any = await q.call(jobs.fail, 7)
         self.assertTrue(text.startswith("Exception 'because (7)'"), text)
         self.assertIn(text, self.log.lines)
 
     async def test_notRebuilt(self) -> None:
-        """
-        One that can't be had here comes as a L{WorkerError} with the whole text.
-        """
+        """One that can't be had here comes as a L{WorkerError} with the whole text."""
         q = self.queue()
         call = q.call(jobs.raiseThat, jobs.OnlyInChild)
         error = await self.failureOf(errors.WorkerError, call)
@@ -587,25 +523,19 @@ class FailureTests(ChildrenTestCase):
         self.assertEqual(await q.call(os.getpid), pid)
 
     async def test_stopIteration(self) -> None:
-        """
-        C{StopIteration} ends nothing here.
-        """
+        """C{StopIteration} ends nothing here."""
         q = self.queue()
         await self.failureOf(RuntimeError, q.call(jobs.raiseThat, StopIteration, 3))
 
     async def test_unhashable(self) -> None:
-        """
-        A failing call can be described whatever its arguments are.
-        """
+        """A failing call can be described whatever its arguments are."""
         q = self.queue()
         call = q.call(jobs.raiseThat, ValueError, {1: 1, "a": [2]})
         error = await self.failureOf(ValueError, call)
         self.assertEqual(error.args, ({1: 1, "a": [2]},))
 
     async def test_lambda(self) -> None:
-        """
-        With cloudpickle, lambdas can be called, given, and returned.
-        """
+        """With cloudpickle, lambdas can be called, given, and returned."""
         q = self.queue()
         factor = 3
         self.assertEqual(await q.call(lambda x: x * factor, 4), 12)
@@ -629,9 +559,7 @@ class FailureTests(ChildrenTestCase):
         self.assertEqual(await q.call(os.getpid), pid)
 
     async def test_unpicklable(self) -> None:
-        """
-        Whatever can't be pickled, the error names it, and nothing else is hurt.
-        """
+        """Whatever can't be pickled, the error names it, and nothing else is hurt."""
         q = self.queue()
         pid = await q.call(os.getpid)
         lock = threading.Lock()
@@ -648,9 +576,7 @@ class FailureTests(ChildrenTestCase):
         self.assertEqual(await q.call(os.getpid), pid)
 
     async def test_notInTheChild(self) -> None:
-        """
-        A call that the child can't unpickle is a L{SerializationError}, too.
-        """
+        """A call that the child can't unpickle is a L{SerializationError}, too."""
         q = self.queue()
         pid = await q.call(os.getpid)
         error = await self.failureOf(
@@ -661,25 +587,19 @@ class FailureTests(ChildrenTestCase):
         self.assertEqual(await q.call(os.getpid), pid)
 
     async def test_badCalls(self) -> None:
-        """
-        Bad arguments of the queue are told at once.
-        """
+        """Bad arguments of the queue are told at once."""
         self.assertRaises(ValueError, ProcessQueue, -1)
         for bad in ("2", 1.5, True):
             self.assertRaises(TypeError, ProcessQueue, bad)
 
 
 class NotInTheChild:
-    """
-    Can be pickled here, but not unpickled in a child.
-    """
+    """Can be pickled here, but not unpickled in a child."""
 
     pid = os.getpid()
 
     def __reduce__(self) -> Any:
-        """
-        Say who is to unpickle it.
-        """
+        """Say who is to unpickle it."""
         return unpickleHere, (self.pid,)
 
 
@@ -699,14 +619,10 @@ def unpickleHere(pid: int) -> NotInTheChild:
 
 
 class IterationTests(ChildrenTestCase):
-    """
-    Tests of calls that return iterators.
-    """
+    """Tests of calls that return iterators."""
 
     async def test_items(self) -> None:
-        """
-        The items come one after the other, however many there are.
-        """
+        """The items come one after the other, however many there are."""
         q = self.queue()
         for n in (1, 16, 17, 1_000):
             deferator = await q.call(jobs.count, n)
@@ -714,24 +630,18 @@ class IterationTests(ChildrenTestCase):
             self.assertEqual([item async for item in deferator], list(range(n)))
 
     async def test_deferreds(self) -> None:
-        """
-        They can be asked for as Deferreds, as it has always been.
-        """
+        """They can be asked for as Deferreds, as it has always been."""
         q = self.queue()
         deferator = await q.call(jobs.count, 50)
         self.assertEqual([await d for d in deferator], list(range(50)))
 
     async def test_empty(self) -> None:
-        """
-        An iterator without items is an empty list.
-        """
+        """An iterator without items is an empty list."""
         q = self.queue()
         self.assertEqual(await q.call(jobs.count, 0), [])
 
     async def test_window(self) -> None:
-        """
-        An iterator that would go on for ever is 16 items ahead of who takes them.
-        """
+        """An iterator that would go on for ever is 16 items ahead of who takes them."""
         q = self.queue()
         deferator = await q.call(jobs.countForEver)
         for i in range(50):
@@ -744,9 +654,7 @@ class IterationTests(ChildrenTestCase):
         deferator.stop()
 
     async def test_windowThatHasGrown(self) -> None:
-        """
-        It's further ahead of who takes them fast, but not too far.
-        """
+        """It's further ahead of who takes them fast, but not too far."""
         q = self.queue()
         deferator = await q.call(jobs.countForEver)
         async for i in deferator:
@@ -758,9 +666,7 @@ class IterationTests(ChildrenTestCase):
         deferator.stop()
 
     async def test_stopped(self) -> None:
-        """
-        An iterator that isn't wanted any longer is closed in the child.
-        """
+        """An iterator that isn't wanted any longer is closed in the child."""
         q = self.queue()
         deferator = await q.call(jobs.countForEver)
         await deferator.__anext__()
@@ -768,9 +674,7 @@ class IterationTests(ChildrenTestCase):
         self.assertEqual((await q.call(jobs.remembered))[1][1:], ["ended"])
 
     async def test_abandoned(self) -> None:
-        """
-        So is one that nobody has any longer.
-        """
+        """So is one that nobody has any longer."""
         q = self.queue()
         deferator = await q.call(jobs.countForEver)
         await deferator.__anext__()
@@ -780,17 +684,13 @@ class IterationTests(ChildrenTestCase):
         self.assertEqual((await q.call(jobs.remembered))[1][1:], ["ended"])
 
     async def test_fails(self) -> None:
-        """
-        What an iterator raises comes after the items before it.
-        """
+        """What an iterator raises comes after the items before it."""
         q = self.queue()
         for n in (0, 1, 3, 40):
             got: list[int] = []
 
             async def iterate(n: int, got: list[int]) -> None:
-                """
-                Take the items.
-                """
+                """Take the items."""
                 async for item in await q.call(jobs.countAndFail, n):
                     got.append(item)  # noqa: PERF401 - to have those before the error
 
@@ -814,9 +714,7 @@ class IterationTests(ChildrenTestCase):
         self.assertEqual((await q.call(jobs.remembered))[1], ["closed"])
 
     async def test_childEnds(self) -> None:
-        """
-        When the child goes away, that comes after the items that have come.
-        """
+        """When the child goes away, that comes after the items that have come."""
         q = self.queue()
         got = []
         with self.assertRaises(errors.WorkerLost) as context:
@@ -827,9 +725,7 @@ class IterationTests(ChildrenTestCase):
         self.assertEqual(await q.call(jobs.echo), ((), {}))
 
     async def test_slow(self) -> None:
-        """
-        Each item comes as soon as it's there, not with the next or with others.
-        """
+        """Each item comes as soon as it's there, not with the next or with others."""
         q = self.queue()
         deferator = await q.call(jobs.countAtGate, self.gate.path)
         for i in range(4):
@@ -854,9 +750,7 @@ class IterationTests(ChildrenTestCase):
         two.stop()
 
     async def test_consumer(self) -> None:
-        """
-        A consumer is given all items, and is what the call fires with.
-        """
+        """A consumer is given all items, and is what the call fires with."""
         q = self.queue()
         for n in (0, 1, 100):
             consumer = Items()
@@ -871,9 +765,7 @@ class IterationTests(ChildrenTestCase):
         """
 
         class Refusing(Items):
-            """
-            A consumer that takes nothing.
-            """
+            """A consumer that takes nothing."""
 
             def registerProducer(self, producer: Any, streaming: bool) -> None:
                 """
@@ -893,9 +785,7 @@ class IterationTests(ChildrenTestCase):
             await q.shutdown()
 
     async def test_consumerAndFailure(self) -> None:
-        """
-        If the iterator fails, so does the call, after the items before.
-        """
+        """If the iterator fails, so does the call, after the items before."""
         q = self.queue()
         consumer = Items()
         call = q.call(jobs.countAndFail, 3, consumer=consumer)
@@ -916,18 +806,14 @@ class IterationTests(ChildrenTestCase):
         self.assertEqual(list(await q.call(iter, [1, 2])), [1, 2])
 
     async def test_large(self) -> None:
-        """
-        Large items come through.
-        """
+        """Large items come through."""
         q = self.queue()
         items = [os.urandom(300_000) for _ in range(8)]
         deferator = await q.call(iter, items)
         self.assertEqual([item async for item in deferator], items)
 
     async def test_shutdown(self) -> None:
-        """
-        A shutdown waits until the items have been taken.
-        """
+        """A shutdown waits until the items have been taken."""
         q = self.queue()
         deferator = await q.call(jobs.count, 100)
         done = q.shutdown()
@@ -936,9 +822,7 @@ class IterationTests(ChildrenTestCase):
 
 
 class LossTests(ChildrenTestCase):
-    """
-    Tests of children that go away.
-    """
+    """Tests of children that go away."""
 
     async def assertLost(
         self, q: ProcessQueue, call: Deferred[Any], exitCode: Any, number: Any
@@ -967,41 +851,31 @@ class LossTests(ChildrenTestCase):
         self.assertNotEqual(await q.call(os.getpid), pid)
 
     async def test_exit(self) -> None:
-        """
-        A task may end its process.
-        """
+        """A task may end its process."""
         q = self.queue()
         await q.call(jobs.nothing)
         await self.assertLost(q, q.call(jobs.ends, "exit"), 3, None)
 
     async def test_kill(self) -> None:
-        """
-        A signal may do so.
-        """
+        """A signal may do so."""
         q = self.queue()
         await q.call(jobs.nothing)
         await self.assertLost(q, q.call(jobs.ends, "kill"), None, signal.SIGKILL)
 
     async def test_crash(self) -> None:
-        """
-        The interpreter may crash.
-        """
+        """The interpreter may crash."""
         q = self.queue()
         await q.call(jobs.nothing)
         await self.assertLost(q, q.call(jobs.ends, "crash"), None, signal.SIGSEGV)
 
     async def test_garbage(self) -> None:
-        """
-        A task that writes to a pipe that isn't its own has the child ended.
-        """
+        """A task that writes to a pipe that isn't its own has the child ended."""
         q = self.queue()
         await q.call(jobs.nothing)
         await self.assertLost(q, q.call(jobs.ends, "garbage"), None, signal.SIGKILL)
 
     async def test_closedPipe(self) -> None:
-        """
-        So has one that closes it.
-        """
+        """So has one that closes it."""
         q = self.queue()
         await q.call(jobs.nothing)
         call = q.call(os.closerange, 3, 100)
@@ -1010,9 +884,7 @@ class LossTests(ChildrenTestCase):
         self.assertEqual(await q.call(jobs.echo), ((), {}))
 
     async def test_neighbours(self) -> None:
-        """
-        The guilty call alone is lost: those queued behind it come back.
-        """
+        """The guilty call alone is lost: those queued behind it come back."""
         q = self.queue(2)
         calls = [q.call(jobs.echo, i) for i in range(20)]
         calls.insert(10, q.call(jobs.ends, "exit"))
@@ -1021,9 +893,7 @@ class LossTests(ChildrenTestCase):
         self.assertEqual(len(q), 2)
 
     async def test_retries(self) -> None:
-        """
-        A call that ends its children has as many of them as it has attempts.
-        """
+        """A call that ends its children has as many of them as it has attempts."""
         q = self.queue()
         lost = [self.log.lineWith("is lost") for _ in range(1)]
         await self.failureOf(errors.WorkerLost, q.call(jobs.ends, "exit", retries=2))
@@ -1057,9 +927,7 @@ class LossTests(ChildrenTestCase):
         self.assertNotEqual(await call, pid)
 
     async def test_log(self) -> None:
-        """
-        The log says what has happened.
-        """
+        """The log says what has happened."""
         q = self.queue()
         line = self.log.lineWith("is lost")
         call = q.call(jobs.ends, "exit")
@@ -1102,9 +970,7 @@ class LossTests(ChildrenTestCase):
         self.flushLoggedErrors(errors.WorkerStartError)
 
     async def test_parentKilled(self) -> None:
-        """
-        Children don't outlive a parent that is killed.
-        """
+        """Children don't outlive a parent that is killed."""
         script = """
             import os, signal
             from twisted.internet.task import react
@@ -1160,9 +1026,7 @@ def wait(seconds: float) -> Deferred[None]:
 
 
 class StoppingTests(ChildrenTestCase):
-    """
-    Tests of calls that are stopped, and of workers that are let go.
-    """
+    """Tests of calls that are stopped, and of workers that are let go."""
 
     async def test_cancel(self) -> None:
         """
@@ -1183,9 +1047,7 @@ class StoppingTests(ChildrenTestCase):
         self.assertEqual(len(q), 1)
 
     async def test_cancelStubborn(self) -> None:
-        """
-        A task that has the soft signal ignored is killed all the same.
-        """
+        """A task that has the soft signal ignored is killed all the same."""
         q = self.queue()
         await q.call(signal.signal, signal.SIGTERM, signal.SIG_IGN)
         started = self.log.lineWith("waiting")
@@ -1226,9 +1088,7 @@ class StoppingTests(ChildrenTestCase):
         self.assertEqual(len(q), 1)
 
     async def test_timeout(self) -> None:
-        """
-        A call that takes too long fails in time, and is really stopped.
-        """
+        """A call that takes too long fails in time, and is really stopped."""
         q = self.queue()
         await q.call(jobs.nothing)
         [worker] = q.workers()
@@ -1243,9 +1103,7 @@ class StoppingTests(ChildrenTestCase):
         self.assertEqual(await q.call(jobs.echo), ((), {}))
 
     async def test_timeoutTwice(self) -> None:
-        """
-        By default there's one more attempt.
-        """
+        """By default there's one more attempt."""
         q = self.queue()
         await self.failureOf(
             errors.TimeoutError, q.call(jobs.waitAtGate, self.gate.path, timeout=0.5)
@@ -1253,9 +1111,7 @@ class StoppingTests(ChildrenTestCase):
         self.assertEqual(await q.call(jobs.echo), ((), {}))
 
     async def test_detach(self) -> None:
-        """
-        A worker that is let go has its running call done before.
-        """
+        """A worker that is let go has its running call done before."""
         q = self.queue()
         order: list[str] = []
         started = self.log.lineWith("waiting")
@@ -1274,9 +1130,7 @@ class StoppingTests(ChildrenTestCase):
         self.assertEqual(len(q), 0)
 
     async def test_detachCrash(self) -> None:
-        """
-        Or it's killed, and its call runs elsewhere if that's wanted.
-        """
+        """Or it's killed, and its call runs elsewhere if that's wanted."""
         q = self.queue(2)
         started = self.log.lineWith("waiting")
         call = q.call(jobs.waitAtGate, self.gate.path)
@@ -1289,27 +1143,21 @@ class StoppingTests(ChildrenTestCase):
         self.assertEqual(await call, ".")
 
     async def test_attach(self) -> None:
-        """
-        A worker can be attached to a queue of any kind.
-        """
+        """A worker can be attached to a queue of any kind."""
         q = TaskQueue()
         self.addCleanup(self.shutDown, q)
         await q.attachWorker(ProcessWorker(["mine"]))
         self.assertNotEqual(await q.call(os.getpid, series="mine"), os.getpid())
 
     async def test_shutdownDrain(self) -> None:
-        """
-        All that is queued can be run before the shutdown.
-        """
+        """All that is queued can be run before the shutdown."""
         q = self.queue(2)
         calls = [q.call(jobs.echo, i) for i in range(50)]
         self.assertEqual(await q.shutdown(drain=True), [])
         self.assertEqual(len(await gatherResults(calls)), 50)
 
     async def test_shutdownTimeout(self) -> None:
-        """
-        A shutdown doesn't take longer than it may.
-        """
+        """A shutdown doesn't take longer than it may."""
         q = self.queue(timeout=0.1)
         started = self.log.lineWith("waiting")
         call = q.call(jobs.waitAtGate, self.gate.path)
@@ -1319,30 +1167,22 @@ class StoppingTests(ChildrenTestCase):
         await self.failureOf(errors.WorkerLost, call)
 
     async def test_shutdownAtOnce(self) -> None:
-        """
-        A queue can be shut down before its children have started.
-        """
+        """A queue can be shut down before its children have started."""
         q = self.queue(2)
         self.assertEqual(await q.shutdown(), [])
 
     async def test_context(self) -> None:
-        """
-        A queue can be used as a context manager.
-        """
+        """A queue can be used as a context manager."""
         async with ProcessQueue(1) as q:
             self.assertEqual(await q.call(jobs.echo, 1), ((1,), {}))
         self.assertFalse(q.isRunning())
 
 
 class ReactorTests(ChildrenTestCase):
-    """
-    Tests of children with a reactor.
-    """
+    """Tests of children with a reactor."""
 
     async def test_deferred(self) -> None:
-        """
-        Callables may return Deferreds there, or be coroutines, or neither.
-        """
+        """Callables may return Deferreds there, or be coroutines, or neither."""
         q = self.queue(useReactor=True)
         self.assertEqual(await q.call(jobs.deferred, 1), 1)
         self.assertEqual(await q.call(jobs.deferred, 2, 0.01), 2)
@@ -1350,9 +1190,7 @@ class ReactorTests(ChildrenTestCase):
         self.assertEqual(await q.call(jobs.echo, 4), ((4,), {}))
 
     async def test_failure(self) -> None:
-        """
-        These may fail.
-        """
+        """These may fail."""
         q = self.queue(useReactor=True)
         call = q.call(jobs.deferred, ValueError("late"))
         error = await self.failureOf(ValueError, call)
@@ -1361,18 +1199,14 @@ class ReactorTests(ChildrenTestCase):
         await self.failureOf(jobs.OfTheTask, q.call(jobs.fail, 6))
 
     async def test_iterator(self) -> None:
-        """
-        Iterators may yield Deferreds.
-        """
+        """Iterators may yield Deferreds."""
         q = self.queue(useReactor=True)
         deferator = await q.call(jobs.deferreds, 50)
         self.assertEqual([item async for item in deferator], list(range(50)))
         self.assertEqual(await q.call(jobs.deferreds, 0), [])
 
     async def test_failingIterator(self) -> None:
-        """
-        These may fail, too.
-        """
+        """These may fail, too."""
         q = self.queue(useReactor=True)
         got = []
         end = ValueError("late")
@@ -1395,33 +1229,25 @@ class ReactorTests(ChildrenTestCase):
         self.assertEqual((await q.call(jobs.remembered))[1][1:], ["ended"])
 
     async def test_raw(self) -> None:
-        """
-        What a Deferred fires with may be wanted as it is.
-        """
+        """What a Deferred fires with may be wanted as it is."""
         q = self.queue(raw=True, useReactor=True)
         self.assertEqual(list(await q.call(jobs.deferred, iter([1]))), [1])
 
     async def test_interrupt(self) -> None:
-        """
-        Ctrl-C is for the parent here, too.
-        """
+        """Ctrl-C is for the parent here, too."""
         q = self.queue(useReactor=True)
         pid = await q.call(os.getpid)
         os.kill(pid, signal.SIGINT)
         self.assertEqual(await q.call(jobs.deferred, pid, 0.01), pid)
 
     async def test_stopped(self) -> None:
-        """
-        A call that stops the child's reactor has lost it.
-        """
+        """A call that stops the child's reactor has lost it."""
         q = self.queue(useReactor=True)
         await self.failureOf(errors.WorkerLost, q.call(jobs.stopReactor))
         self.assertEqual(await q.call(jobs.deferred, 1), 1)
 
     async def test_cancel(self) -> None:
-        """
-        A call that waits is stopped like any other.
-        """
+        """A call that waits is stopped like any other."""
         q = self.queue(useReactor=True)
         await self.failureOf(
             errors.TimeoutError,
@@ -1463,9 +1289,7 @@ async def runScript(
 
 
 class MainTests(ChildrenTestCase):
-    """
-    Tests of programs whose own functions are called in children.
-    """
+    """Tests of programs whose own functions are called in children."""
 
     script = """
         import sys
@@ -1509,17 +1333,13 @@ class MainTests(ChildrenTestCase):
     expected = "the user's main\nTrue 3\n[6, 8]\nfailed -1\n"
 
     async def test_script(self) -> None:
-        """
-        Functions and classes of a script can be used as any others.
-        """
+        """Functions and classes of a script can be used as any others."""
         self.assertEqual(
             await runScript(self.folder, self.script), (self.expected, "", 0)
         )
 
     async def test_module(self) -> None:
-        """
-        So can those of a module that is run as a program.
-        """
+        """So can those of a module that is run as a program."""
         got = await runScript(
             self.folder, self.script, run=lambda path: ["-m", "script"]
         )
@@ -1539,18 +1359,14 @@ class MainTests(ChildrenTestCase):
         self.assertEqual(got, (self.expected, "", 0))
 
     async def test_relativePath(self) -> None:
-        """
-        It doesn't matter how the script was named.
-        """
+        """It doesn't matter how the script was named."""
         got = await runScript(
             self.folder, self.script, run=lambda path: ["../script.py"]
         )
         self.assertEqual(got, (self.expected, "", 0))
 
     async def test_changedFolder(self) -> None:
-        """
-        Nor which folder is the current one by then.
-        """
+        """Nor which folder is the current one by then."""
         script = self.script.replace(
             "async with", "import os; os.chdir('/')\n            async with"
         )
@@ -1603,9 +1419,7 @@ class MainTests(ChildrenTestCase):
             self.assertIn("__main__", line)
 
     async def test_notNeeded(self) -> None:
-        """
-        A program isn't run in children that need nothing of it, guarded or not.
-        """
+        """A program isn't run in children that need nothing of it, guarded or not."""
         script = """
             import os
             from twisted.internet.task import react
@@ -1622,9 +1436,7 @@ class MainTests(ChildrenTestCase):
         self.assertEqual(await runScript(self.folder, script), ("run\n", "", 0))
 
     async def test_arguments(self) -> None:
-        """
-        Children see the arguments of the program.
-        """
+        """Children see the arguments of the program."""
         script = """
             import sys
             from twisted.internet.task import react
@@ -1647,9 +1459,7 @@ class MainTests(ChildrenTestCase):
 
 
 class OtherReactorTests(ChildrenTestCase):
-    """
-    Tests under the reactors that there are.
-    """
+    """Tests under the reactors that there are."""
 
     script = """
         import sys
@@ -1694,21 +1504,15 @@ class OtherReactorTests(ChildrenTestCase):
         self.assertEqual(code, 0)
 
     async def test_select(self) -> None:
-        """
-        The select reactor works.
-        """
+        """The select reactor works."""
         await self.assertWorks("selectreactor")
 
     async def test_poll(self) -> None:
-        """
-        The poll reactor works.
-        """
+        """The poll reactor works."""
         await self.assertWorks("pollreactor")
 
     async def test_asyncio(self) -> None:
-        """
-        The asyncio reactor works.
-        """
+        """The asyncio reactor works."""
         await self.assertWorks("asyncioreactor")
 
     async def test_noSignalHandlers(self) -> None:
@@ -1742,14 +1546,10 @@ class OtherReactorTests(ChildrenTestCase):
 
 
 class PickleTests(TestCase):
-    """
-    Tests of what the tests rely on.
-    """
+    """Tests of what the tests rely on."""
 
     def test_jobs(self) -> None:
-        """
-        All that children do can be pickled by name.
-        """
+        """All that children do can be pickled by name."""
         for name in ("echo", "fail", "count", "Sum", "OfTheTask"):
             value = getattr(jobs, name)
             self.assertIs(pickle.loads(pickle.dumps(value)), value)

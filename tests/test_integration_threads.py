@@ -1,6 +1,4 @@
-"""
-Tests of what is done with threads, with real ones.
-"""
+"""Tests of what is done with threads, with real ones."""
 
 from __future__ import annotations
 
@@ -89,31 +87,23 @@ def generate(count: int, ends: list[int]) -> Iterator[tuple[int, int]]:
 
 
 class RealCase(TestCase):
-    """
-    Leaves no threads behind.
-    """
+    """Leaves no threads behind."""
 
     timeout = 60
 
     def setUp(self) -> None:
-        """
-        Note which threads there are.
-        """
+        """Note which threads there are."""
         self.before = set(threading.enumerate())
         self.addCleanup(self.checkThreads)
 
     def checkThreads(self) -> None:
-        """
-        See that there are no others, except of Twisted's own pool.
-        """
+        """See that there are no others, except of Twisted's own pool."""
         left = set(threading.enumerate()) - self.before
         self.assertEqual([t for t in left if t.name.startswith("asynqueue")], [])
 
 
 class LooperTests(RealCase):
-    """
-    Tests of L{ThreadLooper} and L{deferToThread}.
-    """
+    """Tests of L{ThreadLooper} and L{deferToThread}."""
 
     async def test_thread(self) -> None:
         """
@@ -153,9 +143,7 @@ class LooperTests(RealCase):
         self.assertEqual(made, list(range(0, 5_000, 2)))
 
         async def take(d: Deferred[Any]) -> list[int]:
-            """
-            Take all items.
-            """
+            """Take all items."""
             return [item[0] async for item in await d]
 
         for d in [ensureDeferred(take(d)) for d in iterations]:
@@ -163,15 +151,11 @@ class LooperTests(RealCase):
         await looper.stop()
 
     async def test_endless(self) -> None:
-        """
-        An endless iteration makes no more than is taken, and a few.
-        """
+        """An endless iteration makes no more than is taken, and a few."""
         made: list[int] = []
 
         def endless() -> Iterator[int]:
-            """
-            Never end.
-            """
+            """Never end."""
             while True:
                 made.append(1)
                 yield len(made)
@@ -185,9 +169,7 @@ class LooperTests(RealCase):
         await looper.stop()
 
     async def test_forgotten(self) -> None:
-        """
-        A Deferator that nobody has any longer has its generator closed.
-        """
+        """A Deferator that nobody has any longer has its generator closed."""
         ends: list[int] = []
         looper = ThreadLooper()
         thread = await looper.deferToThread(threadNow)
@@ -199,9 +181,7 @@ class LooperTests(RealCase):
         self.assertEqual(ends, [thread])
 
     async def test_shared(self) -> None:
-        """
-        The thread that all share starts again after its end.
-        """
+        """The thread that all share starts again after its end."""
         first = await deferToThread(threadNow)
         self.assertEqual(await deferToThread(threadNow), first)
         await deferToThread()
@@ -211,9 +191,7 @@ class LooperTests(RealCase):
         await deferToThread()
 
     async def test_crash(self) -> None:
-        """
-        A thread that is stuck is left alone, and ends when it can.
-        """
+        """A thread that is stuck is left alone, and ends when it can."""
         looper = ThreadLooper()
         begun, end = threading.Event(), threading.Event()
         d = looper.deferToThread(waitFor, begun, end)
@@ -228,14 +206,10 @@ class LooperTests(RealCase):
 
 
 class QueueTests(RealCase):
-    """
-    Tests of L{ThreadQueue} and L{ThreadWorker}.
-    """
+    """Tests of L{ThreadQueue} and L{ThreadWorker}."""
 
     async def test_many(self) -> None:
-        """
-        Thousands of calls run in the queue's thread, in their order.
-        """
+        """Thousands of calls run in the queue's thread, in their order."""
         q = ThreadQueue()
         made: list[int] = []
         calls = [q.call(made.append, i) for i in range(5_000)]
@@ -247,9 +221,7 @@ class QueueTests(RealCase):
         await q.shutdown()
 
     async def test_two(self) -> None:
-        """
-        Two workers run at the same time.
-        """
+        """Two workers run at the same time."""
         barrier = threading.Barrier(2, timeout=30)
         async with TaskQueue(ThreadWorker(), ThreadWorker()) as q:
             calls = [q.call(barrier.wait, series="thread"), q.call(barrier.wait)]
@@ -274,9 +246,7 @@ class QueueTests(RealCase):
                 await twistedDeferToThread(thread.join)
 
     async def test_shutdown(self) -> None:
-        """
-        Calls that are queued at shutdown fail, and the Deferred fires.
-        """
+        """Calls that are queued at shutdown fail, and the Deferred fires."""
         q = ThreadQueue()
         begun, end = threading.Event(), threading.Event()
         calls: list[Deferred[Any]] = [q.call(waitFor, begun, end, timeout=30)]
@@ -290,9 +260,7 @@ class QueueTests(RealCase):
             await self.assertFailure(call, QueueStopped)
 
     async def test_interpreterEnds(self) -> None:
-        """
-        A thread that is stuck doesn't keep the interpreter from ending.
-        """
+        """A thread that is stuck doesn't keep the interpreter from ending."""
         program = """
 import threading
 from twisted.internet import reactor
@@ -317,36 +285,26 @@ print("stopped")
 
 @implementer(IPullProducer)
 class Counter:
-    """
-    An endless producer of numbers that is asked for each.
-    """
+    """An endless producer of numbers that is asked for each."""
 
     def __init__(self) -> None:
         self.consumer: Any = None
         self.count = 0
 
     def resumeProducing(self) -> None:
-        """
-        Implement C{IPullProducer.resumeProducing}.
-        """
+        """Implement C{IPullProducer.resumeProducing}."""
         self.count += 1
         self.consumer.write(self.count)
 
     def stopProducing(self) -> None:
-        """
-        Implement C{IPullProducer.stopProducing}.
-        """
+        """Implement C{IPullProducer.stopProducing}."""
 
 
 class StreamTests(RealCase):
-    """
-    Tests of L{Consumerator}, L{Filerator}, L{OrderedItemProducer} and the pool.
-    """
+    """Tests of L{Consumerator}, L{Filerator}, L{OrderedItemProducer} and the pool."""
 
     def setUp(self) -> None:
-        """
-        Have the pool closed after the test.
-        """
+        """Have the pool closed after the test."""
         super().setUp()
         self.addCleanup(PoolUser.shutdown)
 
@@ -358,9 +316,7 @@ class StreamTests(RealCase):
         made: list[int] = []
 
         def numbers() -> Iterator[int]:
-            """
-            Note which numbers are made.
-            """
+            """Note which numbers are made."""
             for i in range(5_000):
                 made.append(i)
                 yield i
@@ -368,9 +324,7 @@ class StreamTests(RealCase):
         ahead: list[int] = []
 
         def slowly(items: Iterable[int]) -> int:
-            """
-            Note how far ahead the producer is.
-            """
+            """Note how far ahead the producer is."""
             total = 0
             for i in items:
                 ahead.append(len(made) - i)
@@ -385,17 +339,13 @@ class StreamTests(RealCase):
         self.assertLess(max(ahead), 40)
 
     async def test_pulled(self) -> None:
-        """
-        An endless producer that is asked for each item is never far ahead either.
-        """
+        """An endless producer that is asked for each item is never far ahead either."""
         counter = Counter()
         counter.consumer = c = Consumerator()
         c.registerProducer(counter, False)
 
         def take() -> list[int]:
-            """
-            Take some items.
-            """
+            """Take some items."""
             return [next(c) for _ in range(3_000)]
 
         self.assertEqual(
@@ -415,9 +365,7 @@ class StreamTests(RealCase):
         ahead: list[int] = []
 
         def write() -> None:
-            """
-            Write much.
-            """
+            """Write much."""
             started.wait()
             with f:
                 for i in range(2_000):
@@ -425,9 +373,7 @@ class StreamTests(RealCase):
                     ahead.append(len(f._channel))
 
         def read() -> bytes:
-            """
-            Read all of it.
-            """
+            """Read all of it."""
             lines: Iterator[bytes] = iter(f)
             started.set()
             return next(lines) + b"".join(lines)
@@ -458,9 +404,7 @@ class StreamTests(RealCase):
         full = threading.Event()
 
         def write() -> None:
-            """
-            Write more than there's room for.
-            """
+            """Write more than there's room for."""
             for _ in range(3):
                 f.write("x")
             full.set()
@@ -480,15 +424,11 @@ class StreamTests(RealCase):
         self.assertEqual(await reading, [])
 
     async def test_writtenBefore(self) -> None:
-        """
-        A thread that writes before anybody reads doesn't wait.
-        """
+        """A thread that writes before anybody reads doesn't wait."""
         f = Filerator()
 
         def write() -> None:
-            """
-            Write all.
-            """
+            """Write all."""
             f.writelines(range(100))
             f.close()
 
@@ -504,9 +444,7 @@ class StreamTests(RealCase):
         f = Filerator()
 
         def read() -> list[tuple[int, Any]]:
-            """
-            Read two items.
-            """
+            """Read two items."""
             return list(zip(range(2), f, strict=False))
 
         reading = PoolUser.deferToThreadInPool(read)
@@ -519,9 +457,7 @@ class StreamTests(RealCase):
         self.assertEqual(await done, [(True, None)])
 
     async def test_severalReaders(self) -> None:
-        """
-        Several threads may share the items, and all are told of the end.
-        """
+        """Several threads may share the items, and all are told of the end."""
         f = Filerator()
         reading = [PoolUser.deferToThreadInPool(list, f) for _ in range(3)]
         for i in range(300):
@@ -531,19 +467,13 @@ class StreamTests(RealCase):
         self.assertEqual(sorted(map(int, items)), list(range(300)))
 
     async def test_loop(self) -> None:
-        """
-        Items may be made in one thread and taken in another.
-        """
+        """Items may be made in one thread and taken in another."""
 
         class Counting(IterationGetter):
-            """
-            Makes numbers.
-            """
+            """Makes numbers."""
 
             def loop(self) -> None:
-                """
-                Make them.
-                """
+                """Make them."""
                 for i in range(1_000):
                     self.produce(i)
 
@@ -562,9 +492,7 @@ class StreamTests(RealCase):
         """
 
         def write(rows: Iterable[bytes], name: str) -> bytes:
-            """
-            Write a file.
-            """
+            """Write a file."""
             f = Filerator(limit=1_000_000)
             with gzip.GzipFile(name, fileobj=f, mode="wb") as zipped:
                 for row in rows:
@@ -581,21 +509,15 @@ class StreamTests(RealCase):
         self.assertEqual(data, bytes(i % 256 for i in range(500)))
 
     async def test_orderedFails(self) -> None:
-        """
-        A failure on either side ends both, and is told.
-        """
+        """A failure on either side ends both, and is told."""
 
         def forever(rows: Iterable[int]) -> None:
-            """
-            Take all there is.
-            """
+            """Take all there is."""
             for _ in rows:
                 pass
 
         def breaks(rows: Iterable[int]) -> None:
-            """
-            Raise.
-            """
+            """Raise."""
             raise KeyError("k")
 
         p = OrderedItemProducer()
@@ -625,9 +547,7 @@ class StreamTests(RealCase):
         self.assertEqual(await p.stop(), [1, 50])
 
     async def test_orderedGivenUp(self) -> None:
-        """
-        Production that is given up ends the function that waits for items.
-        """
+        """Production that is given up ends the function that waits for items."""
         p = OrderedItemProducer()
         p.start(list)
         p.produceItem(Deferred)

@@ -1,6 +1,4 @@
-"""
-Tests of the interfaces.
-"""
+"""Tests of the interfaces."""
 
 from __future__ import annotations
 
@@ -15,20 +13,14 @@ from asynqueue.testing import MemoryWorker
 
 
 class IWorkerTests(SynchronousTestCase):
-    """
-    Tests of L{IWorker}.
-    """
+    """Tests of L{IWorker}."""
 
     def test_valid(self) -> None:
-        """
-        A worker whose lists of qualifications are lists is a valid one.
-        """
+        """A worker whose lists of qualifications are lists is a valid one."""
         IWorker.validateInvariants(MemoryWorker(["x"]))
 
     def test_notLists(self) -> None:
-        """
-        Either list that isn't one is an InvariantError that names and shows it.
-        """
+        """Either list that isn't one is an InvariantError that names and shows it."""
         for name in ("cQualified", "iQualified"):
             for value in (None, "x", ("x",), {"x"}):
                 worker: Any = MemoryWorker()
@@ -40,29 +32,21 @@ class IWorkerTests(SynchronousTestCase):
                 self.assertIsInstance(raised.exception, Invalid)
 
     def test_missing(self) -> None:
-        """
-        As is one that doesn't exist.
-        """
+        """As is one that doesn't exist."""
         worker: Any = MemoryWorker()
         del worker.iQualified
         with self.assertRaises(InvariantError):
             IWorker.validateInvariants(worker)
 
     def test_help(self) -> None:
-        """
-        The docstring names all that a worker must have.
-        """
+        """The docstring names all that a worker must have."""
         for name in IWorker.names():
             self.assertIn(name, IWorker.__doc__)
 
 
 class StatusTests(SynchronousTestCase):
-    """
-    Tests of L{Status}.
-    """
+    """Tests of L{Status}."""
 
     def test_bytes(self) -> None:
-        """
-        Each is equal to the plain byte.
-        """
+        """Each is equal to the plain byte."""
         self.assertEqual(b"".join(Status), b"rnicetd")

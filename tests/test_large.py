@@ -57,18 +57,14 @@ class FakeThread:
         self._target = target
 
     def start(self) -> None:
-        """
-        Start it, if there may be another.
-        """
+        """Start it, if there may be another."""
         if len(self._threads.waiting) >= self._threads.most:
             raise RuntimeError("can't start new thread")
         self.ident = 1
         self._threads.waiting.append(self._target)
 
     def join(self) -> None:
-        """
-        Wait for it.
-        """
+        """Wait for it."""
         self._threads.joined += 1
 
 
@@ -95,9 +91,7 @@ class FakeThreads:
         case.patch(copying, "threading", SimpleNamespace(Thread=self._thread))
 
     def run(self) -> None:
-        """
-        Let the first one run to its end.
-        """
+        """Let the first one run to its end."""
         self.waiting.pop(0)()
 
     def _thread(
@@ -119,14 +113,10 @@ class FakeThreads:
 
 
 class CopyThreadsTests(SynchronousTestCase):
-    """
-    Tests of L{CopyThreads}.
-    """
+    """Tests of L{CopyThreads}."""
 
     def setUp(self) -> None:
-        """
-        Make them.
-        """
+        """Make them."""
         self.fakes = FakeThreads(self)
         self.reactor: Any = FakeReactor()
         self.threads = CopyThreads(self.reactor)
@@ -150,9 +140,7 @@ class CopyThreadsTests(SynchronousTestCase):
         self.successResultOf(self.threads.whenIdle())
 
     def test_noThread(self) -> None:
-        """
-        If there are as many threads as there may be, it does without.
-        """
+        """If there are as many threads as there may be, it does without."""
         self.fakes.most = 0
         d = self.threads.run(lambda: 5)
         self.reactor.advance(0)
@@ -160,9 +148,7 @@ class CopyThreadsTests(SynchronousTestCase):
         self.assertEqual(self.fakes.joined, 0)
 
     def test_realThread(self) -> None:
-        """
-        Real threads have ended when it's told that what they did is done.
-        """
+        """Real threads have ended when it's told that what they did is done."""
         self.patch(copying, "threading", threading)
         before = threading.active_count()
         called = threading.Event()
@@ -181,39 +167,29 @@ class CopyThreadsTests(SynchronousTestCase):
 
 
 class Boxes:
-    """
-    The memory files as the child has them.
-    """
+    """The memory files as the child has them."""
 
     def __init__(self, process: FakeProcess) -> None:
         self.reader = BufferReader(os.dup(process._fds[5]))
         self.writer = BufferWriter(os.dup(process._fds[6]))
 
     def load(self, payload: bytes) -> Any:
-        """
-        Get what has come.
-        """
+        """Get what has come."""
         incoming = Incoming(self.reader, memoryview(payload))
         incoming.read()
         return incoming.loads()
 
     def close(self) -> None:
-        """
-        Close the files.
-        """
+        """Close the files."""
         os.close(self.reader.fd)
         os.close(self.writer.fd)
 
 
 class LargeCase(WorkerCase):
-    """
-    A test with a worker whose child has boxes.
-    """
+    """A test with a worker whose child has boxes."""
 
     def setUp(self) -> None:
-        """
-        Make a worker that has been hired.
-        """
+        """Make a worker that has been hired."""
         super().setUp()
         self.threads = FakeThreads(self)
         self.tasks: list[Any] = []
@@ -248,9 +224,7 @@ class LargeCase(WorkerCase):
         return boxes
 
     def finish(self) -> None:
-        """
-        End the children, and have threads do what they still have to.
-        """
+        """End the children, and have threads do what they still have to."""
         for process in self.reactor.processes:
             if not process.ended:
                 process.end(3)
@@ -287,15 +261,11 @@ class LargeCase(WorkerCase):
         return result
 
     def resign(self) -> None:
-        """
-        Take note that the worker has resigned.
-        """
+        """Take note that the worker has resigned."""
         self.resigned += 1
 
     def work(self) -> None:
-        """
-        Have one thread do what it has to, and the reactor hear of it.
-        """
+        """Have one thread do what it has to, and the reactor hear of it."""
         self.threads.run()
         self.reactor.advance(0)
 
@@ -343,22 +313,16 @@ class LargeCase(WorkerCase):
 
 
 class ArgumentTests(LargeCase):
-    """
-    Tests of large arguments.
-    """
+    """Tests of large arguments."""
 
     def test_atOnce(self) -> None:
-        """
-        Arguments that aren't too large are sent at once, by themselves.
-        """
+        """Arguments that aren't too large are sent at once, by themselves."""
         self.worker.run(self.large(MEDIUM))
         self.assertEqual(self.calls(), [(Kind.CALL | BUFFERS, 1, b"a" * MEDIUM)])
         self.assertEqual(self.threads.waiting, [])
 
     def test_shipped(self) -> None:
-        """
-        Others are sent when they have been copied.
-        """
+        """Others are sent when they have been copied."""
         task = self.large()
         ready = self.worker.run(task)
         self.assertEqual(self.calls(), [])
@@ -371,9 +335,7 @@ class ArgumentTests(LargeCase):
         self.assertEqual(self.resultOf(task), 5)
 
     def test_notHeldOn(self) -> None:
-        """
-        When they have been sent, nothing holds on to them: their size may change.
-        """
+        """When they have been sent, nothing holds on to them: their size may change."""
         for size in (MEDIUM, LARGE):
             store = bytearray(size)
             self.worker.run(self.task(len, store))
@@ -385,9 +347,7 @@ class ArgumentTests(LargeCase):
             self.reactor.serve()
 
     def test_inOrder(self) -> None:
-        """
-        What comes after a call waits until that has been sent, in order.
-        """
+        """What comes after a call waits until that has been sent, in order."""
         self.sender.hello()
         tasks = [self.large(), self.task(len, 1), self.large(MEDIUM), self.task(len, 2)]
         for task in tasks:
@@ -404,9 +364,7 @@ class ArgumentTests(LargeCase):
         self.assertEqual(sent, [b"a" * LARGE, 1, b"a" * MEDIUM, 2])
 
     def test_whenItsTurn(self) -> None:
-        """
-        Those of a call that waits for others aren't copied before it's its turn.
-        """
+        """Those of a call that waits for others aren't copied before it's its turn."""
         self.worker.run(self.task(len, 1))
         self.worker.run(self.large())
         self.assertEqual(self.threads.waiting, [])
@@ -416,9 +374,7 @@ class ArgumentTests(LargeCase):
         self.assertEqual([number for _, number, _ in self.calls()], [1, 2])
 
     def test_stats(self) -> None:
-        """
-        The time that it takes to copy them counts as seen here.
-        """
+        """The time that it takes to copy them counts as seen here."""
         clock = [10.0]
         from asynqueue.process import _jobs, _tasks as worker
 
@@ -453,9 +409,7 @@ class ArgumentTests(LargeCase):
         task.stopTimer()
 
     def test_cancelOtherMeanwhile(self) -> None:
-        """
-        Nor does one that's behind it disturb it.
-        """
+        """Nor does one that's behind it disturb it."""
         task, other, third = self.large(), self.task(len, 1), self.task(len, 2)
         for each in (task, other, third):
             self.worker.run(each)
@@ -470,9 +424,7 @@ class ArgumentTests(LargeCase):
         self.assertEqual(self.worker.crash(), [third])
 
     def test_takenBack(self) -> None:
-        """
-        Tasks behind it are taken back, if it takes long, and it itself isn't.
-        """
+        """Tasks behind it are taken back, if it takes long, and it itself isn't."""
         clock = [10.0]
         from asynqueue.process import _jobs, _tasks as worker
 
@@ -512,9 +464,7 @@ class ArgumentTests(LargeCase):
         self.assertEqual([argument for _, _, argument in self.calls()], [1])
 
     def test_timer(self) -> None:
-        """
-        The clock of a call starts anew when its arguments have been sent.
-        """
+        """The clock of a call starts anew when its arguments have been sent."""
         task = self.large(timeout=5)
         failed: list[Any] = []
         task.d.addErrback(failed.append)
@@ -554,9 +504,7 @@ class ArgumentTests(LargeCase):
         patch.restore()
 
     def test_stop(self) -> None:
-        """
-        A worker that is to stop does so when the call has been sent and answered.
-        """
+        """A worker that is to stop does so when the call has been sent and answered."""
         task = self.large()
         self.worker.run(task)
         stopped = self.worker.stop()
@@ -571,9 +519,7 @@ class ArgumentTests(LargeCase):
         self.successResultOf(stopped)
 
     def test_stopAndFail(self) -> None:
-        """
-        It does if the call can't be sent, too.
-        """
+        """It does if the call can't be sent, too."""
         task = self.large()
         self.worker.run(task)
         stopped = self.worker.stop()
@@ -587,9 +533,7 @@ class ArgumentTests(LargeCase):
         self.successResultOf(stopped)
 
     def test_stopAndCancel(self) -> None:
-        """
-        Or if it's cancelled.
-        """
+        """Or if it's cancelled."""
         task = self.large()
         self.worker.run(task)
         stopped = self.worker.stop()
@@ -600,9 +544,7 @@ class ArgumentTests(LargeCase):
         self.successResultOf(stopped)
 
     def test_crash(self) -> None:
-        """
-        A crash gives up what is copied, and waits for who copies.
-        """
+        """A crash gives up what is copied, and waits for who copies."""
         task, other = self.large(50 * SLICE_BYTES), self.task(len, 1)
         self.worker.run(task)
         self.worker.run(other)
@@ -634,9 +576,7 @@ class ArgumentTests(LargeCase):
         self.assertEqual(self.worker.state, ChildState.DEAD)
 
     def test_lostInATimeOfTrouble(self) -> None:
-        """
-        It's not looked at any longer when it has been copied after all.
-        """
+        """It's not looked at any longer when it has been copied after all."""
         task = self.large()
         self.worker.run(task)
         self.threads.run()
@@ -669,9 +609,7 @@ class ArgumentTests(LargeCase):
                 self.assertEqual(worker.crash(), [task])
 
     def test_released(self) -> None:
-        """
-        What the child doesn't need any longer is used for others.
-        """
+        """What the child doesn't need any longer is used for others."""
         for i in range(1, 6):
             self.worker.run(self.large(MEDIUM))
             self.assertEqual(len(self.calls()), 1)
@@ -683,14 +621,10 @@ class ArgumentTests(LargeCase):
 
 
 class ResultTests(LargeCase):
-    """
-    Tests of large results.
-    """
+    """Tests of large results."""
 
     def setUp(self) -> None:
-        """
-        Have a child that is there.
-        """
+        """Have a child that is there."""
         super().setUp()
         self.sender.hello()
         self.reactor.serve()
@@ -711,9 +645,7 @@ class ResultTests(LargeCase):
         return tasks
 
     def test_atOnce(self) -> None:
-        """
-        Results that needn't be copied are there at once.
-        """
+        """Results that needn't be copied are there at once."""
         [task] = self.start(1)
         self.sendResult(1, [b"r" * MEDIUM, Thing(b"t" * LARGE)])
         self.reactor.serve()
@@ -722,9 +654,7 @@ class ResultTests(LargeCase):
         self.assertEqual(bytes(result[1].buffer), b"t" * LARGE)
 
     def test_copied(self) -> None:
-        """
-        Others are there when they have been.
-        """
+        """Others are there when they have been."""
         [task] = self.start(1)
         self.sendResult(1, b"r" * LARGE)
         self.reactor.serve()
@@ -733,9 +663,7 @@ class ResultTests(LargeCase):
         self.assertEqual(self.resultOf(task), b"r" * LARGE)
 
     def test_inOrder(self) -> None:
-        """
-        What has come after it waits, also other large results.
-        """
+        """What has come after it waits, also other large results."""
         tasks = self.start(5)
         self.sender.result(1, 1)
         self.sendResult(2, b"r" * LARGE)
@@ -751,9 +679,7 @@ class ResultTests(LargeCase):
         self.assertEqual(self.resultOf(tasks[4]), 5)
 
     def test_released(self) -> None:
-        """
-        The child is told when they're not needed any longer.
-        """
+        """The child is told when they're not needed any longer."""
         [task] = self.start(1)
         self.sendResult(1, Thing(bytes(MEDIUM)))
         self.reactor.serve()
@@ -786,9 +712,7 @@ class ResultTests(LargeCase):
         self.assertEqual(self.resultOf(tasks[1]), 2)
 
     def test_stray(self) -> None:
-        """
-        The result of a call that the worker doesn't know is of no interest.
-        """
+        """The result of a call that the worker doesn't know is of no interest."""
         self.sendResult(7, b"r" * LARGE)
         self.sendResult(8, Thing(bytes(MEDIUM)))
         self.reactor.serve()
@@ -819,9 +743,7 @@ class ResultTests(LargeCase):
         self.successResultOf(gone)
 
     def test_lostWithMore(self) -> None:
-        """
-        So it is with all that it has sent, and the files are closed at last.
-        """
+        """So it is with all that it has sent, and the files are closed at last."""
         tasks = self.start(4)
         transport: Any = self.worker._life.transport
         fds = transport._buffers.fd, transport._reader.fd
@@ -881,9 +803,7 @@ class ResultTests(LargeCase):
             task.callback((Status.DISCONNECTED, None))
 
     def test_crashAfterTheEnd(self) -> None:
-        """
-        A worker may be crashed meanwhile.
-        """
+        """A worker may be crashed meanwhile."""
         tasks = self.start(2)
         gone = self.worker.deferUntilGone()
         self.sendResult(1, b"r" * LARGE)
@@ -896,9 +816,7 @@ class ResultTests(LargeCase):
         self.assertEqual(self.resigned, 0)
 
     def test_crash(self) -> None:
-        """
-        The same with one whose child hasn't ended.
-        """
+        """The same with one whose child hasn't ended."""
         [task] = self.start(1)
         gone = self.worker.deferUntilGone()
         self.sendResult(1, b"r" * LARGE)
@@ -928,9 +846,7 @@ class ResultTests(LargeCase):
         self.assertFalse(third.d.called)
 
     def test_stop(self) -> None:
-        """
-        A worker that is to stop waits for what is read.
-        """
+        """A worker that is to stop waits for what is read."""
         [task] = self.start(1)
         self.sendResult(1, b"r" * LARGE)
         self.reactor.serve()
@@ -944,9 +860,7 @@ class ResultTests(LargeCase):
         self.successResultOf(stopped)
 
     def test_iterations(self) -> None:
-        """
-        Items that have come after it wait, too.
-        """
+        """Items that have come after it wait, too."""
         task, other = self.start(2)
         self.sender.iterator(1)
         self.sender.items(1, 1)
@@ -964,14 +878,10 @@ class ResultTests(LargeCase):
 
 
 class QueueTests(WorkerCase):
-    """
-    Tests of queues with large arguments and results.
-    """
+    """Tests of queues with large arguments and results."""
 
     def setUp(self) -> None:
-        """
-        Make a queue with one worker.
-        """
+        """Make a queue with one worker."""
         super().setUp()
         self.threads = FakeThreads(self)
         self.addCleanup(self.finish)
@@ -980,9 +890,7 @@ class QueueTests(WorkerCase):
         self.serve()
 
     def finish(self) -> None:
-        """
-        End the queue.
-        """
+        """End the queue."""
         d = self.q.shutdown()
         for _ in range(9):
             for process in self.reactor.processes:
@@ -995,9 +903,7 @@ class QueueTests(WorkerCase):
         self.assertTrue(d.called)
 
     def serve(self) -> None:
-        """
-        Let the queue do what it can.
-        """
+        """Let the queue do what it can."""
         self.reactor.serve()
         self.reactor.advance(0)
         self.reactor.serve()
@@ -1022,9 +928,7 @@ class QueueTests(WorkerCase):
         self.assertEqual(self.successResultOf(other), 5)
 
     def test_timeout(self) -> None:
-        """
-        So does one whose time is over.
-        """
+        """So does one whose time is over."""
         d = self.q.call(len, b"a" * LARGE, timeout=5, retries=0)
         self.reactor.advance(6)
         self.failureResultOf(d, errors.TimeoutError)
@@ -1074,9 +978,7 @@ class QueueTests(WorkerCase):
         self.assertEqual(self.successResultOf(other), 7)
 
     def test_cancelReading(self) -> None:
-        """
-        One whose result is read fails at once as well, and its result is dropped.
-        """
+        """One whose result is read fails at once as well, and its result is dropped."""
         d = self.q.call(len, "large")
         self.sendLarge(1, b"r" * LARGE)
         self.serve()
@@ -1087,9 +989,7 @@ class QueueTests(WorkerCase):
         self.assertEqual(self.reactor.processes[0].signals, [])
 
     def test_lost(self) -> None:
-        """
-        A call whose child ends while its arguments are copied is made by another.
-        """
+        """A call whose child ends while its arguments are copied is made by another."""
         d = self.q.call(len, b"a" * LARGE)
         first = self.reactor.processes[0]
         first.end(None, 9)

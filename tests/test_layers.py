@@ -1,6 +1,4 @@
-"""
-Tests of how the modules of the package may import one another.
-"""
+"""Tests of how the modules of the package may import one another."""
 
 from __future__ import annotations
 
@@ -65,9 +63,7 @@ def nameOf(path: Path) -> str:
 
 
 def top(module: str) -> str:
-    """
-    Give the part of a module's name that stands in the table.
-    """
+    """Give the part of a module's name that stands in the table."""
     return module.partition(".")[0]
 
 
@@ -94,14 +90,10 @@ def imported(package: tuple[str, ...], source: str) -> Iterator[str]:
 
 
 class ImportedTests(SynchronousTestCase):
-    """
-    Tests of L{imported}, on which the others rely.
-    """
+    """Tests of L{imported}, on which the others rely."""
 
     def test_relative(self) -> None:
-        """
-        Relative imports are resolved from the package that the module is in.
-        """
+        """Relative imports are resolved from the package that the module is in."""
         source = "from .framing import f\nfrom .. import base\nfrom ..tasks import Task"
         self.assertEqual(
             list(imported(("_process",), source)),
@@ -109,9 +101,7 @@ class ImportedTests(SynchronousTestCase):
         )
 
     def test_anywhere(self) -> None:
-        """
-        Imports are found in functions and in guarded blocks, absolute ones too.
-        """
+        """Imports are found in functions and in guarded blocks, absolute ones too."""
         source = (
             "if TYPE_CHECKING:\n    import asynqueue.base\n"
             "def f():\n    from asynqueue import errors\n"
@@ -123,14 +113,10 @@ class ImportedTests(SynchronousTestCase):
 
 
 class LayerTests(SynchronousTestCase):
-    """
-    Tests of the package as it is.
-    """
+    """Tests of the package as it is."""
 
     def setUp(self) -> None:
-        """
-        Find all modules, and which of one another they import.
-        """
+        """Find all modules, and which of one another they import."""
         paths = {nameOf(path): path for path in PACKAGE.rglob("*.py")}
         self.modules = set(paths)
         self.edges: list[tuple[str, str]] = []
@@ -147,16 +133,12 @@ class LayerTests(SynchronousTestCase):
                 self.edges.append((module, rest))
 
     def test_complete(self) -> None:
-        """
-        The table has each module at the root and each folder once, and no other.
-        """
+        """The table has each module at the root and each folder once, and no other."""
         names = LAYERS.split()
         self.assertEqual(sorted(names), sorted({top(m) for m in self.modules} - {""}))
 
     def test_downwards(self) -> None:
-        """
-        A module imports only from layers below its own, and from its own folder.
-        """
+        """A module imports only from layers below its own, and from its own folder."""
         rank = layers()
         rank[""] = len(rank)
         wrong = [
@@ -170,9 +152,7 @@ class LayerTests(SynchronousTestCase):
         self.assertEqual(wrong, [])
 
     def test_acyclic(self) -> None:
-        """
-        No modules import one another in a circle, neither within a folder.
-        """
+        """No modules import one another in a circle, neither within a folder."""
         graph: dict[str, set[str]] = {module: set() for module in self.modules}
         for module, target in self.edges:
             if module and target:
@@ -183,27 +163,19 @@ class LayerTests(SynchronousTestCase):
             self.fail(" -> ".join(error.args[1]))
 
     def test_root(self) -> None:
-        """
-        No module imports from the root package, which is above all others.
-        """
+        """No module imports from the root package, which is above all others."""
         self.assertEqual([m for m, t in self.edges if m and not t], [])
 
     def test_facades(self) -> None:
-        """
-        The facades are for users: no module imports one, save the root package.
-        """
+        """The facades are for users: no module imports one, save the root package."""
         self.assertEqual([e for e in self.edges if e[0] and e[1] in FACADES], [])
 
     def test_runnable(self) -> None:
-        """
-        No module imports one that is run.
-        """
+        """No module imports one that is run."""
         self.assertEqual([e for e in self.edges if e[1] in RUNNABLE], [])
 
     def test_kinds(self) -> None:
-        """
-        No module of one kind of worker imports one of another kind.
-        """
+        """No module of one kind of worker imports one of another kind."""
         wrong = [
             (m, t)
             for m, t in self.edges

@@ -1,6 +1,4 @@
-"""
-Tests of the load's producer.
-"""
+"""Tests of the load's producer."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ from ._cases import QueueTestCase
 
 
 class Breaking(RecordingConsumer):
-    """
-    A consumer that fails whenever it's written to.
-    """
+    """A consumer that fails whenever it's written to."""
 
     def write(self, data: Any) -> None:
         """
@@ -31,40 +27,30 @@ class Breaking(RecordingConsumer):
 
 
 class LoadInfoProducerTests(SynchronousTestCase):
-    """
-    Tests of L{LoadInfoProducer}.
-    """
+    """Tests of L{LoadInfoProducer}."""
 
     def setUp(self) -> None:
-        """
-        Make a producer with a consumer.
-        """
+        """Make a producer with a consumer."""
         self.load = LoadInfoProducer()
         self.consumer = RecordingConsumer()
         self.load.registerConsumer(self.consumer)
 
     def test_interface(self) -> None:
-        """
-        It's a push producer, and says so to its consumers.
-        """
+        """It's a push producer, and says so to its consumers."""
         verifyClass(IPushProducer, LoadInfoProducer)
         verifyObject(IPushProducer, self.load)
         verifyObject(IPushProducer, self.consumer.producer)
         self.assertIs(self.consumer.streaming, True)
 
     def test_writes(self) -> None:
-        """
-        The load is written whenever it changes.
-        """
+        """The load is written whenever it changes."""
         self.load.oneMore()
         self.load.oneMore()
         self.load.oneLess()
         self.assertEqual(self.consumer.items, [1, 2, 1])
 
     def test_neverNegative(self) -> None:
-        """
-        The load is never less than zero.
-        """
+        """The load is never less than zero."""
         self.load.oneLess()
         self.load.oneMore()
         self.load.oneLess()
@@ -73,9 +59,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
         self.assertEqual(self.load.queued, 0)
 
     def test_severalConsumers(self) -> None:
-        """
-        All consumers are told; nobody needs to be there for the counting.
-        """
+        """All consumers are told; nobody needs to be there for the counting."""
         load = LoadInfoProducer()
         load.oneMore()
         load.oneLess()
@@ -87,9 +71,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
         self.assertEqual([c.items for c in consumers], [[2], [2]])
 
     def test_pause(self) -> None:
-        """
-        Pausing stops the writing, not the counting.
-        """
+        """Pausing stops the writing, not the counting."""
         self.load.pauseProducing()
         self.load.oneMore()
         self.load.oneMore()
@@ -109,9 +91,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.unregistered, 1)
 
     def test_ownPause(self) -> None:
-        """
-        One consumer's pausing and stopping is its own.
-        """
+        """One consumer's pausing and stopping is its own."""
         other = RecordingConsumer()
         self.load.registerConsumer(other)
         producer: Any = self.consumer.producer
@@ -137,9 +117,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.unregistered, 1)
 
     def test_registeredTwice(self) -> None:
-        """
-        A consumer that is registered twice is told once.
-        """
+        """A consumer that is registered twice is told once."""
         self.load.registerConsumer(self.consumer)
         self.load.oneMore()
         self.assertEqual(self.consumer.items, [1])
@@ -177,9 +155,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
         load = LoadInfoProducer()
 
         class Pausing(RecordingConsumer):
-            """
-            Pauses at once.
-            """
+            """Pauses at once."""
 
             def write(self, data: Any) -> None:
                 """
@@ -206,9 +182,7 @@ class Clinging(RecordingConsumer):
 
 
 class ClingingTests(QueueTestCase):
-    """
-    Tests of a consumer that fails when the queue is shut down.
-    """
+    """Tests of a consumer that fails when the queue is shut down."""
 
     def test_shutdown(self) -> None:
         """The queue is shut down nevertheless."""

@@ -1,6 +1,4 @@
-"""
-Tests of C{map} and C{imap}.
-"""
+"""Tests of C{map} and C{imap}."""
 
 from __future__ import annotations
 
@@ -24,35 +22,25 @@ from ._jobs import stopsIteration
 
 
 def invert(x: int) -> float:
-    """
-    Fail for 5.
-    """
+    """Fail for 5."""
     return 1 / (x - 5)
 
 
 class ChunkTests(SynchronousTestCase):
-    """
-    What a worker does for a chunk.
-    """
+    """What a worker does for a chunk."""
 
     def test_results(self) -> None:
-        """
-        The results come in order, with the seconds that they took.
-        """
+        """The results come in order, with the seconds that they took."""
         seconds, results = runChunk(abs, [-1, -2], 0, False)
         self.assertGreaterEqual(seconds, 0)
         self.assertEqual(results, [1, 2])
 
     def test_star(self) -> None:
-        """
-        Items are tuples of arguments if there are several iterables.
-        """
+        """Items are tuples of arguments if there are several iterables."""
         self.assertEqual(runChunk(pow, [(2, 3), (3, 2)], 0, True)[1], [8, 9])
 
     def test_failure(self) -> None:
-        """
-        The exception names the item, and brings along what was done before it.
-        """
+        """The exception names the item, and brings along what was done before it."""
         error = self.assertRaises(ZeroDivisionError, runChunk, invert, [4, 5, 6], 4, 0)
         self.assertEqual(getattr(error, DONE), (5, [-1.0]))
         self.assertEqual(error.__notes__, ["Raised for item 5 of a map"])
@@ -69,9 +57,7 @@ class ChunkTests(SynchronousTestCase):
             self.assertIn("StopIteration", str(error))
 
     def test_deferred(self) -> None:
-        """
-        Results that are Deferreds are waited for.
-        """
+        """Results that are Deferreds are waited for."""
         waiting: Deferred[int] = Deferred()
         d = runChunk(lambda x: waiting if x else x, [0, 1], 0, False)
         self.assertNoResult(d)
@@ -79,9 +65,7 @@ class ChunkTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d)[1], [0, 7])
 
     def test_deferredFailure(self) -> None:
-        """
-        The failure of a Deferred names its item, too.
-        """
+        """The failure of a Deferred names its item, too."""
         waiting: Deferred[int] = Deferred()
         d = runChunk(lambda x: waiting if x else x, [0, 1], 0, False)
         waiting.errback(KeyError("k"))
@@ -90,62 +74,44 @@ class ChunkTests(SynchronousTestCase):
 
 
 class MapTests(SynchronousTestCase):
-    """
-    L{TaskQueue.map} and L{TaskQueue.imap}, on workers in the reactor.
-    """
+    """L{TaskQueue.map} and L{TaskQueue.imap}, on workers in the reactor."""
 
     def setUp(self) -> None:
-        """
-        Make a queue with two workers.
-        """
+        """Make a queue with two workers."""
         self.clock = Clock()
         self.waiting: dict[Any, Deferred[Any]] = {}
         self.q = self.makeQueue()
 
     def makeQueue(self, **kw: Any) -> TaskQueue:
-        """
-        Make a queue.
-        """
+        """Make a queue."""
         return TaskQueue(AsyncWorker(), AsyncWorker(), reactor=self.clock, **kw)
 
     def slow(self, x: Any) -> Deferred[Any]:
-        """
-        Have a result when the test says so.
-        """
+        """Have a result when the test says so."""
         d = self.waiting[x] = Deferred()
         return d
 
     def numbers(self) -> Iterator[int]:
-        """
-        Count for ever, and note how far it was read.
-        """
+        """Count for ever, and note how far it was read."""
         for self.read in itertools.count():
             yield self.read
 
     def test_list(self) -> None:
-        """
-        The Deferred of a map fires with the results in order.
-        """
+        """The Deferred of a map fires with the results in order."""
         d = self.q.map(abs, range(-1000, 0))
         self.assertEqual(self.successResultOf(d), list(range(1000, 0, -1)))
 
     def test_empty(self) -> None:
-        """
-        Nothing maps to nothing.
-        """
+        """Nothing maps to nothing."""
         self.assertEqual(self.successResultOf(self.q.map(abs, [])), [])
 
     def test_shortest(self) -> None:
-        """
-        Of several iterables, the shortest tells how many calls there are.
-        """
+        """Of several iterables, the shortest tells how many calls there are."""
         d = self.q.map(pow, [2, 3], itertools.count(2))
         self.assertEqual(self.successResultOf(d), [4, 27])
 
     def test_order(self) -> None:
-        """
-        Results that come early wait for those before them.
-        """
+        """Results that come early wait for those before them."""
         d = self.q.map(self.slow, "ab", chunksize=1)
         self.waiting["b"].callback(2)
         self.assertNoResult(d)
@@ -153,9 +119,7 @@ class MapTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), [1, 2])
 
     def test_noOrder(self) -> None:
-        """
-        Unless the order doesn't matter.
-        """
+        """Unless the order doesn't matter."""
         d = self.q.map(self.slow, "ab", chunksize=1, ordered=False)
         self.waiting["b"].callback(2)
         self.waiting["a"].callback(1)
@@ -175,9 +139,7 @@ class MapTests(SynchronousTestCase):
             self.assertFalse(hasattr(failure.value, DONE))
 
     def test_inputFails(self) -> None:
-        """
-        A map fails when its input does.
-        """
+        """A map fails when its input does."""
         failing = (1 // x for x in [1, 0])
         self.failureResultOf(self.q.map(abs, failing), ZeroDivisionError)
 
@@ -197,18 +159,14 @@ class MapTests(SynchronousTestCase):
         self.assertEqual(self.q.q.loadInfoProducer.queued, 0)
 
     def test_bounded(self) -> None:
-        """
-        The input is read no further than there is work on its way to the workers.
-        """
+        """The input is read no further than there is work on its way to the workers."""
         self.q.map(self.slow, self.numbers(), chunksize=1)
         self.assertEqual(self.read, 3)
         self.waiting[0].callback(None)
         self.assertEqual(self.read, 4)
 
     def test_maxQueued(self) -> None:
-        """
-        A map waits for room in the queue by itself.
-        """
+        """A map waits for room in the queue by itself."""
         q = self.makeQueue(maxQueued=1)
         d = q.map(self.slow, range(20), chunksize=1)
         self.assertEqual(q.th.waiting, 1)
@@ -217,9 +175,7 @@ class MapTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), list(range(20)))
 
     def test_shutdown(self) -> None:
-        """
-        A map fails when the queue is shut down before its end.
-        """
+        """A map fails when the queue is shut down before its end."""
         d = self.q.map(self.slow, itertools.count(), chunksize=1)
         self.q.shutdown()
         for waiting in list(self.waiting.values()):
@@ -266,23 +222,17 @@ class MapTests(SynchronousTestCase):
             self.failureResultOf(next(results))
 
     def test_progress(self) -> None:
-        """
-        Progress is told as number of items done and of all.
-        """
+        """Progress is told as number of items done and of all."""
         told: list[Any] = []
         self.q.map(abs, [1, 2], chunksize=1, progress=lambda *x: told.append(x))
         self.q.map(abs, iter([1]), progress=lambda *x: told.append(x))
         self.assertEqual(told, [(1, 2), (2, 2), (1, None)])
 
     def test_imap(self) -> None:
-        """
-        An C{imap} over an endless input gives result after result.
-        """
+        """An C{imap} over an endless input gives result after result."""
 
         async def take() -> list[int]:
-            """
-            Take results.
-            """
+            """Take results."""
             got = []
             async for x in self.q.imap(abs, itertools.count(-2)):
                 got.append(x)
@@ -294,9 +244,7 @@ class MapTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), [2, 1, 0, 1, 2])
 
     def test_imapLazy(self) -> None:
-        """
-        The input of an C{imap} is read so far as results are taken.
-        """
+        """The input of an C{imap} is read so far as results are taken."""
         deferator = self.q.imap(abs, self.numbers(), chunksize=10)
         read = self.read
         self.assertLess(read, 1_100)
@@ -306,15 +254,11 @@ class MapTests(SynchronousTestCase):
         self.assertLess(self.read, read + 600)
 
     def test_imapFailure(self) -> None:
-        """
-        An C{imap} gives the results before the failure, and then the failure.
-        """
+        """An C{imap} gives the results before the failure, and then the failure."""
         got: list[float] = []
 
         async def take() -> None:
-            """
-            Take results.
-            """
+            """Take results."""
             async for x in self.q.imap(invert, itertools.count()):
                 got.append(x)  # noqa: PERF401 - they're wanted although it fails
 
@@ -327,9 +271,7 @@ class MapTests(SynchronousTestCase):
         """
 
         def numbers() -> Iterator[int]:
-            """
-            Fail after some.
-            """
+            """Fail after some."""
             yield from range(100)
             raise OSError("source")
 
@@ -341,9 +283,7 @@ class MapTests(SynchronousTestCase):
                 )
 
                 async def take() -> None:
-                    """
-                    Take all.
-                    """
+                    """Take all."""
                     async for x in results:  # noqa: B023 - it's over in this turn
                         found.append(x)  # noqa: B023, PERF401
 
@@ -353,17 +293,13 @@ class MapTests(SynchronousTestCase):
                 self.assertEqual(sorted(found), list(range(100)))
 
     def test_imapStop(self) -> None:
-        """
-        When an C{imap} is stopped, no more of its input is read.
-        """
+        """When an C{imap} is stopped, no more of its input is read."""
         numbers = self.numbers()
         self.q.imap(abs, numbers, chunksize=1).stop()
         self.assertRaises(StopIteration, next, numbers)
 
     def test_misuse(self) -> None:
-        """
-        What's wrong is said at the call.
-        """
+        """What's wrong is said at the call."""
         five: Any = 5
         for error, call in [
             (TypeError, lambda: self.q.map(abs)),  # type: ignore[call-overload]
@@ -379,17 +315,13 @@ class MapTests(SynchronousTestCase):
         self.assertRaises(QueueRunError, self.q.map, abs, [1])
 
     def test_noProgress(self) -> None:
-        """
-        No progress is told unless somebody asks for it.
-        """
+        """No progress is told unless somebody asks for it."""
         self.assertIsNone(progressOf(None))
         self.assertIsNone(progressOf(False))
 
 
 class InterferenceTests(QueueTestCase):
-    """
-    Tests of maps that are cancelled at odd moments.
-    """
+    """Tests of maps that are cancelled at odd moments."""
 
     def test_retryCancelled(self) -> None:
         """A part that waits for its next attempt isn't run any longer."""

@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue._child.memfd}.
-"""
+"""Tests of L{asynqueue._child.memfd}."""
 
 from __future__ import annotations
 
@@ -39,9 +37,7 @@ def isOpen(fd: int) -> bool:
 
 
 class AnonymousFileTests(SynchronousTestCase):
-    """
-    Tests of L{openMemoryFile}.
-    """
+    """Tests of L{openMemoryFile}."""
 
     def make(self) -> int:
         """
@@ -81,16 +77,12 @@ class AnonymousFileTests(SynchronousTestCase):
         self.assertEqual(os.fstat(fd).st_size, 2 * SLICE_BYTES)
 
     def test_withoutSeals(self) -> None:
-        """
-        Where it can't, there is a file nevertheless.
-        """
+        """Where it can't, there is a file nevertheless."""
         replaceModule(self, "fcntl", None)
         os.ftruncate(self.make(), SLICE_BYTES)
 
     def test_elsewhere(self) -> None:
-        """
-        On systems without such files, it's a temporary one.
-        """
+        """On systems without such files, it's a temporary one."""
 
         def refuse(*_: Any) -> int:
             raise OSError(errno.ENOSYS, "There's no such thing")
@@ -103,9 +95,7 @@ class AnonymousFileTests(SynchronousTestCase):
         self.assertEqual(os.listdir(str(tempfile.tempdir)), [])
 
     def test_cannotBeMade(self) -> None:
-        """
-        If there can't be a file, that's an L{OSError}.
-        """
+        """If there can't be a file, that's an L{OSError}."""
 
         def refuse(*_: Any, **__: Any) -> Any:
             raise OSError(errno.EMFILE, "There are as many as there may be")
@@ -116,23 +106,17 @@ class AnonymousFileTests(SynchronousTestCase):
 
 
 class ReadingTests(SynchronousTestCase):
-    """
-    Tests of L{readBytes} and L{readByteArray}.
-    """
+    """Tests of L{readBytes} and L{readByteArray}."""
 
     def setUp(self) -> None:
-        """
-        Make a file that isn't empty.
-        """
+        """Make a file that isn't empty."""
         self.fd = openMemoryFile()
         self.addCleanup(os.close, self.fd)
         self.contents = os.urandom(SLICE_BYTES) * 5 + b"the end"
         os.pwrite(self.fd, self.contents, 1000)
 
     def test_read(self) -> None:
-        """
-        Whatever is asked for is read, from a byte to more than is read at a time.
-        """
+        """Whatever is asked for is read, from a byte to more than is read at a time."""
         end = len(self.contents)
         for start, stop in ((0, 0), (0, 1), (5, 8200), (1, SLICE_BYTES + 2), (3, end)):
             expected = self.contents[start:stop]
@@ -143,9 +127,7 @@ class ReadingTests(SynchronousTestCase):
             self.assertIs(type(readByteArray(*args)), bytearray)
 
     def test_tooShort(self) -> None:
-        """
-        What ends before it should isn't given to anybody.
-        """
+        """What ends before it should isn't given to anybody."""
         for length in (8, 100_000, 6 * SLICE_BYTES):
             start = 1000 + len(self.contents) - 7
             self.assertRaises(OSError, readBytes, self.fd, start, length)
@@ -155,9 +137,7 @@ class ReadingTests(SynchronousTestCase):
         )
 
     def test_readLittleByLittle(self) -> None:
-        """
-        Whatever the system reads at a time, all is read.
-        """
+        """Whatever the system reads at a time, all is read."""
         read = anonymous._read
         self.patch(
             anonymous,
@@ -177,8 +157,6 @@ class ReadingTests(SynchronousTestCase):
         self.test_tooShort()
 
     def test_noRoom(self) -> None:
-        """
-        If there's no room for what is read, that's a L{MemoryError}.
-        """
+        """If there's no room for what is read, that's a L{MemoryError}."""
         for read in (readBytes, readByteArray):
             self.assertRaises(MemoryError, read, self.fd, 0, sys.maxsize - 1000)

@@ -30,9 +30,7 @@ TIMEOUT = 5.0
 
 
 class Broken(Exception):
-    """
-    What tasks raise.
-    """
+    """What tasks raise."""
 
 
 class Call:
@@ -60,9 +58,7 @@ class Call:
 
     @property
     def retries(self) -> int:
-        """
-        How many further attempts it has.
-        """
+        """How many further attempts it has."""
         retries: int = self.options.get("retries", 0)
         return retries
 
@@ -76,9 +72,7 @@ class Call:
 
 
 class Worker(MemoryWorker):
-    """
-    A worker that tells the model what it's given.
-    """
+    """A worker that tells the model what it's given."""
 
     def __init__(self, model: Model, series: list[Any], capacity: int) -> None:
         super().__init__(series, capacity=capacity)
@@ -98,9 +92,7 @@ class Worker(MemoryWorker):
 
 
 class Model:
-    """
-    A queue under test, and what is known of it.
-    """
+    """A queue under test, and what is known of it."""
 
     def __init__(self, case: SynchronousTestCase, seed: int) -> None:
         """
@@ -171,9 +163,7 @@ class Model:
     # What can happen.
 
     def doCall(self) -> None:
-        """
-        Make a call.
-        """
+        """Make a call."""
         options: dict[str, Any] = {"niceness": self.random.randrange(-20, 21)}
         if self.random.random() < 0.3:
             options["series"] = self.random.choice(["a", "b"])
@@ -196,9 +186,7 @@ class Model:
         call.d = self.q.call(pair, "call", call.number, **options).addBoth(call.note)
 
     def doHire(self) -> None:
-        """
-        Attach a worker.
-        """
+        """Attach a worker."""
         if not self.q.isRunning() or len(self.hired) > 4:
             return
         series = self.random.sample(["a", "b"], self.random.randrange(3))
@@ -211,9 +199,7 @@ class Model:
         )
 
     def doDetach(self) -> None:
-        """
-        Let a worker go, in one way or another.
-        """
+        """Let a worker go, in one way or another."""
         if not self.hired:
             return
         worker = self.random.choice(self.hired)
@@ -238,9 +224,7 @@ class Model:
                 self.case.assertIsInstance(result, errors.WorkerLost)
 
     def doResign(self) -> None:
-        """
-        Have a worker resign.
-        """
+        """Have a worker resign."""
         if not self.hired:
             return
         worker = self.random.choice(self.hired)
@@ -270,33 +254,25 @@ class Model:
             self.clock.advance(0)
 
     def doComplete(self) -> None:
-        """
-        Have a task come to its result.
-        """
+        """Have a task come to its result."""
         for worker, task in self.one():
             worker.complete(("result", task.callTuple[1][1]), task, self.coin())
             self.came(task, ("result", task.callTuple[1][1]))
 
     def doFail(self) -> None:
-        """
-        Have a task fail.
-        """
+        """Have a task fail."""
         for worker, task in self.one():
             error = Broken(task.callTuple[1][1])
             worker.fail(error, task, self.coin())
             self.came(task, error)
 
     def doLose(self) -> None:
-        """
-        Have a worker say that it has lost a task, which it may have begun.
-        """
+        """Have a worker say that it has lost a task, which it may have begun."""
         for worker, task in self.one():
             self.again(worker, task, errors.WorkerLost("lost"))
 
     def doDisconnect(self) -> None:
-        """
-        Have a worker say that it has not run a task.
-        """
+        """Have a worker say that it has not run a task."""
         for worker, task in self.one():
             if self.isCall(task):
                 self.calls[task.callTuple[1][1]].allowed += 1
@@ -309,18 +285,14 @@ class Model:
                     self.case.assertEqual(call.results, [], "silently moved")
 
     def doReady(self) -> None:
-        """
-        Have a worker be ready after tasks that it has answered.
-        """
+        """Have a worker be ready after tasks that it has answered."""
         for worker in self.hired + self.leaving:
             while worker.busy > len(worker.running):
                 done = [t for t in worker._unready if t not in worker.running]
                 worker.ready(done[0])
 
     def doLate(self) -> None:
-        """
-        Have a worker answer a task that it has no longer: too late.
-        """
+        """Have a worker answer a task that it has no longer: too late."""
         workers = [w for w in self.hired + self.leaving if w.accepted]
         if workers:
             worker = self.random.choice(workers)
@@ -332,9 +304,7 @@ class Model:
                 self.case.assertEqual(before, after, "a late answer")
 
     def doCancel(self) -> None:
-        """
-        Cancel a call, which may have its result.
-        """
+        """Cancel a call, which may have its result."""
         if not self.calls:
             return
         call = self.random.choice(list(self.calls.values()))
@@ -347,17 +317,13 @@ class Model:
             self.case.assertIsInstance(error, CancelledError)
 
     def doCancelSeries(self) -> None:
-        """
-        Cancel what waits of a series.
-        """
+        """Cancel what waits of a series."""
         self.passing = (CancelledError,)
         if self.q.isRunning():
             self.q.cancelSeries(self.random.choice([None, "a", "b"]))
 
     def doUpdate(self) -> None:
-        """
-        Make an update.
-        """
+        """Make an update."""
         if not self.q.isRunning() or self.random.random() < 0.5:
             return
         number = len(self.updates)
@@ -369,9 +335,7 @@ class Model:
         self.q.update(pair, "update", number, **options).addBoth(fired.append)
 
     def doTime(self) -> None:
-        """
-        Let time pass.
-        """
+        """Let time pass."""
         self.passing = (errors.TimeoutError, errors.WorkerLost, errors.QueueStopped)
         for call in self.calls.values():
             if not call.results and call.retries:
@@ -385,9 +349,7 @@ class Model:
         self.clock.advance(self.random.choice([0.25, 0.5, 1.0, 2.0]))
 
     def doShutDown(self) -> None:
-        """
-        Shut the queue down.
-        """
+        """Shut the queue down."""
         if self.random.random() < 0.8:
             return
         fired: list[Any] = []
@@ -453,9 +415,7 @@ class Model:
             self.case.assertEqual(call.results, [], "has an attempt left")
 
     def noteShutDown(self) -> None:
-        """
-        Note who is leaving.
-        """
+        """Note who is leaving."""
         employed = self.q.workers()
         for worker in list(self.hired):
             if worker not in employed:
@@ -463,9 +423,7 @@ class Model:
                 self.leaving.append(worker)
 
     def step(self) -> None:
-        """
-        Have something happen, and look that all is well.
-        """
+        """Have something happen, and look that all is well."""
         event = self.random.choice(EVENTS_OF_MODEL)
         self.history.append(event.__name__)
         self.passing = ()
@@ -515,9 +473,7 @@ class Model:
             case.assertEqual(could, [], "a worker idles")
 
     def end(self) -> None:
-        """
-        Shut down, and look that all has come to an end.
-        """
+        """Shut down, and look that all has come to an end."""
         fired: list[Any] = []
         self.shutdowns.append(fired)
         self.q.shutdown(drain=self.coin()).addBoth(fired.append)
@@ -570,9 +526,7 @@ EVENTS_OF_MODEL: list[Callable[[Model], None]] = [
 
 
 class ModelTests(SynchronousTestCase):
-    """
-    Tests of the core beside the model.
-    """
+    """Tests of the core beside the model."""
 
     def test_schedules(self) -> None:
         """

@@ -1,6 +1,4 @@
-"""
-Tests of the resource that shows what a queue is doing, by requests in memory.
-"""
+"""Tests of the resource that shows what a queue is doing, by requests in memory."""
 
 from __future__ import annotations
 
@@ -27,9 +25,7 @@ HOSTILE = "<script>alert('&')</script>"
 
 
 class Response(NamedTuple):
-    """
-    What was answered.
-    """
+    """What was answered."""
 
     code: int
     headers: dict[str, str]
@@ -51,18 +47,14 @@ class Connection:
         self._producer: Any = self.transport.producer
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> None:
-        """
-        Make a request. Underscores in the names of headers are hyphens.
-        """
+        """Make a request. Underscores in the names of headers are hyphens."""
         lines = [f"{method} {path} HTTP/1.1"]
         headers.setdefault("Host", "localhost:8080")
         lines += [f"{k.replace('_', '-')}: {v}" for k, v in headers.items()]
         self._channel.dataReceived("\r\n".join([*lines, "", ""]).encode())
 
     def response(self) -> Response:
-        """
-        Get what was answered so far.
-        """
+        """Get what was answered so far."""
         head, _, body = self.transport.value().partition(b"\r\n\r\n")
         status, *lines = head.decode().split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
@@ -71,35 +63,25 @@ class Connection:
         return Response(int(status.split()[1]), headers, body)
 
     def updates(self) -> list[dict[str, Any]]:
-        """
-        Get the events that were sent so far.
-        """
+        """Get the events that were sent so far."""
         text = self.response().body.decode()
         return [json.loads(event[6:]) for event in text.split("\n\n") if event]
 
     def pause(self) -> None:
-        """
-        Be a client that doesn't read.
-        """
+        """Be a client that doesn't read."""
         self._producer.pauseProducing()
 
     def resume(self) -> None:
-        """
-        Read again.
-        """
+        """Read again."""
         self._producer.resumeProducing()
 
     def close(self) -> None:
-        """
-        Go away.
-        """
+        """Go away."""
         self.transport.loseConnection()
 
 
 def unchunked(data: bytes) -> bytes:
-    """
-    Join the chunks of a body.
-    """
+    """Join the chunks of a body."""
     body = b""
     while data:
         size, _, data = data.partition(b"\r\n")
@@ -109,46 +91,34 @@ def unchunked(data: bytes) -> bytes:
 
 
 class MonitorTestCase(QueueTestCase):
-    """
-    A test case with the resource at C{/queue} of a site.
-    """
+    """A test case with the resource at C{/queue} of a site."""
 
     def setUp(self) -> None:
-        """
-        Mount it.
-        """
+        """Mount it."""
         super().setUp()
         self.site = self.mount()
 
     def mount(self, **options: Any) -> Site:
-        """
-        Make a site.
-        """
+        """Make a site."""
         root = Resource()
         root.putChild(b"queue", Monitor(self.q, reactor=self.clock, **options))
         return Site(root, reactor=Clock())
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Response:
-        """
-        Make a request, and get the answer.
-        """
+        """Make a request, and get the answer."""
         connection = Connection(self.site)
         connection.ask(f"/queue/{path}", method, **headers)
         return connection.response()
 
     def open(self) -> Connection:
-        """
-        Open a page, as far as the server is concerned.
-        """
+        """Open a page, as far as the server is concerned."""
         connection = Connection(self.site)
         connection.ask("/queue/events")
         return connection
 
 
 class ResourceTests(MonitorTestCase):
-    """
-    Tests of what is served.
-    """
+    """Tests of what is served."""
 
     def test_page(self) -> None:
         """
@@ -172,9 +142,7 @@ class ResourceTests(MonitorTestCase):
                     self.assertEqual(self.get(line.split('"./')[1][:-2]).code, 200)
 
     def test_headers(self) -> None:
-        """
-        All answers tell browsers to keep them to the page's own origin.
-        """
+        """All answers tell browsers to keep them to the page's own origin."""
         for path in ("", "page.js", "stats.json", "nothing"):
             headers = self.get(path).headers
             policy = headers["Content-Security-Policy"]
@@ -197,9 +165,7 @@ class ResourceTests(MonitorTestCase):
         self.assertEqual(response.headers["Location"], "queue/")
 
     def test_stats(self) -> None:
-        """
-        The figures are those of the queue.
-        """
+        """The figures are those of the queue."""
         self.q.call(same, HOSTILE, series="memory")
         response = self.get("stats.json")
         self.assertEqual(response.headers["Content-Type"], "application/json")
@@ -208,9 +174,7 @@ class ResourceTests(MonitorTestCase):
         self.assertEqual(stats["load"], 1)
 
     def test_noReactor(self) -> None:
-        """
-        Making a resource installs no reactor.
-        """
+        """Making a resource installs no reactor."""
         program = (
             "from asynqueue import TaskQueue; from asynqueue.monitor import Monitor\n"
             "Monitor(TaskQueue())\n"
@@ -218,9 +182,7 @@ class ResourceTests(MonitorTestCase):
         self.assertEqual(fresh(program + REPORT), "True False 1")
 
     def test_onlyReads(self) -> None:
-        """
-        Without C{authorize}, nothing can be changed.
-        """
+        """Without C{authorize}, nothing can be changed."""
         for path in ("pause", "resume", "cancel?series=memory"):
             response = self.get(path, "POST", Origin="http://localhost:8080")
             self.assertEqual(response.code, 404)
@@ -228,9 +190,7 @@ class ResourceTests(MonitorTestCase):
 
 
 class GuardTests(MonitorTestCase):
-    """
-    Tests of which requests are refused.
-    """
+    """Tests of which requests are refused."""
 
     def test_hosts(self) -> None:
         """
@@ -247,17 +207,13 @@ class GuardTests(MonitorTestCase):
                 self.assertEqual(self.get(path, Host=host).code, 403, host)
 
     def test_refusalIsText(self) -> None:
-        """
-        What is said of a host that isn't known is text.
-        """
+        """What is said of a host that isn't known is text."""
         response = self.get("", Host=HOSTILE)
         self.assertEqual(response.code, 403)
         self.assertNotIn(b"<script", response.body)
 
     def test_origins(self) -> None:
-        """
-        Requests that pages of other origins make are refused.
-        """
+        """Requests that pages of other origins make are refused."""
         for origin in (
             "http://evil.example",
             "http://localhost",
@@ -271,9 +227,7 @@ class GuardTests(MonitorTestCase):
             self.assertEqual(self.get("stats.json", Origin=origin).code, 200, origin)
 
     def test_sites(self) -> None:
-        """
-        So are those that browsers say are another site's. Links to the page work.
-        """
+        """So are those that browsers say are another site's. Links to the page work."""
         for site, code in [
             ("same-origin", 200),
             ("none", 200),
@@ -289,47 +243,35 @@ class GuardTests(MonitorTestCase):
 
 
 class ActionTests(MonitorTestCase):
-    """
-    Tests of what can be done to the queue by those who may.
-    """
+    """Tests of what can be done to the queue by those who may."""
 
     def setUp(self) -> None:
-        """
-        Mount a resource that asks for leave.
-        """
+        """Mount a resource that asks for leave."""
         super().setUp()
         self.asked: list[Any] = []
         self.verdict: Any = True
         self.site = self.mount(authorize=self.authorize)
 
     def authorize(self, request: Any) -> Any:
-        """
-        Give the verdict.
-        """
+        """Give the verdict."""
         self.asked.append(request)
         if isinstance(self.verdict, Exception):
             raise self.verdict
         return self.verdict
 
     def post(self, path: str) -> int:
-        """
-        Do what the page does. Returns the status code.
-        """
+        """Do what the page does. Returns the status code."""
         return self.get(path, "POST", Origin="http://localhost:8080").code
 
     def test_pause(self) -> None:
-        """
-        The queue is paused and resumed.
-        """
+        """The queue is paused and resumed."""
         self.assertEqual(self.post("pause"), 204)
         self.assertTrue(self.q.isPaused())
         self.assertEqual(self.post("resume"), 204)
         self.assertFalse(self.q.isPaused())
 
     def test_cancel(self) -> None:
-        """
-        What waits of one series is cancelled. Series are known by their texts.
-        """
+        """What waits of one series is cancelled. Series are known by their texts."""
         self.fillWorker()
         waiting = [
             self.q.call(same, series=series).addErrback(lambda _: "cancelled")
@@ -358,9 +300,7 @@ class ActionTests(MonitorTestCase):
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
     def test_later(self) -> None:
-        """
-        The verdict may come later, also when the client has gone.
-        """
+        """The verdict may come later, also when the client has gone."""
         verdicts: list[Deferred[bool]] = [Deferred(), Deferred()]
         for path, verdict in zip(("pause", "resume"), verdicts, strict=True):
             self.verdict = verdict
@@ -383,9 +323,7 @@ class ActionTests(MonitorTestCase):
 
 
 class StreamTests(MonitorTestCase):
-    """
-    Tests of what open pages are sent.
-    """
+    """Tests of what open pages are sent."""
 
     def test_everything(self) -> None:
         """
@@ -415,9 +353,7 @@ class StreamTests(MonitorTestCase):
         )
 
     def test_changes(self) -> None:
-        """
-        Pages are told of workers that come, and are lost.
-        """
+        """Pages are told of workers that come, and are lost."""
         page = self.open()
         worker = MemoryWorker()
         self.q.attachWorker(worker)
@@ -432,9 +368,7 @@ class StreamTests(MonitorTestCase):
         self.assertEqual(changes[2]["series"], HOSTILE)
 
     def test_encodedOnce(self) -> None:
-        """
-        What is sent to all pages is encoded once.
-        """
+        """What is sent to all pages is encoded once."""
         pages = [self.open() for _ in range(5)]
         encoded = []
         dumps = json.dumps
@@ -470,9 +404,7 @@ class StreamTests(MonitorTestCase):
         self.assertFalse(page.updates()[-1]["whole"])
 
     def test_neverRead(self) -> None:
-        """
-        A page that doesn't read for a minute is disconnected.
-        """
+        """A page that doesn't read for a minute is disconnected."""
         page = self.open()
         page.pause()
         for _ in range(_MAX_MISSED):
@@ -482,25 +414,19 @@ class StreamTests(MonitorTestCase):
         self.assertTrue(page.transport.disconnected)
 
     def test_tooMany(self) -> None:
-        """
-        Only so many pages are open at once. One that is closed makes room.
-        """
+        """Only so many pages are open at once. One that is closed makes room."""
         pages = [self.open() for _ in range(100)]
         self.assertEqual(self.open().response().code, 503)
         pages[0].close()
         self.assertEqual(self.open().response().code, 200)
 
     def test_head(self) -> None:
-        """
-        C{HEAD} doesn't open a page.
-        """
+        """C{HEAD} doesn't open a page."""
         self.assertEqual(self.get("events", "HEAD").code, 200)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_hostileFailures(self) -> None:
-        """
-        Exceptions that can't be shown do no harm, and endless ones are cut.
-        """
+        """Exceptions that can't be shown do no harm, and endless ones are cut."""
 
         class Hostile(Exception):
             def __str__(self) -> str:
@@ -516,9 +442,7 @@ class StreamTests(MonitorTestCase):
         self.assertLess(len(long["error"]) + len(long["traceback"]), 20_000)
 
     def test_bounded(self) -> None:
-        """
-        However much there is, what is sent stays small.
-        """
+        """However much there is, what is sent stays small."""
         page = self.open()
         for _ in range(301):
             self.clock.advance(1)
@@ -539,9 +463,7 @@ class StreamTests(MonitorTestCase):
 
 
 class SamplingTests(MonitorTestCase):
-    """
-    Tests of when samples are taken.
-    """
+    """Tests of when samples are taken."""
 
     def test_idle(self) -> None:
         """
@@ -560,9 +482,7 @@ class SamplingTests(MonitorTestCase):
         self.assertEqual(running, [0, 0, 1, 1, 0, 0])
 
     def test_closed(self) -> None:
-        """
-        When the last page is closed, nothing is due any longer.
-        """
+        """When the last page is closed, nothing is due any longer."""
         page = self.open()
         self.clock.advance(5)
         page.close()
@@ -570,9 +490,7 @@ class SamplingTests(MonitorTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_unseen(self) -> None:
-        """
-        Calls without fault are told nobody of.
-        """
+        """Calls without fault are told nobody of."""
         self.q.call(same)
         observers = self.q.q.watcher.observers
         self.assertFalse(observers.wantsEachCall)
@@ -600,18 +518,14 @@ class SamplingTests(MonitorTestCase):
         self.assertEqual(self.q.q.watcher.observers.wanted, frozenset())
 
     def test_shutdownAsleep(self) -> None:
-        """
-        The same goes for a queue that is idle when it's shut down.
-        """
+        """The same goes for a queue that is idle when it's shut down."""
         self.successResultOf(self.q.shutdown())
         self.assertEqual(self.q.q.watcher.observers.wanted, frozenset())
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class MetricTests(MonitorTestCase):
-    """
-    Tests of what Prometheus reads.
-    """
+    """Tests of what Prometheus reads."""
 
     if find_spec("prometheus_client") is None:
         skip = "prometheus_client isn't installed"
@@ -640,18 +554,14 @@ class MetricTests(MonitorTestCase):
         return samples
 
     def test_surrogates(self) -> None:
-        """
-        Names that can't be encoded are shown with what is odd in them escaped.
-        """
+        """Names that can't be encoded are shown with what is odd in them escaped."""
         self.fillWorker()
         self.q.call(same, series="a\udcff")
         samples = self.read("text/plain")
         self.assertEqual(samples["asynqueue_queued"], {("", "a\\udcff"): 1})
 
     def test_figures(self) -> None:
-        """
-        Both formats can be read, and have the figures of the queue.
-        """
+        """Both formats can be read, and have the figures of the queue."""
         for error in (None, ValueError(), None):
             self.q.call(same).addErrback(lambda _: None)
             if error is None:
@@ -681,9 +591,7 @@ class MetricTests(MonitorTestCase):
             )
 
     def test_missing(self) -> None:
-        """
-        Without the package, it's said what to install.
-        """
+        """Without the package, it's said what to install."""
         self.patch(sys, "modules", {**sys.modules, "prometheus_client": None})
         self.site = self.mount()
         response = self.get("metrics")

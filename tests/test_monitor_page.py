@@ -1,6 +1,4 @@
-"""
-Tests of the page that shows what a queue is doing, in a browser.
-"""
+"""Tests of the page that shows what a queue is doing, in a browser."""
 
 from __future__ import annotations
 
@@ -81,9 +79,7 @@ PALE = """
 
 
 class PageTestCase(TestCase):
-    """
-    A test with a queue, and a browser that shows its page.
-    """
+    """A test with a queue, and a browser that shows its page."""
 
     timeout = 60
     skip = MISSING
@@ -91,9 +87,7 @@ class PageTestCase(TestCase):
     async def show(
         self, q: TaskQueue, width: int = 1280, phone: bool = False, **options: Any
     ) -> None:
-        """
-        Open the page.
-        """
+        """Open the page."""
         # Not to have to wait for the seconds.
         self.patch(_recorder, "INTERVAL_SECONDS", 0.1)
         self.q = q
@@ -110,29 +104,21 @@ class PageTestCase(TestCase):
         await self.until("document.body.dataset.state === 'live'")
 
     async def until(self, condition: str) -> None:
-        """
-        Wait until a condition comes true on the page.
-        """
+        """Wait until a condition comes true on the page."""
         await self.browser.run(UNTIL % condition)
 
     async def cells(self, table: str) -> list[list[str]]:
-        """
-        Read a table.
-        """
+        """Read a table."""
         rows: list[list[str]] = await self.browser.run(CELLS, table)
         return rows
 
     async def assertNoComplaints(self) -> None:
-        """
-        Fail if anything was logged to the console.
-        """
+        """Fail if anything was logged to the console."""
         self.assertEqual(await self.browser.log(), [])
 
 
 class LiveTests(PageTestCase):
-    """
-    Tests of how the page follows the queue.
-    """
+    """Tests of how the page follows the queue."""
 
     async def test_figures(self) -> None:
         """
@@ -210,9 +196,7 @@ class LiveTests(PageTestCase):
 
 
 class ControlTests(PageTestCase):
-    """
-    Tests of the buttons.
-    """
+    """Tests of the buttons."""
 
     async def test_controls(self) -> None:
         """
@@ -244,9 +228,7 @@ class ControlTests(PageTestCase):
 
 
 class DemonstrationTests(TestCase):
-    """
-    Tests of the program that shows the page.
-    """
+    """Tests of the program that shows the page."""
 
     timeout = 60
 
@@ -270,9 +252,7 @@ class DemonstrationTests(TestCase):
         self.assertNotIn("Traceback", program.errors)
 
     async def test_port(self) -> None:
-        """
-        If the port is taken, that's said.
-        """
+        """If the port is taken, that's said."""
         port = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         option = f"--port={port.getHost().port}"
@@ -282,9 +262,7 @@ class DemonstrationTests(TestCase):
 
 
 class LookTests(PageTestCase):
-    """
-    Tests of how the page can be read.
-    """
+    """Tests of how the page can be read."""
 
     async def test_schemes(self) -> None:
         """

@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue._support.log}.
-"""
+"""Tests of L{asynqueue._support.log}."""
 
 from __future__ import annotations
 
@@ -13,23 +11,17 @@ from ._fakes import LogLines
 
 
 class OutputLogTests(SynchronousTestCase):
-    """
-    Tests of L{OutputLog}.
-    """
+    """Tests of L{OutputLog}."""
 
     def setUp(self) -> None:
-        """
-        Make a log, and listen to it.
-        """
+        """Make a log, and listen to it."""
         self.clock = Clock()
         self.output = OutputLog("stdout", reactor=self.clock)
         self.output.who = "Worker 1"
         self.log = LogLines(self)
 
     def test_lines(self) -> None:
-        """
-        Each line is logged when it's complete, with whose it is.
-        """
+        """Each line is logged when it's complete, with whose it is."""
         self.output.write(b"one\ntw")
         self.assertEqual(self.log.take(), ["Worker 1, stdout: one"])
         self.output.write(b"o\r\n\nthree\n")
@@ -39,9 +31,7 @@ class OutputLogTests(SynchronousTestCase):
         )
 
     def test_unfinished(self) -> None:
-        """
-        A line that isn't complete is logged at the end.
-        """
+        """A line that isn't complete is logged at the end."""
         self.output.write(b"no end")
         self.assertEqual(self.log.take(), [])
         self.output.write(b"")
@@ -50,9 +40,7 @@ class OutputLogTests(SynchronousTestCase):
         self.assertEqual(self.log.take(), [])
 
     def test_notText(self) -> None:
-        """
-        Bytes that aren't text, and braces, are logged as they are.
-        """
+        """Bytes that aren't text, and braces, are logged as they are."""
         self.output.write(b"\xff {who} \xc3\xa4\n")
         self.assertEqual(self.log.take(), ["Worker 1, stdout: \\xff {who} \u00e4"])
 
@@ -67,18 +55,14 @@ class OutputLogTests(SynchronousTestCase):
         self.assertLess(max(map(len, lines)), 9_000)
 
     def test_longLineAtOnce(self) -> None:
-        """
-        A long line that comes in one piece is cut.
-        """
+        """A long line that comes in one piece is cut."""
         self.output.write(b"x" * 60_000 + b"\n")
         [line] = self.log.take()
         self.assertLess(len(line), 9_000)
         self.assertTrue(line.endswith("..."))
 
     def test_flood(self) -> None:
-        """
-        Of a flood, so many lines a second are logged; the others are counted.
-        """
+        """Of a flood, so many lines a second are logged; the others are counted."""
         self.output.write(b"x\n" * 1_500)
         self.assertEqual(len(self.log.take()), 1_000)
         self.clock.advance(1)
@@ -92,9 +76,7 @@ class OutputLogTests(SynchronousTestCase):
         )
 
     def test_floodAtEnd(self) -> None:
-        """
-        They're also told of at the end.
-        """
+        """They're also told of at the end."""
         self.output.write(b"x\n" * 1_001)
         self.output.write(b"")
         self.assertEqual(
@@ -102,9 +84,7 @@ class OutputLogTests(SynchronousTestCase):
         )
 
     def test_tail(self) -> None:
-        """
-        The end of all that was written is remembered.
-        """
+        """The end of all that was written is remembered."""
         self.output.write(b"a" * 10_000)
         self.output.write(b"the\nend\n")
         self.assertTrue(self.output.tail.endswith("aaathe\nend"))

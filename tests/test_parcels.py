@@ -1,6 +1,4 @@
-"""
-Tests of how calls are brought to another process by somebody else's engine.
-"""
+"""Tests of how calls are brought to another process by somebody else's engine."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ from . import _jobs as jobs
 
 
 def bring(payload: Any, protocol: int) -> Any:
-    """
-    Bring something over as an engine does whose pickler is of a certain protocol.
-    """
+    """Bring something over as an engine does whose pickler is of a certain protocol."""
     return pickle.loads(pickle.dumps(payload, protocol))
 
 
@@ -35,22 +31,16 @@ def bringOutOfBand(payload: Any) -> Any:
 
 
 def outcome(f: Any, *args: Any, raw: bool = False, bring: Any = lambda x: x) -> Any:
-    """
-    Get what a call comes to: what the near side makes of the answer.
-    """
+    """Get what a call comes to: what the near side makes of the answer."""
     kind, answer = bring(execute(bring(pack((f, args, {}, raw)))))
     return loadsAnswer(kind, unpack(answer), "the task")[1]
 
 
 class ParcelTests(SynchronousTestCase):
-    """
-    Tests of L{Parcel}.
-    """
+    """Tests of L{Parcel}."""
 
     def test_small(self) -> None:
-        """
-        What has no large buffers is a plain pickle.
-        """
+        """What has no large buffers is a plain pickle."""
         self.assertIs(type(pack((1, "two", b"3"))), bytes)
 
     def test_buffers(self) -> None:
@@ -80,9 +70,7 @@ class ParcelTests(SynchronousTestCase):
                     self.assertTrue(same[2].flags.writeable)
 
     def test_outOfBand(self) -> None:
-        """
-        A pickler that can take buffers out of band gets them without a copy.
-        """
+        """A pickler that can take buffers out of band gets them without a copy."""
         array = numpy.zeros(100_000)
         buffers: list[Any] = []
         pickle.dumps(pack(array), 5, buffer_callback=buffers.append)
@@ -90,23 +78,17 @@ class ParcelTests(SynchronousTestCase):
 
 
 class ExecuteTests(SynchronousTestCase):
-    """
-    Tests of L{execute}.
-    """
+    """Tests of L{execute}."""
 
     def test_result(self) -> None:
-        """
-        A result comes back, also a large one.
-        """
+        """A result comes back, also a large one."""
         self.assertEqual(outcome(pow, 2, 5), (b"r", 32))
         for protocol in (4, 5):
             result = outcome(bytes, 1 << 20, bring=lambda x: bring(x, protocol))  # noqa: B023
             self.assertEqual(result, (b"r", bytes(1 << 20)))
 
     def test_raised(self) -> None:
-        """
-        An exception comes back with its cause, C{SystemExit} as text.
-        """
+        """An exception comes back with its cause, C{SystemExit} as text."""
         status, text = outcome(jobs.fail, 7)
         self.assertEqual(status, b"e")
         self.assertEqual(text.exception.code, 7)
@@ -116,17 +98,13 @@ class ExecuteTests(SynchronousTestCase):
         self.assertIn("SystemExit", str(text.exception))
 
     def test_notPicklable(self) -> None:
-        """
-        A result that can't be pickled is an error that says so.
-        """
+        """A result that can't be pickled is an error that says so."""
         failure = outcome(jobs.givesLock)
         failure.trap(SerializationError)
         self.assertIn("The result can't be pickled", str(failure.value))
 
     def test_iterator(self) -> None:
-        """
-        So is an iterator, unless it's wanted as it is and can be pickled.
-        """
+        """So is an iterator, unless it's wanted as it is and can be pickled."""
         failure = outcome(jobs.count, 3)
         failure.trap(SerializationError)
         self.assertIn("has returned an iterator", str(failure.value))
@@ -134,9 +112,7 @@ class ExecuteTests(SynchronousTestCase):
         self.assertEqual(list(items), [1, 2])
 
     def test_awaitable(self) -> None:
-        """
-        Nothing waits for a coroutine.
-        """
+        """Nothing waits for a coroutine."""
         status, text = outcome(jobs.coroutine, 1)
         self.assertEqual(status, b"e")
         self.assertIsInstance(text.exception, TypeError)

@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue._child.pickling}.
-"""
+"""Tests of L{asynqueue._child.pickling}."""
 
 from __future__ import annotations
 
@@ -32,48 +30,34 @@ pack = dumps
 
 
 class Text(str):
-    """
-    Text of a kind of its own.
-    """
+    """Text of a kind of its own."""
 
 
 class Blob(bytes):
-    """
-    Bytes of a kind of their own, with an attribute.
-    """
+    """Bytes of a kind of their own, with an attribute."""
 
     note = ""
 
 
 class Store(bytearray):
-    """
-    A C{bytearray} of a kind of its own.
-    """
+    """A C{bytearray} of a kind of its own."""
 
 
 class Nested:
-    """
-    Something that pickles something else while it's pickled.
-    """
+    """Something that pickles something else while it's pickled."""
 
     def __reduce__(self) -> Any:
-        """
-        Be pickled.
-        """
+        """Be pickled."""
         inner = pack((b"i" * LARGE, 5))
         assert isinstance(inner, Packed)
         return bytes, (inner.pickle,)
 
 
 class Fails:
-    """
-    Something that can't be pickled after all.
-    """
+    """Something that can't be pickled after all."""
 
     def __reduce__(self) -> Any:
-        """
-        Refuse.
-        """
+        """Refuse."""
         raise LookupError("no")
 
 
@@ -105,9 +89,7 @@ def like(pickled: bytes, size: int) -> bytes:
 
 
 class PackTests(SynchronousTestCase):
-    """
-    Tests of L{pack}.
-    """
+    """Tests of L{pack}."""
 
     def same(self, value: Any, buffers: int, kept: int | None = None) -> Any:
         """
@@ -134,26 +116,20 @@ class PackTests(SynchronousTestCase):
         return found
 
     def test_small(self) -> None:
-        """
-        What's small comes as one pickle, like any other.
-        """
+        """What's small comes as one pickle, like any other."""
         values: list[Any] = [None, 1, "a", [b"x" * (LARGE - 1)], bytearray(100), {}]
         for value in values:
             self.assertEqual(pack(value), pickle.dumps(value, PROTOCOL))
 
     def test_threshold(self) -> None:
-        """
-        Bytes are kept out from a certain length on, and are not copied.
-        """
+        """Bytes are kept out from a certain length on, and are not copied."""
         for kind in (bytes, bytearray):
             self.same(kind(LARGE - 1), 0)
             value = kind(LARGE)
             self.assertIs(self.same(value, 1), value)
 
     def test_many(self) -> None:
-        """
-        Any number of them keeps its order, between things of other kinds.
-        """
+        """Any number of them keeps its order, between things of other kinds."""
         value: list[Any] = []
         for i in range(20):
             value += [i, bytes([i]) * (LARGE + i), str(i), bytearray([i]) * (LARGE + i)]
@@ -188,18 +164,14 @@ class PackTests(SynchronousTestCase):
         )
 
     def test_size(self) -> None:
-        """
-        The bytes of all buffers are counted.
-        """
+        """The bytes of all buffers are counted."""
         value = [bytes(LARGE), bytearray(LARGE + 1), Thing(bytearray(LARGE + 2))]
         packed = pack(value)
         assert isinstance(packed, Packed)
         self.assertEqual(packed.size, 3 * LARGE + 3)
 
     def test_identity(self) -> None:
-        """
-        What is there twice comes back as one.
-        """
+        """What is there twice comes back as one."""
         blob, store = b"b" * LARGE, bytearray(LARGE)
         thing = Thing(bytearray(LARGE))
         packed = pack([blob, store, thing, blob, store, thing])
@@ -210,9 +182,7 @@ class PackTests(SynchronousTestCase):
             self.assertIs(found[i], found[i + 3])
 
     def test_cycle(self) -> None:
-        """
-        Things may contain themselves.
-        """
+        """Things may contain themselves."""
         value: list[Any] = [b"c" * LARGE]
         value.append(value)
         found = restore(pack(value))
@@ -220,9 +190,7 @@ class PackTests(SynchronousTestCase):
         self.assertIs(found[0], value[0])
 
     def test_text(self) -> None:
-        """
-        Large text is part of the pickle, whatever it looks like.
-        """
+        """Large text is part of the pickle, whatever it looks like."""
         self.same("t" * 2 * LARGE, 0)
         self.same(["é" * LARGE, "\ud800" * LARGE, Text("x" * LARGE)], 0)
         # The length after the opcode of text is that of its encoded form.
@@ -231,15 +199,11 @@ class PackTests(SynchronousTestCase):
         self.same([head * 20_000, "t" * LARGE, b"b" * LARGE], 1, 200_000)
 
     def test_numbers(self) -> None:
-        """
-        So are large numbers.
-        """
+        """So are large numbers."""
         self.same([1 << (8 * LARGE), b"b" * LARGE, -1 << (9 * LARGE)], 1, 150_000)
 
     def test_subclasses(self) -> None:
-        """
-        Kinds of bytes of one's own come back as what they are.
-        """
+        """Kinds of bytes of one's own come back as what they are."""
         blob = Blob(b"s" * LARGE)
         blob.note = "noted"
         found = self.same(blob, 1)
@@ -247,9 +211,7 @@ class PackTests(SynchronousTestCase):
         self.same(Store(b"s" * LARGE), 1)
 
     def test_lookalike(self) -> None:
-        """
-        Bytes that look like a part of a pickle come back as they were, too.
-        """
+        """Bytes that look like a part of a pickle come back as they were, too."""
         for end in (b"", b".", b"B\x00\x00\x01\x00"):
             for size in (LARGE, LARGE + 5):
                 value = like(end, size)
@@ -280,16 +242,12 @@ class PackTests(SynchronousTestCase):
         self.assertEqual(restore(pack([value, b"b" * LARGE]))[0], value)
 
     def test_manyFrames(self) -> None:
-        """
-        Pickles of many parts are put together.
-        """
+        """Pickles of many parts are put together."""
         value = [[str(i) for i in range(30_000)], b"b" * LARGE, list(range(30_000))]
         self.same(value, 1, 1_000_000)
 
     def test_nested(self) -> None:
-        """
-        Something may be pickled in the course of pickling another.
-        """
+        """Something may be pickled in the course of pickling another."""
         packed = pack([b"o" * LARGE, Nested(), b"p" * LARGE])
         found = restore(packed)
         self.assertEqual([len(found[0]), len(found[2])], [LARGE, LARGE])
@@ -298,9 +256,7 @@ class PackTests(SynchronousTestCase):
         )
 
     def test_failure(self) -> None:
-        """
-        A failure leaves nothing behind that is seen by what is pickled next.
-        """
+        """A failure leaves nothing behind that is seen by what is pickled next."""
         self.assertRaises(NotPicklable, pack, [b"x" * LARGE, Thing(b"o"), Fails()])
         self.same([1, 2], 0)
         self.same([b"y" * LARGE], 1)
@@ -322,9 +278,7 @@ class PackTests(SynchronousTestCase):
         self.assertEqual(pickling._idle, [])
 
     def test_nothingIsKept(self) -> None:
-        """
-        A pickler that is used again keeps nothing of what it has pickled.
-        """
+        """A pickler that is used again keeps nothing of what it has pickled."""
         import weakref
 
         thing = Thing(b"small")
@@ -334,17 +288,13 @@ class PackTests(SynchronousTestCase):
         self.assertIsNone(gone())
 
     def test_notContiguous(self) -> None:
-        """
-        Contents that aren't in one piece are refused as by any pickler.
-        """
+        """Contents that aren't in one piece are refused as by any pickler."""
         view = memoryview(bytearray(4 * LARGE))[::2]
         error = self.assertRaises(NotPicklable, pack, Thing(view))
         self.assertIn("contiguous", str(error))
 
     def test_lengths(self) -> None:
-        """
-        The opcodes of bytes of any length are known.
-        """
+        """The opcodes of bytes of any length are known."""
         known = pickling._head(b"a" * LARGE)
         self.assertEqual(known, b"B" + LARGE.to_bytes(4, "little"))
         self.assertEqual(pickling._bytesHead(0xFFFFFFFF), b"B\xff\xff\xff\xff")
@@ -354,14 +304,10 @@ class PackTests(SynchronousTestCase):
 
 
 class PythonPicklerTests(SynchronousTestCase):
-    """
-    Tests of L{packWith} with picklers written in Python.
-    """
+    """Tests of L{packWith} with picklers written in Python."""
 
     def test_large(self) -> None:
-        """
-        They keep bytes out, too.
-        """
+        """They keep bytes out, too."""
         value = [b"b" * LARGE, "t" * LARGE, bytearray(LARGE), 5]
         kind: Any = vars(pickle)["_Pickler"]
         packed = packWith(kind, value)
@@ -371,9 +317,7 @@ class PythonPicklerTests(SynchronousTestCase):
 
 
 class ViewTests(SynchronousTestCase):
-    """
-    Tests of views that are pickled.
-    """
+    """Tests of views that are pickled."""
 
     def back(self, view: Any) -> Any:
         """
@@ -433,16 +377,12 @@ class ViewTests(SynchronousTestCase):
         self.assertEqual(len(packed.buffers), 2)
 
     def test_small(self) -> None:
-        """
-        So are small ones.
-        """
+        """So are small ones."""
         for view in self.views(160):
             self.same(view)
 
     def test_empty(self) -> None:
-        """
-        Views of nothing, or of one element, are as well.
-        """
+        """Views of nothing, or of one element, are as well."""
         self.same(memoryview(b""))
         self.same(memoryview(array.array("d")))
         self.same(memoryview(b"12345678").cast("d", ()))
@@ -452,26 +392,20 @@ class ViewTests(SynchronousTestCase):
         )
 
     def test_isACopy(self) -> None:
-        """
-        Small ones don't see changes of what they were views of.
-        """
+        """Small ones don't see changes of what they were views of."""
         contents = bytearray(b"before")
         packed = packWith(ViewPickler, memoryview(contents))
         contents[:] = b"after!"
         self.assertEqual(bytes(restore(packed)), b"before")
 
     def test_besides(self) -> None:
-        """
-        So are views among things that say themselves how they're pickled.
-        """
+        """So are views among things that say themselves how they're pickled."""
         value = [memoryview(b"view"), Thing(b"o"), {1, 2}]
         found = restore(packWith(withViews(pickle.Pickler), value))
         self.assertEqual((bytes(found[0]), found[2]), (b"view", {1, 2}))
 
     def test_strangeFormat(self) -> None:
-        """
-        What no view could be made of is refused.
-        """
+        """What no view could be made of is refused."""
         import ctypes
 
         class Pair(ctypes.Structure):
@@ -486,9 +420,7 @@ class ViewTests(SynchronousTestCase):
         self.assertIn("memoryview", str(caught.exception))
 
     def test_ofAMapping(self) -> None:
-        """
-        Views of other things than bytes are pickled like those of bytes.
-        """
+        """Views of other things than bytes are pickled like those of bytes."""
         with mmap.mmap(-1, 4 * LARGE) as mapping, memoryview(mapping) as view:
             mapping[:3] = b"map"
             packed = packWith(ViewPickler, view)
@@ -514,9 +446,7 @@ class ViewTests(SynchronousTestCase):
         self.assertRaises(TypeError, packWith, pickle.Pickler, memoryview(b"view"))
 
     def test_dumpsLarge(self) -> None:
-        """
-        Views among other things are found, also where cloudpickle is needed.
-        """
+        """Views among other things are found, also where cloudpickle is needed."""
         value = [memoryview(bytearray(LARGE)), b"b" * LARGE]
         packed = dumps(value)
         assert isinstance(packed, Packed)

@@ -1,6 +1,4 @@
-"""
-Tests of the policies for errors.
-"""
+"""Tests of the policies for errors."""
 
 from __future__ import annotations
 
@@ -36,29 +34,21 @@ class StoppableClock(Clock):
         self.stops = 0
 
     def stop(self) -> None:
-        """
-        Stop.
-        """
+        """Stop."""
         self.running = False
         self.stops += 1
 
 
 class FailureOfTests(SynchronousTestCase):
-    """
-    Tests of L{failureOf}.
-    """
+    """Tests of L{failureOf}."""
 
     def test_ownFailure(self) -> None:
-        """
-        The failure of the task itself is taken where there is one.
-        """
+        """The failure of the task itself is taken where there is one."""
         failure = Failure(KeyError(1))
         self.assertIs(failureOf(ErrorText("text", failure.value, failure)), failure)
 
     def test_ownException(self) -> None:
-        """
-        Else the exception of the task is that of the failure.
-        """
+        """Else the exception of the task is that of the failure."""
         error = KeyError(1)
         self.assertIs(failureOf(ErrorText("text", error)).value, error)
 
@@ -73,51 +63,37 @@ class FailureOfTests(SynchronousTestCase):
 
 
 class TaskFailureTests(SynchronousTestCase):
-    """
-    Tests of L{TaskFailure}.
-    """
+    """Tests of L{TaskFailure}."""
 
     def setUp(self) -> None:
-        """
-        Make a failure of an exception that was raised elsewhere.
-        """
+        """Make a failure of an exception that was raised elsewhere."""
         error = ValueError("oops")
         error.__cause__ = RemoteTraceback("Traceback:\n  File far, line 1")
         self.failure = TaskFailure(error)
 
     def test_traceback(self) -> None:
-        """
-        The traceback has the one from where the task ran.
-        """
+        """The traceback has the one from where the task ran."""
         text = self.failure.getTraceback()
         self.assertIn("File far, line 1", text)
         self.assertIn("ValueError: oops", text)
 
     def test_brief(self) -> None:
-        """
-        The brief one hasn't.
-        """
+        """The brief one hasn't."""
         file = StringIO()
         self.failure.printTraceback(file, detail="brief")
         self.assertNotIn("far", file.getvalue())
         self.assertIn("oops", file.getvalue())
 
     def test_noRemote(self) -> None:
-        """
-        Without a remote one it's as usual.
-        """
+        """Without a remote one it's as usual."""
         self.assertNotIn("here", TaskFailure(ValueError("oops")).getTraceback())
 
 
 class ErrorPolicyTests(SynchronousTestCase):
-    """
-    Tests of L{ErrorPolicy}.
-    """
+    """Tests of L{ErrorPolicy}."""
 
     def setUp(self) -> None:
-        """
-        Make a failure, and catch what's printed.
-        """
+        """Make a failure, and catch what's printed."""
         self.error = KeyError("k")
         self.failure = Failure(self.error)
         self.reactor = StoppableClock()
@@ -140,26 +116,20 @@ class ErrorPolicyTests(SynchronousTestCase):
         return self.policy.apply(failure or self.failure, "the text", "f(1)", call)
 
     def errors(self, events: list[Any]) -> list[str]:
-        """
-        The texts that were logged as errors.
-        """
+        """The texts that were logged as errors."""
         return [
             formatEvent(event) for event in events if event["log_level"].name == "error"
         ]
 
     def test_raise(self) -> None:
-        """
-        Under I{raise} it's the task's own failure; nothing is logged.
-        """
+        """Under I{raise} it's the task's own failure; nothing is logged."""
         with logged() as events:
             self.assertIs(self.apply(), self.failure)
             self.assertIs(self.apply(verbose=True), self.failure)
         self.assertEqual(events, [])
 
     def test_raiseForCall(self) -> None:
-        """
-        That can be had for one call.
-        """
+        """That can be had for one call."""
         for said in (True, False):
             self.assertIs(self.apply(call=None, returnFailure=said), self.failure)
 
@@ -173,16 +143,12 @@ class ErrorPolicyTests(SynchronousTestCase):
             self.assertIs(failure.value.__cause__, self.error)
 
     def test_wrapOnce(self) -> None:
-        """
-        A WorkerError isn't wrapped again.
-        """
+        """A WorkerError isn't wrapped again."""
         failure = Failure(WorkerError("own"))
         self.assertIs(self.apply(failure, returnFailure=True), failure)
 
     def test_warn(self) -> None:
-        """
-        Under I{warn} it's the text, which is logged as an error.
-        """
+        """Under I{warn} it's the text, which is logged as an error."""
         options: list[dict[str, Any]] = [{}, {"returnFailure": False}, {"call": False}]
         for said in options:
             with logged() as events:
@@ -190,17 +156,13 @@ class ErrorPolicyTests(SynchronousTestCase):
             self.assertEqual(self.errors(events), ["the text"])
 
     def test_warnVerbosely(self) -> None:
-        """
-        With C{verbose}, the log says which call it was.
-        """
+        """With C{verbose}, the log says which call it was."""
         with logged() as events:
             self.apply(warn=True, verbose=True)
         self.assertEqual(self.errors(events), ["f(1) failed: the text"])
 
     def test_warnAndWrap(self) -> None:
-        """
-        With C{warn} or C{spew}, errors are logged also where they're raised.
-        """
+        """With C{warn} or C{spew}, errors are logged also where they're raised."""
         options: list[dict[str, Any]] = [{"warn": True}, {"spew": True}]
         for said in options:
             with logged() as events:
@@ -221,9 +183,7 @@ class ErrorPolicyTests(SynchronousTestCase):
         self.assertEqual(self.reactor.stops, 1)
 
     def test_stopOnce(self) -> None:
-        """
-        The reactor is stopped once.
-        """
+        """The reactor is stopped once."""
         self.apply(returnFailure=False)
         self.policy.apply(self.failure, "again", "f(2)", False)
         self.reactor.advance(1)

@@ -1,6 +1,4 @@
-"""
-Tests of calls that are sent to children before it's their turn.
-"""
+"""Tests of calls that are sent to children before it's their turn."""
 
 from __future__ import annotations
 
@@ -34,20 +32,14 @@ from .test_process import Sender, WorkerCase
 
 
 def void(_: object) -> None:
-    """
-    Drop a result.
-    """
+    """Drop a result."""
 
 
 class ClaimsTests(SynchronousTestCase):
-    """
-    Tests of L{ClaimWriter} and L{ClaimReader}.
-    """
+    """Tests of L{ClaimWriter} and L{ClaimReader}."""
 
     def setUp(self) -> None:
-        """
-        Make a pipe of which both have an end.
-        """
+        """Make a pipe of which both have an end."""
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         self.parent = ClaimWriter(reader, writer)
@@ -56,15 +48,11 @@ class ClaimsTests(SynchronousTestCase):
         self.child = ClaimReader(reader, self.lose)
 
     def lose(self) -> None:
-        """
-        Note that the pipe isn't what it was.
-        """
+        """Note that the pipe isn't what it was."""
         self.lost += 1
 
     def test_inOrder(self) -> None:
-        """
-        The child gets what it's offered.
-        """
+        """The child gets what it's offered."""
         self.parent.offer([1, 2])
         self.parent.offer([0x7FFFFFFF])
         for number in (1, 2, 0x7FFFFFFF):
@@ -137,14 +125,10 @@ class ClaimsTests(SynchronousTestCase):
 
 
 class PaceTests(SynchronousTestCase):
-    """
-    Tests of L{PrefetchWindow}.
-    """
+    """Tests of L{PrefetchWindow}."""
 
     def setUp(self) -> None:
-        """
-        Make one.
-        """
+        """Make one."""
         self.pace = PrefetchWindow()
 
     def capacity(self, waiting: int = 1000) -> int:
@@ -159,9 +143,7 @@ class PaceTests(SynchronousTestCase):
         return self.pace.capacity
 
     def test_unknown(self) -> None:
-        """
-        Before anything is known, nothing is sent ahead.
-        """
+        """Before anything is known, nothing is sent ahead."""
         self.assertEqual(self.capacity(), 1)
 
     def note(self, *seconds: float) -> None:
@@ -185,9 +167,7 @@ class PaceTests(SynchronousTestCase):
         self.assertEqual(self.capacity(0), 1)
 
     def test_seconds(self) -> None:
-        """
-        It's as many as take a millisecond.
-        """
+        """It's as many as take a millisecond."""
         self.note(PREFETCH_SECONDS / 5.5)
         self.assertEqual(self.capacity(), 6)
         self.note(PREFETCH_SECONDS * 1.01)
@@ -206,9 +186,7 @@ class PaceTests(SynchronousTestCase):
         self.assertEqual(self.capacity(), 65)
 
     def test_mixed(self) -> None:
-        """
-        After a long task, nothing is sent ahead before another was short.
-        """
+        """After a long task, nothing is sent ahead before another was short."""
         self.note(1e-6, 1e-6)
         self.capacity()
         self.note(0.1)
@@ -219,9 +197,7 @@ class PaceTests(SynchronousTestCase):
 
 
 class AheadTests(WorkerCase):
-    """
-    Tests of L{ProcessWorker} with tasks sent ahead.
-    """
+    """Tests of L{ProcessWorker} with tasks sent ahead."""
 
     def setUp(self) -> None:
         """
@@ -243,9 +219,7 @@ class AheadTests(WorkerCase):
         self.addCleanup(self.forget)
 
     def forget(self) -> None:
-        """
-        Let whatever the child's end makes fail be no error.
-        """
+        """Let whatever the child's end makes fail be no error."""
         for task in self.tasks:
             task.d.addErrback(lambda _: None)
 
@@ -276,9 +250,7 @@ class AheadTests(WorkerCase):
         self.worker._jobs.jobs[0].since -= seconds
 
     def test_interface(self) -> None:
-        """
-        It provides what such workers provide.
-        """
+        """It provides what such workers provide."""
         verifyClass(IPrefetchingWorker, ProcessWorker)
         self.assertIsNone(self.worker.backlogPerWorker)
 
@@ -326,9 +298,7 @@ class AheadTests(WorkerCase):
         self.assertNoResult(self.tasks[1].d)
 
     def test_cancelledAnswered(self) -> None:
-        """
-        Nothing is stopped for a task that the child has answered already.
-        """
+        """Nothing is stopped for a task that the child has answered already."""
         self.answer(1)
         self.assertTrue(self.process.claim(2))
         self.answer(2)
@@ -340,9 +310,7 @@ class AheadTests(WorkerCase):
         self.assertNoResult(self.tasks[2].d)
 
     def test_cancelledFromResult(self) -> None:
-        """
-        The same holds when that is done because of another's result.
-        """
+        """The same holds when that is done because of another's result."""
         self.tasks[0].d.addCallback(lambda _: self.worker.cancelTask(self.tasks[1]))
         self.answer(1)
         self.assertTrue(self.process.claim(2))
@@ -434,18 +402,14 @@ class AheadTests(WorkerCase):
         self.assertIs(self.worker.state, ChildState.DEAD)
 
     def test_lostBetween(self) -> None:
-        """
-        If it hadn't started another, nothing fails.
-        """
+        """If it hadn't started another, nothing fails."""
         self.answer(1)
         self.process.end(None, signal.SIGKILL)
         self.assertEqual(self.successResultOf(self.tasks[0].d), (Status.RAN, 1))
         self.assertEqual(self.unfinished, self.tasks[1:])
 
     def test_timeLimit(self) -> None:
-        """
-        The clock of a task runs from when it's its turn.
-        """
+        """The clock of a task runs from when it's its turn."""
         task = self.task(timeout=5)
         Assignment(task).accept(self.worker)
         self.reactor.advance(10)
@@ -492,17 +456,13 @@ class AheadTests(WorkerCase):
         self.assertEqual(self.worker.reclaim(), [])
 
     def test_notTakenBack(self) -> None:
-        """
-        They aren't if it has only just begun one.
-        """
+        """They aren't if it has only just begun one."""
         self.worker._jobs.jobs[0].since += 1000
         self.assertEqual(self.worker.reclaim(), [])
         self.assertTrue(self.process.claim(2))
 
     def test_updatesStay(self) -> None:
-        """
-        Updates, which are for this worker alone, are sent again.
-        """
+        """Updates, which are for this worker alone, are sent again."""
         update = self.task()
         update.direct = True
         self.worker.run(update)
@@ -517,9 +477,7 @@ class AheadTests(WorkerCase):
         self.assertEqual(self.successResultOf(update.d), (Status.RAN, 5))
 
     def test_manyUpdates(self) -> None:
-        """
-        Of any number of updates, so many are sent at a time.
-        """
+        """Of any number of updates, so many are sent at a time."""
         for _ in range(600):
             update = self.task()
             update.direct = True
@@ -539,9 +497,7 @@ class AheadTests(WorkerCase):
             self.successResultOf(task.d)
 
     def test_demand(self) -> None:
-        """
-        How many it wants depends on how many wait, and how long they take.
-        """
+        """How many it wants depends on how many wait, and how long they take."""
         waiting = 0
         self.worker.backlogPerWorker = lambda: waiting
         capacities = []
@@ -557,9 +513,7 @@ class AheadTests(WorkerCase):
         self.assertEqual(self.worker.capacity, 65)
 
     def test_maxTasks(self) -> None:
-        """
-        A child that may run so many tasks isn't given more ahead.
-        """
+        """A child that may run so many tasks isn't given more ahead."""
         worker = ProcessWorker(reactor=self.reactor, maxTasks=5)
         sender: Sender = self.child()
         sender.hello()
@@ -578,14 +532,10 @@ class AheadTests(WorkerCase):
 
 
 class ReliefTests(WorkerCase):
-    """
-    Tests of workers that have nothing to do while tasks wait with others.
-    """
+    """Tests of workers that have nothing to do while tasks wait with others."""
 
     def setUp(self) -> None:
-        """
-        Make a queue of two, of which the first has many short tasks.
-        """
+        """Make a queue of two, of which the first has many short tasks."""
         super().setUp()
         self.q = ProcessQueue(2, reactor=self.reactor)
         for i in range(2):
@@ -596,9 +546,7 @@ class ReliefTests(WorkerCase):
         self.addCleanup(self.shutDown)
 
     def shutDown(self) -> None:
-        """
-        Shut the queue down, with whatever fails because of that.
-        """
+        """Shut the queue down, with whatever fails because of that."""
         self.q.shutdown(timeout=0)
         for d in self.results:
             d.addErrback(lambda _: None)
@@ -680,18 +628,14 @@ class ReliefTests(WorkerCase):
         self.assertEqual(self.q.workers()[1]._jobs.jobs[0].task.priority, -math.inf)
 
     def test_nothingWaits(self) -> None:
-        """
-        When nobody has anything ahead, nothing is looked for.
-        """
+        """When nobody has anything ahead, nothing is looked for."""
         self.call()
         self.answer(0)
         calls = [c.func for c in self.reactor.getDelayedCalls()]
         self.assertNotIn(self.q.th.assignmentFactory._rebalancing._look, calls)
 
     def test_shutdown(self) -> None:
-        """
-        A queue that's shut down looks no further.
-        """
+        """A queue that's shut down looks no further."""
         for _ in range(8):
             self.call()
         self.answer(0)
@@ -725,9 +669,7 @@ class _Worked:
         Sender(process).hello()
 
     def work(self) -> None:
-        """
-        Begin the next call that is there and hasn't been taken back.
-        """
+        """Begin the next call that is there and hasn't been taken back."""
         self._waiting.extend(self._process.received())
         while self._waiting and not self._works:
             kind, number, payload = self._waiting.popleft()
@@ -750,9 +692,7 @@ class _Worked:
 
 
 class UtilisationTests(WorkerCase):
-    """
-    Tests of how well children are used, in a time that is played.
-    """
+    """Tests of how well children are used, in a time that is played."""
 
     def utilisation(self, durations: list[float]) -> float:
         """
@@ -803,9 +743,7 @@ class UtilisationTests(WorkerCase):
 
 
 class KilledTests(ChildrenTestCase):
-    """
-    Tests with real children that are killed while they have tasks ahead.
-    """
+    """Tests with real children that are killed while they have tasks ahead."""
 
     async def test_atMostOnce(self) -> None:
         """
@@ -821,24 +759,18 @@ class KilledTests(ChildrenTestCase):
         kills = 0
 
         def succeeded(result: int, number: int) -> None:
-            """
-            Note a result.
-            """
+            """Note a result."""
             self.assertEqual(result, number)
             fired[number] += 1
 
         def failed(failure: Any, number: int) -> None:
-            """
-            Note that a task was lost.
-            """
+            """Note that a task was lost."""
             failure.trap(errors.WorkerLost)
             fired[number] += 1
             lost.append(number)
 
         def kill(result: Any) -> Any:
-            """
-            Kill a child.
-            """
+            """Kill a child."""
             nonlocal kills
             worker = random.choice(q.workers())
             if worker.process.pid is not None:
@@ -866,9 +798,7 @@ class KilledTests(ChildrenTestCase):
         self.assertLessEqual(len(lost), kills)
 
     async def test_cancelled(self) -> None:
-        """
-        Tasks that were sent ahead are cancelled without a child being lost.
-        """
+        """Tasks that were sent ahead are cancelled without a child being lost."""
         path = os.path.join(self.folder, "notes")
         q = self.queue(1)
         await DeferredList([q.call(jobs.nothing) for _ in range(50)])

@@ -1,6 +1,4 @@
-"""
-Tests of the asynchronous heap.
-"""
+"""Tests of the asynchronous heap."""
 
 from __future__ import annotations
 
@@ -31,20 +29,14 @@ class Item:
 
 
 class PriorityTests(SynchronousTestCase):
-    """
-    Tests of L{Priority}.
-    """
+    """Tests of L{Priority}."""
 
     def setUp(self) -> None:
-        """
-        Make a heap.
-        """
+        """Make a heap."""
         self.heap = Priority()
 
     def test_get(self) -> None:
-        """
-        The lowest item comes first, at once.
-        """
+        """The lowest item comes first, at once."""
         for item in (3, 1, 2):
             self.heap.put(item)
         self.assertEqual(len(self.heap), 3)
@@ -53,9 +45,7 @@ class PriorityTests(SynchronousTestCase):
         )
 
     def test_wait(self) -> None:
-        """
-        Who asks an empty heap gets the next item that is put in.
-        """
+        """Who asks an empty heap gets the next item that is put in."""
         d = self.heap.get()
         self.assertNoResult(d)
         self.heap.put(5)
@@ -63,18 +53,14 @@ class PriorityTests(SynchronousTestCase):
         self.assertEqual(len(self.heap), 0)
 
     def test_inTurn(self) -> None:
-        """
-        Those who wait are served in order.
-        """
+        """Those who wait are served in order."""
         waiting = [self.heap.get() for _ in range(3)]
         for item in "cab":
             self.heap.put(item)
         self.assertEqual([self.successResultOf(d) for d in waiting], ["c", "a", "b"])
 
     def test_equalItems(self) -> None:
-        """
-        Items that compare equal come out in the order in which they were put in.
-        """
+        """Items that compare equal come out in the order in which they were put in."""
         items = [Item(n % 2) for n in range(20)]
         for item in items:
             self.heap.put(item)
@@ -93,9 +79,7 @@ class PriorityTests(SynchronousTestCase):
         self.assertEqual(len(self.heap), 0)
 
     def test_cancelNone(self) -> None:
-        """
-        Nothing happens if no item is selected; the order stays.
-        """
+        """Nothing happens if no item is selected; the order stays."""
         for item in (2, 1, 3):
             self.heap.put(item)
         self.assertEqual(self.heap.cancel(lambda item: False), [])
@@ -113,17 +97,13 @@ class PriorityTests(SynchronousTestCase):
             self.failureResultOf(d, QueueRunError)
 
     def test_shutdownLeavesItems(self) -> None:
-        """
-        Items that are there can be had after the shutdown.
-        """
+        """Items that are there can be had after the shutdown."""
         self.heap.put(1)
         self.heap.shutdown()
         self.assertEqual(self.successResultOf(self.heap.get()), 1)
 
     def test_cancelWaiting(self) -> None:
-        """
-        Who has cancelled the waiting gets no item, which isn't lost.
-        """
+        """Who has cancelled the waiting gets no item, which isn't lost."""
         first, second = self.heap.get(), self.heap.get()
         first.cancel()
         self.failureResultOf(first, CancelledError)

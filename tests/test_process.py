@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue.process} with children that the test plays.
-"""
+"""Tests of L{asynqueue.process} with children that the test plays."""
 
 from __future__ import annotations
 
@@ -55,9 +53,7 @@ class Sender:
         self.process = process
 
     def hello(self) -> None:
-        """
-        Be ready.
-        """
+        """Be ready."""
         self.process.send(Kind.HELLO, 0)
 
     def result(self, number: int, value: Any, seconds: float = 0.5) -> None:
@@ -105,22 +101,16 @@ class Sender:
 
 
 class WorkerCase(SynchronousTestCase):
-    """
-    A test of a worker, or of a queue, whose children it plays.
-    """
+    """A test of a worker, or of a queue, whose children it plays."""
 
     def setUp(self) -> None:
-        """
-        Make a reactor.
-        """
+        """Make a reactor."""
         self.reactor: Any = FakeReactor()
         self.log = LogLines(self)
         self.addCleanup(self.endAll)
 
     def endAll(self) -> None:
-        """
-        End all processes that haven't, after which nothing is left.
-        """
+        """End all processes that haven't, after which nothing is left."""
         while any(not process.ended for process in self.reactor.processes):
             for process in self.reactor.processes:
                 if not process.ended:
@@ -155,14 +145,10 @@ class WorkerCase(SynchronousTestCase):
 
 
 class WorkerTests(WorkerCase):
-    """
-    Tests of L{ProcessWorker}.
-    """
+    """Tests of L{ProcessWorker}."""
 
     def setUp(self) -> None:
-        """
-        Make a worker that has been hired.
-        """
+        """Make a worker that has been hired."""
         super().setUp()
         self.worker = ProcessWorker(["mine"], callStats=True, reactor=self.reactor)
         self.worker.ID = 5
@@ -172,15 +158,11 @@ class WorkerTests(WorkerCase):
         self.sender = self.child()
 
     def resign(self) -> None:
-        """
-        Take note that the worker has resigned.
-        """
+        """Take note that the worker has resigned."""
         self.resigned += 1
 
     def serve(self) -> None:
-        """
-        Have the parent read what there is.
-        """
+        """Have the parent read what there is."""
         self.reactor.serve()
 
     def calls(self) -> list[tuple[int, Any]]:
@@ -196,33 +178,25 @@ class WorkerTests(WorkerCase):
         ]
 
     def test_interfaces(self) -> None:
-        """
-        It provides what workers of its kind provide.
-        """
+        """It provides what workers of its kind provide."""
         for interface in (IWorker, ICancellingWorker, IReplaceableWorker):
             verifyObject(interface, self.worker)
             verifyClass(interface, ProcessWorker)
         IWorker.validateInvariants(self.worker)
 
     def test_qualified(self) -> None:
-        """
-        It has the series of its class, and its own.
-        """
+        """It has the series of its class, and its own."""
         self.assertEqual(self.worker.cQualified, ["process", "local"])
         self.assertEqual(self.worker.iQualified, ["mine"])
 
     def test_repr(self) -> None:
-        """
-        It's shown with its ID, its process, and its state.
-        """
+        """It's shown with its ID, its process, and its state."""
         self.assertEqual(
             repr(self.worker), f"<ProcessWorker 5, pid {FIRST_PID}, starting>"
         )
 
     def test_setup(self) -> None:
-        """
-        The child is set up first of all.
-        """
+        """The child is set up first of all."""
         [(kind, _, payload)] = self.process.received()
         self.assertEqual(kind, Kind.SETUP)
         self.assertIn("sys_path", loads(payload))
@@ -299,9 +273,7 @@ class WorkerTests(WorkerCase):
             self.assertEqual(self.successResultOf(task.d), (Status.RAN, i))
 
     def test_strayAnswer(self) -> None:
-        """
-        An answer that nobody waits for is ignored.
-        """
+        """An answer that nobody waits for is ignored."""
         self.sender.result(77, 1)
         self.sender.items(77, 1)
         task = self.task()
@@ -337,9 +309,7 @@ class WorkerTests(WorkerCase):
         self.successResultOf(done)
 
     def test_unpicklable(self) -> None:
-        """
-        A task that can't be sent fails at once, and the worker is ready.
-        """
+        """A task that can't be sent fails at once, and the worker is ready."""
         task = self.task(jobs.echo, threading.Lock())
         done = self.worker.run(task)
         failure = self.failureResultOf(task.d, errors.SerializationError)
@@ -350,9 +320,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.calls(), [])
 
     def test_unpicklableResult(self) -> None:
-        """
-        So does one whose result can't be unpickled here.
-        """
+        """So does one whose result can't be unpickled here."""
         for payload in (b"garbage", dumpsPlain((0.5, jobs.OnlyInChild()))):
             task = self.task()
             done = self.worker.run(task)
@@ -363,9 +331,7 @@ class WorkerTests(WorkerCase):
             self.successResultOf(done)
 
     def test_stats(self) -> None:
-        """
-        The times of calls are noted, here and there.
-        """
+        """The times of calls are noted, here and there."""
         self.worker.run(self.task())
         self.sender.result(1, None, 0.25)
         self.serve()
@@ -374,9 +340,7 @@ class WorkerTests(WorkerCase):
         self.assertGreaterEqual(here, 0)
 
     def test_stopBusy(self) -> None:
-        """
-        A worker that's told to stop has what it has accepted done before.
-        """
+        """A worker that's told to stop has what it has accepted done before."""
         self.sender.hello()
         self.serve()
         tasks = [self.task() for _ in range(2)]
@@ -394,9 +358,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.resigned, 0)
 
     def test_stopIterating(self) -> None:
-        """
-        This holds for iterations, too.
-        """
+        """This holds for iterations, too."""
         task = self.task()
         self.worker.run(task)
         self.sender.iterator(1)
@@ -411,9 +373,7 @@ class WorkerTests(WorkerCase):
         self.successResultOf(d)
 
     def test_stopTwice(self) -> None:
-        """
-        It can be told to stop more than once.
-        """
+        """It can be told to stop more than once."""
         first, second = self.worker.stop(), self.worker.stop()
         self.process.end()
         self.successResultOf(first)
@@ -443,9 +403,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.worker.crash(), [])
 
     def test_crashIterating(self) -> None:
-        """
-        Iterations that go on fail then.
-        """
+        """Iterations that go on fail then."""
         task = self.task()
         self.worker.run(task)
         self.sender.iterator(1)
@@ -458,9 +416,7 @@ class WorkerTests(WorkerCase):
         self.failureResultOf(deferator.__anext__(), errors.WorkerLost)
 
     def test_runAfterCrash(self) -> None:
-        """
-        A task that it's given after that is handed back.
-        """
+        """A task that it's given after that is handed back."""
         self.worker.crash()
         task = self.task()
         self.successResultOf(self.worker.run(task))
@@ -491,9 +447,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(len(self.log.having("Worker 5 is lost")), 1)
 
     def test_answerAndLost(self) -> None:
-        """
-        An answer that was sent just before counts.
-        """
+        """An answer that was sent just before counts."""
         self.sender.hello()
         self.serve()
         task = self.task()
@@ -504,9 +458,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.resigned, 1)
 
     def test_resignsFirst(self) -> None:
-        """
-        It has resigned before anybody is told of a failure.
-        """
+        """It has resigned before anybody is told of a failure."""
         self.sender.hello()
         self.serve()
         task = self.task()
@@ -518,9 +470,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(resigned, [1])
 
     def test_lostBeforeHello(self) -> None:
-        """
-        A child that was never ready can't have started a task.
-        """
+        """A child that was never ready can't have started a task."""
         task = self.task()
         self.worker.run(task)
         self.process.end(1)
@@ -529,9 +479,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.worker.crash(), [task])
 
     def test_lostBeforeDelivery(self) -> None:
-        """
-        Nor can one that hasn't got all of it.
-        """
+        """Nor can one that hasn't got all of it."""
         self.sender.hello()
         self.serve()
         task = self.task(jobs.echo, "x" * 1_000_000)
@@ -541,9 +489,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.worker.crash(), [task])
 
     def test_lostBeforeReading(self) -> None:
-        """
-        Nor can one that hasn't read it, though it was there.
-        """
+        """Nor can one that hasn't read it, though it was there."""
         self.sender.hello()
         self.serve()
         task = self.task()
@@ -553,9 +499,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.worker.crash(), [task])
 
     def test_goneBeforeCall(self) -> None:
-        """
-        Nor one that had gone when it was sent.
-        """
+        """Nor one that had gone when it was sent."""
         self.sender.hello()
         self.serve()
         self.process.close(3)
@@ -583,9 +527,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.resigned, 1)
 
     def test_lostBeforeHired(self) -> None:
-        """
-        If it's lost before it can resign, it does so when it can.
-        """
+        """If it's lost before it can resign, it does so when it can."""
         worker = ProcessWorker(reactor=self.reactor)
         self.reactor.processes[-1].end(1)
         worker.setResignator(self.resign)
@@ -615,9 +557,7 @@ class WorkerTests(WorkerCase):
         self.assertNoResult(running.d)
 
     def test_cancelWaiting(self) -> None:
-        """
-        One that the child hasn't been sent is forgotten.
-        """
+        """One that the child hasn't been sent is forgotten."""
         running, waiting, other = (self.task() for _ in range(3))
         self.worker.run(running)
         done = self.worker.run(waiting)
@@ -651,9 +591,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(results, [(Status.DISCONNECTED, None)] * 2)
 
     def test_cancelSaid(self) -> None:
-        """
-        The log says that a child is ended because a task was cancelled.
-        """
+        """The log says that a child is ended because a task was cancelled."""
         task = self.task(jobs.echo, "guilty")
         self.worker.run(task)
         self.process.begin()
@@ -664,9 +602,7 @@ class WorkerTests(WorkerCase):
         self.assertIn(f"pid {self.process.pid}", line)
 
     def test_timeWhileStarting(self) -> None:
-        """
-        No time passes for a task while its child is starting.
-        """
+        """No time passes for a task while its child is starting."""
         task = Task(jobs.nothing, (), {}, 0, None, 1.0, reactor=self.reactor)
         Assignment(task).accept(self.worker)
         self.reactor.advance(50)
@@ -679,9 +615,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.successResultOf(task.d)[0], Status.TIMEOUT)
 
     def test_tasks(self) -> None:
-        """
-        It tells the tasks that have no result yet.
-        """
+        """It tells the tasks that have no result yet."""
         first, second = self.task(), self.task()
         self.worker.run(first)
         self.worker.run(second)
@@ -691,15 +625,11 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.worker.tasks, [second])
 
     def test_cores(self) -> None:
-        """
-        It tells the number of cores, as a queue does.
-        """
+        """It tells the number of cores, as a queue does."""
         self.assertEqual(ProcessWorker.cores(), ProcessQueue.cores())
 
     def test_stoppedByOthers(self) -> None:
-        """
-        It resigns when somebody else than its queue has stopped it.
-        """
+        """It resigns when somebody else than its queue has stopped it."""
         self.worker.hired = True
         self.worker.stop()
         self.assertEqual(self.resigned, 0)
@@ -707,9 +637,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.resigned, 1)
 
     def test_cancelIterating(self) -> None:
-        """
-        One whose iteration hasn't begun is stopped as if it ran.
-        """
+        """One whose iteration hasn't begun is stopped as if it ran."""
         task = self.task()
         self.worker.run(task)
         self.sender.iterator(1)
@@ -719,9 +647,7 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.worker.crash(), [])
 
     def test_cancelOther(self) -> None:
-        """
-        A task that it doesn't have is none of its business.
-        """
+        """A task that it doesn't have is none of its business."""
         self.worker.cancelTask(self.task())
         task = self.task()
         self.worker.run(task)
@@ -734,9 +660,7 @@ class WorkerTests(WorkerCase):
         del deferator
 
     def test_memUsage(self) -> None:
-        """
-        The memory is that of the child's process, if there's one.
-        """
+        """The memory is that of the child's process, if there's one."""
         self.worker._life.pid = os.getpid()
         usage: Any = self.worker.memUsage()
         self.assertGreater(usage, 1_000)
@@ -744,17 +668,13 @@ class WorkerTests(WorkerCase):
         self.assertIsNone(self.worker.memUsage())
 
     def test_output(self) -> None:
-        """
-        The child's output is logged with the worker's ID.
-        """
+        """The child's output is logged with the worker's ID."""
         self.process.write(b"hello\n", 1)
         self.serve()
         self.assertEqual(self.log.lines, [f"Worker 5, pid {FIRST_PID}, stdout: hello"])
 
     def test_numbers(self) -> None:
-        """
-        The numbers of calls start again when they get too large to be sent.
-        """
+        """The numbers of calls start again when they get too large to be sent."""
         self.worker._jobs._numbers = 0x7FFFFFFE
         numbers = []
         for _ in range(3):
@@ -767,14 +687,10 @@ class WorkerTests(WorkerCase):
 
 
 class IterationTests(WorkerCase):
-    """
-    Tests of the parent's side of iterations.
-    """
+    """Tests of the parent's side of iterations."""
 
     def setUp(self) -> None:
-        """
-        Make a worker whose child has returned an iterator.
-        """
+        """Make a worker whose child has returned an iterator."""
         super().setUp()
         self.worker = ProcessWorker(reactor=self.reactor)
         self.sender = self.child()
@@ -823,9 +739,7 @@ class IterationTests(WorkerCase):
         self.begin(1)
 
     def test_empty(self) -> None:
-        """
-        If there's none, the result is an empty list.
-        """
+        """If there's none, the result is an empty list."""
         self.process.send(Kind.END, 1)
         self.reactor.serve()
         self.assertEqual(self.successResultOf(self.iterating.d), (Status.ITERATOR, []))
@@ -849,9 +763,7 @@ class IterationTests(WorkerCase):
         self.failureResultOf(d, StopAsyncIteration)
 
     def test_creditForMany(self) -> None:
-        """
-        However many it sends at once, it hears before all have been taken.
-        """
+        """However many it sends at once, it hears before all have been taken."""
         deferator = self.begin(*range(2_000))
         deferator.reactor = Clock()
         for i in range(1_000):
@@ -861,17 +773,13 @@ class IterationTests(WorkerCase):
         self.assertGreater(sum(count for _, count in told), 400)
 
     def test_creditForFew(self) -> None:
-        """
-        This is also so if it has sent few.
-        """
+        """This is also so if it has sent few."""
         deferator = self.begin(0)
         self.assertEqual(self.successResultOf(deferator.__anext__()), 0)
         self.assertEqual(self.told(), [(Kind.TAKEN, 1 | WAITS)])
 
     def test_end(self) -> None:
-        """
-        The end comes after the items.
-        """
+        """The end comes after the items."""
         deferator = self.begin(1, 2)
         self.process.send(Kind.END, 1)
         self.reactor.serve()
@@ -882,9 +790,7 @@ class IterationTests(WorkerCase):
         self.assertNotIn(Kind.CLOSE, [kind for kind, _ in self.told()])
 
     def test_fails(self) -> None:
-        """
-        A failure comes after the items, too.
-        """
+        """A failure comes after the items, too."""
         deferator = self.begin(1)
         self.process.send(Kind.FAILED, 1, dumpsException(KeyError("x"), "text"))
         self.reactor.serve()
@@ -915,9 +821,7 @@ class IterationTests(WorkerCase):
         self.assertUnpicklable(dumpsPlain(jobs.OnlyInChild()))
 
     def test_noItem(self) -> None:
-        """
-        So is what's no pickle at all.
-        """
+        """So is what's no pickle at all."""
         self.assertUnpicklable(b"garbage")
 
     def test_stop(self) -> None:
@@ -933,9 +837,7 @@ class IterationTests(WorkerCase):
         self.reactor.serve()
 
     def test_abandoned(self) -> None:
-        """
-        This is also so if nobody has the deferator any longer.
-        """
+        """This is also so if nobody has the deferator any longer."""
         deferator = self.begin(1)
         self.assertEqual(self.told(), [])
         self.iterating.d.addCallback(lambda _: None)
@@ -954,17 +856,13 @@ class IterationTests(WorkerCase):
         deferator.stop()
 
     def test_lostBeforeFirst(self) -> None:
-        """
-        If none has, the task fails.
-        """
+        """If none has, the task fails."""
         self.process.end(3)
         self.failureResultOf(self.iterating.d, errors.WorkerLost)
 
 
 class NeighbourTests(WorkerCase):
-    """
-    Tests of tasks that are stopped in a child that is at others, too.
-    """
+    """Tests of tasks that are stopped in a child that is at others, too."""
 
     def setUp(self) -> None:
         """
@@ -1010,9 +908,7 @@ class NeighbourTests(WorkerCase):
         self.assertEqual([self.successResultOf(next(self.deferator))], [1])
 
     def test_stubborn(self) -> None:
-        """
-        If that doesn't help, the child is ended.
-        """
+        """If that doesn't help, the child is ended."""
         resigned: list[None] = []
         self.worker.setResignator(lambda: resigned.append(None))
         self.worker.cancelTask(self.running)
@@ -1024,9 +920,7 @@ class NeighbourTests(WorkerCase):
         self.assertNoResult(self.running.d)
 
     def test_waitsMeanwhile(self) -> None:
-        """
-        What is given to the worker meanwhile waits, and isn't lost.
-        """
+        """What is given to the worker meanwhile waits, and isn't lost."""
         self.worker.cancelTask(self.running)
         other = self.task()
         self.worker.run(other)
@@ -1037,9 +931,7 @@ class NeighbourTests(WorkerCase):
         self.assertEqual(self.successResultOf(other.d), (Status.RAN, 5))
 
     def test_notBegun(self) -> None:
-        """
-        A call that the child hasn't come to is only taken back.
-        """
+        """A call that the child hasn't come to is only taken back."""
         self.sender.result(2, None)
         self.reactor.serve()
         waiting = self.task()
@@ -1051,9 +943,7 @@ class NeighbourTests(WorkerCase):
         self.assertFalse(self.process.claim(3))
 
     def test_slowIteration(self) -> None:
-        """
-        So is an iteration stopped that has given nothing yet, beside a call.
-        """
+        """So is an iteration stopped that has given nothing yet, beside a call."""
         self.sender.result(2, None)
         slow = self.task()
         self.reactor.serve()
@@ -1102,9 +992,7 @@ class NeighbourTests(WorkerCase):
 
 
 class ReplacementTests(WorkerCase):
-    """
-    Tests of what comes in place of a lost worker.
-    """
+    """Tests of what comes in place of a lost worker."""
 
     def lose(self, **kw: Any) -> ProcessWorker:
         """
@@ -1120,9 +1008,7 @@ class ReplacementTests(WorkerCase):
         return worker
 
     def test_like(self) -> None:
-        """
-        It's like the one before.
-        """
+        """It's like the one before."""
         worker = ProcessWorker(
             ["mine"], True, True, True, env={"A": "b"}, reactor=self.reactor
         )
@@ -1141,9 +1027,7 @@ class ReplacementTests(WorkerCase):
         )
 
     def test_atOnce(self) -> None:
-        """
-        It's started at once if the one before had been ready.
-        """
+        """It's started at once if the one before had been ready."""
         worker = ProcessWorker(reactor=self.reactor)
         self.child().hello()
         self.reactor.serve()
@@ -1153,9 +1037,7 @@ class ReplacementTests(WorkerCase):
         self.assertEqual(len(self.reactor.processes), 2)
 
     def test_later(self) -> None:
-        """
-        Else it's started after a while, and takes tasks until then.
-        """
+        """Else it's started after a while, and takes tasks until then."""
         other = self.lose().replacement()
         self.assertEqual(len(self.reactor.processes), 1)
         self.assertIsNone(other.process.pid)
@@ -1169,9 +1051,7 @@ class ReplacementTests(WorkerCase):
         self.assertEqual(other.crash(), [task])
 
     def test_laterStopped(self) -> None:
-        """
-        It can be told to stop before that.
-        """
+        """It can be told to stop before that."""
         for stop in ("stop", "crash"):
             config = ChildConfig(ChildOptions.checked(), RestartPolicy())
             other = self.lose(_config=config).replacement()
@@ -1181,9 +1061,7 @@ class ReplacementTests(WorkerCase):
             self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_laterRefused(self) -> None:
-        """
-        If the system refuses to start it then, it resigns.
-        """
+        """If the system refuses to start it then, it resigns."""
         resigned: list[int] = []
         other = self.lose().replacement()
         other.setResignator(lambda: resigned.append(1))
@@ -1192,9 +1070,7 @@ class ReplacementTests(WorkerCase):
         self.assertEqual(resigned, [1])
 
     def test_refused(self) -> None:
-        """
-        If the system refuses at once, there's an error that says so.
-        """
+        """If the system refuses at once, there's an error that says so."""
         self.reactor.refusal = OSError("no more processes")
         error = self.assertRaises(
             errors.WorkerStartError, ProcessWorker, reactor=self.reactor
@@ -1202,9 +1078,7 @@ class ReplacementTests(WorkerCase):
         self.assertIn("no more processes", str(error))
 
     def test_givenUp(self) -> None:
-        """
-        After three that have failed to start, no other is made.
-        """
+        """After three that have failed to start, no other is made."""
         worker = self.lose()
         for _ in range(2):
             worker = worker.replacement()
@@ -1216,9 +1090,7 @@ class ReplacementTests(WorkerCase):
         self.assertIn("Something is wrong", str(error))
 
     def test_givenUpSilently(self) -> None:
-        """
-        The error says what it can if the child has said nothing.
-        """
+        """The error says what it can if the child has said nothing."""
         worker = self.lose()
         for _ in range(2):
             worker = worker.replacement()
@@ -1228,9 +1100,7 @@ class ReplacementTests(WorkerCase):
         self.assertTrue(str(error).endswith("exit code 1"), str(error))
 
     def test_cancelledDontCount(self) -> None:
-        """
-        Those that were ended on purpose while they started don't count.
-        """
+        """Those that were ended on purpose while they started don't count."""
         worker = ProcessWorker(reactor=self.reactor)
         for _ in range(10):
             worker.crash()
@@ -1240,9 +1110,7 @@ class ReplacementTests(WorkerCase):
 
 
 class QueueTests(WorkerCase):
-    """
-    Tests of L{ProcessQueue}.
-    """
+    """Tests of L{ProcessQueue}."""
 
     def queue(self, N: int = 1, **kw: Any) -> ProcessQueue:
         """
@@ -1261,27 +1129,21 @@ class QueueTests(WorkerCase):
         return q
 
     def test_number(self) -> None:
-        """
-        It has as many workers as it's told.
-        """
+        """It has as many workers as it's told."""
         q = self.queue(3)
         self.assertEqual(len(q), 3)
         self.assertEqual(len(self.reactor.processes), 3)
         q.shutdown()
 
     def test_numberOfCores(self) -> None:
-        """
-        By default, that's one for each core.
-        """
+        """By default, that's one for each core."""
         self.assertGreaterEqual(ProcessQueue.cores(), 1)
         q = ProcessQueue(reactor=self.reactor)
         self.assertEqual(len(q), ProcessQueue.cores())
         q.shutdown()
 
     def test_coresElsewhere(self) -> None:
-        """
-        Where the system doesn't tell which cores may be used, all are counted.
-        """
+        """Where the system doesn't tell which cores may be used, all are counted."""
         self.patch(os, "cpu_count", lambda: 7)
         if hasattr(os, "sched_getaffinity"):
             before = os.sched_getaffinity
@@ -1292,15 +1154,11 @@ class QueueTests(WorkerCase):
         self.assertEqual(ProcessQueue.cores(), 1)
 
     def test_none(self) -> None:
-        """
-        It may be none: workers are attached later.
-        """
+        """It may be none: workers are attached later."""
         self.assertEqual(len(ProcessQueue(0, reactor=self.reactor)), 0)
 
     def test_oneTooMany(self) -> None:
-        """
-        If not all children can be started, those that were are killed.
-        """
+        """If not all children can be started, those that were are killed."""
         start = self.reactor.spawnProcess
 
         def refuse(*args: Any, **kw: Any) -> Any:
@@ -1317,9 +1175,7 @@ class QueueTests(WorkerCase):
         )
 
     def test_badNumber(self) -> None:
-        """
-        A number that's none is refused, before anything is started.
-        """
+        """A number that's none is refused, before anything is started."""
         for bad, kind in ((-1, ValueError), ("2", TypeError)):
             error = self.assertRaises(kind, ProcessQueue, bad, reactor=self.reactor)
             self.assertIn(str(bad), str(error))
@@ -1327,9 +1183,7 @@ class QueueTests(WorkerCase):
         self.assertEqual(self.reactor.processes, [])
 
     def test_cannotBeMade(self) -> None:
-        """
-        If it can't be made, nothing is left of it.
-        """
+        """If it can't be made, nothing is left of it."""
         spawn = self.reactor.spawnProcess
 
         def spawnOne(*args: Any, **kw: Any) -> Any:
@@ -1345,9 +1199,7 @@ class QueueTests(WorkerCase):
         self.assertEqual(self.reactor.processes[0].signals, ["KILL"])
 
     def test_badSeries(self) -> None:
-        """
-        This is also so if its series can't be any.
-        """
+        """This is also so if its series can't be any."""
         bad: Any = [[]]
         self.assertRaises(TypeError, ProcessQueue, 2, series=bad, reactor=self.reactor)
         self.assertEqual(
@@ -1355,9 +1207,7 @@ class QueueTests(WorkerCase):
         )
 
     def test_call(self) -> None:
-        """
-        Calls are run by the children.
-        """
+        """Calls are run by the children."""
         q = self.queue()
         d = q.call(divmod, 7, 2)
         self.child().result(1, (3, 1))
@@ -1366,9 +1216,7 @@ class QueueTests(WorkerCase):
         q.shutdown()
 
     def test_stats(self) -> None:
-        """
-        The times of the calls of all children are in one list.
-        """
+        """The times of the calls of all children are in one list."""
         q = self.queue(2, callStats=True)
         for _ in range(2):
             q.call(jobs.nothing)
@@ -1415,9 +1263,7 @@ class QueueTests(WorkerCase):
         q.shutdown()
 
     def test_callBecauseOfLoss(self) -> None:
-        """
-        A call that is made because of the failure goes to the new child, too.
-        """
+        """A call that is made because of the failure goes to the new child, too."""
         q = self.queue()
         d = q.call(jobs.nothing)
         d.addErrback(lambda failure: q.call(jobs.nothing))
@@ -1429,9 +1275,7 @@ class QueueTests(WorkerCase):
         q.shutdown()
 
     def test_callBecauseOfLostIteration(self) -> None:
-        """
-        This is also so where it was an iteration that has failed.
-        """
+        """This is also so where it was an iteration that has failed."""
         q = self.queue()
         d: Deferred[Any] = q.call(jobs.nothing)
         self.child().iterator(1)
@@ -1487,9 +1331,7 @@ class QueueTests(WorkerCase):
         q.shutdown()
 
     def test_cancel(self) -> None:
-        """
-        Cancelling a call that runs has its child replaced.
-        """
+        """Cancelling a call that runs has its child replaced."""
         q = self.queue()
         d = q.call(jobs.nothing)
         self.reactor.processes[0].begin()
@@ -1500,9 +1342,7 @@ class QueueTests(WorkerCase):
         q.shutdown()
 
     def test_timeout(self) -> None:
-        """
-        So does a call that takes too long.
-        """
+        """So does a call that takes too long."""
         q = self.queue()
         d = q.call(jobs.nothing, timeout=5, retries=0)
         self.reactor.processes[0].begin()
@@ -1514,9 +1354,7 @@ class QueueTests(WorkerCase):
         q.shutdown()
 
     def test_shutdownWaitsForCancelled(self) -> None:
-        """
-        A shutdown waits until children that were ended before have gone.
-        """
+        """A shutdown waits until children that were ended before have gone."""
         q = self.queue()
         call = q.call(jobs.nothing)
         self.reactor.processes[0].begin()
@@ -1529,9 +1367,7 @@ class QueueTests(WorkerCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_lostWhileStopping(self) -> None:
-        """
-        A child that is lost while the queue is being shut down isn't replaced.
-        """
+        """A child that is lost while the queue is being shut down isn't replaced."""
         q = self.queue()
         call = q.call(jobs.nothing)
         self.reactor.processes[0].begin()
@@ -1543,14 +1379,10 @@ class QueueTests(WorkerCase):
 
 
 class StartsTests(SynchronousTestCase):
-    """
-    Tests of L{Starts}.
-    """
+    """Tests of L{Starts}."""
 
     def test_delay(self) -> None:
-        """
-        The more starts fail, the longer it's waited, within bounds.
-        """
+        """The more starts fail, the longer it's waited, within bounds."""
         starts = RestartPolicy()
         self.assertEqual(starts.delay, 0)
         delays = []
@@ -1562,9 +1394,7 @@ class StartsTests(SynchronousTestCase):
         self.assertLess(delays[-1], 1)
 
     def test_hopeless(self) -> None:
-        """
-        It's soon given up if they fail by themselves, and late if they're killed.
-        """
+        """It's soon given up if they fail by themselves, and late if they're killed."""
         clock = Clock()
         starts = RestartPolicy(clock.seconds)
         for i in range(3):
@@ -1586,28 +1416,20 @@ class StartsTests(SynchronousTestCase):
 
 
 class MemoryTests(SynchronousTestCase):
-    """
-    Tests of L{residentSize}.
-    """
+    """Tests of L{residentSize}."""
 
     def test_nobody(self) -> None:
-        """
-        There's none if there's no such process.
-        """
+        """There's none if there's no such process."""
         self.assertIsNone(residentSize(1 << 30))
 
     def test_elsewhere(self) -> None:
-        """
-        Where the system has no such files, C{ps} is asked.
-        """
+        """Where the system has no such files, C{ps} is asked."""
 
         def noFile(*args: Any, **kw: Any) -> Any:
             raise FileNotFoundError
 
         class Ran:
-            """
-            What C{ps} has said.
-            """
+            """What C{ps} has said."""
 
             stdout = b" 1234\n"
 
@@ -1628,17 +1450,13 @@ class MemoryTests(SynchronousTestCase):
         self.assertIsNone(residentSize(7))
 
     def test_whole(self) -> None:
-        """
-        It's in kB, and of the order that it's known to have.
-        """
+        """It's in kB, and of the order that it's known to have."""
         size: Any = residentSize(os.getpid())
         self.assertTrue(5_000 < size < 5_000_000, size)
 
 
 class Thing(ProcessBase):
-    """
-    An object with data in common.
-    """
+    """An object with data in common."""
 
     def __init__(self, value: int) -> None:
         """
@@ -1650,32 +1468,22 @@ class Thing(ProcessBase):
 
 
 class OtherThing(ProcessBase):
-    """
-    An object of another class.
-    """
+    """An object of another class."""
 
 
 class ProcessBaseTests(SynchronousTestCase):
-    """
-    Tests of L{ProcessBase}.
-    """
+    """Tests of L{ProcessBase}."""
 
     def setUp(self) -> None:
-        """
-        Leave nothing in the dict of this interpreter.
-        """
+        """Leave nothing in the dict of this interpreter."""
         self.addCleanup(Thing(1).data.clear)
 
     def test_pid(self) -> None:
-        """
-        It tells which process it's in.
-        """
+        """It tells which process it's in."""
         self.assertEqual(Thing(1).pid, os.getpid())
 
     def test_copies(self) -> None:
-        """
-        Copies have data in common.
-        """
+        """Copies have data in common."""
         thing = Thing(1)
         thing.data["x"] = 2
         copy = loads(dumpsPlain(thing))
@@ -1684,9 +1492,7 @@ class ProcessBaseTests(SynchronousTestCase):
         self.assertEqual(thing.y, 3)
 
     def test_others(self) -> None:
-        """
-        So have objects of other subclasses: there's one dict in an interpreter.
-        """
+        """So have objects of other subclasses: there's one dict in an interpreter."""
         Thing(1).data["x"] = 2
         self.assertEqual(OtherThing().x, 2)
         self.assertIs(OtherThing().data, Thing(1).data)
@@ -1706,9 +1512,7 @@ class ProcessBaseTests(SynchronousTestCase):
 
 
 class ProgramTests(SynchronousTestCase):
-    """
-    Tests of the child's program.
-    """
+    """Tests of the child's program."""
 
     def test_quiet(self) -> None:
         """

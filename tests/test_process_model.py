@@ -1,6 +1,4 @@
-"""
-Random courses of events of a queue with children that the test plays.
-"""
+"""Random courses of events of a queue with children that the test plays."""
 
 from __future__ import annotations
 
@@ -38,9 +36,7 @@ class _Child:
         process.send(Kind.HELLO, 0)
 
     def step(self, rng: random.Random) -> None:
-        """
-        Do one of the things that a child may do.
-        """
+        """Do one of the things that a child may do."""
         what = rng.random()
         if self._running:
             if what < 0.6:
@@ -74,14 +70,10 @@ class _Child:
 
 
 class ProcessModelTests(WorkerCase):
-    """
-    Tests of what is promised of calls in children.
-    """
+    """Tests of what is promised of calls in children."""
 
     def course(self, seed: int) -> None:
-        """
-        Have anything happen, then everything end.
-        """
+        """Have anything happen, then everything end."""
         rng = random.Random(seed)
         q = ProcessQueue(2, reactor=self.reactor)
         children: dict[FakeProcess, _Child] = {}

@@ -567,9 +567,7 @@ class IteratorToProducerTests(SynchronousTestCase):
         answers: list[Any] = []
 
         async def wrapper(getNext: Callable[[], Deferred[Any]]) -> Any:
-            """
-            Get the next item here.
-            """
+            """Get the next item here."""
             answers.append(item := await getNext())
             return item
 

@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue._child.protocol}.
-"""
+"""Tests of L{asynqueue._child.protocol}."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ def feed(decoder: Decoder, data: bytes) -> list[tuple[int, int, bytes]]:
 
 
 class DecoderTests(SynchronousTestCase):
-    """
-    Tests of L{Decoder}.
-    """
+    """Tests of L{Decoder}."""
 
     frames = (
         (Kind.CALL, 7, b"payload"),
@@ -57,30 +53,22 @@ class DecoderTests(SynchronousTestCase):
     )
 
     def setUp(self) -> None:
-        """
-        Make a stream of frames.
-        """
+        """Make a stream of frames."""
         self.stream = b"".join(frame(*parts) for parts in self.frames)
 
     def test_atOnce(self) -> None:
-        """
-        Frames that come in one piece are all returned, in order.
-        """
+        """Frames that come in one piece are all returned, in order."""
         self.assertEqual(feed(Decoder(), self.stream), list(self.frames))
 
     def test_split(self) -> None:
-        """
-        It doesn't matter at which byte the stream is cut in two.
-        """
+        """It doesn't matter at which byte the stream is cut in two."""
         for i in range(len(self.stream) + 1):
             decoder = Decoder()
             got = feed(decoder, self.stream[:i]) + feed(decoder, self.stream[i:])
             self.assertEqual(got, list(self.frames), f"cut at {i}")
 
     def test_byteByByte(self) -> None:
-        """
-        Frames are whole with their last byte, and not before.
-        """
+        """Frames are whole with their last byte, and not before."""
         decoder = Decoder()
         ends = []
         end = 0
@@ -95,9 +83,7 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(got, list(self.frames))
 
     def test_nothing(self) -> None:
-        """
-        No bytes make no frames.
-        """
+        """No bytes make no frames."""
         self.assertEqual(Decoder().feed(b""), [])
 
     def test_large(self) -> None:
@@ -118,9 +104,7 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual((kind, number, len(payload)), (Kind.RESULT, 1, 1_000_000))
 
     def test_letsGo(self) -> None:
-        """
-        Nothing is kept of frames that have been returned.
-        """
+        """Nothing is kept of frames that have been returned."""
         decoder = Decoder()
         data = frame(Kind.RESULT, 1, bytes(10_000))
         before = sys.getrefcount(data)
@@ -128,30 +112,22 @@ class DecoderTests(SynchronousTestCase):
         self.assertEqual(sys.getrefcount(data), before)
 
     def test_tooLarge(self) -> None:
-        """
-        A length that no frame has is recognized as what it is.
-        """
+        """A length that no frame has is recognized as what it is."""
         error = self.assertRaises(
             FrameError, Decoder().feed, HEADER.pack(MAX_PAYLOAD + 1, Kind.RESULT, 1)
         )
         self.assertIn(str(MAX_PAYLOAD + 1), str(error))
 
     def test_text(self) -> None:
-        """
-        Text that was written to the pipe is no frame.
-        """
+        """Text that was written to the pipe is no frame."""
         self.assertRaises(FrameError, Decoder().feed, b"Hello, I'm not a frame\n")
 
     def test_zeros(self) -> None:
-        """
-        Nor are zeros, for there's no such kind.
-        """
+        """Nor are zeros, for there's no such kind."""
         self.assertRaises(FrameError, Decoder().feed, bytes(HEADER.size))
 
     def test_garbageAfterFrame(self) -> None:
-        """
-        Garbage is found after a frame, too, also if it's in pieces.
-        """
+        """Garbage is found after a frame, too, also if it's in pieces."""
         decoder = Decoder()
         self.assertEqual(len(decoder.feed(frame(Kind.CALL, 1, b"x") + b"garb")), 1)
         self.assertRaises(FrameError, decoder.feed, b"age and more of it")

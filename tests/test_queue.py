@@ -1,6 +1,4 @@
-"""
-Tests of the queue between those who put items in and their handler.
-"""
+"""Tests of the queue between those who put items in and their handler."""
 
 from __future__ import annotations
 
@@ -68,23 +66,17 @@ class ClosingHandler(Handler):
 
 
 class PlainHandlerTests(SynchronousTestCase):
-    """
-    Tests of L{Queue} with a handler that is any callable.
-    """
+    """Tests of L{Queue} with a handler that is any callable."""
 
     def setUp(self) -> None:
-        """
-        Make a queue.
-        """
+        """Make a queue."""
         self.handler = Handler()
         self.q = Queue(self.handler)
         self.consumer = RecordingConsumer()
         self.q.subscribe(self.consumer)
 
     def test_oneByOne(self) -> None:
-        """
-        The handler is given the lowest item, and the next when it's ready.
-        """
+        """The handler is given the lowest item, and the next when it's ready."""
         for item in (5, 3, 4):
             self.q.put(item)
         self.assertEqual(self.handler.items, [5])
@@ -115,9 +107,7 @@ class PlainHandlerTests(SynchronousTestCase):
         self.assertEqual(items, list(range(5000)))
 
     def test_failingHandler(self) -> None:
-        """
-        A handler that fails is logged, and is given the next item.
-        """
+        """A handler that fails is logged, and is given the next item."""
         items: list[int] = []
 
         def handle(item: int) -> Deferred[None]:
@@ -131,9 +121,7 @@ class PlainHandlerTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
 
     def test_none(self) -> None:
-        """
-        C{None} can't be queued.
-        """
+        """C{None} can't be queued."""
         self.assertRaises(ValueError, self.q.put, None)
 
     def test_incomparable(self) -> None:
@@ -149,9 +137,7 @@ class PlainHandlerTests(SynchronousTestCase):
         self.assertEqual(self.handler.items, [1, 2])
 
     def test_load(self) -> None:
-        """
-        The load is the number of items that haven't been handled.
-        """
+        """The load is the number of items that haven't been handled."""
         self.q.put(1)
         self.q.put(2)
         self.handler.d.callback(None)
@@ -159,9 +145,7 @@ class PlainHandlerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.items, [1, 2, 1, 0])
 
     def test_cancelAll(self) -> None:
-        """
-        All waiting items can be taken out, and count no longer.
-        """
+        """All waiting items can be taken out, and count no longer."""
         for n in range(10):
             self.q.put(n)
         self.assertEqual(self.q.cancelAll(), list(range(1, 10)))
@@ -170,18 +154,14 @@ class PlainHandlerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.items[-1], 0)
 
     def test_cancelSeries(self) -> None:
-        """
-        Items without a series are of the default one.
-        """
+        """Items without a series are of the default one."""
         for n in range(3):
             self.q.put(n)
         self.assertEqual(self.q.cancelSeries("x"), [])
         self.assertEqual(self.q.cancelSeries(None), [1, 2])
 
     def test_true(self) -> None:
-        """
-        A queue is true also when it's empty.
-        """
+        """A queue is true also when it's empty."""
         self.assertTrue(self.q)
 
     def test_shutdown(self) -> None:
@@ -201,9 +181,7 @@ class PlainHandlerTests(SynchronousTestCase):
         self.assertIsNone(self.consumer.producer)
 
     def test_shutdownWaits(self) -> None:
-        """
-        The shutdown waits until the handler is done with the item that it has.
-        """
+        """The shutdown waits until the handler is done with the item that it has."""
         self.q.put(1)
         d = self.q.shutdown()
         self.assertNoResult(d)
@@ -211,9 +189,7 @@ class PlainHandlerTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_shutdownIdle(self) -> None:
-        """
-        It's over at once if the handler has no item, also the second time.
-        """
+        """It's over at once if the handler has no item, also the second time."""
         self.assertEqual(self.successResultOf(self.q.shutdown()), [])
         self.assertEqual(self.successResultOf(self.q.shutdown()), [])
 
@@ -233,43 +209,31 @@ class PlainHandlerTests(SynchronousTestCase):
             self.assertEqual(handler.given, given)
 
     def test_shutdownTimeout(self) -> None:
-        """
-        The time limit can be given to the shutdown itself.
-        """
+        """The time limit can be given to the shutdown itself."""
         handler = ClosingHandler()
         self.successResultOf(Queue(handler, 5).shutdown(3))
         self.assertEqual(handler.given, (3,))
 
     def test_notCallable(self) -> None:
-        """
-        A handler that isn't callable is refused.
-        """
+        """A handler that isn't callable is refused."""
         with self.assertRaisesRegex(TypeError, "callable, which 5 isn't"):
             Queue(5)  # type: ignore[arg-type]
 
     def test_badTimeout(self) -> None:
-        """
-        So is a time limit that isn't one.
-        """
+        """So is a time limit that isn't one."""
         self.assertRaises(ValueError, Queue, self.handler, -1)
 
     def test_badConsumer(self) -> None:
-        """
-        Who wants to be told the load must be a consumer.
-        """
+        """Who wants to be told the load must be a consumer."""
         with self.assertRaisesRegex(ImplementationError, "IConsumer"):
             self.q.subscribe([])  # type: ignore[arg-type]
 
 
 class TaskHandlerTests(SynchronousTestCase):
-    """
-    Tests of L{Queue} with a L{TaskHandler}.
-    """
+    """Tests of L{Queue} with a L{TaskHandler}."""
 
     def setUp(self) -> None:
-        """
-        Make a queue with a worker.
-        """
+        """Make a queue with a worker."""
         self.handler = TaskHandler(reactor=Clock())
         self.worker = MemoryWorker()
         self.handler.hire(self.worker)
@@ -278,9 +242,7 @@ class TaskHandlerTests(SynchronousTestCase):
         self.q.subscribe(self.consumer)
 
     def test_tasks(self) -> None:
-        """
-        Tasks are run by workers, and count until they have their results.
-        """
+        """Tasks are run by workers, and count until they have their results."""
         first, second = task(), task()
         self.q.put(first)
         self.q.put(second)
@@ -292,9 +254,7 @@ class TaskHandlerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.items, [1, 2, 1, 0])
 
     def test_cancelSeries(self) -> None:
-        """
-        Every waiting task of a series is taken out, and its Deferred fails.
-        """
+        """Every waiting task of a series is taken out, and its Deferred fails."""
         self.q.put(task())
         jobs = [task(series="local") for _ in range(10)]
         other = task(series="memory")
@@ -307,24 +267,18 @@ class TaskHandlerTests(SynchronousTestCase):
         self.assertEqual(self.consumer.items[-1], 2)
 
     def test_notATask(self) -> None:
-        """
-        What isn't a task is refused.
-        """
+        """What isn't a task is refused."""
         with self.assertRaisesRegex(TypeError, "takes tasks, not 5"):
             self.q.put(5)
         self.assertEqual(self.consumer.items, [])
 
     def test_unhashable(self) -> None:
-        """
-        A task of a series that isn't hashable is refused, and not counted.
-        """
+        """A task of a series that isn't hashable is refused, and not counted."""
         self.assertRaises(TypeError, self.q.put, task(series=[]))
         self.assertEqual(self.consumer.items, [1, 0])
 
     def test_shutdown(self) -> None:
-        """
-        The shutdown lets the workers go.
-        """
+        """The shutdown lets the workers go."""
         d = self.q.shutdown()
         self.assertEqual(self.successResultOf(d), [])
         self.assertTrue(self.worker.stopping)

@@ -59,9 +59,7 @@ async def run(*arguments: str, folder: str, env: dict[str, str]) -> tuple[str, i
 
 
 class WebTests(TestCase):
-    """
-    Tests of the site of twisted.web.
-    """
+    """Tests of the site of twisted.web."""
 
     timeout = 60
     program = "webserver.py"
@@ -83,9 +81,7 @@ class WebTests(TestCase):
         return self.agent.request(b"GET", url.encode())
 
     async def test_answers(self) -> None:
-        """
-        It answers with factors, and says what it doesn't know.
-        """
+        """It answers with factors, and says what it doesn't know."""
         await self.start()
         found = await self.get(360)
         self.assertEqual(await readBody(found), b"[2, 2, 2, 3, 3, 5]\n")
@@ -110,9 +106,7 @@ class WebTests(TestCase):
         self.assertEqual(await readBody(found), b"[3, 5]\n")
 
     async def test_terminated(self) -> None:
-        """
-        On SIGTERM it ends, and so do its children.
-        """
+        """On SIGTERM it ends, and so do its children."""
         await self.start()
         await readBody(await self.get(360))
         children = childrenOf(self.site.pid)
@@ -127,9 +121,7 @@ class WebTests(TestCase):
 
 
 class KleinTests(WebTests):
-    """
-    Tests of the site of Klein.
-    """
+    """Tests of the site of Klein."""
 
     program = "kleinserver.py"
 
@@ -138,16 +130,12 @@ class KleinTests(WebTests):
 
 
 class MonitoredTests(TestCase):
-    """
-    Tests of the site with the monitor.
-    """
+    """Tests of the site with the monitor."""
 
     timeout = 60
 
     async def test_password(self) -> None:
-        """
-        Whoever has the password gets all that is there, others get nothing.
-        """
+        """Whoever has the password gets all that is there, others get nothing."""
         site = Program(
             str(RECIPES / "monitored.py"),
             "tcp:0:interface=127.0.0.1",
@@ -176,16 +164,12 @@ class MonitoredTests(TestCase):
 
 
 class Page(Resource):
-    """
-    A page with a link to the next.
-    """
+    """A page with a link to the next."""
 
     isLeaf = True
 
     def render_GET(self, request: Any) -> bytes:
-        """
-        Make the page.
-        """
+        """Make the page."""
         n = int(request.postpath[0] or b"0")
         words = "many " * 3 + "other " * 2 + f"words{n}"
         link = f'<a href="/{n + 1}">next</a>' if n < 3 else ""
@@ -193,9 +177,7 @@ class Page(Resource):
 
 
 class ScrapyTests(TestCase):
-    """
-    Tests of the spider.
-    """
+    """Tests of the spider."""
 
     timeout = 60
 
@@ -239,9 +221,7 @@ class ScrapyTests(TestCase):
         self.assertPages(pages)
 
     async def test_epoll(self) -> None:
-        """
-        They do so under Twisted's own reactors, too.
-        """
+        """They do so under Twisted's own reactors, too."""
         option = "TWISTED_REACTOR=twisted.internet.epollreactor.EPollReactor"
         log, pages = await self.crawl("-s", option, env=environment(RECIPES))
         self.assertEqual(log, "")
@@ -262,9 +242,7 @@ class ScrapyTests(TestCase):
 
 
 class ServiceTests(TestCase):
-    """
-    Tests of the site as a service.
-    """
+    """Tests of the site as a service."""
 
     timeout = 60
 
@@ -287,17 +265,13 @@ class ServiceTests(TestCase):
         await gatherResults([processGone(pid) for pid in children])
 
     async def test_twist(self) -> None:
-        """
-        C{twist} finds it as a plugin.
-        """
+        """C{twist} finds it as a plugin."""
         port = freePort()
         place = f"tcp:{port}:interface=127.0.0.1"
         await self.serve("-m", "twisted", "factors", "--listen", place, port=port)
 
     async def test_twistd(self) -> None:
-        """
-        C{twistd} runs the application of the file.
-        """
+        """C{twistd} runs the application of the file."""
         port = freePort()
         place = f"tcp:{port}:interface=127.0.0.1"
         run = (
@@ -309,16 +283,12 @@ class ServiceTests(TestCase):
 
 
 class TestingTests(TestCase):
-    """
-    Tests of the tests of a program.
-    """
+    """Tests of the tests of a program."""
 
     timeout = 60
 
     async def test_pass(self) -> None:
-        """
-        They pass.
-        """
+        """They pass."""
         folder = self.mktemp()
         os.mkdir(folder)
         output, code = await run(

@@ -26,21 +26,15 @@ from .test_process import WorkerCase
 
 
 class OptionTests(SynchronousTestCase):
-    """
-    Tests of L{ChildOptions}.
-    """
+    """Tests of L{ChildOptions}."""
 
     def test_usual(self) -> None:
-        """
-        By default, nothing is asked of a child.
-        """
+        """By default, nothing is asked of a child."""
         setup = loads(ChildOptions.checked().setup())
         self.assertEqual((setup["niceness"], setup["initializer"]), (0, None))
 
     def test_initializer(self) -> None:
-        """
-        An initializer is a callable, or comes with its arguments.
-        """
+        """An initializer is a callable, or comes with its arguments."""
         for said, meant in [
             (jobs.nothing, (jobs.nothing, ())),
             ((jobs.echo, (1, 2)), (jobs.echo, (1, 2))),
@@ -50,9 +44,7 @@ class OptionTests(SynchronousTestCase):
             self.assertEqual(loads(setup["initializer"]), meant)
 
     def test_bad(self) -> None:
-        """
-        What can't be is refused before a child is started, with the way out.
-        """
+        """What can't be is refused before a child is started, with the way out."""
         cases: list[tuple[str, type[Exception], list[Any]]] = [
             ("initializer", TypeError, ["f", (jobs.echo, 1), (jobs.echo,), ()]),
             ("niceness", ValueError, [20, -21, 1.0, True, "1"]),
@@ -68,9 +60,7 @@ class OptionTests(SynchronousTestCase):
                     self.assertIn(name, str(error))
 
     def test_unpicklable(self) -> None:
-        """
-        An initializer that can't be sent is refused, too.
-        """
+        """An initializer that can't be sent is refused, too."""
         error = self.assertRaises(
             errors.SerializationError,
             ProcessQueue,
@@ -81,9 +71,7 @@ class OptionTests(SynchronousTestCase):
 
 
 class StartsTests(SynchronousTestCase):
-    """
-    Tests of what L{Starts} says after it has been given up.
-    """
+    """Tests of what L{Starts} says after it has been given up."""
 
     def test_again(self) -> None:
         """
@@ -110,50 +98,36 @@ class StartsTests(SynchronousTestCase):
 
 
 class Renewable(ReplaceableWorker):
-    """
-    A worker that resigns when an update fails, and is replaced by another such.
-    """
+    """A worker that resigns when an update fails, and is replaced by another such."""
 
     def updatesApplied(self, text: str | None) -> None:
-        """
-        Resign if one has failed.
-        """
+        """Resign if one has failed."""
         super().updatesApplied(text)
         if text:
             self.resign()
 
     def deferUntilGone(self) -> Any:
-        """
-        It's gone when it has stopped.
-        """
+        """It's gone when it has stopped."""
         return self.stop()
 
     def replacement(self) -> Renewable:
-        """
-        Another such.
-        """
+        """Another such."""
         return Renewable()
 
     retryReplacement = replacement
 
 
 class RecyclingTests(SynchronousTestCase):
-    """
-    Tests of a queue whose workers ask to be replaced.
-    """
+    """Tests of a queue whose workers ask to be replaced."""
 
     def setUp(self) -> None:
-        """
-        Make a queue.
-        """
+        """Make a queue."""
         self.clock = Clock()
         self.worker = Renewable()
         self.q = TaskQueue(self.worker, reactor=self.clock)
 
     def test_interface(self) -> None:
-        """
-        The worker in a child is such a worker.
-        """
+        """The worker in a child is such a worker."""
         verifyClass(IReplaceableWorker, ProcessWorker)
 
     def test_renew(self) -> None:
@@ -175,17 +149,13 @@ class RecyclingTests(SynchronousTestCase):
         self.assertEqual(len(self.q), 1)
 
     def test_renewTwice(self) -> None:
-        """
-        Asking twice makes no difference.
-        """
+        """Asking twice makes no difference."""
         self.worker.recycle()
         self.worker.recycle()
         self.assertEqual(len(self.q), 1)
 
     def test_renewAndLost(self) -> None:
-        """
-        Should it be lost before it's done, others get what it hasn't begun.
-        """
+        """Should it be lost before it's done, others get what it hasn't begun."""
         d = self.q.call(abs, -1)
         self.worker.recycle()
         self.worker.resign()
@@ -211,9 +181,7 @@ class RecyclingTests(SynchronousTestCase):
         self.assertEqual(len(self.q), 0)
 
     def test_upToDate(self) -> None:
-        """
-        A worker hears that there were no updates, or how they have gone.
-        """
+        """A worker hears that there were no updates, or how they have gone."""
         self.assertEqual(self.worker.texts, [None])
         self.q.update(abs, -3)
         self.worker.step()
@@ -227,9 +195,7 @@ class RecyclingTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(d), 1)
 
     def test_updateFails(self) -> None:
-        """
-        One that resigns because of an update gets no task, and is replaced.
-        """
+        """One that resigns because of an update gets no task, and is replaced."""
         self.q.update(abs, -3)
         self.worker.step()
         self.worker.recycle()
@@ -255,9 +221,7 @@ class RecyclingTests(SynchronousTestCase):
 
 
 class WornTests(WorkerCase):
-    """
-    Tests of children that are replaced, which the test plays.
-    """
+    """Tests of children that are replaced, which the test plays."""
 
     def queue(self, **kw: Any) -> ProcessQueue:
         """
@@ -300,9 +264,7 @@ class WornTests(WorkerCase):
         self.assertEqual(self.log.lines, [])
 
     def test_maxMemory(self) -> None:
-        """
-        So it is with a child that has come to use too much memory.
-        """
+        """So it is with a child that has come to use too much memory."""
         q = self.queue(maxMemory=50)
         size = 51_200
         [worker] = q.workers()
@@ -324,9 +286,7 @@ class WornTests(WorkerCase):
         self.assertEqual(len(q), 1)
 
     def test_stats(self) -> None:
-        """
-        What was noted of calls isn't lost with the child.
-        """
+        """What was noted of calls isn't lost with the child."""
         q = self.queue(maxTasks=1, callStats=True)
         self.child().hello()
         q.call(jobs.nothing)
@@ -337,9 +297,7 @@ class WornTests(WorkerCase):
         self.assertEqual(seconds, 7)
 
     def test_iterating(self) -> None:
-        """
-        An iteration goes on in the old child, while the new one takes calls.
-        """
+        """An iteration goes on in the old child, while the new one takes calls."""
         q = self.queue(maxTasks=1)
         self.child().hello()
         d = q.call(jobs.count, 2)
@@ -381,9 +339,7 @@ class WornTests(WorkerCase):
 
 
 class StartTests(ChildrenTestCase):
-    """
-    Tests of the beginning and the replacement of real children.
-    """
+    """Tests of the beginning and the replacement of real children."""
 
     async def test_initializer(self) -> None:
         """
@@ -398,9 +354,7 @@ class StartTests(ChildrenTestCase):
             await q.shutdown()
 
     async def test_deferred(self) -> None:
-        """
-        In a child with a reactor, a Deferred that it returns is waited for.
-        """
+        """In a child with a reactor, a Deferred that it returns is waited for."""
         q = self.queue(initializer=(jobs.deferred, ("x", 0.1)), useReactor=True)
         self.assertEqual(await q.call(pow, 2, 3), 8)
         q = ProcessQueue(
@@ -412,9 +366,7 @@ class StartTests(ChildrenTestCase):
         await q.shutdown()
 
     async def test_niceness(self) -> None:
-        """
-        Children are as nice as is said.
-        """
+        """Children are as nice as is said."""
         q = self.queue(niceness=3)
         self.assertEqual(await q.call(faults.niceness), os.nice(0) + 3)
 

@@ -36,20 +36,14 @@ LINES = 50
 
 
 class Parser(ProcessBase):
-    """
-    Parses files in a child, by the separator that an update has set.
-    """
+    """Parses files in a child, by the separator that an update has set."""
 
     def setSeparator(self, separator: str) -> None:
-        """
-        Remember what is between the fields of a record.
-        """
+        """Remember what is between the fields of a record."""
         self.data["separator"] = separator
 
     def records(self, path: str) -> Iterator[list[str]]:
-        """
-        Generate the records of a file.
-        """
+        """Generate the records of a file."""
         for line in Path(path).read_text().splitlines():
             yield line.split(self.data["separator"])
 
@@ -65,9 +59,7 @@ class FileConsumer:
         self.producer: Any = None
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Take a producer, but no second one.
-        """
+        """Take a producer, but no second one."""
         if self.producer is not None:
             raise RuntimeError("There's a producer already")
         self.producer = producer
@@ -75,22 +67,16 @@ class FileConsumer:
         self.records: list[list[str]] = []
 
     def unregisterProducer(self) -> None:
-        """
-        Be done.
-        """
+        """Be done."""
         self.producer = None
 
     def write(self, data: Any) -> None:
-        """
-        Take a record.
-        """
+        """Take a record."""
         self.records.append(data)
 
 
 class ReaderTests(TestCase):
-    """
-    The program of the README.
-    """
+    """The program of the README."""
 
     timeout = 60
 
@@ -132,9 +118,7 @@ class ReaderTests(TestCase):
 
 
 class DeferatorTests(SynchronousTestCase):
-    """
-    The example of L{Deferator}.
-    """
+    """The example of L{Deferator}."""
 
     def test_stop(self) -> None:
         """
@@ -163,23 +147,17 @@ class DeferatorTests(SynchronousTestCase):
 
 
 class TrackerTests(SynchronousTestCase):
-    """
-    The example of L{DeferredTracker}: at most four of twelve jobs at a time.
-    """
+    """The example of L{DeferredTracker}: at most four of twelve jobs at a time."""
 
     def setUp(self) -> None:
-        """
-        Make a tracker, and jobs that take a second.
-        """
+        """Make a tracker, and jobs that take a second."""
         self.clock = Clock()
         self.tracker = DeferredTracker(reactor=self.clock)
         self.running = self.most = 0
         self.done: list[int] = []
 
     def start(self, job: int) -> Deferred[int]:
-        """
-        Start a job.
-        """
+        """Start a job."""
         self.running += 1
         self.most = max(self.most, self.running)
         d: Deferred[int] = Deferred()
@@ -187,16 +165,12 @@ class TrackerTests(SynchronousTestCase):
         return d
 
     def end(self, job: int) -> None:
-        """
-        Take the result of a job.
-        """
+        """Take the result of a job."""
         self.running -= 1
         self.done.append(job)
 
     def runAll(self, runOne: Any) -> None:
-        """
-        Run twelve jobs, whenever fewer than four are running.
-        """
+        """Run twelve jobs, whenever fewer than four are running."""
 
         @inlineCallbacks
         def loop() -> Any:
@@ -212,9 +186,7 @@ class TrackerTests(SynchronousTestCase):
         self.assertEqual(self.most, 4)
 
     def test_callbackFirst(self) -> None:
-        """
-        What has its callback is tracked.
-        """
+        """What has its callback is tracked."""
         self.runAll(lambda job: self.tracker.put(self.start(job).addCallback(self.end)))
 
     def test_putFirst(self) -> None:
@@ -225,9 +197,7 @@ class TrackerTests(SynchronousTestCase):
 
 
 class LockTests(SynchronousTestCase):
-    """
-    The example of L{DeferredLock}.
-    """
+    """The example of L{DeferredLock}."""
 
     def test_context(self) -> None:
         """
@@ -256,46 +226,34 @@ class LockTests(SynchronousTestCase):
 
 
 class Producer:
-    """
-    A push producer that declares no interface, and writes when it's told to.
-    """
+    """A push producer that declares no interface, and writes when it's told to."""
 
     def __init__(self) -> None:
         self.isPaused = False
         self.isStopped = False
 
     def pauseProducing(self) -> None:
-        """
-        Pause.
-        """
+        """Pause."""
         self.isPaused = True
 
     def resumeProducing(self) -> None:
-        """
-        Go on.
-        """
+        """Go on."""
         self.isPaused = False
 
     def stopProducing(self) -> None:
-        """
-        Stop.
-        """
+        """Stop."""
         self.isStopped = True
 
     @inlineCallbacks
     def run(self, consumer: Any) -> Any:
-        """
-        Write some items, each when the last one has been taken in.
-        """
+        """Write some items, each when the last one has been taken in."""
         for item in range(40):
             yield consumer.write(item)
         yield consumer.unregisterProducer()
 
 
 class ConsumeratorTests(TestCase):
-    """
-    The example of L{Consumerator}.
-    """
+    """The example of L{Consumerator}."""
 
     timeout = 30
 

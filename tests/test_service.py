@@ -1,6 +1,4 @@
-"""
-Tests of a queue as a service, also of programs that C{twist} and C{twistd} run.
-"""
+"""Tests of a queue as a service, also of programs that C{twist} and C{twistd} run."""
 
 from __future__ import annotations
 
@@ -31,30 +29,22 @@ from ._servers import ROOT, Program, processGone
 
 
 class QueueServiceTests(SynchronousTestCase):
-    """
-    Tests of the service, with queues whose workers are single-stepped.
-    """
+    """Tests of the service, with queues whose workers are single-stepped."""
 
     def setUp(self) -> None:
-        """
-        Have nothing made.
-        """
+        """Have nothing made."""
         self.clock = Clock()
         self.queues: list[TaskQueue] = []
         self.workers: list[MemoryWorker] = []
 
     def make(self) -> TaskQueue:
-        """
-        Make a queue.
-        """
+        """Make a queue."""
         self.workers.append(MemoryWorker())
         self.queues.append(TaskQueue(self.workers[-1], reactor=self.clock))
         return self.queues[-1]
 
     def test_start(self) -> None:
-        """
-        There's a queue from the start of the service on, and not before.
-        """
+        """There's a queue from the start of the service on, and not before."""
         service = QueueService(self.make)
         service.privilegedStartService()
         self.assertEqual(self.queues, [])
@@ -63,9 +53,7 @@ class QueueServiceTests(SynchronousTestCase):
         self.assertEqual(self.queues, [service.queue])
 
     def test_stop(self) -> None:
-        """
-        The end waits for all that is queued.
-        """
+        """The end waits for all that is queued."""
         service = QueueService(self.make)
         service.startService()
         results = [service.queue.call(same, i) for i in range(2)]
@@ -78,9 +66,7 @@ class QueueServiceTests(SynchronousTestCase):
         self.assertEqual([self.successResultOf(d) for d in results], [0, 1])
 
     def test_limit(self) -> None:
-        """
-        It doesn't wait for longer than it should.
-        """
+        """It doesn't wait for longer than it should."""
         service = QueueService(self.make, timeout=5)
         service.startService()
         d = service.queue.call(same)
@@ -92,9 +78,7 @@ class QueueServiceTests(SynchronousTestCase):
         self.failureResultOf(d, WorkerLost)
 
     def test_withoutDrain(self) -> None:
-        """
-        It may wait only for what workers have accepted.
-        """
+        """It may wait only for what workers have accepted."""
         service = QueueService(self.make, drain=False)
         service.startService()
         results = [service.queue.call(same, i) for i in range(2)]
@@ -104,9 +88,7 @@ class QueueServiceTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(stopped))
 
     def test_again(self) -> None:
-        """
-        A service that was stopped can be started again, with another queue.
-        """
+        """A service that was stopped can be started again, with another queue."""
         service = QueueService(self.make)
         for _ in range(2):
             service.startService()
@@ -131,9 +113,7 @@ class QueueServiceTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(done))
 
     def test_stopWhileReloading(self) -> None:
-        """
-        The end waits for the old queue, too.
-        """
+        """The end waits for the old queue, too."""
         service = QueueService(self.make)
         service.startService()
         service.queue.call(same)
@@ -144,9 +124,7 @@ class QueueServiceTests(SynchronousTestCase):
         self.successResultOf(stopped)
 
     def test_failedReload(self) -> None:
-        """
-        If the new queue can't be made, the old one goes on.
-        """
+        """If the new queue can't be made, the old one goes on."""
         service = QueueService(self.make)
         service.startService()
         self.patch(service, "_make", lambda: 1 / 0)
@@ -155,9 +133,7 @@ class QueueServiceTests(SynchronousTestCase):
         self.assertTrue(service.queue.isRunning())
 
     def test_bad(self) -> None:
-        """
-        What makes queues is callable, and the limit is a number of seconds.
-        """
+        """What makes queues is callable, and the limit is a number of seconds."""
         self.assertRaises(TypeError, QueueService, self.make())
         self.assertRaises(ValueError, QueueService, self.make, timeout=-1)
 
@@ -248,44 +224,32 @@ makeService = lambda options: make(30)
 
 
 class Lines(LineOnlyReceiver):
-    """
-    Asks in lines.
-    """
+    """Asks in lines."""
 
     delimiter = b"\n"
 
     def connectionMade(self) -> None:
-        """
-        Wait for nothing.
-        """
+        """Wait for nothing."""
         self._answers: list[Deferred[str]] = []
 
     def ask(self, line: str) -> Deferred[str]:
-        """
-        Send a line, and wait for the next one that comes.
-        """
+        """Send a line, and wait for the next one that comes."""
         self._answers.append(Deferred())
         self.sendLine(line.encode())
         return self._answers[-1]
 
     def lineReceived(self, line: bytes) -> None:
-        """
-        Take an answer.
-        """
+        """Take an answer."""
         self._answers.pop(0).callback(line.decode())
 
 
 class ProgramCase(TestCase):
-    """
-    A test of a program in a folder of its own.
-    """
+    """A test of a program in a folder of its own."""
 
     timeout = 60
 
     def setUp(self) -> None:
-        """
-        Write the program.
-        """
+        """Write the program."""
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
         self.write("job.py", JOB)
@@ -293,32 +257,24 @@ class ProgramCase(TestCase):
         self.write("app.tac", TAC.format(seconds=30))
 
     def write(self, name: str, text: str) -> None:
-        """
-        Write a file.
-        """
+        """Write a file."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
     def program(self, *args: str) -> Program:
-        """
-        Run Python in the folder.
-        """
+        """Run Python in the folder."""
         program = Program(*args, folder=self.folder)
         self.addCleanup(program.kill)
         return program
 
     def twistd(self, *args: str) -> Program:
-        """
-        Run C{twistd}.
-        """
+        """Run C{twistd}."""
         run = "from twisted.scripts.twistd import run; run()"
         return self.program("-c", run, *args, "-y", "app.tac")
 
     async def connect(self) -> Lines:
-        """
-        Connect to the program.
-        """
+        """Connect to the program."""
         endpoint = UNIXClientEndpoint(globalReactor(), str(self.folder / "s"))
         lines: Lines = await connectProtocol(endpoint, Lines())
         transport: Any = lines.transport
@@ -326,28 +282,20 @@ class ProgramCase(TestCase):
         return lines
 
     def results(self) -> list[str]:
-        """
-        Tell what the calls have come to.
-        """
+        """Tell what the calls have come to."""
         return (self.folder / "results").read_text().splitlines()
 
 
 class ForegroundTests(ProgramCase):
-    """
-    Tests of programs that C{twistd -n} and C{twist} run.
-    """
+    """Tests of programs that C{twistd -n} and C{twist} run."""
 
     async def start(self, program: Program) -> Lines:
-        """
-        Wait until a program serves, and connect to it.
-        """
+        """Wait until a program serves, and connect to it."""
         await program.outputWith("It serves")
         return await self.connect()
 
     async def terminate(self, program: Program) -> None:
-        """
-        Ask it to end, and wait until it knows. It'll end by the same signal.
-        """
+        """Ask it to end, and wait until it knows. It'll end by the same signal."""
         program.signal(signal.SIGTERM)
         await program.outputWith("SIGTERM")
 
@@ -370,9 +318,7 @@ class ForegroundTests(ProgramCase):
         await processGone(pid)
 
     async def test_limit(self) -> None:
-        """
-        It doesn't take longer than the limit says.
-        """
+        """It doesn't take longer than the limit says."""
         self.write("app.tac", TAC.format(seconds=0.1))
         program = self.twistd("-n", "--pidfile=")
         lines = await self.start(program)
@@ -387,9 +333,7 @@ class ForegroundTests(ProgramCase):
         await processGone(pid)
 
     async def test_reload(self) -> None:
-        """
-        Children of a reloaded service import modules afresh.
-        """
+        """Children of a reloaded service import modules afresh."""
         program = self.twistd("-n", "--pidfile=")
         lines = await self.start(program)
         pid = int(await lines.ask("pid"))
@@ -402,9 +346,7 @@ class ForegroundTests(ProgramCase):
         await program.ended
 
     async def test_twist(self) -> None:
-        """
-        So does C{twist} run it, as a plugin.
-        """
+        """So does C{twist} run it, as a plugin."""
         self.write("twisted/plugins/calls.py", PLUGIN)
         self.write("plugged.py", PLUGGED)
         program = self.program("-m", "twisted", "calls")
@@ -416,9 +358,7 @@ class ForegroundTests(ProgramCase):
 
 
 class BackgroundTests(ProgramCase):
-    """
-    Tests of programs that C{twistd} runs in the background.
-    """
+    """Tests of programs that C{twistd} runs in the background."""
 
     async def start(self, *args: str) -> tuple[int, Lines]:
         """
@@ -431,16 +371,12 @@ class BackgroundTests(ProgramCase):
         return pid, await self.connect()
 
     def end(self, pid: int) -> None:
-        """
-        End it, if it goes on.
-        """
+        """End it, if it goes on."""
         if Path(self.folder / "twistd.pid").exists():
             os.kill(pid, signal.SIGKILL)
 
     async def terminate(self, pid: int, child: int) -> None:
-        """
-        Ask it to end, and wait until it has, and its child.
-        """
+        """Ask it to end, and wait until it has, and its child."""
         os.kill(pid, signal.SIGTERM)
         await processGone(pid)
         await processGone(child)
@@ -459,9 +395,7 @@ class BackgroundTests(ProgramCase):
         await self.terminate(pid, another)
 
     async def test_user(self) -> None:
-        """
-        They have the user and the group that the program was told to take.
-        """
+        """They have the user and the group that the program was told to take."""
         user = group = 65534
         if os.getuid():
             raise SkipTest("Only root can give a program another user")

@@ -102,23 +102,17 @@ if __name__ == "__main__":
 
 
 class ProgramCase(TestCase):
-    """
-    Runs programs in a folder of their own.
-    """
+    """Runs programs in a folder of their own."""
 
     timeout = 120
 
     def setUp(self) -> None:
-        """
-        Make the folder.
-        """
+        """Make the folder."""
         self.folder = Path(self.mktemp()).resolve()
         self.folder.mkdir()
 
     def program(self, text: str, *args: str) -> Program:
-        """
-        Start a program, with its folder as the first argument.
-        """
+        """Start a program, with its folder as the first argument."""
         script = self.folder / "script.py"
         script.write_text(textwrap.dedent(text))
         program = Program(str(script), str(self.folder), *args)
@@ -126,9 +120,7 @@ class ProgramCase(TestCase):
         return program
 
     async def _killAll(self, program: Program) -> None:
-        """
-        End what is left of a program, and of its process group.
-        """
+        """End what is left of a program, and of its process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(program.pid, signal.SIGKILL)
         await program.ended
@@ -145,9 +137,7 @@ class ProgramCase(TestCase):
 
 
 class ParentTests(ProgramCase):
-    """
-    Children end when their parent does, whatever they compute.
-    """
+    """Children end when their parent does, whatever they compute."""
 
     async def ended(self, how: int, *args: str, group: bool = False) -> str:
         """
@@ -168,15 +158,11 @@ class ParentTests(ProgramCase):
         return program.errors
 
     async def test_killed(self) -> None:
-        """
-        It may be killed.
-        """
+        """It may be killed."""
         await self.ended(signal.SIGKILL)
 
     async def test_forked(self) -> None:
-        """
-        Forks of it that live on, and have its pipes, make no difference.
-        """
+        """Forks of it that live on, and have its pipes, make no difference."""
         await self.ended(signal.SIGKILL, "fork")
 
     async def test_interrupted(self) -> None:
@@ -188,21 +174,15 @@ class ParentTests(ProgramCase):
         self.assertNotIn("ignored", errors)
 
     async def test_terminated(self) -> None:
-        """
-        So does SIGTERM.
-        """
+        """So does SIGTERM."""
         await self.ended(signal.SIGTERM)
 
     async def test_hangup(self) -> None:
-        """
-        It may end by a signal that it doesn't handle.
-        """
+        """It may end by a signal that it doesn't handle."""
         await self.ended(signal.SIGHUP, "fork")
 
     async def test_otherThread(self) -> None:
-        """
-        The reactor may run in a thread: it's this that is taken for the parent.
-        """
+        """The reactor may run in a thread: it's this that is taken for the parent."""
         text = COMPUTING.replace(
             "    react(main)",
             """
@@ -221,9 +201,7 @@ class ParentTests(ProgramCase):
         await gatherResults([processGone(pid) for pid in pids])
 
     async def test_starting(self) -> None:
-        """
-        It may end when a child has only just been started.
-        """
+        """It may end when a child has only just been started."""
         text = BEGINNING + (
             "async def main(reactor):\n"
             "    await deferLater(reactor, 0)\n"
@@ -271,14 +249,10 @@ class ParentTests(ProgramCase):
 
 
 class GroupTests(ProgramCase):
-    """
-    Signals to all processes of a program end no call that may go on.
-    """
+    """Signals to all processes of a program end no call that may go on."""
 
     async def test_group(self) -> None:
-        """
-        To the process group: the program is ended by one, and handles the others.
-        """
+        """To the process group: the program is ended by one, and handles the others."""
         names = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM"]
         for signals in (names[:1], names[1:2], names):
             out = await self.output(FINISHING, *signals)
@@ -286,9 +260,7 @@ class GroupTests(ProgramCase):
             (self.folder / "go").unlink()
 
     async def test_starting(self) -> None:
-        """
-        A child that has only just been started takes none, either.
-        """
+        """A child that has only just been started takes none, either."""
         text = FINISHING.replace("q.call(os.getpid)", "deferLater(reactor, 0)")
         out = await self.output(text, "SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM")
         # Whether a worker has accepted the call by then is another matter.
@@ -296,9 +268,7 @@ class GroupTests(ProgramCase):
         self.assertNotIn("WorkerLost", out)
 
     async def test_service(self) -> None:
-        """
-        To each process of a service by itself.
-        """
+        """To each process of a service by itself."""
         text = FINISHING.replace(
             "os.killpg(0, number)",
             "pids = q.workers()[0].process.pid, os.getpid();"
@@ -308,9 +278,7 @@ class GroupTests(ProgramCase):
         self.assertEqual(out, "finished\ndown\n")
 
     async def test_childAlone(self) -> None:
-        """
-        To a child alone: it's ended and replaced.
-        """
+        """To a child alone: it's ended and replaced."""
         text = (
             BEGINNING
             + """
@@ -334,9 +302,7 @@ if __name__ == "__main__":
 
 
 class OthersTests(ProgramCase):
-    """
-    What others in the program do keeps no queue from its work.
-    """
+    """What others in the program do keeps no queue from its work."""
 
     async def test_shutdownWithFork(self) -> None:
         """
@@ -405,9 +371,7 @@ if __name__ == "__main__":
                 self.assertEqual(out, "WorkerLost\n" * 5 + "down\n", (kind, how))
 
     async def test_brokenPipe(self) -> None:
-        """
-        In a program that SIGPIPE would end, the death of a child doesn't.
-        """
+        """In a program that SIGPIPE would end, the death of a child doesn't."""
         text = (
             BEGINNING
             + """

@@ -1,6 +1,4 @@
-"""
-Tests of how children are started: by programs of all kinds.
-"""
+"""Tests of how children are started: by programs of all kinds."""
 
 from __future__ import annotations
 
@@ -58,16 +56,12 @@ def done(result):
 
 
 class ProgramCase(TestCase):
-    """
-    Runs programs in a folder of their own.
-    """
+    """Runs programs in a folder of their own."""
 
     timeout = 120
 
     def setUp(self) -> None:
-        """
-        Make the folder.
-        """
+        """Make the folder."""
         self.folder = Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.folder)
 
@@ -101,29 +95,21 @@ class ProgramCase(TestCase):
 
 
 class MainModuleTests(ProgramCase):
-    """
-    Functions and classes of the main module can be used, whatever that is.
-    """
+    """Functions and classes of the main module can be used, whatever that is."""
 
     async def test_command(self) -> None:
-        """
-        Those of a program given by C{-c} are sent by value.
-        """
+        """Those of a program given by C{-c} are sent by value."""
         self.assertEqual(await self.output("", run=["-c", PROGRAM]), PRINTED)
 
     async def test_stdin(self) -> None:
-        """
-        So are those of one that comes from stdin.
-        """
+        """So are those of one that comes from stdin."""
         script = str(self.folder / "script.py")
         run = f"import os, sys; os.dup2(os.open({script!r}, 0), 0);"
         run += " os.execv(sys.executable, [sys.executable, '-'])"
         self.assertEqual(await self.output(PROGRAM, run=["-c", run]), PRINTED)
 
     async def test_typed(self) -> None:
-        """
-        And those that were typed in besides a program that has a file.
-        """
+        """And those that were typed in besides a program that has a file."""
         typed = "exec('def typed(x): return x * factor', globals())"
         program = PROGRAM.replace("if __name__", f"{typed}\nif __name__")
         program = program.replace(
@@ -145,18 +131,14 @@ class MainModuleTests(ProgramCase):
         self.assertEqual(await self.output("", run=["-m", "package"]), PRINTED)
 
     async def test_folder(self) -> None:
-        """
-        So are those of a folder.
-        """
+        """So are those of a folder."""
         folder = self.folder / "program"
         folder.mkdir()
         (folder / "__main__.py").write_text(PROGRAM)
         self.assertEqual(await self.output("", run=[str(folder)]), PRINTED)
 
     async def test_zip(self) -> None:
-        """
-        And of a zip file.
-        """
+        """And of a zip file."""
         folder = self.folder / "program"
         folder.mkdir()
         (folder / "__main__.py").write_text(PROGRAM)
@@ -173,17 +155,13 @@ class MainModuleTests(ProgramCase):
         self.assertIn(PRINTED, await self.output("", run=run))
 
     async def test_profiler(self) -> None:
-        """
-        A profiler may not have the program in C{sys.modules} at all.
-        """
+        """A profiler may not have the program in C{sys.modules} at all."""
         (self.folder / "profiled.py").write_text(PROGRAM)
         run = ["-m", "cProfile", "../profiled.py"]
         self.assertIn(PRINTED, await self.output("", run=run))
 
     async def test_spawned(self) -> None:
-        """
-        The program may be a process that C{multiprocessing} has started.
-        """
+        """The program may be a process that C{multiprocessing} has started."""
         program = PROGRAM.replace(
             "    react(main)",
             """
@@ -198,18 +176,14 @@ class MainModuleTests(ProgramCase):
         self.assertEqual(await self.output(program), PRINTED * 3)
 
     async def test_unguarded(self) -> None:
-        """
-        While a child imports the main module, reactors don't run.
-        """
+        """While a child imports the main module, reactors don't run."""
         program = UNGUARDED + "q = ProcessQueue(1)\nq.call(work).addBoth(done)\n"
         out = await self.output(program + "reactor.run()")
         self.assertIn("reactor.run() was called", out)
         self.assertIn('if __name__ == "__main__"', out)
 
     async def test_unguardedReactor(self) -> None:
-        """
-        Nor do calls that are made when they run start children without end.
-        """
+        """Nor do calls that are made when they run start children without end."""
         program = UNGUARDED + (
             "def main():\n"
             "    global q\n"
@@ -222,9 +196,7 @@ class MainModuleTests(ProgramCase):
         self.assertIn('if __name__ == "__main__"', out)
 
     async def test_moduleLevel(self) -> None:
-        """
-        A queue at module level is one for the program itself, and harms no child.
-        """
+        """A queue at module level is one for the program itself, and harms no child."""
         program = UNGUARDED + (
             "q = ProcessQueue(1)\n"
             "if __name__ == '__main__':\n"
@@ -261,14 +233,10 @@ class MainModuleTests(ProgramCase):
 
 
 class InterpreterTests(ProgramCase):
-    """
-    Children are run by the right interpreter, or not at all.
-    """
+    """Children are run by the right interpreter, or not at all."""
 
     async def test_named(self) -> None:
-        """
-        An embedding program names it as it does for C{multiprocessing}.
-        """
+        """An embedding program names it as it does for C{multiprocessing}."""
         prefix = (
             "import sys, multiprocessing; python = sys.executable;"
             " sys.executable = '/bin/true'; multiprocessing.set_executable(python)\n"
@@ -276,9 +244,7 @@ class InterpreterTests(ProgramCase):
         self.assertEqual(await self.output(prefix + PROGRAM), PRINTED)
 
     async def test_unknown(self) -> None:
-        """
-        If Python doesn't know it, that's said when the queue is made.
-        """
+        """If Python doesn't know it, that's said when the queue is made."""
         for value in ("None", "''"):
             prefix = f"import sys; sys.executable = {value}\n"
             err = await self.error(prefix + PROGRAM)
@@ -286,17 +252,13 @@ class InterpreterTests(ProgramCase):
             self.assertIn("set_executable", err)
 
     async def test_frozen(self) -> None:
-        """
-        A frozen program isn't started in place of it.
-        """
+        """A frozen program isn't started in place of it."""
         err = await self.error("import sys; sys.frozen = True\n" + PROGRAM)
         self.assertIn("WorkerStartError: No child processes can be started", err)
         self.assertIn("frozen", err)
 
     async def test_inPlace(self) -> None:
-        """
-        A program that is started in place of an interpreter starts none itself.
-        """
+        """A program that is started in place of an interpreter starts none itself."""
         count = self.folder / "count"
         prefix = f"import os, sys; open({str(count)!r}, 'a').write('x')\n"
         prefix += "sys.executable = os.path.dirname(__file__) + '/app'\n"
@@ -310,9 +272,7 @@ class InterpreterTests(ProgramCase):
         self.assertEqual(count.read_text(), "xxxx")
 
     async def test_removedFolder(self) -> None:
-        """
-        The working folder may have been removed.
-        """
+        """The working folder may have been removed."""
         prefix = (
             "import os, tempfile\n"
             "if __name__ == '__main__':\n"
@@ -357,14 +317,10 @@ class InterpreterTests(ProgramCase):
 
 
 class ChildTests(ProgramCase):
-    """
-    What a child is like.
-    """
+    """What a child is like."""
 
     async def test_multiprocessing(self) -> None:
-        """
-        C{multiprocessing} knows that it's a child, of whom, and shares the key.
-        """
+        """C{multiprocessing} knows that it's a child, of whom, and shares the key."""
         program = """
             import multiprocessing, os
             from twisted.internet.task import react
@@ -423,9 +379,7 @@ class ChildTests(ProgramCase):
 
 
 class LazyTests(ProgramCase):
-    """
-    Children are started by the process in which the reactor runs.
-    """
+    """Children are started by the process in which the reactor runs."""
 
     async def test_noReactor(self) -> None:
         """
@@ -458,9 +412,7 @@ class LazyTests(ProgramCase):
         self.assertEqual(await self.output(program), "False\n1\n8\n9\n")
 
     async def test_fork(self) -> None:
-        """
-        The program may fork before its reactor runs, as daemons do.
-        """
+        """The program may fork before its reactor runs, as daemons do."""
         program = """
             import os, signal
             from twisted.internet import reactor
@@ -491,9 +443,7 @@ class LazyTests(ProgramCase):
         self.assertEqual(await self.output(program), "True\n8\n")
 
     async def test_shutDownBefore(self) -> None:
-        """
-        A queue that is shut down before the reactor runs starts no child.
-        """
+        """A queue that is shut down before the reactor runs starts no child."""
         program = """
             import os
             from twisted.internet import reactor

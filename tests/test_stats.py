@@ -1,6 +1,4 @@
-"""
-Tests of the statistics of queues.
-"""
+"""Tests of the statistics of queues."""
 
 from __future__ import annotations
 
@@ -24,48 +22,36 @@ from ._cases import QueueTestCase, same
 
 
 class StatsTests(QueueTestCase):
-    """
-    Tests of C{stats}.
-    """
+    """Tests of C{stats}."""
 
     def setUp(self) -> None:
-        """
-        Have time given by the clock.
-        """
+        """Have time given by the clock."""
         super().setUp()
         for module in (_assignment, _observed, _watching):
             self.patch(module, "perf_counter", lambda: self.clock.seconds() + 1)
 
     def test_plain(self) -> None:
-        """
-        All of it is plain data.
-        """
+        """All of it is plain data."""
         self.q.call(same, series=("a", 1))
         self.q.call(same)
         stats = self.q.stats()
         self.assertEqual(json.loads(json.dumps(stats)), stats)
 
     def test_paused(self) -> None:
-        """
-        It says whether the queue is paused.
-        """
+        """It says whether the queue is paused."""
         self.assertIs(self.q.stats()["paused"], False)
         self.q.pause()
         self.assertIs(self.q.stats()["paused"], True)
 
     def test_queued(self) -> None:
-        """
-        Waiting calls are counted for each series.
-        """
+        """Waiting calls are counted for each series."""
         self.fillWorker()
         for series in ("a", "a", None, ("b", 2)):
             self.q.call(same, series=series)
         self.assertEqual(self.q.stats()["queued"], {"a": 2, "None": 1, "('b', 2)": 1})
 
     def test_dropped(self) -> None:
-        """
-        Calls that were cancelled don't count, nor do series of which none waits.
-        """
+        """Calls that were cancelled don't count, nor do series of which none waits."""
         self.fillWorker()
         ds = [self.q.call(same, series=series) for series in ("a", "a", "b")]
         for d in ds[1:]:
@@ -95,18 +81,14 @@ class StatsTests(QueueTestCase):
         self.assertEqual(len(queued), 3)
 
     def test_urgent(self) -> None:
-        """
-        Calls that go before others are counted with them.
-        """
+        """Calls that go before others are counted with them."""
         self.fillWorker()
         for niceness in (0, -10, -20):
             self.q.call(same, niceness=niceness)
         self.assertEqual(self.q.stats()["queued"], {"None": 3})
 
     def test_workers(self) -> None:
-        """
-        There's an entry for each worker.
-        """
+        """There's an entry for each worker."""
         self.q.attachWorker(AsyncWorker(["mine"]))
         first, second = self.q.stats()["workers"]
         self.assertEqual(
@@ -117,9 +99,7 @@ class StatsTests(QueueTestCase):
         self.assertEqual(second["state"], "ready")
 
     def test_oddWorker(self) -> None:
-        """
-        Attributes of a worker that mean something else there do no harm.
-        """
+        """Attributes of a worker that mean something else there do no harm."""
         odd: Any = self.worker
         odd.state, odd.process, odd.tasks = "tired", self.clock, 7
         self.patch(MemoryWorker, "running", True)
@@ -129,9 +109,7 @@ class StatsTests(QueueTestCase):
         self.assertEqual(stats["workers"][0]["state"], "ready")
 
     def test_running(self) -> None:
-        """
-        It's told what workers are at, and since when.
-        """
+        """It's told what workers are at, and since when."""
         self.q.call(same, 1, 2)
         self.clock.advance(3)
         stats = self.q.stats()
@@ -150,9 +128,7 @@ class StatsTests(QueueTestCase):
         self.assertEqual(stats["workers"][0]["running"], 1)
 
     def test_within(self) -> None:
-        """
-        A call that looks for itself is there, and has just been started.
-        """
+        """A call that looks for itself is there, and has just been started."""
         q = TaskQueue(AsyncWorker(), reactor=self.clock)
         seen: list[Any] = []
         for _ in range(3):
@@ -160,9 +136,7 @@ class StatsTests(QueueTestCase):
         self.assertEqual([entry["seconds"] for entry in seen], [0.0] * 3)
 
     def test_inReactor(self) -> None:
-        """
-        So it is for calls in the reactor, and for the updates behind them.
-        """
+        """So it is for calls in the reactor, and for the updates behind them."""
         q = TaskQueue(AsyncWorker())
         d: Deferred[None] = Deferred()
         q.call(lambda: d)
@@ -172,9 +146,7 @@ class StatsTests(QueueTestCase):
         self.assertEqual(q.stats()["running"], [])
 
     def test_counts(self) -> None:
-        """
-        Calls are counted by what has become of them.
-        """
+        """Calls are counted by what has become of them."""
         calls = [self.q.call(same) for _ in range(3)]
         calls += [self.q.call(same, timeout=1)]
         self.assertEqual(self.q.stats()["load"], 4)
@@ -193,9 +165,7 @@ class StatsTests(QueueTestCase):
         )
 
     def test_stopped(self) -> None:
-        """
-        Calls that were not run before the shutdown are counted as such.
-        """
+        """Calls that were not run before the shutdown are counted as such."""
         self.fillWorker()
         d = self.q.call(same)
         self.q.shutdown()
@@ -203,9 +173,7 @@ class StatsTests(QueueTestCase):
         self.assertEqual(self.q.stats()["failed"], {"stopped": 1})
 
     def test_retried(self) -> None:
-        """
-        A call that is tried again is one call.
-        """
+        """A call that is tried again is one call."""
         d = self.q.call(same, timeout=1, retries=1)
         self.clock.advance(1)
         self.worker.complete(5)
@@ -215,9 +183,7 @@ class StatsTests(QueueTestCase):
         self.assertEqual(stats["failed"], {})
 
     def test_seconds(self) -> None:
-        """
-        Waiting ends, and running begins, when a worker accepts the call.
-        """
+        """Waiting ends, and running begins, when a worker accepts the call."""
         self.q.call(same)
         self.q.call(same)
         self.clock.advance(1)
@@ -232,9 +198,7 @@ class StatsTests(QueueTestCase):
         self.assertEqual((stats["run"]["mean"], stats["run"]["max"]), (2.0, 3.0))
 
     def test_measured(self) -> None:
-        """
-        What the worker has measured counts more than what is seen here.
-        """
+        """What the worker has measured counts more than what is seen here."""
         self.q.call(same)
         job: Any = self.worker.running[0]
         self.clock.advance(3)
@@ -254,9 +218,7 @@ class StatsTests(QueueTestCase):
         self.assertEqual((stats["done"], stats["run"]["count"]), (501, 11))
 
     def test_notSampled(self) -> None:
-        """
-        Of those that come one after the other, or come so again, all are.
-        """
+        """Of those that come one after the other, or come so again, all are."""
         self.test_sampled()
         for _ in range(100):
             self.clock.advance(0.001)
@@ -266,20 +228,14 @@ class StatsTests(QueueTestCase):
 
 
 class QuantileTests(SynchronousTestCase):
-    """
-    Tests of L{Quantiles}.
-    """
+    """Tests of L{Quantiles}."""
 
     def test_empty(self) -> None:
-        """
-        Of no values, all figures are 0.
-        """
+        """Of no values, all figures are 0."""
         self.assertEqual(set(Quantiles().summary().values()), {0})
 
     def test_error(self) -> None:
-        """
-        A quantile is off by 2 % at most, however the values are distributed.
-        """
+        """A quantile is off by 2 % at most, however the values are distributed."""
         rng = random.Random(7)
         quantiles = Quantiles()
         values = [rng.lognormvariate(-6, 3) for _ in range(5_000)]
@@ -294,9 +250,7 @@ class QuantileTests(SynchronousTestCase):
         self.assertEqual(summary["max"], values[-1])
 
     def test_bounded(self) -> None:
-        """
-        Whatever the values, there are fewer than 700 counts.
-        """
+        """Whatever the values, there are fewer than 700 counts."""
         quantiles = Quantiles()
         for i in range(-4_000, 4_000):
             quantiles.add(10 ** (i / 100), 0.0)
@@ -304,17 +258,13 @@ class QuantileTests(SynchronousTestCase):
         self.assertLess(len(quantiles._buckets), 700)
 
     def test_one(self) -> None:
-        """
-        No quantile is above the maximum.
-        """
+        """No quantile is above the maximum."""
         quantiles = Quantiles()
         quantiles.add(1.001, 0.0)
         self.assertEqual(quantiles.summary()["p99"], 1.001)
 
     def test_windows(self) -> None:
-        """
-        Quantiles are of the last minutes, number and mean of all time.
-        """
+        """Quantiles are of the last minutes, number and mean of all time."""
         quantiles = Quantiles()
         quantiles.add(9.0, 0.0)
         quantiles.add(2.0, WINDOW_SECONDS)
@@ -327,29 +277,21 @@ class QuantileTests(SynchronousTestCase):
 
 
 class ProcessStatsTests(SynchronousTestCase):
-    """
-    Tests of L{ProcessStats}.
-    """
+    """Tests of L{ProcessStats}."""
 
     def setUp(self) -> None:
-        """
-        Make one that has fired.
-        """
+        """Make one that has fired."""
         self.stats = ProcessStats({"done": 1})
         self.stats.callback([(2.0, 1.0)])
 
     def test_dict(self) -> None:
-        """
-        It's a dict, as the statistics of all queues are.
-        """
+        """It's a dict, as the statistics of all queues are."""
         self.assertEqual(self.stats["done"], 1)
         self.assertEqual(json.dumps(self.stats), '{"done": 1}')
         self.assertEqual(list(self.stats), ["done"])
 
     def test_yielded(self) -> None:
-        """
-        It's a Deferred of the times of calls, for programs of AsynQueue 0.9.9.
-        """
+        """It's a Deferred of the times of calls, for programs of AsynQueue 0.9.9."""
 
         @inlineCallbacks
         def program() -> Any:
@@ -359,9 +301,7 @@ class ProcessStatsTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(program()), (2.0, 1.0))
 
     def test_awaited(self) -> None:
-        """
-        So it is in coroutines.
-        """
+        """So it is in coroutines."""
 
         async def program() -> Any:
             return await self.stats

@@ -1,6 +1,4 @@
-"""
-Tests of the small tools that the rest of the package shares.
-"""
+"""Tests of the small tools that the rest of the package shares."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ from ._fakethreads import ThreadReactor
 
 
 class OneShotTests(SynchronousTestCase):
-    """
-    Tests of L{OneShot}.
-    """
+    """Tests of L{OneShot}."""
 
     def test_fire(self) -> None:
         """
@@ -51,18 +47,14 @@ class OneShotTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(event.wait()), 3)
 
     def test_fireTwice(self) -> None:
-        """
-        The first result counts.
-        """
+        """The first result counts."""
         event: OneShot[int] = OneShot()
         event.fire(1)
         event.fire(2)
         self.assertEqual(self.successResultOf(event.wait()), 1)
 
     def test_cancel(self) -> None:
-        """
-        Cancelling what one waits for leaves the others alone.
-        """
+        """Cancelling what one waits for leaves the others alone."""
         event: OneShot[None] = OneShot()
         first, second = event.wait(), event.wait()
         first.cancel()
@@ -71,9 +63,7 @@ class OneShotTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(second))
 
     def test_cancelWithin(self) -> None:
-        """
-        A callback of one may cancel another.
-        """
+        """A callback of one may cancel another."""
         event: OneShot[None] = OneShot()
         first, second = event.wait(), event.wait()
         first.addCallback(lambda _: second.cancel())
@@ -82,9 +72,7 @@ class OneShotTests(SynchronousTestCase):
         self.failureResultOf(second, CancelledError)
 
     def test_waitWithin(self) -> None:
-        """
-        A callback may wait again, and has the result at once.
-        """
+        """A callback may wait again, and has the result at once."""
         event: OneShot[str] = OneShot()
         again: list[Deferred[str]] = []
         event.wait().addCallback(lambda _: again.append(event.wait()))
@@ -93,9 +81,7 @@ class OneShotTests(SynchronousTestCase):
 
 
 class HandoverTests(SynchronousTestCase):
-    """
-    Tests of L{Handover}.
-    """
+    """Tests of L{Handover}."""
 
     def setUp(self) -> None:
         """Make a reactor."""
@@ -122,9 +108,7 @@ class HandoverTests(SynchronousTestCase):
         self.assertEqual((self.taken[5:], self.reactor.wakeUps), ([5], 2))
 
     def test_raised(self) -> None:
-        """
-        One that can't be dealt with is logged, and doesn't harm those behind it.
-        """
+        """One that can't be dealt with is logged, and doesn't harm those behind it."""
 
         def take(item: int) -> None:
             self.taken.append(10 // item)
@@ -137,9 +121,7 @@ class HandoverTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
     def test_slice(self) -> None:
-        """
-        The reactor has its turn in between if there are many.
-        """
+        """The reactor has its turn in between if there are many."""
         self.patch(TimeSlice, "hasExpired", lambda self: True)
         handover = self.handover(self.taken.append)
         handover.put(1)
@@ -154,14 +136,10 @@ class HandoverTests(SynchronousTestCase):
 
 
 class TimeSliceTests(SynchronousTestCase):
-    """
-    Tests of L{TimeSlice}.
-    """
+    """Tests of L{TimeSlice}."""
 
     def test_hasExpired(self) -> None:
-        """
-        A slice has expired when its time is over, and not before.
-        """
+        """A slice has expired when its time is over, and not before."""
         clock = Clock()
         part = TimeSlice(clock.seconds)
         self.assertFalse(part.hasExpired())
@@ -172,9 +150,7 @@ class TimeSliceTests(SynchronousTestCase):
 
 
 class DeadlineTests(SynchronousTestCase):
-    """
-    Tests of L{Deadline}.
-    """
+    """Tests of L{Deadline}."""
 
     def setUp(self) -> None:
         """Make one."""
@@ -185,9 +161,7 @@ class DeadlineTests(SynchronousTestCase):
         )
 
     def test_within(self) -> None:
-        """
-        It's at the earliest of the times that were said, once.
-        """
+        """It's at the earliest of the times that were said, once."""
         self.deadline.within(3)
         self.deadline.within(5)
         self.clock.advance(1)
@@ -198,9 +172,7 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(self.calls, [2])
 
     def test_callOff(self) -> None:
-        """
-        One that was called off stays so.
-        """
+        """One that was called off stays so."""
         self.deadline.within(3)
         self.deadline.callOff()
         self.deadline.within(1)
@@ -208,14 +180,10 @@ class DeadlineTests(SynchronousTestCase):
 
 
 class ChecksTests(SynchronousTestCase):
-    """
-    Tests of the checks: each names what it doesn't like.
-    """
+    """Tests of the checks: each names what it doesn't like."""
 
     def test_seconds(self) -> None:
-        """
-        Seconds are positive numbers, or 0 where that is said, and no bools.
-        """
+        """Seconds are positive numbers, or 0 where that is said, and no bools."""
         checkSeconds("timeout", 0.5)
         checkSeconds("timeout", 0, zero=True)
         for value in (0, -1, True, "1", None, float("nan"), float("inf"), 10**400):
@@ -224,9 +192,7 @@ class ChecksTests(SynchronousTestCase):
                 self.assertIn("timeout must be", str(error))
 
     def test_count(self) -> None:
-        """
-        Counts are integers from a number up, and no bools.
-        """
+        """Counts are integers from a number up, and no bools."""
         checkCount("retries", 0, 0)
         for value in (-1, 1.0, False, "1"):
             with self.subTest(value=value):
@@ -234,17 +200,13 @@ class ChecksTests(SynchronousTestCase):
                 self.assertIn("retries", str(error))
 
     def test_flag(self) -> None:
-        """
-        Flags are bools.
-        """
+        """Flags are bools."""
         checkFlag("raw", True)
         error = self.assertRaises(TypeError, checkFlag, "raw", 4)
         self.assertIn("raw must be True or False, not 4", str(error))
 
     def test_others(self) -> None:
-        """
-        What is to be called, hashed, or written to must be able to.
-        """
+        """What is to be called, hashed, or written to must be able to."""
         checkCallable("f", len)
         checkHashable(("a", 1))
         for error, check, args in (
@@ -255,8 +217,6 @@ class ChecksTests(SynchronousTestCase):
             self.assertRaises(error, check, *args)
 
     def test_seriesList(self) -> None:
-        """
-        Series are listed, and a string isn't taken for a list of letters.
-        """
+        """Series are listed, and a string isn't taken for a list of letters."""
         self.assertEqual(seriesList(("a", 2)), ["a", 2])
         self.assertRaises(TypeError, seriesList, "abc")

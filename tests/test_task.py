@@ -1,6 +1,4 @@
-"""
-Tests of tasks and their factory.
-"""
+"""Tests of tasks and their factory."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ class Holder:
 
 
 class Faulty(Holder):
-    """
-    Has tasks, and fails to drop them.
-    """
+    """Has tasks, and fails to drop them."""
 
     def cancelTask(self, task: Any) -> None:
         """
@@ -60,14 +56,10 @@ class Faulty(Holder):
 
 
 class Unspeakable:
-    """
-    Something that can't be described.
-    """
+    """Something that can't be described."""
 
     def __repr__(self) -> str:
-        """
-        Fail.
-        """
+        """Fail."""
         raise ValueError("no")
 
 
@@ -77,21 +69,15 @@ def _noted(result: Any, seen: list[Any]) -> Any:
 
 
 def accept(job: Task) -> None:
-    """
-    Have a worker accept a task.
-    """
+    """Have a worker accept a task."""
     Assignment(job).accept(MemoryWorker())
 
 
 class TaskTests(SynchronousTestCase):
-    """
-    Tests of L{Task}.
-    """
+    """Tests of L{Task}."""
 
     def setUp(self) -> None:
-        """
-        Make a clock.
-        """
+        """Make a clock."""
         self.clock = Clock()
 
     def timed(self, seconds: float | None) -> Task:
@@ -105,15 +91,11 @@ class TaskTests(SynchronousTestCase):
         return Task(same, (1,), {}, 0, None, seconds, reactor=self.clock)
 
     def test_interface(self) -> None:
-        """
-        It's what workers know as a task.
-        """
+        """It's what workers know as a task."""
         verifyObject(ITask, task())
 
     def test_attributes(self) -> None:
-        """
-        A task knows its call, priority, series and time limit.
-        """
+        """A task knows its call, priority, series and time limit."""
         job = Task(same, (1, 2), {"x": 3}, 4.5, "s", 6)
         self.assertEqual(job.callTuple, (same, (1, 2), {"x": 3}))
         self.assertEqual((job.priority, job.series, job.timeout), (4.5, "s", 6))
@@ -145,9 +127,7 @@ class TaskTests(SynchronousTestCase):
                 Task(same, (), kw, 0, None)  # type: ignore[arg-type]
 
     def test_orderByPriority(self) -> None:
-        """
-        Tasks are ordered by priority, lower first.
-        """
+        """Tasks are ordered by priority, lower first."""
         low, high = task(priority=1), task(priority=2)
         self.assertTrue(low < high)
         self.assertFalse(high < low)
@@ -155,17 +135,13 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(sorted([high, low]), [low, high])
 
     def test_orderByAge(self) -> None:
-        """
-        Tasks of the same priority are ordered as they were made.
-        """
+        """Tasks of the same priority are ordered as they were made."""
         jobs = [task(priority=1) for _ in range(5)]
         backwards = jobs[::-1]
         self.assertEqual(sorted(backwards), jobs)
 
     def test_beforeNone(self) -> None:
-        """
-        Any task sorts before C{None}, the sentinel of shutdown.
-        """
+        """Any task sorts before C{None}, the sentinel of shutdown."""
         job = task(priority=math.inf)
         sentinel: Any = None
         self.assertTrue(job < None)
@@ -174,9 +150,7 @@ class TaskTests(SynchronousTestCase):
         self.assertTrue(sentinel > job)
 
     def test_notComparable(self) -> None:
-        """
-        A task can't be compared with anything else.
-        """
+        """A task can't be compared with anything else."""
         with self.assertRaises(TypeError):
             task() < 5  # type: ignore[operator]  # noqa: B015
         with self.assertRaises(TypeError):
@@ -196,31 +170,23 @@ class TaskTests(SynchronousTestCase):
         self.assertNotIn(second, [first])
 
     def test_repr(self) -> None:
-        """
-        The text of a task names its call; what can't be described does no harm.
-        """
+        """The text of a task names its call; what can't be described does no harm."""
         self.assertEqual(repr(task(same, 1, x="y")), "<Task same(1, x='y')>")
         self.assertEqual(repr(task("method", 1)), "<Task method(1)>")
         self.assertIn("Unspeakable", repr(task(same, Unspeakable())))
 
     def test_reprOfHuge(self) -> None:
-        """
-        The text of a task with huge arguments is short.
-        """
+        """The text of a task with huge arguments is short."""
         self.assertLess(len(repr(task(same, b"x" * 10**7, list(range(10**6))))), 1000)
 
     def test_callback(self) -> None:
-        """
-        A task's Deferred fires with the status and the result.
-        """
+        """A task's Deferred fires with the status and the result."""
         job = task()
         job.callback((b"r", 1))
         self.assertEqual(self.successResultOf(job.d), (b"r", 1))
 
     def test_repeats(self) -> None:
-        """
-        All results but the first are ignored, failures too.
-        """
+        """All results but the first are ignored, failures too."""
         job = task()
         job.callback((b"r", 1))
         job.callback((b"r", 2))
@@ -228,9 +194,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(job.d), (b"r", 1))
 
     def test_errback(self) -> None:
-        """
-        A task can fail, with an exception or a failure.
-        """
+        """A task can fail, with an exception or a failure."""
         for failure in (ValueError(), Failure(ValueError())):
             job = task()
             job.errback(failure)
@@ -252,9 +216,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(text, "<Task same(1)> took longer than 5 seconds")
 
     def test_timeoutStartsOnAcceptance(self) -> None:
-        """
-        Waiting doesn't count: the clock starts when a worker accepts the task.
-        """
+        """Waiting doesn't count: the clock starts when a worker accepts the task."""
         job = self.timed(5)
         self.clock.advance(100)
         self.assertEqual(self.clock.getDelayedCalls(), [])
@@ -266,18 +228,14 @@ class TaskTests(SynchronousTestCase):
         self.successResultOf(job.d)
 
     def test_noTimeout(self) -> None:
-        """
-        Without a time limit there's no timer.
-        """
+        """Without a time limit there's no timer."""
         job = self.timed(None)
         job.startTimer()
         accept(job)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lateResult(self) -> None:
-        """
-        A result that comes when the time is up already is ignored.
-        """
+        """A result that comes when the time is up already is ignored."""
         job = self.timed(5)
         job.startTimer()
         self.clock.advance(5)
@@ -307,9 +265,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_timerRestarts(self) -> None:
-        """
-        Starting the timer again starts it anew.
-        """
+        """Starting the timer again starts it anew."""
         job = self.timed(5)
         job.startTimer()
         self.clock.advance(3)
@@ -319,9 +275,7 @@ class TaskTests(SynchronousTestCase):
         self.assertNoResult(job.d)
 
     def test_timeoutStopsWork(self) -> None:
-        """
-        Whoever has the task is told to stop the work before it gets its result.
-        """
+        """Whoever has the task is told to stop the work before it gets its result."""
         holder = Holder()
         job = self.timed(5)
         accept(job)
@@ -361,9 +315,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
 
     def test_resultLetsGo(self) -> None:
-        """
-        A result of a task that a worker has accepted doesn't cancel it there.
-        """
+        """A result of a task that a worker has accepted doesn't cancel it there."""
         for end in (
             lambda job: job.callback((b"r", 1)),
             lambda job: job.errback(ValueError()),
@@ -388,9 +340,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(holder.cancelled, [job])
 
     def test_addCallback(self) -> None:
-        """
-        A callback is run as one of the Deferred, with its arguments.
-        """
+        """A callback is run as one of the Deferred, with its arguments."""
         job = task()
         job.addCallback(lambda pair, x, y: (pair[1], x, y), 2, y=3)
         job.addCallback(list)
@@ -416,9 +366,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(again.d), 12)
 
     def test_copySharesNoKeywords(self) -> None:
-        """
-        Who takes a keyword out of a copy doesn't take it out of the others.
-        """
+        """Who takes a keyword out of a copy doesn't take it out of the others."""
         job = Task(same, (), {"raw": True}, 0, None)
         job.copy().callTuple[2].pop("raw")
         self.assertEqual(job.callTuple[2], {"raw": True})
@@ -447,9 +395,7 @@ class TaskTests(SynchronousTestCase):
         self.assertTrue(third.hasResult)
 
     def test_cancelAgain(self) -> None:
-        """
-        Cancelling the Deferred then stops the work on the next attempt.
-        """
+        """Cancelling the Deferred then stops the work on the next attempt."""
         holder = Holder()
         first = task()
         second = first.nextAttempt()
@@ -480,9 +426,7 @@ class TaskTests(SynchronousTestCase):
         return made_, given
 
     def test_outcome(self) -> None:
-        """
-        The Deferred fires with what the outcome makes of the result, once.
-        """
+        """The Deferred fires with what the outcome makes of the result, once."""
         job, given = self.resolving("made")
         job.callback((b"r", 1))
         job.callback((b"r", 2))
@@ -490,9 +434,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(given, [(b"r", 1)])
 
     def test_outcomeOfFailure(self) -> None:
-        """
-        It's given failures, too, also that of cancelling.
-        """
+        """It's given failures, too, also that of cancelling."""
         for fail, error in (
             (lambda job: job.errback(ValueError()), ValueError),
             (lambda job: job.d.cancel(), CancelledError),
@@ -504,18 +446,14 @@ class TaskTests(SynchronousTestCase):
             failure.trap(error)
 
     def test_outcomeFails(self) -> None:
-        """
-        If the outcome raises, or makes a failure, the Deferred fails.
-        """
+        """If the outcome raises, or makes a failure, the Deferred fails."""
         for made in (KeyError(1), Failure(KeyError(1))):
             job, _ = self.resolving(made)
             job.callback((b"r", 1))
             self.failureResultOf(job.d, KeyError)
 
     def test_outcomeIsComing(self) -> None:
-        """
-        If it makes a Deferred, that is waited for, and cancelled in its stead.
-        """
+        """If it makes a Deferred, that is waited for, and cancelled in its stead."""
         coming: Deferred[Any] = Deferred()
         job, _ = self.resolving(coming)
         job.callback((b"r", 1))
@@ -530,9 +468,7 @@ class TaskTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(coming))
 
     def test_cancelledByOutcome(self) -> None:
-        """
-        If it has the Deferred cancelled, what it makes of the result is dropped.
-        """
+        """If it has the Deferred cancelled, what it makes of the result is dropped."""
         job = task()
 
         def outcome(result: Any, job: Task) -> str:
@@ -544,9 +480,7 @@ class TaskTests(SynchronousTestCase):
         self.failureResultOf(job.d, CancelledError)
 
     def test_outcomeMoved(self) -> None:
-        """
-        If it has made another task of the call, it's left to that.
-        """
+        """If it has made another task of the call, it's left to that."""
         job, _ = self.resolving(RETRIED)
         job.callback((b"r", 1))
         self.assertNoResult(job.d)
@@ -573,18 +507,14 @@ class TaskTests(SynchronousTestCase):
                 given[0].trap(seen)
 
     def test_deferredFiredTwice(self) -> None:
-        """
-        Firing it twice is the error that it is with any Deferred.
-        """
+        """Firing it twice is the error that it is with any Deferred."""
         job = task()
         job.d.callback((b"r", 1))
         self.assertRaises(AlreadyCalledError, job.d.callback, (b"r", 2))
         self.assertEqual(self.successResultOf(job.d), (b"r", 1))
 
     def test_callbacksContext(self) -> None:
-        """
-        Callbacks of the result see the context variables of the call.
-        """
+        """Callbacks of the result see the context variables of the call."""
         variable: ContextVar[int] = ContextVar("variable", default=0)
         variable.set(1)
         seen: list[int] = []
@@ -599,9 +529,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(seen, [0, 1])
 
     def test_furtherAttributes(self) -> None:
-        """
-        A task takes further attributes, and another call.
-        """
+        """A task takes further attributes, and another call."""
         job: Any = task(same, 1)
         job.started = 5
         f, args, kw = job.callTuple
@@ -609,9 +537,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual((job.started, job.callTuple), (5, (same, (2, 1), {})))
 
     def test_reset(self) -> None:
-        """
-        A task that has been reset can have a result again, on a fresh Deferred.
-        """
+        """A task that has been reset can have a result again, on a fresh Deferred."""
         job = task()
         accept(job)
         old = job.d
@@ -624,9 +550,7 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(new), (b"r", 1))
 
     def test_cancelOldDeferred(self) -> None:
-        """
-        Cancelling the Deferred that a task had before a reset leaves it alone.
-        """
+        """Cancelling the Deferred that a task had before a reset leaves it alone."""
         holder = Holder()
         job = task()
         old = job.d
@@ -637,25 +561,19 @@ class TaskTests(SynchronousTestCase):
         self.assertEqual(holder.cancelled, [])
 
     def test_rush(self) -> None:
-        """
-        A task that is rushed comes before all others, whatever their priority.
-        """
+        """A task that is rushed comes before all others, whatever their priority."""
         job, early = task(priority=1e300), task(priority=-1e300)
         job.rush()
         self.assertTrue(job < early)
 
     def test_relax(self) -> None:
-        """
-        A task that is relaxed comes after all others, whatever their priority.
-        """
+        """A task that is relaxed comes after all others, whatever their priority."""
         job, late = task(priority=-1e300), task(priority=1e300)
         job.relax()
         self.assertTrue(late < job)
 
     def test_rushedInOrder(self) -> None:
-        """
-        Tasks that are all rushed, or all relaxed, keep their order.
-        """
+        """Tasks that are all rushed, or all relaxed, keep their order."""
         for name in ("rush", "relax"):
             jobs = [task() for _ in range(3)]
             for job in jobs:
@@ -672,9 +590,7 @@ class TaskTests(SynchronousTestCase):
         self.addCleanup(gc.enable)
 
         class Weak(Task):
-            """
-            A task that can be watched.
-            """
+            """A task that can be watched."""
 
         for end in (
             lambda job: job.callback((b"r", 1)),
@@ -691,14 +607,10 @@ class TaskTests(SynchronousTestCase):
 
 
 class TaskFactoryTests(SynchronousTestCase):
-    """
-    Tests of L{TaskFactory}.
-    """
+    """Tests of L{TaskFactory}."""
 
     def setUp(self) -> None:
-        """
-        Make a factory.
-        """
+        """Make a factory."""
         self.factory = TaskFactory(reactor=Clock())
 
     def priorities(self, n: int, niceness: int = 0, series: Any = None) -> list[float]:
@@ -718,22 +630,16 @@ class TaskFactoryTests(SynchronousTestCase):
         ]
 
     def test_new(self) -> None:
-        """
-        A task has what it was made of.
-        """
+        """A task has what it was made of."""
         job = self.factory.new(same, (1,), {"x": 2}, 0, "s", 3)
         self.assertEqual(job.callTuple, (same, (1,), {"x": 2}))
         self.assertEqual((job.series, job.timeout), ("s", 3))
 
     def test_class(self) -> None:
-        """
-        The class of the tasks can be chosen.
-        """
+        """The class of the tasks can be chosen."""
 
         class Special(Task):
-            """
-            A special task.
-            """
+            """A special task."""
 
             __slots__ = ()
 
@@ -741,9 +647,7 @@ class TaskFactoryTests(SynchronousTestCase):
         self.assertIsInstance(job, Special)
 
     def test_clock(self) -> None:
-        """
-        Tasks have the factory's clock.
-        """
+        """Tasks have the factory's clock."""
         clock = Clock()
         job = TaskFactory(reactor=clock).new(same, (), {}, 0, timeout=2)
         job.startTimer()
@@ -785,9 +689,7 @@ class TaskFactoryTests(SynchronousTestCase):
         self.assertTrue(15 <= first.count("n") <= 30, first.count("n"))
 
     def test_seriesInterleave(self) -> None:
-        """
-        Two series interleave though each was queued in one batch.
-        """
+        """Two series interleave though each was queued in one batch."""
         first = [("a", n) for n in self.priorities(1, 0, "a")]
         second = [("b", n) for n in self.priorities(50, 0, "b")]
         first += [("a", n) for n in self.priorities(49, 0, "a")]
@@ -797,9 +699,7 @@ class TaskFactoryTests(SynchronousTestCase):
         self.assertNotIn("bbb", names[:90])
 
     def test_newSeries(self) -> None:
-        """
-        A new series starts at the largest number in use.
-        """
+        """A new series starts at the largest number in use."""
         self.priorities(10, -20, "a")
         self.assertEqual(self.priorities(2, -20, "b"), [11, 12])
         self.assertEqual(self.priorities(1, -20, "a"), [11])
@@ -813,18 +713,14 @@ class TaskFactoryTests(SynchronousTestCase):
         self.assertLess(waiting, self.priorities(20, -20)[-1])
 
     def test_serial(self) -> None:
-        """
-        The numbers of a series can be counted by others, as floats.
-        """
+        """The numbers of a series can be counted by others, as floats."""
         number = self.factory._serial("s")
         self.assertEqual(number, 1.0)
         self.assertIsInstance(number, float)
         self.assertEqual(self.priorities(1, -20, "s"), [2])
 
     def test_taskClass(self) -> None:
-        """
-        The class of the tasks may be given, or be a subclass's attribute.
-        """
+        """The class of the tasks may be given, or be a subclass's attribute."""
 
         class Mine(Task):
             pass
@@ -852,24 +748,18 @@ class TaskFactoryTests(SynchronousTestCase):
         self.assertEqual(len(set(map(id, contexts))), 3)
 
     def test_badNiceness(self) -> None:
-        """
-        Niceness that isn't an integer from -20 to 20 is refused, and shown.
-        """
+        """Niceness that isn't an integer from -20 to 20 is refused, and shown."""
         for niceness in (-21, 21, 1.0, "5", None, True):
             with self.assertRaisesRegex(ValueError, f"-20 to 20, not {niceness!r}"):
                 self.factory.new(same, (), {}, niceness)
 
     def test_badSeries(self) -> None:
-        """
-        A series that isn't hashable is refused, with what to use instead.
-        """
+        """A series that isn't hashable is refused, with what to use instead."""
         with self.assertRaisesRegex(TypeError, r"\['a'\] isn't: use a string"):
             self.factory.new(same, (), {}, 0, ["a"])  # type: ignore[arg-type]
 
     def test_badTimeout(self) -> None:
-        """
-        A time limit that isn't a positive number is refused.
-        """
+        """A time limit that isn't a positive number is refused."""
         for timeout in (0, -1, "5", True, math.nan, math.inf, 10**400):
             with self.assertRaisesRegex(ValueError, "timeout must be a positive"):
                 self.factory.new(same, (), {}, 0, None, timeout)  # type: ignore[arg-type]
@@ -890,22 +780,16 @@ class TaskFactoryTests(SynchronousTestCase):
 
 
 class CheckSecondsTests(SynchronousTestCase):
-    """
-    Tests of L{checkSeconds}.
-    """
+    """Tests of L{checkSeconds}."""
 
     def test_good(self) -> None:
-        """
-        Positive numbers are fine, and zero if it's allowed.
-        """
+        """Positive numbers are fine, and zero if it's allowed."""
         checkSeconds("x", 1)
         checkSeconds("x", 0.1)
         checkSeconds("x", 0, zero=True)
 
     def test_bad(self) -> None:
-        """
-        All else is refused by name.
-        """
+        """All else is refused by name."""
         for zero in (True, False):
             for value in (-1, "1", None, True, math.inf, math.nan):
                 with self.assertRaisesRegex(ValueError, "x must be a "):

@@ -1,6 +1,4 @@
-"""
-Tests of the employer of workers.
-"""
+"""Tests of the employer of workers."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ from ._cases import ReplaceableWorker, ids, logged, same, task
 
 
 class ClassyWorker(MemoryWorker):
-    """
-    A worker whose class qualifies for two series.
-    """
+    """A worker whose class qualifies for two series."""
 
     cQualified = ["c1", "c2"]  # noqa: RUF012 - as IWorker has it
 
@@ -78,21 +74,15 @@ class Replaceable(ReplaceableWorker):
         self.gone: Deferred[None] = Deferred()
 
     def deferUntilGone(self) -> Deferred[None]:
-        """
-        Wait for that.
-        """
+        """Wait for that."""
         return self.gone
 
 
 class HandlerTestCase(SynchronousTestCase):
-    """
-    A test case with a handler.
-    """
+    """A test case with a handler."""
 
     def setUp(self) -> None:
-        """
-        Make a handler without workers.
-        """
+        """Make a handler without workers."""
         self.clock = Clock()
         self.handler = TaskHandler(reactor=self.clock)
 
@@ -126,14 +116,10 @@ class HandlerTestCase(SynchronousTestCase):
 
 
 class HireTests(HandlerTestCase):
-    """
-    Tests of L{TaskHandler.hire}.
-    """
+    """Tests of L{TaskHandler.hire}."""
 
     def test_fresh(self) -> None:
-        """
-        A new handler runs and has no workers.
-        """
+        """A new handler runs and has no workers."""
         self.assertTrue(self.handler.isRunning)
         self.assertEqual(self.handler.workers, {})
 
@@ -149,18 +135,14 @@ class HireTests(HandlerTestCase):
             self.assertIs(self.handler.workers[ID], worker)
 
     def test_IDsAreNeverReused(self) -> None:
-        """
-        The ID of a worker that has gone isn't given to another, nor to itself.
-        """
+        """The ID of a worker that has gone isn't given to another, nor to itself."""
         worker = self.hire()
         self.handler.terminate(1)
         self.assertEqual(self.successResultOf(self.handler.hire(worker)), 2)
         self.assertEqual(list(self.handler.workers), [2])
 
     def test_attributes(self) -> None:
-        """
-        A worker that is hired says so, and has its requests in its assignments.
-        """
+        """A worker that is hired says so, and has its requests in its assignments."""
         worker = self.hire("x")
         self.assertIs(worker.hired, True)
         self.assertIsInstance(worker.assignments, dict)
@@ -178,9 +160,7 @@ class HireTests(HandlerTestCase):
             self.assertNoResult(mine[0])
 
     def test_requestsQueue(self) -> None:
-        """
-        There's a queue of requests for each of those series then.
-        """
+        """There's a queue of requests for each of those series then."""
         self.hire("x")
         self.assertEqual(
             set(self.handler.assignmentFactory.requests),
@@ -188,23 +168,17 @@ class HireTests(HandlerTestCase):
         )
 
     def test_resignator(self) -> None:
-        """
-        It's given a callable to resign by.
-        """
+        """It's given a callable to resign by."""
         worker = self.hire()
         worker.resign()
         self.assertEqual(self.handler.workers, {})
         self.assertTrue(worker.crashed)
 
     def test_notAWorker(self) -> None:
-        """
-        What doesn't provide IWorker isn't hired; the message says what's missing.
-        """
+        """What doesn't provide IWorker isn't hired; the message says what's missing."""
 
         class Unmarked:
-            """
-            Has the attributes, but doesn't say so.
-            """
+            """Has the attributes, but doesn't say so."""
 
             cQualified: tuple[Any, ...] = ()
             iQualified: tuple[Any, ...] = ()
@@ -218,9 +192,7 @@ class HireTests(HandlerTestCase):
         self.assertEqual(self.handler.workers, {})
 
     def test_invariants(self) -> None:
-        """
-        A worker whose qualifications aren't lists isn't hired.
-        """
+        """A worker whose qualifications aren't lists isn't hired."""
         for name in ("cQualified", "iQualified"):
             worker: Any = MemoryWorker()
             setattr(worker, name, ("x",))
@@ -228,9 +200,7 @@ class HireTests(HandlerTestCase):
         self.assertEqual(self.handler.workers, {})
 
     def test_unhashable(self) -> None:
-        """
-        Nor is one that qualifies for what can't be a series.
-        """
+        """Nor is one that qualifies for what can't be a series."""
         with self.assertRaisesRegex(TypeError, "must be hashable"):
             self.handler.hire(MemoryWorker([["x"]]))  # type: ignore[list-item]
 
@@ -250,23 +220,17 @@ class HireTests(HandlerTestCase):
         self.handler.hire(worker)
 
     def test_afterShutdown(self) -> None:
-        """
-        Nobody is hired after the shutdown, and no task taken.
-        """
+        """Nobody is hired after the shutdown, and no task taken."""
         self.handler.shutdown()
         self.assertRaises(QueueRunError, self.hire)
         self.assertRaises(QueueRunError, self.put)
 
 
 class CallTests(HandlerTestCase):
-    """
-    Tests of giving the handler a task.
-    """
+    """Tests of giving the handler a task."""
 
     def test_accepted(self) -> None:
-        """
-        The Deferred fires when a worker has accepted the task, with the worker.
-        """
+        """The Deferred fires when a worker has accepted the task, with the worker."""
         worker = self.hire()
         job = task()
         d = self.handler(job)
@@ -275,9 +239,7 @@ class CallTests(HandlerTestCase):
         self.assertNoResult(job.d)
 
     def test_waits(self) -> None:
-        """
-        Not before that.
-        """
+        """Not before that."""
         worker = self.hire()
         self.put()
         d = self.handler(task())
@@ -286,9 +248,7 @@ class CallTests(HandlerTestCase):
         self.assertIs(self.successResultOf(d), worker)
 
     def test_futureWorker(self) -> None:
-        """
-        A task may wait for a worker that is hired later.
-        """
+        """A task may wait for a worker that is hired later."""
         job = self.put(series="x")
         self.assertEqual(self.handler.waiting, 1)
         self.hire()
@@ -296,9 +256,7 @@ class CallTests(HandlerTestCase):
         self.assertEqual(worker.running, [job])
 
     def test_nextOfSeries(self) -> None:
-        """
-        When the worker is done it requests another task of the same series.
-        """
+        """When the worker is done it requests another task of the same series."""
         worker = self.hire("x")
         jobs = [self.put(series="x") for _ in range(3)]
         for job in jobs:
@@ -307,9 +265,7 @@ class CallTests(HandlerTestCase):
         self.assertEqual(len(worker.assignments["x"]), 1)
 
     def test_noRequestAfterTermination(self) -> None:
-        """
-        Unless it was terminated in the meantime.
-        """
+        """Unless it was terminated in the meantime."""
         worker = self.hire("x")
         self.put(series="x")
         self.handler.terminate(1)
@@ -320,9 +276,7 @@ class CallTests(HandlerTestCase):
 
 
 class TerminateTests(HandlerTestCase):
-    """
-    Tests of L{TaskHandler.terminate}.
-    """
+    """Tests of L{TaskHandler.terminate}."""
 
     def test_idle(self) -> None:
         """
@@ -350,9 +304,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(other.running, [job])
 
     def test_graceful(self) -> None:
-        """
-        A busy worker is told to stop, and has gone when its tasks are done.
-        """
+        """A busy worker is told to stop, and has gone when its tasks are done."""
         worker = self.hire()
         job = self.put()
         d = self.handler.terminate(1)
@@ -365,9 +317,7 @@ class TerminateTests(HandlerTestCase):
         self.assertFalse(worker.crashed)
 
     def test_noTaskWhileStopping(self) -> None:
-        """
-        A worker that is being let go is given no task.
-        """
+        """A worker that is being let go is given no task."""
         worker = self.hire()
         self.put()
         waiting = self.put()
@@ -377,9 +327,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(len(worker.accepted), 1)
 
     def test_unknown(self) -> None:
-        """
-        For an ID that nobody has, nothing happens.
-        """
+        """For an ID that nobody has, nothing happens."""
         self.hire()
         self.assertEqual(self.successResultOf(self.handler.terminate(7)), [])
         self.assertEqual(len(self.handler.workers), 1)
@@ -413,17 +361,13 @@ class TerminateTests(HandlerTestCase):
         self.assertFalse(worker.crashed)
 
     def test_badTimeout(self) -> None:
-        """
-        A time limit that isn't one is refused, and the worker stays.
-        """
+        """A time limit that isn't one is refused, and the worker stays."""
         self.hire()
         self.assertRaises(ValueError, self.handler.terminate, 1, timeout=-1)
         self.assertEqual(len(self.handler.workers), 1)
 
     def test_crash(self) -> None:
-        """
-        With C{crash}, the worker isn't waited for.
-        """
+        """With C{crash}, the worker isn't waited for."""
         worker = self.hire(capacity=2)
         jobs = [self.put(), self.put()]
         d = self.handler.terminate(1, crash=True)
@@ -448,9 +392,7 @@ class TerminateTests(HandlerTestCase):
             self.assertNoResult(job.d)
 
     def test_reassignAfterTimeout(self) -> None:
-        """
-        That holds too when it was crashed after the time limit.
-        """
+        """That holds too when it was crashed after the time limit."""
         self.hire()
         self.put(1)
         d = self.handler.terminate(1, timeout=1, reassign=True)
@@ -459,9 +401,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(ids(self.hire()), [1])
 
     def test_reassignedTimeout(self) -> None:
-        """
-        The clock of a task that is given to another worker starts anew there.
-        """
+        """The clock of a task that is given to another worker starts anew there."""
         self.hire()
         job = Task(same, (), {}, 0, None, 5, reactor=self.clock)
         self.handler(job)
@@ -489,9 +429,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(self.hire().running, [])
 
     def test_doneWhenCrashed(self) -> None:
-        """
-        A task that has got its result by the crash isn't run again.
-        """
+        """A task that has got its result by the crash isn't run again."""
         worker = self.hire()
         job = self.put()
 
@@ -505,9 +443,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(job.d), (Status.RAN, 1))
 
     def test_twice(self) -> None:
-        """
-        Who terminates a worker that is being let go already waits for the same.
-        """
+        """Who terminates a worker that is being let go already waits for the same."""
         worker = self.hire()
         self.put()
         departures = [self.handler.terminate(1) for _ in range(2)]
@@ -531,9 +467,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_callbacksApart(self) -> None:
-        """
-        What one caller's callbacks make of the result is nothing to the others.
-        """
+        """What one caller's callbacks make of the result is nothing to the others."""
         self.hire()
         job = self.put()
         d = self.handler.terminate(1)
@@ -542,9 +476,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(other), [job])
 
     def test_failsToStop(self) -> None:
-        """
-        A worker whose C{stop} fails, at once or later, is crashed.
-        """
+        """A worker whose C{stop} fails, at once or later, is crashed."""
         for answer in (ValueError("no"), fail(ValueError("no"))):
             worker = Stubborn()
             worker.stopAnswer = answer
@@ -554,24 +486,18 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
 
     def test_stopReturnsNothing(self) -> None:
-        """
-        A worker whose C{stop} doesn't return a Deferred has stopped.
-        """
+        """A worker whose C{stop} doesn't return a Deferred has stopped."""
         ID = self.successResultOf(self.handler.hire(Stubborn()))
         self.assertEqual(self.successResultOf(self.handler.terminate(ID)), [])
 
     def test_crashReturnsNothing(self) -> None:
-        """
-        A worker whose C{crash} returns C{None} leaves no tasks.
-        """
+        """A worker whose C{crash} returns C{None} leaves no tasks."""
         ID = self.successResultOf(self.handler.hire(Stubborn()))
         d = self.handler.terminate(ID, crash=True, reassign=True)
         self.assertEqual(self.successResultOf(d), [])
 
     def test_crashRaises(self) -> None:
-        """
-        A worker that fails even to crash doesn't make anybody hang.
-        """
+        """A worker that fails even to crash doesn't make anybody hang."""
         worker = Stubborn()
         worker.stopAnswer = KeyError("no")
         self.handler.hire(worker)
@@ -579,9 +505,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
 
     def test_gone(self) -> None:
-        """
-        A worker whose resources take time to be gone after a crash is waited for.
-        """
+        """A worker whose resources take time to be gone after a crash is waited for."""
         worker = Replaceable()
         self.handler.hire(worker)
         d = self.handler.terminate(1, crash=True)
@@ -590,9 +514,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_crashedOnce(self) -> None:
-        """
-        Meanwhile it isn't crashed again.
-        """
+        """Meanwhile it isn't crashed again."""
         worker = Replaceable()
         self.handler.hire(worker)
         self.handler.terminate(1, crash=True)
@@ -603,9 +525,7 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_stopsLate(self) -> None:
-        """
-        That it has stopped is no news when it was crashed meanwhile.
-        """
+        """That it has stopped is no news when it was crashed meanwhile."""
         worker = Stubborn()
         worker.stopAnswer = Deferred()
         self.handler.hire(worker)
@@ -616,14 +536,10 @@ class TerminateTests(HandlerTestCase):
 
 
 class ResignTests(HandlerTestCase):
-    """
-    Tests of workers that resign.
-    """
+    """Tests of workers that resign."""
 
     def test_reassigned(self) -> None:
-        """
-        A worker that resigns is crashed, and its tasks are given to others.
-        """
+        """A worker that resigns is crashed, and its tasks are given to others."""
         first, second = self.hire(), self.hire()
         job, _ = self.put(1), self.put(2)
         first.resign()
@@ -636,9 +552,7 @@ class ResignTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(job.d), (Status.RAN, 5))
 
     def test_told(self) -> None:
-        """
-        Who wants to know is told when it's over.
-        """
+        """Who wants to know is told when it's over."""
         gone: list[Any] = []
         worker = self.hire()
         self.put()
@@ -647,9 +561,7 @@ class ResignTests(HandlerTestCase):
         self.assertEqual(gone, [(worker, 1)])
 
     def test_twice(self) -> None:
-        """
-        It can resign only once.
-        """
+        """It can resign only once."""
         worker = self.hire()
         worker.resign()
         worker.crashed = False
@@ -673,9 +585,7 @@ class ResignTests(HandlerTestCase):
         """
 
         class Dead(MemoryWorker):
-            """
-            Has nothing to work with.
-            """
+            """Has nothing to work with."""
 
             def setResignator(self, callableObject: Any) -> None:
                 """
@@ -705,9 +615,7 @@ class ResignTests(HandlerTestCase):
         self.assertEqual(list(self.handler.workers), [2])
 
     def test_afterShutdown(self) -> None:
-        """
-        A worker that resigns during the shutdown leaves its tasks unfinished.
-        """
+        """A worker that resigns during the shutdown leaves its tasks unfinished."""
         worker = self.hire()
         job = self.put()
         d = self.handler.shutdown()
@@ -715,9 +623,7 @@ class ResignTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), [job])
 
     def test_shutdownWaits(self) -> None:
-        """
-        The shutdown waits until nothing is left of one that has resigned.
-        """
+        """The shutdown waits until nothing is left of one that has resigned."""
         worker = Replaceable()
         self.handler.hire(worker)
         worker.resign()
@@ -727,9 +633,7 @@ class ResignTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_goneAtOnce(self) -> None:
-        """
-        One of which nothing is left isn't waited for.
-        """
+        """One of which nothing is left isn't waited for."""
         worker = Replaceable()
         worker.gone.callback(None)
         self.handler.hire(worker)
@@ -749,21 +653,15 @@ class ResignTests(HandlerTestCase):
 
 
 class RosterTests(HandlerTestCase):
-    """
-    Tests of L{TaskHandler.roster} and L{TaskHandler.qualify}.
-    """
+    """Tests of L{TaskHandler.roster} and L{TaskHandler.qualify}."""
 
     def test_all(self) -> None:
-        """
-        Without a series, all workers are listed.
-        """
+        """Without a series, all workers are listed."""
         workers = [self.hire("x"), self.hire()]
         self.assertEqual(self.handler.roster(), workers)
 
     def test_qualified(self) -> None:
-        """
-        With one, those who qualify for it, by their class or themselves.
-        """
+        """With one, those who qualify for it, by their class or themselves."""
         x, y = self.hire("x"), self.hire("y")
         both = ClassyWorker(["x", "y"])
         self.handler.hire(both)
@@ -774,9 +672,7 @@ class RosterTests(HandlerTestCase):
         self.assertEqual(self.handler.roster("z"), [])
 
     def test_gone(self) -> None:
-        """
-        Those who were let go are listed no longer.
-        """
+        """Those who were let go are listed no longer."""
         self.hire()
         self.put()
         self.handler.terminate(1)
@@ -796,9 +692,7 @@ class RosterTests(HandlerTestCase):
         self.assertEqual(other.iQualified, [])
 
     def test_qualifyTwice(self) -> None:
-        """
-        Doing it again changes nothing.
-        """
+        """Doing it again changes nothing."""
         worker = self.hire("x")
         for series in ("x", None, "memory"):
             self.handler.qualify(worker, series)
@@ -806,9 +700,7 @@ class RosterTests(HandlerTestCase):
         self.assertEqual(len(worker.assignments["x"]), 1)
 
     def test_qualifyUnemployed(self) -> None:
-        """
-        A worker that isn't employed yet requests tasks of the series when it is.
-        """
+        """A worker that isn't employed yet requests tasks of the series when it is."""
         worker = MemoryWorker()
         self.handler.qualify(worker, "x")
         self.assertFalse(any(worker.assignments.values()))
@@ -816,9 +708,7 @@ class RosterTests(HandlerTestCase):
         self.assertIn("x", worker.assignments)
 
     def test_qualifyUnhashable(self) -> None:
-        """
-        What can't be a series is refused.
-        """
+        """What can't be a series is refused."""
         worker = self.hire()
         with self.assertRaisesRegex(TypeError, "must be hashable"):
             self.handler.qualify(worker, [])  # type: ignore[arg-type]
@@ -845,9 +735,7 @@ class RosterTests(HandlerTestCase):
 
 
 class UpdateTests(HandlerTestCase):
-    """
-    Tests of L{TaskHandler.update}.
-    """
+    """Tests of L{TaskHandler.update}."""
 
     def test_crashed(self) -> None:
         """
@@ -880,9 +768,7 @@ class UpdateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), [0, 1, 2])
 
     def test_qualifiedOnly(self) -> None:
-        """
-        Only workers that qualify for the task's series run it.
-        """
+        """Only workers that qualify for the task's series run it."""
         x, other = self.hire("x"), self.hire()
         d = self.handler.update(task(series="x"))
         self.assertEqual(other.running, [])
@@ -890,9 +776,7 @@ class UpdateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), [1])
 
     def test_qualifiedLater(self) -> None:
-        """
-        Those that were qualified while they were employed, too.
-        """
+        """Those that were qualified while they were employed, too."""
         worker = self.hire()
         self.handler.qualify(worker, "x")
         d = self.handler.update(task(series="x"))
@@ -900,17 +784,13 @@ class UpdateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), [1])
 
     def test_nobody(self) -> None:
-        """
-        Without workers there are no results.
-        """
+        """Without workers there are no results."""
         for sequential in (True, False):
             d = self.handler.update(task(), sequential=sequential)
             self.assertEqual(self.successResultOf(d), [])
 
     def test_busy(self) -> None:
-        """
-        A busy worker runs it beside what it's doing, and keeps its capacity.
-        """
+        """A busy worker runs it beside what it's doing, and keeps its capacity."""
         worker = self.hire()
         job = self.put()
         d = self.handler.update(task())
@@ -923,9 +803,7 @@ class UpdateTests(HandlerTestCase):
         self.assertEqual(worker.running, [waiting])
 
     def test_sequential(self) -> None:
-        """
-        With C{sequential}, it's run on one worker after the other.
-        """
+        """With C{sequential}, it's run on one worker after the other."""
         workers = [self.hire() for _ in range(3)]
         d = self.handler.update(task(), sequential=True)
         for n, worker in enumerate(workers):
@@ -935,9 +813,7 @@ class UpdateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), [0, 1, 2])
 
     def test_sequentialLeaver(self) -> None:
-        """
-        A worker that has gone before its turn is left out.
-        """
+        """A worker that has gone before its turn is left out."""
         workers = [self.hire() for _ in range(3)]
         d = self.handler.update(task(), sequential=True)
         self.handler.terminate(2)
@@ -1042,16 +918,12 @@ class UpdateTests(HandlerTestCase):
         self.assertEqual(ids(worker), ["x-task"])
 
     def test_ephemeral(self) -> None:
-        """
-        With C{ephemeral}, it isn't saved.
-        """
+        """With C{ephemeral}, it isn't saved."""
         self.handler.update(task(), ephemeral=True)
         self.assertEqual(self.hire().running, [])
 
     def test_copies(self) -> None:
-        """
-        Each worker has keywords of its own to take something out of.
-        """
+        """Each worker has keywords of its own to take something out of."""
         workers = [self.hire() for _ in range(2)]
         self.handler.update(task(same, 3, raw=True))
         for worker in workers:
@@ -1088,9 +960,7 @@ class UpdateTests(HandlerTestCase):
         self.assertFalse(any(worker.assignments.values()))
 
     def test_lostWorker(self) -> None:
-        """
-        If its worker is lost, the result is text: it was meant for no other.
-        """
+        """If its worker is lost, the result is text: it was meant for no other."""
         worker, other = self.hire(), self.hire()
         d = self.handler.update(task())
         worker.resign()
@@ -1101,9 +971,7 @@ class UpdateTests(HandlerTestCase):
         self.assertEqual(other.running, [])
 
     def test_cancelled(self) -> None:
-        """
-        Cancelling the update's Deferred cancels all copies.
-        """
+        """Cancelling the update's Deferred cancels all copies."""
         workers = [self.hire(), self.hire()]
         d = self.handler.update(task())
         d.cancel()
@@ -1122,9 +990,7 @@ class UpdateTests(HandlerTestCase):
 
 
 class ReuseTests(HandlerTestCase):
-    """
-    Tests of workers, and factories, that can't be taken.
-    """
+    """Tests of workers, and factories, that can't be taken."""
 
     def test_elsewhere(self) -> None:
         """A worker that another handler is still letting go isn't hired."""
@@ -1154,21 +1020,15 @@ class ReuseTests(HandlerTestCase):
 
 
 class ShutdownTests(HandlerTestCase):
-    """
-    Tests of L{TaskHandler.shutdown}.
-    """
+    """Tests of L{TaskHandler.shutdown}."""
 
     def test_nobody(self) -> None:
-        """
-        Without workers it's over at once.
-        """
+        """Without workers it's over at once."""
         self.assertEqual(self.successResultOf(self.handler.shutdown()), [])
         self.assertFalse(self.handler.isRunning)
 
     def test_allGo(self) -> None:
-        """
-        All workers are let go; it's over when the last has gone.
-        """
+        """All workers are let go; it's over when the last has gone."""
         workers = [self.hire() for _ in range(3)]
         for _ in workers:
             self.put()
@@ -1195,9 +1055,7 @@ class ShutdownTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), waiting + accepted)
 
     def test_twice(self) -> None:
-        """
-        Who shuts it down again waits for the same.
-        """
+        """Who shuts it down again waits for the same."""
         worker = self.hire()
         self.put()
         shutdowns = [self.handler.shutdown() for _ in range(2)]
@@ -1221,9 +1079,7 @@ class ShutdownTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(d), [])
 
     def test_nothingLeft(self) -> None:
-        """
-        Nothing is left in the reactor, also of tasks that were being handed out.
-        """
+        """Nothing is left in the reactor, also of tasks that were being handed out."""
 
         def work() -> None:
             self.clock.rightNow += 1
@@ -1249,9 +1105,7 @@ class ShutdownTests(HandlerTestCase):
         self.assertNoResult(job.d)
 
     def test_withdraw(self) -> None:
-        """
-        Waiting tasks can be taken out before.
-        """
+        """Waiting tasks can be taken out before."""
         jobs = [self.put(n) for n in range(3)]
         self.assertEqual(
             self.handler.withdraw(lambda job: job is not jobs[1]), jobs[::2]
@@ -1271,19 +1125,13 @@ class ShutdownTests(HandlerTestCase):
 
 
 class PlainWorkerTests(HandlerTestCase):
-    """
-    Tests with a worker that can't cancel tasks.
-    """
+    """Tests with a worker that can't cancel tasks."""
 
     def test_cancel(self) -> None:
-        """
-        Its task's result is ignored when the task was cancelled.
-        """
+        """Its task's result is ignored when the task was cancelled."""
 
         class Plain(MemoryWorker):
-            """
-            Can't cancel.
-            """
+            """Can't cancel."""
 
         classImplementsOnly(Plain, IWorker)
         worker = Plain()

@@ -1,6 +1,4 @@
-"""
-Tests of the helpers for tests.
-"""
+"""Tests of the helpers for tests."""
 
 from __future__ import annotations
 
@@ -45,14 +43,10 @@ def upTo(n: int) -> Iterator[int]:
 
 
 class MemoryWorkerTests(SynchronousTestCase):
-    """
-    Tests of L{MemoryWorker}.
-    """
+    """Tests of L{MemoryWorker}."""
 
     def setUp(self) -> None:
-        """
-        Make a worker.
-        """
+        """Make a worker."""
         self.worker = MemoryWorker(["x"])
 
     def step(self, f: Any, *args: Any, **kw: Any) -> Any:
@@ -73,26 +67,20 @@ class MemoryWorkerTests(SynchronousTestCase):
         return self.successResultOf(job.d)
 
     def test_interfaces(self) -> None:
-        """
-        It does all that a worker does, and can cancel tasks.
-        """
+        """It does all that a worker does, and can cancel tasks."""
         for interface in (IWorker, ICancellingWorker):
             verifyClass(interface, MemoryWorker)
             verifyObject(interface, self.worker)
         IWorker.validateInvariants(self.worker)
 
     def test_attributes(self) -> None:
-        """
-        It's qualified for its class's series and those that it's given.
-        """
+        """It's qualified for its class's series and those that it's given."""
         self.assertEqual(self.worker.cQualified, ["memory", "local"])
         self.assertEqual(self.worker.iQualified, ["x"])
         self.assertEqual(MemoryWorker(capacity=3).capacity, 3)
 
     def test_accepts(self) -> None:
-        """
-        A task that it's given is running, and nothing else happens.
-        """
+        """A task that it's given is running, and nothing else happens."""
         job = task(double, 2)
         d = self.worker.run(job)
         self.assertNoResult(d)
@@ -102,9 +90,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.assertEqual(self.worker.busy, 1)
 
     def test_complete(self) -> None:
-        """
-        A task that is completed has its result, and the worker is ready.
-        """
+        """A task that is completed has its result, and the worker is ready."""
         job = task(double, 2)
         d = self.worker.run(job)
         self.worker.complete("done")
@@ -114,9 +100,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.assertEqual(self.worker.accepted, [job])
 
     def test_chosenTask(self) -> None:
-        """
-        By default it's the task accepted first; any other can be named.
-        """
+        """By default it's the task accepted first; any other can be named."""
         first, second, third = jobs = [task(same, n) for n in range(3)]
         for job in jobs:
             self.worker.run(job)
@@ -129,9 +113,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         )
 
     def test_readyBeforeResult(self) -> None:
-        """
-        It can be ready for another task before the last has its result.
-        """
+        """It can be ready for another task before the last has its result."""
         job = task()
         d = self.worker.run(job)
         self.worker.ready()
@@ -141,9 +123,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.successResultOf(job.d)
 
     def test_readyAfterResult(self) -> None:
-        """
-        It can be ready some time after the result.
-        """
+        """It can be ready some time after the result."""
         job = task()
         d = self.worker.run(job)
         self.worker.complete(ready=False)
@@ -168,9 +148,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.assertIn("double(2)", text)
 
     def test_timeOut(self) -> None:
-        """
-        A task can be said to have taken too long.
-        """
+        """A task can be said to have taken too long."""
         job = Task(same, (), {}, 0, None, 5, reactor=Clock())
         self.worker.run(job)
         self.worker.timeOut()
@@ -179,18 +157,14 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.assertIn("5 seconds", text)
 
     def test_disconnect(self) -> None:
-        """
-        A task can be said not to have been run.
-        """
+        """A task can be said not to have been run."""
         job = task()
         self.worker.run(job)
         self.worker.disconnect()
         self.assertEqual(self.successResultOf(job.d), (Status.DISCONNECTED, None))
 
     def test_lose(self) -> None:
-        """
-        A task can fail by no fault of its own, and the worker be ready or not.
-        """
+        """A task can fail by no fault of its own, and the worker be ready or not."""
         for ready in (True, False):
             job = task()
             d = self.worker.run(job)
@@ -199,9 +173,7 @@ class MemoryWorkerTests(SynchronousTestCase):
             self.assertEqual(d.called, ready)
 
     def test_answer(self) -> None:
-        """
-        A task can be given any pair, also with plain bytes.
-        """
+        """A task can be given any pair, also with plain bytes."""
         job = task()
         self.worker.run(job)
         self.worker.answer((b"n", None))
@@ -216,9 +188,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.assertRaisesRegex(RuntimeError, "hired", self.worker.resign)
 
     def test_stop(self) -> None:
-        """
-        It has stopped when all tasks have their results.
-        """
+        """It has stopped when all tasks have their results."""
         first, second = task(), task()
         self.worker.run(first)
         self.worker.run(second)
@@ -231,15 +201,11 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.assertTrue(self.worker.stopping)
 
     def test_stopIdle(self) -> None:
-        """
-        It has stopped at once when it has no task.
-        """
+        """It has stopped at once when it has no task."""
         self.successResultOf(self.worker.stop())
 
     def test_stopCancelled(self) -> None:
-        """
-        A task that is cancelled isn't waited for.
-        """
+        """A task that is cancelled isn't waited for."""
         job = task()
         self.worker.run(job)
         d = self.worker.stop()
@@ -276,24 +242,18 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.assertEqual(self.worker.running, [])
 
     def test_resign(self) -> None:
-        """
-        It resigns by calling what it was given for that.
-        """
+        """It resigns by calling what it was given for that."""
         calls: list[int] = []
         self.worker.setResignator(lambda: calls.append(1))
         self.worker.resign()
         self.assertEqual(calls, [1])
 
     def test_step(self) -> None:
-        """
-        A step calls the callable and hands back what it returns.
-        """
+        """A step calls the callable and hands back what it returns."""
         self.assertEqual(self.step(double, 4), (Status.RAN, 8))
 
     def test_stepRaises(self) -> None:
-        """
-        A step hands back what the callable raises.
-        """
+        """A step hands back what the callable raises."""
         status, text = self.step(double)
         self.assertEqual(status, Status.ERROR)
         self.assertIsInstance(text.exception, TypeError)
@@ -309,9 +269,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.assertEqual(self.step(upTo, 0), (Status.ITERATOR, []))
 
     def test_stepRaw(self) -> None:
-        """
-        A step gives an iterator as it is if the worker or the call says so.
-        """
+        """A step gives an iterator as it is if the worker or the call says so."""
         status, iterator = self.step(upTo, 2, raw=True)
         self.assertEqual((status, list(iterator)), (Status.RAN, [0, 1]))
         self.worker.raw = True
@@ -319,9 +277,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.assertEqual((status, list(iterator)), (Status.RAN, [0, 1]))
 
     def test_stepConsumer(self) -> None:
-        """
-        A step gives an iterator as a producer if the call has a consumer.
-        """
+        """A step gives an iterator as a producer if the call has a consumer."""
         consumer = RecordingConsumer()
         status, producer = self.step(upTo, 3, consumer=consumer)
         self.assertEqual(status, Status.ITERATOR)
@@ -331,21 +287,15 @@ class MemoryWorkerTests(SynchronousTestCase):
 
 
 class RecordingConsumerTests(SynchronousTestCase):
-    """
-    Tests of L{RecordingConsumer}.
-    """
+    """Tests of L{RecordingConsumer}."""
 
     def test_interface(self) -> None:
-        """
-        It's a consumer.
-        """
+        """It's a consumer."""
         verifyClass(IConsumer, RecordingConsumer)
         verifyObject(IConsumer, RecordingConsumer())
 
     def test_records(self) -> None:
-        """
-        It keeps what's written, and knows its producer.
-        """
+        """It keeps what's written, and knows its producer."""
         consumer = RecordingConsumer()
         producer = object()
         consumer.registerProducer(producer, True)
@@ -360,9 +310,7 @@ class RecordingConsumerTests(SynchronousTestCase):
         self.assertEqual(consumer.unregistered, 1)
 
     def test_oneProducer(self) -> None:
-        """
-        It refuses a second producer, as consumers do.
-        """
+        """It refuses a second producer, as consumers do."""
         consumer = RecordingConsumer()
         consumer.registerProducer(object(), False)
         self.assertRaises(RuntimeError, consumer.registerProducer, object(), True)

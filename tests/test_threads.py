@@ -37,21 +37,15 @@ variable: ContextVar[str] = ContextVar("variable", default="unset")
 
 
 def divide() -> None:
-    """
-    Raise an exception.
-    """
+    """Raise an exception."""
     raise ZeroDivisionError("by nothing")
 
 
 class ThreadCase(SynchronousTestCase):
-    """
-    A reactor with threads of the mind.
-    """
+    """A reactor with threads of the mind."""
 
     def setUp(self) -> None:
-        """
-        Make a reactor.
-        """
+        """Make a reactor."""
         self.reactor = ThreadReactor()
         self.threads = self.reactor.threads
         self.threads.install(self)
@@ -138,14 +132,10 @@ class ThreadCase(SynchronousTestCase):
 
 
 class WorkerTests(ThreadCase):
-    """
-    Tests of L{ThreadWorker}.
-    """
+    """Tests of L{ThreadWorker}."""
 
     def setUp(self) -> None:
-        """
-        Make a worker.
-        """
+        """Make a worker."""
         super().setUp()
         self.worker = self.newWorker()
 
@@ -209,9 +199,7 @@ class WorkerTests(ThreadCase):
         self.successResultOf(ready)
 
     def test_several(self) -> None:
-        """
-        It accepts tasks at any time, and runs them in their order.
-        """
+        """It accepts tasks at any time, and runs them in their order."""
         tasks = [self.task(self.note, i) for i in range(5)]
         ready = [self.worker.run(task) for task in tasks]
         self.assertEqual(self.worker.tasks, tasks)
@@ -221,9 +209,7 @@ class WorkerTests(ThreadCase):
             self.successResultOf(d)
 
     def test_raises(self) -> None:
-        """
-        What a task raises comes as text that carries the exception.
-        """
+        """What a task raises comes as text that carries the exception."""
         status, text = self.run_(divide)
         self.assertEqual(status, Status.ERROR)
         self.assertTrue(text.startswith("Exception 'by nothing'"))
@@ -271,9 +257,7 @@ class WorkerTests(ThreadCase):
         self.successResultOf(ready)
 
     def test_cancelWaiting(self) -> None:
-        """
-        A task that is cancelled while it waits isn't run.
-        """
+        """A task that is cancelled while it waits isn't run."""
         tasks = [self.task(self.note, i) for i in range(3)]
         ready = [self.worker.run(task) for task in tasks]
         self.worker.cancelTask(tasks[1])
@@ -309,9 +293,7 @@ class WorkerTests(ThreadCase):
         self.assertEqual(self.worker.abandoned, 1)
 
     def test_cancelDone(self) -> None:
-        """
-        If the result is on its way, the thread isn't stuck.
-        """
+        """If the result is on its way, the thread isn't stuck."""
         task = self.task(self.note, 1)
         self.worker.run(task)
         self.threads.run()
@@ -349,9 +331,7 @@ class WorkerTests(ThreadCase):
         self.assertEqual(self.notes[-1], "closed")
 
     def test_notReplaced(self) -> None:
-        """
-        If no other thread can be started, it resigns, and its tasks go elsewhere.
-        """
+        """If no other thread can be started, it resigns, and its tasks go elsewhere."""
 
         def resign() -> None:
             left.extend(self.worker.crash())
@@ -373,9 +353,7 @@ class WorkerTests(ThreadCase):
         self.assertEqual(self.notes, [])
 
     def test_notReplacedAlone(self) -> None:
-        """
-        If there's nobody to resign to, tasks come back without having been run.
-        """
+        """If there's nobody to resign to, tasks come back without having been run."""
 
         def meanwhile() -> None:
             self.threads.most = 1
@@ -390,9 +368,7 @@ class WorkerTests(ThreadCase):
         self.assertEqual(self.successResultOf(task.d), (Status.DISCONNECTED, None))
 
     def test_stop(self) -> None:
-        """
-        It stops when all tasks have their results. It accepts none meanwhile.
-        """
+        """It stops when all tasks have their results. It accepts none meanwhile."""
         tasks = [self.task(self.note, i) for i in range(2)]
         for task in tasks:
             self.worker.run(task)
@@ -406,9 +382,7 @@ class WorkerTests(ThreadCase):
         self.successResultOf(self.worker.stop())
 
     def test_crash(self) -> None:
-        """
-        It gives its tasks back at once, and leaves the thread alone.
-        """
+        """It gives its tasks back at once, and leaves the thread alone."""
 
         def meanwhile() -> None:
             self.assertEqual(self.worker.crash(), tasks)
@@ -425,9 +399,7 @@ class WorkerTests(ThreadCase):
         self.assertEqual(self.worker.crash(), [])
 
     def test_noThread(self) -> None:
-        """
-        That no thread can be started is told at once.
-        """
+        """That no thread can be started is told at once."""
         self.threads.most = len(self.threads.names)
         self.assertRaises(ThreadError, self.newWorker)
 
@@ -447,9 +419,7 @@ class WorkerTests(ThreadCase):
         self.resultOf(q.shutdown())
 
     def test_repr(self) -> None:
-        """
-        It's named by its ID.
-        """
+        """It's named by its ID."""
         self.worker.ID = 3
         self.assertEqual(repr(self.worker), "<ThreadWorker 3>")
 
@@ -494,14 +464,10 @@ class WorkerTests(ThreadCase):
 
 
 class QueueTests(ThreadCase):
-    """
-    Tests of L{ThreadQueue}.
-    """
+    """Tests of L{ThreadQueue}."""
 
     def setUp(self) -> None:
-        """
-        Make a queue.
-        """
+        """Make a queue."""
         super().setUp()
         self.q = self.newQueue()
 
@@ -538,9 +504,7 @@ class QueueTests(ThreadCase):
         self.failureOf(q.deferToThread(self.raising(KeyError())), ThreadError)
 
     def raising(self, error: Exception) -> Callable[[], None]:
-        """
-        Make a function that raises.
-        """
+        """Make a function that raises."""
 
         def f() -> None:
             raise error
@@ -548,9 +512,7 @@ class QueueTests(ThreadCase):
         return f
 
     def test_worker(self) -> None:
-        """
-        It has one worker.
-        """
+        """It has one worker."""
         self.assertIsInstance(self.q, TaskQueue)
         self.assertEqual(self.q.workers(), [self.q.worker])
         self.assertEqual(len(self.threads.alive), 1)
@@ -564,17 +526,13 @@ class QueueTests(ThreadCase):
             self.newQueue(4)
 
     def test_options(self) -> None:
-        """
-        It can be given series, and be one for which iterators come as they are.
-        """
+        """It can be given series, and be one for which iterators come as they are."""
         q = self.newQueue(True, series=["x"])
         iterator = self.resultOf(q.call(self.generate, 1, series="x"))
         self.assertEqual(list(iterator), [1])
 
     def test_call(self) -> None:
-        """
-        Calls are made, and their failures are those that they raise.
-        """
+        """Calls are made, and their failures are those that they raise."""
         self.assertEqual(self.resultOf(self.q.call(self.note, 1)), 1)
         self.failureOf(self.q.call(divide), ZeroDivisionError)
         d = self.q.call(divide, returnFailure=True)
@@ -605,9 +563,7 @@ class QueueTests(ThreadCase):
             self.assertTrue(d.called)
 
     def test_longOnesAlone(self) -> None:
-        """
-        Those that aren't short are given one by one.
-        """
+        """Those that aren't short are given one by one."""
         times = iter(range(100_000))
         self.patch(
             __import__("asynqueue.threads._calls", fromlist=["x"]),
@@ -622,9 +578,7 @@ class QueueTests(ThreadCase):
         self.assertEqual({*waits}, {0})
 
     def test_othersAreIdle(self) -> None:
-        """
-        So are all if there are other workers, who could run them.
-        """
+        """So are all if there are other workers, who could run them."""
         self.q.attachWorker(AsyncWorker())
         waits: list[int] = []
         for i in range(100):
@@ -634,9 +588,7 @@ class QueueTests(ThreadCase):
         self.assertEqual({*waits}, {0})
 
     def test_doNext(self) -> None:
-        """
-        A call that is to be next is, as soon as the worker is ready.
-        """
+        """A call that is to be next is, as soon as the worker is ready."""
         for i in range(3):
             self.q.call(self.note, i)
         self.q.call(self.note, "next", doNext=True)
@@ -664,9 +616,7 @@ class QueueTests(ThreadCase):
         self.assertEqual(len(self.threads.alive), 1)
 
     def test_cancel(self) -> None:
-        """
-        Cancelling the Deferred of a call that is being made gives the thread up.
-        """
+        """Cancelling the Deferred of a call that is being made gives the thread up."""
         calls: list[Deferred[Any]] = []
         calls.append(self.q.call(self.stuck(lambda: calls[0].cancel())))
         after = self.q.call(self.note, 1)
@@ -712,9 +662,7 @@ class QueueTests(ThreadCase):
             self.assertEqual(self.resultOf(consumer()), items)
 
     def test_update(self) -> None:
-        """
-        An update is run in the thread.
-        """
+        """An update is run in the thread."""
         self.assertEqual(self.resultOf(self.q.update(self.note, 1)), [1])
 
     def test_several(self) -> None:
@@ -735,26 +683,20 @@ class QueueTests(ThreadCase):
         self.assertEqual(len(self.threads.alive), 1)
 
     def test_notStarted(self) -> None:
-        """
-        When one of several threads can't be started, none is left.
-        """
+        """When one of several threads can't be started, none is left."""
         self.threads.most = 3
         self.assertRaises(ThreadError, self.newQueue, threads=3)
         self.reactor.settle()
         self.assertEqual(len(self.threads.alive), 1)
 
     def test_misuse(self) -> None:
-        """
-        The number of threads must be one, and C{raw} isn't it.
-        """
+        """The number of threads must be one, and C{raw} isn't it."""
         for number in (0, True, 1.5):
             self.assertRaises(ValueError, self.newQueue, threads=number)
         self.assertRaises(TypeError, self.newQueue, 4)
 
     def test_wraps(self) -> None:
-        """
-        The queue's C{returnFailure} holds for calls that skip the queue.
-        """
+        """The queue's C{returnFailure} holds for calls that skip the queue."""
         q = self.newQueue(returnFailure=True)
         error = self.failureOf(q.deferToThread(divide), ThreadError)
         self.assertIsInstance(error.__cause__, ZeroDivisionError)
@@ -764,18 +706,14 @@ class QueueTests(ThreadCase):
         self.failureOf(self.q.deferToThread(divide), ThreadError)
 
     def test_skipping(self) -> None:
-        """
-        A call may skip the queue.
-        """
+        """A call may skip the queue."""
         self.q.call(self.note, 1)
         self.q.call(self.note, 2)
         self.assertEqual(self.resultOf(self.q.deferToThread(self.note, 3)), 3)
         self.assertEqual(self.notes, [1, 3, 2])
 
     def test_shutdown(self) -> None:
-        """
-        After shutdown there's no thread. What was accepted has been run.
-        """
+        """After shutdown there's no thread. What was accepted has been run."""
         calls = [self.q.call(self.note, i) for i in range(5)]
         d = self.q.shutdown()
         self.assertNoResult(d)
@@ -788,9 +726,7 @@ class QueueTests(ThreadCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_shutdownWhileStuck(self) -> None:
-        """
-        A thread that is stuck at shutdown is left alone when its time is up.
-        """
+        """A thread that is stuck at shutdown is left alone when its time is up."""
         done: list[Any] = []
 
         def meanwhile() -> None:
@@ -803,9 +739,7 @@ class QueueTests(ThreadCase):
         self.assertEqual(len(done), 1)
 
     def test_crashAndReassign(self) -> None:
-        """
-        Tasks of a worker that is crashed can be given to another one.
-        """
+        """Tasks of a worker that is crashed can be given to another one."""
         other = self.newWorker()
 
         def meanwhile() -> None:
@@ -818,14 +752,10 @@ class QueueTests(ThreadCase):
 
 
 class DeferToThreadTests(ThreadCase):
-    """
-    Tests of L{deferToThread}.
-    """
+    """Tests of L{deferToThread}."""
 
     def setUp(self) -> None:
-        """
-        Have the function use threads of the mind.
-        """
+        """Have the function use threads of the mind."""
         super().setUp()
 
         self.patch(_queue, "ThreadLooper", partial(ThreadLooper, reactor=self.reactor))
@@ -844,15 +774,11 @@ class DeferToThreadTests(ThreadCase):
         self.assertEqual(len(self.threads.names), 1)
 
     def test_failure(self) -> None:
-        """
-        The Deferred fails with what is raised.
-        """
+        """The Deferred fails with what is raised."""
         self.failureOf(deferToThread(divide), ZeroDivisionError)
 
     def test_iterators(self) -> None:
-        """
-        Iterators come as Deferators, or go to a consumer.
-        """
+        """Iterators come as Deferators, or go to a consumer."""
         deferator = self.resultOf(deferToThread(self.generate, 1, 2))
         self.assertIsInstance(deferator, Deferator)
         consumer = ListConsumer()
@@ -861,9 +787,7 @@ class DeferToThreadTests(ThreadCase):
         self.assertEqual(self.successResultOf(consumer()), [1, 2, 3])
 
     def test_end(self) -> None:
-        """
-        Without arguments, it has the thread end. A later call starts another one.
-        """
+        """Without arguments, it has the thread end. A later call starts another one."""
         self.assertIsNone(self.successResultOf(deferToThread()))
         call = deferToThread(self.note, 1)
         d = deferToThread()
@@ -875,18 +799,14 @@ class DeferToThreadTests(ThreadCase):
         self.assertEqual(len(self.threads.names), 2)
 
     def test_whileEnding(self) -> None:
-        """
-        So does a call while the last one ends.
-        """
+        """So does a call while the last one ends."""
         deferToThread(self.note, 1)
         d = deferToThread()
         self.assertEqual(self.resultOf(deferToThread(self.note, 2)), 2)
         self.successResultOf(d)
 
     def test_notCallable(self) -> None:
-        """
-        What can't be called is refused.
-        """
+        """What can't be called is refused."""
         with self.assertRaisesRegex(TypeError, "which 7 isn't"):
             deferToThread(7)  # type: ignore[arg-type]
 
@@ -898,9 +818,7 @@ class PoolTests(ThreadCase):
     """
 
     def setUp(self) -> None:
-        """
-        Make a pool, and have the default one be of the mind as well.
-        """
+        """Make a pool, and have the default one be of the mind as well."""
         super().setUp()
         self.pool = self.newPool(3)
         self.patch(pool, "ThreadPool", self.newPool)
@@ -920,9 +838,7 @@ class PoolTests(ThreadCase):
     poolClass = threads.ThreadPool
 
     def test_lazy(self) -> None:
-        """
-        A pool has no threads before they're needed.
-        """
+        """A pool has no threads before they're needed."""
         self.assertEqual(self.pool.threads, 0)
         self.successResultOf(self.pool.shutdown())
 
@@ -950,17 +866,13 @@ class PoolTests(ThreadCase):
         self.assertEqual(len(self.threads.names), 3)
 
     def test_failure(self) -> None:
-        """
-        The Deferred fails with what is raised. Iterators come as they are.
-        """
+        """The Deferred fails with what is raised. Iterators come as they are."""
         self.failureOf(self.pool.defer(divide), ZeroDivisionError)
         iterator = self.resultOf(self.pool.defer(self.generate, 1))
         self.assertEqual(list(iterator), [1])
 
     def test_keywords(self) -> None:
-        """
-        All keywords reach the callable.
-        """
+        """All keywords reach the callable."""
         kw = {"doNext": 1, "consumer": 2, "raw": 3, "returnFailure": 4}
         self.assertEqual(self.resultOf(self.pool.defer(dict, **kw)), kw)
 
@@ -1003,9 +915,7 @@ class PoolTests(ThreadCase):
                 self.pool.resize(bad)  # type: ignore[arg-type]
 
     def test_ownThread(self) -> None:
-        """
-        A call in a thread of its own isn't counted, and the thread ends with it.
-        """
+        """A call in a thread of its own isn't counted, and the thread ends with it."""
         self.pool.resize(1)
         waiting = self.pool.defer(self.note, 1)
         d = self.pool.deferToOwnThread(dict, raw=True)
@@ -1015,9 +925,7 @@ class PoolTests(ThreadCase):
         self.assertEqual(len(self.threads.alive), 1)
 
     def test_shutdown(self) -> None:
-        """
-        It can be shut down when all calls have been made, and used again.
-        """
+        """It can be shut down when all calls have been made, and used again."""
         calls = [self.pool.defer(self.note, i) for i in range(5)]
         own = self.pool.deferToOwnThread(self.note, 9)
         first, second = self.pool.shutdown(), self.pool.shutdown()
@@ -1032,9 +940,7 @@ class PoolTests(ThreadCase):
         self.assertEqual(self.pool.threads, 1)
 
     def test_noThread(self) -> None:
-        """
-        That no thread can be started is told at once, unless there are others.
-        """
+        """That no thread can be started is told at once, unless there are others."""
         self.threads.most = 1
         calls = [self.pool.defer(self.note, i) for i in range(3)]
         self.assertEqual([self.resultOf(d) for d in calls], [0, 1, 2])
@@ -1044,9 +950,7 @@ class PoolTests(ThreadCase):
         self.successResultOf(self.pool.shutdown())
 
     def test_notCallable(self) -> None:
-        """
-        What can't be called is refused.
-        """
+        """What can't be called is refused."""
         for method in (self.pool.defer, self.pool.deferToOwnThread):
             with self.assertRaisesRegex(TypeError, "which 7 isn't"):
                 method(7)  # type: ignore[arg-type]
@@ -1074,9 +978,7 @@ class PoolTests(ThreadCase):
         self.assertEqual(len(self.flushLoggedErrors()), 2)
 
     def test_hostile(self) -> None:
-        """
-        Whatever a result or an exception is like, it harms its own call alone.
-        """
+        """Whatever a result or an exception is like, it harms its own call alone."""
 
         class Odd:
             def __getattribute__(self, name: str) -> Any:
@@ -1099,9 +1001,7 @@ class PoolTests(ThreadCase):
         self.resultOf(self.pool.shutdown())
 
     def test_setupAnew(self) -> None:
-        """
-        Without a number, a pool has as many threads as the class says.
-        """
+        """Without a number, a pool has as many threads as the class says."""
         self.assertEqual(
             (threads.PoolUser.minThreads, threads.PoolUser.maxThreads), (2, 10)
         )
@@ -1143,9 +1043,7 @@ class PoolTests(ThreadCase):
         self.assertEqual(user.pool.threads, 0)
 
     def test_given(self) -> None:
-        """
-        It may be given a pool, which it leaves as it is when it's done with it.
-        """
+        """It may be given a pool, which it leaves as it is when it's done with it."""
         user = threads.PoolUser(ownPool=self.pool)
         self.assertIs(user.pool, self.pool)
         self.resultOf(user.deferToThreadInPool(self.note, 2))

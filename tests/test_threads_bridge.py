@@ -54,21 +54,15 @@ def generate(*items: Any) -> Iterator[Any]:
 
 
 class ChannelTests(SynchronousTestCase):
-    """
-    Tests of L{Channel}.
-    """
+    """Tests of L{Channel}."""
 
     def setUp(self) -> None:
-        """
-        Make a channel for four items.
-        """
+        """Make a channel for four items."""
         self.rooms: list[int] = []
         self.channel = Channel(4, lambda: self.rooms.append(len(self.channel)))
 
     def test_order(self) -> None:
-        """
-        Items come out in the order in which they were put in.
-        """
+        """Items come out in the order in which they were put in."""
         for i in range(3):
             self.assertFalse(self.channel.put(i))
         self.channel.putWaiting(3)
@@ -77,9 +71,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertRaises(Empty, self.channel.get, wait=False)
 
     def test_full(self) -> None:
-        """
-        It tells when it's full, and once when it's half empty after that.
-        """
+        """It tells when it's full, and once when it's half empty after that."""
         self.assertEqual(
             [self.channel.put(i) for i in range(5)], [False] * 3 + [True] * 2
         )
@@ -136,9 +128,7 @@ class ChannelTests(SynchronousTestCase):
         self.assertFalse(self.channel.isDeserted)
 
     def test_clear(self) -> None:
-        """
-        What is in it can be forgotten.
-        """
+        """What is in it can be forgotten."""
         self.channel.put(1)
         self.channel.close(KeyError())
         self.channel.clear()
@@ -147,37 +137,27 @@ class ChannelTests(SynchronousTestCase):
 
 @implementer(IPushProducer)
 class Pusher:
-    """
-    A producer that writes by itself. It notes what it's told.
-    """
+    """A producer that writes by itself. It notes what it's told."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
 
     def pauseProducing(self) -> None:
-        """
-        Implement C{IPushProducer.pauseProducing}.
-        """
+        """Implement C{IPushProducer.pauseProducing}."""
         self.told.append("pause")
 
     def resumeProducing(self) -> None:
-        """
-        Implement C{IPushProducer.resumeProducing}.
-        """
+        """Implement C{IPushProducer.resumeProducing}."""
         self.told.append("resume")
 
     def stopProducing(self) -> None:
-        """
-        Implement C{IPushProducer.stopProducing}.
-        """
+        """Implement C{IPushProducer.stopProducing}."""
         self.told.append("stop")
 
 
 @implementer(IPullProducer)
 class Puller:
-    """
-    A producer that writes when it's asked to.
-    """
+    """A producer that writes when it's asked to."""
 
     def __init__(self, items: Iterable[Any], later: bool = False) -> None:
         """
@@ -194,23 +174,17 @@ class Puller:
         self.stopped = False
 
     def resumeProducing(self) -> None:
-        """
-        Implement C{IPullProducer.resumeProducing}.
-        """
+        """Implement C{IPullProducer.resumeProducing}."""
         self.asked += 1
         if not self.later:
             self.write()
 
     def stopProducing(self) -> None:
-        """
-        Implement C{IPullProducer.stopProducing}.
-        """
+        """Implement C{IPullProducer.stopProducing}."""
         self.stopped = True
 
     def write(self) -> None:
-        """
-        Write an item, or tell that there are no more.
-        """
+        """Write an item, or tell that there are no more."""
         try:
             self.consumer.write(next(self.items))
         except StopIteration:
@@ -218,14 +192,10 @@ class Puller:
 
 
 class BridgeCase(SynchronousTestCase):
-    """
-    A reactor with threads of the mind.
-    """
+    """A reactor with threads of the mind."""
 
     def setUp(self) -> None:
-        """
-        Make a reactor, and a pool.
-        """
+        """Make a reactor, and a pool."""
         self.reactor = ThreadReactor()
         self.reactor.threads.install(self)
         self.pool = ThreadPool(reactor=self.reactor)
@@ -233,24 +203,16 @@ class BridgeCase(SynchronousTestCase):
 
 
 class GetterTests(BridgeCase):
-    """
-    Tests of L{IterationGetter}.
-    """
+    """Tests of L{IterationGetter}."""
 
     def test_loop(self) -> None:
-        """
-        A subclass may make the items in a thread. The end is when that returns.
-        """
+        """A subclass may make the items in a thread. The end is when that returns."""
 
         class Counter(IterationGetter):
-            """
-            Makes numbers.
-            """
+            """Makes numbers."""
 
             def loop(self) -> None:
-                """
-                Make them.
-                """
+                """Make them."""
                 states.append(self.runState)
                 for i in range(3):
                     self.produce(i)
@@ -275,19 +237,13 @@ class GetterTests(BridgeCase):
         self.assertEqual(len(self.reactor.threads.names), 1)
 
     def test_loopRaises(self) -> None:
-        """
-        What is raised there comes after the items.
-        """
+        """What is raised there comes after the items."""
 
         class Failing(IterationGetter):
-            """
-            Raises.
-            """
+            """Raises."""
 
             def loop(self) -> None:
-                """
-                Raise.
-                """
+                """Raise."""
                 self.produce(1)
                 raise KeyError
 
@@ -299,9 +255,7 @@ class GetterTests(BridgeCase):
         self.assertRaises(StopIteration, next, getter)
 
     def test_stop(self) -> None:
-        """
-        When it's stopped, what there is can be taken. More can't be made.
-        """
+        """When it's stopped, what there is can be taken. More can't be made."""
         getter = IterationGetter(**self.kw)
         getter.start()
         getter.produce(1)
@@ -340,9 +294,7 @@ class GetterTests(BridgeCase):
             self.assertEqual(getter.runState, "stopped")
 
     def test_readersTakeTurns(self) -> None:
-        """
-        One reader may leave and another one take what there is.
-        """
+        """One reader may leave and another one take what there is."""
         getter = IterationGetter(**self.kw)
         for i in range(3):
             getter.produce(i)
@@ -356,9 +308,7 @@ class GetterTests(BridgeCase):
         self.successResultOf(done)
 
     def test_waiters(self) -> None:
-        """
-        Who waits for the end may leave, at any time.
-        """
+        """Who waits for the end may leave, at any time."""
         getter = IterationGetter(**self.kw)
         first, second, third = (getter.deferUntilDone() for _ in range(3))
         first.cancel()
@@ -371,9 +321,7 @@ class GetterTests(BridgeCase):
         self.failureResultOf(third, CancelledError)
 
     def test_wouldBlock(self) -> None:
-        """
-        To wait for an item in the reactor's thread is refused.
-        """
+        """To wait for an item in the reactor's thread is refused."""
         getter = IterationGetter(**self.kw)
         with self.assertRaisesRegex(ThreadError, "block the reactor"):
             next(getter)
@@ -381,23 +329,17 @@ class GetterTests(BridgeCase):
         self.assertEqual(next(getter), 1)
 
     def test_limit(self) -> None:
-        """
-        A limit that makes no sense is refused.
-        """
+        """A limit that makes no sense is refused."""
         for kind in (IterationGetter, Consumerator, Filerator):
             with self.assertRaisesRegex(ValueError, "limit.*0"):
                 kind(limit=0, **self.kw)
 
     def test_stopper(self) -> None:
-        """
-        What ends an iteration is there under its old name.
-        """
+        """What ends an iteration is there under its old name."""
         self.assertIs(IterationGetter.IterationStopper, IterationStopper)
 
     def test_ownPool(self) -> None:
-        """
-        Threads of a pool that was made for one alone end with the iteration.
-        """
+        """Threads of a pool that was made for one alone end with the iteration."""
         self.patch(
             __import__("asynqueue.threads._pool", fromlist=["x"]),
             "ThreadPool",
@@ -414,9 +356,7 @@ class GetterTests(BridgeCase):
 
 
 class ConsumeratorTests(BridgeCase):
-    """
-    Tests of L{Consumerator}.
-    """
+    """Tests of L{Consumerator}."""
 
     def pushed(self, **kw: Any) -> tuple[Consumerator, Pusher]:
         """
@@ -430,15 +370,11 @@ class ConsumeratorTests(BridgeCase):
         return Consumerator(pusher, **self.kw, **kw), pusher
 
     def test_interface(self) -> None:
-        """
-        It's a consumer.
-        """
+        """It's a consumer."""
         verifyObject(IConsumer, Consumerator(**self.kw))
 
     def test_states(self) -> None:
-        """
-        It can be seen how far it is.
-        """
+        """It can be seen how far it is."""
         c = Consumerator(**self.kw)
         self.assertEqual(c.runState, "init")
         c.registerProducer(Pusher(), True)
@@ -490,9 +426,7 @@ class ConsumeratorTests(BridgeCase):
         self.assertIsNone(c.producer)
 
     def test_pulledLater(self) -> None:
-        """
-        It may write its item later, and is asked again then.
-        """
+        """It may write its item later, and is asked again then."""
         puller = Puller(range(3), later=True)
         puller.consumer = c = Consumerator(**self.kw)
         c.registerProducer(puller, False)
@@ -502,9 +436,7 @@ class ConsumeratorTests(BridgeCase):
         self.assertEqual(list(c), [0, 1, 2])
 
     def test_pulledRaises(self) -> None:
-        """
-        What it raises when it's asked ends the iteration.
-        """
+        """What it raises when it's asked ends the iteration."""
         puller = Puller(generate(1, KeyError()))
         puller.consumer = c = Consumerator(**self.kw)
         c.registerProducer(puller, False)
@@ -512,9 +444,7 @@ class ConsumeratorTests(BridgeCase):
         self.assertRaises(KeyError, next, c)
 
     def test_kinds(self) -> None:
-        """
-        Of a producer that it's made with, it finds out itself how it works.
-        """
+        """Of a producer that it's made with, it finds out itself how it works."""
         puller = Puller([])
         self.patch(puller, "resumeProducing", lambda: None)
         c = Consumerator(puller, **self.kw)
@@ -522,14 +452,10 @@ class ConsumeratorTests(BridgeCase):
         self.assertFalse(c._streaming)
 
     def test_plainProducer(self) -> None:
-        """
-        One that declares no interface is taken for one that writes by itself.
-        """
+        """One that declares no interface is taken for one that writes by itself."""
 
         class Plain:
-            """
-            A producer that doesn't say so.
-            """
+            """A producer that doesn't say so."""
 
             pauseProducing = Pusher.pauseProducing
             resumeProducing = Pusher.resumeProducing
@@ -566,17 +492,13 @@ class ConsumeratorTests(BridgeCase):
         self.assertIsNone(self.successResultOf(c.unregisterProducer()))
 
     def test_twice(self) -> None:
-        """
-        A second producer is refused.
-        """
+        """A second producer is refused."""
         c, _ = self.pushed()
         with self.assertRaisesRegex(RuntimeError, "already"):
             c.registerProducer(Pusher(), True)
 
     def test_tooLate(self) -> None:
-        """
-        After the end, writing is an error, and a producer is told to stop.
-        """
+        """After the end, writing is an error, and a producer is told to stop."""
         c, _ = self.pushed()
         c.unregisterProducer()
         with self.assertRaisesRegex(RuntimeError, "ended.*'x'"):
@@ -602,9 +524,7 @@ class ConsumeratorTests(BridgeCase):
         self.assertEqual(self.successResultOf(d), [(True, None)])
 
     def test_abort(self) -> None:
-        """
-        When it's aborted, also that is forgotten.
-        """
+        """When it's aborted, also that is forgotten."""
         c, pusher = self.pushed()
         c.write(1)
         c.abort()
@@ -612,9 +532,7 @@ class ConsumeratorTests(BridgeCase):
         self.assertEqual(list(c), [])
 
     def test_stopper(self) -> None:
-        """
-        It's stopped, too, by a certain item, be it the class or an instance.
-        """
+        """It's stopped, too, by a certain item, be it the class or an instance."""
         for item in (IterationStopper, IterationStopper()):
             c, pusher = self.pushed()
             c.write(1)
@@ -623,9 +541,7 @@ class ConsumeratorTests(BridgeCase):
             self.assertEqual(list(c), [1])
 
     def test_fail(self) -> None:
-        """
-        A producer that has failed can say so, after its items.
-        """
+        """A producer that has failed can say so, after its items."""
         for failure in (KeyError(), Failure(KeyError())):
             c, _ = self.pushed()
             c.write(1)
@@ -637,9 +553,7 @@ class ConsumeratorTests(BridgeCase):
             self.assertRaises(StopIteration, next, c)
 
     def test_roomWithoutProducer(self) -> None:
-        """
-        That there's room is of no interest when the producer has gone.
-        """
+        """That there's room is of no interest when the producer has gone."""
         c, pusher = self.pushed(limit=2)
         for i in range(3):
             c.write(i)
@@ -686,14 +600,10 @@ class ConsumeratorTests(BridgeCase):
 
 
 class FileratorTests(BridgeCase):
-    """
-    Tests of L{Filerator}.
-    """
+    """Tests of L{Filerator}."""
 
     def setUp(self) -> None:
-        """
-        Open one.
-        """
+        """Open one."""
         super().setUp()
         self.f = Filerator(**self.kw)
 
@@ -713,9 +623,7 @@ class FileratorTests(BridgeCase):
         self.assertEqual(self.reactor.threads.names, [])
 
     def test_closed(self) -> None:
-        """
-        Nothing can be written to a file that is closed.
-        """
+        """Nothing can be written to a file that is closed."""
         self.assertFalse(self.f.closed)
         self.f.close()
         self.assertTrue(self.f.closed)
@@ -727,39 +635,29 @@ class FileratorTests(BridgeCase):
         self.f.flush()
 
     def test_kind(self) -> None:
-        """
-        It's a file for writing only, from its beginning to its end.
-        """
+        """It's a file for writing only, from its beginning to its end."""
         self.assertTrue(self.f.writable())
         self.assertFalse(self.f.readable())
         self.assertFalse(self.f.seekable())
 
     def test_context(self) -> None:
-        """
-        It's closed at the end of a block.
-        """
+        """It's closed at the end of a block."""
         with self.f as f:
             f.write(b"x")
         self.assertTrue(self.f.closed)
 
     def test_library(self) -> None:
-        """
-        Libraries can write to it.
-        """
+        """Libraries can write to it."""
         with self.f, gzip.GzipFile(fileobj=self.f, mode="wb") as zipped:
             zipped.write(b"some text")
         self.assertEqual(gzip.decompress(b"".join(self.f)), b"some text")
 
 
 class OrderedTests(BridgeCase):
-    """
-    Tests of L{OrderedItemProducer}.
-    """
+    """Tests of L{OrderedItemProducer}."""
 
     def setUp(self) -> None:
-        """
-        Make a producer.
-        """
+        """Make a producer."""
         super().setUp()
         self.p = OrderedItemProducer(**self.kw)
         self.got: list[Any] = []
@@ -805,15 +703,11 @@ class OrderedTests(BridgeCase):
         self.failureResultOf(d, *errors)
 
     def test_interface(self) -> None:
-        """
-        It's a producer.
-        """
+        """It's a producer."""
         verifyObject(IPushProducer, self.p)
 
     def test_start(self) -> None:
-        """
-        Starting gives a Deferred that fires when the function has begun.
-        """
+        """Starting gives a Deferred that fires when the function has begun."""
         begun: list[bool] = []
         d = self.p.start(lambda _: begun.append(d.called))
         self.assertNoResult(d)
@@ -839,9 +733,7 @@ class OrderedTests(BridgeCase):
         self.assertEqual(self.resultOf(self.p.stop()), (5, ("a",), {"x": 1}))
 
     def test_madeBeforeStart(self) -> None:
-        """
-        Items may be made before the function has begun. They're told after that.
-        """
+        """Items may be made before the function has begun. They're told after that."""
         made = self.p.produceItem(lambda: 1)
         self.assertNoResult(made)
         self.p.start(next)
@@ -850,9 +742,7 @@ class OrderedTests(BridgeCase):
         self.assertEqual(self.resultOf(self.p.stop()), 1)
 
     def test_keywords(self) -> None:
-        """
-        All keywords reach the functions.
-        """
+        """All keywords reach the functions."""
         self.p.start(lambda it, **kw: [*it, kw], fb=1, self=2)
         self.p.produceItem(dict, fp=3, self=4)
         self.assertEqual(
@@ -877,9 +767,7 @@ class OrderedTests(BridgeCase):
         self.assertEqual(self.got, ["first", "second"])
 
     def test_nestedFailure(self) -> None:
-        """
-        If what that function finishes is a failure, its own item is not made.
-        """
+        """If what that function finishes is a failure, its own item is not made."""
         first: Deferred[str] = Deferred()
         second: Deferred[str] = Deferred()
 
@@ -894,9 +782,7 @@ class OrderedTests(BridgeCase):
         self.failureOf(self.p.stop(), KeyError)
 
     def test_stopWaits(self) -> None:
-        """
-        Stopping waits for what is in the making. No more items are wanted then.
-        """
+        """Stopping waits for what is in the making. No more items are wanted then."""
         item: Deferred[int] = Deferred()
         self.p.start(self.collect)
         self.p.produceItem(lambda: item)
@@ -928,9 +814,7 @@ class OrderedTests(BridgeCase):
         self.assertIs(self.successResultOf(d), True)
 
     def test_readyAtEnd(self) -> None:
-        """
-        Who waits to have more made is told when nothing is wanted any longer.
-        """
+        """Who waits to have more made is told when nothing is wanted any longer."""
         for name in ("stop", "stopProducing"):
             self.p = OrderedItemProducer(ahead=1, **self.kw)
             self.p.produceItem(Deferred)
@@ -942,9 +826,7 @@ class OrderedTests(BridgeCase):
             OrderedItemProducer(ahead=0, **self.kw)
 
     def test_held(self) -> None:
-        """
-        Items that the function has no time for are held back.
-        """
+        """Items that the function has no time for are held back."""
         for i in range(20):
             self.p.produceItem(lambda i: i, i)
         self.assertEqual(len(self.p.i._channel), 16)
@@ -1019,9 +901,7 @@ class OrderedTests(BridgeCase):
         self.assertEqual(len(self.got), 1)
 
     def test_functionReturns(self) -> None:
-        """
-        The function may return before it has had all items.
-        """
+        """The function may return before it has had all items."""
         self.p.start(lambda items: next(items) * 10)
         for i in range(1, 5):
             self.p.produceItem(lambda i: i, i)
@@ -1031,9 +911,7 @@ class OrderedTests(BridgeCase):
         self.assertEqual(self.resultOf(self.p.stop()), 10)
 
     def test_unclaimed(self) -> None:
-        """
-        A failure that nobody asks for is logged.
-        """
+        """A failure that nobody asks for is logged."""
 
         def f(items: Any) -> None:
             raise KeyError
@@ -1045,9 +923,7 @@ class OrderedTests(BridgeCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_claimed(self) -> None:
-        """
-        One that is asked for, before it's there or after, isn't.
-        """
+        """One that is asked for, before it's there or after, isn't."""
         for early in (True, False):
             self.p = OrderedItemProducer(**self.kw)
             self.p.start(lambda _: 1 / 0)
@@ -1072,18 +948,14 @@ class OrderedTests(BridgeCase):
         self.assertEqual(self.resultOf(self.p.stop()), (0, (), {}))
 
     def test_neverStarted(self) -> None:
-        """
-        A producer that was never started stops with nothing.
-        """
+        """A producer that was never started stops with nothing."""
         made = [self.p.produceItem(f) for f in (Deferred, int)]
         for _ in range(2):
             self.assertIsNone(self.successResultOf(self.p.stop()))
         self.assertEqual([self.successResultOf(d) for d in made], [None, 0])
 
     def test_misuse(self) -> None:
-        """
-        Starting twice, and what can't be called, is refused.
-        """
+        """Starting twice, and what can't be called, is refused."""
         with self.assertRaisesRegex(TypeError, "7"):
             self.p.start(7)  # type: ignore[arg-type]
         with self.assertRaisesRegex(TypeError, "7"):
@@ -1095,9 +967,7 @@ class OrderedTests(BridgeCase):
         self.resultOf(self.p.stop())
 
     def test_waiterLeaves(self) -> None:
-        """
-        Who waits for the end may leave, also in the callbacks of another.
-        """
+        """Who waits for the end may leave, also in the callbacks of another."""
         self.p.start(self.collect)
         first, second, third = (self.p.stop() for _ in range(3))
         first.cancel()

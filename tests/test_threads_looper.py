@@ -31,9 +31,7 @@ variable: ContextVar[str] = ContextVar("variable", default="unset")
 
 
 class Thing(Job):
-    """
-    A job that notes what is done with it.
-    """
+    """A job that notes what is done with it."""
 
     def __init__(self, notes: list[Any], name: Any) -> None:
         self.error = None
@@ -42,36 +40,26 @@ class Thing(Job):
         self.name = name
 
     def work(self) -> None:
-        """
-        Implement L{Job.work}.
-        """
+        """Implement L{Job.work}."""
         self.notes.append(("work", self.name))
 
     def deliver(self) -> None:
-        """
-        Implement L{Job.deliver}.
-        """
+        """Implement L{Job.deliver}."""
         self.notes.append(self.name)
 
 
 class JobThreadTests(SynchronousTestCase):
-    """
-    Tests of L{JobThread}.
-    """
+    """Tests of L{JobThread}."""
 
     def setUp(self) -> None:
-        """
-        Start a thread.
-        """
+        """Start a thread."""
         self.reactor = ThreadReactor()
         self.reactor.threads.install(self)
         self.thread = JobThread(self.reactor)
         self.notes: list[Any] = []
 
     def thing(self, name: Any) -> Thing:
-        """
-        Make a job.
-        """
+        """Make a job."""
         return Thing(self.notes, name)
 
     def worked(self) -> list[Any]:
@@ -84,9 +72,7 @@ class JobThreadTests(SynchronousTestCase):
         return [note[1] for note in self.notes if isinstance(note, tuple)]
 
     def test_wakeUp(self) -> None:
-        """
-        The reactor is woken up once for all results that come before its turn.
-        """
+        """The reactor is woken up once for all results that come before its turn."""
         for i in range(100):
             self.thread.put(self.thing(i))
         self.reactor.threads.run()
@@ -97,17 +83,13 @@ class JobThreadTests(SynchronousTestCase):
         self.assertEqual(self.reactor.wakeUps, 2)
 
     def test_meanwhile(self) -> None:
-        """
-        What is posted while results are delivered is not left behind.
-        """
+        """What is posted while results are delivered is not left behind."""
         self.thread.post(lambda: self.thread.post(lambda: self.notes.append(2)))
         self.reactor.turn()
         self.assertEqual(self.notes, [2])
 
     def test_turns(self) -> None:
-        """
-        The reactor has its turn every few milliseconds.
-        """
+        """The reactor has its turn every few milliseconds."""
 
         def slow(i: int) -> None:
             self.reactor.rightNow += 0.001
@@ -123,9 +105,7 @@ class JobThreadTests(SynchronousTestCase):
         self.assertEqual(self.reactor.wakeUps, 1)
 
     def test_badResult(self) -> None:
-        """
-        A result that can't be delivered doesn't hold up those behind it.
-        """
+        """A result that can't be delivered doesn't hold up those behind it."""
         self.thread.post(lambda: self.notes[0])
         self.thread.post(lambda: self.notes.append("next"))
         self.reactor.turn()
@@ -133,9 +113,7 @@ class JobThreadTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(IndexError)), 1)
 
     def test_badJob(self) -> None:
-        """
-        Nothing that a job raises ends the thread. It's delivered with its error.
-        """
+        """Nothing that a job raises ends the thread. It's delivered with its error."""
         job = self.thing(1)
         self.patch(job, "work", lambda: sys.exit(3))
         self.thread.put(job)
@@ -158,9 +136,7 @@ class JobThreadTests(SynchronousTestCase):
         self.assertFalse(self.thread.isWanted())
 
     def test_cancel(self) -> None:
-        """
-        A job that is cancelled before it was begun isn't done.
-        """
+        """A job that is cancelled before it was begun isn't done."""
         jobs = [self.thing(i) for i in range(3)]
         for job in jobs:
             self.thread.put(job, first=job is jobs[2])
@@ -169,9 +145,7 @@ class JobThreadTests(SynchronousTestCase):
         self.assertEqual(self.worked(), [1])
 
     def test_abandon(self) -> None:
-        """
-        When the thread is abandoned, another does what waits, in the same order.
-        """
+        """When the thread is abandoned, another does what waits, in the same order."""
         jobs = [self.thing(i) for i in range(4)]
 
         def stuck() -> None:
@@ -189,9 +163,7 @@ class JobThreadTests(SynchronousTestCase):
         self.assertEqual(len(self.reactor.threads.alive), 1)
 
     def test_again(self) -> None:
-        """
-        A job may be given again when it's done.
-        """
+        """A job may be given again when it's done."""
         job = self.thing(1)
         for _ in range(2):
             self.thread.put(job)
@@ -216,9 +188,7 @@ class JobThreadTests(SynchronousTestCase):
         self.assertEqual(self.reactor.threads.joined, 1)
 
     def test_letsGo(self) -> None:
-        """
-        A thread that waits holds none of its jobs.
-        """
+        """A thread that waits holds none of its jobs."""
         for first in (False, True):
             job = self.thing(1)
             reference = weakref.ref(job)
@@ -231,14 +201,10 @@ class JobThreadTests(SynchronousTestCase):
 
 
 class LooperCase(SynchronousTestCase):
-    """
-    A looper with a thread of the mind.
-    """
+    """A looper with a thread of the mind."""
 
     def setUp(self) -> None:
-        """
-        Make a looper.
-        """
+        """Make a looper."""
         self.reactor = ThreadReactor()
         self.threads = self.reactor.threads
         self.threads.install(self)
@@ -317,9 +283,7 @@ class LooperCase(SynchronousTestCase):
         items: list[Any] = []
 
         async def take() -> None:
-            """
-            Take them.
-            """
+            """Take them."""
             try:
                 async for item in deferator:
                     items.append(item)  # noqa: PERF401 - some come before an error
@@ -332,14 +296,10 @@ class LooperCase(SynchronousTestCase):
 
 
 class CallTests(LooperCase):
-    """
-    Tests of calls.
-    """
+    """Tests of calls."""
 
     def test_result(self) -> None:
-        """
-        The Deferred fires with what the callable returns in the thread.
-        """
+        """The Deferred fires with what the callable returns in the thread."""
         d = self.looper.deferToThread(lambda *args, **kw: (args, kw), 1, x=2)
         self.assertNoResult(d)
         self.assertEqual(self.resultOf(d), ((1,), {"x": 2}))
@@ -361,9 +321,7 @@ class CallTests(LooperCase):
         self.assertIs(value.__traceback__.tb_frame.f_code, f.__code__)
 
     def test_exits(self) -> None:
-        """
-        Nor does C{SystemExit} end the thread.
-        """
+        """Nor does C{SystemExit} end the thread."""
         d = self.looper.deferToThread(exec, "raise SystemExit(3)")
         self.assertEqual(self.failureOf(d, SystemExit).code, 3)
         self.assertEqual(self.resultOf(self.looper.deferToThread(self.note, 1)), 1)
@@ -444,9 +402,7 @@ class CallTests(LooperCase):
         self.assertEqual(self.notes, [0, "next", 1, 2] * 2)
 
     def test_wakeUp(self) -> None:
-        """
-        The reactor is woken up once for many results.
-        """
+        """The reactor is woken up once for many results."""
         calls = [self.looper.deferToThread(self.note, i) for i in range(1_000)]
         self.threads.run()
         self.assertEqual(self.reactor.wakeUps, 1)
@@ -475,9 +431,7 @@ class CallTests(LooperCase):
         self.assertEqual(self.resultOf(d), "unset")
 
     def test_deferred(self) -> None:
-        """
-        Should a callable return a Deferred, it's waited for.
-        """
+        """Should a callable return a Deferred, it's waited for."""
         inner: Deferred[int] = Deferred()
         d = self.looper.deferToThread(lambda: inner)
         self.reactor.settle()
@@ -486,9 +440,7 @@ class CallTests(LooperCase):
         self.assertEqual(self.resultOf(d), 3)
 
     def test_cancelWaiting(self) -> None:
-        """
-        A call that is cancelled while it waits isn't made.
-        """
+        """A call that is cancelled while it waits isn't made."""
         d = self.looper.deferToThread(self.note, 1)
         d.cancel()
         self.failureOf(d, CancelledError)
@@ -505,9 +457,7 @@ class CallTests(LooperCase):
         self.assertEqual(self.looper.abandoned, 0)
 
     def test_cancelDone(self) -> None:
-        """
-        So it is when the result is on its way.
-        """
+        """So it is when the result is on its way."""
         d = self.looper.deferToThread(self.note, 1)
         self.threads.run()
         d.cancel()
@@ -529,15 +479,11 @@ class CallTests(LooperCase):
         """
 
         async def f() -> None:
-            """
-            Never run.
-            """
+            """Never run."""
             raise AssertionError
 
         async def g() -> AsyncIterator[int]:
-            """
-            Never run.
-            """
+            """Never run."""
             yield 1
 
         for kw in ({}, {"raw": True}):
@@ -548,9 +494,7 @@ class CallTests(LooperCase):
         self.assertEqual(self.resultOf(self.looper.deferToThread(self.note, 1)), 1)
 
     def test_hostile(self) -> None:
-        """
-        Whatever a result or an exception is like, it harms its own call alone.
-        """
+        """Whatever a result or an exception is like, it harms its own call alone."""
 
         class Meta(type):
             def __getattr__(cls, name: str) -> Any:
@@ -598,9 +542,7 @@ class CallTests(LooperCase):
         self.resultOf(self.looper.stop())
 
     def test_hostileMethod(self) -> None:
-        """
-        An exception is what is told, whatever its class makes of its methods.
-        """
+        """An exception is what is told, whatever its class makes of its methods."""
 
         class Bad(Exception):
             def with_traceback(self, tb: Any) -> Any:
@@ -612,9 +554,7 @@ class CallTests(LooperCase):
         self.failureOf(self.looper.deferToThread(f), Bad)
 
     def test_hostileClose(self) -> None:
-        """
-        Nor does an iterator that can't even be asked whether it can be closed.
-        """
+        """Nor does an iterator that can't even be asked whether it can be closed."""
 
         class Endless:
             def __iter__(self) -> Endless:
@@ -632,30 +572,22 @@ class CallTests(LooperCase):
         self.assertEqual(len(self.flushLoggedErrors(SystemExit)), 1)
 
     def test_notCallable(self) -> None:
-        """
-        What can't be called is refused at once.
-        """
+        """What can't be called is refused at once."""
         for method in (self.looper.call, self.looper.deferToThread):
             with self.assertRaisesRegex(TypeError, "which 7 isn't"):
                 method(7)  # type: ignore[arg-type]
 
     def test_noThread(self) -> None:
-        """
-        That no thread can be started is told at once.
-        """
+        """That no thread can be started is told at once."""
         self.threads.most = len(self.threads.names)
         with self.assertRaisesRegex(ThreadError, "can't start new thread"):
             self.newLooper()
 
     def test_letsGo(self) -> None:
-        """
-        When a call has been made, nothing holds its arguments or its result.
-        """
+        """When a call has been made, nothing holds its arguments or its result."""
 
         class Big:
-            """
-            Something that is big.
-            """
+            """Something that is big."""
 
         big = Big()
         reference = weakref.ref(big)
@@ -669,14 +601,10 @@ class CallTests(LooperCase):
 
 
 class IterationTests(LooperCase):
-    """
-    Tests of iterators that calls return.
-    """
+    """Tests of iterators that calls return."""
 
     def test_items(self) -> None:
-        """
-        They come as Deferators of all their items.
-        """
+        """They come as Deferators of all their items."""
         items = list(range(100))
         d = self.looper.deferToThread(self.generate, *items)
         deferator = self.resultOf(d)
@@ -685,9 +613,7 @@ class IterationTests(LooperCase):
         self.assertEqual(self.notes[-1], "end")
 
     def test_firstInThread(self) -> None:
-        """
-        Nothing of them is made in the reactor's thread, the first item neither.
-        """
+        """Nothing of them is made in the reactor's thread, the first item neither."""
         d = self.looper.deferToThread(self.generate, 1, 2)
         self.reactor.turn()
         self.assertEqual(self.notes, [])
@@ -700,9 +626,7 @@ class IterationTests(LooperCase):
         self.assertEqual(self.notes, [1])
 
     def test_empty(self) -> None:
-        """
-        One without items comes as an empty list.
-        """
+        """One without items comes as an empty list."""
         self.assertEqual(self.resultOf(self.looper.deferToThread(self.generate)), [])
         pair = self.resultOf(self.looper.call(self.generate))
         self.assertEqual(pair, (Status.ITERATOR, []))
@@ -719,9 +643,7 @@ class IterationTests(LooperCase):
         self.assertEqual(self.taken(self.resultOf(d)), [error])
 
     def test_raw(self) -> None:
-        """
-        Iterators come as they are if that's wished.
-        """
+        """Iterators come as they are if that's wished."""
         for looper, kw in (
             (self.looper, {"raw": True}),
             (self.newLooper(raw=True), {}),
@@ -732,9 +654,7 @@ class IterationTests(LooperCase):
             self.assertEqual(list(iterator), [1])
 
     def test_window(self) -> None:
-        """
-        No more than a few items are made that nobody has taken.
-        """
+        """No more than a few items are made that nobody has taken."""
         d = self.looper.deferToThread(self.generate, *range(1_000))
         deferator = self.resultOf(d)
         self.reactor.settle()
@@ -744,9 +664,7 @@ class IterationTests(LooperCase):
             self.assertLessEqual(len(self.notes) - i, 18)
 
     def test_wakeUps(self) -> None:
-        """
-        Several items come with one wake-up.
-        """
+        """Several items come with one wake-up."""
         d = self.looper.deferToThread(self.generate, *range(320))
         deferator = self.resultOf(d)
         before = self.reactor.wakeUps
@@ -754,9 +672,7 @@ class IterationTests(LooperCase):
         self.assertLess(self.reactor.wakeUps - before, 100)
 
     def test_turns(self) -> None:
-        """
-        While items of one iteration are made, other calls have their turn.
-        """
+        """While items of one iteration are made, other calls have their turn."""
 
         def slowly() -> Iterator[int]:
             for i in range(10):
@@ -779,9 +695,7 @@ class IterationTests(LooperCase):
         self.assertLess(self.notes[0], 5)
 
     def test_stop(self) -> None:
-        """
-        A Deferator that is stopped has the generator closed in the thread.
-        """
+        """A Deferator that is stopped has the generator closed in the thread."""
         d = self.looper.deferToThread(self.generate, *range(1_000))
         deferator = self.resultOf(d)
         deferator.stop()
@@ -791,9 +705,7 @@ class IterationTests(LooperCase):
         self.assertLess(len(self.notes), 20)
 
     def test_stopWhileMaking(self) -> None:
-        """
-        So it is when the thread is just making an item.
-        """
+        """So it is when the thread is just making an item."""
 
         def generate() -> Iterator[int]:
             try:
@@ -810,9 +722,7 @@ class IterationTests(LooperCase):
         self.assertEqual(self.notes, ["end"])
 
     def test_forgotten(self) -> None:
-        """
-        One that nobody has any longer is closed, too.
-        """
+        """One that nobody has any longer is closed, too."""
         d = self.looper.deferToThread(self.generate, *range(1_000))
         self.reactor.settle()
         self.assertNotIn("end", self.notes)
@@ -823,9 +733,7 @@ class IterationTests(LooperCase):
         self.assertEqual(self.notes[-1], "end")
 
     def test_closingRaises(self) -> None:
-        """
-        What is raised when it's closed is logged.
-        """
+        """What is raised when it's closed is logged."""
 
         def generate() -> Iterator[int]:
             try:
@@ -865,9 +773,7 @@ class IterationTests(LooperCase):
         self.resultOf(self.looper.stop())
 
     def test_consumer(self) -> None:
-        """
-        With a consumer, the Deferred fires with it when it has all items.
-        """
+        """With a consumer, the Deferred fires with it when it has all items."""
         consumer = ListConsumer()
         d = self.looper.deferToThread(self.generate, *range(40), consumer=consumer)
         self.assertIs(self.resultOf(d), consumer)
@@ -882,9 +788,7 @@ class IterationTests(LooperCase):
         """
 
         class Failing(ListConsumer):
-            """
-            A consumer that raises.
-            """
+            """A consumer that raises."""
 
             def processItem(self, item: Any) -> None:
                 """
@@ -910,9 +814,7 @@ class IterationTests(LooperCase):
 
         @implementer(IConsumer)
         class Refusing:
-            """
-            A consumer that raises.
-            """
+            """A consumer that raises."""
 
             def registerProducer(self, producer: Any, streaming: bool) -> None:
                 """
@@ -925,9 +827,7 @@ class IterationTests(LooperCase):
                 raise LookupError
 
             def unregisterProducer(self) -> None:
-                """
-                Do nothing.
-                """
+                """Do nothing."""
 
             def write(self, data: Any) -> None:
                 """
@@ -941,14 +841,10 @@ class IterationTests(LooperCase):
         self.resultOf(self.looper.stop())
 
     def test_consumerCancelled(self) -> None:
-        """
-        Cancelling the Deferred ends the iteration.
-        """
+        """Cancelling the Deferred ends the iteration."""
 
         class Slow(ListConsumer):
-            """
-            A consumer that never gets on.
-            """
+            """A consumer that never gets on."""
 
             def processItem(self, item: Any) -> Any:
                 """
@@ -968,9 +864,7 @@ class IterationTests(LooperCase):
         self.assertEqual(self.notes[-1], "end")
 
     def test_pairConsumer(self) -> None:
-        """
-        C{call} gives a producer, which is to be told to run.
-        """
+        """C{call} gives a producer, which is to be told to run."""
         consumer = ListConsumer()
         d = self.looper.call(self.generate, 1, 2, consumer=consumer)
         status, producer = self.resultOf(d)
@@ -996,9 +890,7 @@ class IterationTests(LooperCase):
 
 
 class StopTests(LooperCase):
-    """
-    Tests of the end.
-    """
+    """Tests of the end."""
 
     def test_stop(self) -> None:
         """
@@ -1015,9 +907,7 @@ class StopTests(LooperCase):
         self.assertIsNone(self.successResultOf(self.looper.stop()))
 
     def test_stopTwice(self) -> None:
-        """
-        Any number may wait for it, and leave again.
-        """
+        """Any number may wait for it, and leave again."""
         first, second, third = (self.looper.stop() for _ in range(3))
         first.cancel()
         self.failureResultOf(first, CancelledError)
@@ -1043,9 +933,7 @@ class StopTests(LooperCase):
         self.resultOf(stopped[0])
 
     def test_stopWaitsForIterations(self) -> None:
-        """
-        Iterations that go on are waited for, until they're over or stopped.
-        """
+        """Iterations that go on are waited for, until they're over or stopped."""
         first = self.resultOf(self.looper.deferToThread(self.generate, *range(40)))
         other = self.resultOf(self.looper.deferToThread(self.generate, *range(40)))
         d = self.looper.stop()
@@ -1055,17 +943,13 @@ class StopTests(LooperCase):
         self.resultOf(d)
 
     def test_refused(self) -> None:
-        """
-        A looper that is being stopped, or has stopped, takes no calls.
-        """
+        """A looper that is being stopped, or has stopped, takes no calls."""
         self.looper.stop()
         self.failureOf(self.looper.deferToThread(self.note), ThreadError)
         self.failureOf(self.looper.call(self.note), ThreadError)
 
     def test_crash(self) -> None:
-        """
-        After a crash, calls that wait aren't made, all fail, and the thread ends.
-        """
+        """After a crash, calls that wait aren't made, all fail, and the thread ends."""
         stopped = self.looper.stop
         calls = [self.looper.deferToThread(self.note, i) for i in range(2)]
         d = stopped()
@@ -1113,9 +997,7 @@ class StopTests(LooperCase):
         self.assertEqual(self.notes, [1])
 
     def test_crashInCall(self) -> None:
-        """
-        What a call comes to that was being made during a crash is dropped.
-        """
+        """What a call comes to that was being made during a crash is dropped."""
         d = self.looper.deferToThread(self.looper.crash)
         self.failureOf(d, ThreadError)
         d = self.looper.deferToThread(self.note)

@@ -1,6 +1,4 @@
-"""
-Tests of OpenTelemetry's spans.
-"""
+"""Tests of OpenTelemetry's spans."""
 
 from __future__ import annotations
 
@@ -37,9 +35,7 @@ else:
 
 
 class Spans:
-    """
-    Has the program's spans kept, until a test has ended.
-    """
+    """Has the program's spans kept, until a test has ended."""
 
     def __init__(self, case: SynchronousTestCase) -> None:
         self._exporter = InMemorySpanExporter()
@@ -72,24 +68,18 @@ def ids(span: Any) -> tuple[int, int]:
 
 
 class SpanTests(QueueTestCase):
-    """
-    Tests of the spans of calls.
-    """
+    """Tests of the spans of calls."""
 
     if MISSING:
         skip = MISSING
 
     def setUp(self) -> None:
-        """
-        Have spans kept.
-        """
+        """Have spans kept."""
         super().setUp()
         self.spans = Spans(self)
 
     def test_span(self) -> None:
-        """
-        A call has a span from when it's made to when it has its result.
-        """
+        """A call has a span from when it's made to when it has its result."""
         self.q.call(same, 1, series="memory")
         self.assertEqual(self.spans.take(), [])
         self.worker.complete()
@@ -100,9 +90,7 @@ class SpanTests(QueueTestCase):
         self.assertTrue(span.status.is_unset)
 
     def test_names(self) -> None:
-        """
-        It's called what the call is called, and tells the queue's name.
-        """
+        """It's called what the call is called, and tells the queue's name."""
         q = TaskQueue(AsyncWorker(), name="thumbs")
         q.call(same, name="one")
         [span] = self.spans.take()
@@ -111,9 +99,7 @@ class SpanTests(QueueTestCase):
         self.assertEqual(span.attributes["code.function.name"], "same")
 
     def test_parent(self) -> None:
-        """
-        Its parent is the caller's span, which is current again in callbacks.
-        """
+        """Its parent is the caller's span, which is current again in callbacks."""
         seen = []
 
         def call() -> None:
@@ -129,9 +115,7 @@ class SpanTests(QueueTestCase):
         self.assertEqual(span.parent.span_id, ids(mine)[1])
 
     def test_failed(self) -> None:
-        """
-        The span of a call that fails has the exception.
-        """
+        """The span of a call that fails has the exception."""
         d = self.q.call(same)
         self.worker.fail(ValueError("bad"))
         self.failureResultOf(d, ValueError)
@@ -141,9 +125,7 @@ class SpanTests(QueueTestCase):
         self.assertEqual(span.events[-1].attributes["exception.type"], "ValueError")
 
     def test_cancelled(self) -> None:
-        """
-        A call that is never started has a span, too.
-        """
+        """A call that is never started has a span, too."""
         self.fillWorker()
         d = self.q.call(same)
         d.cancel()
@@ -153,9 +135,7 @@ class SpanTests(QueueTestCase):
         self.assertFalse(span.status.is_ok)
 
     def test_retried(self) -> None:
-        """
-        All attempts are in one span.
-        """
+        """All attempts are in one span."""
         d = self.q.call(same, retries=1)
         self.worker.lose(WorkerLost("gone"))
         self.worker.complete(3)
@@ -166,18 +146,14 @@ class SpanTests(QueueTestCase):
         )
 
     def test_notSampled(self) -> None:
-        """
-        However fast calls come, each has one.
-        """
+        """However fast calls come, each has one."""
         for _ in range(200):
             self.q.call(same)
             self.worker.complete()
         self.assertEqual(len(self.spans.take()), 200)
 
     def test_noProvider(self) -> None:
-        """
-        Where the program hasn't said where spans go, there are none.
-        """
+        """Where the program hasn't said where spans go, there are none."""
         self.patch(trace, "get_tracer_provider", trace.ProxyTracerProvider)
         self.q.call(same)
         job: Any = self.worker.running[0]
@@ -186,9 +162,7 @@ class SpanTests(QueueTestCase):
         self.assertEqual(self.spans.take(), [])
 
     def test_noText(self) -> None:
-        """
-        A call fails with its own exception also if that has no text.
-        """
+        """A call fails with its own exception also if that has no text."""
 
         class Odd(Exception):
             def __str__(self) -> str:
@@ -204,14 +178,10 @@ class SpanTests(QueueTestCase):
 
 
 class AbsentTests(QueueTestCase):
-    """
-    Tests of programs that don't use OpenTelemetry.
-    """
+    """Tests of programs that don't use OpenTelemetry."""
 
     def setUp(self) -> None:
-        """
-        Have OpenTelemetry not imported, until the test has ended.
-        """
+        """Have OpenTelemetry not imported, until the test has ended."""
         super().setUp()
         patched = patch.dict(sys.modules)
         patched.start()
@@ -220,26 +190,20 @@ class AbsentTests(QueueTestCase):
             del sys.modules[name]
 
     def test_absent(self) -> None:
-        """
-        Nothing is imported, and nothing is carried.
-        """
+        """Nothing is imported, and nothing is carried."""
         self.q.call(same)
         job: Any = self.worker.running[0]
         self.assertIsNone(job.watch.headers)
         self.assertNotIn("opentelemetry", sys.modules)
 
     def test_notThere(self) -> None:
-        """
-        What is carried to where it isn't used is run all the same.
-        """
+        """What is carried to where it isn't used is run all the same."""
         self.assertEqual(TracedCall(same, {"traceparent": "x"}, False)(3), 3)
         self.assertNotIn("opentelemetry", sys.modules)
 
 
 class CarriedTests(TestCase):
-    """
-    Tests of the context where calls are run.
-    """
+    """Tests of the context where calls are run."""
 
     timeout = 60
 
@@ -247,9 +211,7 @@ class CarriedTests(TestCase):
         skip = MISSING
 
     def setUp(self) -> None:
-        """
-        Have spans kept.
-        """
+        """Have spans kept."""
         self.spans = Spans(self)
 
     async def check(self, q: TaskQueue, f: Any) -> None:
@@ -266,42 +228,30 @@ class CarriedTests(TestCase):
         self.assertEqual(tuple(seen), ids(span))
 
     async def test_reactor(self) -> None:
-        """
-        The span is current in the reactor.
-        """
+        """The span is current in the reactor."""
         await self.check(TaskQueue(AsyncWorker()), jobs.current)
 
     async def test_thread(self) -> None:
-        """
-        So it is in a thread.
-        """
+        """So it is in a thread."""
         await self.check(ThreadQueue(), jobs.current)
 
     async def test_executor(self) -> None:
-        """
-        So it is where an executor runs it, as it is or pickled.
-        """
+        """So it is where an executor runs it, as it is or pickled."""
         with ThreadPoolExecutor(1) as executor:
             for portable in (False, True):
                 worker = ExecutorWorker(executor, portable=portable)
                 await self.check(TaskQueue(worker), jobs.current)
 
     async def test_child(self) -> None:
-        """
-        So it is in a child.
-        """
+        """So it is in a child."""
         await self.check(ProcessQueue(1), jobs.current)
 
     async def test_childCoroutine(self) -> None:
-        """
-        So it is in a coroutine in a child with a reactor.
-        """
+        """So it is in a coroutine in a child with a reactor."""
         await self.check(ProcessQueue(1, useReactor=True), jobs.later)
 
     async def test_childIteration(self) -> None:
-        """
-        So it is in all of an iteration in a child.
-        """
+        """So it is in all of an iteration in a child."""
         q = ProcessQueue(1)
         self.addCleanup(q.shutdown)
         seen = [item async for item in await q.call(jobs.generate, 3)]
@@ -324,9 +274,7 @@ class CarriedTests(TestCase):
         self.assertEqual(await q.call(jobs.current), (0, 0))
 
     async def test_childBaggage(self) -> None:
-        """
-        Baggage goes with it.
-        """
+        """Baggage goes with it."""
         q = ProcessQueue(1)
         self.addCleanup(q.shutdown)
         token = context.attach(baggage.set_baggage("customer", "7"))
@@ -335,17 +283,13 @@ class CarriedTests(TestCase):
         self.assertEqual(await d, "7")
 
     def test_named(self) -> None:
-        """
-        What is run in a context has the name of what it stands for.
-        """
+        """What is run in a context has the name of what it stands for."""
         traced = TracedCall(jobs.current, {}, False)
         self.assertEqual(traced.__name__, "current")
 
 
 class ServerTests(WireTestCase):
-    """
-    Tests of the context on servers.
-    """
+    """Tests of the context on servers."""
 
     if MISSING:
         skip = MISSING
@@ -376,27 +320,19 @@ class ServerTests(WireTestCase):
         self.assertEqual(tuple(seen), ids(span))
 
     async def test_current(self) -> None:
-        """
-        The span is current in a method.
-        """
+        """The span is current in a method."""
         await self.check("current")
 
     async def test_thread(self) -> None:
-        """
-        So it is in a thread of the server's.
-        """
+        """So it is in a thread of the server's."""
         await self.check("current", thread=True)
 
     async def test_coroutine(self) -> None:
-        """
-        So it is in a coroutine.
-        """
+        """So it is in a coroutine."""
         await self.check("later")
 
     async def test_baggage(self) -> None:
-        """
-        Baggage goes with it.
-        """
+        """Baggage goes with it."""
         Spans(self)
         await self.serve(universe=jobs.Traced())
         q = await self.queue()

@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue.process._transport}.
-"""
+"""Tests of L{asynqueue.process._transport}."""
 
 from __future__ import annotations
 
@@ -29,21 +27,15 @@ def openDescriptors() -> int:
 
 
 class EndedTests(SynchronousTestCase):
-    """
-    Tests of L{ExitStatus}.
-    """
+    """Tests of L{ExitStatus}."""
 
     def test_exitCode(self) -> None:
-        """
-        It says with which exit code a process ended.
-        """
+        """It says with which exit code a process ended."""
         text = str(ExitStatus(7, 3, None, ""))
         self.assertEqual(text, "Child process 7 ended with exit code 3")
 
     def test_signal(self) -> None:
-        """
-        It names the signal, if there's a name for it.
-        """
+        """It names the signal, if there's a name for it."""
         self.assertEqual(
             str(ExitStatus(7, None, 9, "")), "Child process 7 was ended by SIGKILL (9)"
         )
@@ -53,23 +45,17 @@ class EndedTests(SynchronousTestCase):
         )
 
     def test_notStarted(self) -> None:
-        """
-        A process that hasn't come to be has no number.
-        """
+        """A process that hasn't come to be has no number."""
         self.assertTrue(
             str(ExitStatus(None, None, None, "")).startswith("The child process")
         )
 
 
 class ChildTests(SynchronousTestCase):
-    """
-    Tests of L{Child}.
-    """
+    """Tests of L{Child}."""
 
     def setUp(self) -> None:
-        """
-        Start a child.
-        """
+        """Start a child."""
         self.before = openDescriptors()
         self.reactor = FakeReactor()
         self.got: list[tuple[int, int, bytes]] = []
@@ -85,9 +71,7 @@ class ChildTests(SynchronousTestCase):
         [self.process] = self.reactor.processes
 
     def tearDown(self) -> None:
-        """
-        End the child, after which nothing is left.
-        """
+        """End the child, after which nothing is left."""
         if not self.process.ended:
             self.process.end()
         self.assertEqual(openDescriptors(), self.before)
@@ -97,18 +81,14 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(len(self.ends), 1)
 
     def received(self) -> None:
-        """
-        Take frames.
-        """
+        """Take frames."""
         frames = self.child.receiver.frames
         while frames:
             kind, number, data = frames.popleft()
             self.got.append((kind, number, bytes(data)))  # type: ignore[arg-type]
 
     def test_start(self) -> None:
-        """
-        The same interpreter is started, with the options, in the environment.
-        """
+        """The same interpreter is started, with the options, in the environment."""
         self.assertEqual(self.process.args[0], sys.executable)
         self.assertTrue(str(self.process.args[-2]).endswith("child.py"))
         self.assertEqual(self.process.args[-1], "--option")
@@ -118,9 +98,7 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(self.child.pid, self.process.pid)
 
     def test_send(self) -> None:
-        """
-        Frames that are sent arrive.
-        """
+        """Frames that are sent arrive."""
         self.child.sender.send(Kind.CALL, 1, b"payload")
         self.child.sender.send(Kind.CALL, 2, b"")
         self.assertEqual(
@@ -128,9 +106,7 @@ class ChildTests(SynchronousTestCase):
         )
 
     def test_sendMuch(self) -> None:
-        """
-        What the pipe doesn't take at once is sent when it does.
-        """
+        """What the pipe doesn't take at once is sent when it does."""
         payload = os.urandom(1_000_000)
         self.child.sender.send(Kind.CALL, 1, payload)
         self.child.sender.send(Kind.CALL, 2, b"x")
@@ -143,9 +119,7 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(self.reactor.writers, [])
 
     def test_receive(self) -> None:
-        """
-        Frames that come are handed on, however they're cut.
-        """
+        """Frames that come are handed on, however they're cut."""
         self.process.send(Kind.HELLO, 0)
         self.reactor.serve()
         self.process.send(Kind.RESULT, 1, b"x" * 50_000)
@@ -163,17 +137,13 @@ class ChildTests(SynchronousTestCase):
         )
 
     def test_nothingToRead(self) -> None:
-        """
-        A reactor that's mistaken about something to be read does no harm.
-        """
+        """A reactor that's mistaken about something to be read does no harm."""
         for reader in self.reactor.getReaders():
             reader.doRead()
         self.assertEqual(len(self.reactor.readers), 3)
 
     def test_exit(self) -> None:
-        """
-        When the process ends, it's told how, after what it has sent last.
-        """
+        """When the process ends, it's told how, after what it has sent last."""
         self.process.send(Kind.RESULT, 1, b"last")
         self.process.write(b"Oh no\n", 2)
         self.process.end(3)
@@ -182,16 +152,12 @@ class ChildTests(SynchronousTestCase):
         self.assertIsNone(self.child.pid)
 
     def test_signal(self) -> None:
-        """
-        The signal that has ended it is told.
-        """
+        """The signal that has ended it is told."""
         self.process.end(None, 11)
         self.assertEqual(self.ends, [ExitStatus(FIRST_PID, None, 11, "")])
 
     def test_heir(self) -> None:
-        """
-        Who has inherited its pipe isn't waited for.
-        """
+        """Who has inherited its pipe isn't waited for."""
         heir = os.dup(self.process._fds[4])
         try:
             self.process.end()
@@ -222,9 +188,7 @@ class ChildTests(SynchronousTestCase):
         self.assertGreater(len(got), 10)
 
     def test_close(self) -> None:
-        """
-        It's told to stop, without a signal.
-        """
+        """It's told to stop, without a signal."""
         self.child.sender.send(Kind.CALL, 1, b"")
         self.assertFalse(self.process.isStopped())
         self.child.stop()
@@ -232,27 +196,21 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(self.process.signals, [])
 
     def test_sendToTheDead(self) -> None:
-        """
-        What is sent when the child has gone is no failure here.
-        """
+        """What is sent when the child has gone is no failure here."""
         self.process.close(3)
         self.child.sender.send(Kind.CALL, 1, b"x")
         self.child.sender.send(Kind.CALL, 2, b"x")
         self.assertEqual(self.reactor.writers, [])
 
     def test_fullPipeToTheDead(self) -> None:
-        """
-        The same holds for what had to wait.
-        """
+        """The same holds for what had to wait."""
         self.child.sender.send(Kind.CALL, 1, bytes(1_000_000))
         self.process.close(3)
         self.reactor.serve()
         self.assertEqual(self.reactor.writers, [])
 
     def test_endSoftly(self) -> None:
-        """
-        It's asked to end first, and killed if it doesn't.
-        """
+        """It's asked to end first, and killed if it doesn't."""
         self.child.terminate()
         self.assertEqual(self.process.signals, ["TERM"])
         self.reactor.advance(0.49)
@@ -261,18 +219,14 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(self.process.signals, ["TERM", "KILL"])
 
     def test_endSoftlyInTime(self) -> None:
-        """
-        It isn't killed if it ends when it's asked to.
-        """
+        """It isn't killed if it ends when it's asked to."""
         self.child.terminate()
         self.process.end(None, 15)
         self.reactor.advance(1)
         self.assertEqual(self.process.signals, ["TERM"])
 
     def test_endRudely(self) -> None:
-        """
-        Or it's killed at once.
-        """
+        """Or it's killed at once."""
         self.child.kill()
         self.assertEqual(self.process.signals, ["KILL"])
 
@@ -287,9 +241,7 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(len(self.ends), 1)
 
     def test_endOfTheEnded(self) -> None:
-        """
-        One that has ended is left alone.
-        """
+        """One that has ended is left alone."""
         self.process.end()
         self.child.terminate()
         self.child.kill()
@@ -297,9 +249,7 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(self.process.signals, [])
 
     def test_endOfTheEnding(self) -> None:
-        """
-        If it ends of itself at that very moment, there's no error.
-        """
+        """If it ends of itself at that very moment, there's no error."""
         self.process.ended = True
         self.child.terminate()
         self.child.kill()
@@ -340,9 +290,7 @@ class ChildTests(SynchronousTestCase):
                 self.assertEqual(len(ends), 1)
 
     def test_endIsTold(self) -> None:
-        """
-        Its end is told also if what it has written last can't be taken.
-        """
+        """Its end is told also if what it has written last can't be taken."""
         self.patch(self.child.receiver, "_received", lambda: 1 / 0)
         self.process.send(Kind.RESULT, 1, b"last")
         self.process.end(3)
@@ -350,9 +298,7 @@ class ChildTests(SynchronousTestCase):
         self.flushLoggedErrors(ZeroDivisionError)
 
     def test_garbage(self) -> None:
-        """
-        Neither is one that has written to its pipe what is no frame.
-        """
+        """Neither is one that has written to its pipe what is no frame."""
         self.process.write(b"This is how I debug my programs.\n")
         self.reactor.serve()
         self.assertEqual(self.process.signals, ["KILL"])
@@ -362,9 +308,7 @@ class ChildTests(SynchronousTestCase):
         self.assertIn("something else has been written", self.ends[0].output)
 
     def test_connectionLost(self) -> None:
-        """
-        A reactor that ends has all pipes closed.
-        """
+        """A reactor that ends has all pipes closed."""
         reason = Failure(ConnectionLost())
         self.child.sender.send(Kind.CALL, 1, bytes(1_000_000))
         for selectable in self.reactor.removeAll():
@@ -373,9 +317,7 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
 
     def test_hangup(self) -> None:
-        """
-        Reactors tell the end of a pipe in two ways. Both are understood.
-        """
+        """Reactors tell the end of a pipe in two ways. Both are understood."""
         self.process.close(4)
         for selectable in self.reactor.getReaders():
             self.reactor.removeReader(selectable)
@@ -396,9 +338,7 @@ class ChildTests(SynchronousTestCase):
         self.assertEqual(len(self.got), 1)
 
     def test_selectables(self) -> None:
-        """
-        Those that are in the reactor have a prefix for its log.
-        """
+        """Those that are in the reactor have a prefix for its log."""
         self.child.sender.send(Kind.CALL, 1, bytes(1_000_000))
         self.assertEqual(
             {selectable.logPrefix() for selectable in self.reactor.removeAll()},
@@ -406,9 +346,7 @@ class ChildTests(SynchronousTestCase):
         )
 
     def test_output(self) -> None:
-        """
-        What it writes to its standard streams is logged.
-        """
+        """What it writes to its standard streams is logged."""
         log = LogLines(self)
         self.child.stdout.who = self.child.stderr.who = "It"
         self.process.write(b"out\n", 1)
@@ -418,14 +356,10 @@ class ChildTests(SynchronousTestCase):
 
 
 class NoChildTests(SynchronousTestCase):
-    """
-    Tests of children that can't be started.
-    """
+    """Tests of children that can't be started."""
 
     def test_refused(self) -> None:
-        """
-        The reason is raised, and nothing is left behind.
-        """
+        """The reason is raised, and nothing is left behind."""
         reactor = FakeReactor()
         reactor.refusal = OSError("no more processes")
         before = openDescriptors()
@@ -436,9 +370,7 @@ class NoChildTests(SynchronousTestCase):
         self.assertEqual(reactor.removeAll(), [])
 
     def test_noPipes(self) -> None:
-        """
-        The same is so if there are no descriptors for its pipes.
-        """
+        """The same is so if there are no descriptors for its pipes."""
         reactor = FakeReactor()
         before = openDescriptors()
         pipe = os.pipe
@@ -457,9 +389,7 @@ class NoChildTests(SynchronousTestCase):
         self.assertEqual(openDescriptors(), before)
 
     def test_fakeProcess(self) -> None:
-        """
-        The fake that all this relies on passes on what is sent, both ways.
-        """
+        """The fake that all this relies on passes on what is sent, both ways."""
         reactor = FakeReactor()
         ends: list[ExitStatus] = []
         child = Transport(list, lambda *_: None, ends.append, reactor=reactor)

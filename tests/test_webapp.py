@@ -1,6 +1,4 @@
-"""
-Tests of the example C{webapp.py}, by requests, and in a browser.
-"""
+"""Tests of the example C{webapp.py}, by requests, and in a browser."""
 
 from __future__ import annotations
 
@@ -85,9 +83,7 @@ class WatchedQueue(TaskQueue):
 
 
 class HalfReactor:
-    """
-    The reactor, whose time doesn't pass unless it's told to.
-    """
+    """The reactor, whose time doesn't pass unless it's told to."""
 
     def __init__(self, clock: Clock) -> None:
         """
@@ -146,17 +142,13 @@ class Stream(Protocol):
         self.ended.callback(None)
 
     def drop(self) -> None:
-        """
-        Close the connection.
-        """
+        """Close the connection."""
         assert self.transport is not None
         self.transport.loseConnection()
 
 
 class ParameterTests(SynchronousTestCase):
-    """
-    Tests of how parameters are read.
-    """
+    """Tests of how parameters are read."""
 
     skip = NO_NUMPY
 
@@ -172,17 +164,13 @@ class ParameterTests(SynchronousTestCase):
         return webapp().readOrder(args)
 
     def test_defaults(self) -> None:
-        """
-        Without parameters it's the whole set.
-        """
+        """Without parameters it's the whole set."""
         view, niceness = self.read()
         self.assertEqual((view.size, view.center, view.width), ((750, 500), -0.7, 3.5))
         self.assertEqual((view.samples, niceness), (1, 0))
 
     def test_all(self) -> None:
-        """
-        Each parameter has its effect.
-        """
+        """Each parameter has its effect."""
         view, niceness = self.read(
             size="30x20",
             center="-0.5,0.25",
@@ -195,9 +183,7 @@ class ParameterTests(SynchronousTestCase):
         self.assertEqual(niceness, -3)
 
     def test_iterations(self) -> None:
-        """
-        The narrower the view, the more iterations there are, if nothing is said.
-        """
+        """The narrower the view, the more iterations there are, if nothing is said."""
         wide, narrow = (self.read(width=text)[0].iterations for text in ("3", "1e-9"))
         self.assertGreater(narrow, 5 * wide)
 
@@ -227,24 +213,18 @@ class ParameterTests(SynchronousTestCase):
             self.assertRegex(str(error), f"^{name} must be .*, not '{text}'$")
 
     def test_twice(self) -> None:
-        """
-        A parameter that is there twice is refused: which is meant?
-        """
+        """A parameter that is there twice is refused: which is meant?"""
         read = webapp().readOrder
         error = self.assertRaises(ValueError, read, {b"width": [b"1", b"2"]})
         self.assertEqual(str(error)[-9:], "not '1,2'")
 
     def test_unknown(self) -> None:
-        """
-        A parameter that there isn't is refused, with those that there are.
-        """
+        """A parameter that there isn't is refused, with those that there are."""
         error = self.assertRaises(ValueError, self.read, colour="red")
         self.assertIn("no parameter 'colour', only size, center", str(error))
 
     def test_tooMuch(self) -> None:
-        """
-        A picture with more samples than is reasonable is refused.
-        """
+        """A picture with more samples than is reasonable is refused."""
         error = self.assertRaises(ValueError, self.read, size="4000x4000", samples="4")
         self.assertIn("smaller size, or for fewer samples", str(error))
 
@@ -310,14 +290,10 @@ class WebTestCase(TestCase):
 
 
 class PictureTests(WebTestCase):
-    """
-    Tests of pictures, with a worker that is single-stepped where that matters.
-    """
+    """Tests of pictures, with a worker that is single-stepped where that matters."""
 
     def setUp(self) -> None:
-        """
-        Serve the site with a worker that does nothing unless it's told to.
-        """
+        """Serve the site with a worker that does nothing unless it's told to."""
         self.worker = MemoryWorker()
         self.clock = Clock()
         self.watched = WatchedQueue(self.worker)
@@ -421,9 +397,7 @@ class PictureTests(WebTestCase):
         pause = webapp().ResponseFile.pauseProducing
 
         def pauseProducing(file: Any) -> None:
-            """
-            Tell of the first time.
-            """
+            """Tell of the first time."""
             pause(file)
             if not paused.called:
                 paused.callback(None)
@@ -491,18 +465,14 @@ class PictureTests(WebTestCase):
         self.assertEqual(self.worker.accepted, [])
 
     async def test_head(self) -> None:
-        """
-        Nothing is rendered to answer C{HEAD}.
-        """
+        """Nothing is rendered to answer C{HEAD}."""
         for path in ("picture.png", "progress"):
             response = await self.get(path, "HEAD")
             self.assertEqual(response.code, 200)
         self.assertEqual(self.worker.accepted, [])
 
     async def test_tooMany(self) -> None:
-        """
-        When very many pictures are being rendered, no more can be asked for.
-        """
+        """When very many pictures are being rendered, no more can be asked for."""
         self.patch(webapp(), "MOST_PICTURES", 1)
         first = await self.ask(2)
         response = await self.get("picture.png")
@@ -532,9 +502,7 @@ class PictureTests(WebTestCase):
 
 
 class SiteTests(ExampleTestCase):
-    """
-    Tests of the program.
-    """
+    """Tests of the program."""
 
     skip = NO_NUMPY
 
@@ -591,18 +559,14 @@ class DashboardTests(ExampleTestCase):
     skip = NO_NUMPY
 
     async def test_run(self) -> None:
-        """
-        The page is there, and its figures are those of the queue that renders.
-        """
+        """The page is there, and its figures are those of the queue that renders."""
         terminal = Terminal("dashboard.py", "--port=0", "--workers=1")
         await terminal.expect("/\r\n")
         base = terminal.output.strip()
         agent = Agent(reactor)
 
         async def get(path: str) -> bytes:
-            """
-            Get what is at a path.
-            """
+            """Get what is at a path."""
             return await readBody(await agent.request(b"GET", f"{base}{path}".encode()))
 
         self.assertIn(b'src="page.js"', await get("queue/"))
@@ -664,9 +628,7 @@ COLOURS = """
 
 
 class BrowserTests(WebTestCase):
-    """
-    Tests of the page, in a browser.
-    """
+    """Tests of the page, in a browser."""
 
     timeout = 120
     skip = NO_NUMPY or MISSING
@@ -749,9 +711,7 @@ class BrowserTests(WebTestCase):
         drop = webapp().Picture.drop
 
         def dropOne(picture: Any) -> None:
-            """
-            Count one.
-            """
+            """Count one."""
             dropped.append(picture)
             drop(picture)
 

@@ -1,6 +1,4 @@
-"""
-Tests of wire workers with real servers and sockets.
-"""
+"""Tests of wire workers with real servers and sockets."""
 
 from __future__ import annotations
 
@@ -29,14 +27,10 @@ from ._wire import Declared, Secret, Universe, WireTestCase
 
 
 class CallTests(WireTestCase):
-    """
-    Tests of calls of remote methods.
-    """
+    """Tests of calls of remote methods."""
 
     async def test_values(self) -> None:
-        """
-        Arguments and keywords reach the method, and its result comes back.
-        """
+        """Arguments and keywords reach the method, and its result comes back."""
         await self.serve()
         q = await self.queue()
         self.assertEqual(await q.call("add", 1, b=2), 3)
@@ -71,9 +65,7 @@ class CallTests(WireTestCase):
         self.assertEqual(await q.call("add", 1), 1)
 
     async def test_callable(self) -> None:
-        """
-        So does a callable, as methods are called by name.
-        """
+        """So does a callable, as methods are called by name."""
         await self.serve()
         q = await self.queue()
         error = await self.assertFailure(q.call(len, []), WorkerError)
@@ -92,9 +84,7 @@ class CallTests(WireTestCase):
         self.assertEqual(await q.call("add", 1), 1)
 
     async def test_capacity(self) -> None:
-        """
-        A worker has as many tasks running at a time as it was told.
-        """
+        """A worker has as many tasks running at a time as it was told."""
         await self.serve()
         q = await self.queue(N_concurrent=3)
         calls: list[Any] = [q.call("wait", i) for i in range(5)]
@@ -108,9 +98,7 @@ class CallTests(WireTestCase):
 
 
 class ConnectTests(WireTestCase):
-    """
-    Tests of connections that can't be made.
-    """
+    """Tests of connections that can't be made."""
 
     async def test_refused(self) -> None:
         """
@@ -126,49 +114,35 @@ class ConnectTests(WireTestCase):
         await q.shutdown()
 
     async def test_notUniverse(self) -> None:
-        """
-        The first argument must be a universe.
-        """
+        """The first argument must be a universe."""
         with self.assertRaisesRegex(TypeError, "universe"):
             type(self.worker())(object, self.description)  # type: ignore[arg-type]
 
     async def test_shutdownWhileConnecting(self) -> None:
-        """
-        A queue whose worker isn't connected yet can be shut down.
-        """
+        """A queue whose worker isn't connected yet can be shut down."""
         q = TaskQueue(self.worker(reconnect=True))
         await q.shutdown()
 
 
 class UniverseTests(WireTestCase):
-    """
-    Tests of the universe of a server.
-    """
+    """Tests of the universe of a server."""
 
     async def test_server(self) -> None:
-        """
-        The universe knows its server.
-        """
+        """The universe knows its server."""
         server = await self.serve()
         self.assertIs(self.universe.ws, server)
 
     async def test_dottedName(self) -> None:
-        """
-        A universe can be given by name.
-        """
+        """A universe can be given by name."""
         server = await self.serve(universe="tests._wire.Universe")
         self.assertIsInstance(server.wwu, Universe)
 
 
 class LargeTests(WireTestCase):
-    """
-    Tests of large values.
-    """
+    """Tests of large values."""
 
     async def test_sizes(self) -> None:
-        """
-        Arguments and results of any size arrive.
-        """
+        """Arguments and results of any size arrive."""
         for pickles in (True, False):
             await self.serve(pickle=pickles, description=f"{self.description}{pickles}")
             q = await self.queue(
@@ -200,9 +174,7 @@ class LargeTests(WireTestCase):
             self.assertEqual(items, [{i} for i in range(5)])
 
     async def test_many(self) -> None:
-        """
-        Large values on their way at the same time don't get mixed up.
-        """
+        """Large values on their way at the same time don't get mixed up."""
         await self.serve()
         q = await self.queue(N_concurrent=10)
         calls = [q.call("add", bytes([i]) * 2_000_000, b"end") for i in range(10)]
@@ -220,9 +192,7 @@ class LargeTests(WireTestCase):
         self.assertEqual(await q.call("add", 1), 1)
 
     async def test_argumentTooLarge(self) -> None:
-        """
-        So does an argument that is larger than either end accepts.
-        """
+        """So does an argument that is larger than either end accepts."""
         await self.serve(largest=2_000_000)
         q = await self.queue(largest=2_500_000)
         await self.assertFailure(q.call("size", bytes(3_000_000)), SerializationError)
@@ -231,9 +201,7 @@ class LargeTests(WireTestCase):
         self.assertEqual(await q.call("add", 1), 1)
 
     async def test_smallOnesGetThrough(self) -> None:
-        """
-        A small call doesn't wait for a large value.
-        """
+        """A small call doesn't wait for a large value."""
         await self.serve()
         q = await self.queue(N_concurrent=2)
         large = q.call("size", bytes(30_000_000))
@@ -243,14 +211,10 @@ class LargeTests(WireTestCase):
 
 
 class IterationTests(WireTestCase):
-    """
-    Tests of iterations.
-    """
+    """Tests of iterations."""
 
     async def test_items(self) -> None:
-        """
-        Items come as they were yielded, falsy ones too.
-        """
+        """Items come as they were yielded, falsy ones too."""
         await self.serve()
         q = await self.queue()
         these: list[Any]
@@ -260,17 +224,13 @@ class IterationTests(WireTestCase):
                 self.assertEqual([x async for x in deferator], these)
 
     async def test_empty(self) -> None:
-        """
-        An empty iterator comes as an empty list.
-        """
+        """An empty iterator comes as an empty list."""
         await self.serve()
         q = await self.queue()
         self.assertEqual(await q.call("count", 0), [])
 
     async def test_failing(self) -> None:
-        """
-        What the iterator raises comes after the items before it.
-        """
+        """What the iterator raises comes after the items before it."""
         await self.serve()
         q = await self.queue()
         deferator = await q.call("count", 3, fail=True)
@@ -281,9 +241,7 @@ class IterationTests(WireTestCase):
         self.assertEqual(await q.call("add", 1), 1)
 
     async def test_consumer(self) -> None:
-        """
-        With a consumer, the items are written to it, and the call gives it back.
-        """
+        """With a consumer, the items are written to it, and the call gives it back."""
         await self.serve()
         q = await self.queue()
         consumer = RecordingConsumer()
@@ -293,9 +251,7 @@ class IterationTests(WireTestCase):
         self.assertIs(await q.call("count", 0, consumer=consumer), consumer)
 
     async def test_backPressure(self) -> None:
-        """
-        The iterator is ahead of who takes the items by few.
-        """
+        """The iterator is ahead of who takes the items by few."""
         await self.serve()
         q = await self.queue()
         deferator = await q.call("count", 1_000)
@@ -309,9 +265,7 @@ class IterationTests(WireTestCase):
         await self.until(lambda: "closed" in self.universe.log)
 
     async def test_largeItems(self) -> None:
-        """
-        Large items come whole and in order, and not far ahead of being taken.
-        """
+        """Large items come whole and in order, and not far ahead of being taken."""
         await self.serve()
         q = await self.queue()
         deferator = await q.call("blocks", 8, 3_000_000)
@@ -322,18 +276,14 @@ class IterationTests(WireTestCase):
         self.assertEqual(blocks, [(i, 3_000_000) for i in range(8)])
 
     async def test_deferreds(self) -> None:
-        """
-        Deferreds that are yielded are waited for.
-        """
+        """Deferreds that are yielded are waited for."""
         await self.serve()
         q = await self.queue()
         deferator = await q.call("deferreds", 40)
         self.assertEqual([x async for x in deferator], list(range(40)))
 
     async def test_stopped(self) -> None:
-        """
-        An iteration that is stopped is closed at the server.
-        """
+        """An iteration that is stopped is closed at the server."""
         await self.serve()
         q = await self.queue()
         deferator = await q.call("count", 1_000)
@@ -343,9 +293,7 @@ class IterationTests(WireTestCase):
         self.assertEqual(await q.call("add", 1), 1)
 
     async def test_abandoned(self) -> None:
-        """
-        So is one that nobody has any longer.
-        """
+        """So is one that nobody has any longer."""
         await self.serve()
         q = await self.queue()
         deferator = await q.call("count", 1_000)
@@ -354,9 +302,7 @@ class IterationTests(WireTestCase):
         await self.until(lambda: "closed" in self.universe.log)
 
     async def test_unsendableItem(self) -> None:
-        """
-        An item that can't be sent is the end, and says so.
-        """
+        """An item that can't be sent is the end, and says so."""
         await self.serve(pickle=False)
         q = await self.queue(pickle=False)
         deferator = await q.call("secrets")
@@ -379,9 +325,7 @@ class IterationTests(WireTestCase):
         await self.until(lambda: "closed" in self.universe.log)
 
     async def test_tooMany(self) -> None:
-        """
-        More iterations than the server accepts fail.
-        """
+        """More iterations than the server accepts fail."""
         await self.serve(maxIterators=2)
         q = await self.queue()
         two = [await q.call("count", 100) for _ in range(2)]
@@ -393,9 +337,7 @@ class IterationTests(WireTestCase):
 
 
 class ThreadTests(WireTestCase):
-    """
-    Tests of methods in threads of the server.
-    """
+    """Tests of methods in threads of the server."""
 
     async def test_thread(self) -> None:
         """
@@ -414,9 +356,7 @@ class ThreadTests(WireTestCase):
         self.assertEqual(await q.call("block", thread=False), here)
 
     async def test_error(self) -> None:
-        """
-        Exceptions come from threads, too.
-        """
+        """Exceptions come from threads, too."""
         await self.serve()
         q = await self.queue(thread=True)
         error = await self.assertFailure(q.call("boom"), ValueError)
@@ -424,9 +364,7 @@ class ThreadTests(WireTestCase):
         self.assertIn("boom()", str(error.__cause__))
 
     async def test_atOnce(self) -> None:
-        """
-        Methods are run in several threads at once, and the reactor isn't blocked.
-        """
+        """Methods are run in several threads at once, and the reactor isn't blocked."""
         await self.serve()
         q = await self.queue(N_concurrent=4)
         blocked = [q.call("block", thread=True) for _ in range(3)]
@@ -477,9 +415,7 @@ class ThreadTests(WireTestCase):
         await self.until(lambda: server.runner.stuck == 0)
 
     async def test_ownThread(self) -> None:
-        """
-        Large values come though all threads of the reactor's pool wait for them.
-        """
+        """Large values come though all threads of the reactor's pool wait for them."""
         await self.serve()
         q = await self.queue(N_concurrent=8)
         reactor: Any = globalReactor()
@@ -500,9 +436,7 @@ class ThreadTests(WireTestCase):
         self.assertEqual([await d for d in waiting], [200_000] * size)
 
     async def test_held(self) -> None:
-        """
-        When all threads are busy, a task is held back, and others go on.
-        """
+        """When all threads are busy, a task is held back, and others go on."""
         await self.serve(threads=1)
         q = await self.queue(N_concurrent=3)
         one, two = q.call("block", thread=True), q.call("block", thread=True)
@@ -514,9 +448,7 @@ class ThreadTests(WireTestCase):
 
 
 class CancelTests(WireTestCase):
-    """
-    Tests of the end of calls that nobody waits for.
-    """
+    """Tests of the end of calls that nobody waits for."""
 
     async def test_cancel(self) -> None:
         """
@@ -554,9 +486,7 @@ class CancelTests(WireTestCase):
             await self.until(lambda: not any(s.tasks for s in server._sessions))
 
     async def test_timeout(self) -> None:
-        """
-        So is one that takes too long.
-        """
+        """So is one that takes too long."""
         await self.serve()
         q = await self.queue()
         d = q.call("wait", 1, timeout=0.05, retries=0)
@@ -585,9 +515,7 @@ class CancelTests(WireTestCase):
         self.assertEqual(peer.budget._left, server._shared.maxHeld)
 
     async def test_held(self) -> None:
-        """
-        A call that is held back and cancelled isn't run.
-        """
+        """A call that is held back and cancelled isn't run."""
         await self.serve(concurrent=1)
         q = await self.queue(N_concurrent=3)
         one, two, three = [q.call("wait", i) for i in range(3)]
@@ -602,9 +530,7 @@ class CancelTests(WireTestCase):
         self.assertEqual(self.universe.log, [0, 2])
 
     async def test_heldTimeout(self) -> None:
-        """
-        The time limit of a call that is held back counts from when it's started.
-        """
+        """The time limit of a call that is held back counts from when it's started."""
         await self.serve(concurrent=1)
         q = await self.queue(N_concurrent=2)
         one = q.call("wait", 0)
@@ -619,9 +545,7 @@ class CancelTests(WireTestCase):
 
 
 class ErrorTests(WireTestCase):
-    """
-    Tests of exceptions.
-    """
+    """Tests of exceptions."""
 
     async def test_kinds(self) -> None:
         """
@@ -643,21 +567,15 @@ class ErrorTests(WireTestCase):
 
 
 class AccessTests(WireTestCase):
-    """
-    Tests of who can connect.
-    """
+    """Tests of who can connect."""
 
     async def test_mode(self) -> None:
-        """
-        Only the user can open the socket.
-        """
+        """Only the user can open the socket."""
         await self.serve()
         self.assertEqual((self.folder / "s").stat().st_mode & 0o777, 0o600)
 
     async def test_tcp(self) -> None:
-        """
-        Where anybody could connect, neither end begins.
-        """
+        """Where anybody could connect, neither end begins."""
         with self.assertRaises(AuthenticationError):
             self.worker(description="tcp:127.0.0.1:9")
         with self.assertRaises(AuthenticationError):
@@ -665,14 +583,10 @@ class AccessTests(WireTestCase):
 
 
 class NameTests(WireTestCase):
-    """
-    Tests of names.
-    """
+    """Tests of names."""
 
     def test_star(self) -> None:
-        """
-        A star import of all workers brings this one, too.
-        """
+        """A star import of all workers brings this one, too."""
         names: dict[str, object] = {}
         exec("from asynqueue.workers import *", names)
         self.assertIs(names["WireWorker"], WireWorker)

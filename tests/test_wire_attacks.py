@@ -73,9 +73,7 @@ def run(what: str) -> str:
 
 
 class Bomb:
-    """
-    Something that runs a function when it's unpickled.
-    """
+    """Something that runs a function when it's unpickled."""
 
     def __reduce__(self) -> Any:
         """
@@ -113,9 +111,7 @@ class Watch:
     """
 
     def __init__(self) -> None:
-        """
-        Begin.
-        """
+        """Begin."""
         self.calls: list[str] = []
         self._isOn = False
         # The interpreter tells of each name that is looked up for a pickle, also if
@@ -213,14 +209,10 @@ def attacks() -> Iterator[bytes]:
 
 
 class PickleTests(SynchronousTestCase):
-    """
-    Tests of pickles wherever they can be put, in memory.
-    """
+    """Tests of pickles wherever they can be put, in memory."""
 
     def setUp(self) -> None:
-        """
-        Make servers.
-        """
+        """Make servers."""
         self.clock = Clock()
         inlineThreads(self)
         self.quiet = logging.getLogger("asynqueue")
@@ -239,9 +231,7 @@ class PickleTests(SynchronousTestCase):
         return WireServer("tcp:0", Small(), reactor=self.clock, **kw)
 
     def test_watch(self) -> None:
-        """
-        The tests would notice: pickles that are accepted are counted, and run.
-        """
+        """The tests would notice: pickles that are accepted are counted, and run."""
         server = self.server(insecure=True)
         with watch.on() as calls:
             connection = Connection(server)
@@ -253,9 +243,7 @@ class PickleTests(SynchronousTestCase):
         self.assertEqual(ran, ["a pickle"])
 
     def test_complete(self) -> None:
-        """
-        There are attacks on all commands.
-        """
+        """There are attacks on all commands."""
         self.assertEqual(len(COMMANDS), 11)
         self.assertGreater(len(list(attacks())), 150)
 
@@ -273,9 +261,7 @@ class PickleTests(SynchronousTestCase):
         self.assertEqual((calls, ran, server._sessions), ([], [], set()))
 
     def test_afterFailure(self) -> None:
-        """
-        Nor after it has failed to, on the same connection.
-        """
+        """Nor after it has failed to, on the same connection."""
         server = self.server(key=KEY)
         hello = box(_command=b"Hello", _ask=b"1", version=b"2", nonce=bytes(32))
         prove = box(_command=b"Prove", _ask=b"2", proof=bytes(32))
@@ -291,9 +277,7 @@ class PickleTests(SynchronousTestCase):
         self.assertEqual((calls, ran, server._sessions), ([], [], set()))
 
     def test_afterSuccess(self) -> None:
-        """
-        With a key alone pickles aren't accepted, whoever sends them.
-        """
+        """With a key alone pickles aren't accepted, whoever sends them."""
         server = self.server(key=KEY)
         with watch.on() as calls:
             for attack in attacks():
@@ -341,14 +325,10 @@ class PickleTests(SynchronousTestCase):
 
 
 class SocketTests(WireTestCase):
-    """
-    Tests of attacks over real sockets.
-    """
+    """Tests of attacks over real sockets."""
 
     def setUp(self) -> None:
-        """
-        Refuse quickly, however many are refused, and say nothing of each.
-        """
+        """Refuse quickly, however many are refused, and say nothing of each."""
         super().setUp()
         self.patch(authentication, "_MAX_DELAY", 0.0)
         logger = logging.getLogger("asynqueue")
@@ -374,9 +354,7 @@ class SocketTests(WireTestCase):
         return await client.lost
 
     async def test_pickles(self) -> None:
-        """
-        Pickles run nothing over real sockets either: with a key, and under TLS.
-        """
+        """Pickles run nothing over real sockets either: with a key, and under TLS."""
         some = list(attacks())[::7]
         servers: list[dict[str, Any]] = [{"description": "tcp:0", "key": KEY}]
         if SSL is not None:
@@ -420,9 +398,7 @@ class SocketTests(WireTestCase):
         self.assertEqual(server._sessions, set())
 
     async def test_replayed(self) -> None:
-        """
-        All that a client with the key has said, said again, has nothing run.
-        """
+        """All that a client with the key has said, said again, has nothing run."""
         await self.serve(description="tcp:0", key=KEY)
         said: list[bytes] = []
         q = TaskQueue()
@@ -494,9 +470,7 @@ class Attacker(Protocol):
         self._received = b""
 
     def connectionMade(self) -> None:
-        """
-        Send it.
-        """
+        """Send it."""
         assert self.transport is not None
         self.transport.write(self._data)
 
@@ -531,9 +505,7 @@ def memory() -> int:
 
 
 class Mutations:
-    """
-    Makes frames that are nearly right.
-    """
+    """Makes frames that are nearly right."""
 
     def __init__(self, seed: int, frames: list[bytes]) -> None:
         """
@@ -606,14 +578,10 @@ class Mutations:
 
 
 class FuzzTests(SynchronousTestCase):
-    """
-    Tests of very many frames that are nearly right.
-    """
+    """Tests of very many frames that are nearly right."""
 
     def setUp(self) -> None:
-        """
-        Say nothing of each of them.
-        """
+        """Say nothing of each of them."""
         logger = logging.getLogger("asynqueue")
         self.addCleanup(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
@@ -715,9 +683,7 @@ class FuzzTests(SynchronousTestCase):
         connection.close()
 
     def test_before(self) -> None:
-        """
-        40,000 frames from clients that nobody knows.
-        """
+        """40,000 frames from clients that nobody knows."""
         server = WireServer("tcp:0", Small(), key=KEY, reactor=self.clock)
         with watch.on() as calls:
             self.fuzz(server, None, 40_000, 1)
@@ -725,9 +691,7 @@ class FuzzTests(SynchronousTestCase):
         self.finish(server)
 
     def test_after(self) -> None:
-        """
-        60,000 from clients that have the key.
-        """
+        """60,000 from clients that have the key."""
         server = WireServer("tcp:0", Small(), key=KEY, reactor=self.clock)
         with watch.on() as calls:
             self.fuzz(server, KEY, 60_000, 2)
@@ -775,9 +739,7 @@ def listening() -> list[str]:
 
 
 class ListenerTests(WireTestCase):
-    """
-    Tests of where is listened.
-    """
+    """Tests of where is listened."""
 
     if not Path("/proc/self/net/tcp").exists():
         skip = "The system doesn't say where is listened"

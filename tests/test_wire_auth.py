@@ -1,6 +1,4 @@
-"""
-Tests of how the ends of a connection know one another, without certificates.
-"""
+"""Tests of how the ends of a connection know one another, without certificates."""
 
 from __future__ import annotations
 
@@ -55,14 +53,10 @@ def anotherUser() -> Iterator[None]:
 
 
 class UnixTests(WireTestCase):
-    """
-    Tests of Unix sockets.
-    """
+    """Tests of Unix sockets."""
 
     async def test_othersServer(self) -> None:
-        """
-        A client doesn't trust a server of another user, nor is one trusted.
-        """
+        """A client doesn't trust a server of another user, nor is one trusted."""
         await self.serve()
         with mock.patch(
             "asynqueue.wire._endpoints._checkUser",
@@ -96,9 +90,7 @@ class UnixTests(WireTestCase):
         self.assertEqual(server._sessions, set())
 
     async def test_anotherUsersServer(self) -> None:
-        """
-        A client doesn't trust another user's server, and says nothing to it.
-        """
+        """A client doesn't trust another user's server, and says nothing to it."""
         self.folder.chmod(0o777)
         listener = socket.socket(socket.AF_UNIX)
         self.closers.append(listener.close)
@@ -132,9 +124,7 @@ class UnixTests(WireTestCase):
 
 
 class TCPTests(WireTestCase):
-    """
-    Tests of TCP on this machine.
-    """
+    """Tests of TCP on this machine."""
 
     async def refused(
         self, kind: type[Exception] = AuthenticationError, **kw: Any
@@ -154,9 +144,7 @@ class TCPTests(WireTestCase):
         return str(error)
 
     async def test_key(self) -> None:
-        """
-        Who has the key can have tasks run, of all kinds, over a real socket.
-        """
+        """Who has the key can have tasks run, of all kinds, over a real socket."""
         await self.serve(description="tcp:0", key=Key(SECRET))
         q = await self.queue(key=Key(SECRET))
         self.assertEqual(await q.call("add", 1, 2), 3)
@@ -176,9 +164,7 @@ class TCPTests(WireTestCase):
         self.assertEqual(host.host, "127.0.0.1")
 
     async def test_names(self) -> None:
-        """
-        This machine can be named in any way, also by its address of version 6.
-        """
+        """This machine can be named in any way, also by its address of version 6."""
         server = await self.serve(description="tcp:0", key=Key(SECRET))
         named = self.description.replace("127.0.0.1", "localhost")
         q = await self.queue(key=Key(SECRET), description=named)
@@ -196,9 +182,7 @@ class TCPTests(WireTestCase):
         self.assertEqual(await q.call("add", 1, 2), 3)
 
     async def test_insecure(self) -> None:
-        """
-        Who says so does without, and is warned.
-        """
+        """Who says so does without, and is warned."""
         with self.assertLogs("asynqueue", "WARNING") as logged:
             await self.serve(description="tcp:0", insecure=True)
         self.assertIn("insecure=True", "".join(logged.output))
@@ -206,18 +190,14 @@ class TCPTests(WireTestCase):
         self.assertEqual(await q.call("add", 1, 2), 3)
 
     async def test_wrongKey(self) -> None:
-        """
-        Who has another key is refused, soon.
-        """
+        """Who has another key is refused, soon."""
         server = await self.serve(description="tcp:0", key=Key(SECRET))
         why = await self.refused(key=Key(SECRET[::-1]))
         self.assertIn("it has another key", why)
         self.assertEqual(server._sessions, set())
 
     async def test_noKey(self) -> None:
-        """
-        So is who has none, and who meets a server that has none.
-        """
+        """So is who has none, and who meets a server that has none."""
         server = await self.serve(description="tcp:0", key=Key(SECRET))
         self.assertIn("it wants a key", await self.refused(insecure=True))
         self.assertEqual(server._sessions, set())
@@ -226,16 +206,12 @@ class TCPTests(WireTestCase):
         self.assertIn("It has no key", await self.refused(key=Key(SECRET)))
 
     async def test_notTried(self) -> None:
-        """
-        It isn't tried again with the wrong key.
-        """
+        """It isn't tried again with the wrong key."""
         await self.serve(description="tcp:0", key=Key(SECRET))
         await self.refused(key=Key(SECRET[::-1]), reconnect=True)
 
     async def test_otherVersion(self) -> None:
-        """
-        Ends of different versions don't begin, and say which they have.
-        """
+        """Ends of different versions don't begin, and say which they have."""
         await self.serve(description="tcp:0", key=Key(SECRET))
         real = Client.callRemote
 
@@ -285,14 +261,10 @@ def makeClient(key: Key | None) -> Client:
 
 
 class HandshakeTests(SynchronousTestCase):
-    """
-    Tests of handshakes, in memory.
-    """
+    """Tests of handshakes, in memory."""
 
     def setUp(self) -> None:
-        """
-        Begin with no clients.
-        """
+        """Begin with no clients."""
         self.clock = Clock()
         self.key = Key(SECRET)
         self.servers = WireServer(
@@ -328,9 +300,7 @@ class HandshakeTests(SynchronousTestCase):
         return said
 
     def test_handshake(self) -> None:
-        """
-        Two ends with the same key let each other in.
-        """
+        """Two ends with the same key let each other in."""
         client, server = makeClient(self.key), self.server()
         self.assertEqual(len(self.pending), 1)
         self.shake(client, server)
@@ -340,9 +310,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_inPieces(self) -> None:
-        """
-        It doesn't matter how the bytes come.
-        """
+        """It doesn't matter how the bytes come."""
         client, server = makeClient(self.key), self.server()
         for _ in range(2):
             for byte in sent(client):
@@ -352,9 +320,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertIsNone(self.successResultOf(client.opened))
 
     def test_fresh(self) -> None:
-        """
-        No two handshakes have anything in common that one could make use of.
-        """
+        """No two handshakes have anything in common that one could make use of."""
         seen: list[bytes] = []
         for _ in range(3):
             client, server = makeClient(self.key), self.server()
@@ -366,9 +332,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(len(set(seen)), len(seen))
 
     def test_replayed(self) -> None:
-        """
-        What a client has said once lets nobody in again.
-        """
+        """What a client has said once lets nobody in again."""
         server = self.server()
         said = self.shake(makeClient(self.key), server)
         self.assertTrue(server.isOpen)
@@ -380,9 +344,7 @@ class HandshakeTests(SynchronousTestCase):
             self.assertFalse(again.isOpen)
 
     def test_reflected(self) -> None:
-        """
-        A client can't be given its own proof, or questions, as the server's.
-        """
+        """A client can't be given its own proof, or questions, as the server's."""
         client = makeClient(self.key)
         [hello] = amp.parseString(sent(client))
         client.dataReceived(box(_answer=b"1", version=b"2", nonce=hello[b"nonce"]))
@@ -424,9 +386,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(len(self.pending), 0)
 
     def test_helloTwice(self) -> None:
-        """
-        A client says who it is once.
-        """
+        """A client says who it is once."""
         end = self.server()
         hello = box(_command=b"Hello", _ask=b"1", version=b"2", nonce=bytes(NONCE))
         end.dataReceived(hello)
@@ -435,9 +395,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertTrue(end.isOver)
 
     def test_small(self) -> None:
-        """
-        No more is kept of what a client sends than a small box has.
-        """
+        """No more is kept of what a client sends than a small box has."""
         end = self.server()
         for _ in range(1000):
             end.dataReceived(b"\0\x01a\x04\0" + b"x" * 1020)
@@ -445,9 +403,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertTrue(end.isOver)
 
     def test_deadline(self) -> None:
-        """
-        A client that says nothing, or goes on without end, has ten seconds.
-        """
+        """A client that says nothing, or goes on without end, has ten seconds."""
         silent, slow = self.server(), self.server()
         for _ in range(99):
             self.clock.advance(0.1)
@@ -505,9 +461,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertEqual(self.pending.failures, 0)
 
     def test_log(self) -> None:
-        """
-        Failures are logged, ever more of them at a time, and no secret with them.
-        """
+        """Failures are logged, ever more of them at a time, and no secret with them."""
         with self.assertLogs("asynqueue", "WARNING") as logged:
             for _ in range(100):
                 server = self.server()
@@ -518,9 +472,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertNotIn("x05", "".join(logged.output))
 
     def test_closed(self) -> None:
-        """
-        When the server stops, who hasn't proved who they are is sent away.
-        """
+        """When the server stops, who hasn't proved who they are is sent away."""
         ends = [self.server() for _ in range(3)]
         self.pending.abortAll()
         self.assertTrue(all(end.transport.disconnecting for end in ends))
@@ -537,9 +489,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertIn("isn't on this machine", str(failure.value))
 
     def test_wrongServers(self) -> None:
-        """
-        A client trusts no server that says something else than it should.
-        """
+        """A client trusts no server that says something else than it should."""
         nonce = bytes(NONCE)
         challenge = box(_answer=b"1", version=b"2", nonce=nonce)
         for data in (
@@ -561,9 +511,7 @@ class HandshakeTests(SynchronousTestCase):
                 self.assertTrue(end.transport.disconnecting)
 
     def test_cancelled(self) -> None:
-        """
-        A client may give up at any time.
-        """
+        """A client may give up at any time."""
         end = makeClient(self.key)
         end.opened.cancel()
         self.failureResultOf(end.opened)
@@ -572,9 +520,7 @@ class HandshakeTests(SynchronousTestCase):
         end.connectionLost(Failure(ConnectionDone()))
 
     def test_rest(self) -> None:
-        """
-        What comes right after the handshake isn't lost.
-        """
+        """What comes right after the handshake isn't lost."""
         client = makeClient(None)
         sent(client)
         client.dataReceived(
@@ -585,9 +531,7 @@ class HandshakeTests(SynchronousTestCase):
 
 
 class CutTests(SynchronousTestCase):
-    """
-    Tests of handshakes that are cut.
-    """
+    """Tests of handshakes that are cut."""
 
     def test_anywhere(self) -> None:
         """

@@ -1,6 +1,4 @@
-"""
-Tests of large values on their way, in chunks.
-"""
+"""Tests of large values on their way, in chunks."""
 
 from __future__ import annotations
 
@@ -22,9 +20,7 @@ MB = 1 << 20
 
 
 class ChunkyStringTests(SynchronousTestCase):
-    """
-    Tests of L{ChunkyString}.
-    """
+    """Tests of L{ChunkyString}."""
 
     def test_slices(self) -> None:
         """
@@ -42,14 +38,10 @@ class ChunkyStringTests(SynchronousTestCase):
         self.assertEqual(list(ChunkyString("")), [""])
 
     def test_text(self) -> None:
-        """
-        Text is cut as well, and the size can be another.
-        """
+        """Text is cut as well, and the size can be another."""
 
         class Small(ChunkyString[str]):
-            """
-            Has small slices.
-            """
+            """Has small slices."""
 
             chunkSize = 2
 
@@ -57,14 +49,10 @@ class ChunkyStringTests(SynchronousTestCase):
 
 
 class ChunkTests(SynchronousTestCase):
-    """
-    Tests of a connection's large values.
-    """
+    """Tests of a connection's large values."""
 
     def setUp(self) -> None:
-        """
-        Make two ends that trust each other.
-        """
+        """Make two ends that trust each other."""
         self.ends: list[Any] = []
         for _ in range(2):
             end: Any = clientOf(Clock(), None, mock.Mock())
@@ -109,9 +97,7 @@ class ChunkTests(SynchronousTestCase):
         self.assertEqual((self.sender._outgoing, self.receiver._incoming), ({}, {}))
 
     def test_credit(self) -> None:
-        """
-        No more is sent than the other end has asked for.
-        """
+        """No more is sent than the other end has asked for."""
         self.sender.send(b"x", Payload(5 * MB, [bytes(5 * MB)]))
         for credit in (b"100", b"70000", b"0"):
             self.sender.dataReceived(box(_command=b"Credit", ID=b"x", bytes=credit))
@@ -119,9 +105,7 @@ class ChunkTests(SynchronousTestCase):
         self.assertEqual([len(c[b"data"]) for c in chunks], [100, 65_000, 5_000])
 
     def test_inTurn(self) -> None:
-        """
-        Several values are sent in turn, a chunk of each.
-        """
+        """Several values are sent in turn, a chunk of each."""
         for ID in (b"x", b"y"):
             self.sender.send(ID, Payload(MB, [bytes(MB)]))
         self.sender.pauseProducing()
@@ -147,9 +131,7 @@ class ChunkTests(SynchronousTestCase):
         self.assertGreater(len(self.sender.transport.value()), 9 * MB)
 
     def test_tooMuch(self) -> None:
-        """
-        Who sends more than it has declared is disconnected.
-        """
+        """Who sends more than it has declared is disconnected."""
         self.receiver.receive(b"x", 100_000)
         chunk = box(_command=b"Chunk", ID=b"x", data=bytes(60_000))
         self.receiver.dataReceived(chunk)
@@ -158,9 +140,7 @@ class ChunkTests(SynchronousTestCase):
         self.assertTrue(self.receiver.transport.disconnecting)
 
     def test_cancelled(self) -> None:
-        """
-        What isn't wanted any longer isn't sent, and dropped if it comes.
-        """
+        """What isn't wanted any longer isn't sent, and dropped if it comes."""
         sent = self.sender.send(b"x", Payload(5 * MB, [bytes(5 * MB)]))
         received = self.receiver.receive(b"x", 5 * MB)
         credit = box(_command=b"Credit", ID=b"x", bytes=b"1000")

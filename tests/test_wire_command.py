@@ -1,6 +1,4 @@
-"""
-Tests of servers that are started on the command line.
-"""
+"""Tests of servers that are started on the command line."""
 
 from __future__ import annotations
 
@@ -32,9 +30,7 @@ UNIVERSE = "tests._servers.Local"
 
 
 class CommandTestCase(WireTestCase):
-    """
-    A test with a program.
-    """
+    """A test with a program."""
 
     def command(self, *args: str, **kw: Any) -> Program:
         """Run a server."""
@@ -55,9 +51,7 @@ class CommandTestCase(WireTestCase):
 
 
 class OptionTests(CommandTestCase):
-    """
-    Tests of what is said on the command line.
-    """
+    """Tests of what is said on the command line."""
 
     def parse(self, *args: str) -> dict[str, Any]:
         """Read a command line."""
@@ -67,9 +61,7 @@ class OptionTests(CommandTestCase):
         return options.keywords
 
     async def test_keywords(self) -> None:
-        """
-        Options become keywords of the server.
-        """
+        """Options become keywords of the server."""
         defaults = self.parse()
         self.assertEqual(
             {name: value for name, value in defaults.items() if value},
@@ -121,9 +113,7 @@ class OptionTests(CommandTestCase):
             self.parse(f"--key={path}")
 
     async def test_certificates(self) -> None:
-        """
-        Certificates come from files.
-        """
+        """Certificates come from files."""
         if find_spec("OpenSSL") is None:
             raise SkipTest("pyOpenSSL isn't installed")
         server, client = makePair(str(self.folder / "pair"))
@@ -131,9 +121,7 @@ class OptionTests(CommandTestCase):
         self.assertEqual(tls._peers, TLS.fromFiles(server)._peers)
 
     async def test_help(self) -> None:
-        """
-        C{--help} tells how it's used, C{--version} which it is.
-        """
+        """C{--help} tells how it's used, C{--version} which it is."""
         program = self.command("--help")
         self.assertEqual(await program.ended, 0)
         self.assertIn("python -m asynqueue.wire [options] DESCRIPTION", program.output)
@@ -166,9 +154,7 @@ class OptionTests(CommandTestCase):
             self.assertNotIn("Traceback", program.errors)
 
     async def test_broken(self) -> None:
-        """
-        A universe that fails is shown where it does.
-        """
+        """A universe that fails is shown where it does."""
         program = self.command(f"unix:{self.folder}/t", "tests._servers.Broken")
         self.assertEqual(await program.ended, 1)
         self.assertIn("_servers.py", program.errors)
@@ -176,9 +162,7 @@ class OptionTests(CommandTestCase):
 
 
 class RunTests(CommandTestCase):
-    """
-    Tests of servers that run.
-    """
+    """Tests of servers that run."""
 
     async def test_unix(self) -> None:
         """
@@ -204,9 +188,7 @@ class RunTests(CommandTestCase):
         self.assertFalse((self.folder / "s").exists())
 
     async def test_twice(self) -> None:
-        """
-        Told so twice, it doesn't wait for tasks.
-        """
+        """Told so twice, it doesn't wait for tasks."""
         program = self.command(self.description, UNIVERSE)
         await program.errorWith("is there")
         q = await self.queueFor(self.description, thread=True)
@@ -222,9 +204,7 @@ class RunTests(CommandTestCase):
         writer.close()
 
     async def test_key(self) -> None:
-        """
-        A server on a port of this machine has a key from the environment.
-        """
+        """A server on a port of this machine has a key from the environment."""
         secret = os.urandom(16).hex()
         port = freePort()
         program = self.command(
@@ -237,9 +217,7 @@ class RunTests(CommandTestCase):
         self.assertNotIn(secret, program.errors)
 
     async def test_ampClient(self) -> None:
-        """
-        The client in the documentation, which has nothing but AMP, runs tasks.
-        """
+        """The client in the documentation, which has nothing but AMP, runs tasks."""
         path, port = str(self.folder / "key"), freePort()
         makeKey(path)
         snippets = ROOT / "docs" / "snippets"
@@ -256,9 +234,7 @@ class RunTests(CommandTestCase):
         self.assertEqual(client.output.split("\n")[:-1], expected)
 
     async def test_certificates(self) -> None:
-        """
-        A server for a network has certificates.
-        """
+        """A server for a network has certificates."""
         if find_spec("OpenSSL") is None:
             raise SkipTest("pyOpenSSL isn't installed")
         server, client = makePair(str(self.folder / "pair"))
@@ -271,9 +247,7 @@ class RunTests(CommandTestCase):
 
 
 class PluginTests(CommandTestCase):
-    """
-    Tests of the service of C{twist} and C{twistd}.
-    """
+    """Tests of the service of C{twist} and C{twistd}."""
 
     def script(self, name: str) -> str:
         """Find a program of Twisted's."""
@@ -284,9 +258,7 @@ class PluginTests(CommandTestCase):
         return path
 
     async def test_help(self) -> None:
-        """
-        C{twist} knows the service, and tells how it's used.
-        """
+        """C{twist} knows the service, and tells how it's used."""
         twist = self.script("twist")
         program = self.program(twist, "--help")
         self.assertEqual(await program.ended, 0)
@@ -319,9 +291,7 @@ class PluginTests(CommandTestCase):
         self.assertFalse((self.folder / "s").exists())
 
     async def test_wrong(self) -> None:
-        """
-        If there can't be such a server, that's said, and the exit code isn't 0.
-        """
+        """If there can't be such a server, that's said, and the exit code isn't 0."""
         await self.serve()
         for place, name, text in (
             (self.description, UNIVERSE, "listen"),
@@ -337,9 +307,7 @@ class PluginTests(CommandTestCase):
             self.assertNotIn("Traceback", program.errors)
 
     async def test_daemon(self) -> None:
-        """
-        C{twistd} serves it as a daemon.
-        """
+        """C{twistd} serves it as a daemon."""
         pidFile, logFile = self.folder / "pid", self.folder / "log"
         program = self.program(
             self.script("twistd"),
@@ -358,9 +326,7 @@ class PluginTests(CommandTestCase):
         self.assertIn("is there", logFile.read_text())
 
     async def test_daemonRefused(self) -> None:
-        """
-        C{twistd} ends, and says why, if the server can't listen.
-        """
+        """C{twistd} ends, and says why, if the server can't listen."""
         await self.serve()
         program = self.program(
             self.script("twistd"),
@@ -371,9 +337,7 @@ class PluginTests(CommandTestCase):
         self.assertIn("asynqueue-worker: Couldn't listen", program.errors)
 
     async def test_service(self) -> None:
-        """
-        The service starts and stops the server.
-        """
+        """The service starts and stops the server."""
         options = Options()
         options.parseOptions([self.description, UNIVERSE])
         service = makeService(options)

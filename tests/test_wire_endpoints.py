@@ -1,6 +1,4 @@
-"""
-Tests of what is checked before anything is opened: keys, descriptions, folders.
-"""
+"""Tests of what is checked before anything is opened: keys, descriptions, folders."""
 
 from __future__ import annotations
 
@@ -41,22 +39,16 @@ def verbose(f: Callable[[], object]) -> str:
 
 
 class KeyTests(SynchronousTestCase):
-    """
-    Tests of keys.
-    """
+    """Tests of keys."""
 
     def setUp(self) -> None:
-        """
-        Make a file with a key.
-        """
+        """Make a file with a key."""
         self.path = Path(self.mktemp())
         self.path.write_bytes(SECRET.hex().encode() + b"\n")
         self.path.chmod(0o600)
 
     def test_proof(self) -> None:
-        """
-        A proof holds for one key, one role, and what it was made for.
-        """
+        """A proof holds for one key, one role, and what it was made for."""
         key = Key(SECRET)
         proof = key.prove(b"client", b"a", b"b")
         self.assertEqual(len(proof), 32)
@@ -72,34 +64,26 @@ class KeyTests(SynchronousTestCase):
             self.assertFalse(key.check(other, b"client", b"a", b"b"))
 
     def test_constantTime(self) -> None:
-        """
-        Proofs are compared in a time that doesn't depend on where they differ.
-        """
+        """Proofs are compared in a time that doesn't depend on where they differ."""
         with mock.patch("hmac.compare_digest", return_value=True) as compare:
             self.assertTrue(Key(SECRET).check(b"x", b"client"))
         compare.assert_called_once()
 
     def test_file(self) -> None:
-        """
-        A key can be read from a file that is its owner's alone.
-        """
+        """A key can be read from a file that is its owner's alone."""
         key = Key.fromFile(self.path)
         proof = Key(SECRET.hex().encode()).prove(b"client")
         self.assertTrue(key.check(proof, b"client"))
 
     def test_fileOfOthers(self) -> None:
-        """
-        A file that others may read or write is refused, with what to do about it.
-        """
+        """A file that others may read or write is refused, with what to do about it."""
         for mode in (0o640, 0o604, 0o620, 0o602, 0o601):
             self.path.chmod(mode)
             with self.assertRaisesRegex(AuthenticationError, f"{mode:03o}.*chmod 600"):
                 Key.fromFile(self.path)
 
     def test_fileOfAnother(self) -> None:
-        """
-        So is one that belongs to another user.
-        """
+        """So is one that belongs to another user."""
         with (
             mock.patch("os.geteuid", return_value=4711),
             mock.patch("os.fstat", return_value=mock.Mock(st_uid=4712)),
@@ -108,15 +92,11 @@ class KeyTests(SynchronousTestCase):
         self.assertIn("another user (4712)", str(error))
 
     def test_noFile(self) -> None:
-        """
-        That there's no file is said as ever.
-        """
+        """That there's no file is said as ever."""
         self.assertRaises(FileNotFoundError, Key.fromFile, "/nonexistent/key")
 
     def test_environment(self) -> None:
-        """
-        A key can be taken from the environment.
-        """
+        """A key can be taken from the environment."""
         with mock.patch.dict(os.environ, {"SOME_KEY": f" {SECRET.hex()}\n"}):
             key = Key.fromEnvironment("SOME_KEY")
         proof = Key(SECRET.hex().encode()).prove(b"client")
@@ -125,9 +105,7 @@ class KeyTests(SynchronousTestCase):
             Key.fromEnvironment("OTHER_KEY")
 
     def test_wrong(self) -> None:
-        """
-        What can't be a key is refused, and isn't shown, as it may be a secret.
-        """
+        """What can't be a key is refused, and isn't shown, as it may be a secret."""
         with self.assertRaisesRegex(ValueError, "at least 32 bytes") as caught:
             Key(b"sesame")
         self.assertNotIn("sesame", str(caught.exception))
@@ -151,14 +129,10 @@ class KeyTests(SynchronousTestCase):
 
 
 class AddressTests(SynchronousTestCase):
-    """
-    Tests of descriptions of addresses.
-    """
+    """Tests of descriptions of addresses."""
 
     def test_understood(self) -> None:
-        """
-        Descriptions are Twisted's, with names for what may be left out.
-        """
+        """Descriptions are Twisted's, with names for what may be left out."""
         for description, isServer, fields in (
             ("unix:/a/b", True, {"path": "/a/b"}),
             ("unix:/a\\:b", True, {"path": "/a:b"}),
@@ -176,9 +150,7 @@ class AddressTests(SynchronousTestCase):
                 )
 
     def test_notUnderstood(self) -> None:
-        """
-        Others are refused, with what would be understood.
-        """
+        """Others are refused, with what would be understood."""
         for description in (
             "",
             "unix",
@@ -202,9 +174,7 @@ class AddressTests(SynchronousTestCase):
             Address.parse(5, True)  # type: ignore[arg-type]
 
     def test_loopback(self) -> None:
-        """
-        This machine is known by its addresses.
-        """
+        """This machine is known by its addresses."""
         for host in ("127.0.0.1", "127.9.9.9", "::1"):
             self.assertTrue(_isLoopback(host))
         for host in ("", "0.0.0.0", "10.0.0.1", "::", "127.0.0.1.evil.example", "x"):
@@ -212,9 +182,7 @@ class AddressTests(SynchronousTestCase):
 
 
 class ConstructionTests(WireTestCase):
-    """
-    Tests of what is refused before anything is opened.
-    """
+    """Tests of what is refused before anything is opened."""
 
     def ends(self, description: str, **kw: Any) -> None:
         """Make a server and a worker."""
@@ -226,9 +194,7 @@ class ConstructionTests(WireTestCase):
         worker.crash()
 
     async def test_nobody(self) -> None:
-        """
-        Neither end begins over TCP without identities, and both say what helps.
-        """
+        """Neither end begins over TCP without identities, and both say what helps."""
         with self.assertRaisesRegex(AuthenticationError, "tls=.*key=.*unix:PATH"):
             WireServer("tcp:0", self.universe)
         with self.assertRaisesRegex(AuthenticationError, "tls=.*key=.*unix:PATH"):
@@ -251,9 +217,7 @@ class ConstructionTests(WireTestCase):
                     self.worker(description=f"tcp:{interface}:9", **kw)
 
     async def test_contradictions(self) -> None:
-        """
-        What doesn't go together is refused.
-        """
+        """What doesn't go together is refused."""
         options: list[dict[str, Any]] = [
             {"description": self.description, "insecure": True},
             {"description": "tls:1", "insecure": True},
@@ -266,9 +230,7 @@ class ConstructionTests(WireTestCase):
             self.ends(self.description, key=Key(SECRET))
 
     async def test_kinds(self) -> None:
-        """
-        Something else in the place of a key is refused, and isn't shown.
-        """
+        """Something else in the place of a key is refused, and isn't shown."""
         for wrong in ("sesame", b"sesame", Path("sesame")):
             with self.assertRaisesRegex(TypeError, "Key.fromFile") as caught:
                 self.ends("tcp:1", key=wrong)
@@ -277,38 +239,28 @@ class ConstructionTests(WireTestCase):
             self.ends("tls:1", tls="sesame")
 
     async def test_pickle(self) -> None:
-        """
-        Pickles are not for connections that others could get into.
-        """
+        """Pickles are not for connections that others could get into."""
         options: list[dict[str, Any]] = [{"key": Key(SECRET)}, {"insecure": True}]
         for kw in options:
             with self.assertRaisesRegex(AuthenticationError, "pickles can run"):
                 self.ends("tcp:1", pickle=True, **kw)
 
     async def test_abstract(self) -> None:
-        """
-        A Unix socket without a file, which any user could connect to, is refused.
-        """
+        """A Unix socket without a file, which any user could connect to, is refused."""
         with self.assertRaisesRegex(AuthenticationError, "use a file"):
             self.ends("unix:\0abstract")
 
 
 class UnixTests(WireTestCase):
-    """
-    Tests of Unix sockets.
-    """
+    """Tests of Unix sockets."""
 
     async def test_mode(self) -> None:
-        """
-        Only the user can open the socket, or see it.
-        """
+        """Only the user can open the socket, or see it."""
         await self.serve()
         self.assertEqual((self.folder / "s").stat().st_mode & 0o777, 0o600)
 
     async def test_folder(self) -> None:
-        """
-        A folder that isn't there is made, for the user alone.
-        """
+        """A folder that isn't there is made, for the user alone."""
         description = f"unix:{self.folder}/new/s"
         await self.serve(description=description)
         self.assertEqual((self.folder / "new").stat().st_mode & 0o777, 0o700)
@@ -316,17 +268,13 @@ class UnixTests(WireTestCase):
         self.assertEqual(await q.call("add", 1, 2), 3)
 
     async def test_noParent(self) -> None:
-        """
-        One whose own folder isn't there isn't.
-        """
+        """One whose own folder isn't there isn't."""
         server = WireServer(f"unix:{self.folder}/a/b/s", self.universe)
         await self.assertFailure(server.start(), FileNotFoundError)
         await server.stop()
 
     async def test_openFolder(self) -> None:
-        """
-        A folder that lets others in is refused, with what to do about it.
-        """
+        """A folder that lets others in is refused, with what to do about it."""
         for mode in (0o1777, 0o755, 0o750, 0o710, 0o701):
             self.folder.chmod(mode)
             with self.assertRaisesRegex(
@@ -340,9 +288,7 @@ class UnixTests(WireTestCase):
         await server.stop()
 
     async def test_othersFolder(self) -> None:
-        """
-        So is a folder of another user.
-        """
+        """So is a folder of another user."""
         with (
             mock.patch("os.geteuid", return_value=4711),
             mock.patch.object(
@@ -353,9 +299,7 @@ class UnixTests(WireTestCase):
         self.assertIn("user 4712", str(error))
 
     def test_user(self) -> None:
-        """
-        The other end must be the same user's, or root's.
-        """
+        """The other end must be the same user's, or root's."""
         ours, theirs = socket.socketpair()
         self.addCleanup(ours.close)
         self.addCleanup(theirs.close)
@@ -379,9 +323,7 @@ class UnixTests(WireTestCase):
 
 
 class AbandonedTests(WireTestCase):
-    """
-    Tests of sockets whose server was killed.
-    """
+    """Tests of sockets whose server was killed."""
 
     def abandon(self, seconds: float = 5.0) -> None:
         """
@@ -406,9 +348,7 @@ class AbandonedTests(WireTestCase):
         self.assertEqual(await q.call("add", 1, 2), 3)
 
     async def test_inUse(self) -> None:
-        """
-        A server that's there isn't disturbed, and the error names the lock.
-        """
+        """A server that's there isn't disturbed, and the error names the lock."""
         await self.serve()
         then = time.time() - 5
         os.utime(self.folder / "s", (then, then))
@@ -419,9 +359,7 @@ class AbandonedTests(WireTestCase):
         self.assertEqual(await q.call("add", 1, 2), 3)
 
     async def test_starting(self) -> None:
-        """
-        A server that has made the socket, and is about to listen, isn't either.
-        """
+        """A server that has made the socket, and is about to listen, isn't either."""
         self.abandon(seconds=0)
         second = WireServer(self.description, self.universe)
         await self.assertFailure(second.start(), CannotListenError)

@@ -1,6 +1,4 @@
-"""
-Tests of what peers and networks may do.
-"""
+"""Tests of what peers and networks may do."""
 
 from __future__ import annotations
 
@@ -46,9 +44,7 @@ class Cutter(protocol.Protocol):
         self.early = b""
 
     def connectionMade(self) -> None:
-        """
-        Connect to the server, if this is the client's side.
-        """
+        """Connect to the server, if this is the client's side."""
         if self.other is None:
             side = type(self)()
             side.other = self
@@ -126,9 +122,7 @@ class Raw(protocol.Protocol):
 
 
 class FaultTestCase(WireTestCase):
-    """
-    A test case with clients of other kinds.
-    """
+    """A test case with clients of other kinds."""
 
     async def connect(self, makeProtocol: Callable[[], Any]) -> Any:
         """
@@ -142,9 +136,7 @@ class FaultTestCase(WireTestCase):
         client: Any = await endpoint.connect(Factory.forProtocol(makeProtocol))
 
         def close() -> None:
-            """
-            End the connection, if it hasn't ended.
-            """
+            """End the connection, if it hasn't ended."""
             if client.transport is not None and client.transport.connected:
                 client.transport.abortConnection()
 
@@ -153,9 +145,7 @@ class FaultTestCase(WireTestCase):
 
 
 class CutTests(FaultTestCase):
-    """
-    Tests of connections that are cut.
-    """
+    """Tests of connections that are cut."""
 
     timeout = 300
 
@@ -251,9 +241,7 @@ class CutTests(FaultTestCase):
 
 
 class HostileTests(FaultTestCase):
-    """
-    Tests of clients that don't keep to the protocol.
-    """
+    """Tests of clients that don't keep to the protocol."""
 
     async def test_garbage(self) -> None:
         """
@@ -343,9 +331,7 @@ class HostileTests(FaultTestCase):
         await self.until(lambda: raw.received.count(b"Credit") == 2)
 
     async def test_argumentsInUse(self) -> None:
-        """
-        Large arguments count against the limit until their task is done.
-        """
+        """Large arguments count against the limit until their task is done."""
         server = await self.serve(maxHeld=300_000, concurrent=1)
         q = await self.queue(N_concurrent=5)
         calls = [q.call("wait", bytes(100_000)) for _ in range(5)]
@@ -393,9 +379,7 @@ class HostileTests(FaultTestCase):
         self.assertIn(b"Leaving", raw.received)
 
     async def test_moreThanDeclared(self) -> None:
-        """
-        A client that sends more than it has declared is cut off.
-        """
+        """A client that sends more than it has declared is cut off."""
         await self.serve()
         raw = await self.connect(Raw)
         run = {"_command": b"RunTask", "methodName": b"size", "ID": b"1"}
@@ -404,9 +388,7 @@ class HostileTests(FaultTestCase):
         await raw.lost
 
     async def test_twice(self) -> None:
-        """
-        So is one that uses an ID twice at the same time.
-        """
+        """So is one that uses an ID twice at the same time."""
         await self.serve()
         raw = await self.connect(Raw)
         run = {"_command": b"RunTask", "methodName": b"wait", "ID": b"1"}
@@ -414,9 +396,7 @@ class HostileTests(FaultTestCase):
         await raw.lost
 
     async def test_mutated(self) -> None:
-        """
-        Whatever bytes come, the server goes on.
-        """
+        """Whatever bytes come, the server goes on."""
         await self.serve(pickle=False)
         chance = random.Random(7)
         args = dumps([1, 2])
@@ -496,9 +476,7 @@ class HostileTests(FaultTestCase):
 
 
 class AMPTests(FaultTestCase):
-    """
-    Tests of clients that use AMP's own protocol, and another decoder.
-    """
+    """Tests of clients that use AMP's own protocol, and another decoder."""
 
     async def test_commands(self) -> None:
         """
@@ -536,9 +514,7 @@ class AMPTests(FaultTestCase):
         """
 
         class Client(amp.AMP):  # type: ignore[misc, unused-ignore]
-            """
-            A client that takes chunks.
-            """
+            """A client that takes chunks."""
 
             data = b""
 
@@ -634,9 +610,7 @@ class AMPTests(FaultTestCase):
 
 
 class ManyTests(WireTestCase):
-    """
-    Tests of many ends at once.
-    """
+    """Tests of many ends at once."""
 
     async def test_manyClients(self) -> None:
         """
@@ -652,9 +626,7 @@ class ManyTests(WireTestCase):
         self.assertEqual(len(self.universe.log), 400)
 
     async def test_manyServers(self) -> None:
-        """
-        One queue can have workers on many servers.
-        """
+        """One queue can have workers on many servers."""
         q = TaskQueue()
         self.closers.append(lambda: q.shutdown(timeout=0))
         for i in range(5):

@@ -1,6 +1,4 @@
-"""
-Tests of CBOR that is made to take long, to become large, or to be something else.
-"""
+"""Tests of CBOR that is made to take long, to become large, or to be something else."""
 
 from __future__ import annotations
 
@@ -51,22 +49,16 @@ def tagged(number: int, content: Any) -> bytes:
 
 
 def array(items: Iterable[bytes]) -> bytes:
-    """
-    Make an array of items that are CBOR.
-    """
+    """Make an array of items that are CBOR."""
     each = list(items)
     return b"\x9a" + struct.pack(">I", len(each)) + b"".join(each)
 
 
 class HostileTestCase(SynchronousTestCase):
-    """
-    A test with a codec.
-    """
+    """A test with a codec."""
 
     def setUp(self) -> None:
-        """
-        Make the codec.
-        """
+        """Make the codec."""
         self.codec = Codec()
 
     def refused(self, data: bytes, why: str = "") -> None:
@@ -76,9 +68,7 @@ class HostileTestCase(SynchronousTestCase):
 
 
 class TagTests(HostileTestCase):
-    """
-    Tests of tags that aren't for plain data.
-    """
+    """Tests of tags that aren't for plain data."""
 
     def test_others(self) -> None:
         """
@@ -93,9 +83,7 @@ class TagTests(HostileTestCase):
                     self.refused(tagged(number, cbor2.dumps(content)))
 
     def test_wrongContent(self) -> None:
-        """
-        Those that are accepted give plain data, or are refused as no value.
-        """
+        """Those that are accepted give plain data, or are refused as no value."""
         for number in ACCEPTED:
             for content in CONTENTS:
                 try:
@@ -105,44 +93,32 @@ class TagTests(HostileTestCase):
                 self.codec.encode(value)
 
     def test_references(self) -> None:
-        """
-        Nothing can be in a value twice, nor in itself.
-        """
+        """Nothing can be in a value twice, nor in itself."""
         self.refused(tagged(28, b"\x81" + tagged(29, b"\x00")))
 
     def test_indefinite(self) -> None:
-        """
-        Lengths are said before.
-        """
+        """Lengths are said before."""
         for data in (b"\x9f\xff", b"\xbf\xff", b"\x5f\xff", b"\x7f\xff"):
             self.refused(data)
 
     def test_keys(self) -> None:
-        """
-        A key comes once in a map, and is text or bytes.
-        """
+        """A key comes once in a map, and is text or bytes."""
         self.refused(b"\xa2\x61a\x00\x61a\x01")
         self.refused(b"\xa1\x00\x00")
 
 
 class SlowTests(HostileTestCase):
-    """
-    Tests of what would take time in proportion to the square of its size.
-    """
+    """Tests of what would take time in proportion to the square of its size."""
 
     def test_ranges(self) -> None:
-        """
-        The numbers of a range have at most 63 bits, both ways.
-        """
+        """The numbers of a range have at most 63 bits, both ways."""
         huge = tagged(2, cbor2.dumps(b"\xff" * 100_000))
         for parts in ((huge, b"\1", b"\1"), (b"\0", huge, b"\1"), (b"\0", b"\1", huge)):
             self.refused(tagged(Tag.RANGE, b"\x83" + b"".join(parts)), "range")
         self.assertRaises(NotEncodable, self.codec.encode, range(2**64))
 
     def test_fractions(self) -> None:
-        """
-        Those of a fraction have at most 4,096 bytes, both ways.
-        """
+        """Those of a fraction have at most 4,096 bytes, both ways."""
         for size, isGood in ((4_096, True), (4_097, False)):
             number = int.from_bytes(b"\x7f" * size, "big")
             value = Fraction(1, number)
@@ -155,9 +131,7 @@ class SlowTests(HostileTestCase):
                 self.assertRaises(NotEncodable, self.codec.encode, value)
 
     def test_decimals(self) -> None:
-        """
-        A decimal number has a bounded number of digits, both ways.
-        """
+        """A decimal number has a bounded number of digits, both ways."""
         self.refused(tagged(Tag.DECIMAL, "1" * 200_000), "digits")
         self.assertRaises(NotEncodable, self.codec.encode, Decimal("1" * 200_000))
         # This takes no more than its text.
@@ -180,16 +154,12 @@ class SlowTests(HostileTestCase):
             self.refused(tagged(Tag.PAIRS, double + pairs), "hash")
 
     def test_fewHashes(self) -> None:
-        """
-        A few can.
-        """
+        """A few can."""
         few = set(COLLIDING[:50])
         self.assertEqual(self.codec.decode(self.codec.encode(few)), few)  # type: ignore[arg-type] # it's small
 
     def test_largeNumbers(self) -> None:
-        """
-        Numbers of any size come as they are, and where they stand.
-        """
+        """Numbers of any size come as they are, and where they stand."""
         for bits in (262_135, 262_136, 262_137, 400_000):
             for number in (2**bits - 1, -(2**bits)):
                 data = self.codec.encode([number, 1])
@@ -197,9 +167,7 @@ class SlowTests(HostileTestCase):
                 self.assertEqual(self.codec.decode(data), [number, 1])
 
     def test_nested(self) -> None:
-        """
-        Nesting is bounded, whatever is nested.
-        """
+        """Nesting is bounded, whatever is nested."""
         tag = tagged(Tag.TUPLE, b"")
         for opening in (b"\x81", b"\xa1\x60", tag + b"\x81", tag, tagged(258, b"\x81")):
             for count in (400, 15_000 // len(opening)):
@@ -207,9 +175,7 @@ class SlowTests(HostileTestCase):
 
 
 class ArrayTests(HostileTestCase):
-    """
-    Tests of arrays that can't be.
-    """
+    """Tests of arrays that can't be."""
 
     skip = None if find_spec("numpy") else "numpy isn't installed"
 
@@ -219,16 +185,12 @@ class ArrayTests(HostileTestCase):
         return tagged(Tag.ARRAY, parts)
 
     def test_good(self) -> None:
-        """
-        One that can be comes as it is.
-        """
+        """One that can be comes as it is."""
         made = self.codec.decode(self.array("<i2", [2, 2], b"\1\0\2\0\3\0\4\0"))
         self.assertEqual(made.tolist(), [[1, 2], [3, 4]])
 
     def test_shapes(self) -> None:
-        """
-        A shape has few dimensions of a size that can be, and goes with the data.
-        """
+        """A shape has few dimensions of a size that can be, and goes with the data."""
         for shape in (
             [2**70],
             [2**62, 2**62],
@@ -248,9 +210,7 @@ class ArrayTests(HostileTestCase):
                 self.refused(self.array("|u1", shape, b"x"))
 
     def test_types(self) -> None:
-        """
-        A type is one of numbers, text, bytes or times: no object is made of data.
-        """
+        """A type is one of numbers, text, bytes or times: no object is made of data."""
         for typeName in (
             "|O8",
             "O",
@@ -272,17 +232,13 @@ class ArrayTests(HostileTestCase):
                 self.refused(tagged(Tag.SCALAR, scalar))
 
     def test_characters(self) -> None:
-        """
-        Text has characters that can be, and truth values are 0 or 1.
-        """
+        """Text has characters that can be, and truth values are 0 or 1."""
         self.refused(self.array("<U1", [1], b"\xff\xff\xff\x7f"), "characters")
         self.refused(self.array(">U1", [1], b"\x7f\xff\xff\xff"), "characters")
         self.refused(self.array("|b1", [2], b"\1\2"), "truth")
 
     def test_empty(self) -> None:
-        """
-        An array without data has no size of memory to be filled.
-        """
+        """An array without data has no size of memory to be filled."""
         self.test_good()  # which imports numpy
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
@@ -293,14 +249,10 @@ class ArrayTests(HostileTestCase):
 
 
 class LargeTests(HostileTestCase):
-    """
-    Tests of what is said to be, or becomes, larger than it is.
-    """
+    """Tests of what is said to be, or becomes, larger than it is."""
 
     def test_declared(self) -> None:
-        """
-        Nothing is made of a length that is only declared.
-        """
+        """Nothing is made of a length that is only declared."""
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         for major in (0x40, 0x60, 0x80, 0xA0):
@@ -316,18 +268,14 @@ class LargeTests(HostileTestCase):
         self.assertLess(tracemalloc.get_traced_memory()[1], 1 << 20)
 
     def test_zones(self) -> None:
-        """
-        A time zone is a name of the system's database, and no path.
-        """
+        """A time zone is a name of the system's database, and no path."""
         for zone in ("../../etc/passwd", "/etc/passwd", "nosuch", "\0", "x" * 10_000):
             parts = [2020, 1, 1, 0, 0, 0, 0, 0, zone]
             self.refused(tagged(Tag.DATETIME, cbor2.dumps(parts)))
 
 
 class GrowingTests(SynchronousTestCase):
-    """
-    Tests of values that would become much more in memory than they are.
-    """
+    """Tests of values that would become much more in memory than they are."""
 
     def refused(self, item: bytes, count: int) -> None:
         """See that a large value of many such items is refused before it's made."""
@@ -349,9 +297,7 @@ class GrowingTests(SynchronousTestCase):
 
 
 class GrowthTests(SynchronousTestCase):
-    """
-    Tests of L{weigh}.
-    """
+    """Tests of L{weigh}."""
 
     def weighed(self, data: bytes) -> tuple[int, int]:
         """Compare an estimate with what is so."""
@@ -370,9 +316,7 @@ class GrowthTests(SynchronousTestCase):
         return min(measured), weigh(data, crude - 1)
 
     def test_atLeast(self) -> None:
-        """
-        The estimate is at least what a value takes, whatever it's made of.
-        """
+        """The estimate is at least what a value takes, whatever it's made of."""
         negative = bytes(range(0x20, 0x26))
         items = {
             "lists": b"\x80",
@@ -415,18 +359,14 @@ class GrowthTests(SynchronousTestCase):
                 self.assertGreaterEqual(estimate, real)
 
     def test_mixed(self) -> None:
-        """
-        So it is where they alternate.
-        """
+        """So it is where they alternate."""
         item = b"\x85\x80\x62ab" + tagged(258, b"\x81\1") + b"\xa1\x61a\x19\1\1\x80"
         data = array([item, b"\x80", b"\xa0"] * 10_000)
         real, estimate = self.weighed(data)
         self.assertGreaterEqual(estimate, real)
 
     def test_honest(self) -> None:
-        """
-        It's not much more for values as they are sent.
-        """
+        """It's not much more for values as they are sent."""
         rows = [
             {"id": n, "name": f"number {n}", "value": n / 3, "tags": ["a", "b"]}
             for n in range(5_000)
@@ -453,9 +393,7 @@ class GrowthTests(SynchronousTestCase):
         self.assertGreater(weigh(data, 1_000), 1_000)
 
     def test_noCBOR(self) -> None:
-        """
-        Bytes that are no CBOR are weighed, too.
-        """
+        """Bytes that are no CBOR are weighed, too."""
         for data in (b"\xff" * 100, b"\x1f" * 100, b"\x9f" * 100, b"\xdf", b"\x5b\xff"):
             for at in range(len(data)):
                 weigh(data[at:], 0)

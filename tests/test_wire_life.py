@@ -1,6 +1,4 @@
-"""
-Tests of the life of connections to servers.
-"""
+"""Tests of the life of connections to servers."""
 
 from __future__ import annotations
 
@@ -81,9 +79,7 @@ class ServerProcess(protocol.ProcessProtocol):
             os.kill(self.process.pid, number)
 
     async def kill(self) -> None:
-        """
-        End it.
-        """
+        """End it."""
         self.signal(signal.SIGKILL)
         await self.ended
 
@@ -100,32 +96,24 @@ def soon(attempts: int) -> float:
 
 
 class InterfaceTests(WireTestCase):
-    """
-    Tests of the worker's interfaces.
-    """
+    """Tests of the worker's interfaces."""
 
     def test_interfaces(self) -> None:
-        """
-        The worker provides what it says.
-        """
+        """The worker provides what it says."""
         worker = self.worker()
         for interface in (IWorker, ICancellingWorker, IReplaceableWorker):
             verifyObject(interface, worker)
         return worker.stop()  # type: ignore[return-value]
 
     async def test_qualifications(self) -> None:
-        """
-        It qualifies for the series of remote workers, and for its own.
-        """
+        """It qualifies for the series of remote workers, and for its own."""
         await self.serve()
         q = await self.queue(series=["mine"])
         for series in (None, "wire", "remote", "mine"):
             self.assertEqual(await q.call("add", 1, series=series), 1)
 
     async def test_wrongArguments(self) -> None:
-        """
-        Numbers out of range are refused.
-        """
+        """Numbers out of range are refused."""
         for kw in (
             {"N_concurrent": 0},
             {"N_concurrent": "2"},
@@ -141,9 +129,7 @@ class InterfaceTests(WireTestCase):
 
 
 class LossTests(WireTestCase):
-    """
-    Tests of connections that are lost.
-    """
+    """Tests of connections that are lost."""
 
     async def test_running(self) -> None:
         """
@@ -164,9 +150,7 @@ class LossTests(WireTestCase):
         self.assertEqual(await waiting, 2)
 
     async def test_held(self) -> None:
-        """
-        A task that the server has held back goes to another worker, silently.
-        """
+        """A task that the server has held back goes to another worker, silently."""
         server = await self.serve(concurrent=1)
         q = await self.queue(N_concurrent=3)
         running = q.call("wait", 1)
@@ -186,9 +170,7 @@ class LossTests(WireTestCase):
         self.assertEqual(await held, "x")
 
     async def test_retried(self) -> None:
-        """
-        A task that has an attempt left is run by the next worker.
-        """
+        """A task that has an attempt left is run by the next worker."""
         server = await self.serve()
         q = await self.queue()
         d = q.call("wait", 1, retries=1)
@@ -201,9 +183,7 @@ class LossTests(WireTestCase):
         self.assertEqual(await d, "x")
 
     async def test_workStopped(self) -> None:
-        """
-        When the client is gone, the server stops what it does for it.
-        """
+        """When the client is gone, the server stops what it does for it."""
         server = await self.serve()
         q = await self.queue(N_concurrent=2)
         running = q.call("wait", 1)
@@ -233,9 +213,7 @@ class LossTests(WireTestCase):
                 pass
 
     async def test_largeOnItsWay(self) -> None:
-        """
-        A task whose arguments are still on their way hasn't been started.
-        """
+        """A task whose arguments are still on their way hasn't been started."""
         server = await self.serve()
         q = await self.queue()
         d = q.call("size", bytes(30_000_000))
@@ -248,14 +226,10 @@ class LossTests(WireTestCase):
 
 
 class ReconnectTests(WireTestCase):
-    """
-    Tests of workers that connect again.
-    """
+    """Tests of workers that connect again."""
 
     async def test_notUpYet(self) -> None:
-        """
-        A worker waits for its server, tells so, and has its tasks run then.
-        """
+        """A worker waits for its server, tells so, and has its tasks run then."""
         q = TaskQueue()
         self.closers.append(lambda: q.shutdown(timeout=0))
         worker = self.worker(reconnect=True, backoff=soon)
@@ -309,9 +283,7 @@ class ReconnectTests(WireTestCase):
         self.assertEqual(self.universe.log, ["blocking", 2, 3])
 
     async def test_updatesLost(self) -> None:
-        """
-        When the worker is lost, so are its updates, and each is told so.
-        """
+        """When the worker is lost, so are its updates, and each is told so."""
         for crash in (False, True):
             server = await self.serve(description=f"unix:{self.folder}/{crash}")
             q = await self.queue(description=server.description)
@@ -330,9 +302,7 @@ class ReconnectTests(WireTestCase):
             self.universe.log.clear()
 
     async def test_updatesFinished(self) -> None:
-        """
-        A worker that stops runs all updates that it has been given.
-        """
+        """A worker that stops runs all updates that it has been given."""
         await self.serve()
         q = await self.queue()
         updates = [q.update(*args) for args in (("wait",), ("note", 2), ("note", 3))]
@@ -343,9 +313,7 @@ class ReconnectTests(WireTestCase):
         await done
 
     async def test_stopWhileAway(self) -> None:
-        """
-        The queue can be shut down while the server is away.
-        """
+        """The queue can be shut down while the server is away."""
         server = await self.serve()
         q = await self.queue(reconnect=True, backoff=soon)
         server._abortAll()
@@ -356,9 +324,7 @@ class ReconnectTests(WireTestCase):
         await self.assertFailure(d, Exception)
 
     async def test_laterCall(self) -> None:
-        """
-        A call after a connection could not be made has it tried again.
-        """
+        """A call after a connection could not be made has it tried again."""
         q = TaskQueue()
         self.closers.append(lambda: q.shutdown(timeout=0))
         await self.assertFailure(
@@ -370,14 +336,10 @@ class ReconnectTests(WireTestCase):
 
 
 class LeavingTests(WireTestCase):
-    """
-    Tests of servers that are stopped.
-    """
+    """Tests of servers that are stopped."""
 
     async def test_running(self) -> None:
-        """
-        A server that stops lets running tasks be done, and takes no more.
-        """
+        """A server that stops lets running tasks be done, and takes no more."""
         server = await self.serve(stopTimeout=None)
         q = await self.queue(N_concurrent=2)
         running = q.call("wait", 1)
@@ -396,9 +358,7 @@ class LeavingTests(WireTestCase):
         self.assertEqual(await waiting, 1)
 
     async def test_held(self) -> None:
-        """
-        Tasks that are held back go elsewhere.
-        """
+        """Tasks that are held back go elsewhere."""
         server = await self.serve(stopTimeout=None, concurrent=1)
         q = await self.queue(N_concurrent=3, reconnect=True, backoff=soon)
         running = q.call("wait", 1)
@@ -415,9 +375,7 @@ class LeavingTests(WireTestCase):
         await stopped
 
     async def test_idle(self) -> None:
-        """
-        An idle client leaves at once.
-        """
+        """An idle client leaves at once."""
         server = await self.serve(stopTimeout=None)
         q = await self.queue()
         await q.call("add", 1)
@@ -425,9 +383,7 @@ class LeavingTests(WireTestCase):
         await self.until(lambda: not q.workers())
 
     async def test_notInQueue(self) -> None:
-        """
-        So does a worker that isn't in a queue.
-        """
+        """So does a worker that isn't in a queue."""
         server = await self.serve(stopTimeout=None)
         worker = self.worker()
         await worker.deferUntilReady()
@@ -469,9 +425,7 @@ class LeavingTests(WireTestCase):
 
 
 class ProcessTests(WireTestCase):
-    """
-    Tests of servers in processes of their own.
-    """
+    """Tests of servers in processes of their own."""
 
     async def start(self) -> ServerProcess:
         """
@@ -484,9 +438,7 @@ class ProcessTests(WireTestCase):
         return server
 
     async def test_killed(self) -> None:
-        """
-        When the server is killed, what was running fails at once.
-        """
+        """When the server is killed, what was running fails at once."""
         server = await self.start()
         q = await self.queue(reconnect=True, backoff=soon)
         self.assertEqual(await q.call("add", 1), 1)
@@ -523,9 +475,7 @@ class ProcessTests(WireTestCase):
         self.assertEqual(q.workers()[0].ID, 1)
 
     async def test_terminated(self) -> None:
-        """
-        A server that is told to end does so when its tasks are done.
-        """
+        """A server that is told to end does so when its tasks are done."""
         server = await self.start()
         q = await self.queue(reconnect=True, backoff=soon, thread=True)
         self.assertEqual(await q.call("add", 1), 1)

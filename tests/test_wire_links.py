@@ -22,14 +22,10 @@ from ._wirememory import KEY, Connection, Pair, Small, inlineThreads
 
 
 class LinkTestCase(SynchronousTestCase):
-    """
-    A test case with connections in memory.
-    """
+    """A test case with connections in memory."""
 
     def setUp(self) -> None:
-        """
-        Begin at no time, and say nothing.
-        """
+        """Begin at no time, and say nothing."""
         self.clock = Clock()
         inlineThreads(self)
         logger = logging.getLogger("asynqueue")
@@ -54,9 +50,7 @@ class LinkTestCase(SynchronousTestCase):
 
 
 class CutTests(LinkTestCase):
-    """
-    Tests of connections that are cut.
-    """
+    """Tests of connections that are cut."""
 
     def talk(self, cut: int | None) -> int:
         """
@@ -142,9 +136,7 @@ class CutTests(LinkTestCase):
             self.talk(cut)
 
     def test_unsent(self) -> None:
-        """
-        A call whose connection can't be made says so.
-        """
+        """A call whose connection can't be made says so."""
         pair, q = self.pair()
         d = q.call("note", 1)
         pair.pump(10)
@@ -153,9 +145,7 @@ class CutTests(LinkTestCase):
 
 
 class SilenceTests(LinkTestCase):
-    """
-    Tests of ends of which nothing is heard any longer, as when a cable is cut.
-    """
+    """Tests of ends of which nothing is heard any longer, as when a cable is cut."""
 
     def silence(self, beats: int) -> None:
         """
@@ -204,9 +194,7 @@ class SilenceTests(LinkTestCase):
         self.assertIn("for 300 seconds", str(error))
 
     def test_client(self) -> None:
-        """
-        A client that is silent is lost, too, and its tasks are stopped.
-        """
+        """A client that is silent is lost, too, and its tasks are stopped."""
         universe = Universe()
         server = WireServer("tcp:0", universe, key=KEY, reactor=self.clock)
         connection = Connection(server)
@@ -241,9 +229,7 @@ class SilenceTests(LinkTestCase):
         q.shutdown(timeout=0)
 
     def test_idle(self) -> None:
-        """
-        Ends that say nothing but that they're there stay.
-        """
+        """Ends that say nothing but that they're there stay."""
         self.idle(*self.pair(heartbeat=10))
 
     def test_differentHeartbeats(self) -> None:
@@ -257,14 +243,10 @@ class SilenceTests(LinkTestCase):
 
 
 class VersionTests(LinkTestCase):
-    """
-    Tests of ends that are of different versions, without a key.
-    """
+    """Tests of ends that are of different versions, without a key."""
 
     def test_client(self) -> None:
-        """
-        A client of another version is told so, and sent away.
-        """
+        """A client of another version is told so, and sent away."""
         server = WireServer("tcp:0", Small(), insecure=True, reactor=self.clock)
         connection = Connection(server)
         connection.send(box(_command=b"Hello", _ask=b"1", version=b"1"))
@@ -277,9 +259,7 @@ class VersionTests(LinkTestCase):
         self.assertEqual(server._sessions, set())
 
     def test_none(self) -> None:
-        """
-        A client that says no version, with AMP's own protocol, say, is served.
-        """
+        """A client that says no version, with AMP's own protocol, say, is served."""
         server = WireServer("tcp:0", Small(), insecure=True, reactor=self.clock)
         connection = Connection(server)
         args = dumps([1])

@@ -1,6 +1,4 @@
-"""
-Tests of L{asynqueue.wire._manager}, with real servers.
-"""
+"""Tests of L{asynqueue.wire._manager}, with real servers."""
 
 from __future__ import annotations
 
@@ -106,29 +104,21 @@ reactor.run(installSignalHandlers=False)
 
 
 class DefaultTests(SynchronousTestCase):
-    """
-    Tests of what is used where nothing is said.
-    """
+    """Tests of what is used where nothing is said."""
 
     def test_socket(self) -> None:
-        """
-        The default socket is in a folder of this user's.
-        """
+        """The default socket is in a folder of this user's."""
         address = Address.parse(DEFAULT_SOCKET, True)
         self.assertEqual(address.kind, "unix")
         self.assertIn(f"-{os.getuid()}/", address.path)
 
     def test_pickles(self) -> None:
-        """
-        Objects are pickled by the functions of AsynQueue 0.9.9 for that.
-        """
+        """Objects are pickled by the functions of AsynQueue 0.9.9 for that."""
         self.assertEqual(p2o(o2p([1, "a"])), [1, "a"])
 
 
 class SpawnTests(ManagerTestCase):
-    """
-    Tests of servers that are started.
-    """
+    """Tests of servers that are started."""
 
     async def test_pid(self) -> None:
         """
@@ -146,9 +136,7 @@ class SpawnTests(ManagerTestCase):
             self.assertEqual(await q.call("add", 1, 2), 3)
 
     async def test_private(self) -> None:
-        """
-        Sockets are in a folder that nobody else can enter.
-        """
+        """Sockets are in a folder that nobody else can enter."""
         manager = self.manager()
         place = manager.newSocket()
         await manager.spawn(place)
@@ -158,18 +146,14 @@ class SpawnTests(ManagerTestCase):
         self.assertEqual(stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode), 0o700)
 
     async def test_default(self) -> None:
-        """
-        If no universe is named, one without methods is served.
-        """
+        """If no universe is named, one without methods is served."""
         manager = ServerManager(timeout=0)
         self.closers.append(manager.shutdown)
         self.assertEqual(manager.wwuFQN, DEFAULT_WWU_FQN)
         await manager.spawn(manager.newSocket())
 
     async def test_environment(self) -> None:
-        """
-        The server has the environment of this process, also with C{stdio}.
-        """
+        """The server has the environment of this process, also with C{stdio}."""
         self.patch(os, "environ", {**os.environ, "ASYNQUEUE_TEST": "here"})
         os.environ["ASYNQUEUE_TEST"] = "here"
         manager = self.manager()
@@ -183,9 +167,7 @@ class SpawnTests(ManagerTestCase):
                 )
 
     async def test_niceness(self) -> None:
-        """
-        The server is as nice as it's told to be, and only from -20 to 19.
-        """
+        """The server is as nice as it's told to be, and only from -20 to 19."""
         manager = self.manager()
         place = manager.newSocket()
         await manager.spawn(place, niceness=4)
@@ -220,9 +202,7 @@ class SpawnTests(ManagerTestCase):
             await self.queueFor(f"tcp:127.0.0.1:{port}", key=Key(bytes(32)))
 
     async def test_insecure(self) -> None:
-        """
-        It does without on this machine, if that's said; else it's refused.
-        """
+        """It does without on this machine, if that's said; else it's refused."""
         port = freePort()
         manager = self.manager()
         place = f"tcp:{port}:interface=127.0.0.1"
@@ -232,9 +212,7 @@ class SpawnTests(ManagerTestCase):
         self.assertEqual(await q.call("pid"), pid)
 
     async def test_certificates(self) -> None:
-        """
-        Certificates are handed to servers, too.
-        """
+        """Certificates are handed to servers, too."""
         if find_spec("OpenSSL") is None:
             raise SkipTest("pyOpenSSL isn't installed")
         server, client = makePair(str(self.folder / "pair"))
@@ -247,9 +225,7 @@ class SpawnTests(ManagerTestCase):
         self.assertEqual(await q.call("pid"), pid)
 
     async def test_class(self) -> None:
-        """
-        The universe's class will do in the place of its name.
-        """
+        """The universe's class will do in the place of its name."""
         manager = self.manager(Local)
         self.assertEqual(manager.wwuFQN, "tests._servers.Local")
         await manager.spawn(manager.newSocket())
@@ -270,9 +246,7 @@ class SpawnTests(ManagerTestCase):
         self.assertRaises(SerializationError, manager.spawn, place, tls=lambda: 1)
 
     async def test_output(self) -> None:
-        """
-        What a server prints is logged, line by line, with its process ID.
-        """
+        """What a server prints is logged, line by line, with its process ID."""
         log = LogLines(self)
         manager = self.manager()
         place = manager.newSocket()
@@ -329,9 +303,7 @@ class SpawnTests(ManagerTestCase):
         self.assertIsNone(manager._trigger)
 
     async def test_longTemporaryFolder(self) -> None:
-        """
-        Sockets have a short path also where the temporary folder hasn't.
-        """
+        """Sockets have a short path also where the temporary folder hasn't."""
         temporary = self.folder / ("t" * 100)
         temporary.mkdir()
         self.patch(tempfile, "tempdir", str(temporary))
@@ -341,9 +313,7 @@ class SpawnTests(ManagerTestCase):
 
 
 class FailureTests(ManagerTestCase):
-    """
-    Tests of servers that can't be started.
-    """
+    """Tests of servers that can't be started."""
 
     async def fails(self, manager: ServerManager, *places: str) -> str:
         """Try to start a server."""
@@ -364,18 +334,14 @@ class FailureTests(ManagerTestCase):
         await manager.shutdown()
 
     async def test_cannotBeSpawned(self) -> None:
-        """
-        A process that the reactor refuses to start is none that is waited for.
-        """
+        """A process that the reactor refuses to start is none that is waited for."""
         manager = self.manager()
         self.patch(ServerProcess, "start", lambda *_: int("x"))
         self.assertIn("ValueError", await self.fails(manager))
         await manager.shutdown()
 
     async def test_noUniverse(self) -> None:
-        """
-        It's said that there's no such universe, without a traceback.
-        """
+        """It's said that there's no such universe, without a traceback."""
         for name in ("nosuch.module.Universe", "tests._servers.Nosuch", "os.path"):
             text = await self.fails(self.manager(name))
             self.assertIn(name, text)
@@ -392,9 +358,7 @@ class FailureTests(ManagerTestCase):
         self.assertIn("_servers.py", text)
 
     async def test_noPlace(self) -> None:
-        """
-        It's said if a place is taken, or is none.
-        """
+        """It's said if a place is taken, or is none."""
         manager = self.manager()
         place = manager.newSocket()
         await manager.spawn(place)
@@ -404,9 +368,7 @@ class FailureTests(ManagerTestCase):
         self.assertIn("nosuch:place", await self.fails(manager, "nosuch:place"))
 
     async def test_killed(self) -> None:
-        """
-        It's said if the process is killed while it starts.
-        """
+        """It's said if the process is killed while it starts."""
         manager = self.manager()
         d = manager.spawn(manager.newSocket())
         await self.until(lambda: manager._servers[0].pid)
@@ -415,9 +377,7 @@ class FailureTests(ManagerTestCase):
         self.assertIn("SIGKILL", str(error))
 
     async def test_cancelled(self) -> None:
-        """
-        A server that nobody waits for any longer is ended.
-        """
+        """A server that nobody waits for any longer is ended."""
         manager = self.manager()
         d = manager.spawn(manager.newSocket())
         await self.until(lambda: manager._servers[0].pid)
@@ -428,9 +388,7 @@ class FailureTests(ManagerTestCase):
         self.assertRaises(ProcessLookupError, os.kill, pid, 0)
 
     async def test_stopped(self) -> None:
-        """
-        So is one that is to stop before it listens, and its Deferred fails.
-        """
+        """So is one that is to stop before it listens, and its Deferred fails."""
         manager = self.manager()
         d = manager.spawn(manager.newSocket())
         self.assertFailure(d, WorkerStartError)
@@ -441,9 +399,7 @@ class FailureTests(ManagerTestCase):
         await d
 
     async def test_noDescriptors(self) -> None:
-        """
-        If there are no more descriptors to be had, that's said, and none is lost.
-        """
+        """If there are no more descriptors to be had, that's said, and none is lost."""
         manager = self.manager()
         place = manager.newSocket()
         await self.turn()  # the reactor has its own descriptors from then on
@@ -460,14 +416,10 @@ class FailureTests(ManagerTestCase):
 
 
 class EndTests(ManagerTestCase):
-    """
-    Tests of servers that end.
-    """
+    """Tests of servers that end."""
 
     async def test_done(self) -> None:
-        """
-        One server is stopped, the others aren't; an ID of no server is none's.
-        """
+        """One server is stopped, the others aren't; an ID of no server is none's."""
         manager = self.manager()
         pids = [await manager.spawn(manager.newSocket()) for _ in range(2)]
         await manager.done(pids[0])
@@ -503,9 +455,7 @@ class EndTests(ManagerTestCase):
         readers: list[Any] = []
 
         class Reader:
-            """
-            The end of a pipe. The first whose end is told closes all.
-            """
+            """The end of a pipe. The first whose end is told closes all."""
 
             def __init__(self) -> None:
                 self.fd, self.other = os.pipe()
@@ -539,9 +489,7 @@ class EndTests(ManagerTestCase):
         self.assertEqual(list(manager.servers), [pid])
 
     async def test_drained(self) -> None:
-        """
-        A server that is to stop has what runs there be done first.
-        """
+        """A server that is to stop has what runs there be done first."""
         manager = self.manager(timeout=None)
         place = manager.newSocket()
         await manager.spawn(place)
@@ -560,9 +508,7 @@ class EndTests(ManagerTestCase):
         await done
 
     async def test_inTime(self) -> None:
-        """
-        It's ended when its time is up, even if what it runs blocks it.
-        """
+        """It's ended when its time is up, even if what it runs blocks it."""
         for thread in (True, False):
             manager = self.manager(timeout=0.1)
             place = manager.newSocket()
@@ -579,9 +525,7 @@ class EndTests(ManagerTestCase):
             writer.close()
 
     async def test_frozen(self) -> None:
-        """
-        So is one that is frozen.
-        """
+        """So is one that is frozen."""
         manager = self.manager()
         pid = await manager.spawn(manager.newSocket())
         os.kill(pid, signal.SIGSTOP)
@@ -602,9 +546,7 @@ class EndTests(ManagerTestCase):
         os.kill(left, 0)
 
     async def test_interrupted(self) -> None:
-        """
-        Ctrl-C is for the manager, not for servers.
-        """
+        """Ctrl-C is for the manager, not for servers."""
         manager = self.manager()
         place = manager.newSocket()
         pid = await manager.spawn(place)
@@ -613,9 +555,7 @@ class EndTests(ManagerTestCase):
         self.assertEqual(await q.call("pid"), pid)
 
     async def test_managerKilled(self) -> None:
-        """
-        A server ends by itself when the process of its manager is killed.
-        """
+        """A server ends by itself when the process of its manager is killed."""
         await self._managerEnds("await Deferred()", signal.SIGKILL)
 
     async def test_managerForgets(self) -> None:
@@ -652,9 +592,7 @@ class EndTests(ManagerTestCase):
         return program, int(pid), place
 
     async def test_managerKilledBlocked(self) -> None:
-        """
-        Even one whose reactor is blocked ends when its manager is killed.
-        """
+        """Even one whose reactor is blocked ends when its manager is killed."""
         program, pid, place = await self._program()
         q = await self.queueFor(place, reconnect=False)
         fifo = str(self.folder / "fifo")
@@ -710,9 +648,7 @@ class EndTests(ManagerTestCase):
 
 
 class RestartTests(ManagerTestCase):
-    """
-    Tests of servers that are started again.
-    """
+    """Tests of servers that are started again."""
 
     async def test_killed(self) -> None:
         """
@@ -745,9 +681,7 @@ class RestartTests(ManagerTestCase):
         self.assertEqual(program.output, "all right\n", program.errors)
 
     async def test_port(self) -> None:
-        """
-        A server on a port is started again there, with its key.
-        """
+        """A server on a port is started again there, with its key."""
         key = Key(os.urandom(32))
         port = freePort()
         manager = self.manager(key=key)
@@ -758,9 +692,7 @@ class RestartTests(ManagerTestCase):
         self.assertNotEqual(await q.call("pid", retries=3), pid)
 
     async def test_noPlace(self) -> None:
-        """
-        If it can't be started where it was, that's logged, and tried again.
-        """
+        """If it can't be started where it was, that's logged, and tried again."""
         log = LogLines(self)
         port = freePort()
         manager = self.manager(insecure=True)
@@ -811,9 +743,7 @@ class RestartTests(ManagerTestCase):
             self.assertNotEqual(await later, pid)
 
     async def test_backoff(self) -> None:
-        """
-        How long that takes is settable, by how often in a row it has happened.
-        """
+        """How long that takes is settable, by how often in a row it has happened."""
         log = LogLines(self)
         attempts: list[int] = []
 
@@ -832,9 +762,7 @@ class RestartTests(ManagerTestCase):
         self.assertEqual(attempts, [1, 2, 3])
 
     async def test_default(self) -> None:
-        """
-        By default, it takes longer from one time to the next, up to a minute.
-        """
+        """By default, it takes longer from one time to the next, up to a minute."""
         backoff = ServerManager("x.Y")._backoff
         delays = [backoff(attempt) for attempt in range(1, 30)]
         self.assertTrue(0.1 <= delays[0] <= 0.2)
@@ -856,9 +784,7 @@ class RestartTests(ManagerTestCase):
         self.assertEqual(manager._servers, [])
 
     async def test_not(self) -> None:
-        """
-        With C{restart=False} none is started again.
-        """
+        """With C{restart=False} none is started again."""
         log = LogLines(self)
         manager = self.manager(restart=False)
         pid = await manager.spawn(manager.newSocket())

@@ -1,6 +1,4 @@
-"""
-Tests of the server's side of calls, without connections.
-"""
+"""Tests of the server's side of calls, without connections."""
 
 from __future__ import annotations
 
@@ -20,14 +18,10 @@ from ._wire import Universe
 
 
 class RunnerTests(SynchronousTestCase):
-    """
-    Tests of L{WireRunner}.
-    """
+    """Tests of L{WireRunner}."""
 
     def setUp(self) -> None:
-        """
-        Make a runner.
-        """
+        """Make a runner."""
         self.universe = Universe()
         self.clock = Clock()
         self.runner = WireRunner(self.universe, reactor=self.clock)
@@ -54,9 +48,7 @@ class RunnerTests(SynchronousTestCase):
         self.assertIs(type(self.called("nothing")["status"]), bytes)
 
     def test_deferred(self) -> None:
-        """
-        Deferreds and coroutines are waited for.
-        """
+        """Deferreds and coroutines are waited for."""
         d = self.runner.call("wait")
         self.assertNoResult(d)
         self.universe.waiting[0].callback(5)
@@ -64,9 +56,7 @@ class RunnerTests(SynchronousTestCase):
         self.assertEqual(p2o(self.called("coroutine", 6)["result"]), 6)
 
     def test_error(self) -> None:
-        """
-        Of an exception, there's text about it and the call.
-        """
+        """Of an exception, there's text about it and the call."""
         answer = self.called("boom", "x")
         self.assertEqual(answer["status"], b"e")
         self.assertIs(type(answer["result"]), str)
@@ -76,24 +66,18 @@ class RunnerTests(SynchronousTestCase):
         self.assertIn("KeyError", self.successResultOf(d)["result"])
 
     def test_exit(self) -> None:
-        """
-        Not even what would end the program gets out.
-        """
+        """Not even what would end the program gets out."""
         self.assertEqual(self.called("fail", "exit")["status"], b"e")
 
     def test_unknown(self) -> None:
-        """
-        A method that isn't served is an error with the names of those that are.
-        """
+        """A method that isn't served is an error with the names of those that are."""
         for name in ("nosuch", "_private", "__class__", "ws"):
             answer = self.called(name)
             self.assertEqual(answer["status"], b"e")
             self.assertRegex(answer["result"], f"{name}.* add, .*zeros")
 
     def test_iterator(self) -> None:
-        """
-        Of an iterator, there's an ID with which items are got one by one.
-        """
+        """Of an iterator, there's an ID with which items are got one by one."""
         answer = self.called("count", 2)
         self.assertEqual(answer["status"], b"i")
         ID = answer["result"]
@@ -108,9 +92,7 @@ class RunnerTests(SynchronousTestCase):
         self.failureResultOf(self.runner.getNext(ID), WorkerError)
 
     def test_chunks(self) -> None:
-        """
-        A result that's too large for a box comes in chunks, which are no pickles.
-        """
+        """A result that's too large for a box comes in chunks, which are no pickles."""
         answer = self.called("zeros", 100_000)
         self.assertEqual(answer["status"], b"c")
         chunks = []
@@ -124,17 +106,13 @@ class RunnerTests(SynchronousTestCase):
         self.assertEqual(p2o(b"".join(chunks)), bytes(100_000))
 
     def test_notPickled(self) -> None:
-        """
-        A result that can't be pickled is an error.
-        """
+        """A result that can't be pickled is an error."""
         answer = self.called(lambda: lambda: None)
         self.assertEqual(answer["status"], b"e")
         self.assertIn("pickle", answer["result"])
 
     def test_shutdownWaits(self) -> None:
-        """
-        Shutting down waits for calls.
-        """
+        """Shutting down waits for calls."""
         call = self.runner.call("wait")
         d = self.runner.shutdown()
         self.assertNoResult(d)
@@ -144,34 +122,26 @@ class RunnerTests(SynchronousTestCase):
         self.successResultOf(d)
 
     def test_failingIterator(self) -> None:
-        """
-        What an iterator raises is a failure, and the end of it.
-        """
+        """What an iterator raises is a failure, and the end of it."""
         ID = self.called("count", 0, fail=True)["result"]
         self.failureResultOf(self.runner.getNext(ID), ValueError)
         self.assertEqual(self.runner.iterators, {})
 
     def test_raw(self) -> None:
-        """
-        With C{raw=True}, an iterator is a result like any other.
-        """
+        """With C{raw=True}, an iterator is a result like any other."""
         answer = self.called("count", 2, raw=True)
         self.assertEqual(answer["status"], b"r")
         self.assertEqual(list(answer["result"]), [0, 1])
 
     def test_shutdown(self) -> None:
-        """
-        Shutting down closes iterators.
-        """
+        """Shutting down closes iterators."""
         ID = self.called("count", 2)["result"]
         self.successResultOf(self.runner.getNext(ID))
         self.assertIsNone(self.successResultOf(self.runner.shutdown()))
         self.assertEqual(self.universe.log, [0, "closed"])
 
     def test_cancel(self) -> None:
-        """
-        A call can be cancelled, which cancels its Deferred.
-        """
+        """A call can be cancelled, which cancels its Deferred."""
         d: Any = self.runner.run(self.universe.wait, (1,), {}, False, False)
         d.cancel()
         self.assertEqual(self.universe.log, [1, "cancelled"])
@@ -180,9 +150,7 @@ class RunnerTests(SynchronousTestCase):
         self.assertIsInstance(text.exception, CancelledError)
 
     def test_callable(self) -> None:
-        """
-        It also runs what is no method of the universe, and needs none.
-        """
+        """It also runs what is no method of the universe, and needs none."""
         answer = self.successResultOf(WireRunner(reactor=Clock()).call(divmod, 7, 2))
         self.assertEqual(answer, {"status": b"r", "result": o2p((3, 1))})
 
@@ -228,7 +196,5 @@ class RunnerTests(SynchronousTestCase):
         self.assertEqual(closed, [True])
 
     def test_notUniverse(self) -> None:
-        """
-        It's for universes only.
-        """
+        """It's for universes only."""
         self.assertRaises(TypeError, WireRunner, object())

@@ -44,9 +44,7 @@ react(main)
 
 
 class ServerTestCase(ManagerTestCase):
-    """
-    A test with a server, and a queue for it.
-    """
+    """A test with a server, and a queue for it."""
 
     async def start(self, **kw: Any) -> tuple[int, TaskQueue]:
         """Start a server."""
@@ -59,9 +57,7 @@ class ServerTestCase(ManagerTestCase):
         """Wait until there's something to be read, and close what it's read from."""
 
         def read() -> None:
-            """
-            Do so, in a thread.
-            """
+            """Do so, in a thread."""
             select.select([fd], [], [], 30)
             os.close(fd)
 
@@ -69,9 +65,7 @@ class ServerTestCase(ManagerTestCase):
 
 
 class NotUpTests(ServerTestCase):
-    """
-    Tests of servers that aren't there yet, or aren't there right now.
-    """
+    """Tests of servers that aren't there yet, or aren't there right now."""
 
     async def test_notUpYet(self) -> None:
         """
@@ -119,9 +113,7 @@ class NotUpTests(ServerTestCase):
         self.assertEqual(levels, [LogLevel.warn, LogLevel.info, LogLevel.info])
 
     async def test_restarted(self) -> None:
-        """
-        Once it's back, the stored updates are run there before anything else.
-        """
+        """Once it's back, the stored updates are run there before anything else."""
         pid, q = await self.start()
         await q.update("remember", "this")
         self.assertEqual(await q.call("recall"), "this")
@@ -130,9 +122,7 @@ class NotUpTests(ServerTestCase):
         self.assertNotEqual(await q.call("pid"), pid)
 
     async def test_again(self) -> None:
-        """
-        That goes on, as often as it happens.
-        """
+        """That goes on, as often as it happens."""
         pid, q = await self.start()
         for _ in range(4):
             os.kill(pid, signal.SIGKILL)
@@ -143,9 +133,7 @@ class NotUpTests(ServerTestCase):
 
 
 class KilledTests(ServerTestCase):
-    """
-    Tests of servers that are killed while there's something on the way.
-    """
+    """Tests of servers that are killed while there's something on the way."""
 
     async def test_running(self) -> None:
         """
@@ -177,9 +165,7 @@ class KilledTests(ServerTestCase):
         self.assertEqual(await d, 150_000_000)
 
     async def test_result(self) -> None:
-        """
-        One whose result hasn't come whole has failed, or is tried again.
-        """
+        """One whose result hasn't come whole has failed, or is tried again."""
         pid, q = await self.start()
         for retries in (0, 3):
             d = q.call("zeros", 150_000_000, retries=retries)
@@ -195,9 +181,7 @@ class KilledTests(ServerTestCase):
                 await q.call("pid")
 
     async def test_iteration(self) -> None:
-        """
-        An iteration fails after the items that have come.
-        """
+        """An iteration fails after the items that have come."""
         pid, q = await self.start()
         deferator = await q.call("items", 1_000, 100_000)
         for _ in range(3):
@@ -224,9 +208,7 @@ class KilledTests(ServerTestCase):
 
 
 class FrozenTests(ServerTestCase):
-    """
-    Tests of ends that don't answer.
-    """
+    """Tests of ends that don't answer."""
 
     async def test_server(self) -> None:
         """
@@ -283,14 +265,10 @@ class FrozenTests(ServerTestCase):
 
 
 class ManyTests(ServerTestCase):
-    """
-    Tests of many clients.
-    """
+    """Tests of many clients."""
 
     async def test_clients(self) -> None:
-        """
-        When one of many clients of a server is killed, the others' calls go on.
-        """
+        """When one of many clients of a server is killed, the others' calls go on."""
         _, q = await self.start()
         program = self.folder / "client.py"
         program.write_text(CLIENT)

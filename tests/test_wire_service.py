@@ -1,6 +1,4 @@
-"""
-Tests of starting and stopping servers, again and again, also as services.
-"""
+"""Tests of starting and stopping servers, again and again, also as services."""
 
 from __future__ import annotations
 
@@ -24,28 +22,20 @@ from ._wire import WireTestCase
 
 
 class ServerLifeTests(WireTestCase):
-    """
-    Tests of a server that is started and stopped.
-    """
+    """Tests of a server that is started and stopped."""
 
     def isListening(self) -> bool:
-        """
-        Tell whether there's a socket.
-        """
+        """Tell whether there's a socket."""
         return os.path.exists(self.folder / "s")
 
     async def works(self) -> None:
-        """
-        Have a task run.
-        """
+        """Have a task run."""
         q = await self.queue()
         self.assertEqual(await q.call("add", 1, 2), 3)
         await q.shutdown()
 
     async def test_again(self) -> None:
-        """
-        It can be started again when it has stopped.
-        """
+        """It can be started again when it has stopped."""
         server = WireServer(self.description, self.universe)
         for _ in range(3):
             await server.start()
@@ -55,9 +45,7 @@ class ServerLifeTests(WireTestCase):
         await server.stop()
 
     async def test_serviceAgain(self) -> None:
-        """
-        So can it as a service.
-        """
+        """So can it as a service."""
         service = WireServer(self.description, self.universe).service
         for _ in range(2):
             service.startService()
@@ -67,9 +55,7 @@ class ServerLifeTests(WireTestCase):
             self.assertFalse(self.isListening())
 
     async def test_startWhileStopping(self) -> None:
-        """
-        If it's started while it stops, it listens when it has.
-        """
+        """If it's started while it stops, it listens when it has."""
         server = WireServer(self.description, self.universe)
         self.closers.append(server.stop)
         await server.start()
@@ -79,9 +65,7 @@ class ServerLifeTests(WireTestCase):
         await self.works()
 
     async def test_privileges(self) -> None:
-        """
-        A service listens before privileges are dropped, and once.
-        """
+        """A service listens before privileges are dropped, and once."""
         server = WireServer(self.description, self.universe)
         self.closers.append(server.stop)
         parent = MultiService()
@@ -95,9 +79,7 @@ class ServerLifeTests(WireTestCase):
         self.assertFalse(self.isListening())
 
     async def test_untakenIteration(self) -> None:
-        """
-        An iteration that a client keeps, and takes no items of, isn't waited for.
-        """
+        """An iteration that a client keeps, and takes no items of, isn't waited for."""
         self.patch(_tasks, "_IDLE_SECONDS", 0.05)
         server = await self.serve(stopTimeout=None)
         q = await self.queue()
@@ -107,9 +89,7 @@ class ServerLifeTests(WireTestCase):
         self.assertFalse(self.isListening())
 
     async def test_takenIteration(self) -> None:
-        """
-        One whose items are taken is.
-        """
+        """One whose items are taken is."""
         server = await self.serve(stopTimeout=None)
         q = await self.queue()
         items: Any = await q.call("count", 1000)
@@ -120,43 +100,31 @@ class ServerLifeTests(WireTestCase):
 
 
 class Refusing:
-    """
-    A server that can't listen.
-    """
+    """A server that can't listen."""
 
     def start(self) -> Deferred[None]:
-        """
-        Fail.
-        """
+        """Fail."""
         error: Any = CannotListenError(None, 80, "no")
         d: Deferred[None] = Deferred()
         d.errback(error)
         return d
 
     def stop(self) -> Deferred[None]:
-        """
-        Do nothing.
-        """
+        """Do nothing."""
         return succeed(None)
 
 
 class FailingServiceTests(SynchronousTestCase):
-    """
-    Tests of services whose server can't listen.
-    """
+    """Tests of services whose server can't listen."""
 
     def test_logged(self) -> None:
-        """
-        That's logged, and other services go on.
-        """
+        """That's logged, and other services go on."""
         server: Any = Refusing()
         WireService(server).startService()
         self.assertEqual(len(self.flushLoggedErrors(CannotListenError)), 1)
 
     def test_raised(self) -> None:
-        """
-        A program that is of no use without the server can end at once.
-        """
+        """A program that is of no use without the server can end at once."""
 
         def failed(failure: Failure) -> None:
             raise SystemExit("80")
@@ -167,9 +135,7 @@ class FailingServiceTests(SynchronousTestCase):
 
 
 class StoppedIterationTests(SynchronousTestCase):
-    """
-    Tests of the server's end of iterations that are stopped.
-    """
+    """Tests of the server's end of iterations that are stopped."""
 
     def test_nothingLogged(self) -> None:
         """

@@ -1,6 +1,4 @@
-"""
-Tests of connections under TLS, with real handshakes.
-"""
+"""Tests of connections under TLS, with real handshakes."""
 
 from __future__ import annotations
 
@@ -58,9 +56,7 @@ class Silent(protocol.Protocol):
 
 
 class Output(protocol.ProcessProtocol):
-    """
-    A program that is run.
-    """
+    """A program that is run."""
 
     def __init__(self, done: Deferred[str]) -> None:
         """Begin."""
@@ -82,9 +78,7 @@ class Output(protocol.ProcessProtocol):
 
 
 class _Zero:
-    """
-    Something that changes nothing when it's added.
-    """
+    """Something that changes nothing when it's added."""
 
     def __radd__(self, other: Any) -> Any:
         """Be added."""
@@ -92,17 +86,13 @@ class _Zero:
 
 
 class TLSTestCase(WireTestCase):
-    """
-    A test case with servers that have certificates.
-    """
+    """A test case with servers that have certificates."""
 
     skip = MISSING
     identities: ClassVar[list[Identity]] = []
 
     def setUp(self) -> None:
-        """
-        Make certificates.
-        """
+        """Make certificates."""
         super().setUp()
         if not self.identities:
             self.identities.extend(map(Identity, ("server", "client", "other")))
@@ -132,14 +122,10 @@ class TLSTestCase(WireTestCase):
 
 
 class PinnedTests(TLSTestCase):
-    """
-    Tests of certificates that are known by their digests.
-    """
+    """Tests of certificates that are known by their digests."""
 
     async def test_tasks(self) -> None:
-        """
-        Who has the right certificate can have tasks run, of all kinds.
-        """
+        """Who has the right certificate can have tasks run, of all kinds."""
         await self.serveTLS()
         q = await self.queue(tls=self.client.accepting(self.server))
         self.assertEqual(await q.call("add", 1, 2), 3)
@@ -150,18 +136,14 @@ class PinnedTests(TLSTestCase):
         await self.assertFailure(q.call("boom"), ValueError)
 
     async def test_several(self) -> None:
-        """
-        Several clients can be known.
-        """
+        """Several clients can be known."""
         await self.serveTLS(self.server.accepting(self.client, self.other))
         for identity in (self.client, self.other):
             q = await self.queue(tls=identity.accepting(self.server))
             self.assertEqual(await q.call("add", 1, 2), 3)
 
     async def test_versions(self) -> None:
-        """
-        No less than TLS 1.2 is spoken.
-        """
+        """No less than TLS 1.2 is spoken."""
         await self.serveTLS()
         tls = self.client.accepting(self.server)
         for version, isGood in (
@@ -184,9 +166,7 @@ class PinnedTests(TLSTestCase):
                     await self.refused(tls=tls)
 
     async def test_pickle(self) -> None:
-        """
-        Pickles are sent if both ends want them, and only then.
-        """
+        """Pickles are sent if both ends want them, and only then."""
         tls = self.client.accepting(self.server)
         both = await self.serveTLS(pickle=True)
         q = await self.queue(tls=tls, pickle=True)
@@ -213,18 +193,14 @@ class PinnedTests(TLSTestCase):
         self.assertEqual((server._sessions, len(server._shared.pending)), (set(), 0))
 
     async def test_unknownServer(self) -> None:
-        """
-        A server with another certificate isn't trusted.
-        """
+        """A server with another certificate isn't trusted."""
         await self.serveTLS(self.other.accepting(self.client))
         why = await self.refused(tls=self.client.accepting(self.server))
         self.assertIn("isn't trusted", why)
         self.assertIn("certificate verify failed", why)
 
     async def test_stolenCertificate(self) -> None:
-        """
-        A certificate without its private key is of no use.
-        """
+        """A certificate without its private key is of no use."""
         with self.assertRaisesRegex(ValueError, "do not match"):
             TLS(self.other.secret + self.client.pem, [self.server.pem])
 
@@ -292,9 +268,7 @@ class PinnedTests(TLSTestCase):
         await silent.lost
 
     async def test_plainServer(self) -> None:
-        """
-        So is a client with TLS by a server without.
-        """
+        """So is a client with TLS by a server without."""
         server = await self.serve(description="tcp:0", key=KEY)
         self.description = self.description.replace("tcp:", "tls:")
         why = await self.refused(
@@ -311,9 +285,7 @@ class PinnedTests(TLSTestCase):
         heard = []
 
         class Listening(Silent):
-            """
-            A server that listens.
-            """
+            """A server that listens."""
 
             def dataReceived(self, data: bytes) -> None:
                 """Keep what is said."""
@@ -330,16 +302,12 @@ class PinnedTests(TLSTestCase):
 
 
 class ExpiringTests(SynchronousTestCase):
-    """
-    Tests of certificates that are about to expire.
-    """
+    """Tests of certificates that are about to expire."""
 
     skip = MISSING
 
     def test_warned(self) -> None:
-        """
-        Whoever uses a certificate that has expired, or soon will, is told so.
-        """
+        """Whoever uses a certificate that has expired, or soon will, is told so."""
         peer = Identity("peer")
         for days, text in (((-3, -1), "has expired"), ((-3, 20), "expires on 20")):
             with self.assertLogs("asynqueue", "WARNING") as logged:
@@ -350,14 +318,10 @@ class ExpiringTests(SynchronousTestCase):
 
 
 class AuthorityTests(TLSTestCase):
-    """
-    Tests of certificates of an authority.
-    """
+    """Tests of certificates of an authority."""
 
     def setUp(self) -> None:
-        """
-        Make an authority, and certificates of its.
-        """
+        """Make an authority, and certificates of its."""
         super().setUp()
         self.authority = Identity("authority", isAuthority=True)
         names = ["127.0.0.1", "localhost"]
@@ -365,9 +329,7 @@ class AuthorityTests(TLSTestCase):
         self.theirs = Identity("theirs", self.authority)
 
     async def test_tasks(self) -> None:
-        """
-        Ends with certificates of one authority accept one another.
-        """
+        """Ends with certificates of one authority accept one another."""
         await self.serveTLS(self.ours.under(self.authority))
         tls = self.theirs.under(self.authority)
         q = await self.queue(tls=tls)
@@ -377,9 +339,7 @@ class AuthorityTests(TLSTestCase):
         self.assertEqual(await q.call("add", 1, 2), 3)
 
     async def test_otherHost(self) -> None:
-        """
-        A server's certificate must be for the host that the client connects to.
-        """
+        """A server's certificate must be for the host that the client connects to."""
         await self.serveTLS(self.theirs.under(self.authority))
         why = await self.refused(tls=self.ours.under(self.authority))
         self.assertIn("isn't trusted", why)
@@ -390,9 +350,7 @@ class AuthorityTests(TLSTestCase):
         self.flushLoggedErrors()  # Twisted's, of certificates without names.
 
     async def test_otherAuthority(self) -> None:
-        """
-        Certificates of another authority aren't accepted, nor those of none.
-        """
+        """Certificates of another authority aren't accepted, nor those of none."""
         another = Identity("another", isAuthority=True)
         stranger = Identity("stranger", another, names=["127.0.0.1"])
         server = await self.serveTLS(self.ours.under(self.authority))
@@ -405,9 +363,7 @@ class AuthorityTests(TLSTestCase):
         self.assertIn("verify failed", why)
 
     async def test_expired(self) -> None:
-        """
-        Nor are those that have expired.
-        """
+        """Nor are those that have expired."""
         late = Identity("late", self.authority, (-3, -1), ["127.0.0.1"])
         server = await self.serveTLS(self.ours.under(self.authority))
         await self.refused(tls=late.under(self.authority))
@@ -417,9 +373,7 @@ class AuthorityTests(TLSTestCase):
         self.assertIn("verify failed", why)
 
     async def test_between(self) -> None:
-        """
-        Certificates between an end's own and the authority's are sent along.
-        """
+        """Certificates between an end's own and the authority's are sent along."""
         between = Identity("between", self.authority, isAuthority=True)
         ours = Identity("ours", between, names=["127.0.0.1"])
         theirs = Identity("theirs", between)
@@ -429,9 +383,7 @@ class AuthorityTests(TLSTestCase):
 
 
 class NetworkTests(TLSTestCase):
-    """
-    Tests between two networks, each with interfaces of its own.
-    """
+    """Tests between two networks, each with interfaces of its own."""
 
     timeout = 60
 
@@ -508,16 +460,12 @@ react(main)
 
 
 class HandshakeTests(SynchronousTestCase):
-    """
-    Tests of handshakes of TLS, in memory.
-    """
+    """Tests of handshakes of TLS, in memory."""
 
     skip = MISSING
 
     def setUp(self) -> None:
-        """
-        Make certificates, and a server's gates.
-        """
+        """Make certificates, and a server's gates."""
         self.clock = Clock()
         self.identity, self.client = Identity("server"), Identity("client")
         tls = self.identity.accepting(self.client)
@@ -569,9 +517,7 @@ class HandshakeTests(SynchronousTestCase):
         return bool(self.opened)
 
     def test_deadline(self) -> None:
-        """
-        A client that doesn't get on with the handshake has ten seconds.
-        """
+        """A client that doesn't get on with the handshake has ten seconds."""
         outer, transport = self.connect()
         outer.dataReceived(b"\x16\x03\x01\x02\x00\x01")
         self.assertEqual(len(self.pending), 1)
@@ -581,9 +527,7 @@ class HandshakeTests(SynchronousTestCase):
         self.assertTrue(transport.disconnecting)
 
     def test_changed(self) -> None:
-        """
-        Whichever byte is changed or missing, nobody gets in, and nothing is left.
-        """
+        """Whichever byte is changed or missing, nobody gets in, and nothing is left."""
         logger = logging.getLogger("asynqueue")
         self.addCleanup(logger.setLevel, logger.level)
         logger.setLevel(logging.CRITICAL)
@@ -613,14 +557,10 @@ class HandshakeTests(SynchronousTestCase):
 
 
 class ExtraTests(SynchronousTestCase):
-    """
-    Tests without what TLS needs.
-    """
+    """Tests without what TLS needs."""
 
     def test_missing(self) -> None:
-        """
-        The error names the extra.
-        """
+        """The error names the extra."""
         with (
             mock.patch.dict(sys.modules, {"service_identity": None}),
             self.assertRaisesRegex(ImportError, r"pip install 'asynqueue\[tls\]'"),
@@ -628,9 +568,7 @@ class ExtraTests(SynchronousTestCase):
             TLS.fromFiles("a", "b")
 
     def test_notImported(self) -> None:
-        """
-        Who uses no certificates needs nothing of it.
-        """
+        """Who uses no certificates needs nothing of it."""
         program = (
             "import sys\n"
             "sys.modules['OpenSSL'] = sys.modules['cryptography'] = None\n"

@@ -1,6 +1,4 @@
-"""
-Tests of how values are encoded for a connection.
-"""
+"""Tests of how values are encoded for a connection."""
 
 from __future__ import annotations
 
@@ -124,9 +122,7 @@ def chopped(payload: Any, size: int) -> list[bytes]:
 
 
 class PlainTests(SynchronousTestCase):
-    """
-    Tests of plain data.
-    """
+    """Tests of plain data."""
 
     def test_roundTrip(self) -> None:
         """
@@ -139,22 +135,16 @@ class PlainTests(SynchronousTestCase):
                 self.assertEqual(back, value)
 
     def test_nan(self) -> None:
-        """
-        So does what isn't equal to itself.
-        """
+        """So does what isn't equal to itself."""
         self.assertTrue(math.isnan(roundTrip(math.nan)))
 
     def test_zone(self) -> None:
-        """
-        Named time zones keep their names.
-        """
+        """Named time zones keep their names."""
         value = datetime(2024, 7, 1, tzinfo=ZoneInfo("Europe/Berlin"))
         self.assertEqual(repr(roundTrip(value)), repr(value))
 
     def test_large(self) -> None:
-        """
-        Large values come back from pieces of any size, also where they're nested.
-        """
+        """Large values come back from pieces of any size, also where they're nested."""
         values = [
             os.urandom(200_000),
             "ä€x" * 70_000,
@@ -170,17 +160,13 @@ class PlainTests(SynchronousTestCase):
                     self.assertTrue(roundTrip(value, size=size) == value)
 
     def test_notCopied(self) -> None:
-        """
-        Large bytes are sent from where they are.
-        """
+        """Large bytes are sent from where they are."""
         value = bytes(1_000_000)
         payload: Any = Codec().encode((value,))
         self.assertTrue(any(piece is value for piece in payload.pieces))
 
     def test_fixed(self) -> None:
-        """
-        Whatever can be changed is sent as it was when it was encoded.
-        """
+        """Whatever can be changed is sent as it was when it was encoded."""
         for codec in (Codec(), Codec(pickles=True)):
             data = bytearray(200_000)
             value: Any = [data, [0] * 100_000]
@@ -196,9 +182,7 @@ class PlainTests(SynchronousTestCase):
             self.assertEqual([part.sum() for part in back[2:]], [0] * len(back[2:]))
 
     def test_cbor(self) -> None:
-        """
-        Plain data is CBOR that another decoder reads, also what's large.
-        """
+        """Plain data is CBOR that another decoder reads, also what's large."""
         value = {"a": [1, -2.5, None, True, "é", b"x"], "b": 2**70}
         data = Codec().encode(value)
         assert isinstance(data, bytes)
@@ -256,9 +240,7 @@ class PlainTests(SynchronousTestCase):
         self.assertEqual((type(scalar), scalar), (numpy.float32, 1.5))
 
     def test_numpyObjects(self) -> None:
-        """
-        Arrays of objects are refused.
-        """
+        """Arrays of objects are refused."""
         if numpy is None:
             raise self.skipTest("numpy isn't installed")
         array = numpy.array([Secret()])
@@ -285,9 +267,7 @@ class PlainTests(SynchronousTestCase):
         """
 
         class Text(str):
-            """
-            A text of a kind of its own.
-            """
+            """A text of a kind of its own."""
 
         for value in (Secret(), [Secret()], {"a": (Secret(),)}):
             error = self.assertRaises(NotEncodable, Codec().encode, value)
@@ -295,9 +275,7 @@ class PlainTests(SynchronousTestCase):
         self.assertRaises(NotEncodable, Codec().encode, Text())
 
     def test_tooDeep(self) -> None:
-        """
-        What is nested very deeply, or contains itself, is refused.
-        """
+        """What is nested very deeply, or contains itself, is refused."""
         value: list[Any] = []
         value.append(value)
         error = self.assertRaises(NotEncodable, Codec().encode, value)
@@ -309,14 +287,10 @@ class PlainTests(SynchronousTestCase):
 
 
 class HostileTests(SynchronousTestCase):
-    """
-    Tests of bytes that no codec has made.
-    """
+    """Tests of bytes that no codec has made."""
 
     def test_pickle(self) -> None:
-        """
-        A pickle isn't loaded unless pickles are accepted.
-        """
+        """A pickle isn't loaded unless pickles are accepted."""
         pickles = Codec(pickles=True)
         small, large = pickles.encode([Secret]), pickles.encode([Secret, bytes(10**6)])
         assert isinstance(small, bytes)
@@ -332,9 +306,7 @@ class HostileTests(SynchronousTestCase):
             self.assertRaises(ValueError, Codec().decode, nested)
 
     def test_cutOff(self) -> None:
-        """
-        What is cut off anywhere, or has something after its end, isn't accepted.
-        """
+        """What is cut off anywhere, or has something after its end, isn't accepted."""
         codec = Codec()
         for value in (VALUES, [b"x" * 40_000, "a"], list(range(10_000))):
             data = codec.encode(value)
@@ -350,9 +322,7 @@ class HostileTests(SynchronousTestCase):
             self.assertRaises(ValueError, codec.decodePieces, [data, b"x"])
 
     def test_mutated(self) -> None:
-        """
-        Whatever bytes come, it's a value or a C{ValueError}.
-        """
+        """Whatever bytes come, it's a value or a C{ValueError}."""
         chance = random.Random(5)
         codec = Codec(Universe.allowed)
         data = codec.encode([*VALUES, Point(1, 2), Slotted(3)])
@@ -365,9 +335,7 @@ class HostileTests(SynchronousTestCase):
                 codec.decode(bytes(mutated))
 
     def test_declaredLarge(self) -> None:
-        """
-        Nothing large is made of a declared length, only of bytes that are there.
-        """
+        """Nothing large is made of a declared length, only of bytes that are there."""
         for major in (0x40, 0x60, 0x80, 0xA0):
             for head in (b"\x1a\x7f\xff\xff\xff", b"\x1b" + b"\x7f" * 8):
                 data = bytes([head[0] | major]) + head[1:]
@@ -376,9 +344,7 @@ class HostileTests(SynchronousTestCase):
             self.assertRaises(ValueError, Codec().decodePieces, [data])
 
     def test_nested(self) -> None:
-        """
-        Nesting without end doesn't end the program.
-        """
+        """Nesting without end doesn't end the program."""
         for head in (b"\x81", b"\xd9\xa5\x04\x81", b"\xa1\x61a", b"\x9f"):
             self.assertRaises(ValueError, Codec().decode, head * 10_000 + b"\xf6")
 
@@ -392,14 +358,10 @@ class HostileTests(SynchronousTestCase):
         self.assertIn("Point", str(error))
 
     def test_otherSlots(self) -> None:
-        """
-        Nor is one of a class that has other slots there.
-        """
+        """Nor is one of a class that has other slots there."""
 
         class Here:
-            """
-            A class without attributes.
-            """
+            """A class without attributes."""
 
             __slots__ = ()
 
@@ -411,20 +373,14 @@ class HostileTests(SynchronousTestCase):
         self.assertRaises(ValueError, here.decode, data)
 
     def test_noCodeRun(self) -> None:
-        """
-        No property of an allowed class is set because a peer names it.
-        """
+        """No property of an allowed class is set because a peer names it."""
 
         class Guarded:
-            """
-            A class with a property.
-            """
+            """A class with a property."""
 
             @property
             def x(self) -> int:
-                """
-                Be a property.
-                """
+                """Be a property."""
                 raise AssertionError
 
             @x.setter
@@ -438,14 +394,10 @@ class HostileTests(SynchronousTestCase):
 
 
 class PickleTests(SynchronousTestCase):
-    """
-    Tests of values as pickles, where both ends accept them.
-    """
+    """Tests of values as pickles, where both ends accept them."""
 
     def test_roundTrip(self) -> None:
-        """
-        Whatever can be pickled comes back.
-        """
+        """Whatever can be pickled comes back."""
         codec = Codec(pickles=True)
         cyclic: list[Any] = []
         cyclic.append(cyclic)
@@ -454,9 +406,7 @@ class PickleTests(SynchronousTestCase):
         self.assertIs(roundTrip(Secret, codec), Secret)
 
     def test_large(self) -> None:
-        """
-        Large ones come back from pieces of any size.
-        """
+        """Large ones come back from pieces of any size."""
         codec = Codec(pickles=True)
         value = [os.urandom(300_000), {"a": "x" * 100_000}, list(range(50_000)), Secret]
         payload: Any = codec.encode(value)
@@ -465,9 +415,7 @@ class PickleTests(SynchronousTestCase):
             self.assertTrue(roundTrip(value, codec, size) == value)
 
     def test_buffers(self) -> None:
-        """
-        Arrays in pickles can be written to.
-        """
+        """Arrays in pickles can be written to."""
         if numpy is None:
             raise self.skipTest("numpy isn't installed")
         for size in (5, 50_000):
@@ -476,9 +424,7 @@ class PickleTests(SynchronousTestCase):
             self.assertEqual(back["a"].sum(), 1.0)
 
     def test_unpicklable(self) -> None:
-        """
-        What can't be pickled is refused.
-        """
+        """What can't be pickled is refused."""
         error = self.assertRaises(
             NotEncodable, Codec(pickles=True).encode, [lambda: None]
         )
@@ -486,9 +432,7 @@ class PickleTests(SynchronousTestCase):
 
 
 class RaisedTests(SynchronousTestCase):
-    """
-    Tests of exceptions.
-    """
+    """Tests of exceptions."""
 
     def carried(self, error: BaseException, exceptions: Any = ()) -> Any:
         """
@@ -509,9 +453,7 @@ class RaisedTests(SynchronousTestCase):
         return loadsError(codec, data, exceptions).exception
 
     def test_builtin(self) -> None:
-        """
-        Exceptions of Python's own come as what they are.
-        """
+        """Exceptions of Python's own come as what they are."""
         for error in (
             ValueError("x", 1),
             KeyError((1, 2)),
@@ -535,33 +477,25 @@ class RaisedTests(SynchronousTestCase):
         self.assertRegex(str(other), r"(?s)code 7.*Declared.*Traceback")
 
     def test_exits(self) -> None:
-        """
-        What would end a program or an iteration there comes as a WorkerError.
-        """
+        """What would end a program or an iteration there comes as a WorkerError."""
         for error in (SystemExit(3), KeyboardInterrupt(), StopIteration(1)):
             self.assertIs(type(self.carried(error)), WorkerError)
 
     def test_huge(self) -> None:
-        """
-        A huge one comes with the beginning and the end of its text.
-        """
+        """A huge one comes with the beginning and the end of its text."""
         error = ValueError("x" * 1_000_000, [bytes(100_000)])
         back = self.carried(error)
         self.assertIs(type(back), WorkerError)
         self.assertLess(len(str(back)), 20_000)
 
     def test_unsendable(self) -> None:
-        """
-        One whose arguments can't be sent comes as text.
-        """
+        """One whose arguments can't be sent comes as text."""
         back = self.carried(ValueError(Secret()))
         self.assertIs(type(back), WorkerError)
         self.assertIn("ValueError", str(back))
 
     def test_cause(self) -> None:
-        """
-        What an exception has come from is the cause of the remote traceback.
-        """
+        """What an exception has come from is the cause of the remote traceback."""
         error = ValueError("x")
         error.__cause__ = KeyError("y")
         back = self.carried(error)
@@ -573,9 +507,7 @@ class RaisedTests(SynchronousTestCase):
         """
 
         class Hostile(Exception):
-            """
-            An exception that lets nobody look at it.
-            """
+            """An exception that lets nobody look at it."""
 
             def __str__(self) -> str:
                 """
@@ -597,9 +529,7 @@ class RaisedTests(SynchronousTestCase):
         self.assertIn("Hostile", str(back))
 
     def test_notMade(self) -> None:
-        """
-        No class is made because a peer names it.
-        """
+        """No class is made because a peer names it."""
         plain = Codec()
         parts = plain.encode((("x",), {}, {}))
         for name in ("builtins.SystemExit", "builtins.eval", "os.system", "tests.X"):
@@ -612,9 +542,7 @@ class RaisedTests(SynchronousTestCase):
         )
 
     def test_notAnError(self) -> None:
-        """
-        Bytes that are no exception are a C{ValueError}.
-        """
+        """Bytes that are no exception are a C{ValueError}."""
         value: Any
         for value in (1, (1,), ("x", 5), ("x", [5]), ("x", [()]), (5, [])):
             data: Any = Codec().encode(value)
@@ -623,57 +551,39 @@ class RaisedTests(SynchronousTestCase):
 
 
 class NamesTests(SynchronousTestCase):
-    """
-    Tests of which methods are served.
-    """
+    """Tests of which methods are served."""
 
     def test_names(self) -> None:
-        """
-        Public functions of the subclass and its bases are, and nothing else.
-        """
+        """Public functions of the subclass and its bases are, and nothing else."""
 
         class Small(Base):
-            """
-            A universe.
-            """
+            """A universe."""
 
             attribute = len
 
             def __init__(self) -> None:
-                """
-                Make it.
-                """
+                """Make it."""
 
             def public(self) -> None:
-                """
-                Be served.
-                """
+                """Be served."""
 
             @property
             def computed(self) -> int:
-                """
-                A property.
-                """
+                """A property."""
                 raise AssertionError
 
             @staticmethod
             def static() -> None:
-                """
-                Be served.
-                """
+                """Be served."""
 
             class Inner:
-                """
-                A class.
-                """
+                """A class."""
 
         self.assertEqual(namesOf(Small), {"inherited", "public", "static"})
         self.assertEqual(namesOf(Small()), {"inherited", "public", "static"})
 
     def test_notUniverse(self) -> None:
-        """
-        What is no universe is refused. The base class itself has no methods.
-        """
+        """What is no universe is refused. The base class itself has no methods."""
         self.assertEqual(namesOf(WireWorkerUniverse), frozenset())
         for wwu in (object(), object, None):
             self.assertRaises(TypeError, namesOf, wwu)

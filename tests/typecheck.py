@@ -34,9 +34,7 @@ _FOUND = re.compile(
 
 
 def expected(checker: str) -> set[tuple[int, str]]:
-    """
-    Read what is to be found: pairs of a line, and a type or C{"error"}.
-    """
+    """Read what is to be found: pairs of a line, and a type or C{"error"}."""
     wanted: set[tuple[int, str]] = set()
     for number, line in enumerate(CLIENT.read_text().splitlines(), 1):
         code, _, comment = line.partition("  # ")
@@ -48,9 +46,7 @@ def expected(checker: str) -> set[tuple[int, str]]:
 
 
 def found(checker: str) -> set[tuple[int, str]]:
-    """
-    Run a checker, and read what it has found.
-    """
+    """Run a checker, and read what it has found."""
     done = subprocess.run(
         [*CHECKERS[checker], str(CLIENT)],
         cwd=ROOT,
@@ -65,16 +61,12 @@ def found(checker: str) -> set[tuple[int, str]]:
 
 
 def _short(revealed: str) -> str:
-    """
-    Take the names of modules out of a type.
-    """
+    """Take the names of modules out of a type."""
     return re.sub(r"\b[a-z_]\w*\.", "", revealed)
 
 
 def main() -> bool:
-    """
-    Say what differs. Returns whether nothing does.
-    """
+    """Say what differs. Returns whether nothing does."""
     good = True
     for checker in CHECKERS:
         wanted, seen = expected(checker), found(checker)

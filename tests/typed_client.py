@@ -32,51 +32,37 @@ from asynqueue.testing import RecordingConsumer
 
 
 class Page:
-    """
-    Something of the client's own.
-    """
+    """Something of the client's own."""
 
 
 def load(url: str, size: int = 0) -> Page:
-    """
-    Return it.
-    """
+    """Return it."""
     return Page()
 
 
 def lines(path: str) -> Iterator[str]:
-    """
-    Return an iterator.
-    """
+    """Return an iterator."""
     yield path
 
 
 def numbers() -> Generator[int, None, str]:
-    """
-    Be a generator.
-    """
+    """Be a generator."""
     yield 1
     return "end"
 
 
 async def fetch(url: str) -> bytes:
-    """
-    Be a coroutine function.
-    """
+    """Be a coroutine function."""
     return url.encode()
 
 
 def later(x: float) -> Deferred[float]:
-    """
-    Return a Deferred.
-    """
+    """Return a Deferred."""
     return succeed(x)
 
 
 async def calls(q: TaskQueue, anything: Any) -> None:
-    """
-    Make calls of all kinds.
-    """
+    """Make calls of all kinds."""
     reveal_type(q.call(pow, 2, 3))  # Deferred[int]
     reveal_type(await q.call(os.getpid))  # int
     reveal_type(await q.call(load, "x", size=3))  # Page
@@ -99,9 +85,7 @@ async def calls(q: TaskQueue, anything: Any) -> None:
 
 
 async def iterations(q: TaskQueue) -> None:
-    """
-    Iterate.
-    """
+    """Iterate."""
     async for line in await q.call(lines, "x"):
         reveal_type(line)  # str
     for d in await q.call(lines, "x"):
@@ -111,9 +95,7 @@ async def iterations(q: TaskQueue) -> None:
 
 
 async def maps(q: TaskQueue) -> None:
-    """
-    Map functions of one argument, and of several.
-    """
+    """Map functions of one argument, and of several."""
     reveal_type(await q.map(len, ["a", "b"]))  # list[int]
     reveal_type(await q.map(load, ["a"], [1], chunksize=3))  # list[Page]
     reveal_type(q.imap(load, ["a"], [1]))  # Deferator[Page]
@@ -124,9 +106,7 @@ async def maps(q: TaskQueue) -> None:
 
 
 async def queues() -> None:
-    """
-    Make queues.
-    """
+    """Make queues."""
     async with ProcessQueue(2, limits={"files": 1}, affinity=True) as q:
         reveal_type(q)  # ProcessQueue
         reveal_type(await q.resize(3))  # None
@@ -139,9 +119,7 @@ async def queues() -> None:
 
 
 class OwnWorker:
-    """
-    Does what a worker must.
-    """
+    """Does what a worker must."""
 
     cQualified: list[str] = []  # noqa: RUF012 - IWorker has it so
 
@@ -149,46 +127,32 @@ class OwnWorker:
         self.iQualified: list[str] = ["own"]
 
     def setResignator(self, callableObject: Callable[[], object]) -> None:
-        """
-        Never resign.
-        """
+        """Never resign."""
 
     def run(self, task: Task) -> Deferred[None]:
-        """
-        Do nothing.
-        """
+        """Do nothing."""
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
-        """
-        Do nothing.
-        """
+        """Do nothing."""
         return succeed(None)
 
     def crash(self) -> list[Task]:
-        """
-        Do nothing.
-        """
+        """Do nothing."""
         return []
 
 
 @implementer(IWorker)
 class BadWorker:  # error of mypy-zope
-    """
-    Lacks almost all.
-    """
+    """Lacks almost all."""
 
     def stop(self) -> Deferred[None]:
-        """
-        Do nothing.
-        """
+        """Do nothing."""
         return succeed(None)
 
 
 def workers(universe: WireWorkerUniverse) -> None:
-    """
-    Pass workers.
-    """
+    """Pass workers."""
     q = TaskQueue(AsyncWorker(), ProcessWorker(), WireWorker(universe, "unix:s"))
     reveal_type(q.attachWorker(OwnWorker()))  # Deferred[int]
     q.attachWorker(AsyncWorker)  # error

@@ -1,6 +1,4 @@
-"""
-The task queue, and the parts it's made of.
-"""
+"""The task queue, and the parts it's made of."""
 
 from ._load import LoadInfoProducer
 from ._priority import Priority

@@ -197,9 +197,7 @@ class PoolRunner:
         return job.ready
 
     def cancel(self, task: ITask) -> None:
-        """
-        Drop the result of a task, and its call, too, if that hasn't been begun.
-        """
+        """Drop the result of a task, and its call, too, if that hasn't been begun."""
         job = self._jobs.get(task)
         if job is not None:
             job.isDropped = True

@@ -1,6 +1,4 @@
-"""
-The contenders: this library, its peers, and the floors of the machine.
-"""
+"""The contenders: this library, its peers, and the floors of the machine."""
 
 from __future__ import annotations
 
@@ -40,9 +38,7 @@ class Contender(NamedTuple):
 
     @property
     def installed(self) -> bool:
-        """
-        Whether what it needs is there.
-        """
+        """Whether what it needs is there."""
         return not self.needs or find_spec(self.needs) is not None
 
 

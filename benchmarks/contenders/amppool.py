@@ -1,6 +1,4 @@
-"""
-ampoule: a pool of children that are spoken to by AMP commands.
-"""
+"""ampoule: a pool of children that are spoken to by AMP commands."""
 
 from __future__ import annotations
 
@@ -26,18 +24,14 @@ LARGEST = 0xFFFF
 
 
 class RunCall(Command):
-    """
-    A call, pickled, and its result.
-    """
+    """A call, pickled, and its result."""
 
     arguments = [(b"call", String())]  # noqa: RUF012 - AMP declares them so
     response = [(b"result", String())]  # noqa: RUF012
 
 
 class Child(AMPChild):
-    """
-    The children's side: runs calls.
-    """
+    """The children's side: runs calls."""
 
     @RunCall.responder
     def run(self, call: bytes) -> dict[str, bytes]:
@@ -53,9 +47,7 @@ class Child(AMPChild):
 
 
 class AmpoulePool(TwistedPool):
-    """
-    A pool of ampoule, whose children never are recycled.
-    """
+    """A pool of ampoule, whose children never are recycled."""
 
     def __init__(self) -> None:
         self._pool: Any = None
@@ -79,9 +71,7 @@ class AmpoulePool(TwistedPool):
         await self._pool.start()
 
     async def stop(self) -> None:
-        """
-        Implement L{Pool.stop}.
-        """
+        """Implement L{Pool.stop}."""
         await self._pool.stop()
 
     def begin(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:

@@ -1,6 +1,4 @@
-"""
-What the contenders that run calls in children have in common.
-"""
+"""What the contenders that run calls in children have in common."""
 
 from __future__ import annotations
 
@@ -14,21 +12,15 @@ T = TypeVar("T")
 
 
 class CannotDo(Exception):
-    """
-    A contender isn't made for what is measured. The message says why.
-    """
+    """A contender isn't made for what is measured. The message says why."""
 
 
 class Lost(Exception):
-    """
-    Calls were never answered. The message says how many.
-    """
+    """Calls were never answered. The message says how many."""
 
 
 class Pool(ABC):
-    """
-    A pool of children.
-    """
+    """A pool of children."""
 
     @abstractmethod
     def run(self, main: Coroutine[Any, Any, T]) -> T:
@@ -50,9 +42,7 @@ class Pool(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """
-        Stop the children.
-        """
+        """Stop the children."""
 
     @abstractmethod
     async def call(self, f: Callable[..., Any], *args: Any) -> Any:
@@ -126,9 +116,7 @@ class Pool(ABC):
 
 
 class BlockingPool(Pool):
-    """
-    A pool whose calls give futures that are waited for in the calling thread.
-    """
+    """A pool whose calls give futures that are waited for in the calling thread."""
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """

@@ -1,6 +1,4 @@
-"""
-What the contenders under Twisted have in common.
-"""
+"""What the contenders under Twisted have in common."""
 
 from __future__ import annotations
 
@@ -65,9 +63,7 @@ async def countWakeUps(seconds: float) -> int:
     iterate, count = reactor.doIteration, 0
 
     def counting(timeout: float | None) -> None:
-        """
-        Count one, afterwards.
-        """
+        """Count one, afterwards."""
         nonlocal count
         iterate(timeout)
         count += 1
@@ -79,9 +75,7 @@ async def countWakeUps(seconds: float) -> int:
 
 
 class _Gathering:
-    """
-    Waits for several Deferreds, but not for ever.
-    """
+    """Waits for several Deferreds, but not for ever."""
 
     def __init__(
         self, ds: Sequence[Deferred[Any]], limit: float, reactor: IReactorTime
@@ -127,9 +121,7 @@ class _Gathering:
             self.d.errback(failure)
 
     def _giveUp(self) -> None:
-        """
-        Fail because of those that are lost.
-        """
+        """Fail because of those that are lost."""
         count = len(self._ds)
         self.d.errback(Lost(f"{self._left:,} of {count:,} calls were never answered"))
 
@@ -159,9 +151,7 @@ def gather(
 
 
 class TwistedPool(Pool):
-    """
-    A pool whose calls give Deferreds.
-    """
+    """A pool whose calls give Deferreds."""
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """

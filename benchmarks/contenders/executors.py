@@ -27,9 +27,7 @@ __all__ = [
 
 
 class _Executor(BlockingPool):
-    """
-    A pool with the interface of C{concurrent.futures.Executor}.
-    """
+    """A pool with the interface of C{concurrent.futures.Executor}."""
 
     def __init__(self) -> None:
         self._executor: Any = None
@@ -55,9 +53,7 @@ class _Executor(BlockingPool):
         self._children = children
 
     async def stop(self) -> None:
-        """
-        Implement L{Pool.stop}.
-        """
+        """Implement L{Pool.stop}."""
         self._executor.shutdown()
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
@@ -88,9 +84,7 @@ class _Executor(BlockingPool):
 
 
 class FuturesExecutor(_Executor):
-    """
-    C{concurrent.futures.ProcessPoolExecutor} as it comes.
-    """
+    """C{concurrent.futures.ProcessPoolExecutor} as it comes."""
 
     method: str | None = None
 
@@ -108,25 +102,19 @@ class FuturesExecutor(_Executor):
 
 
 class SpawnExecutor(FuturesExecutor):
-    """
-    The same with start method C{spawn}.
-    """
+    """The same with start method C{spawn}."""
 
     method = "spawn"
 
 
 class ForkServerExecutor(FuturesExecutor):
-    """
-    The same with start method C{forkserver}.
-    """
+    """The same with start method C{forkserver}."""
 
     method = "forkserver"
 
 
 class LokyExecutor(_Executor):
-    """
-    The executor of loky.
-    """
+    """The executor of loky."""
 
     def make(self, children: int) -> Any:
         """
@@ -140,9 +128,7 @@ class LokyExecutor(_Executor):
 
 
 class MultiprocessingPool(BlockingPool):
-    """
-    C{multiprocessing.Pool} as it comes, one call with each C{apply_async}.
-    """
+    """C{multiprocessing.Pool} as it comes, one call with each C{apply_async}."""
 
     #: How many items go to a child at once when streaming.
     chunk = 1
@@ -159,9 +145,7 @@ class MultiprocessingPool(BlockingPool):
         self._pool = multiprocessing.Pool(children)
 
     async def stop(self) -> None:
-        """
-        Implement L{Pool.stop}.
-        """
+        """Implement L{Pool.stop}."""
         self._pool.close()
         self._pool.join()
 
@@ -213,17 +197,13 @@ class MultiprocessingPool(BlockingPool):
 
 
 class ChunkedPool(MultiprocessingPool):
-    """
-    The same, told to stream in chunks.
-    """
+    """The same, told to stream in chunks."""
 
     chunk = 100
 
 
 class MpirePool(MultiprocessingPool):
-    """
-    C{mpire.WorkerPool}.
-    """
+    """C{mpire.WorkerPool}."""
 
     async def start(self, children: int) -> None:
         """
@@ -234,9 +214,7 @@ class MpirePool(MultiprocessingPool):
         self._pool = import_module("mpire").WorkerPool(children)
 
     async def stop(self) -> None:
-        """
-        Implement L{Pool.stop}.
-        """
+        """Implement L{Pool.stop}."""
         self._pool.stop_and_join()
 
     async def stream(self, count: int) -> int:
@@ -291,9 +269,7 @@ class RayPool(BlockingPool):
         self._call = self._ray.remote(_runCall)
 
     async def stop(self) -> None:
-        """
-        Implement L{Pool.stop}.
-        """
+        """Implement L{Pool.stop}."""
         self._ray.shutdown()
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:

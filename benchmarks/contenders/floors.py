@@ -1,6 +1,4 @@
-"""
-The floors of the machine: blocking pipes, and bare pipes in a reactor.
-"""
+"""The floors of the machine: blocking pipes, and bare pipes in a reactor."""
 
 from __future__ import annotations
 
@@ -49,17 +47,13 @@ class _Pipes(Pool):
         self.children = [PipeChild() for _ in range(children)]
 
     async def stop(self) -> None:
-        """
-        Implement L{Pool.stop}.
-        """
+        """Implement L{Pool.stop}."""
         for child in self.children:
             child.stop()
 
 
 class BlockingPipe(_Pipes, BlockingPool):
-    """
-    The floor of the machine: writing to pipes and waiting at them.
-    """
+    """The floor of the machine: writing to pipes and waiting at them."""
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
         """
@@ -113,9 +107,7 @@ class BlockingPipe(_Pipes, BlockingPool):
 
 @implementer(IReadDescriptor)
 class _Reader:
-    """
-    The pipe from a child, in the reactor.
-    """
+    """The pipe from a child, in the reactor."""
 
     def __init__(self, child: PipeChild, received: Callable[[PipeChild], None]) -> None:
         """
@@ -129,21 +121,15 @@ class _Reader:
         self._received = received
 
     def fileno(self) -> int:
-        """
-        Implement C{IReadDescriptor.fileno}.
-        """
+        """Implement C{IReadDescriptor.fileno}."""
         return self._child.back
 
     def logPrefix(self) -> str:
-        """
-        Implement C{ILoggingContext.logPrefix}.
-        """
+        """Implement C{ILoggingContext.logPrefix}."""
         return "pipe"
 
     def doRead(self) -> None:
-        """
-        Implement C{IReadDescriptor.doRead}.
-        """
+        """Implement C{IReadDescriptor.doRead}."""
         self._received(self._child)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -155,9 +141,7 @@ class _Reader:
 
 
 class BareReactorPipe(_Pipes):
-    """
-    The floor of the reactor: it watches pipes, and nothing else is done.
-    """
+    """The floor of the reactor: it watches pipes, and nothing else is done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,9 +173,7 @@ class BareReactorPipe(_Pipes):
             reactor.addReader(reader)
 
     async def stop(self) -> None:
-        """
-        Implement L{Pool.stop}.
-        """
+        """Implement L{Pool.stop}."""
         from twisted.internet import reactor as it
 
         reactor: Any = it
@@ -212,9 +194,7 @@ class BareReactorPipe(_Pipes):
         d: Deferred[Any] = Deferred()
 
         def heard(child: PipeChild) -> None:
-            """
-            Take what has come.
-            """
+            """Take what has come."""
             for answer in child.receive():
                 d.callback(pickle.loads(answer))
 
@@ -238,9 +218,7 @@ class BareReactorPipe(_Pipes):
         calls = Calls(f, argses)
 
         def heard(child: PipeChild) -> None:
-            """
-            Take what has come.
-            """
+            """Take what has come."""
             calls.give(child, calls.take(child))
             if calls.done:
                 d.callback(calls.results)
@@ -280,9 +258,7 @@ class BareReactorPipe(_Pipes):
         total = 0
 
         def heard(child: PipeChild) -> None:
-            """
-            Take what has come.
-            """
+            """Take what has come."""
             nonlocal total
             pickles = child.receive()
             if pickles and not pickles[-1]:

@@ -73,9 +73,7 @@ class PipeChild:
     """
 
     def __init__(self) -> None:
-        """
-        Start it.
-        """
+        """Start it."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
@@ -98,9 +96,7 @@ class PipeChild:
         return pickles
 
     def stop(self) -> None:
-        """
-        Stop it.
-        """
+        """Stop it."""
         self._process.communicate()
 
 
@@ -154,9 +150,7 @@ class Calls:
 
     @property
     def done(self) -> bool:
-        """
-        Whether all results have come.
-        """
+        """Whether all results have come."""
         return len(self.results) == self._count
 
 
@@ -192,9 +186,7 @@ def _stream(items: Iterator[Any]) -> None:
 
 
 def main() -> None:
-    """
-    Answer calls in the child until no more will come.
-    """
+    """Answer calls in the child until no more will come."""
     rest = b""
     while True:
         pickles, rest = _receive(rest)

@@ -1,6 +1,4 @@
-"""
-This library, and the reference: both have the same API.
-"""
+"""This library, and the reference: both have the same API."""
 
 from __future__ import annotations
 
@@ -19,9 +17,7 @@ __all__ = ["Consuming", "Ours", "Reference"]
 
 
 class _ProcessQueue(TwistedPool):
-    """
-    A C{ProcessQueue}.
-    """
+    """A C{ProcessQueue}."""
 
     def __init__(self) -> None:
         self._queue: Any = None
@@ -35,9 +31,7 @@ class _ProcessQueue(TwistedPool):
         self._queue = import_module("asynqueue").ProcessQueue(children)
 
     async def stop(self) -> None:
-        """
-        Implement L{Pool.stop}.
-        """
+        """Implement L{Pool.stop}."""
         await self._queue.shutdown()
 
     def begin(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
@@ -55,9 +49,7 @@ class _ProcessQueue(TwistedPool):
 
 
 class Ours(_ProcessQueue):
-    """
-    This library.
-    """
+    """This library."""
 
     async def stream(self, count: int) -> int:
         """
@@ -118,9 +110,7 @@ class _Adder:
         """
 
     def unregisterProducer(self) -> None:
-        """
-        Implement C{IConsumer.unregisterProducer}.
-        """
+        """Implement C{IConsumer.unregisterProducer}."""
 
     def write(self, item: Any) -> None:
         """
@@ -132,9 +122,7 @@ class _Adder:
 
 
 class Consuming(Ours):
-    """
-    This library, feeding a consumer.
-    """
+    """This library, feeding a consumer."""
 
     async def stream(self, count: int) -> int:
         """
@@ -150,9 +138,7 @@ class Consuming(Ours):
 
 
 class Reference(_ProcessQueue):
-    """
-    AsynQueue 0.9.9.
-    """
+    """AsynQueue 0.9.9."""
 
     async def stream(self, count: int) -> int:
         """

@@ -36,9 +36,7 @@ CHUNK_BYTES = 32_768
 
 
 class Client(ABC):
-    """
-    The near end.
-    """
+    """The near end."""
 
     @abstractmethod
     async def connect(self, path: str) -> None:
@@ -70,33 +68,25 @@ class Client(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """
-        Disconnect.
-        """
+        """Disconnect."""
 
 
 class Echo(Command):
-    """
-    A number, there and back.
-    """
+    """A number, there and back."""
 
     arguments = [(b"x", Integer())]  # noqa: RUF012 - AMP declares them so
     response = [(b"x", Integer())]  # noqa: RUF012
 
 
 class Chunk(Command):
-    """
-    Bytes from a certain place on, so many as go into a chunk.
-    """
+    """Bytes from a certain place on, so many as go into a chunk."""
 
     arguments = [(b"size", Integer()), (b"start", Integer())]  # noqa: RUF012
     response = [(b"data", String())]  # noqa: RUF012
 
 
 class Answering(AMP):
-    """
-    The far end of bare AMP.
-    """
+    """The far end of bare AMP."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,9 +120,7 @@ class Answering(AMP):
 
 
 class AMPClient(Client):
-    """
-    The near end of bare AMP.
-    """
+    """The near end of bare AMP."""
 
     def __init__(self) -> None:
         self._amp = AMP()
@@ -171,9 +159,7 @@ class AMPClient(Client):
         return b"".join(chunks)
 
     async def close(self) -> None:
-        """
-        Implement L{Client.close}.
-        """
+        """Implement L{Client.close}."""
         assert self._amp.transport is not None
         self._amp.transport.loseConnection()
 
@@ -195,9 +181,7 @@ class Sending(Protocol):
 
 
 class SocketClient(Client, Protocol):
-    """
-    The near end of a bare socket, which is the floor.
-    """
+    """The near end of a bare socket, which is the floor."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -249,17 +233,13 @@ class SocketClient(Client, Protocol):
         return b"".join(self._chunks)
 
     async def close(self) -> None:
-        """
-        Implement L{Client.close}.
-        """
+        """Implement L{Client.close}."""
         assert self.transport is not None
         self.transport.loseConnection()
 
 
 class OurClient(Client):
-    """
-    The near end of this library.
-    """
+    """The near end of this library."""
 
     def __init__(self) -> None:
         self._queue: Any = None
@@ -298,9 +278,7 @@ class OurClient(Client):
         return result
 
     async def close(self) -> None:
-        """
-        Implement L{Client.close}.
-        """
+        """Implement L{Client.close}."""
         await self._queue.shutdown()
 
 
@@ -335,9 +313,7 @@ def _universe() -> Any:
     base: Any = import_module("asynqueue.wire").WireWorkerUniverse
 
     class Universe(base):
-        """
-        What is served.
-        """
+        """What is served."""
 
         def echo(self, x: int) -> int:
             """

@@ -1,3 +1,1 @@
-"""
-The measures, one module each. Each has a function C{run}.
-"""
+"""The measures, one module each. Each has a function C{run}."""

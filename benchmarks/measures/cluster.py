@@ -1,6 +1,4 @@
-"""
-Calls on a cluster of Dask's: by a queue, and by Dask's own client.
-"""
+"""Calls on a cluster of Dask's: by a queue, and by Dask's own client."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-The floor of the machine, each figure by itself.
-"""
+"""The floor of the machine, each figure by itself."""
 
 from __future__ import annotations
 
@@ -91,9 +89,7 @@ def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
     """
 
     async def main() -> None:
-        """
-        Take them one after the other.
-        """
+        """Take them one after the other."""
         copying = {"size": sizes["size"], "trips": TRIPS}
         figures = await blocking(sizes["calls"])
         figures["memcpy"] = copy(copying)["rate"]

@@ -1,6 +1,4 @@
-"""
-What the parent does while it has nothing to do.
-"""
+"""What the parent does while it has nothing to do."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-What a task costs that is run in the reactor by an C{AsyncWorker}.
-"""
+"""What a task costs that is run in the reactor by an C{AsyncWorker}."""
 
 from __future__ import annotations
 

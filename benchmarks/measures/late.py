@@ -1,6 +1,4 @@
-"""
-How late it's noticed that a long task is done.
-"""
+"""How late it's noticed that a long task is done."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-How many items a second a function is called for by a C{map}.
-"""
+"""How many items a second a function is called for by a C{map}."""
 
 from __future__ import annotations
 

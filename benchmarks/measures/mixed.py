@@ -1,6 +1,4 @@
-"""
-How much of the time children work when short and long calls come in any order.
-"""
+"""How much of the time children work when short and long calls come in any order."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-What open pages of the monitor take of a queue's throughput.
-"""
+"""What open pages of the monitor take of a queue's throughput."""
 
 from __future__ import annotations
 

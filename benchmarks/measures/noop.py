@@ -1,6 +1,4 @@
-"""
-How many calls that do nothing are run in a second, when all are queued at once.
-"""
+"""How many calls that do nothing are run in a second, when all are queued at once."""
 
 from __future__ import annotations
 

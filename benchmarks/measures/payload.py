@@ -1,6 +1,4 @@
-"""
-How fast a large thing goes to a child and comes back.
-"""
+"""How fast a large thing goes to a child and comes back."""
 
 from __future__ import annotations
 

@@ -75,9 +75,7 @@ def _run(
     """
 
     async def main() -> None:
-        """
-        Take it in the reactor, if there is one.
-        """
+        """Take it in the reactor, if there is one."""
         await pool.start(CHILDREN)
         await ready(pool)
         report(await take(pool, **sizes))

@@ -43,16 +43,12 @@ class Collections:
         self._since = 0.0
 
     def __enter__(self) -> Collections:
-        """
-        Begin to watch.
-        """
+        """Begin to watch."""
         gc.callbacks.append(self._look)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """
-        Watch no longer.
-        """
+        """Watch no longer."""
         gc.callbacks.remove(self._look)
 
     def _look(self, phase: str, _: object) -> None:
@@ -96,9 +92,7 @@ class Counter:
         self.count = 0
 
     def bump(self) -> None:
-        """
-        Count one more.
-        """
+        """Count one more."""
         self.count += 1
 
 
@@ -215,9 +209,7 @@ def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
     """
 
     async def main() -> None:
-        """
-        Take it in the reactor, if there is one.
-        """
+        """Take it in the reactor, if there is one."""
         report(await (floor if contender == "heap" else take)(**sizes))
 
     runInReactor(main())

@@ -1,6 +1,4 @@
-"""
-How long a call takes when nothing else is under way.
-"""
+"""How long a call takes when nothing else is under way."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-For how long the reactor is held up while a very large result comes back.
-"""
+"""For how long the reactor is held up while a very large result comes back."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""
-How long it takes until each of two new children has given a result.
-"""
+"""How long it takes until each of two new children has given a result."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
     """
 
     async def main() -> None:
-        """
-        Take it in the reactor, if there is one.
-        """
+        """Take it in the reactor, if there is one."""
         with Stopwatch() as watch:
             await pool.start(CHILDREN)
             await ready(pool)

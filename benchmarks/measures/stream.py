@@ -1,6 +1,4 @@
-"""
-How many items a second come from a generator in a child, one by one.
-"""
+"""How many items a second come from a generator in a child, one by one."""
 
 from __future__ import annotations
 

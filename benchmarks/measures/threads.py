@@ -1,6 +1,4 @@
-"""
-Calls in a thread: one at a time, and many queued at once.
-"""
+"""Calls in a thread: one at a time, and many queued at once."""
 
 from __future__ import annotations
 
@@ -52,9 +50,7 @@ class BareThread:
         return d
 
     def _work(self) -> None:
-        """
-        Run functions. In the thread.
-        """
+        """Run functions. In the thread."""
         while True:
             d, f = self._calls.get()
             self._results.append((d, f()))
@@ -63,9 +59,7 @@ class BareThread:
                 self._reactor.callFromThread(self._fire)
 
     def _fire(self) -> None:
-        """
-        Fire all Deferreds that have results.
-        """
+        """Fire all Deferreds that have results."""
         self._woken = False
         while self._results:
             d, result = self._results.popleft()
@@ -126,9 +120,7 @@ def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
     take = single if sizes["how"] == "single" else bulk
 
     async def main() -> None:
-        """
-        Take it in the reactor, if there is one.
-        """
+        """Take it in the reactor, if there is one."""
         if contender in OTHERS:
             call = OTHERS[contender]()
             await call(noop)

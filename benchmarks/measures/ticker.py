@@ -1,6 +1,4 @@
-"""
-Notices when the reactor is held up.
-"""
+"""Notices when the reactor is held up."""
 
 from __future__ import annotations
 
@@ -29,35 +27,25 @@ class Ticker:
         self.longest = 0.0
 
     def __enter__(self) -> Ticker:
-        """
-        Begin to tick.
-        """
+        """Begin to tick."""
         self._schedule()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """
-        Tick no longer. A tick that is due counts.
-        """
+        """Tick no longer. A tick that is due counts."""
         self._next.cancel()
         self._look()
 
     def _schedule(self) -> None:
-        """
-        Have another tick come.
-        """
+        """Have another tick come."""
         self._due = perf_counter() + INTERVAL
         self._next = self._reactor.callLater(INTERVAL, self._tick)
 
     def _tick(self) -> None:
-        """
-        Note how late it is.
-        """
+        """Note how late it is."""
         self._look()
         self._schedule()
 
     def _look(self) -> None:
-        """
-        Note how late a tick is that is due.
-        """
+        """Note how late a tick is that is due."""
         self.longest = max(self.longest, perf_counter() - self._due)

@@ -1,6 +1,4 @@
-"""
-How long a page of Klein takes while the site's children compute.
-"""
+"""How long a page of Klein takes while the site's children compute."""
 
 from __future__ import annotations
 
@@ -66,15 +64,11 @@ async def browse(requests: int) -> Figures:
 
 
 async def take(pool: Pool, requests: int) -> Figures:
-    """
-    Take the figures while all children are busy.
-    """
+    """Take the figures while all children are busy."""
     done = False
 
     async def work() -> None:
-        """
-        Have a child compute.
-        """
+        """Have a child compute."""
         while not done:
             await pool.call(spin, _SECONDS)
 
@@ -87,9 +81,7 @@ async def take(pool: Pool, requests: int) -> Figures:
 
 
 async def quiet(requests: int, report: Report) -> None:
-    """
-    Take the figures of the floor: a site whose children do nothing.
-    """
+    """Take the figures of the floor: a site whose children do nothing."""
     report(await browse(requests))
 
 

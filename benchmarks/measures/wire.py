@@ -1,6 +1,4 @@
-"""
-Calls that are run by a server at the other end of a Unix socket.
-"""
+"""Calls that are run by a server at the other end of a Unix socket."""
 
 from __future__ import annotations
 
@@ -103,9 +101,7 @@ def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
     """
 
     async def main(path: str) -> None:
-        """
-        Take them with a server at a path.
-        """
+        """Take them with a server at a path."""
         client = sockets.CLIENTS[contender]()
         await client.connect(path)
         await client.single(0)

@@ -1,6 +1,4 @@
-"""
-A use of ade, which finds minima by differential evolution.
-"""
+"""A use of ade, which finds minima by differential evolution."""
 
 from __future__ import annotations
 
@@ -16,23 +14,17 @@ from asynqueue.process import ProcessQueue
 
 
 def rosenbrock(x: float, y: float) -> float:
-    """
-    Compute a function whose minimum is 0, at (1, 1).
-    """
+    """Compute a function whose minimum is 0, at (1, 1)."""
     return 100 * (y - x * x) ** 2 + (1 - x) ** 2
 
 
 class JobTests(TestCase):
-    """
-    The test.
-    """
+    """The test."""
 
     timeout = 60
 
     async def test_minimum(self) -> None:
-        """
-        The minimum of a function is found that is evaluated in child processes.
-        """
+        """The minimum of a function is found that is evaluated in child processes."""
         random.seed(5)
         numpy.random.seed(5)
         queue = ProcessQueue(2, returnFailure=True)

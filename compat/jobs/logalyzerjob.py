@@ -1,6 +1,4 @@
-"""
-A use of logalyzer, which reads the logs of web servers.
-"""
+"""A use of logalyzer, which reads the logs of web servers."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ LINE = (
 
 
 class JobTests(TestCase):
-    """
-    The test.
-    """
+    """The test."""
 
     timeout = 60
 

@@ -1,6 +1,4 @@
-"""
-A use of pingspice's part that has servers evaluate parameters.
-"""
+"""A use of pingspice's part that has servers evaluate parameters."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ NAMES = 40_000
 
 
 class Setups:
-    """
-    Has the attributes of C{pingspice.analysis.param.Setups}.
-    """
+    """Has the attributes of C{pingspice.analysis.param.Setups}."""
 
     avList = transforms = logValues = analyzers = Xs = netlists = ()
     independents = weights = ()
@@ -28,9 +24,7 @@ class Setups:
 
 
 class JobTests(TestCase):
-    """
-    The test.
-    """
+    """The test."""
 
     timeout = 60
 

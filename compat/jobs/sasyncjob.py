@@ -1,6 +1,4 @@
-"""
-A use of sAsync, which runs database transactions in a thread.
-"""
+"""A use of sAsync, which runs database transactions in a thread."""
 
 from __future__ import annotations
 
@@ -17,14 +15,10 @@ SIZES = list(range(36, 46))
 
 
 class Broker(AccessBroker):
-    """
-    A table of shoes.
-    """
+    """A table of shoes."""
 
     def startup(self) -> Any:
-        """
-        Make the table.
-        """
+        """Make the table."""
         number = sqlalchemy.Column("number", sqlalchemy.Integer, primary_key=True)
         return self.table(
             "shoes", number, sqlalchemy.Column("size", sqlalchemy.Integer)
@@ -32,43 +26,31 @@ class Broker(AccessBroker):
 
     @transact
     def add(self, size: int) -> None:
-        """
-        Add a pair.
-        """
+        """Add a pair."""
         self.shoes.insert().execute(size=size)
 
     @transact
     def sizes(self) -> Any:
-        """
-        Select the sizes of all.
-        """
+        """Select the sizes of all."""
         columns = self.shoes.c
         return sqlalchemy.select([columns.size]).order_by(columns.number).execute()
 
     @transact
     def fail(self) -> None:
-        """
-        Raise an exception.
-        """
+        """Raise an exception."""
         raise ValueError("it doesn't fit")
 
 
 class Rows(ListConsumer):
-    """
-    A list of what comes from rows of one column.
-    """
+    """A list of what comes from rows of one column."""
 
     def processItem(self, item: Any) -> Deferred[Any]:
-        """
-        Take the column.
-        """
+        """Take the column."""
         return succeed(item[0])
 
 
 class JobTests(TestCase):
-    """
-    The test.
-    """
+    """The test."""
 
     timeout = 60
 

@@ -1,6 +1,4 @@
-"""
-Sees what children print and log.
-"""
+"""Sees what children print and log."""
 
 import logging
 import sys
@@ -12,18 +10,14 @@ from asynqueue import ProcessQueue
 
 
 def work(n):
-    """
-    Print and log something.
-    """
+    """Print and log something."""
     print("printed", n)
     logging.getLogger("work").info("logged %s", n)
     return n
 
 
 def setUp(level):
-    """
-    Set up logging in each new child, which writes to its stderr.
-    """
+    """Set up logging in each new child, which writes to its stderr."""
     logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
 
 

@@ -1,6 +1,4 @@
-"""
-A worker that runs commands.
-"""
+"""A worker that runs commands."""
 
 import shutil
 from subprocess import CalledProcessError

@@ -1,12 +1,8 @@
-"""
-Work for the recipes: nothing but computing.
-"""
+"""Work for the recipes: nothing but computing."""
 
 
 def factors(n):
-    """
-    Find the prime factors of a number, smallest first.
-    """
+    """Find the prime factors of a number, smallest first."""
     found, divisor = [], 2
     while divisor * divisor <= n:
         while n % divisor == 0:

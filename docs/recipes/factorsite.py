@@ -1,6 +1,4 @@
-"""
-A site as a service of an application.
-"""
+"""A site as a service of an application."""
 
 from factors import factors
 from klein import Klein
@@ -13,9 +11,7 @@ from asynqueue.service import QueueService
 
 
 class FactorSite:
-    """
-    Answers /360 with the prime factors of 360.
-    """
+    """Answers /360 with the prime factors of 360."""
 
     app = Klein()
 
@@ -28,17 +24,13 @@ class FactorSite:
 
 
 class Options(usage.Options):
-    """
-    The command line of twist.
-    """
+    """The command line of twist."""
 
     optParameters = [["listen", "l", "tcp:8080:interface=127.0.0.1", "Where."]]
 
 
 def makeService(options):
-    """
-    Make the application's services.
-    """
+    """Make the application's services."""
     application = service.MultiService()
     queues = QueueService(lambda: ProcessQueue(2), timeout=5)
     queues.setServiceParent(application)

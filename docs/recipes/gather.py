@@ -1,6 +1,4 @@
-"""
-A program of asyncio that has calls made by child interpreters.
-"""
+"""A program of asyncio that has calls made by child interpreters."""
 
 import asyncio
 
@@ -16,17 +14,13 @@ from asynqueue import ProcessQueue  # noqa: E402
 
 
 def squares(n):
-    """
-    Generate squares.
-    """
+    """Generate squares."""
     for i in range(n):
         yield i * i
 
 
 async def work():
-    """
-    Run as a task of asyncio.
-    """
+    """Run as a task of asyncio."""
     async with ProcessQueue(2) as q:
         print(await asyncio.gather(*[q.call(pow, 2, n) for n in range(5)]))
         async for n in await q.call(squares, 3):

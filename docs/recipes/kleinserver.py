@@ -1,6 +1,4 @@
-"""
-The same site with Klein.
-"""
+"""The same site with Klein."""
 
 import sys
 
@@ -16,9 +14,7 @@ from asynqueue.errors import QueueFull, TimeoutError
 
 
 class Factors:
-    """
-    Answers /360 with the prime factors of 360.
-    """
+    """Answers /360 with the prime factors of 360."""
 
     app = Klein()
 

@@ -22,9 +22,7 @@ from asynqueue.monitor import Monitor
 
 @implementer(IRealm)
 class Realm:
-    """
-    Gives whoever has a password the page.
-    """
+    """Gives whoever has a password the page."""
 
     def __init__(self, page):
         self.page = page

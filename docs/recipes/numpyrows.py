@@ -1,6 +1,4 @@
-"""
-Shares an array out to children, and has them stream arrays back.
-"""
+"""Shares an array out to children, and has them stream arrays back."""
 
 import numpy as np
 from twisted.internet.defer import gatherResults
@@ -10,16 +8,12 @@ from asynqueue import ProcessQueue
 
 
 def spectrum(samples):
-    """
-    Compute the power spectrum of some samples.
-    """
+    """Compute the power spectrum of some samples."""
     return np.abs(np.fft.rfft(samples)) ** 2
 
 
 def frames(n, size):
-    """
-    Generate arrays, one after the other.
-    """
+    """Generate arrays, one after the other."""
     for i in range(n):
         yield np.full((size, size), i, dtype=np.float32)
 

@@ -1,6 +1,4 @@
-"""
-A program of asyncio that starts Twisted's reactor in its own loop.
-"""
+"""A program of asyncio that starts Twisted's reactor in its own loop."""
 
 import asyncio
 

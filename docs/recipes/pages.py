@@ -1,6 +1,4 @@
-"""
-A spider that has pages parsed by child interpreters.
-"""
+"""A spider that has pages parsed by child interpreters."""
 
 import scrapy
 from wordcount import countWords
@@ -9,9 +7,7 @@ from asynqueue import ProcessQueue
 
 
 class PagesSpider(scrapy.Spider):
-    """
-    Follows all links of a site, and counts words.
-    """
+    """Follows all links of a site, and counts words."""
 
     name = "pages"
     custom_settings = {"ITEM_PIPELINES": {"topics.TopicsPipeline": 300}}

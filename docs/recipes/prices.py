@@ -1,21 +1,15 @@
-"""
-A part of a program, to be tested.
-"""
+"""A part of a program, to be tested."""
 
 from asynqueue.errors import TimeoutError
 
 
 def lookUp(item):
-    """
-    Look up a price, somewhere slow.
-    """
+    """Look up a price, somewhere slow."""
     raise NotImplementedError
 
 
 class Shop:
-    """
-    Knows prices, if they can be had within a second.
-    """
+    """Knows prices, if they can be had within a second."""
 
     def __init__(self, q):
         self.q = q

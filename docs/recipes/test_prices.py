@@ -1,6 +1,4 @@
-"""
-Its tests, without children or waiting.
-"""
+"""Its tests, without children or waiting."""
 
 from prices import Shop, lookUp
 from twisted.internet.defer import Deferred

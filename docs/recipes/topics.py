@@ -1,6 +1,4 @@
-"""
-An item pipeline that has items processed by child interpreters.
-"""
+"""An item pipeline that has items processed by child interpreters."""
 
 from wordcount import pickTopics
 
@@ -8,9 +6,7 @@ from asynqueue import ProcessQueue
 
 
 class TopicsPipeline:
-    """
-    Adds the topics of a page.
-    """
+    """Adds the topics of a page."""
 
     def open_spider(self):
         self.q = ProcessQueue(1)

@@ -1,6 +1,4 @@
-"""
-A site of twisted.web that computes in child interpreters.
-"""
+"""A site of twisted.web that computes in child interpreters."""
 
 import sys
 
@@ -16,9 +14,7 @@ from asynqueue.errors import QueueFull, TimeoutError
 
 
 class Factors(Resource):
-    """
-    Answers /360 with the prime factors of 360.
-    """
+    """Answers /360 with the prime factors of 360."""
 
     isLeaf = True
 

@@ -1,6 +1,4 @@
-"""
-Has a server find prime numbers, with nothing but AMP and CBOR.
-"""
+"""Has a server find prime numbers, with nothing but AMP and CBOR."""
 
 import hmac
 import os
@@ -51,9 +49,7 @@ async def authenticate(client, key):
 
 
 async def main(reactor, place, file):
-    """
-    Run a task, and another that returns an iterator.
-    """
+    """Run a task, and another that returns an iterator."""
     endpoint = clientFromString(reactor, place)
     client = await connectProtocol(endpoint, AMP())
     await authenticate(client, Path(file).read_bytes().strip())

@@ -1,6 +1,4 @@
-"""
-Has a server find prime numbers.
-"""
+"""Has a server find prime numbers."""
 
 import sys
 
@@ -12,9 +10,7 @@ from asynqueue.wire import TLS
 
 
 async def main(reactor, place, file):
-    """
-    Ask for a few numbers.
-    """
+    """Ask for a few numbers."""
     q = TaskQueue(WireWorker(Primes, place, tls=TLS.fromFiles(file), reconnect=True))
     print(await q.map("isPrime", [7, 8, 1_000_003]))
     await q.shutdown()

@@ -1,6 +1,4 @@
-"""
-The same lines, from the reactor to a cluster.
-"""
+"""The same lines, from the reactor to a cluster."""
 
 from math import factorial
 
@@ -12,24 +10,18 @@ from asynqueue.null import NullQueue
 
 
 def digits(n):
-    """
-    Count the digits of a factorial.
-    """
+    """Count the digits of a factorial."""
     return len(str(factorial(n)))
 
 
 def squares(n):
-    """
-    Make squares, one after the other.
-    """
+    """Make squares, one after the other."""
     for i in range(n):
         yield i * i
 
 
 async def work(q):
-    """
-    Have any queue do some work.
-    """
+    """Have any queue do some work."""
     first = q.call(digits, 300, niceness=-10)
     others = q.map(digits, range(100, 200, 20))
     try:
@@ -42,9 +34,7 @@ async def work(q):
 
 
 async def main(reactor):
-    """
-    Have one do so after the other.
-    """
+    """Have one do so after the other."""
     for makeQueue in (NullQueue, ThreadQueue, ProcessQueue, DaskQueue):
         print(makeQueue.__name__)
         await work(makeQueue())

@@ -1,6 +1,4 @@
-"""
-Has blocking code iterate over what arrives in the reactor.
-"""
+"""Has blocking code iterate over what arrives in the reactor."""
 
 from twisted.internet.task import react
 from twisted.protocols.basic import FileSender
@@ -10,16 +8,12 @@ from asynqueue.threads import Consumerator
 
 
 def count(pieces):
-    """
-    Iterate, in a thread.
-    """
+    """Iterate, in a thread."""
     return sum(piece.count(b"\n") for piece in pieces)
 
 
 async def main(reactor):
-    """
-    Have what a producer of Twisted's writes counted.
-    """
+    """Have what a producer of Twisted's writes counted."""
     pieces = Consumerator()
     with open("docs/snippets/consumerator.py", "rb") as file:
         FileSender().beginFileTransfer(file, pieces)

@@ -1,6 +1,4 @@
-"""
-Calls in threads and in processes of executors.
-"""
+"""Calls in threads and in processes of executors."""
 
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -13,24 +11,18 @@ from asynqueue.executor import ExecutorQueue
 
 
 def squares(n):
-    """
-    Make squares, one after the other.
-    """
+    """Make squares, one after the other."""
     for i in range(n):
         yield i * i
 
 
 def makeProcesses():
-    """
-    Make an executor.
-    """
+    """Make an executor."""
     return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
 
 
 async def main(reactor):
-    """
-    Have both kinds run a few calls.
-    """
+    """Have both kinds run a few calls."""
     async with ExecutorQueue(makeProcesses) as q:
         print(await gatherResults([q.call(pow, 2, n) for n in range(8)]))
         try:

@@ -1,6 +1,4 @@
-"""
-Shows the error of a call that fails in a child.
-"""
+"""Shows the error of a call that fails in a child."""
 
 from twisted.internet.task import react
 
@@ -8,16 +6,12 @@ from asynqueue import ProcessQueue
 
 
 def lookUp(key):
-    """
-    Find something that isn't there.
-    """
+    """Find something that isn't there."""
     return {"peas": 3}[key]
 
 
 async def main(reactor):
-    """
-    Catch the exception by its type.
-    """
+    """Catch the exception by its type."""
     q = ProcessQueue(1)
     try:
         await q.call(lookUp, "beans")

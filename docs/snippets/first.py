@@ -1,6 +1,4 @@
-"""
-Counts primes in child interpreters.
-"""
+"""Counts primes in child interpreters."""
 
 from twisted.internet.defer import gatherResults
 from twisted.internet.task import react
@@ -9,9 +7,7 @@ from asynqueue import ProcessQueue
 
 
 def countPrimes(low, high):
-    """
-    Count the primes from C{low} to below C{high}.
-    """
+    """Count the primes from C{low} to below C{high}."""
     return sum(
         n > 1 and all(n % k for k in range(2, int(n**0.5) + 1))
         for n in range(low, high)
@@ -19,9 +15,7 @@ def countPrimes(low, high):
 
 
 async def main(reactor):
-    """
-    Share the work out.
-    """
+    """Share the work out."""
     q = ProcessQueue(2)
     try:
         counts = await gatherResults(

@@ -1,6 +1,4 @@
-"""
-Shows the error of a call whose child has ended.
-"""
+"""Shows the error of a call whose child has ended."""
 
 import os
 
@@ -11,9 +9,7 @@ from asynqueue.errors import WorkerLost
 
 
 async def main(reactor):
-    """
-    End a child in the middle of a call.
-    """
+    """End a child in the middle of a call."""
     q = ProcessQueue(1)
     try:
         await q.call(os._exit, 7)

@@ -1,6 +1,4 @@
-"""
-Hands items that are made in children, at the same time, to a blocking writer.
-"""
+"""Hands items that are made in children, at the same time, to a blocking writer."""
 
 import io
 import zipfile
@@ -12,16 +10,12 @@ from asynqueue.threads import OrderedItemProducer
 
 
 def chapter(number):
-    """
-    Make an item, in a child.
-    """
+    """Make an item, in a child."""
     return f"{number}.txt", f"Chapter {number}\n" * 1000
 
 
 def writeBook(chapters, file):
-    """
-    Write items as they come, in a thread.
-    """
+    """Write items as they come, in a thread."""
     with zipfile.ZipFile(file, "w") as book:
         for name, text in chapters:
             book.writestr(name, text)
@@ -29,9 +23,7 @@ def writeBook(chapters, file):
 
 
 async def main(reactor):
-    """
-    Write a book of 5 chapters.
-    """
+    """Write a book of 5 chapters."""
     q = ProcessQueue(2)
     p = OrderedItemProducer()
     p.start(writeBook, io.BytesIO())

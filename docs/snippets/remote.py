@@ -1,6 +1,4 @@
-"""
-A server, and a worker that has its methods run, in one program.
-"""
+"""A server, and a worker that has its methods run, in one program."""
 
 import tempfile
 
@@ -11,27 +9,19 @@ from asynqueue.wire import WireServer
 
 
 class Numbers(WireWorkerUniverse):
-    """
-    What the server can do.
-    """
+    """What the server can do."""
 
     def cube(self, x):
-        """
-        Compute the third power of a number.
-        """
+        """Compute the third power of a number."""
         return x**3
 
     def below(self, n):
-        """
-        Count.
-        """
+        """Count."""
         yield from range(n)
 
 
 async def main(reactor):
-    """
-    Serve on a Unix socket, and have two methods run over it.
-    """
+    """Serve on a Unix socket, and have two methods run over it."""
     with tempfile.TemporaryDirectory() as folder:
         place = f"unix:{folder}/socket"
         server = WireServer(place, Numbers())

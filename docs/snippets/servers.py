@@ -1,6 +1,4 @@
-"""
-Servers on this machine.
-"""
+"""Servers on this machine."""
 
 import os
 
@@ -12,27 +10,19 @@ from asynqueue.wire import ServerManager
 
 
 class Words(WireWorkerUniverse):
-    """
-    What the servers have to offer.
-    """
+    """What the servers have to offer."""
 
     def count(self, text):
-        """
-        Count words.
-        """
+        """Count words."""
         return len(text.split())
 
     def leave(self):
-        """
-        End the server, as a defect might.
-        """
+        """End the server, as a defect might."""
         os._exit(1)
 
 
 async def main(reactor):
-    """
-    Start two servers, and have one end.
-    """
+    """Start two servers, and have one end."""
     manager = ServerManager(Words)
     q = TaskQueue()
     for _ in range(2):

@@ -1,6 +1,4 @@
-"""
-Calls in threads.
-"""
+"""Calls in threads."""
 
 import threading
 
@@ -10,9 +8,7 @@ from asynqueue import ThreadQueue, deferToThread
 
 
 def inReactor():
-    """
-    Tell whether this is the reactor's thread.
-    """
+    """Tell whether this is the reactor's thread."""
     return threading.current_thread() is threading.main_thread()
 
 

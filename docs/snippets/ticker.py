@@ -1,6 +1,4 @@
-"""
-A program with a reactor of its own.
-"""
+"""A program with a reactor of its own."""
 
 from twisted.internet import reactor
 
@@ -8,9 +6,7 @@ from asynqueue import ProcessQueue
 
 
 def start():
-    """
-    Make the queue, and use it.
-    """
+    """Make the queue, and use it."""
     q = ProcessQueue(ProcessQueue.cores())
     reactor.addSystemEventTrigger("before", "shutdown", q.shutdown, timeout=5)
     q.call(sum, range(101)).addCallback(print).addBoth(lambda _: reactor.stop())

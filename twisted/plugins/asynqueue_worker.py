@@ -1,6 +1,4 @@
-"""
-Tells C{twist} and C{twistd} of a service: C{twist asynqueue-worker --help}.
-"""
+"""Tells C{twist} and C{twistd} of a service: C{twist asynqueue-worker --help}."""
 
 from twisted.application.service import ServiceMaker
 

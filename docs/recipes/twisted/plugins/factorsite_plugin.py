@@ -1,6 +1,4 @@
-"""
-Has twist and twistd know the site.
-"""
+"""Has twist and twistd know the site."""
 
 from twisted.application.service import ServiceMaker
 
