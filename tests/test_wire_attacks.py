@@ -98,8 +98,8 @@ BOMBS = (
 #: All commands that there are.
 COMMANDS = [
     command
-    for _, command in inspect.getmembers(commands, inspect.isclass)
-    if issubclass(command, amp.Command) and command.__module__ == commands.__name__
+    for name, command in inspect.getmembers(commands, inspect.isclass)
+    if issubclass(command, amp.Command) and not name.startswith("_")
 ]
 
 
