@@ -188,7 +188,8 @@ class TaskQueue(Observed):
             L{AuthenticationError<asynqueue.errors.AuthenticationError>} if it can't be
             connected to where it's to have them run.
 
-        @raise ImplementationError: If it doesn't provide L{IWorker}.
+        @raise ImplementationError: If it doesn't provide L{IWorker}, is employed
+            already, here or elsewhere, or has been stopped for good.
 
         @raise InvariantError: If its lists of qualifications aren't lists.
 

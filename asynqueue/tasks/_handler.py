@@ -137,8 +137,8 @@ class TaskHandler:
             assignments, or is let go before. The same number is the worker's attribute
             C{ID}. It fails if the worker can't be connected.
 
-        @raise ImplementationError: If it doesn't provide L{IWorker}, or is employed
-            already, here or elsewhere.
+        @raise ImplementationError: If it doesn't provide L{IWorker}, is employed
+            already, here or elsewhere, or has been stopped for good.
 
         @raise InvariantError: If it lacks its lists of qualifications.
 
