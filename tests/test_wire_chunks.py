@@ -40,6 +40,10 @@ class ChunkyStringTests(SynchronousTestCase):
     def test_text(self) -> None:
         """Text is cut as well, and the size can be another."""
 
+        one = ChunkyString("abc")
+        one.chunkSize = 2
+        self.assertEqual(list(one), ["ab", "c"])
+
         class Small(ChunkyString[str]):
             """Has small slices."""
 

@@ -213,15 +213,19 @@ class ChunkyString(Generic[AnyStr]):
 
     def __init__(self, bigString: AnyStr) -> None:
         """@param bigString: What is to be cut."""
-        size = self.chunkSize
-        starts = range(0, max(1, len(bigString)), size)
-        self._slices: Iterator[AnyStr] = (bigString[i : i + size] for i in starts)
+        self._string: AnyStr = bigString
+        self._at = 0
 
     def __iter__(self) -> Iterator[AnyStr]:
         return self
 
     def __next__(self) -> AnyStr:
-        return next(self._slices)
+        at = self._at
+        if at >= len(self._string) and at:
+            raise StopIteration
+        self._at = at + self.chunkSize
+        part: AnyStr = self._string[at : self._at]
+        return part
 
 
 class _SentValue(Pieces):
