@@ -382,3 +382,25 @@ class ActingObserverTests(QueueTestCase):
             lambda event: self.q.q.cancelSeries(event.series), [EventKind.UNSERVED]
         )
         self.failureResultOf(self.q.call(same, series="mail"), CancelledError)
+
+    def test_queuedDrains(self) -> None:
+        """A call that leads to a drain, and that nobody can run, doesn't hold it up."""
+        q = self.queue()
+        ends: list[Any] = []
+        q.addObserver(
+            lambda event: ends.append(q.shutdown(drain=True)), [EventKind.QUEUED]
+        )
+        self.failureResultOf(q.call(same), QueueStopped)
+        self.successResultOf(ends[0])
+
+    def test_lastWorkerDetached(self) -> None:
+        """A drain ends when the last worker is let go as it's about to run a call."""
+        self.q.addObserver(
+            lambda event: self.q.detachWorker(self.worker, crash=True),
+            [EventKind.STARTED],
+        )
+        self.q.pause()
+        d = self.q.call(same)
+        done = self.q.shutdown(drain=True)
+        self.failureResultOf(d, QueueStopped)
+        self.successResultOf(done)

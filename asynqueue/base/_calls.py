@@ -332,6 +332,8 @@ class Calls:
         self.q.put(task)
         if self._replacing.unreplaced:
             self._replacing.retry()
+        if not self._running:  # An observer has shut the queue down.
+            self._results.callsChanged()
 
     def _queueAgain(self, task: Task) -> None:
         self.th(task)

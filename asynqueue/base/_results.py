@@ -174,6 +174,10 @@ class Results:
 
     def _noteFinished(self) -> None:
         self._oneLess()
+        self.callsChanged()
+
+    def callsChanged(self) -> None:
+        """Look whether calls are left that can be run, if there is a drain."""
         if self.onFinished is not None:
             self.onFinished()
 
@@ -229,14 +233,13 @@ class Results:
         del self._delayed[task]
         task.owner = None
         self._queue(task)
-        if self.onFinished is not None:  # There may be nobody left to run it.
-            self.onFinished()
 
     def _queue(self, task: Task) -> None:
         try:
             self._queueAgain(task)
         except Exception:  # noqa: BLE001 - the handler may be anybody's subclass
             task.errback(Failure())
+        self.callsChanged()  # There may be nobody left to run it.
 
     def _move(self, task: Task) -> Any:
         """Queue a task again whose worker went away before it ran."""
