@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any
@@ -21,9 +22,6 @@ from ._assignment import AssignmentFactory
 from ._task import Task
 from ._termination import Termination, crashWorker, waitUntilGone
 from ._updates import Preparing, Updates, qualifications
-
-#: The identities of workers that their handlers are letting go.
-_leaving: set[int] = set()
 
 
 class TaskHandler:
@@ -198,7 +196,7 @@ class TaskHandler:
             if worker is None:
                 return succeed([])
             self._unassign(worker)
-            _leaving.add(id(worker))
+            _mark(worker, isLeaving=True)
             termination = self._terminations[workerID] = Termination(
                 worker, partial(self._handOver, workerID, reassign), self._reactor
             )
@@ -336,7 +334,8 @@ class TaskHandler:
         IWorker.validateInvariants(worker)
         for series in (*worker.cQualified, *worker.iQualified):
             checkHashable(series)
-        if getattr(worker, "hired", False) is True or id(worker) in _leaving:
+        isLeaving = getattr(worker, "isLeaving", False) is True
+        if isLeaving or getattr(worker, "hired", False) is True:
             raise ImplementationError(
                 f"{worker!r} is employed already: detach it, and wait until it has"
                 " gone, before it's hired again"
@@ -427,7 +426,7 @@ class TaskHandler:
 
         @return: The tasks it leaves unfinished that aren't given to another.
         """
-        _leaving.discard(id(self._terminations.pop(workerID).worker))
+        _mark(self._terminations.pop(workerID).worker, isLeaving=False)
         unfinished: list[Task] = []
         for task in tasks:
             if (reassign and self.isRunning) or self._updates.isRunning(task):
@@ -505,3 +504,8 @@ class TaskHandler:
         self._factory.stop()
         unfinished += self.withdraw(lambda task: True)
         return unfinished
+
+
+def _mark(worker: Any, *, isLeaving: bool) -> None:
+    with suppress(AttributeError):  # one of somebody else's may have slots
+        worker.isLeaving = isLeaving

@@ -31,9 +31,10 @@ class WorkerBase:
         self.iQualified = seriesList(series)
         self.raw = raw
         self.exclusive = exclusive
-        # The employer sets these three while the worker is hired.
+        # The employer sets these four while the worker is hired, or being let go.
         self.ID: int | None = None
         self.hired = False
+        self.isLeaving = False
         self.assignments: dict[Hashable, list[Deferred[object]]] = {}
         self._resignator: Callable[[], object] | None = None
         # Whether another than the employer has stopped it, who doesn't want a worker in
