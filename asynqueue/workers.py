@@ -5,7 +5,7 @@ from .executor import ExecutorWorker
 from .interfaces import IWorker
 from .process import ProcessWorker
 from .threads import ThreadWorker
-from .wire._worker import WireWorker
+from .wire import WireWorker
 
 __all__ = [
     "AsyncWorker",

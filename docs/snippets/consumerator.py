@@ -17,7 +17,7 @@ async def main(reactor):
     pieces = Consumerator()
     with open("docs/snippets/consumerator.py", "rb") as file:
         FileSender().beginFileTransfer(file, pieces)
-        print(await deferToThread(count, pieces) > 30)
+        print(await deferToThread(count, pieces) > 20)
     await deferToThread()
 
 
