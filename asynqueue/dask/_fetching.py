@@ -12,10 +12,10 @@ from typing import Any
 #: A question takes the scheduler, two workers and the client some 7 ms of computing
 #: together, whatever it asks for. While many tasks run, it's put off by so many seconds
 #: for each of them,
-_DELAY_SECONDS = 0.0005
+_DELAY_SECONDS = 0.001
 
 #: but not by more than so many.
-_MAX_DELAY_SECONDS = 0.03
+_MAX_DELAY_SECONDS = 0.05
 
 
 class Fetching:
