@@ -194,7 +194,10 @@ class Calls:
             self._checkName(f)
         if self._admission.maxQueued is not None:
             self._admission.check()
-        name = self._takeOwn(f, name, raw, kw)
+        if raw is None and name is UNSET:
+            name = None
+        else:
+            name = self._takeOwn(f, name, raw, kw)
         if consumer is not None:
             checkConsumer(consumer)
             kw["consumer"] = consumer

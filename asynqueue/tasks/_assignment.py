@@ -142,11 +142,17 @@ class AssignmentFactory:
             C{None} if it's cancelled before.
         """
         accepting = task.accepting = Deferred()
+        loop = self._loop
         if not self.requests.get(task.series):
             self.backlog.put(task)
-        elif self.backlog.gate is not None or not self._loop.run(self._meet, task):
-            self.backlog.put(task)
-            self.reconsider(task.series)
+            return accepting
+        if self.backlog.gate is None and not (loop.isRunning or loop.resumption):
+            # Saves 2 us of the way by the backlog.
+            state = self._lines.oldest(task.series)
+            if state and state.isFree and loop.run(self._assign, state, task):
+                return accepting
+        self.backlog.put(task)
+        self.reconsider(task.series)
         return accepting
 
     def request(self, worker: IWorker, series: Hashable) -> None:
@@ -262,18 +268,6 @@ class AssignmentFactory:
         if getattr(worker, "assignments", None) is None:
             worker.assignments = {}
         return state
-
-    def _meet(self, task: Task) -> None:
-        """
-        Assign a task to the worker whose request is the oldest. That saves 2 us of the
-        way by the backlog.
-        """
-        state = self._lines.oldest(task.series)
-        if state is not None and state.isFree:
-            self._assign(state, task)
-        else:
-            self.backlog.put(task)
-            self.reconsider(task.series)
 
     def _assign(self, state: WorkerState, task: Task) -> None:
         """Fire a worker's request with an assignment."""

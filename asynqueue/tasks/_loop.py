@@ -28,7 +28,7 @@ class DispatchLoop:
     deeply.
     """
 
-    # isRunning is true within the loop, and _resumption is set while it waits for the
+    # isRunning is true within the loop, and resumption is set while it waits for the
     # reactor: whoever has something for it to do notes that, and need do no more.
 
     def __init__(
@@ -46,7 +46,7 @@ class DispatchLoop:
         self._step = step
         self._backlog = backlog
         self._starts = 0
-        self._resumption: IDelayedCall | None = None
+        self.resumption: IDelayedCall | None = None
         self._reactor = reactor
 
     def run(self, first: Callable[..., object] | None = None, *args: Any) -> bool:
@@ -58,7 +58,7 @@ class DispatchLoop:
 
         @return: Whether steps may be done now, and the first was.
         """
-        if self.isRunning or self._resumption is not None:
+        if self.isRunning or self.resumption is not None:
             return False
         self._starts += 1
         if not self._starts % _CHECK_EVERY and _isNestedDeeply():
@@ -102,7 +102,7 @@ class DispatchLoop:
 
     def stop(self) -> None:
         """Leave nothing behind in the reactor."""
-        call, self._resumption = self._resumption, None
+        call, self.resumption = self.resumption, None
         if call is not None:
             call.cancel()
 
@@ -112,10 +112,10 @@ class DispatchLoop:
         return self._reactor.seconds()
 
     def _resumeLater(self) -> None:
-        self._resumption = orGlobalReactor(self._reactor).callLater(0, self._resume)
+        self.resumption = orGlobalReactor(self._reactor).callLater(0, self._resume)
 
     def _resume(self) -> None:
-        self._resumption = None
+        self.resumption = None
         self.run()
 
 
