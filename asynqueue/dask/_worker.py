@@ -364,7 +364,7 @@ class DaskWorker(ConnectingWorker):
         self._thread.ended.addCallback(self._threadEnded)
 
     def _hasNoConnection(self, error: BaseException) -> None:
-        if self._options.reconnect and isinstance(error.__cause__, TRANSIENT):
+        if self._reconnect and isinstance(error.__cause__, TRANSIENT):
             # When the thread has ended.
             log.info("{worker}: {why}. It's tried again", worker=self, why=error)
         elif isinstance(error, AuthenticationError):
