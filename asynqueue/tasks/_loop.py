@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from .._support.reactor import SLICE_SECONDS, orGlobalReactor
 from ._backlog import Backlog
+from ._requests import WorkerState
 
 #: Calls may be nested so deep before the loop waits for the reactor's next turn. A
 #: callback that makes a call that completes at once, and adds itself to that, nests
@@ -22,26 +24,37 @@ _CHECK_EVERY = 16
 
 class DispatchLoop:
     """
-    Does one step after the other, never one within another.
+    Does one step after the other, never one within another, while anything is noted
+    that is to be looked at.
 
     The reactor has its turn every few milliseconds, and before calls are nested too
     deeply.
-    """
 
-    # isRunning is true within the loop, and resumption is set while it waits for the
-    # reactor: whoever has something for it to do notes that, and need do no more.
+    @ivar ready: Workers to be looked at, since they may be given a task.
+
+    @ivar matches: Series to be looked at, of which there may be tasks as well as
+        workers whose requests stand in line.
+
+    @ivar isRunning: Whether a step is being done: what is noted meanwhile is looked at
+        by the next ones.
+
+    @ivar resumption: The call that goes on in the reactor's next turn. C{None} while
+        nothing has to wait for that.
+    """
 
     def __init__(
         self,
-        step: Callable[[], bool],
+        step: Callable[[], object],
         backlog: Backlog,
         reactor: IReactorTime | None,
     ) -> None:
         """
-        @param step: Does something, and returns whether there was anything to do.
+        @param step: Looks at one thing that is noted.
 
         @param backlog: What waits.
         """
+        self.ready: deque[WorkerState] = deque()
+        self.matches: dict[Hashable, None] = {}
         self.isRunning = False
         self._step = step
         self._backlog = backlog
@@ -49,10 +62,16 @@ class DispatchLoop:
         self.resumption: IDelayedCall | None = None
         self._reactor = reactor
 
+    def note(self, state: WorkerState) -> None:
+        """Have a worker looked at."""
+        if not state.isQueued:
+            state.isQueued = True
+            self.ready.append(state)
+
     def run(self, first: Callable[..., object] | None = None, *args: Any) -> bool:
         """
-        Do steps until there's nothing to do, unless that is being done already, or has
-        to wait for the reactor.
+        Do steps until there's nothing to look at, unless that is being done already, or
+        has to wait for the reactor.
 
         @param first: The first step, if it's known, which needn't be looked for then.
 
@@ -70,20 +89,17 @@ class DispatchLoop:
         # take 0.4 us of its 6.
         end = self._seconds() + SLICE_SECONDS if backlog.size > 1 else 0.0
         try:
-            if first is None:
-                hasDone = self._step()
-            else:
+            if first is not None:
                 first(*args)
-                hasDone = True
-            while hasDone:
+            while self.ready or self.matches:
                 if not backlog.size:
-                    pass
+                    self.matches.clear()
                 elif not end:
                     end = self._seconds() + SLICE_SECONDS
                 elif self._seconds() >= end:
                     self._resumeLater()
                     break
-                hasDone = self._step()
+                self._step()
         finally:
             self.isRunning = False
         return True

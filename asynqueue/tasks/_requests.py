@@ -87,10 +87,12 @@ class RequestLines:
         state.worker.assignments.setdefault(series, []).append(request)
 
     def leave(self, state: WorkerState, series: Hashable) -> None:
-        """Forget a worker's request for a series, which has fired."""
-        del state.requests[series]
-        if series in state.inLine:
-            self._takeOut(state, series)
+        """Take a worker's request for a series out of its line."""
+        request = state.inLine.pop(series)
+        del self.lines[series][request]
+        shown = state.worker.assignments.get(series)
+        if shown and request in shown:
+            shown.remove(request)
 
     def leaveAll(self, state: WorkerState) -> None:
         """
@@ -98,14 +100,7 @@ class RequestLines:
         aren't lost: they stand in line again when it's ready.
         """
         for series in list(state.inLine):
-            self._takeOut(state, series)
-
-    def _takeOut(self, state: WorkerState, series: Hashable) -> None:
-        request = state.inLine.pop(series)
-        del self.lines[series][request]
-        shown = state.worker.assignments.get(series)
-        if shown and request in shown:
-            shown.remove(request)
+            self.leave(state, series)
 
     def moveBehind(self, state: WorkerState) -> None:
         """Put the requests that a worker has in line behind those of others."""
