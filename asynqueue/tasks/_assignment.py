@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from time import perf_counter
-from typing import Any
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -14,10 +14,10 @@ from .._child.status import Status
 from .._support.log import log
 from .._support.reactor import orGlobalReactor
 from ..errors import ImplementationError
-from ..interfaces import IWorker
+from ..interfaces import IWorker, WorkerLike
 from ._backlog import Backlog
 from ._loop import DispatchLoop
-from ._requests import Rebalancing, RequestLines, WorkerState
+from ._requests import IEmployee, Rebalancing, RequestLines, WorkerState
 from ._task import Task
 
 
@@ -36,9 +36,9 @@ class Assignment:
     def __init__(self, task: Task) -> None:
         """@param task: The task."""
         self.task = task
-        self.d: Deferred[Any] = task.accepting or Deferred()
+        self.d: Deferred[IWorker | WorkerLike | None] = task.accepting or Deferred()
 
-    def accept(self, worker: Any) -> Deferred[Any]:
+    def accept(self, worker: IWorker | WorkerLike) -> Deferred[object]:
         """
         Have a worker accept the task: fire L{d}, start the task's clock, and run it.
 
@@ -63,10 +63,10 @@ class Assignment:
         # Who has heard of it may have cancelled the task, or let the worker go.
         if result.task is not task:
             return succeed(None)
-        if wasHired and not worker.hired:
+        if wasHired and not getattr(worker, "hired", False):
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
-        ready: Any = worker.run(task)
+        ready: Deferred[object] = worker.run(task)
         if watch is None and result.task is task:
             # For who asks how long it has run. One that is done needs none, which
             # saves 0.13 of 9 us.
@@ -128,7 +128,7 @@ class AssignmentFactory:
         self._renewal: IDelayedCall | None = None
         self._reactor = reactor
 
-    def new(self, task: Task) -> Deferred[Any]:
+    def new(self, task: Task) -> Deferred[IWorker | WorkerLike | None]:
         """
         Add a task, for which the oldest request of its series is fired as soon as it
         comes up.
@@ -156,7 +156,7 @@ class AssignmentFactory:
         self.reconsider(task.series)
         return accepting
 
-    def request(self, worker: IWorker, series: Hashable) -> None:
+    def request(self, worker: IWorker | WorkerLike, series: Hashable) -> None:
         """
         Enter a worker's request for a task of a series. Whenever the worker is ready
         after a task, and still employed, its requests are entered again.
@@ -180,7 +180,7 @@ class AssignmentFactory:
                 self._loop.matches[series] = None
                 self._loop.run()
 
-    def cancelRequests(self, worker: IWorker) -> None:
+    def cancelRequests(self, worker: IWorker | WorkerLike) -> None:
         """
         Withdraw all requests of a worker, by firing them with C{None}, and give it no
         more tasks until it makes a request again.
@@ -204,7 +204,7 @@ class AssignmentFactory:
             if series not in served:
                 self.requests.pop(series, None)
 
-    def runDirectly(self, worker: Any, task: Task) -> None:
+    def runDirectly(self, worker: IWorker | WorkerLike, task: Task) -> None:
         """
         Have a certain worker run a task now, whatever else it's doing.
 
@@ -246,7 +246,7 @@ class AssignmentFactory:
         """
         self._loop.batch(f)
 
-    def runningOn(self, worker: Any) -> int:
+    def runningOn(self, worker: object) -> int:
         """
         Count the tasks that a worker isn't ready after.
 
@@ -265,10 +265,11 @@ class AssignmentFactory:
         if call is not None:
             call.cancel()
 
-    def _newState(self, worker: Any) -> WorkerState:
-        state = self._states[id(worker)] = WorkerState(worker)
+    def _newState(self, worker: IWorker | WorkerLike) -> WorkerState:
+        employee = cast(IEmployee, worker)
+        state = self._states[id(worker)] = WorkerState(employee)
         if getattr(worker, "assignments", None) is None:
-            worker.assignments = {}
+            employee.assignments = {}
         return state
 
     def _assign(self, state: WorkerState, task: Task) -> None:
@@ -285,7 +286,7 @@ class AssignmentFactory:
         self._serving = None
 
     def _requestFired(
-        self, result: Any, state: WorkerState, series: Hashable
+        self, result: object, state: WorkerState, series: Hashable
     ) -> Assignment | None:
         """
         Have the worker accept the assignment, unless there's none: the request has been

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 
 from .._support.checks import checkCount, checkHashable
 from ._task import Task
 
+_T = TypeVar("_T")
 _Entry = tuple[float, int, Task]
 
 #: So many dropped tasks may stay in the queues before they are cleared out.
@@ -258,13 +259,13 @@ class Gate:
             self._running[task.series].discard(task)
 
     def _resolve(
-        self, resolve: Callable[[Any, Task], Any] | None, result: Any, task: Task
-    ) -> Any:
+        self, resolve: Callable[[Any, Task], object] | None, result: object, task: Task
+    ) -> object:
         """
         Resolve the result of a task, and have another one run in its place: after that,
         as a further attempt goes before the others.
         """
-        outcome: Any = None
+        outcome: object = None
         try:
             outcome = result if resolve is None else resolve(result, task)
         finally:
@@ -276,7 +277,7 @@ class Gate:
             outcome.addBoth(self._finished, task)
         return outcome
 
-    def _finished(self, result: Any, task: Task) -> Any:
+    def _finished(self, result: _T, task: Task) -> _T:
         running = self._running[task.series]
         if task in running:
             running.remove(task)

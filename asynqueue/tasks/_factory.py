@@ -55,7 +55,7 @@ class TaskFactory:
         func: Any,
         args: tuple[Any, ...] | list[Any],
         kw: dict[str, Any],
-        niceness: Any,
+        niceness: object,
         series: Hashable = None,
         timeout: float | None = None,
     ) -> Task:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -19,6 +19,7 @@ from ..errors import ImplementationError, QueueRunError, WorkerLost
 from ..events import EventKind
 from ..interfaces import IPrefetchingWorker, IReplaceableWorker, IWorker, WorkerLike
 from ._assignment import AssignmentFactory
+from ._requests import IEmployee
 from ._task import Task
 from ._termination import Termination, crashWorker, waitUntilGone
 from ._updates import Preparing, Updates, qualifications
@@ -61,8 +62,8 @@ class TaskHandler:
         self.workers: dict[int, Any] = {}
         self.isRunning = True
         self._factory = AssignmentFactory(reactor=reactor)
-        self.onGone: Callable[[Any], object] | None = None
-        self.onRefused: Callable[[Any, Failure], object] | None = None
+        self.onGone: Callable[[IEmployee], object] | None = None
+        self.onRefused: Callable[[IEmployee, Failure], object] | None = None
         self.onEvent: Callable[..., object] | None = None
         self._updates = Updates(
             lambda worker, task: self._factory.runDirectly(worker, task)
@@ -99,7 +100,7 @@ class TaskHandler:
         factory.backlog.onShrink = backlog.onShrink
         self._factory = factory
 
-    def __call__(self, task: Task) -> Deferred[Any]:
+    def __call__(self, task: Task) -> Deferred[IWorker | WorkerLike | None]:
         """
         Give a task to whichever qualified worker is ready first.
 
@@ -147,16 +148,16 @@ class TaskHandler:
         if not self.isRunning:
             self._refuse(worker)
         self._validate(worker)
-        employee: Any = worker
+        employee = cast(IEmployee, worker)
         ID = employee.ID = next(self._numbers)
         employee.hired = True
         employee.assignments = {}
         self.workers[ID] = employee
         employee.setResignator(partial(self._resigned, ID))
-        if IPrefetchingWorker.providedBy(worker):
+        if IPrefetchingWorker.providedBy(employee):
             employee.backlogPerWorker = self._backlogPerWorker
             employee.batch = self._factory.batch
-        if not IReplaceableWorker.providedBy(worker):
+        if not IReplaceableWorker.providedBy(employee):
             return self._preparing.prepare(
                 employee, qualifications(employee), self._updates.stored
             )
@@ -225,7 +226,7 @@ class TaskHandler:
 
     def update(
         self, task: Task, ephemeral: bool = False, sequential: bool = False
-    ) -> Deferred[list[Any]]:
+    ) -> Deferred[list[object]]:
         """
         Run a copy of a task directly on each worker who is qualified for it. Those who
         are still being connected run theirs when they are, and nobody hears of that.
@@ -289,7 +290,7 @@ class TaskHandler:
         """
         return self._factory.backlog.remove(selector)
 
-    def idOf(self, workerOrID: Any) -> int:
+    def idOf(self, workerOrID: object) -> int:
         """
         Find the ID of a worker that is employed here, or is being let go.
 
@@ -325,7 +326,7 @@ class TaskHandler:
 
     # Hiring.
 
-    def _validate(self, worker: Any) -> None:
+    def _validate(self, worker: object) -> None:
         if not IWorker.providedBy(worker):
             raise ImplementationError(
                 f"{worker!r} doesn't provide IWorker: is its class marked with"
@@ -345,12 +346,12 @@ class TaskHandler:
                 f"{worker!r} has been stopped, and can't work any longer: make another"
             )
 
-    def _refuse(self, candidate: Any) -> None:
+    def _refuse(self, candidate: object) -> None:
         raise QueueRunError(
             f"This handler has been shut down and can't take {candidate!r}"
         )
 
-    def _employs(self, worker: Any) -> bool:
+    def _employs(self, worker: object) -> bool:
         return self.workers.get(getattr(worker, "ID", None) or 0) is worker
 
     def _backlogPerWorker(self) -> int:
@@ -367,7 +368,7 @@ class TaskHandler:
             )
             self._tell(EventKind.UNSERVED, series=series)
 
-    def _request(self, worker: Any, series: Iterable[Hashable]) -> None:
+    def _request(self, worker: IEmployee, series: Iterable[Hashable]) -> None:
         """Have a worker request tasks of some series, before it's given any."""
         if not worker.assignments:
             self._tell(EventKind.HIRED, worker=worker)
@@ -380,7 +381,7 @@ class TaskHandler:
 
         self._factory.batch(requestAll)
 
-    def _refused(self, worker: Any, failure: Failure) -> None:
+    def _refused(self, worker: IEmployee, failure: Failure) -> None:
         """Let go of a worker that can't be put to work."""
         del self.workers[worker.ID]
         self._drop(worker)
@@ -392,13 +393,13 @@ class TaskHandler:
         if self.onRefused is not None:
             self.onRefused(worker, failure)
 
-    def _tell(self, kind: EventKind, **details: Any) -> None:
+    def _tell(self, kind: EventKind, **details: object) -> None:
         if self.onEvent is not None:
             self.onEvent(kind, **details)
 
     async def _update(
-        self, workers: list[Any], task: Task, sequential: bool
-    ) -> list[Any]:
+        self, workers: list[IEmployee], task: Task, sequential: bool
+    ) -> list[object]:
         if sequential:
             return [
                 (await self._updates.run(worker, task)).value
@@ -415,7 +416,7 @@ class TaskHandler:
 
     # Letting go.
 
-    def _unassign(self, worker: Any) -> None:
+    def _unassign(self, worker: IEmployee) -> None:
         """Have a worker get no more tasks."""
         worker.hired = False
         self._factory.cancelRequests(worker)
@@ -460,7 +461,7 @@ class TaskHandler:
         if self.onGone is not None:
             self.onGone(worker)
 
-    def _drop(self, worker: Any) -> None:
+    def _drop(self, worker: IEmployee) -> None:
         """
         Crash a worker that can't work, and give its tasks to others. The shutdown waits
         until nothing is left of it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -68,7 +67,7 @@ class DispatchLoop:
             state.isQueued = True
             self.ready.append(state)
 
-    def run(self, first: Callable[..., object] | None = None, *args: Any) -> bool:
+    def run(self, first: Callable[..., object] | None = None, *args: object) -> bool:
         """
         Do steps until there's nothing to look at, unless that is being done already, or
         has to wait for the reactor.

@@ -6,14 +6,25 @@ to a worker in advance.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from zope.interface import Attribute
 
 from .._support.reactor import orGlobalReactor
-from ..interfaces import ICancellingWorker, IPrefetchingWorker
-from ._task import Task
+from ..interfaces import ICancellingWorker, IPrefetchingWorker, IWorker
+from ._task import Owner, Task
+
+
+class IEmployee(IWorker):
+    """A worker with what its employer keeps on it."""
+
+    ID: int = Attribute("The number by which its employer knows it.")
+    hired: bool = Attribute("Whether it's employed.")
+    assignments: dict[Hashable, list[Deferred[object]]] = Attribute(
+        "Its outstanding requests, for each series."
+    )
 
 
 class WorkerState:
@@ -31,9 +42,11 @@ class WorkerState:
         "worker",
     )
 
-    def __init__(self, worker: Any) -> None:
-        self.worker = worker
-        self.canceller = worker if ICancellingWorker.providedBy(worker) else None
+    def __init__(self, worker: IEmployee) -> None:
+        self.worker: Any = worker
+        self.canceller = (
+            cast(Owner, worker) if ICancellingWorker.providedBy(worker) else None
+        )
         self.prefetches = IPrefetchingWorker.providedBy(worker)
         # Whether it's to get tasks at all.
         self.isOpen = False
@@ -45,8 +58,8 @@ class WorkerState:
         self.series: dict[Hashable, None] = {}
         # Its requests that have not fired; and those of them that stand in line, none
         # while it isn't free.
-        self.requests: dict[Hashable, Deferred[Any]] = {}
-        self.inLine: dict[Hashable, Deferred[Any]] = {}
+        self.requests: dict[Hashable, Deferred[object]] = {}
+        self.inLine: dict[Hashable, Deferred[object]] = {}
 
     @property
     def isFree(self) -> bool:
@@ -68,12 +81,14 @@ class RequestLines:
     # worker.assignments[series], which is for others to see: whatever they do to that,
     # the first two are what counts.
 
-    def __init__(self, fired: Callable[[Any, WorkerState, Hashable], object]) -> None:
+    def __init__(
+        self, fired: Callable[[object, WorkerState, Hashable], object]
+    ) -> None:
         """
         @param fired: The first callback, and errback, of each request. Its further
             arguments are what is known of the worker, and the series.
         """
-        self.lines: dict[Hashable, dict[Deferred[Any], WorkerState]] = {}
+        self.lines: dict[Hashable, dict[Deferred[object], WorkerState]] = {}
         self._fired = fired
 
     def enter(self, state: WorkerState, series: Hashable) -> None:
@@ -183,8 +198,9 @@ class Rebalancing:
     def _look(self) -> None:
         self._call = None
         for state in list(self._states()):
-            if state.prefetches and state.running > 1:
-                for task in state.worker.reclaim():
-                    self._takeBack(task)
+            worker = state.worker
+            if state.running > 1 and IPrefetchingWorker.providedBy(worker):
+                for task in worker.reclaim():
+                    self._takeBack(cast(Task, task))
         if self.prefetching:
             self.later()

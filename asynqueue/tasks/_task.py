@@ -21,7 +21,7 @@ from .._support.reactor import orGlobalReactor
 from ..interfaces import ITask
 
 #: Returned by a task's C{resolve}: another task has the Deferred now.
-RETRIED: Any = object()
+RETRIED = object()
 
 #: Numbers all tasks in the order of their making, to break ties of priority.
 _orders = count(1)
@@ -30,7 +30,7 @@ _orders = count(1)
 class Owner(Protocol):
     """Who has a task at the moment: what it waits in, or the worker that runs it."""
 
-    def cancelTask(self, task: Any) -> None:
+    def cancelTask(self, task: Task) -> None:
         """Drop the task, stopping the work on it where possible."""
 
 
@@ -45,10 +45,10 @@ class Watch(Protocol):
     @property
     def headers(self) -> dict[str, str] | None: ...
 
-    def started(self, task: Any) -> None:
+    def started(self, task: Task) -> None:
         """Note that a worker has accepted the task."""
 
-    def done(self, task: Any) -> None:
+    def done(self, task: Task) -> None:
         """Note that the call has its result."""
 
 
@@ -80,13 +80,13 @@ class _ResultDeferred(AwaitableDeferred[Any]):
         else:
             self.task.callback(result)
 
-    def errback(self, fail: Any = None) -> None:
+    def errback(self, fail: Failure | BaseException | None = None) -> None:
         if self.task is None:
             super().errback(fail)
         else:
             self.task.callback(fail if isinstance(fail, Failure) else Failure(fail))
 
-    def fire(self, result: Any) -> None:
+    def fire(self, result: object) -> None:
         """Fire with a result, as if a callback had returned it."""
         if self.called:
             return
@@ -98,7 +98,7 @@ class _ResultDeferred(AwaitableDeferred[Any]):
         else:
             super().callback(result)
 
-    def _innerFired(self, result: Any) -> None:
+    def _innerFired(self, result: object) -> None:
         self.inner = None
         self.fire(result)
 
@@ -226,7 +226,7 @@ class Task:
         # Called with the status/result pair or a failure, and the task. The Deferred
         # fires with what it returns, unless that is RETRIED. A callback would take
         # 340 bytes more for each task that waits.
-        self.resolve: Callable[[Any, Task], Any] | None = None
+        self.resolve: Callable[[Any, Task], object] | None = None
         self._callbacks: list[tuple[Any, Any, Any]] | None = None
         self._timer: IDelayedCall | None = None
         self._reactor = reactor
@@ -321,7 +321,7 @@ class Task:
         task.context = self.context and self.context.copy()
         return task
 
-    def addCallback(self, f: Callable[..., Any], *args: Any, **kw: Any) -> None:
+    def addCallback(self, f: Callable[..., Any], *args: object, **kw: object) -> None:
         """
         Add a callback to L{d}, and remember it for copies.
 
@@ -369,7 +369,7 @@ class Task:
             # It waits to be run again, and a worker that had it before is late.
             self.drop()
         d.task = None
-        outcome: Any = result
+        outcome: object = result
         if self.resolve is not None:
             try:
                 outcome = self.resolve(result, self)

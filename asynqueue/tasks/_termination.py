@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -12,23 +12,24 @@ from .._support.log import log
 from .._support.oneshot import OneShot
 from .._support.reactor import Deadline
 from ..interfaces import IReplaceableWorker
+from ._requests import IEmployee
 from ._task import Task
 
 
-def crashWorker(worker: Any) -> list[Task]:
+def crashWorker(worker: IEmployee) -> list[Task]:
     """
     Crash a worker.
 
     @return: The tasks that it leaves unfinished.
     """
     try:
-        return list(worker.crash() or ())
+        return cast(list[Task], list(worker.crash() or ()))
     except Exception:  # noqa: BLE001 - a worker may be of anybody's making
         log.failure("{worker} failed to crash", worker=worker)
         return []
 
 
-def waitUntilGone(worker: Any) -> Deferred[object]:
+def waitUntilGone(worker: IEmployee) -> Deferred[object]:
     """Wait until nothing is left of a worker that was crashed. Never fails."""
     if not IReplaceableWorker.providedBy(worker):
         return succeed(None)
@@ -52,7 +53,7 @@ class Termination:
 
     def __init__(
         self,
-        worker: Any,
+        worker: IEmployee,
         handOver: Callable[[list[Task]], list[Task]],
         reactor: IReactorTime | None,
     ) -> None:

@@ -6,7 +6,7 @@ done with a worker before that.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import TypeVar, cast
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
@@ -14,8 +14,11 @@ from twisted.python.failure import Failure
 
 from .._child.status import Status
 from .._support.log import log
-from ..interfaces import IReplaceableWorker
+from ..interfaces import IReplaceableWorker, WorkerLike
+from ._requests import IEmployee
 from ._task import Task
+
+_T = TypeVar("_T")
 
 _STATUSES = frozenset(status.value for status in Status)
 
@@ -30,7 +33,7 @@ class UpdateResult:
     @ivar failed: Whether it has failed.
     """
 
-    value: Any
+    value: object
     failed: bool = False
 
 
@@ -40,7 +43,7 @@ class Updates:
     # _running has the copies that are with a worker. Each was meant for that worker
     # alone, so none is ever given to another.
 
-    def __init__(self, runDirectly: Callable[[Any, Task], object]) -> None:
+    def __init__(self, runDirectly: Callable[[IEmployee, Task], object]) -> None:
         self.stored: list[Task] = []
         self._running: set[Task] = set()
         self._runDirectly = runDirectly
@@ -49,17 +52,17 @@ class Updates:
         """Whether a task is an update that a worker is running."""
         return task in self._running
 
-    def run(self, worker: Any, task: Task) -> Deferred[UpdateResult]:
+    def run(self, worker: IEmployee, task: Task) -> Deferred[UpdateResult]:
         """Run a copy of an update on a worker. The Deferred doesn't fail."""
         copy = task.copy()
         copy.isLasting = task in self.stored
         self._running.add(copy)
-        d = copy.d.addBoth(self._ended, copy)
+        d: Deferred[object] = copy.d.addBoth(self._ended, copy)
         self._runDirectly(worker, copy)
         return d.addCallbacks(_resultOf, _resultOfFailure)
 
     async def apply(
-        self, worker: Any, tasks: Iterable[Task], series: Iterable[Hashable]
+        self, worker: IEmployee, tasks: Iterable[Task], series: Iterable[Hashable]
     ) -> str | None:
         """
         Run those updates on a worker that are of some series, all at once.
@@ -82,12 +85,12 @@ class Updates:
                 )
         return failure
 
-    def _ended(self, result: Any, copy: Task) -> Any:
+    def _ended(self, result: _T, copy: Task) -> _T:
         self._running.discard(copy)
         return result
 
 
-def _resultOf(result: Any) -> UpdateResult:
+def _resultOf(result: object) -> UpdateResult:
     """
     Make the result of an update of what its task's Deferred has fired with: a status
     and a result, unless a callback has made something else of them.
@@ -111,7 +114,7 @@ def _resultOfFailure(failure: Failure) -> UpdateResult | Failure:
     return UpdateResult(text, True)
 
 
-def qualifications(worker: Any) -> list[Hashable]:
+def qualifications(worker: WorkerLike) -> list[Hashable]:
     """List the series that a worker is qualified for."""
     if getattr(worker, "exclusive", False):
         return list(worker.iQualified)
@@ -142,9 +145,9 @@ class Preparing:
     def __init__(
         self,
         updates: Updates,
-        employs: Callable[[Any], bool],
-        request: Callable[[Any, list[Hashable]], object],
-        refused: Callable[[Any, Failure], object],
+        employs: Callable[[IEmployee], bool],
+        request: Callable[[IEmployee, list[Hashable]], object],
+        refused: Callable[[IEmployee, Failure], object],
     ) -> None:
         """
         @param employs: Tells whether a worker is still employed.
@@ -160,7 +163,7 @@ class Preparing:
         self._connecting: dict[int, list[Task]] = {}
         self._rounds: dict[int, _Round] = {}
 
-    def isConnecting(self, worker: Any) -> bool:
+    def isConnecting(self, worker: IEmployee) -> bool:
         """Whether a worker isn't ready yet."""
         return worker.ID in self._connecting
 
@@ -169,12 +172,12 @@ class Preparing:
         for tasks in self._connecting.values():
             tasks.append(task)
 
-    async def connect(self, worker: Any) -> int:
+    async def connect(self, worker: IEmployee) -> int:
         """Wait until a worker is ready, and prepare it. Returns its ID."""
         ID: int = worker.ID
         self._connecting[ID] = []
         try:
-            await worker.deferUntilReady()
+            await cast(IReplaceableWorker, worker).deferUntilReady()
         except Exception:
             del self._connecting[ID]
             if not self._employs(worker):
@@ -188,7 +191,7 @@ class Preparing:
         return await self.prepare(worker, qualifications(worker), updates)
 
     def prepare(
-        self, worker: Any, series: list[Hashable], updates: list[Task]
+        self, worker: IEmployee, series: list[Hashable], updates: list[Task]
     ) -> Deferred[int]:
         """
         Run those updates that are of some series on a worker, and then have it request
@@ -197,7 +200,7 @@ class Preparing:
         return Deferred.fromCoroutine(self._prepare(worker, series, updates))
 
     async def _prepare(
-        self, worker: Any, series: list[Hashable], updates: list[Task]
+        self, worker: IEmployee, series: list[Hashable], updates: list[Task]
     ) -> int:
         ID: int = worker.ID
         current = self._rounds.setdefault(ID, _Round())
