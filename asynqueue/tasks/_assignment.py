@@ -119,7 +119,7 @@ class AssignmentFactory:
         # The worker whose requests are being entered and fired. Nobody else need look
         # at it: _assign does that.
         self._serving: WorkerState | None = None
-        self._loop = DispatchLoop(self._step, self.backlog, reactor)
+        self._loop = DispatchLoop(self._serve, self.backlog, self._lines, reactor)
         self._rebalancing = Rebalancing(
             self._lines, self._states.values, self.takeBack, reactor
         )
@@ -346,12 +346,6 @@ class AssignmentFactory:
         elif not self._loop.run(self._serve, state):
             self._loop.note(state)
 
-    def _step(self) -> None:
-        """Look at one worker: see L{_nextWorker}."""
-        state = self._nextWorker()
-        if state is not None:
-            self._serve(state)
-
     def _serve(self, state: WorkerState) -> None:
         """
         Assign the first of all tasks of a worker's series to it, or, if there's none,
@@ -379,27 +373,6 @@ class AssignmentFactory:
         self._assign(state, task)
         if self.backlog.onShrink is not None:
             self.backlog.onShrink()
-
-    def _nextWorker(self) -> WorkerState | None:
-        """
-        Find a worker to look at: the one that has waited longest for a task that has
-        come, or one that has become ready.
-        """
-        matches, ready = self._loop.matches, self._loop.ready
-        while matches:
-            series = next(iter(matches))
-            state = self._lines.oldest(series)
-            if state is None or self.backlog.first(series) is None:
-                del matches[series]
-            elif not state.isFree:  # Its capacity has shrunk.
-                self._lines.leaveAll(state)
-            else:
-                return state
-        if not ready:
-            return None
-        state = ready.popleft()
-        state.isQueued = False
-        return state
 
     def _requestFor(self, state: WorkerState, series: Hashable) -> None:
         """Make a worker's request."""

@@ -1,4 +1,4 @@
-"""The loop in which tasks and workers meet."""
+"""The loop in which tasks and workers meet, and what it has to look at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from .._support.reactor import SLICE_SECONDS, orGlobalReactor
 from ._backlog import Backlog
-from ._requests import WorkerState
+from ._requests import RequestLines, WorkerState
 
 #: Calls may be nested so deep before the loop waits for the reactor's next turn. A
 #: callback that makes a call that completes at once, and adds itself to that, nests
@@ -23,8 +23,8 @@ _CHECK_EVERY = 16
 
 class DispatchLoop:
     """
-    Does one step after the other, never one within another, while anything is noted
-    that is to be looked at.
+    Looks at one worker after the other, never at one while at another, as long as any
+    are noted.
 
     The reactor has its turn every few milliseconds, and before calls are nested too
     deeply.
@@ -43,20 +43,24 @@ class DispatchLoop:
 
     def __init__(
         self,
-        step: Callable[[], object],
+        serve: Callable[[WorkerState], object],
         backlog: Backlog,
+        lines: RequestLines,
         reactor: IReactorTime | None,
     ) -> None:
         """
-        @param step: Looks at one thing that is noted.
+        @param serve: The step: gives a worker a task, if there's one for it.
 
-        @param backlog: What waits.
+        @param backlog: The tasks that wait.
+
+        @param lines: The requests that stand in line.
         """
         self.ready: deque[WorkerState] = deque()
         self.matches: dict[Hashable, None] = {}
         self.isRunning = False
-        self._step = step
+        self._serve = serve
         self._backlog = backlog
+        self._lines = lines
         self._starts = 0
         self.resumption: IDelayedCall | None = None
         self._reactor = reactor
@@ -98,7 +102,9 @@ class DispatchLoop:
                 elif self._seconds() >= end:
                     self._resumeLater()
                     break
-                self._step()
+                state = self._nextWorker()
+                if state is not None:
+                    self._serve(state)
         finally:
             self.isRunning = False
         return True
@@ -120,6 +126,26 @@ class DispatchLoop:
         call, self.resumption = self.resumption, None
         if call is not None:
             call.cancel()
+
+    def _nextWorker(self) -> WorkerState | None:
+        """
+        Find a worker to look at: the one that has waited longest for a task that has
+        come, or one that has become ready.
+        """
+        while self.matches:
+            series = next(iter(self.matches))
+            state = self._lines.oldest(series)
+            if state is None or self._backlog.first(series) is None:
+                del self.matches[series]
+            elif not state.isFree:  # Its capacity has shrunk.
+                self._lines.leaveAll(state)
+            else:
+                return state
+        if not self.ready:
+            return None
+        state = self.ready.popleft()
+        state.isQueued = False
+        return state
 
     def _seconds(self) -> float:
         if self._reactor is None:
