@@ -118,6 +118,9 @@ class IWorker(Interface):
     A worker that has iterations under way may say so in an attribute C{isIterating}:
     tasks are then given to others, if any are ready.
 
+    One that may need a while to end after C{crash} has a method C{deferUntilGone}, as
+    L{IReplaceableWorker} describes it. The shutdown waits for that.
+
     What a worker is at is shown by the queue's C{stats()} if it has an attribute
     C{running}, a list of tasks, or C{tasks}; C{state}, an C{Enum}; and C{process} with
     a C{pid}.

@@ -513,6 +513,18 @@ class TerminateTests(HandlerTestCase):
         worker.gone.callback(None)
         self.assertEqual(self.successResultOf(d), [])
 
+    def test_crashedAndGone(self) -> None:
+        """
+        Any worker that was crashed is waited for that can say when it has gone.
+        """
+        worker: Any = self.hire()
+        gone: Deferred[None] = Deferred()
+        worker.deferUntilGone = lambda: gone
+        d = self.handler.terminate(1, crash=True)
+        self.assertNoResult(d)
+        gone.callback(None)
+        self.assertEqual(self.successResultOf(d), [])
+
     def test_crashedOnce(self) -> None:
         """Meanwhile it isn't crashed again."""
         worker = Replaceable()

@@ -11,7 +11,6 @@ from twisted.internet.interfaces import IReactorTime
 from .._support.log import log
 from .._support.oneshot import OneShot
 from .._support.reactor import Deadline
-from ..interfaces import IReplaceableWorker
 from ._requests import IEmployee
 from ._task import Task
 
@@ -30,10 +29,14 @@ def crashWorker(worker: IEmployee) -> list[Task]:
 
 
 def waitUntilGone(worker: IEmployee) -> Deferred[object]:
-    """Wait until nothing is left of a worker that was crashed. Never fails."""
-    if not IReplaceableWorker.providedBy(worker):
+    """
+    Wait until nothing is left of a worker that was crashed, if it can tell. Never
+    fails.
+    """
+    deferUntilGone = getattr(worker, "deferUntilGone", None)
+    if deferUntilGone is None:
         return succeed(None)
-    gone: Deferred[object] = maybeDeferred(worker.deferUntilGone)
+    gone: Deferred[object] = maybeDeferred(deferUntilGone)
     return gone.addErrback(
         lambda failure: log.failure(
             "{worker} failed to tell when it has gone", failure, worker=worker

@@ -77,6 +77,8 @@ class CommandWorker:
     def stop(self):
         return self.running.deferToAll()
 
+    deferUntilGone = stop
+
     def crash(self):
         tasks = list(self.commands)
         for task in tasks:
