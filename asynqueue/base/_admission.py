@@ -45,7 +45,7 @@ class Admission:
         """Raise QueueFull if a call has no place."""
         waiting = self._handler.waiting
         if self.maxQueued is not None and waiting >= self.maxQueued:
-            self._watcher.refused += 1
+            self._watcher.failed["refused"] += 1
             name = self._watcher.observers.queue
             where = f" in the queue {name!r}" if name else ""
             raise QueueFull(

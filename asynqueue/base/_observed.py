@@ -91,10 +91,8 @@ class Observed(TypedCalls):
 def _snapshot(handler: TaskHandler, queue: Queue) -> dict[str, Any]:
     watcher, load = queue.watcher, queue.loadInfoProducer
     gate = handler.assignmentFactory.backlog.gate
-    failed = dict(watcher.failed)
-    done = load.finished - sum(failed.values())
-    if watcher.refused:
-        failed["refused"] = watcher.refused
+    # Calls that were refused don't count among those that were made.
+    failed = watcher.failed.total() - watcher.failed["refused"]
     queued: Counter[str] = Counter()
     for series, count in handler.assignmentFactory.backlog.sizes().items():
         queued[seriesText(series)] += count
@@ -108,8 +106,8 @@ def _snapshot(handler: TaskHandler, queue: Queue) -> dict[str, Any]:
         ],
         "workers": [_worker(worker, handler) for worker in handler.workers.values()],
         "load": load.queued,
-        "done": done,
-        "failed": failed,
+        "done": load.finished - failed,
+        "failed": dict(watcher.failed),
         "retried": watcher.retried,
         "replaced": watcher.replaced,
         "wait": watcher.wait.summary(),
