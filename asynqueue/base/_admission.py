@@ -12,7 +12,7 @@ from .._support.checks import checkCount
 from .._support.reactor import orGlobalReactor
 from ..errors import QueueFull, QueueStopped
 from ..tasks import TaskHandler
-from ._watching import Watcher
+from ._queue import Queue
 
 
 class Admission:
@@ -24,17 +24,13 @@ class Admission:
     # used, _promisedBefore those of the last one.
 
     def __init__(
-        self,
-        handler: TaskHandler,
-        maxQueued: int | None,
-        watcher: Watcher,
-        reactor: IReactorTime | None,
+        self, queue: Queue, maxQueued: int | None, reactor: IReactorTime | None
     ) -> None:
         if maxQueued is not None:
             checkCount("maxQueued", maxQueued, 1)
         self.maxQueued = maxQueued
-        self._handler = handler
-        self._watcher = watcher
+        self._handler: TaskHandler = queue.handler
+        self._watcher = queue.watcher
         self._waiters: deque[Deferred[None]] = deque()
         self._promised = 0
         self._promisedBefore = 0

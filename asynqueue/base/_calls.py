@@ -23,7 +23,6 @@ from ._options import (
     takesKeyword,
     warnOfSameNames,
 )
-from ._policy import ErrorPolicy
 from ._queue import Queue
 from ._replacing import Replacing
 from ._results import Results
@@ -43,15 +42,7 @@ def _option(name: str) -> Any:
 
 
 class Calls:
-    """
-    The half of a L{TaskQueue} that takes calls.
-
-    @ivar q: The L{Queue}.
-
-    @ivar th: The L{TaskHandler}.
-
-    @ivar taskFactory: What makes the tasks.
-    """
+    """The half of a L{TaskQueue} that takes calls."""
 
     # Not set in __init__, so that subclasses may have set theirs before.
     name: str | None = None
@@ -63,13 +54,6 @@ class Calls:
     def __init__(
         self, defaults: Defaults, maxQueued: int | None, reactor: IReactorTime | None
     ) -> None:
-        """
-        @param defaults: What holds for calls of which nothing else is said.
-
-        @param maxQueued: How many calls may wait, or C{None}.
-
-        @param reactor: The clock. By default, the global reactor.
-        """
         self._defaults = defaults
         self._setLogLevel()
         self._running = True
@@ -77,19 +61,11 @@ class Calls:
         self.taskFactory = TaskFactory(reactor=reactor)
         self.th = TaskHandler(reactor=reactor)
         self.q = Queue(self.th)
-        self._policy = ErrorPolicy(defaults, reactor)
-        self._results = Results(
-            defaults,
-            self._policy,
-            self._queueAgain,
-            self.q.loadInfoProducer.oneLess,
-            self.q.watcher,
-            reactor,
-        )
+        self._results = Results(defaults, self.q, self._queueAgain, reactor)
         # Made once: a bound method for each task that waits would take 64 bytes.
         self._resolve = self._results.resolve
-        self._admission = Admission(self.th, maxQueued, self.q.watcher, reactor)
-        self._replacing = Replacing(self.th, self.q.watcher, reactor)
+        self._admission = Admission(self.q, maxQueued, reactor)
+        self._replacing = Replacing(self.q, reactor)
         self.th.onEvent = self.q.watcher.observers.tell
 
     @property

@@ -19,7 +19,6 @@ from ..interfaces import IReplaceableWorker
 from ..tasks import Task, TaskHandler
 from ._queue import Queue
 from ._results import Results, notRun
-from ._watching import Watcher
 
 
 class Replacing:
@@ -28,19 +27,14 @@ class Replacing:
     # _givenUp are workers that there's to be no other for, and why, until the reactor's
     # next turn, for which _settling is.
 
-    def __init__(
-        self,
-        handler: TaskHandler,
-        watcher: Watcher,
-        reactor: IReactorTime | None,
-    ) -> None:
+    def __init__(self, queue: Queue, reactor: IReactorTime | None) -> None:
         # Lost workers that were not replaced since there was no use in trying, and that
         # may name another if they are asked again.
         self.unreplaced: list[Any] = []
         # Called when tasks have failed that nobody could run.
         self.onSettled: Callable[[], object] | None = None
-        self._handler = handler
-        self._watcher = watcher
+        self._handler: TaskHandler = queue.handler
+        self._watcher = queue.watcher
         self._givenUp: list[tuple[Any, Failure]] = []
         self._settling: IDelayedCall | None = None
         self._reactor = reactor
@@ -120,7 +114,6 @@ class Shutdown:
     def __init__(
         self,
         queue: Queue,
-        handler: TaskHandler,
         results: Results,
         replacing: Replacing,
         reactor: IReactorTime | None,
@@ -128,7 +121,7 @@ class Shutdown:
         # Fires with the tasks left unfinished.
         self.done: OneShot[list[Task]] = OneShot()
         self._queue = queue
-        self._handler = handler
+        self._handler: TaskHandler = queue.handler
         self._results = results
         self._replacing = replacing
         self._reactor = reactor

@@ -127,9 +127,7 @@ class TaskQueue(Observed):
         self.th.onGone = self._workerGone
         self.th.onRefused = self._workerRefused
         self._replacing.onSettled = self._workersChanged
-        self._shutdown = Shutdown(
-            self.q, self.th, self._results, self._replacing, reactor
-        )
+        self._shutdown = Shutdown(self.q, self._results, self._replacing, reactor)
         for worker in workers:
             # If one can't be put to work, that is logged.
             self.attachWorker(worker).addErrback(lambda _: None)
@@ -321,7 +319,7 @@ class TaskQueue(Observed):
         """
         if timeout is not None:
             checkSeconds("timeout", timeout, zero=True)
-        self._policy.callOff()
+        self._results.policy.callOff()
         done = self._shutdown.done.wait()
         if self._running:
             self._running = False
