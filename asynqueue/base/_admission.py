@@ -34,6 +34,7 @@ class Admission:
         self._waiters: deque[Deferred[None]] = deque()
         self._promised = 0
         self._promisedBefore = 0
+        self._isOver = False
         self._expiry: IDelayedCall | None = None
         self._reactor = reactor
 
@@ -70,7 +71,10 @@ class Admission:
         return d
 
     def shutDown(self) -> None:
-        """Tell those who wait that there will be no place."""
+        """
+        Tell those who wait that there will be no place. Nobody is to wait after that.
+        """
+        self._isOver = True
         self._forget()
         while self._waiters:
             self._waiters.popleft().errback(
@@ -79,7 +83,7 @@ class Admission:
 
     def hasRoom(self) -> bool:
         """Whether there's a place that nobody else waits for, or was promised."""
-        return self.maxQueued is None or (not self._waiters and self._hasPlace())
+        return self._isOver or (not self._waiters and self._hasPlace())
 
     def _hasPlace(self) -> bool:
         taken = self._handler.waiting + self._promised + self._promisedBefore

@@ -15,11 +15,11 @@ from .._child.describe import callText, cleaned, describe
 from ..events import Event, EventKind
 from ..tasks import Task, TaskHandler
 from ..tasks._updates import qualifications
+from ._bulk import BulkCalls
 from ._queue import Queue
-from ._typedcalls import TypedCalls
 
 
-class Observed(TypedCalls):
+class Observed(BulkCalls):
     """
     The part of a L{TaskQueue<asynqueue.base.TaskQueue>} that tells what it's doing.
     """

@@ -134,6 +134,12 @@ def _late(task: Task, seconds: float) -> TimeoutError:
     return TimeoutError(f"{task!r} had no result within {seconds} seconds")
 
 
+def _stopTimer(result: Any, timer: IDelayedCall) -> Any:
+    if timer.active():
+        timer.cancel()
+    return result
+
+
 class Results:
     """
     Sees to it that the Deferred of each call fires once, with what its tasks, one for
@@ -221,11 +227,15 @@ class Results:
         """Drop a task that waits for its next attempt."""
         self._delayed.pop(task).cancel()
 
-    def expire(self, d: Any, seconds: float) -> None:
-        """
-        Fail the Deferred of a call that has not had its result within some time from
-        when it was made.
-        """
+    def limit(self, d: Any, seconds: float) -> None:
+        """Fail the Deferred of a call that has no result within some time from now."""
+        if not d.called:
+            timer = orGlobalReactor(self._reactor).callLater(
+                seconds, self._expire, d, seconds
+            )
+            d.addBoth(_stopTimer, timer)
+
+    def _expire(self, d: Any, seconds: float) -> None:
         task: Task | None = d.task
         if task is not None:
             task.drop()
