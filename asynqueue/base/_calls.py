@@ -71,7 +71,7 @@ class Calls:
         self._resolve = self._results.resolve
         self._limit = self._results.limit
         self._admission = Admission(self.q, maxQueued, reactor)
-        self._replacing = Replacing(self.q, reactor)
+        self._replacing = Replacing(self.q, self._results.callsChanged, reactor)
         self.th.onEvent = self.q.watcher.observers.tell
 
     @property

@@ -27,12 +27,17 @@ class Replacing:
     # _givenUp are workers that there's to be no other for, and why, until the reactor's
     # next turn, for which _settling is.
 
-    def __init__(self, queue: Queue, reactor: IReactorTime | None) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        settled: Callable[[], object],
+        reactor: IReactorTime | None,
+    ) -> None:
         # Lost workers that were not replaced since there was no use in trying, and that
         # may name another if they are asked again.
         self.unreplaced: list[Any] = []
         # Called when tasks have failed that nobody could run.
-        self.onSettled: Callable[[], object] | None = None
+        self._settled = settled
         self._handler: TaskHandler = queue.handler
         self._watcher = queue.watcher
         self._givenUp: list[tuple[Any, Failure]] = []
@@ -83,8 +88,7 @@ class Replacing:
             roster = self._handler.roster
             for task in self._handler.withdraw(lambda task: not roster(task.series)):
                 task.errback(failure)
-        if self.onSettled is not None:
-            self.onSettled()
+        self._settled()
 
     def _hire(self, worker: Any, make: Callable[[], Any], known: bool) -> None:
         """
@@ -131,16 +135,13 @@ class Shutdown:
 
     def start(self, drain: bool, timeout: float | None) -> None:
         """Begin. It takes so many seconds at the most."""
-        if timeout is not None:
-            self._deadline = orGlobalReactor(self._reactor).seconds() + timeout
-            self._draining.within(timeout)
-        if not drain or not self._canDrain():
-            self._drained.cancel()
-        self._results.onFinished = self.check
+        self.hurry(drain, timeout)
+        self._results.onFinished = self._check
+        self._check()
         Deferred.fromCoroutine(self._run())
 
     def hurry(self, drain: bool, timeout: float | None) -> None:
-        """Be over sooner than it was said before."""
+        """Be over in so many seconds, unless it is to be sooner already."""
         if timeout is not None:
             deadline = orGlobalReactor(self._reactor).seconds() + timeout
             if self._deadline is None or deadline < self._deadline:
@@ -152,7 +153,7 @@ class Shutdown:
         if not drain:
             self._drained.cancel()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Go on if no call is left that could be run."""
         if not self._drained.called and not self._canDrain():
             self._drained.callback(None)

@@ -281,7 +281,10 @@ class Results:
         self.callsChanged()
 
     def callsChanged(self) -> None:
-        """Look whether calls are left that can be run, if there is a drain."""
+        """
+        Look whether calls are left that can be run, if there's a drain: they are others
+        now, or the workers are.
+        """
         if self.onFinished is not None:
             self.onFinished()
 

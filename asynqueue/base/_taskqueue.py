@@ -16,12 +16,7 @@ from ..interfaces import IWorker, WorkerLike
 from ..tasks import Task
 from ..tasks._backlog import Gate
 from ._observed import Observed
-from ._options import (
-    Defaults,
-    RetryDelay,
-    checkName,
-    checkRetryDelay,
-)
+from ._options import Defaults, RetryDelay, checkName, checkRetryDelay
 from ._replacing import Shutdown, failUnfinished
 
 _Q = TypeVar("_Q", bound="TaskQueue")
@@ -41,9 +36,6 @@ class TaskQueue(Observed):
     which hold for all results from when they're set.
 
     @ivar name: What the queue is called, C{None} if it has no name.
-
-    @ivar timeout: Seconds after which, at shutdown or detaching, a worker that hasn't
-        stopped is crashed. C{None} for never.
 
     @ivar q: The L{Queue}.
 
@@ -126,7 +118,6 @@ class TaskQueue(Observed):
         self.timeout = timeout
         self.th.onGone = self._workerGone
         self.th.onRefused = self._workerRefused
-        self._replacing.onSettled = self._workersChanged
         self._shutdown = Shutdown(self.q, self._results, self._replacing, reactor)
         for worker in workers:
             # If one can't be put to work, that is logged.
@@ -172,8 +163,6 @@ class TaskQueue(Observed):
         if value:
             checkSeconds("timeout", value)
         self.q.timeout = value or None
-
-    # Workers.
 
     def attachWorker(self, worker: IWorker | WorkerLike) -> Deferred[int]:
         """
@@ -272,8 +261,6 @@ class TaskQueue(Observed):
             return list(self.th.workers.values())
         return self.th.workers.get(ID)
 
-    # What waits, and the end.
-
     def cancelSeries(self, series: Hashable) -> list[Task]:
         """
         Take out all waiting calls of a series, also those that wait for a further
@@ -347,21 +334,17 @@ class TaskQueue(Observed):
 
     def _workerDetached(self, unfinished: list[Task]) -> list[Task]:
         failUnfinished(unfinished)
-        self._workersChanged()
+        self._results.callsChanged()
         return unfinished
 
     def _workerGone(self, worker: Any) -> None:
         if self._results.accepting:
             self._replacing.replace(worker)
-        self._workersChanged()
+        self._results.callsChanged()
 
     def _workerRefused(self, worker: Any, failure: Failure) -> None:
         if self._results.accepting:
             self._replacing.giveUp(worker, failure)
-
-    def _workersChanged(self) -> None:
-        if not self._running:
-            self._shutdown.check()
 
 
 def _cancel(tasks: list[Task]) -> list[Task]:
