@@ -91,7 +91,6 @@ class Observed(BulkCalls):
 def _snapshot(handler: TaskHandler, queue: Queue) -> dict[str, Any]:
     watcher, load = queue.watcher, queue.loadInfoProducer
     gate = handler.assignmentFactory.backlog.gate
-    # Calls that were refused don't count among those that were made.
     failed = watcher.failed.total() - watcher.failed["refused"]
     queued: Counter[str] = Counter()
     for series, count in handler.assignmentFactory.backlog.sizes().items():

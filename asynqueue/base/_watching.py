@@ -181,18 +181,13 @@ class Observers:
 
 
 class _CallWatch:
-    """
-    Watches one call.
-
-    @ivar seconds: See L{Watch<asynqueue.tasks._task.Watch>}.
-
-    @ivar span: Its span, C{None} if there's no tracing.
-    """
+    """Watches one call: a L{Watch<asynqueue.tasks._task.Watch>}."""
 
     __slots__ = ("_queuedAt", "_watcher", "seconds", "span")
 
     def __init__(self, watcher: Watcher, now: float) -> None:
         self.seconds: float | None = None
+        # None if there's no tracing.
         self.span: CallSpan | None = None
         self._watcher = watcher
         self._queuedAt = now
@@ -206,10 +201,8 @@ class _CallWatch:
         self.seconds = None
         if self.span is not None:
             self.span.noteStarted(task.worker)
-        observers = self._watcher.observers
-        if EventKind.STARTED in observers.wanted:
-            seconds = task.startedAt - self._queuedAt
-            observers.tell(EventKind.STARTED, task=task, seconds=seconds)
+        seconds = task.startedAt - self._queuedAt
+        self._watcher.observers.tell(EventKind.STARTED, task=task, seconds=seconds)
 
     def done(self, task: Task) -> None:
         """Note that the task has its result."""
@@ -222,38 +215,26 @@ class _CallWatch:
         watcher = self._watcher
         watcher.run.add(seconds, now)
         watcher.wait.add(now - seconds - self._queuedAt, now)
-        if EventKind.DONE in watcher.observers.wanted:
-            watcher.observers.tell(EventKind.DONE, task=task, seconds=seconds)
+        watcher.observers.tell(EventKind.DONE, task=task, seconds=seconds)
 
 
 class Watcher:
-    """
-    Chooses the calls that are watched, and counts what goes wrong.
-
-    @ivar observers: Who is told.
-
-    @ivar next: The number of the next call to be watched.
-
-    @ivar wait: How long calls have waited, from when they were made to when they were
-        run for the last time.
-
-    @ivar run: How long they were run then.
-
-    @ivar failed: How many calls have failed, by kind, and how many were C{refused},
-        since the queue was full.
-
-    @ivar retried: How many further attempts there were.
-
-    @ivar replaced: How many workers were hired in place of others.
-    """
+    """Chooses the calls that are watched, and counts what goes wrong."""
 
     def __init__(self, load: LoadInfoProducer) -> None:
         self.observers = Observers()
+        # The number of the next call to be watched.
         self.next = 0
+        # How long calls have waited, from when they were made to when they were run for
+        # the last time, and how long they were run then.
         self.wait = Quantiles()
         self.run = Quantiles()
+        # How many calls have failed, by kind. Those that were "refused", since the
+        # queue was full, are in no other count.
         self.failed: Counter[str] = Counter()
+        # How many further attempts there were.
         self.retried = 0
+        # How many workers were hired in place of others.
         self.replaced = 0
         self._load = load
         # When a call was watched last, and how many calls ago that will have been when
@@ -280,15 +261,10 @@ class Watcher:
         watch = task.watch = _CallWatch(self, now)
         if tracer is not None:
             watch.span = CallSpan(tracer, self.observers.queue, task)
-        if EventKind.QUEUED in self.observers.wanted:
-            self.observers.tell(EventKind.QUEUED, task=task)
+        self.observers.tell(EventKind.QUEUED, task=task)
 
     def noteFailed(self, failure: Failure, task: Task, *, raised: bool) -> None:
-        """
-        Note that a call has failed.
-
-        @param raised: Whether that is since it has raised an exception.
-        """
+        """Note that a call has failed, by an exception that it has C{raised} or not."""
         name, kind = "error", EventKind.FAILED
         if not raised:
             for error, itsName, itsKind in _KINDS:
@@ -315,8 +291,6 @@ class Watcher:
         self.observers.tell(EventKind.REPLACED, worker=worker)
 
     def _tellFailure(self, kind: EventKind, failure: Failure, task: Task) -> None:
-        if kind not in self.observers.wanted:
-            return
         seconds = perf_counter() - task.startedAt if task.startedAt else None
         self.observers.tell(kind, task=task, seconds=seconds, failure=failure)
 
