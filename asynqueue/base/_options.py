@@ -59,11 +59,7 @@ class Defaults:
 
 @frozen
 class CallOptions:
-    """
-    The queue's own keywords of a call, checked.
-
-    @ivar moves: How many workers have gone away before they ran it.
-    """
+    """The queue's own keywords of a call, checked."""
 
     niceness: int = 0
     series: Hashable = None
@@ -75,6 +71,7 @@ class CallOptions:
     retryDelay: RetryDelay | None = None
     returnFailure: bool | None = UNSET
     name: str | None = None
+    # How many workers have gone away before they ran it.
     moves: int = 0
 
     def __attrs_post_init__(self) -> None:

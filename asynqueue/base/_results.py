@@ -144,10 +144,6 @@ class Results:
     """
     Sees to it that the Deferred of each call fires once, with what its tasks, one for
     each attempt, come to.
-
-    @ivar accepting: Whether a task may be queued again.
-
-    @ivar onFinished: Called when a call has its result. C{None} for nobody.
     """
 
     # A call is finished when its Deferred is about to fire, not when one of its tasks
@@ -161,7 +157,9 @@ class Results:
         reactor: IReactorTime | None,
     ) -> None:
         self.policy = ErrorPolicy(defaults, reactor)
+        # Whether a task may be queued again.
         self.accepting = True
+        # Called when a call has its result, and by callsChanged.
         self.onFinished: Callable[[], object] | None = None
         self._defaults = defaults
         self._queueAgain = queueAgain
