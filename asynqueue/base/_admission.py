@@ -75,7 +75,10 @@ class Admission:
         Tell those who wait that there will be no place. Nobody is to wait after that.
         """
         self._isOver = True
-        self._forget()
+        expiry, self._expiry = self._expiry, None
+        if expiry is not None and expiry.active():
+            expiry.cancel()
+        self._promised = self._promisedBefore = 0
         while self._waiters:
             self._waiters.popleft().errback(
                 QueueStopped("The queue was shut down before it had room for a call")
@@ -110,9 +113,3 @@ class Admission:
         if self._promisedBefore:
             self._expireLater()
         self._admit()
-
-    def _forget(self) -> None:
-        expiry, self._expiry = self._expiry, None
-        if expiry is not None and expiry.active():
-            expiry.cancel()
-        self._promised = self._promisedBefore = 0

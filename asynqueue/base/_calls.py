@@ -62,7 +62,6 @@ class Calls:
         self._defaults = defaults
         self._setLogLevel()
         self._running = True
-        self._reactor = reactor
         self.taskFactory = TaskFactory(reactor=reactor)
         self.th = TaskHandler(reactor=reactor)
         self.q = Queue(self.th)

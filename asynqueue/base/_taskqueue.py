@@ -240,15 +240,6 @@ class TaskQueue(Observed):
         for series in backlog.series():
             factory.reconsider(series)
 
-    def isPaused(self) -> bool:
-        """
-        Tell whether the queue has been paused.
-
-        @return: C{True} between L{pause} and L{resume}.
-        """
-        gate = self.th.assignmentFactory.backlog.gate
-        return gate is not None and gate.isPaused
-
     def workers(self, ID: int | None = None) -> Any:
         """
         Look up workers.
