@@ -323,6 +323,10 @@ class TaskQueue(Observed):
             )
         return gate
 
+    def _demand(self) -> int:
+        """Count the waiting tasks if no other worker could run them."""
+        return self.th.waiting if len(self.th.workers) == 1 else 0
+
     def _workerDetached(self, unfinished: list[Task]) -> list[Task]:
         failUnfinished(unfinished)
         self._results.callsChanged()
