@@ -343,5 +343,6 @@ class BulkCalls(Calls):
         )
 
     def _concurrency(self) -> int:
-        """Count the calls that keep all workers busy."""
-        return sum(getattr(w, "concurrency", 1) for w in self.th.workers.values())
+        """Count the calls that keep all workers busy, 1 at least."""
+        workers = self.th.workers.values()
+        return max(1, sum(getattr(worker, "concurrency", 1) for worker in workers))

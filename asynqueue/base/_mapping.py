@@ -147,22 +147,18 @@ class Mapping:
         self._done = 0
         self._isOver = False
         self._isFilling = False
-        self._fillAgain = False
         self._waiting: Deferred[None] | None = None
         self._hasPlace = False
         self._chunks: deque[_Chunk] = deque()
 
     def fill(self) -> None:
         """Queue as many chunks as are in order."""
-        self._fillAgain = True
         if self._isFilling:
             return
         self._isFilling = True
         try:
-            while self._fillAgain:
-                self._fillAgain = False
-                while self._wantsChunk():
-                    self._queueChunk()
+            while self._wantsChunk():
+                self._queueChunk()
         finally:
             self._isFilling = False
         if self._input.isExhausted and not self._isOver and not self._chunks:
@@ -196,7 +192,7 @@ class Mapping:
         """Whether another chunk is in order now."""
         if self._isOver or self._input.isExhausted or self._waiting is not None:
             return False
-        if len(self._chunks) >= _CHUNKS_PER_WORKER * max(self._countWorkers(), 1):
+        if len(self._chunks) >= _CHUNKS_PER_WORKER * self._countWorkers():
             return False
         if (
             self._maxUntaken is not None
@@ -275,7 +271,7 @@ class Mapping:
         if self._input.total is not None:
             # At the end all workers are to have something to do.
             left = max(self._input.total - self._input.read, 1)
-            parts = _CHUNKS_PER_WORKER * max(self._countWorkers(), 1)
+            parts = _CHUNKS_PER_WORKER * self._countWorkers()
             most = min(most, -(-left // parts))
         wanted = _CHUNK_SECONDS / seconds if seconds > 0 else _MAX_CHUNK_ITEMS
         self._size = max(1, min(int(wanted), most))
