@@ -75,8 +75,7 @@ class CallOptions:
     moves: int = 0
 
     def __attrs_post_init__(self) -> None:
-        if self.timeout:
-            checkSeconds("timeout", self.timeout)
+        # The rest is checked when the task is made.
         if self.within:
             checkSeconds("within", self.within)
         if self.retries is not None:
