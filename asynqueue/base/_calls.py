@@ -338,10 +338,7 @@ class Calls:
     def _takeOwn(
         self, f: Any, name: Any, raw: bool | None, kw: dict[str, Any]
     ) -> str | None:
-        """
-        Put among a callable's keywords what is meant for it, or for the worker. Returns
-        the name of the call.
-        """
+        """Add keywords that callable or worker are given. Returns the call's name."""
         if raw is not None:
             checkFlag("raw", raw)
             kw["raw"] = raw

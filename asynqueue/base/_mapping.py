@@ -44,22 +44,14 @@ class _Chunk:
 
 
 class _Input:
-    """
-    The items of a map, which are read in chunks.
-
-    @ivar total: How many there are, C{None} if that isn't known.
-
-    @ivar read: How many have been read.
-
-    @ivar isExhausted: Whether there are no more.
-
-    @ivar failure: What it has raised.
-    """
+    """The items of a map, of which there may be no end."""
 
     def __init__(self, iterables: tuple[Iterable[Any], ...], star: bool) -> None:
         sizes = [len(x) for x in iterables if isinstance(x, Sized)]
+        # How many there are, None if that isn't known; and how many have been read.
         self.total = min(sizes) if len(sizes) == len(iterables) else None
         self.read = 0
+        # Whether no more are to be read, and what reading them has raised.
         self.isExhausted = False
         self.failure: Failure | None = None
         self._items: Iterator[Any] = (
@@ -86,7 +78,7 @@ class _Input:
         return items
 
     def close(self) -> None:
-        """Close what the items come from, if that can be done, when it isn't read."""
+        """Close what the items come from, if it can be, once it isn't being read."""
         self._isClosed = True
         close = getattr(self._items, "close", None)
         if close is not None and not self._isReading:
@@ -97,10 +89,7 @@ class _Input:
 
 
 class Mapping:
-    """
-    Calls a function for each item of an input that may be endless, from the first call
-    of L{fill} on.
-    """
+    """Calls a function for each item of an input, from the first L{fill} on."""
 
     # _chunks has those that aren't delivered, in the order of the input. _waiting is
     # for a place in the queue; _hasPlace is true from then until a chunk takes it.

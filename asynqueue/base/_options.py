@@ -24,10 +24,7 @@ _warnedOf: WeakSet[Any] = WeakSet()
 
 
 class QueueOptions(TypedDict, total=False):
-    """
-    The keywords of L{TaskQueue<asynqueue.base.TaskQueue>}, for queues that take them
-    as well.
-    """
+    """The keywords of a L{TaskQueue<asynqueue.base.TaskQueue>}."""
 
     name: str | None
     timeout: float | None
@@ -44,10 +41,7 @@ class QueueOptions(TypedDict, total=False):
 
 @define
 class Defaults:
-    """
-    What holds for calls of a queue of which nothing else is said, see
-    L{TaskQueue<asynqueue.base.TaskQueue>}.
-    """
+    """What holds for calls of a queue of which nothing else is said."""
 
     warn: bool
     verbose: bool

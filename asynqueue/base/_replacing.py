@@ -68,10 +68,7 @@ class Replacing:
             self._settle()
 
     def retry(self) -> None:
-        """
-        Hire workers in place of those that were not replaced: there may be some use in
-        it now.
-        """
+        """Try again to hire others in place of workers that were not replaced."""
         workers, self.unreplaced = self.unreplaced, []
         for worker in workers:
             self._hire(worker, worker.retryReplacement, known=True)

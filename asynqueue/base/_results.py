@@ -141,10 +141,7 @@ def _stopTimer(result: Any, timer: IDelayedCall) -> Any:
 
 
 class Results:
-    """
-    Sees to it that the Deferred of each call fires once, with what its tasks, one for
-    each attempt, come to.
-    """
+    """Makes the result of each call of what its tasks, one an attempt, come to."""
 
     # A call is finished when its Deferred is about to fire, not when one of its tasks
     # has failed; each way through resolve ends in _finish or in RETRIED.
@@ -279,10 +276,7 @@ class Results:
         self.callsChanged()
 
     def callsChanged(self) -> None:
-        """
-        Look whether calls are left that can be run, if there's a drain: they are others
-        now, or the workers are.
-        """
+        """Look whether a drain is over, as there are other calls or workers now."""
         if self.onFinished is not None:
             self.onFinished()
 
@@ -292,10 +286,7 @@ class Results:
         return self._finishFailed(failure, task)
 
     def _giveUpOrRetry(self, task: Task, failure: Failure) -> Any:
-        """
-        Queue a task again whose worker was lost, or whose time was up, if its call has
-        an attempt left.
-        """
+        """Queue a task again whose worker was lost, or whose time was up."""
         options: CallOptions = task.options or _DEFAULT
         retries = options.retries
         if retries is None:
