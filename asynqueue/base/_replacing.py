@@ -132,10 +132,12 @@ class Shutdown:
 
     def start(self, drain: bool, timeout: float | None) -> None:
         """Begin. It takes so many seconds at the most."""
-        self.hurry(drain, timeout)
         self._results.onFinished = self._check
-        self._check()
+        # Before anything else, as hurry, which may have been called before this, takes
+        # for granted that it goes on when _drained fires.
         Deferred.fromCoroutine(self._run())
+        self.hurry(drain, timeout)
+        self._check()
 
     def hurry(self, drain: bool, timeout: float | None) -> None:
         """Be over in so many seconds, unless it is to be sooner already."""
