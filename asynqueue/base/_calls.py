@@ -66,9 +66,9 @@ class Calls:
         self.th = TaskHandler(reactor=reactor)
         self.q = Queue(self.th)
         self._results = Results(defaults, self.q, self._queueAgain, reactor)
+        self._limit = self._results.limit
         # Made once: a bound method for each task that waits would take 64 bytes.
         self._resolve = self._results.resolve
-        self._limit = self._results.limit
         self._admission = Admission(self.q, maxQueued, reactor)
         self._replacing = Replacing(self.q, self._results.callsChanged, reactor)
         self.th.onEvent = self.q.watcher.observers.tell
