@@ -452,6 +452,19 @@ class DrainTests(QueueTestCase):
         self.assertEqual(self.successResultOf(first), self.successResultOf(second))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_stoppedAsItBegins(self) -> None:
+        """So does one that somebody makes who hears that there'll be no place."""
+        worker = MemoryWorker()
+        q = self.queue(worker, maxQueued=1)
+        running, waiting = q.call(same), q.call(same)
+        q.ready().addErrback(lambda _: q.shutdown())
+        d = q.shutdown(drain=True, timeout=100)
+        self.failureResultOf(waiting, QueueStopped)
+        worker.complete()
+        self.successResultOf(running)
+        self.assertEqual(len(self.successResultOf(d)), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_inCallback(self) -> None:
         """A callback may begin the draining."""
         shutdowns: list[Deferred[Any]] = []

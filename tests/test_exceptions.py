@@ -21,7 +21,7 @@ from asynqueue import errors
 from asynqueue._child.exceptions import dumpsException
 from asynqueue._child.pickling import NotPicklable, loads
 from asynqueue._support.answers import loadsException as rebuild
-from asynqueue.base._policy import failureOf
+from asynqueue.base._results import failureOf
 from asynqueue.errors import (
     RemoteTraceback,
     SerializationError,

@@ -33,7 +33,7 @@ PUBLIC = {
         Task=tasks._task TaskFactory=tasks._factory TaskHandler=tasks._handler
     """,
     "base": """
-        LoadInfoProducer=base._load Priority=base._priority Queue=base._queue
+        LoadInfoProducer=base._load Priority=base._queue Queue=base._queue
         TaskQueue=base._taskqueue
     """,
     "workers": """

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._child.status import ErrorText
 from asynqueue.base._options import UNSET, Defaults
-from asynqueue.base._policy import ErrorPolicy, TaskFailure, failureOf
+from asynqueue.base._results import ErrorPolicy, TaskFailure, failureOf
 from asynqueue.errors import RemoteTraceback, WorkerError
 
 from ._cases import logged

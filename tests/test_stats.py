@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue import AsyncWorker, TaskQueue
 from asynqueue.base import _observed, _watching
-from asynqueue.base._quantiles import ERROR, WINDOW_SECONDS, Quantiles
+from asynqueue.base._watching import ERROR, WINDOW_SECONDS, Quantiles
 from asynqueue.errors import QueueStopped, WorkerLost
 from asynqueue.process._queue import ProcessStats
 from asynqueue.tasks import _assignment

@@ -1,8 +1,7 @@
 """The task queue, and the parts it's made of."""
 
 from ._load import LoadInfoProducer
-from ._priority import Priority
-from ._queue import Queue
+from ._queue import Priority, Queue
 from ._taskqueue import TaskQueue
 
 __all__ = ["LoadInfoProducer", "Priority", "Queue", "TaskQueue"]

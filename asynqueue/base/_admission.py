@@ -12,7 +12,7 @@ from .._support.checks import checkCount
 from .._support.reactor import orGlobalReactor
 from ..errors import QueueFull, QueueStopped
 from ..tasks import TaskHandler
-from ._watching import Watcher
+from ._queue import Queue
 
 
 class Admission:
@@ -24,20 +24,17 @@ class Admission:
     # used, _promisedBefore those of the last one.
 
     def __init__(
-        self,
-        handler: TaskHandler,
-        maxQueued: int | None,
-        watcher: Watcher,
-        reactor: IReactorTime | None,
+        self, queue: Queue, maxQueued: int | None, reactor: IReactorTime | None
     ) -> None:
         if maxQueued is not None:
             checkCount("maxQueued", maxQueued, 1)
         self.maxQueued = maxQueued
-        self._handler = handler
-        self._watcher = watcher
+        self._handler: TaskHandler = queue.handler
+        self._watcher = queue.watcher
         self._waiters: deque[Deferred[None]] = deque()
         self._promised = 0
         self._promisedBefore = 0
+        self._isOver = False
         self._expiry: IDelayedCall | None = None
         self._reactor = reactor
 
@@ -45,7 +42,7 @@ class Admission:
         """Raise QueueFull if a call has no place."""
         waiting = self._handler.waiting
         if self.maxQueued is not None and waiting >= self.maxQueued:
-            self._watcher.refused += 1
+            self._watcher.failed["refused"] += 1
             name = self._watcher.observers.queue
             where = f" in the queue {name!r}" if name else ""
             raise QueueFull(
@@ -74,8 +71,14 @@ class Admission:
         return d
 
     def shutDown(self) -> None:
-        """Tell those who wait that there will be no place."""
-        self._forget()
+        """
+        Tell those who wait that there will be no place. Nobody is to wait after that.
+        """
+        self._isOver = True
+        expiry, self._expiry = self._expiry, None
+        if expiry is not None and expiry.active():
+            expiry.cancel()
+        self._promised = self._promisedBefore = 0
         while self._waiters:
             self._waiters.popleft().errback(
                 QueueStopped("The queue was shut down before it had room for a call")
@@ -83,7 +86,7 @@ class Admission:
 
     def hasRoom(self) -> bool:
         """Whether there's a place that nobody else waits for, or was promised."""
-        return self.maxQueued is None or (not self._waiters and self._hasPlace())
+        return self._isOver or (not self._waiters and self._hasPlace())
 
     def _hasPlace(self) -> bool:
         taken = self._handler.waiting + self._promised + self._promisedBefore
@@ -110,9 +113,3 @@ class Admission:
         if self._promisedBefore:
             self._expireLater()
         self._admit()
-
-    def _forget(self) -> None:
-        expiry, self._expiry = self._expiry, None
-        if expiry is not None and expiry.active():
-            expiry.cancel()
-        self._promised = self._promisedBefore = 0

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable
-from typing import Any, NoReturn
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sized
+from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IConsumer, IReactorTime
 
-from .._support.awaitable import awaitable
 from .._support.checks import checkConsumer, checkFlag
-from .._support.reactor import orGlobalReactor
 from ..errors import QueueRunError
+from ..iteration import Deferator
 from ..tasks import Task, TaskFactory, TaskHandler
 from ._admission import Admission
 from ._options import (
@@ -23,10 +22,15 @@ from ._options import (
     takesKeyword,
     warnOfSameNames,
 )
-from ._policy import ErrorPolicy
 from ._queue import Queue
 from ._replacing import Replacing
 from ._results import Results
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+#: What is certainly neither an iterator nor a coroutine.
+_Plain = TypeVar("_Plain", bound="int | float | complex | Sized | None")
 
 
 def _option(name: str) -> Any:
@@ -43,15 +47,7 @@ def _option(name: str) -> Any:
 
 
 class Calls:
-    """
-    The half of a L{TaskQueue} that takes calls.
-
-    @ivar q: The L{Queue}.
-
-    @ivar th: The L{TaskHandler}.
-
-    @ivar taskFactory: What makes the tasks.
-    """
+    """The half of a L{TaskQueue} that takes calls."""
 
     # Not set in __init__, so that subclasses may have set theirs before.
     name: str | None = None
@@ -63,33 +59,18 @@ class Calls:
     def __init__(
         self, defaults: Defaults, maxQueued: int | None, reactor: IReactorTime | None
     ) -> None:
-        """
-        @param defaults: What holds for calls of which nothing else is said.
-
-        @param maxQueued: How many calls may wait, or C{None}.
-
-        @param reactor: The clock. By default, the global reactor.
-        """
         self._defaults = defaults
         self._setLogLevel()
         self._running = True
-        self._reactor = reactor
         self.taskFactory = TaskFactory(reactor=reactor)
         self.th = TaskHandler(reactor=reactor)
         self.q = Queue(self.th)
-        self._policy = ErrorPolicy(defaults, reactor)
-        self._results = Results(
-            defaults,
-            self._policy,
-            self._queueAgain,
-            self.q.loadInfoProducer.oneLess,
-            self.q.watcher,
-            reactor,
-        )
+        self._results = Results(defaults, self.q, self._queueAgain, reactor)
+        self._limit = self._results.limit
         # Made once: a bound method for each task that waits would take 64 bytes.
         self._resolve = self._results.resolve
-        self._admission = Admission(self.th, maxQueued, self.q.watcher, reactor)
-        self._replacing = Replacing(self.th, self.q.watcher, reactor)
+        self._admission = Admission(self.q, maxQueued, reactor)
+        self._replacing = Replacing(self.q, self._results.callsChanged, reactor)
         self.th.onEvent = self.q.watcher.observers.tell
 
     @property
@@ -105,7 +86,117 @@ class Calls:
         """
         return self._running
 
+    # Nothing is said of the arguments: no type can have both those of the callable and
+    # the queue's own keywords. With functools.partial, they are checked. The first two
+    # of each pair that could match say Callable[_P, ...], not (...): else an overloaded
+    # function that returns Any for some arguments, such as pow, would match all, and
+    # mypy would take the result for Any.
+
+    @overload
     def call(
+        self, f: Callable[_P, _Plain], /, *args: _P.args, **kw: _P.kwargs
+    ) -> Deferred[_Plain]: ...
+    @overload
+    def call(
+        self,
+        f: Callable[_P, Coroutine[Any, Any, _T] | Deferred[_T]],
+        /,
+        *args: Any,
+        niceness: int = 0,
+        series: Hashable = None,
+        doNext: bool = False,
+        doLast: bool = False,
+        timeout: float | None = None,
+        within: float | None = None,
+        retries: int | None = None,
+        retryDelay: RetryDelay | None = None,
+        returnFailure: bool | None = ...,
+        name: str | None = ...,
+        raw: bool | None = None,
+        consumer: None = None,
+        **kw: Any,
+    ) -> Deferred[_T]: ...
+    @overload
+    def call(
+        self,
+        f: Callable[_P, Iterator[_T]],
+        /,
+        *args: Any,
+        niceness: int = 0,
+        series: Hashable = None,
+        doNext: bool = False,
+        doLast: bool = False,
+        timeout: float | None = None,
+        within: float | None = None,
+        retries: int | None = None,
+        retryDelay: RetryDelay | None = None,
+        returnFailure: bool | None = ...,
+        name: str | None = ...,
+        raw: Literal[False] | None = None,
+        consumer: None = None,
+        **kw: Any,
+    ) -> Deferred[Deferator[_T]]: ...
+    @overload
+    def call(
+        self,
+        f: Callable[..., _T],
+        /,
+        *args: Any,
+        niceness: int = 0,
+        series: Hashable = None,
+        doNext: bool = False,
+        doLast: bool = False,
+        timeout: float | None = None,
+        within: float | None = None,
+        retries: int | None = None,
+        retryDelay: RetryDelay | None = None,
+        returnFailure: bool | None = ...,
+        name: str | None = ...,
+        raw: bool | None = None,
+        consumer: None = None,
+        **kw: Any,
+    ) -> Deferred[_T]: ...
+    @overload
+    def call(
+        self,
+        f: Callable[..., Any] | str,
+        /,
+        *args: Any,
+        niceness: int = 0,
+        series: Hashable = None,
+        doNext: bool = False,
+        doLast: bool = False,
+        timeout: float | None = None,
+        within: float | None = None,
+        retries: int | None = None,
+        retryDelay: RetryDelay | None = None,
+        returnFailure: bool | None = ...,
+        name: str | None = ...,
+        raw: bool | None = None,
+        consumer: _T,
+        **kw: Any,
+    ) -> Deferred[_T]: ...
+    @overload
+    def call(
+        self,
+        f: str,
+        /,
+        *args: Any,
+        niceness: int = 0,
+        series: Hashable = None,
+        doNext: bool = False,
+        doLast: bool = False,
+        timeout: float | None = None,
+        within: float | None = None,
+        retries: int | None = None,
+        retryDelay: RetryDelay | None = None,
+        returnFailure: bool | None = ...,
+        name: str | None = ...,
+        raw: bool | None = None,
+        consumer: None = None,
+        **kw: Any,
+    ) -> Deferred[Any]: ...
+    def call(  # type: ignore[misc]  # it takes what the first and fifth do, too
         self,
         f: Callable[..., Any] | str,
         /,
@@ -244,81 +335,10 @@ class Calls:
             self._refuse("any more calls")
         return self._admission.wait()
 
-    def update(
-        self,
-        f: Callable[..., Any] | str,
-        /,
-        *args: Any,
-        ephemeral: bool = False,
-        sequential: bool = False,
-        niceness: int = 0,
-        series: Hashable = None,
-        doNext: bool = False,
-        doLast: bool = False,
-        timeout: float | None = None,
-        retries: int | None = None,
-        retryDelay: RetryDelay | None = None,
-        returnFailure: bool | None = UNSET,
-        name: Any = UNSET,
-        raw: bool | None = None,
-        consumer: None = None,
-        **kw: Any,
-    ) -> Deferred[list[Any]]:
-        """
-        Run a call on each worker that is qualified for its series, and first of all on
-        each that is attached later.
-
-        @param f: The callable.
-
-        @param args: Positional arguments.
-
-        @param ephemeral: C{True} not to keep it for workers that come later.
-
-        @param sequential: C{True} to run it on one worker after the other.
-
-        @param series: As for L{call}, like C{timeout}, C{name} and C{raw}. The other
-            keywords of a call are accepted, but an update is run at once, and once.
-
-        @param kw: The callable's keywords.
-
-        @return: A Deferred that fires with a list of the results, one for each worker
-            there is now. Where it failed, the result is text about the failure.
-
-        @raise ValueError: If there is a consumer.
-
-        @raise QueueRunError: If the queue isn't running.
-
-        @raise TypeError: If the callable isn't callable, or the series not hashable.
-        """
-        if consumer is not None:
-            raise ValueError("An update can't have a consumer: it runs on every worker")
-        if not self._running:
-            self._refuse(f"the update {f!r}")
-        if not callable(f):
-            self._checkName(f)
-        name = self._takeOwn(f, name, raw, kw)
-        options = CallOptions(
-            niceness,
-            series,
-            doNext,
-            doLast,
-            timeout,
-            None,
-            retries,
-            retryDelay,
-            returnFailure,
-            name,
-        )
-        task = options.makeTask(self.taskFactory, f, args, kw)
-        return awaitable(self.th.update(task, ephemeral, sequential))
-
     def _takeOwn(
         self, f: Any, name: Any, raw: bool | None, kw: dict[str, Any]
     ) -> str | None:
-        """
-        Put among a callable's keywords what is meant for it, or for the worker. Returns
-        the name of the call.
-        """
+        """Add keywords that callable or worker are given. Returns the call's name."""
         if raw is not None:
             checkFlag("raw", raw)
             kw["raw"] = raw
@@ -357,17 +377,3 @@ class Calls:
     def _checkName(self, f: Any) -> None:
         if not isinstance(f, str):
             raise TypeError(f"A callable is needed, or a method's name, not {f!r}")
-
-    def _limit(self, d: Deferred[Any], within: float) -> None:
-        """Have a call fail that has no result in time."""
-        if not d.called:
-            timer = orGlobalReactor(self._reactor).callLater(
-                within, self._results.expire, d, within
-            )
-            d.addBoth(_stopTimer, timer)
-
-
-def _stopTimer(result: Any, timer: IDelayedCall) -> Any:
-    if timer.active():
-        timer.cancel()
-    return result

@@ -14,25 +14,42 @@ from .._support.log import log
 class _Subscription:
     """What one consumer of the load has as its producer."""
 
-    def __init__(self, owner: LoadInfoProducer, consumer: Any) -> None:
+    def __init__(self, consumer: Any, subscriptions: list[_Subscription]) -> None:
         self.consumer = consumer
-        self.isPaused = False
+        # Those of the same producer, of which it's one until it's stopped.
+        self._subscriptions = subscriptions
+        self._isPaused = False
         # Whether the consumer has another producer, which isn't ours to unregister.
-        self.isGuest = False
-        self._owner = owner
+        self._isGuest = False
+
+    def start(self) -> None:
+        try:
+            self.consumer.registerProducer(self, True)
+        except RuntimeError:
+            # One that has a producer takes what others write to it nevertheless.
+            self._isGuest = True
+        self._subscriptions.append(self)
 
     def pauseProducing(self) -> None:
-        self.isPaused = True
+        self._isPaused = True
 
     def resumeProducing(self) -> None:
-        self.isPaused = False
+        self._isPaused = False
 
     def stopProducing(self) -> None:
-        self._owner.unsubscribe(self)
+        if self in self._subscriptions:
+            self._subscriptions.remove(self)
+            if not self._isGuest:
+                try:
+                    self.consumer.unregisterProducer()
+                except Exception:  # noqa: BLE001 - the consumer is the user's
+                    log.failure(
+                        "{consumer} failed to lose its producer", consumer=self.consumer
+                    )
 
     def write(self, load: int) -> None:
         """Tell the consumer, unless it has paused."""
-        if not self.isPaused:
+        if not self._isPaused:
             try:
                 self.consumer.write(load)
             except Exception:  # noqa: BLE001 - the consumer is the user's
@@ -71,15 +88,8 @@ class LoadInfoProducer:
 
         @param consumer: The consumer. It may have another producer already.
         """
-        if any(consumer is each.consumer for each in self._subscriptions):
-            return
-        subscription = _Subscription(self, consumer)
-        try:
-            consumer.registerProducer(subscription, True)
-        except RuntimeError:
-            # One that has a producer takes what others write to it nevertheless.
-            subscription.isGuest = True
-        self._subscriptions.append(subscription)
+        if all(consumer is not each.consumer for each in self._subscriptions):
+            _Subscription(consumer, self._subscriptions).start()
 
     def oneMore(self) -> None:
         """Count one more call without a result."""
@@ -94,27 +104,10 @@ class LoadInfoProducer:
             if self._subscriptions:
                 self._write()
 
-    def unsubscribe(self, subscription: Any) -> None:
-        """
-        Write no more to a consumer, which has stopped its producer.
-
-        @param subscription: That producer.
-        """
-        if subscription in self._subscriptions:
-            self._subscriptions.remove(subscription)
-            if not subscription.isGuest:
-                try:
-                    subscription.consumer.unregisterProducer()
-                except Exception:  # noqa: BLE001 - the consumer is the user's
-                    log.failure(
-                        "{consumer} failed to lose its producer",
-                        consumer=subscription.consumer,
-                    )
-
     def shutdown(self) -> None:
         """Unregister from all consumers."""
         for subscription in list(self._subscriptions):
-            self.unsubscribe(subscription)
+            subscription.stopProducing()
 
     def pauseProducing(self) -> None:
         for subscription in self._subscriptions:

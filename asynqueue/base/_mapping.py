@@ -15,6 +15,7 @@ from .._child.chunks import DONE, runChunk
 from .._support.log import log
 from ..errors import WorkerError
 from ..tasks import Task
+from ._admission import Admission
 
 #: A chunk is to take about so long, so that the way to the worker and back is little
 #: beside it, and yet no worker idles long at the end.
@@ -42,19 +43,62 @@ class _Chunk:
     failure: Failure | None = None
 
 
-class Mapping:
-    """
-    Calls a function for each item of an input that may be endless, from the first call
-    of L{fill} on.
-    """
+class _Input:
+    """The items of a map, of which there may be no end."""
 
-    # _chunks has those that aren't delivered, in the order of the input.
+    def __init__(self, iterables: tuple[Iterable[Any], ...], star: bool) -> None:
+        sizes = [len(x) for x in iterables if isinstance(x, Sized)]
+        # How many there are, None if that isn't known; and how many have been read.
+        self.total = min(sizes) if len(sizes) == len(iterables) else None
+        self.read = 0
+        # Whether no more are to be read, and what reading them has raised.
+        self.isExhausted = False
+        self.failure: Failure | None = None
+        self._items: Iterator[Any] = (
+            zip(*iterables, strict=False) if star else iter(iterables[0])
+        )
+        self._isReading = False
+        self._isClosed = False
+
+    def take(self, count: int) -> list[Any]:
+        """Read so many items, or as many as there are."""
+        items: list[Any] = []
+        self._isReading = True
+        try:
+            items.extend(islice(self._items, count))
+        except Exception:  # noqa: BLE001 - the input is the user's
+            # What it has given before isn't lost.
+            self.isExhausted = True
+            self.failure = Failure()
+        self._isReading = False
+        if self._isClosed:  # The input has cancelled the map.
+            self.close()
+        self.isExhausted = self.isExhausted or not items
+        self.read += len(items)
+        return items
+
+    def close(self) -> None:
+        """Close what the items come from, if it can be, once it isn't being read."""
+        self._isClosed = True
+        close = getattr(self._items, "close", None)
+        if close is not None and not self._isReading:
+            try:
+                close()
+            except Exception:  # noqa: BLE001 - the input is the user's
+                log.failure("The input of a map failed to be closed")
+
+
+class Mapping:
+    """Calls a function for each item of an input, from the first L{fill} on."""
+
+    # _chunks has those that aren't delivered, in the order of the input. _waiting is
+    # for a place in the queue; _hasPlace is true from then until a chunk takes it.
     # _isOver is true once _finish has been called, or nobody wants to know.
 
     def __init__(
         self,
         submit: Callable[[Any, tuple[Any, ...]], Task],
-        room: Callable[[], Deferred[None] | None],
+        admission: Admission,
         countWorkers: Callable[[], int],
         f: Callable[..., Any] | str,
         iterables: tuple[Iterable[Any], ...],
@@ -68,19 +112,14 @@ class Mapping:
     ) -> None:
         # Queues a call, and returns its task.
         self._submit = submit
-        # Returns None if there's room for a call, or a Deferred to that.
-        self._room = room
+        self._admission = admission
         self._countWorkers = countWorkers
         # Of remote workers it's the name of a method. Its arguments are one item, or
         # a tuple of several if _star is true.
         self._f = f
         self._isNamed = isinstance(f, str)
         self._star = len(iterables) > 1 or self._isNamed
-        self._items: Iterator[Any] = (
-            zip(*iterables, strict=False) if self._star else iter(iterables[0])
-        )
-        sizes = [len(x) for x in iterables if isinstance(x, Sized)]
-        self._total = min(sizes) if len(sizes) == len(iterables) else None
+        self._input = _Input(iterables, self._star)
         # Of the next chunks: found by measuring, unless it was given.
         self._size = 1 if self._isNamed or chunksize is None else chunksize
         self._isTuning = chunksize is None and not self._isNamed
@@ -94,33 +133,26 @@ class Mapping:
         # So many results may wait to be taken, None for any number.
         self._maxUntaken = maxUntaken
         self._untaken = 0
-        self._read = 0
         self._done = 0
-        self._isExhausted = False
-        self._isReading = False
-        self._inputFailure: Failure | None = None
         self._isOver = False
         self._isFilling = False
-        self._fillAgain = False
         self._waiting: Deferred[None] | None = None
+        self._hasPlace = False
         self._chunks: deque[_Chunk] = deque()
 
     def fill(self) -> None:
         """Queue as many chunks as are in order."""
-        self._fillAgain = True
         if self._isFilling:
             return
         self._isFilling = True
         try:
-            while self._fillAgain:
-                self._fillAgain = False
-                while self._wantsChunk():
-                    self._queueChunk()
+            while self._wantsChunk():
+                self._queueChunk()
         finally:
             self._isFilling = False
-        if self._isExhausted and not self._isOver and not self._chunks:
+        if self._input.isExhausted and not self._isOver and not self._chunks:
             self._isOver = True
-            self._finish(self._inputFailure)
+            self._finish(self._input.failure)
 
     def taken(self, count: int) -> None:
         self._untaken -= count
@@ -141,72 +173,54 @@ class Mapping:
             task = None if chunk.task is None else chunk.task.d.task
             if task is not None and not task.accepted:
                 task.d.cancel()
-        if not self._isReading:
-            self._closeInput()
+        self._input.close()
         if failure is not None:
             self._finish(failure)
 
-    def _closeInput(self) -> None:
-        close = getattr(self._items, "close", None)
-        if close is not None:
-            try:
-                close()
-            except Exception:  # noqa: BLE001 - the input is the user's
-                log.failure("The input of a map failed to be closed")
-
     def _wantsChunk(self) -> bool:
         """Whether another chunk is in order now."""
-        if self._isOver or self._isExhausted or self._waiting is not None:
+        if self._isOver or self._input.isExhausted or self._waiting is not None:
             return False
-        if len(self._chunks) >= _CHUNKS_PER_WORKER * max(self._countWorkers(), 1):
+        if len(self._chunks) >= _CHUNKS_PER_WORKER * self._countWorkers():
             return False
         if (
             self._maxUntaken is not None
             and self._untaken + sum(c.isDone for c in self._chunks) >= self._maxUntaken
         ):
             return False
-        room = self._room()
-        if room is None:
+        if self._hasPlace or self._admission.hasRoom():
             return True
-        self._waiting = room
-        room.addCallbacks(self._hasRoom, self._hasNoRoom)
+        self._waiting = self._admission.wait()
+        self._waiting.addCallbacks(self._admitted, self._refused)
         return False
 
-    def _hasRoom(self, _: None) -> None:
+    def _admitted(self, _: None) -> None:
         self._waiting = None
+        self._hasPlace = True
         self.fill()
 
-    def _hasNoRoom(self, failure: Failure) -> None:
+    def _refused(self, failure: Failure) -> None:
         self._waiting = None
         if not failure.check(CancelledError):
             self.stop(failure)
 
     def _queueChunk(self) -> None:
-        items: list[Any] = []
-        self._isReading = True
-        try:
-            items.extend(islice(self._items, self._size))
-        except Exception:  # noqa: BLE001 - the input is the user's
-            # What it has given before isn't lost.
-            self._isExhausted = True
-            self._inputFailure = Failure()
-        self._isReading = False
-        if self._isOver:  # The input has cancelled the map.
-            self._closeInput()
-            return
-        if not items:
-            self._isExhausted = True
+        first = self._input.read
+        items = self._input.take(self._size)
+        if self._isOver or not items:
             return
         chunk = _Chunk()
         self._chunks.append(chunk)
-        first, self._read = self._read, self._read + len(items)
+        if self._hasPlace:
+            self._hasPlace = False
+            self._admission.take()
         try:
             if self._isNamed:
                 chunk.task = self._submit(self._f, items[0])
             else:
                 chunk.task = self._submit(runChunk, (self._f, items, first, self._star))
         except Exception:  # noqa: BLE001 - whatever is wrong with the call
-            self._isExhausted = True
+            self._input.isExhausted = True
             self._arrived(chunk, [], Failure())
             return
         chunk.task.d.addCallbacks(
@@ -243,10 +257,10 @@ class Mapping:
     def _tune(self, seconds: float) -> None:
         """Choose the size of the next chunks by how long an item takes."""
         most = min(self._size * _MAX_GROWTH, _MAX_CHUNK_ITEMS)
-        if self._total is not None:
+        if self._input.total is not None:
             # At the end all workers are to have something to do.
-            left = max(self._total - self._read, 1)
-            parts = _CHUNKS_PER_WORKER * max(self._countWorkers(), 1)
+            left = max(self._input.total - self._input.read, 1)
+            parts = _CHUNKS_PER_WORKER * self._countWorkers()
             most = min(most, -(-left // parts))
         wanted = _CHUNK_SECONDS / seconds if seconds > 0 else _MAX_CHUNK_ITEMS
         self._size = max(1, min(int(wanted), most))
@@ -273,7 +287,7 @@ class Mapping:
         self._deliver(chunk.results)
         if self._progress is not None and chunk.results:
             try:
-                self._progress(self._done, self._total)
+                self._progress(self._done, self._input.total)
             except Exception:  # noqa: BLE001 - the callable is the user's
                 self.stop(Failure())
         if chunk.failure is not None:

@@ -15,11 +15,10 @@ from .._child.describe import callText, cleaned, describe
 from ..events import Event, EventKind
 from ..tasks import Task, TaskHandler
 from ..tasks._updates import qualifications
-from ._queue import Queue
-from ._typedcalls import TypedCalls
+from ._bulk import BulkCalls
 
 
-class Observed(TypedCalls):
+class Observed(BulkCalls):
     """
     The part of a L{TaskQueue<asynqueue.base.TaskQueue>} that tells what it's doing.
     """
@@ -59,7 +58,36 @@ class Observed(TypedCalls):
                 Where there are more than about 1,000 calls a second, some are measured,
                 one of 50 at least; all, if there are observers of each call.
         """
-        return _snapshot(self.th, self.q)
+        watcher, load = self.q.watcher, self.q.loadInfoProducer
+        workers = self.th.workers.values()
+        queued: Counter[str] = Counter()
+        for series, count in self.th.assignmentFactory.backlog.sizes().items():
+            queued[seriesText(series)] += count
+        failed = watcher.failed.total() - watcher.failed["refused"]
+        return {
+            "name": watcher.observers.queue,
+            "time": time.time(),
+            "paused": self.isPaused(),
+            "queued": dict(queued),
+            "running": [entry for worker in workers for entry in _running(worker)],
+            "workers": [_workerStats(worker, self.th) for worker in workers],
+            "load": load.queued,
+            "done": load.finished - failed,
+            "failed": dict(watcher.failed),
+            "retried": watcher.retried,
+            "replaced": watcher.replaced,
+            "wait": watcher.wait.summary(),
+            "run": watcher.run.summary(),
+        }
+
+    def isPaused(self) -> bool:
+        """
+        Tell whether the queue has been paused.
+
+        @return: C{True} between C{pause} and C{resume}.
+        """
+        gate = self.th.assignmentFactory.backlog.gate
+        return gate is not None and gate.isPaused
 
     def addObserver(
         self, f: Callable[[Event], object], kinds: Iterable[EventKind] = ()
@@ -88,35 +116,6 @@ class Observed(TypedCalls):
         self.q.watcher.observers.remove(f)
 
 
-def _snapshot(handler: TaskHandler, queue: Queue) -> dict[str, Any]:
-    watcher, load = queue.watcher, queue.loadInfoProducer
-    gate = handler.assignmentFactory.backlog.gate
-    failed = dict(watcher.failed)
-    done = load.finished - sum(failed.values())
-    if watcher.refused:
-        failed["refused"] = watcher.refused
-    queued: Counter[str] = Counter()
-    for series, count in handler.assignmentFactory.backlog.sizes().items():
-        queued[seriesText(series)] += count
-    return {
-        "name": watcher.observers.queue,
-        "time": time.time(),
-        "paused": gate is not None and gate.isPaused,
-        "queued": dict(queued),
-        "running": [
-            entry for worker in handler.workers.values() for entry in _running(worker)
-        ],
-        "workers": [_worker(worker, handler) for worker in handler.workers.values()],
-        "load": load.queued,
-        "done": done,
-        "failed": failed,
-        "retried": watcher.retried,
-        "replaced": watcher.replaced,
-        "wait": watcher.wait.summary(),
-        "run": watcher.run.summary(),
-    }
-
-
 def _running(worker: Any) -> list[dict[str, Any]]:
     now = perf_counter()
     return [
@@ -131,7 +130,7 @@ def _running(worker: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _worker(worker: Any, handler: TaskHandler) -> dict[str, Any]:
+def _workerStats(worker: Any, handler: TaskHandler) -> dict[str, Any]:
     # A worker of somebody else's may have anything under these names.
     state = getattr(worker, "state", None)
     pid = getattr(getattr(worker, "process", None), "pid", None)

@@ -24,10 +24,7 @@ _warnedOf: WeakSet[Any] = WeakSet()
 
 
 class QueueOptions(TypedDict, total=False):
-    """
-    The keywords of L{TaskQueue<asynqueue.base.TaskQueue>}, for queues that take them
-    as well.
-    """
+    """The keywords of a L{TaskQueue<asynqueue.base.TaskQueue>}."""
 
     name: str | None
     timeout: float | None
@@ -44,10 +41,7 @@ class QueueOptions(TypedDict, total=False):
 
 @define
 class Defaults:
-    """
-    What holds for calls of a queue of which nothing else is said, see
-    L{TaskQueue<asynqueue.base.TaskQueue>}.
-    """
+    """What holds for calls of a queue of which nothing else is said."""
 
     warn: bool
     verbose: bool
@@ -59,11 +53,7 @@ class Defaults:
 
 @frozen
 class CallOptions:
-    """
-    The queue's own keywords of a call, checked.
-
-    @ivar moves: How many workers have gone away before they ran it.
-    """
+    """The queue's own keywords of a call, checked."""
 
     niceness: int = 0
     series: Hashable = None
@@ -75,11 +65,11 @@ class CallOptions:
     retryDelay: RetryDelay | None = None
     returnFailure: bool | None = UNSET
     name: str | None = None
+    # How many workers have gone away before they ran it.
     moves: int = 0
 
     def __attrs_post_init__(self) -> None:
-        if self.timeout:
-            checkSeconds("timeout", self.timeout)
+        # The rest is checked when the task is made.
         if self.within:
             checkSeconds("within", self.within)
         if self.retries is not None:

@@ -19,7 +19,6 @@ from ..interfaces import IReplaceableWorker
 from ..tasks import Task, TaskHandler
 from ._queue import Queue
 from ._results import Results, notRun
-from ._watching import Watcher
 
 
 class Replacing:
@@ -30,17 +29,17 @@ class Replacing:
 
     def __init__(
         self,
-        handler: TaskHandler,
-        watcher: Watcher,
+        queue: Queue,
+        settled: Callable[[], object],
         reactor: IReactorTime | None,
     ) -> None:
         # Lost workers that were not replaced since there was no use in trying, and that
         # may name another if they are asked again.
         self.unreplaced: list[Any] = []
         # Called when tasks have failed that nobody could run.
-        self.onSettled: Callable[[], object] | None = None
-        self._handler = handler
-        self._watcher = watcher
+        self._settled = settled
+        self._handler: TaskHandler = queue.handler
+        self._watcher = queue.watcher
         self._givenUp: list[tuple[Any, Failure]] = []
         self._settling: IDelayedCall | None = None
         self._reactor = reactor
@@ -69,10 +68,7 @@ class Replacing:
             self._settle()
 
     def retry(self) -> None:
-        """
-        Hire workers in place of those that were not replaced: there may be some use in
-        it now.
-        """
+        """Try again to hire others in place of workers that were not replaced."""
         workers, self.unreplaced = self.unreplaced, []
         for worker in workers:
             self._hire(worker, worker.retryReplacement, known=True)
@@ -89,8 +85,7 @@ class Replacing:
             roster = self._handler.roster
             for task in self._handler.withdraw(lambda task: not roster(task.series)):
                 task.errback(failure)
-        if self.onSettled is not None:
-            self.onSettled()
+        self._settled()
 
     def _hire(self, worker: Any, make: Callable[[], Any], known: bool) -> None:
         """
@@ -120,7 +115,6 @@ class Shutdown:
     def __init__(
         self,
         queue: Queue,
-        handler: TaskHandler,
         results: Results,
         replacing: Replacing,
         reactor: IReactorTime | None,
@@ -128,7 +122,7 @@ class Shutdown:
         # Fires with the tasks left unfinished.
         self.done: OneShot[list[Task]] = OneShot()
         self._queue = queue
-        self._handler = handler
+        self._handler: TaskHandler = queue.handler
         self._results = results
         self._replacing = replacing
         self._reactor = reactor
@@ -138,16 +132,15 @@ class Shutdown:
 
     def start(self, drain: bool, timeout: float | None) -> None:
         """Begin. It takes so many seconds at the most."""
-        if timeout is not None:
-            self._deadline = orGlobalReactor(self._reactor).seconds() + timeout
-            self._draining.within(timeout)
-        if not drain or not self._canDrain():
-            self._drained.cancel()
-        self._results.onFinished = self.check
+        self._results.onFinished = self._check
+        # Before anything else, as hurry, which may have been called before this, takes
+        # for granted that it goes on when _drained fires.
         Deferred.fromCoroutine(self._run())
+        self.hurry(drain, timeout)
+        self._check()
 
     def hurry(self, drain: bool, timeout: float | None) -> None:
-        """Be over sooner than it was said before."""
+        """Be over in so many seconds, unless it is to be sooner already."""
         if timeout is not None:
             deadline = orGlobalReactor(self._reactor).seconds() + timeout
             if self._deadline is None or deadline < self._deadline:
@@ -159,7 +152,7 @@ class Shutdown:
         if not drain:
             self._drained.cancel()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Go on if no call is left that could be run."""
         if not self._drained.called and not self._canDrain():
             self._drained.callback(None)

@@ -69,7 +69,8 @@ class SizedQueue(TaskQueue):
 
     def _workerGone(self, worker: Any) -> None:
         if self._isOwn(worker) and sum(map(self._isOwn, self.workers())) >= self.N:
-            self._workersChanged()  # An observer has asked for fewer, or for another.
+            # An observer has asked for fewer, or for another.
+            self._results.callsChanged()
         else:
             super()._workerGone(worker)
 

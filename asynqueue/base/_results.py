@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,22 +12,117 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
 from .._child.describe import callText
-from .._child.status import RAN, Status
+from .._child.status import RAN, ErrorText, Status
 from .._support.checks import checkSeconds
 from .._support.log import log
-from .._support.reactor import orGlobalReactor
-from ..errors import QueueStopped, TimeoutError, WorkerError, WorkerLost
+from .._support.reactor import Deadline, orGlobalReactor
+from ..errors import (
+    QueueStopped,
+    RemoteTraceback,
+    TimeoutError,
+    WorkerError,
+    WorkerLost,
+)
 from ..iteration import IterationProducer
 from ..tasks import Task
 from ..tasks._task import RETRIED
-from ._options import CallOptions, Defaults
-from ._policy import ErrorPolicy, failureOf
-from ._watching import Watcher
+from ._options import UNSET, CallOptions, Defaults
+from ._queue import Queue
 
 #: A task goes to so many workers that go away before they run it, and no more.
 _MAX_MOVES = 10
 
 _DEFAULT = CallOptions()
+
+#: The reactor stops so long after an error under the policy I{stop}.
+_STOP_DELAY_SECONDS = 1.0
+
+
+class TaskFailure(Failure):
+    """A failure whose traceback includes the one from where the task ran."""
+
+    def printTraceback(
+        self,
+        file: Any = None,
+        elideFrameworkCode: bool = False,
+        detail: str = "default",
+    ) -> None:
+        """Write the remote traceback, if there's one, and then the local one."""
+        remote = getattr(self.value, "__cause__", None)
+        if (
+            file is not None
+            and detail != "brief"
+            and isinstance(remote, RemoteTraceback)
+        ):
+            file.write(f"{str(remote).strip()}\n\nWhich has brought about here:\n\n")
+        super().printTraceback(file, elideFrameworkCode, detail)
+
+
+def failureOf(text: Any) -> Failure:
+    """
+    Make a failure from what a worker handed back for a task that raised: the task's own
+    where that is known, else a L{WorkerError} with the text.
+    """
+    if isinstance(text, ErrorText):
+        if isinstance(text.failure, Failure):
+            return text.failure
+        error = text.exception
+        if error is not None and not isinstance(error, Exception):
+            # SystemExit and its like would end whoever awaits the call.
+            error = WorkerError(str(text))
+            error.__cause__ = text.exception
+        if error is not None:
+            return TaskFailure(error)
+    return Failure(WorkerError(str(text)))
+
+
+class ErrorPolicy:
+    """Applies the policy for errors: I{raise}, I{wrap}, I{warn}, or I{stop}."""
+
+    def __init__(self, defaults: Defaults, reactor: Any) -> None:
+        self._defaults = defaults
+        self._reactor = reactor
+        self._stopping = Deadline(self._stop, reactor)
+
+    def apply(self, failure: Failure, text: str, call: str, returnFailure: Any) -> Any:
+        """
+        Find what the Deferred of a call fires with whose task has failed. For the call
+        itself, C{returnFailure} may be L{UNSET}.
+        """
+        defaults = self._defaults
+        if defaults.warn or defaults.spew:
+            if defaults.verbose or defaults.spew:
+                log.error("{call} failed: {text}", call=call, text=text)
+            else:
+                log.error("{text}", text=text)
+        if returnFailure is UNSET:
+            returnFailure = defaults.returnFailure
+            if defaults.warn and not returnFailure:
+                return text
+        if returnFailure is None:
+            return failure
+        if returnFailure:
+            if failure.check(WorkerError):
+                return failure
+            error = WorkerError(text)
+            error.__cause__ = failure.value
+            return TaskFailure(error)
+        if not defaults.warn:
+            sys.stderr.write(
+                f"ERROR: {text}\nThe reactor stops in {_STOP_DELAY_SECONDS:g} second\n"
+            )
+            self._stopping.within(_STOP_DELAY_SECONDS)
+        return text
+
+    def callOff(self) -> None:
+        """Let the reactor run on."""
+        self._stopping.callOff()
+        self._stopping = Deadline(self._stop, self._reactor)
+
+    def _stop(self) -> None:
+        reactor = orGlobalReactor(self._reactor)
+        if getattr(reactor, "running", True):
+            reactor.stop()
 
 
 def notRun(task: Task) -> QueueStopped:
@@ -38,15 +134,14 @@ def _late(task: Task, seconds: float) -> TimeoutError:
     return TimeoutError(f"{task!r} had no result within {seconds} seconds")
 
 
+def _stopTimer(result: Any, timer: IDelayedCall) -> Any:
+    if timer.active():
+        timer.cancel()
+    return result
+
+
 class Results:
-    """
-    Sees to it that the Deferred of each call fires once, with what its tasks, one for
-    each attempt, come to.
-
-    @ivar accepting: Whether a task may be queued again.
-
-    @ivar onFinished: Called when a call has its result. C{None} for nobody.
-    """
+    """Makes the result of each call of what its tasks, one an attempt, come to."""
 
     # A call is finished when its Deferred is about to fire, not when one of its tasks
     # has failed; each way through resolve ends in _finish or in RETRIED.
@@ -54,19 +149,19 @@ class Results:
     def __init__(
         self,
         defaults: Defaults,
-        policy: ErrorPolicy,
+        queue: Queue,
         queueAgain: Callable[[Task], object],
-        oneLess: Callable[[], object],
-        watcher: Watcher,
         reactor: IReactorTime | None,
     ) -> None:
+        self.policy = ErrorPolicy(defaults, reactor)
+        # Whether a task may be queued again.
         self.accepting = True
+        # Called when a call has its result, and by callsChanged.
         self.onFinished: Callable[[], object] | None = None
         self._defaults = defaults
-        self._policy = policy
         self._queueAgain = queueAgain
-        self._oneLess = oneLess
-        self._watcher = watcher
+        self._oneLess = queue.loadInfoProducer.oneLess
+        self._watcher = queue.watcher
         # Tasks that wait for their next attempt, which have this as their owner.
         self._delayed: dict[Task, IDelayedCall] = {}
         self._reactor = reactor
@@ -127,11 +222,15 @@ class Results:
         """Drop a task that waits for its next attempt."""
         self._delayed.pop(task).cancel()
 
-    def expire(self, d: Any, seconds: float) -> None:
-        """
-        Fail the Deferred of a call that has not had its result within some time from
-        when it was made.
-        """
+    def limit(self, d: Any, seconds: float) -> None:
+        """Fail the Deferred of a call that has no result within some time from now."""
+        if not d.called:
+            timer = orGlobalReactor(self._reactor).callLater(
+                seconds, self._expire, d, seconds
+            )
+            d.addBoth(_stopTimer, timer)
+
+    def _expire(self, d: Any, seconds: float) -> None:
         task: Task | None = d.task
         if task is not None:
             task.drop()
@@ -165,7 +264,7 @@ class Results:
         if failure.check(CancelledError, QueueStopped, TimeoutError):
             # What the queue itself says isn't for the policies.
             return failure
-        return self._policy.apply(
+        return self.policy.apply(
             failure,
             failure.getErrorMessage() if text is None else text,
             callText(*task.callTuple),
@@ -177,7 +276,7 @@ class Results:
         self.callsChanged()
 
     def callsChanged(self) -> None:
-        """Look whether calls are left that can be run, if there is a drain."""
+        """Look whether a drain is over, as there are other calls or workers now."""
         if self.onFinished is not None:
             self.onFinished()
 
@@ -187,10 +286,7 @@ class Results:
         return self._finishFailed(failure, task)
 
     def _giveUpOrRetry(self, task: Task, failure: Failure) -> Any:
-        """
-        Queue a task again whose worker was lost, or whose time was up, if its call has
-        an attempt left.
-        """
+        """Queue a task again whose worker was lost, or whose time was up."""
         options: CallOptions = task.options or _DEFAULT
         retries = options.retries
         if retries is None:

@@ -16,12 +16,7 @@ from ..interfaces import IWorker, WorkerLike
 from ..tasks import Task
 from ..tasks._backlog import Gate
 from ._observed import Observed
-from ._options import (
-    Defaults,
-    RetryDelay,
-    checkName,
-    checkRetryDelay,
-)
+from ._options import Defaults, RetryDelay, checkName, checkRetryDelay
 from ._replacing import Shutdown, failUnfinished
 
 _Q = TypeVar("_Q", bound="TaskQueue")
@@ -41,9 +36,6 @@ class TaskQueue(Observed):
     which hold for all results from when they're set.
 
     @ivar name: What the queue is called, C{None} if it has no name.
-
-    @ivar timeout: Seconds after which, at shutdown or detaching, a worker that hasn't
-        stopped is crashed. C{None} for never.
 
     @ivar q: The L{Queue}.
 
@@ -126,10 +118,7 @@ class TaskQueue(Observed):
         self.timeout = timeout
         self.th.onGone = self._workerGone
         self.th.onRefused = self._workerRefused
-        self._replacing.onSettled = self._workersChanged
-        self._shutdown = Shutdown(
-            self.q, self.th, self._results, self._replacing, reactor
-        )
+        self._shutdown = Shutdown(self.q, self._results, self._replacing, reactor)
         for worker in workers:
             # If one can't be put to work, that is logged.
             self.attachWorker(worker).addErrback(lambda _: None)
@@ -174,8 +163,6 @@ class TaskQueue(Observed):
         if value:
             checkSeconds("timeout", value)
         self.q.timeout = value or None
-
-    # Workers.
 
     def attachWorker(self, worker: IWorker | WorkerLike) -> Deferred[int]:
         """
@@ -253,15 +240,6 @@ class TaskQueue(Observed):
         for series in backlog.series():
             factory.reconsider(series)
 
-    def isPaused(self) -> bool:
-        """
-        Tell whether the queue has been paused.
-
-        @return: C{True} between L{pause} and L{resume}.
-        """
-        gate = self.th.assignmentFactory.backlog.gate
-        return gate is not None and gate.isPaused
-
     def workers(self, ID: int | None = None) -> Any:
         """
         Look up workers.
@@ -273,8 +251,6 @@ class TaskQueue(Observed):
         if ID is None:
             return list(self.th.workers.values())
         return self.th.workers.get(ID)
-
-    # What waits, and the end.
 
     def cancelSeries(self, series: Hashable) -> list[Task]:
         """
@@ -321,7 +297,7 @@ class TaskQueue(Observed):
         """
         if timeout is not None:
             checkSeconds("timeout", timeout, zero=True)
-        self._policy.callOff()
+        self._results.policy.callOff()
         done = self._shutdown.done.wait()
         if self._running:
             self._running = False
@@ -347,23 +323,23 @@ class TaskQueue(Observed):
             )
         return gate
 
+    def _demand(self) -> int:
+        """Count the waiting tasks if no other worker could run them."""
+        return self.th.waiting if len(self.th.workers) == 1 else 0
+
     def _workerDetached(self, unfinished: list[Task]) -> list[Task]:
         failUnfinished(unfinished)
-        self._workersChanged()
+        self._results.callsChanged()
         return unfinished
 
     def _workerGone(self, worker: Any) -> None:
         if self._results.accepting:
             self._replacing.replace(worker)
-        self._workersChanged()
+        self._results.callsChanged()
 
     def _workerRefused(self, worker: Any, failure: Failure) -> None:
         if self._results.accepting:
             self._replacing.giveUp(worker, failure)
-
-    def _workersChanged(self) -> None:
-        if not self._running:
-            self._shutdown.check()
 
 
 def _cancel(tasks: list[Task]) -> list[Task]:

@@ -341,7 +341,3 @@ class ExecutorQueue(TaskQueue):
         )
         worker.backlogPerWorker = self._demand
         self.attachWorker(worker)
-
-    def _demand(self) -> int:
-        """Count the waiting tasks if no other worker could run them."""
-        return self.th.waiting if len(self.th.workers) == 1 else 0

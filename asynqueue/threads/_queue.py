@@ -326,7 +326,3 @@ class ThreadQueue(SizedQueue):
 
     def _isOwn(self, worker: Any) -> bool:
         return worker in self._own
-
-    def _demand(self) -> int:
-        """Count the waiting tasks if no other worker could run them."""
-        return self.th.waiting if len(self.th.workers) == 1 else 0

@@ -1,13 +1,13 @@
-"""Calls of one function for many items."""
+"""Calls of one function for many items, or on all workers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, overload
 
 from twisted.internet.defer import Deferred
 
-from .._support.awaitable import AwaitableDeferred
+from .._support.awaitable import AwaitableDeferred, awaitable
 from .._support.checks import checkCount
 from ..errors import QueueStopped
 from ..iteration import Deferator
@@ -15,7 +15,15 @@ from ..iteration._sources import BufferedSource
 from ..tasks import Task, TaskFactory
 from ._calls import Calls
 from ._mapping import Mapping, Progress, progressOf
-from ._options import CallOptions, RetryDelay
+from ._options import UNSET, CallOptions, RetryDelay
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+_T = TypeVar("_T")
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+_C = TypeVar("_C")
 
 #: So many results of an C{imap} may wait to be taken before more chunks are queued.
 _MAX_UNTAKEN = 1_000
@@ -37,9 +45,54 @@ class MapOptions(TypedDict, total=False):
     name: str | None
 
 
-class Maps(Calls):
-    """The part of a L{TaskQueue<asynqueue.base.TaskQueue>} that takes maps."""
+class BulkCalls(Calls):
+    """
+    The part of a L{TaskQueue<asynqueue.base.TaskQueue>} that takes maps and updates.
+    """
 
+    @overload
+    def map(
+        self, f: str, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
+    ) -> Deferred[list[Any]]: ...
+    @overload
+    def map(
+        self,
+        f: Callable[[_A], _T],
+        first: Iterable[_A],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Deferred[list[_T]]: ...
+    @overload
+    def map(
+        self,
+        f: Callable[[_A, _B], _T],
+        first: Iterable[_A],
+        second: Iterable[_B],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Deferred[list[_T]]: ...
+    @overload
+    def map(
+        self,
+        f: Callable[[_A, _B, _C], _T],
+        first: Iterable[_A],
+        second: Iterable[_B],
+        third: Iterable[_C],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Deferred[list[_T]]: ...
+    @overload
+    def map(
+        self,
+        f: Callable[..., _T],
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        fourth: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+        **options: Unpack[MapOptions],
+    ) -> Deferred[list[_T]]: ...
     def map(
         self,
         f: Callable[..., Any] | str,
@@ -100,6 +153,49 @@ class Maps(Calls):
         mapping.fill()
         return d
 
+    @overload
+    def imap(
+        self, f: str, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
+    ) -> Deferator[Any]: ...
+    @overload
+    def imap(
+        self,
+        f: Callable[[_A], _T],
+        first: Iterable[_A],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Deferator[_T]: ...
+    @overload
+    def imap(
+        self,
+        f: Callable[[_A, _B], _T],
+        first: Iterable[_A],
+        second: Iterable[_B],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Deferator[_T]: ...
+    @overload
+    def imap(
+        self,
+        f: Callable[[_A, _B, _C], _T],
+        first: Iterable[_A],
+        second: Iterable[_B],
+        third: Iterable[_C],
+        /,
+        **options: Unpack[MapOptions],
+    ) -> Deferator[_T]: ...
+    @overload
+    def imap(
+        self,
+        f: Callable[..., _T],
+        first: Iterable[Any],
+        second: Iterable[Any],
+        third: Iterable[Any],
+        fourth: Iterable[Any],
+        /,
+        *iterables: Iterable[Any],
+        **options: Unpack[MapOptions],
+    ) -> Deferator[_T]: ...
     def imap(
         self,
         f: Callable[..., Any] | str,
@@ -136,6 +232,74 @@ class Maps(Calls):
         mapping.fill()
         return Deferator(source)
 
+    def update(
+        self,
+        f: Callable[..., Any] | str,
+        /,
+        *args: Any,
+        ephemeral: bool = False,
+        sequential: bool = False,
+        niceness: int = 0,
+        series: Hashable = None,
+        doNext: bool = False,
+        doLast: bool = False,
+        timeout: float | None = None,
+        retries: int | None = None,
+        retryDelay: RetryDelay | None = None,
+        returnFailure: bool | None = UNSET,
+        name: Any = UNSET,
+        raw: bool | None = None,
+        consumer: None = None,
+        **kw: Any,
+    ) -> Deferred[list[Any]]:
+        """
+        Run a call on each worker that is qualified for its series, and first of all on
+        each that is attached later.
+
+        @param f: The callable.
+
+        @param args: Positional arguments.
+
+        @param ephemeral: C{True} not to keep it for workers that come later.
+
+        @param sequential: C{True} to run it on one worker after the other.
+
+        @param series: As for L{call}, like C{timeout}, C{name} and C{raw}. The other
+            keywords of a call are accepted, but an update is run at once, and once.
+
+        @param kw: The callable's keywords.
+
+        @return: A Deferred that fires with a list of the results, one for each worker
+            there is now. Where it failed, the result is text about the failure.
+
+        @raise ValueError: If there is a consumer.
+
+        @raise QueueRunError: If the queue isn't running.
+
+        @raise TypeError: If the callable isn't callable, or the series not hashable.
+        """
+        if consumer is not None:
+            raise ValueError("An update can't have a consumer: it runs on every worker")
+        if not self._running:
+            self._refuse(f"the update {f!r}")
+        if not callable(f):
+            self._checkName(f)
+        name = self._takeOwn(f, name, raw, kw)
+        options = CallOptions(
+            niceness,
+            series,
+            doNext,
+            doLast,
+            timeout,
+            None,
+            retries,
+            retryDelay,
+            returnFailure,
+            name,
+        )
+        task = options.makeTask(self.taskFactory, f, args, kw)
+        return awaitable(self.th.update(task, ephemeral, sequential))
+
     def _mapping(
         self,
         f: Callable[..., Any] | str,
@@ -158,34 +322,18 @@ class Maps(Calls):
             raise TypeError(f"Unknown keywords for a map: {', '.join(sorted(unknown))}")
         # Errors come as they are: the mapping has to know.
         checked = CallOptions(**options, returnFailure=None)
-
-        hasPlace = False
+        checked.makeTask(TaskFactory(), f, (), {})  # To complain here, if at all.
 
         def submit(g: Any, args: tuple[Any, ...]) -> Task:
-            nonlocal hasPlace
             if not self._running:
                 raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
             task = checked.makeTask(self.taskFactory, g, args, {})
-            if hasPlace:
-                hasPlace = False
-                self._admission.take()
             self._put(task)
             return task
 
-        def givePlace(_: None) -> None:
-            nonlocal hasPlace
-            hasPlace = True
-
-        def room() -> Deferred[None] | None:
-            """Return None if there's room for a call, or a Deferred to that."""
-            if hasPlace or not self._running or self._admission.hasRoom():
-                return None
-            return self._admission.wait().addCallback(givePlace)
-
-        checked.makeTask(TaskFactory(), f, (), {})  # To complain here, if at all.
         return Mapping(
             submit,
-            room,
+            self._admission,
             self._concurrency,
             f,
             iterables,
@@ -195,5 +343,6 @@ class Maps(Calls):
         )
 
     def _concurrency(self) -> int:
-        """Count the calls that keep all workers busy."""
-        return sum(getattr(w, "concurrency", 1) for w in self.th.workers.values())
+        """Count the calls that keep all workers busy, 1 at least."""
+        workers = self.th.workers.values()
+        return max(1, sum(getattr(worker, "concurrency", 1) for worker in workers))
