@@ -52,7 +52,7 @@ class BulkCalls(Calls):
 
     @overload
     def map(
-        self, f: str, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
+        self, f: str, /, *iterables: Iterable[object], **options: Unpack[MapOptions]
     ) -> Deferred[list[Any]]: ...
     @overload
     def map(
@@ -85,23 +85,23 @@ class BulkCalls(Calls):
     def map(
         self,
         f: Callable[..., _T],
-        first: Iterable[Any],
-        second: Iterable[Any],
-        third: Iterable[Any],
-        fourth: Iterable[Any],
+        first: Iterable[object],
+        second: Iterable[object],
+        third: Iterable[object],
+        fourth: Iterable[object],
         /,
-        *iterables: Iterable[Any],
+        *iterables: Iterable[object],
         **options: Unpack[MapOptions],
     ) -> Deferred[list[_T]]: ...
     def map(
         self,
-        f: Callable[..., Any] | str,
+        f: Callable[..., object] | str,
         /,
-        *iterables: Iterable[Any],
+        *iterables: Iterable[object],
         chunksize: int | None = None,
         ordered: bool = True,
         progress: Progress | bool | None = None,
-        **options: Any,
+        **options: object,
     ) -> Deferred[list[Any]]:
         """
         Call a function for each item of an iterable, or for the first items of
@@ -138,8 +138,8 @@ class BulkCalls(Calls):
 
         @raise QueueRunError: If the queue isn't running.
         """
-        results: list[Any] = []
-        d: Deferred[list[Any]] = AwaitableDeferred(lambda _: mapping.stop())
+        results: list[object] = []
+        d: Deferred[list[object]] = AwaitableDeferred(lambda _: mapping.stop())
         mapping = self._mapping(
             f,
             iterables,
@@ -155,7 +155,7 @@ class BulkCalls(Calls):
 
     @overload
     def imap(
-        self, f: str, /, *iterables: Iterable[Any], **options: Unpack[MapOptions]
+        self, f: str, /, *iterables: Iterable[object], **options: Unpack[MapOptions]
     ) -> Deferator[Any]: ...
     @overload
     def imap(
@@ -188,23 +188,23 @@ class BulkCalls(Calls):
     def imap(
         self,
         f: Callable[..., _T],
-        first: Iterable[Any],
-        second: Iterable[Any],
-        third: Iterable[Any],
-        fourth: Iterable[Any],
+        first: Iterable[object],
+        second: Iterable[object],
+        third: Iterable[object],
+        fourth: Iterable[object],
         /,
-        *iterables: Iterable[Any],
+        *iterables: Iterable[object],
         **options: Unpack[MapOptions],
     ) -> Deferator[_T]: ...
     def imap(
         self,
-        f: Callable[..., Any] | str,
+        f: Callable[..., object] | str,
         /,
-        *iterables: Iterable[Any],
+        *iterables: Iterable[object],
         chunksize: int | None = None,
         ordered: bool = True,
         progress: Progress | bool | None = None,
-        **options: Any,
+        **options: object,
     ) -> Deferator[Any]:
         """
         Call a function for each item as L{map} does, and get the results one after the
@@ -234,9 +234,9 @@ class BulkCalls(Calls):
 
     def update(
         self,
-        f: Callable[..., Any] | str,
+        f: Callable[..., object] | str,
         /,
-        *args: Any,
+        *args: object,
         ephemeral: bool = False,
         sequential: bool = False,
         niceness: int = 0,
@@ -250,7 +250,7 @@ class BulkCalls(Calls):
         name: Any = UNSET,
         raw: bool | None = None,
         consumer: None = None,
-        **kw: Any,
+        **kw: object,
     ) -> Deferred[list[Any]]:
         """
         Run a call on each worker that is qualified for its series, and first of all on
@@ -302,11 +302,11 @@ class BulkCalls(Calls):
 
     def _mapping(
         self,
-        f: Callable[..., Any] | str,
-        iterables: tuple[Iterable[Any], ...],
+        f: Callable[..., object] | str,
+        iterables: tuple[Iterable[object], ...],
         options: dict[str, Any],
         chunksize: int | None,
-        progress: Any,
+        progress: object,
         **kw: Any,
     ) -> Mapping:
         if not self._running:
@@ -324,7 +324,7 @@ class BulkCalls(Calls):
         checked = CallOptions(**options, returnFailure=None)
         checked.makeTask(TaskFactory(), f, (), {})  # To complain here, if at all.
 
-        def submit(g: Any, args: tuple[Any, ...]) -> Task:
+        def submit(g: Callable[..., object] | str, args: tuple[object, ...]) -> Task:
             if not self._running:
                 raise QueueStopped(f"The queue was shut down before all calls of {f!r}")
             task = checked.makeTask(self.taskFactory, g, args, {})

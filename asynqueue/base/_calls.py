@@ -36,10 +36,10 @@ _Plain = TypeVar("_Plain", bound="int | float | complex | Sized | None")
 def _option(name: str) -> Any:
     """An attribute that is a field of the queue's defaults."""
 
-    def get(self: Calls) -> Any:
+    def get(self: Calls) -> object:
         return getattr(self._defaults, name)
 
-    def put(self: Calls, value: Any) -> None:
+    def put(self: Calls, value: object) -> None:
         setattr(self._defaults, name, value)
         self._setLogLevel()
 
@@ -101,7 +101,7 @@ class Calls:
         self,
         f: Callable[_P, Coroutine[Any, Any, _T] | Deferred[_T]],
         /,
-        *args: Any,
+        *args: object,
         niceness: int = 0,
         series: Hashable = None,
         doNext: bool = False,
@@ -114,14 +114,14 @@ class Calls:
         name: str | None = ...,
         raw: bool | None = None,
         consumer: None = None,
-        **kw: Any,
+        **kw: object,
     ) -> Deferred[_T]: ...
     @overload
     def call(
         self,
         f: Callable[_P, Iterator[_T]],
         /,
-        *args: Any,
+        *args: object,
         niceness: int = 0,
         series: Hashable = None,
         doNext: bool = False,
@@ -134,14 +134,14 @@ class Calls:
         name: str | None = ...,
         raw: Literal[False] | None = None,
         consumer: None = None,
-        **kw: Any,
+        **kw: object,
     ) -> Deferred[Deferator[_T]]: ...
     @overload
     def call(
         self,
         f: Callable[..., _T],
         /,
-        *args: Any,
+        *args: object,
         niceness: int = 0,
         series: Hashable = None,
         doNext: bool = False,
@@ -154,14 +154,14 @@ class Calls:
         name: str | None = ...,
         raw: bool | None = None,
         consumer: None = None,
-        **kw: Any,
+        **kw: object,
     ) -> Deferred[_T]: ...
     @overload
     def call(
         self,
-        f: Callable[..., Any] | str,
+        f: Callable[..., object] | str,
         /,
-        *args: Any,
+        *args: object,
         niceness: int = 0,
         series: Hashable = None,
         doNext: bool = False,
@@ -174,14 +174,14 @@ class Calls:
         name: str | None = ...,
         raw: bool | None = None,
         consumer: _T,
-        **kw: Any,
+        **kw: object,
     ) -> Deferred[_T]: ...
     @overload
     def call(
         self,
         f: str,
         /,
-        *args: Any,
+        *args: object,
         niceness: int = 0,
         series: Hashable = None,
         doNext: bool = False,
@@ -194,13 +194,13 @@ class Calls:
         name: str | None = ...,
         raw: bool | None = None,
         consumer: None = None,
-        **kw: Any,
+        **kw: object,
     ) -> Deferred[Any]: ...
     def call(  # type: ignore[misc]  # it takes what the first and fifth do, too
         self,
-        f: Callable[..., Any] | str,
+        f: Callable[..., object] | str,
         /,
-        *args: Any,
+        *args: object,
         niceness: int = 0,
         series: Hashable = None,
         doNext: bool = False,
@@ -210,10 +210,10 @@ class Calls:
         retries: int | None = None,
         retryDelay: RetryDelay | None = None,
         returnFailure: bool | None = UNSET,
-        name: Any = UNSET,
+        name: str | None = UNSET,
         raw: bool | None = None,
         consumer: IConsumer | None = None,
-        **kw: Any,
+        **kw: object,
     ) -> Deferred[Any]:
         """
         Queue a call. The keywords that are named here are the queue's own, and never
@@ -336,7 +336,7 @@ class Calls:
         return self._admission.wait()
 
     def _takeOwn(
-        self, f: Any, name: Any, raw: bool | None, kw: dict[str, Any]
+        self, f: object, name: str | None, raw: bool | None, kw: dict[str, object]
     ) -> str | None:
         """Add keywords that callable or worker are given. Returns the call's name."""
         if raw is not None:
@@ -346,8 +346,7 @@ class Calls:
             return None
         if takesKeyword(f, "name"):
             kw["name"], name = name, None
-        own: str | None = name
-        return own
+        return name
 
     def _put(self, task: Task) -> None:
         """Queue the task of a call."""
@@ -374,6 +373,6 @@ class Calls:
         name = f" {self.name!r}" if self.name else ""
         raise QueueRunError(f"The queue{name} has been shut down and can't take {what}")
 
-    def _checkName(self, f: Any) -> None:
+    def _checkName(self, f: object) -> None:
         if not isinstance(f, str):
             raise TypeError(f"A callable is needed, or a method's name, not {f!r}")

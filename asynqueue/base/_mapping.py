@@ -38,7 +38,7 @@ class _Chunk:
 
     task: Task | None = None
     isDone: bool = False
-    results: list[Any] = field(factory=list)
+    results: list[object] = field(factory=list)
     # What comes after the results.
     failure: Failure | None = None
 
@@ -46,7 +46,7 @@ class _Chunk:
 class _Input:
     """The items of a map, of which there may be no end."""
 
-    def __init__(self, iterables: tuple[Iterable[Any], ...], star: bool) -> None:
+    def __init__(self, iterables: tuple[Iterable[object], ...], star: bool) -> None:
         sizes = [len(x) for x in iterables if isinstance(x, Sized)]
         # How many there are, None if that isn't known; and how many have been read.
         self.total = min(sizes) if len(sizes) == len(iterables) else None
@@ -54,7 +54,7 @@ class _Input:
         # Whether no more are to be read, and what reading them has raised.
         self.isExhausted = False
         self.failure: Failure | None = None
-        self._items: Iterator[Any] = (
+        self._items: Iterator[object] = (
             zip(*iterables, strict=False) if star else iter(iterables[0])
         )
         self._isReading = False
@@ -62,7 +62,7 @@ class _Input:
 
     def take(self, count: int) -> list[Any]:
         """Read so many items, or as many as there are."""
-        items: list[Any] = []
+        items: list[object] = []
         self._isReading = True
         try:
             items.extend(islice(self._items, count))
@@ -97,16 +97,16 @@ class Mapping:
 
     def __init__(
         self,
-        submit: Callable[[Any, tuple[Any, ...]], Task],
+        submit: Callable[[Callable[..., object] | str, tuple[object, ...]], Task],
         admission: Admission,
         countWorkers: Callable[[], int],
-        f: Callable[..., Any] | str,
-        iterables: tuple[Iterable[Any], ...],
+        f: Callable[..., object] | str,
+        iterables: tuple[Iterable[object], ...],
         *,
         chunksize: int | None,
         ordered: bool,
         progress: Progress | None,
-        deliver: Callable[[list[Any]], object],
+        deliver: Callable[[list[object]], object],
         finish: Callable[[Failure | None], object],
         maxUntaken: int | None = None,
     ) -> None:
@@ -246,7 +246,7 @@ class Mapping:
 
     def _failed(self, failure: Failure, chunk: _Chunk) -> None:
         # The exception, or what has been wrapped, brings along what was done before.
-        results: list[Any] = []
+        results: list[object] = []
         for error in (failure.value, getattr(failure.value, "__cause__", None)):
             if hasattr(error, DONE):
                 _, results = getattr(error, DONE)
@@ -266,7 +266,7 @@ class Mapping:
         self._size = max(1, min(int(wanted), most))
 
     def _arrived(
-        self, chunk: _Chunk, results: list[Any], failure: Failure | None
+        self, chunk: _Chunk, results: list[object], failure: Failure | None
     ) -> None:
         """Deliver results, or keep them until it's their turn."""
         chunk.isDone = True
@@ -294,7 +294,7 @@ class Mapping:
             self.stop(chunk.failure)
 
 
-def progressOf(progress: Any) -> Progress | None:
+def progressOf(progress: object) -> Progress | None:
     """Get what is to be told of the progress; a bar for C{True}."""
     if progress is None or progress is False:
         return None

@@ -20,7 +20,7 @@ UNSET: Any = object()
 RetryDelay: TypeAlias = "float | Callable[[int], float]"
 
 #: Callables that were warned of.
-_warnedOf: WeakSet[Any] = WeakSet()
+_warnedOf: WeakSet[object] = WeakSet()
 
 
 class QueueOptions(TypedDict, total=False):
@@ -79,7 +79,7 @@ class CallOptions:
         checkName(self.name)
 
     def makeTask(
-        self, factory: TaskFactory, f: Any, args: tuple[Any, ...], kw: dict[str, Any]
+        self, factory: TaskFactory, f: object, args: tuple[Any, ...], kw: dict[str, Any]
     ) -> Task:
         task = factory.new(
             f, args, kw, self.niceness, self.series, self.timeout or None
@@ -94,13 +94,13 @@ class CallOptions:
         return task
 
 
-def checkRetryDelay(value: Any) -> None:
+def checkRetryDelay(value: object) -> None:
     """Raise ValueError unless the value is a delay before further attempts."""
     if not callable(value):
         checkSeconds("retryDelay", value, zero=True)
 
 
-def checkName(name: Any) -> None:
+def checkName(name: object) -> None:
     """Raise TypeError unless the value is a name, or C{None}."""
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a string, not {name!r}")
@@ -126,7 +126,7 @@ def takesKeyword(f: Any, name: str) -> bool:
     )
 
 
-def warnOfSameNames(f: Any, names: dict[str, Any]) -> None:
+def warnOfSameNames(f: Any, names: dict[str, object]) -> None:
     """
     Warn once where the queue takes a keyword that the callable has a parameter for, of
     those that an application may not know as the queue's. C{None} wasn't given.
