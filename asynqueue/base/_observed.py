@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IConsumer
 from .._child.describe import callText, cleaned, describe
 from ..events import Event, EventKind
 from ..tasks import Task, TaskHandler
+from ..tasks._requests import IEmployee
 from ..tasks._updates import qualifications
 from ._bulk import BulkCalls
 
@@ -116,7 +117,7 @@ class Observed(BulkCalls):
         self.q.watcher.observers.remove(f)
 
 
-def _running(worker: Any) -> list[dict[str, Any]]:
+def _running(worker: IEmployee) -> list[dict[str, object]]:
     now = perf_counter()
     return [
         {
@@ -130,7 +131,7 @@ def _running(worker: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _workerStats(worker: Any, handler: TaskHandler) -> dict[str, Any]:
+def _workerStats(worker: IEmployee, handler: TaskHandler) -> dict[str, object]:
     # A worker of somebody else's may have anything under these names.
     state = getattr(worker, "state", None)
     pid = getattr(getattr(worker, "process", None), "pid", None)
@@ -144,7 +145,7 @@ def _workerStats(worker: Any, handler: TaskHandler) -> dict[str, Any]:
     }
 
 
-def _tasks(worker: Any) -> list[Task]:
+def _tasks(worker: IEmployee) -> list[Task]:
     """List the tasks that a worker says it's at, and has been given."""
     for name in ("running", "tasks"):
         tasks = getattr(worker, name, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 from heapq import heapify, heappop, heappush
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import (
     CancelledError,
@@ -26,6 +26,8 @@ from ..errors import QueueRunError, QueueStopped
 from ..tasks import Task, TaskHandler
 from ._load import LoadInfoProducer
 from ._watching import Watcher
+
+_T = TypeVar("_T")
 
 
 class _Entry:
@@ -54,7 +56,7 @@ class Priority:
 
     def __init__(self) -> None:
         self._heap: list[_Entry] = []
-        self._getters: deque[Deferred[Any]] = deque()
+        self._getters: deque[Deferred[object]] = deque()
         self._order = 0
         self._running = True
 
@@ -62,7 +64,7 @@ class Priority:
         """The number of pending items."""
         return len(self._heap)
 
-    def put(self, item: Any) -> None:
+    def put(self, item: object) -> None:
         """
         Put an item in. The one who has waited longest for an item gets it.
 
@@ -93,7 +95,7 @@ class Priority:
             return succeed(heappop(self._heap).item)
         if not self._running:
             return fail(QueueRunError("This heap has been shut down"))
-        d: Deferred[Any] = Deferred(self._getters.remove)
+        d: Deferred[object] = Deferred(self._getters.remove)
         self._getters.append(d)
         return d
 
@@ -144,7 +146,7 @@ class Queue:
     # A TaskHandler keeps what waits, so that there's no _heap.
 
     def __init__(
-        self, handler: Callable[[Any], Any], timeout: float | None = None
+        self, handler: Callable[[Any], object], timeout: float | None = None
     ) -> None:
         """
         @param handler: The handler.
@@ -188,7 +190,7 @@ class Queue:
         """
         return self._running
 
-    def put(self, item: Any) -> None:
+    def put(self, item: object) -> None:
         """
         Put an item in. Nothing happens if the queue isn't running.
 
@@ -275,8 +277,8 @@ class Queue:
             timeout = self.timeout
         return Deferred.fromCoroutine(self._shutDown(timeout))
 
-    async def _shutDown(self, timeout: float | None) -> list[Any]:
-        items: list[Any] = []
+    async def _shutDown(self, timeout: float | None) -> list[object]:
+        items: list[object] = []
         if self._heap is None:
             items += await self.handler.shutdown(timeout)
         else:
@@ -307,7 +309,7 @@ class Queue:
                 log.failure("{handler} failed to take an item", handler=self.handler)
             self.loadInfoProducer.oneLess()
 
-    def _putInHeap(self, item: Any, heap: Priority) -> None:
+    def _putInHeap(self, item: object, heap: Priority) -> None:
         if not self._running:
             return
         self.loadInfoProducer.oneMore()
@@ -320,7 +322,7 @@ class Queue:
             self.loadInfoProducer.oneLess()
             raise
 
-    def _resolve(self, result: Any, task: Task) -> Any:
+    def _resolve(self, result: _T, task: Task) -> _T:
         """Count a task that has its result, and leave that as it is."""
         if task.watch is not None:
             task.watch.done(task)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -15,8 +14,9 @@ from .._support.oneshot import OneShot
 from .._support.reactor import Deadline, orGlobalReactor
 from ..errors import WorkerLost, WorkerStartError
 from ..events import EventKind
-from ..interfaces import IReplaceableWorker
+from ..interfaces import IReplaceableWorker, IWorker
 from ..tasks import Task, TaskHandler
+from ..tasks._requests import IEmployee
 from ._queue import Queue
 from ._results import Results, notRun
 
@@ -35,23 +35,23 @@ class Replacing:
     ) -> None:
         # Lost workers that were not replaced since there was no use in trying, and that
         # may name another if they are asked again.
-        self.unreplaced: list[Any] = []
+        self.unreplaced: list[IReplaceableWorker] = []
         # Called when tasks have failed that nobody could run.
         self._settled = settled
         self._handler: TaskHandler = queue.handler
         self._watcher = queue.watcher
-        self._givenUp: list[tuple[Any, Failure]] = []
+        self._givenUp: list[tuple[object, Failure]] = []
         self._settling: IDelayedCall | None = None
         self._reactor = reactor
 
-    def replace(self, worker: Any) -> None:
+    def replace(self, worker: IEmployee) -> None:
         """Hire a worker in place of one, if it names another."""
         isDismissed = getattr(worker, "isDismissed", False)
         if isDismissed or not IReplaceableWorker.providedBy(worker):
             return
         self._hire(worker, worker.replacement, known=False)
 
-    def giveUp(self, worker: Any, failure: Failure) -> None:
+    def giveUp(self, worker: object, failure: Failure) -> None:
         """
         Fail the tasks that only a certain worker could have run, in the reactor's next
         turn: it may be about to give some back, and calls may be made because of that.
@@ -87,7 +87,9 @@ class Replacing:
                 task.errback(failure)
         self._settled()
 
-    def _hire(self, worker: Any, make: Callable[[], Any], known: bool) -> None:
+    def _hire(
+        self, worker: object, make: Callable[[], IWorker | None], known: bool
+    ) -> None:
         """
         Hire what is made in place of a worker, unless that's C{None}. It may be known
         that none could be started.

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from .._support.awaitable import shielded
 from .._support.checks import checkCount
 from ..interfaces import IWorker
+from ..tasks._requests import IEmployee
 from ._taskqueue import TaskQueue
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class SizedQueue(TaskQueue):
         done = DeferredList(changes, consumeErrors=True)
         return shielded(done.addCallback(lambda _: None))
 
-    def _workerGone(self, worker: Any) -> None:
+    def _workerGone(self, worker: IEmployee) -> None:
         if self._isOwn(worker) and sum(map(self._isOwn, self.workers())) >= self.N:
             # An observer has asked for fewer, or for another.
             self._results.callsChanged()
@@ -78,7 +79,7 @@ class SizedQueue(TaskQueue):
         """Make a worker."""
         raise NotImplementedError
 
-    def _isOwn(self, worker: Any) -> bool:
+    def _isOwn(self, worker: object) -> bool:
         """
         Whether a worker is one that the queue has made, or takes the place of one.
         """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
@@ -28,6 +28,8 @@ from ..tasks import Task
 from ..tasks._task import RETRIED
 from ._options import UNSET, CallOptions, Defaults
 from ._queue import Queue
+
+_T = TypeVar("_T")
 
 #: A task goes to so many workers that go away before they run it, and no more.
 _MAX_MOVES = 10
@@ -58,7 +60,7 @@ class TaskFailure(Failure):
         super().printTraceback(file, elideFrameworkCode, detail)
 
 
-def failureOf(text: Any) -> Failure:
+def failureOf(text: object) -> Failure:
     """
     Make a failure from what a worker handed back for a task that raised: the task's own
     where that is known, else a L{WorkerError} with the text.
@@ -79,12 +81,14 @@ def failureOf(text: Any) -> Failure:
 class ErrorPolicy:
     """Applies the policy for errors: I{raise}, I{wrap}, I{warn}, or I{stop}."""
 
-    def __init__(self, defaults: Defaults, reactor: Any) -> None:
+    def __init__(self, defaults: Defaults, reactor: IReactorTime | None) -> None:
         self._defaults = defaults
         self._reactor = reactor
         self._stopping = Deadline(self._stop, reactor)
 
-    def apply(self, failure: Failure, text: str, call: str, returnFailure: Any) -> Any:
+    def apply(
+        self, failure: Failure, text: str, call: str, returnFailure: bool | None
+    ) -> Failure | str:
         """
         Find what the Deferred of a call fires with whose task has failed. For the call
         itself, C{returnFailure} may be L{UNSET}.
@@ -120,7 +124,7 @@ class ErrorPolicy:
         self._stopping = Deadline(self._stop, self._reactor)
 
     def _stop(self) -> None:
-        reactor = orGlobalReactor(self._reactor)
+        reactor: Any = orGlobalReactor(self._reactor)
         if getattr(reactor, "running", True):
             reactor.stop()
 
@@ -134,7 +138,7 @@ def _late(task: Task, seconds: float) -> TimeoutError:
     return TimeoutError(f"{task!r} had no result within {seconds} seconds")
 
 
-def _stopTimer(result: Any, timer: IDelayedCall) -> Any:
+def _stopTimer(result: _T, timer: IDelayedCall) -> _T:
     if timer.active():
         timer.cancel()
     return result
@@ -171,7 +175,7 @@ class Results:
         """The tasks that wait for their next attempt."""
         return list(self._delayed)
 
-    def resolve(self, statusResult: Any, task: Task) -> Any:
+    def resolve(self, statusResult: Any, task: Task) -> object:
         """
         Make the result of a call of what its task has come to.
 
@@ -222,7 +226,7 @@ class Results:
         """Drop a task that waits for its next attempt."""
         self._delayed.pop(task).cancel()
 
-    def limit(self, d: Any, seconds: float) -> None:
+    def limit(self, d: Deferred[object], seconds: float) -> None:
         """Fail the Deferred of a call that has no result within some time from now."""
         if not d.called:
             timer = orGlobalReactor(self._reactor).callLater(
@@ -239,7 +243,7 @@ class Results:
             d.expired = seconds
             d.inner.cancel()
 
-    def _finish(self, result: Any, task: Task) -> Any:
+    def _finish(self, result: object, task: Task) -> object:
         """Take the result of a call, or the failure of a consumer or on the way."""
         if isinstance(result, Failure):
             seconds = task.d.expired
@@ -253,12 +257,12 @@ class Results:
         self._noteFinished()
         return result
 
-    def _log(self, result: Any, task: Task) -> None:
+    def _log(self, result: object, task: Task) -> None:
         log.info("{call} -> {result!r}", call=callText(*task.callTuple), result=result)
 
     def _finishFailed(
         self, failure: Failure, task: Task, text: str | None = None
-    ) -> Any:
+    ) -> Failure | str:
         self._watcher.noteFailed(failure, task, raised=text is not None)
         self._noteFinished()
         if failure.check(CancelledError, QueueStopped, TimeoutError):
@@ -280,12 +284,12 @@ class Results:
         if self.onFinished is not None:
             self.onFinished()
 
-    def _resolveFailure(self, failure: Failure, task: Task) -> Any:
+    def _resolveFailure(self, failure: Failure, task: Task) -> object:
         if failure.check(WorkerLost):
             return self._giveUpOrRetry(task, failure)
         return self._finishFailed(failure, task)
 
-    def _giveUpOrRetry(self, task: Task, failure: Failure) -> Any:
+    def _giveUpOrRetry(self, task: Task, failure: Failure) -> object:
         """Queue a task again whose worker was lost, or whose time was up."""
         options: CallOptions = task.options or _DEFAULT
         retries = options.retries
@@ -337,7 +341,7 @@ class Results:
             task.errback(Failure())
         self.callsChanged()  # There may be nobody left to run it.
 
-    def _move(self, task: Task) -> Any:
+    def _move(self, task: Task) -> object:
         """Queue a task again whose worker went away before it ran."""
         options: CallOptions = task.options or _DEFAULT
         if not self.accepting:

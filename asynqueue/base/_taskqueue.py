@@ -15,6 +15,7 @@ from .._support.checks import checkCount, checkSeconds
 from ..interfaces import IWorker, WorkerLike
 from ..tasks import Task
 from ..tasks._backlog import Gate
+from ..tasks._requests import IEmployee
 from ._observed import Observed
 from ._options import Defaults, RetryDelay, checkName, checkRetryDelay
 from ._replacing import Shutdown, failUnfinished
@@ -187,7 +188,7 @@ class TaskQueue(Observed):
         return shielded(self.th.hire(worker))
 
     def detachWorker(
-        self, workerOrID: Any, reassign: bool = False, crash: bool = False
+        self, workerOrID: object, reassign: bool = False, crash: bool = False
     ) -> Deferred[list[Task]]:
         """
         Let a worker go, by default when it has run what it has accepted.
@@ -205,7 +206,7 @@ class TaskQueue(Observed):
         d = self.th.terminate(self.th.idOf(workerOrID), self.timeout, crash, reassign)
         return shielded(d.addCallback(self._workerDetached))
 
-    def qualifyWorker(self, worker: Any, series: Hashable) -> None:
+    def qualifyWorker(self, worker: object, series: Hashable) -> None:
         """
         Have a worker run tasks of one more series.
 
@@ -332,12 +333,12 @@ class TaskQueue(Observed):
         self._results.callsChanged()
         return unfinished
 
-    def _workerGone(self, worker: Any) -> None:
+    def _workerGone(self, worker: IEmployee) -> None:
         if self._results.accepting:
             self._replacing.replace(worker)
         self._results.callsChanged()
 
-    def _workerRefused(self, worker: Any, failure: Failure) -> None:
+    def _workerRefused(self, worker: IEmployee, failure: Failure) -> None:
         if self._results.accepting:
             self._replacing.giveUp(worker, failure)
 

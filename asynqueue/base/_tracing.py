@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import Context
 from functools import lru_cache, wraps
-from typing import Any
 
 from opentelemetry import context, propagate, trace
 from twisted.python.failure import Failure
@@ -16,7 +15,7 @@ from .._version import __version__
 from ..tasks import Task
 
 
-def activeTracer() -> Any:
+def activeTracer() -> trace.Tracer | None:
     """Get a tracer, C{None} if the program hasn't said where spans go."""
     provider = trace.get_tracer_provider()
     if isinstance(provider, trace.ProxyTracerProvider):
@@ -25,7 +24,7 @@ def activeTracer() -> Any:
 
 
 @lru_cache(maxsize=1)  # saves 30 us
-def _tracerOf(provider: Any) -> Any:
+def _tracerOf(provider: trace.TracerProvider) -> trace.Tracer:
     return provider.get_tracer("asynqueue", __version__)
 
 
@@ -33,7 +32,7 @@ def _logged(method: Callable[..., None]) -> Callable[..., None]:
     """Log what OpenTelemetry raises, or an exception that it asks for its text."""
 
     @wraps(method)
-    def logging(*args: Any) -> None:
+    def logging(*args: object) -> None:
         try:
             method(*args)
         except Exception:  # noqa: BLE001 - of the user's processors and exceptions
@@ -55,7 +54,7 @@ class CallSpan:
 
     __slots__ = ("_callers", "_context", "_span")
 
-    def __init__(self, tracer: Any, queue: str | None, task: Task) -> None:
+    def __init__(self, tracer: trace.Tracer, queue: str | None, task: Task) -> None:
         """Begin, in the caller's context, for the queue of a name."""
         f = nameOf(task.callTuple[0])
         attributes = {"code.function.name": f}
@@ -77,7 +76,7 @@ class CallSpan:
         return headers
 
     @_logged
-    def noteStarted(self, worker: Any) -> None:
+    def noteStarted(self, worker: object) -> None:
         self._span.add_event("started", {"worker": describe(worker)})
 
     @_logged

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
@@ -151,8 +151,8 @@ class Observers:
         self,
         kind: EventKind,
         *,
-        task: Any = None,
-        worker: Any = None,
+        task: Task | None = None,
+        worker: object = None,
         series: Hashable = None,
         seconds: float | None = None,
         failure: Failure | None = None,
@@ -285,7 +285,7 @@ class Watcher:
             span.noteRetried(failure)
         self._tellFailure(EventKind.RETRIED, failure, task)
 
-    def noteReplaced(self, worker: Any) -> None:
+    def noteReplaced(self, worker: object) -> None:
         """Note that another worker was hired in place of one."""
         self.replaced += 1
         self.observers.tell(EventKind.REPLACED, worker=worker)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
@@ -41,7 +42,7 @@ class ConnectingWorker(WorkerBase):
         exclusive: bool,
         reconnect: bool,
         backoff: Callable[[int], float] | None,
-        reactor: Any,
+        reactor: IReactorTime | None,
     ) -> None:
         super().__init__(series, raw, exclusive)
         self._reconnect = reconnect

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from .._child.tracing import TracedCall
 from ..interfaces import ITask
 
 
-def traced(f: Any, task: ITask, raw: bool) -> Any:
+def traced(f: object, task: ITask, raw: bool) -> object:
     """
     Have a callable take the context of its task's trace along, if there's any.
 
