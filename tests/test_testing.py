@@ -204,6 +204,14 @@ class MemoryWorkerTests(SynchronousTestCase):
         """It has stopped at once when it has no task."""
         self.successResultOf(self.worker.stop())
 
+    def test_stopTwice(self) -> None:
+        """All who stop it hear when it has stopped."""
+        self.worker.run(task())
+        ends = [self.worker.stop(), self.worker.stop()]
+        self.worker.complete()
+        for d in ends:
+            self.successResultOf(d)
+
     def test_stopCancelled(self) -> None:
         """A task that is cancelled isn't waited for."""
         job = task()
