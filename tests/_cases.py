@@ -20,55 +20,27 @@ from asynqueue.testing import MemoryWorker
 
 
 def same(x: Any = None) -> Any:
-    """
-    Do nothing.
-
-    @param x: Anything.
-
-    @return: It.
-    """
+    """Do nothing."""
     return x
 
 
 def task(
     f: Any = same, *args: Any, priority: float = 0, series: Any = None, **kw: Any
 ) -> Task:
-    """
-    Make a task.
-
-    @param f: Its callable.
-
-    @param args: Positional arguments.
-
-    @param priority: Its priority.
-
-    @param series: Its series.
-
-    @param kw: Keywords.
-
-    @return: The task.
-    """
+    """Make a task."""
     return Task(f, args, kw, priority, series, reactor=Clock())
 
 
 def ids(worker: MemoryWorker) -> list[Any]:
     """
-    List the first arguments of the tasks that a worker is running, by which tests
-    tell calls apart; C{None} for those without.
-
-    @param worker: The worker.
-
-    @return: The arguments.
+    List the first arguments of the tasks that a worker is running, by which tests tell
+    calls apart; C{None} for those without.
     """
     return [call[1] if len(call) > 1 else None for call in worker.calls]
 
 
 def turn(clock: Clock) -> None:
-    """
-    Let the only delayed call that there is be called, and no other that it makes.
-
-    @param clock: What it's delayed by.
-    """
+    """Let the only delayed call that there is be called, and no other that it makes."""
     (call,) = cast("list[DelayedCall]", clock.getDelayedCalls())
     f, args, kw = call.func, call.args, call.kw
     call.cancel()
@@ -77,11 +49,7 @@ def turn(clock: Clock) -> None:
 
 @contextmanager
 def logged() -> Iterator[list[dict[str, Any]]]:
-    """
-    Gather what is logged.
-
-    @return: A list of the events, which grows.
-    """
+    """Gather what is logged in a list, which grows."""
     events: list[dict[str, Any]] = []
     observer = cast(ILogObserver, events.append)
     globalLogPublisher.addObserver(observer)
@@ -101,30 +69,20 @@ class QueueTestCase(SynchronousTestCase):
         self.q = self.queue(self.worker)
 
     def queue(self, *workers: Any, **kw: Any) -> TaskQueue:
-        """
-        Make a queue that lives by the clock.
-
-        @param workers: Its workers.
-
-        @param kw: Keywords of L{TaskQueue}.
-
-        @return: The queue.
-        """
+        """Make a queue that lives by the clock."""
         return TaskQueue(*workers, reactor=self.clock, **kw)
 
     def fillWorker(self) -> Any:
         """
-        Have the worker run a call, so that what is queued next waits.
-
-        @return: The Deferred of the call.
+        Have the worker run a call, so that what is queued next waits. Returns the
+        call's Deferred.
         """
         return self.q.call(same, "filler")
 
     def runAll(self) -> list[Any]:
         """
-        Complete whatever the worker is given, until there's nothing more.
-
-        @return: The first arguments of the calls, in the order in which they were run.
+        Complete whatever the worker is given, until there's nothing more. Returns the
+        first arguments of the calls, in the order in which they were run.
         """
         order = []
         while self.worker.running:

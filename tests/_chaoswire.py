@@ -19,11 +19,6 @@ class World(WireWorkerUniverse):
     exceptions = (jobs.Ordinary,)
 
     def __init__(self, wireServer: Any = None) -> None:
-        """
-        Make a universe.
-
-        @param wireServer: The server.
-        """
         super().__init__(wireServer)
         # A server that was frozen is prepared again when it's back.
         self._prepared: dict[str, None] = {}
@@ -77,13 +72,6 @@ class Servers:
     """
 
     def __init__(self, reactor: Any, number: int) -> None:
-        """
-        Prepare to start them.
-
-        @param reactor: The reactor.
-
-        @param number: How many.
-        """
         self.q = TaskQueue(timeout=5.0)
         self._number = number
         self._manager = ServerManager(
@@ -112,21 +100,11 @@ class Servers:
             await self.q.update("prepare", what)
 
     def pids(self) -> list[int]:
-        """
-        List the processes.
-
-        @return: Their IDs.
-        """
+        """List the processes."""
         return list(self._manager.servers)
 
     def what(self, f: Callable[..., Any]) -> str:
-        """
-        Say what is to be called.
-
-        @param f: The job.
-
-        @return: The method of its name.
-        """
+        """Say what is to be called."""
         return f.__name__
 
     async def stop(self) -> None:

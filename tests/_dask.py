@@ -49,13 +49,7 @@ class Cluster:
     def __init__(
         self, workers: int = 2, *options: str, scheduler: tuple[str, ...] = ()
     ) -> None:
-        """
-        Start it.
-
-        @param options: Further options of all processes.
-
-        @param scheduler: Further options of the scheduler.
-        """
+        """Start it. The options are for all processes, or for the scheduler alone."""
         self.folder = Path(tempfile.mkdtemp(prefix="asynqueue-dask-"))
         self.file = self.folder / "scheduler.json"
         self.processes: list[subprocess.Popen[bytes]] = []

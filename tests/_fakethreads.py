@@ -27,19 +27,11 @@ class _FakeQueue:
         self.items: deque[Any] = deque()
 
     def put(self, item: Any) -> None:
-        """
-        Put an item in.
-
-        @param item: The item.
-        """
+        """Put an item in."""
         self.items.append(item)
 
     def get(self) -> Any:
-        """
-        Take an item out.
-
-        @return: The item.
-        """
+        """Take an item out."""
         if not self.items:
             raise _Idle
         return self.items.popleft()
@@ -59,11 +51,6 @@ class FakeThreads:
     """
 
     def __init__(self, most: int | None = None) -> None:
-        """
-        Begin without threads.
-
-        @param most: See L{FakeThreads}.
-        """
         self.names: list[str] = []
         self.alive: list[Callable[[], object]] = []
         self.joined = 0
@@ -76,15 +63,7 @@ class FakeThreads:
         case.patch(_jobs, "startThread", self.start)
 
     def start(self, target: Callable[[], object], name: str) -> Callable[[], object]:
-        """
-        Start a thread, which does nothing yet.
-
-        @param target: What it does.
-
-        @param name: What it's called.
-
-        @return: What waits for it.
-        """
+        """Start a thread, which does nothing yet. Returns what waits for it."""
         if self.most is not None and len(self.names) >= self.most:
             raise RuntimeError("can't start new thread")
         self.names.append(name)
@@ -124,26 +103,12 @@ class ThreadReactor(Clock):
     """
 
     def __init__(self, most: int | None = None) -> None:
-        """
-        Make a reactor.
-
-        @param most: How many threads may be started, C{None} for any number.
-        """
         super().__init__()
         self.wakeUps = 0
         self.threads = FakeThreads(most)
         self._calls: deque[tuple[Callable[..., object], Any, Any]] = deque()
 
     def callFromThread(self, f: Callable[..., object], *args: Any, **kw: Any) -> None:
-        """
-        Implement C{IReactorFromThreads.callFromThread}.
-
-        @param f: What to call.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-        """
         self.wakeUps += 1
         self._calls.append((f, args, kw))
 
@@ -166,9 +131,5 @@ class ThreadReactor(Clock):
                 return
 
     def _isDue(self) -> bool:
-        """
-        Tell whether there's something to do at this moment.
-
-        @return: Whether there is.
-        """
+        """Tell whether there's something to do at this moment."""
         return any(d.getTime() <= self.seconds() for d in self.getDelayedCalls())

@@ -13,8 +13,6 @@ class StoppingReactor(MemoryReactorClock):
     """
     A reactor with triggers that can be removed, and are run when it begins to shut
     down.
-
-    @ivar shutdownTriggers: They.
     """
 
     def __init__(self) -> None:
