@@ -421,13 +421,7 @@ class ThreadTests(WireTestCase):
         reactor: Any = globalReactor()
 
         def wait(_: int) -> int:
-            """
-            Wait for a large result.
-
-            @param _: Of no interest.
-
-            @return: Its size.
-            """
+            """Wait for a large result."""
             result: Any = blockingCallFromThread(reactor, q.call, "zeros", 200_000)
             return len(result)
 

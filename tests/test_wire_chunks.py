@@ -67,9 +67,7 @@ class ChunkTests(SynchronousTestCase):
 
     def pump(self) -> list[int]:
         """
-        Have bytes go to and fro.
-
-        @return: How many bytes of data were in each chunk.
+        Have bytes go to and fro. Returns how many bytes of data were in each chunk.
         """
         sizes = []
         isBusy = True

@@ -30,18 +30,9 @@ runServer(sys.argv[1], "tests._wire.Universe", heartbeat=0.4)
 
 
 class ServerProcess(protocol.ProcessProtocol):
-    """
-    A server in a process of its own.
-
-    @ivar ended: Fires when it has ended.
-    """
+    """A server in a process of its own. C{ended} fires when it has ended."""
 
     def __init__(self, description: str) -> None:
-        """
-        Start it.
-
-        @param description: Where it listens.
-        """
         self.ended: Deferred[None] = Deferred()
         self.errors = b""
         reactor: Any = globalReactor()
@@ -54,27 +45,15 @@ class ServerProcess(protocol.ProcessProtocol):
         )
 
     def errReceived(self, data: bytes) -> None:
-        """
-        Keep what it says.
-
-        @param data: It.
-        """
+        """Keep what it says."""
         self.errors += data
 
     def processEnded(self, reason: Any) -> None:
-        """
-        Note that it has ended.
-
-        @param reason: How.
-        """
+        """Note that it has ended."""
         self.ended.callback(None)
 
     def signal(self, number: int) -> None:
-        """
-        Send it a signal.
-
-        @param number: Which.
-        """
+        """Send it a signal."""
         if not self.ended.called:
             os.kill(self.process.pid, number)
 
@@ -85,13 +64,7 @@ class ServerProcess(protocol.ProcessProtocol):
 
 
 def soon(attempts: int) -> float:
-    """
-    Try to connect again soon.
-
-    @param attempts: How many have failed.
-
-    @return: The delay.
-    """
+    """Try to connect again soon."""
     return 0.01
 
 
@@ -428,11 +401,7 @@ class ProcessTests(WireTestCase):
     """Tests of servers in processes of their own."""
 
     async def start(self) -> ServerProcess:
-        """
-        Start a server.
-
-        @return: It.
-        """
+        """Start a server."""
         server = ServerProcess(self.description)
         self.closers.append(server.kill)
         return server

@@ -40,11 +40,7 @@ KEY = Key(b"k" * 32)
 
 
 class Silent(protocol.Protocol):
-    """
-    An end that says nothing.
-
-    @ivar lost: Fires when the connection has ended.
-    """
+    """An end that says nothing. C{lost} fires when the connection has ended."""
 
     def __init__(self) -> None:
         self.transport: Any = None

@@ -89,15 +89,8 @@ VALUES: list[Any] = [
 
 def roundTrip(value: Any, codec: Codec | None = None, size: int = 60_000) -> Any:
     """
-    Encode and decode a value.
-
-    @param value: The value.
-
-    @param codec: The codec, by default one that allows no more than plain data.
-
-    @param size: The size of the pieces in which it comes if it's large.
-
-    @return: What becomes of it.
+    Encode and decode a value, by default with a codec that allows no more than plain
+    data. What is large comes in pieces of a size.
     """
     codec = codec or Codec()
     payload = codec.encode(value)
@@ -107,15 +100,7 @@ def roundTrip(value: Any, codec: Codec | None = None, size: int = 60_000) -> Any
 
 
 def chopped(payload: Any, size: int) -> list[bytes]:
-    """
-    Cut what a large value has become into pieces.
-
-    @param payload: It.
-
-    @param size: The size of the pieces.
-
-    @return: The pieces.
-    """
+    """Cut what a large value has become into pieces."""
     data = b"".join(payload.pieces)
     assert len(data) == payload.size
     return [data[i : i + size] for i in range(0, len(data), size)]
@@ -435,15 +420,7 @@ class RaisedTests(SynchronousTestCase):
     """Tests of exceptions."""
 
     def carried(self, error: BaseException, exceptions: Any = ()) -> Any:
-        """
-        Take an exception to the other end.
-
-        @param error: The exception.
-
-        @param exceptions: Classes that are made again there.
-
-        @return: What becomes of it.
-        """
+        """Take an exception to the other end, where these classes are made again."""
         codec = Codec()
         try:
             raise error
@@ -510,19 +487,11 @@ class RaisedTests(SynchronousTestCase):
             """An exception that lets nobody look at it."""
 
             def __str__(self) -> str:
-                """
-                Fail.
-
-                @raise RuntimeError: Always.
-                """
+                """Fail."""
                 raise RuntimeError
 
             def __reduce__(self) -> Any:
-                """
-                Fail.
-
-                @raise RuntimeError: Always.
-                """
+                """Fail."""
                 raise RuntimeError
 
         back = self.carried(Hostile())
