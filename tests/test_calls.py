@@ -21,35 +21,17 @@ from asynqueue._child.status import ErrorText, Status
 
 
 def add(a: int, b: int = 0) -> int:
-    """
-    Add two numbers.
-
-    @param a: One.
-
-    @param b: The other.
-
-    @return: The sum.
-    """
+    """Add two numbers."""
     return a + b
 
 
 def generate(n: int) -> Iterator[int]:
-    """
-    Yield numbers.
-
-    @param n: How many.
-
-    @return: An iterator of them.
-    """
+    """Yield numbers."""
     yield from range(n)
 
 
 def throw(error: BaseException) -> None:
-    """
-    Raise an exception.
-
-    @param error: The exception.
-    """
+    """Raise an exception."""
     raise error
 
 
@@ -215,17 +197,7 @@ class RunTests(SynchronousTestCase):
     """Tests of L{CallRunner} without a reactor."""
 
     def failed(self, f: Any, *args: Any, **kw: Any) -> ErrorText:
-        """
-        Run a call that fails.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: The text.
-        """
+        """Run a call that fails. Returns the text."""
         status, text = CallRunner()((f, args, kw))
         self.assertIs(status, Status.ERROR)
         self.assertIsInstance(text, ErrorText)
@@ -490,11 +462,7 @@ class ReactorTests(SynchronousTestCase):
         d: Deferred[int] = Deferred()
 
         async def later() -> int:
-            """
-            Wait for the Deferred.
-
-            @return: Its result.
-            """
+            """Wait for the Deferred."""
 
             return await d
 

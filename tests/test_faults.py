@@ -40,8 +40,7 @@ reactor: Any = globalReactor
 def segments() -> set[str]:
     """
     List the segments of shared memory, without semaphores, which other programs make.
-
-    @return: Their names, none where the system doesn't list them.
+    None where the system doesn't list them.
     """
     if not os.path.isdir("/dev/shm"):
         return set()
@@ -49,11 +48,7 @@ def segments() -> set[str]:
 
 
 def freeze(pid: int) -> None:
-    """
-    Stop a child, and wait until it has stopped. It may read on until then.
-
-    @param pid: Its process ID.
-    """
+    """Stop a child, and wait until it has stopped. It may read on until then."""
     os.kill(pid, signal.SIGSTOP)
     os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
 
@@ -70,17 +65,7 @@ class FaultCase(ChildrenTestCase):
         self.addCleanup(self.check)
 
     def call(self, q: TaskQueue, *args: Any, **kw: Any) -> Deferred[Any]:
-        """
-        Make a call, and count how often its Deferred fires.
-
-        @param q: The queue.
-
-        @param args: Arguments of C{call}.
-
-        @param kw: Keywords of it.
-
-        @return: The Deferred.
-        """
+        """Make a call, and count how often its Deferred fires."""
         d = q.call(*args, **kw)
         fired: list[Any] = []
         self.fired.append(fired)
@@ -100,13 +85,7 @@ class FaultCase(ChildrenTestCase):
         self.assertEqual(segments() - self.segments, set())
 
     async def usable(self, q: ProcessQueue, N: int | None = None) -> None:
-        """
-        Assert that a queue is of use and of its size.
-
-        @param q: The queue.
-
-        @param N: Its size, if it isn't as it was made.
-        """
+        """Assert that a queue is of use and of its size."""
         self.assertEqual(len(q), q.N if N is None else N)
         calls = [self.call(q, pow, 2, i) for i in range(3 * len(q))]
         self.assertEqual(
@@ -114,26 +93,12 @@ class FaultCase(ChildrenTestCase):
         )
 
     async def pidOf(self, q: ProcessQueue) -> int:
-        """
-        Wait until the only child of a queue is there.
-
-        @param q: The queue.
-
-        @return: Its process ID.
-        """
+        """Wait until the only child of a queue is there."""
         pid: int = await q.call(os.getpid)
         return pid
 
     async def lost(self, d: Deferred[Any], code: int | None, number: Any) -> None:
-        """
-        Wait for the loss of a call's child.
-
-        @param d: The call.
-
-        @param code: The exit code that is told.
-
-        @param number: The signal that is told.
-        """
+        """Wait for the loss of a call's child, by an exit code or a signal."""
         error = await self.failureOf(errors.WorkerLost, d)
         self.assertEqual((error.exitCode, error.signal), (code, number))
         self.assertIn(repr(error.task), str(error))
@@ -225,21 +190,13 @@ class PicklingFaultTests(FaultCase):
         await self.usable(q)
 
     async def halfToParent(self, size: int) -> None:
-        """
-        Have a child be killed when half of its result has come.
-
-        @param size: The size of the result.
-        """
+        """Have a child be killed when half of its result has come."""
         q = self.queue()
         await self.lost(self.call(q, faults.halfAFrame, size), None, signal.SIGKILL)
         await self.usable(q)
 
     async def halfToChild(self, size: int) -> None:
-        """
-        Have a child be killed when half of a call has gone to it.
-
-        @param size: The size of the call.
-        """
+        """Have a child be killed when half of a call has gone to it."""
         q = self.queue()
         pid = await self.pidOf(q)
         freeze(pid)
@@ -310,10 +267,6 @@ class RunningFaultTests(FaultCase):
         """
         Assert that a call that would never come back is stopped in time, and no other
         is disturbed.
-
-        @param f: What is called.
-
-        @param args: Arguments.
         """
         q = self.queue(2)
         await self.usable(q)
@@ -566,13 +519,8 @@ class StartingFaultTests(FaultCase):
 
     async def assertGivenUp(self, q: ProcessQueue, calls: Any, text: str) -> None:
         """
-        Assert that calls fail since children can't be started.
-
-        @param q: The queue.
-
-        @param calls: The calls.
-
-        @param text: Part of what the errors say.
+        Assert that calls fail since children can't be started, and that the errors say
+        why.
         """
         for call in calls:
             error = await self.failureOf(errors.WorkerStartError, call)
@@ -802,9 +750,8 @@ class EndingFaultTests(FaultCase):
 
     async def stopped(self, number: int) -> None:
         """
-        Assert that a program that is told to end does so in time, with its children.
-
-        @param number: The signal by which it's told.
+        Assert that a program that is told to end by a signal does so in time, with its
+        children.
         """
         script = f"""
             import os, signal, time

@@ -36,13 +36,7 @@ reactor: Any = globalReactor
 
 
 def alive(pid: int) -> bool:
-    """
-    Tell whether there is a process, not even a zombie.
-
-    @param pid: Its process ID.
-
-    @return: Whether there is.
-    """
+    """Tell whether there is a process, not even a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -51,11 +45,7 @@ def alive(pid: int) -> bool:
 
 
 def delayedCalls() -> list[Any]:
-    """
-    List what the reactor is to do later, but for the time limit of the test.
-
-    @return: The calls.
-    """
+    """List what the reactor is to do later, but for the time limit of the test."""
     return [
         call for call in reactor.getDelayedCalls() if "onTimeout" not in str(call.func)
     ]
@@ -63,26 +53,14 @@ def delayedCalls() -> list[Any]:
 
 @implementer(IConsumer)
 class Items:
-    """
-    A consumer that keeps what it's given.
-
-    @ivar items: It.
-
-    @ivar producer: The producer that is registered now.
-    """
+    """A consumer that keeps what it's given."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.producer: Any = None
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Implement C{IConsumer.registerProducer}.
-
-        @param producer: The producer.
-
-        @param streaming: Whether it pushes.
-        """
+        """Implement C{IConsumer.registerProducer}."""
         self.producer = producer
 
     def unregisterProducer(self) -> None:
@@ -90,37 +68,20 @@ class Items:
         self.producer = None
 
     def write(self, data: Any) -> None:
-        """
-        Implement C{IConsumer.write}.
-
-        @param data: An item.
-        """
+        """Implement C{IConsumer.write}."""
         self.items.append(data)
 
 
 class Gate:
-    """
-    Lets children through when it's opened.
-
-    @ivar path: Where children find it.
-    """
+    """Lets children through when it's opened. They find it by its path."""
 
     def __init__(self, folder: str) -> None:
-        """
-        Make it, closed.
-
-        @param folder: The folder to make it in.
-        """
         self.path = os.path.join(folder, "gate")
         os.mkfifo(self.path)
         self._fd = os.open(self.path, os.O_RDWR)
 
     def open(self, word: str = ".") -> None:
-        """
-        Let one who waits go on.
-
-        @param word: The character that it's told.
-        """
+        """Let one who waits go on, and tell it a character."""
         os.write(self._fd, word.encode())
 
     def close(self) -> None:
@@ -146,25 +107,13 @@ class ChildrenTestCase(TestCase):
         self.descriptors = set(os.listdir("/dev/fd"))
 
     def queue(self, N: int = 1, **kw: Any) -> ProcessQueue:
-        """
-        Make a queue, which is shut down when the test is over.
-
-        @param N: The number of children.
-
-        @param kw: Its keywords.
-
-        @return: The queue.
-        """
+        """Make a queue, which is shut down when the test is over."""
         q = ProcessQueue(N, **kw)
         self.addCleanup(self.shutDown, q)
         return q
 
     async def shutDown(self, q: TaskQueue) -> None:
-        """
-        Shut a queue down, and look that nothing is left.
-
-        @param q: The queue.
-        """
+        """Shut a queue down, and look that nothing is left."""
         pids = [worker.process.pid for worker in q.workers()]
         await q.shutdown(timeout=5)
         self.assertEqual([pid for pid in pids if pid and alive(pid)], [])
@@ -179,15 +128,7 @@ class ChildrenTestCase(TestCase):
         )
 
     async def failureOf(self, kind: type[Any], d: Deferred[Any]) -> Any:
-        """
-        Wait for something to fail.
-
-        @param kind: What it fails with.
-
-        @param d: It.
-
-        @return: The exception.
-        """
+        """Wait for something to fail. Returns the exception."""
         try:
             result = await d
         except kind as error:
@@ -604,15 +545,7 @@ class NotInTheChild:
 
 
 def unpickleHere(pid: int) -> NotInTheChild:
-    """
-    Unpickle it.
-
-    @param pid: The only process to do so in.
-
-    @return: It.
-
-    @raise LookupError: Anywhere else.
-    """
+    """Unpickle it, in one process only."""
     if os.getpid() != pid:
         raise LookupError("not there")
     return NotInTheChild()
@@ -768,13 +701,7 @@ class IterationTests(ChildrenTestCase):
             """A consumer that takes nothing."""
 
             def registerProducer(self, producer: Any, streaming: bool) -> None:
-                """
-                Refuse.
-
-                @param producer: The producer.
-
-                @param streaming: Whether it pushes.
-                """
+                """Refuse."""
                 raise ValueError("refused")
 
         for useReactor in (False, True):
@@ -829,14 +756,6 @@ class LossTests(ChildrenTestCase):
     ) -> None:
         """
         Assert that a call has lost its child, and that the queue is as before then.
-
-        @param q: The queue.
-
-        @param call: The call.
-
-        @param exitCode: The exit code of the child.
-
-        @param number: The number of the signal.
         """
         [worker] = q.workers()
         pid = worker.process.pid
@@ -1000,10 +919,6 @@ def running(pid: int) -> bool:
     """
     Tell whether a process that isn't one's child runs. It may be a zombie that nobody
     has buried.
-
-    @param pid: Its process ID.
-
-    @return: Whether it does.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
@@ -1013,13 +928,7 @@ def running(pid: int) -> bool:
 
 
 def wait(seconds: float) -> Deferred[None]:
-    """
-    Wait.
-
-    @param seconds: How long.
-
-    @return: A Deferred that fires then.
-    """
+    """Wait."""
     d: Deferred[None] = Deferred()
     reactor.callLater(seconds, d.callback, None)
     return d
@@ -1260,17 +1169,9 @@ async def runScript(
     folder: str, text: str, *args: str, run: Callable[[str], list[str]] | None = None
 ) -> tuple[str, str, int]:
     """
-    Run a script in an interpreter of its own, in a folder of its own.
-
-    @param folder: Where to put it.
-
-    @param text: Its text.
-
-    @param args: Its arguments.
-
-    @param run: Gets the path of the script, and returns what to run.
-
-    @return: What it wrote to stdout and to stderr, and its exit code.
+    Run a script in an interpreter of its own, in a folder of its own. C{run} gets its
+    path, and returns what to run. Returns what it wrote to stdout and to stderr, and
+    its exit code.
     """
     path = os.path.join(folder, "script.py")
     Path(path).write_text(textwrap.dedent(text), encoding="utf-8")
@@ -1490,11 +1391,7 @@ class OtherReactorTests(ChildrenTestCase):
     """
 
     async def assertWorks(self, name: str) -> None:
-        """
-        Assert that children can be had under a reactor.
-
-        @param name: Its module.
-        """
+        """Assert that children can be had under a reactor."""
         out, err, code = await runScript(self.folder, self.script.format(name=name))
         self.assertEqual(
             out,
