@@ -38,46 +38,25 @@ ROOT = Path(asynqueue.__file__).parent.parent
 
 
 def turn() -> Deferred[None]:
-    """
-    Let the reactor have its turn.
-
-    @return: A Deferred that fires with C{None} then.
-    """
+    """Let the reactor have its turn."""
     return deferToDelay(0)
 
 
 def threadNow() -> int:
-    """
-    Tell which thread this is.
-
-    @return: Its number.
-    """
+    """Tell which thread this is."""
     return threading.get_ident()
 
 
 def waitFor(begun: threading.Event, end: threading.Event) -> bool:
-    """
-    Be stuck.
-
-    @param begun: Set at the beginning.
-
-    @param end: Waited for.
-
-    @return: C{True}.
-    """
+    """Say that it has begun, and be stuck until the end."""
     begun.set()
     return end.wait()
 
 
 def generate(count: int, ends: list[int]) -> Iterator[tuple[int, int]]:
     """
-    Yield numbers.
-
-    @param count: How many.
-
-    @param ends: Is added the thread in which this ends.
-
-    @return: An iterator of pairs: a number, and the thread it comes from.
+    Yield pairs of a number and the thread it comes from; and add the thread in which
+    this ends.
     """
     try:
         for i in range(count):

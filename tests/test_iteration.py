@@ -19,44 +19,28 @@ from asynqueue.iteration._sources import BufferedSource, ItemSource, IteratorSou
 
 
 class Recorder:
-    """
-    A source of generators that note when they are closed.
-
-    @ivar closed: How many times one has been.
-    """
+    """A source of generators that count when they are closed."""
 
     def __init__(self) -> None:
         self.closed = 0
 
     def numbers(self, limit: int | None = None) -> Generator[int, None, None]:
-        """
-        Yield numbers from 0.
-
-        @param limit: How many, C{None} for no end.
-        """
+        """Yield so many numbers from 0, or without end."""
         try:
             yield from count() if limit is None else range(limit)
         finally:
             self.closed += 1
 
     def failing(self, good: int) -> Generator[int, None, None]:
-        """
-        Yield numbers from 0, then raise C{ZeroDivisionError}.
-
-        @param good: How many numbers.
-        """
+        """Yield numbers from 0, then raise C{ZeroDivisionError}."""
         yield from range(good)
         raise ZeroDivisionError("at last")
 
 
 def collect(deferator: Deferator[Any]) -> tuple[list[Any], Deferred[None]]:
     """
-    Iterate with C{async for}.
-
-    @param deferator: What to iterate over.
-
-    @return: A list that the items are appended to as they come, and a Deferred that
-        fires when the loop has ended.
+    Iterate with C{async for}. Returns a list that the items are appended to as they
+    come, and a Deferred that fires when the loop has ended.
     """
     items: list[Any] = []
 
@@ -296,13 +280,7 @@ class DeferatorMakingTests(SynchronousTestCase):
     """Tests of what a L{Deferator} can be made of."""
 
     def items(self, deferator: Deferator[Any]) -> list[Any]:
-        """
-        Iterate over Deferreds that have fired.
-
-        @param deferator: What to iterate over.
-
-        @return: The items.
-        """
+        """Iterate over Deferreds that have fired."""
         return [self.successResultOf(d) for d in deferator]
 
     def test_iterator(self) -> None:
@@ -1135,11 +1113,7 @@ class EndlessTests(SynchronousTestCase):
         self.pushed = 0
 
     def numbers(self, limit: int | None = None) -> Iterator[int]:
-        """
-        Yield numbers while time passes.
-
-        @param limit: How many, C{None} for no end.
-        """
+        """Yield numbers while time passes."""
         for i in count() if limit is None else range(limit):
             self.clock.rightNow += 0.0001
             yield i
@@ -1152,11 +1126,7 @@ class EndlessTests(SynchronousTestCase):
             call.func(*call.args, **call.kw)
 
     def step(self, deferator: Deferator[Any]) -> None:
-        """
-        Take one item, and have the callback take the next.
-
-        @param deferator: Where to take them from.
-        """
+        """Take one item, and have the callback take the next."""
 
         def took(_: object) -> None:
             self.count += 1
@@ -1198,11 +1168,7 @@ class EndlessTests(SynchronousTestCase):
         self.assertEqual(self.count, 5_000)
 
     def pushOne(self, source: BufferedSource) -> None:
-        """
-        Push one item, or end after 5,000.
-
-        @param source: Where to.
-        """
+        """Push one item, or end after 5,000."""
         self.pushed += 1
         if self.pushed <= 5_000:
             source.push([0])
@@ -1414,15 +1380,7 @@ class PrefetcheratorTests(SynchronousTestCase):
         self.prefetcherator = Prefetcherator("x")
 
     def assertNext(self, value: object, isValid: bool, moreLeft: bool) -> None:
-        """
-        Check the next item.
-
-        @param value: What it should be.
-
-        @param isValid: Whether there should be one.
-
-        @param moreLeft: Whether there should be another.
-        """
+        """Check the next item."""
         result = self.successResultOf(self.prefetcherator.getNext())
         self.assertEqual(result, (value, isValid, moreLeft))
 

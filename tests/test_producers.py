@@ -49,13 +49,7 @@ class RecordingConsumer:
         self.producer: Any = None
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """
-        Implement C{IConsumer.registerProducer}.
-
-        @param producer: The producer.
-
-        @param streaming: Whether it writes by itself.
-        """
+        """Implement C{IConsumer.registerProducer}."""
         self.log.append(("registered", streaming))
         self.producer = producer
 
@@ -64,11 +58,7 @@ class RecordingConsumer:
         self.log.append("unregistered")
 
     def write(self, data: Any) -> None:
-        """
-        Implement C{IConsumer.write}.
-
-        @param data: An item.
-        """
+        """Implement C{IConsumer.write}."""
         self.log.append(data)
         self.onWrite(data)
 
@@ -94,11 +84,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.stops += 1
 
     def numbers(self, limit: int | None = None) -> Iterator[int]:
-        """
-        Yield numbers, 0.1 ms each, and note the end.
-
-        @param limit: How many, C{None} for no end.
-        """
+        """Yield so many numbers, or without end, 0.1 ms each, and note the end."""
         try:
             for i in count() if limit is None else range(limit):
                 self.clock.rightNow += 0.0001
@@ -114,13 +100,7 @@ class IterationProducerTests(SynchronousTestCase):
             call.func(*call.args, **call.kw)
 
     def make(self, iteration: object) -> IterationProducer:
-        """
-        Make a producer.
-
-        @param iteration: What it's to produce.
-
-        @return: It, with the consumer registered.
-        """
+        """Make a producer with the consumer registered."""
         return IterationProducer(iteration, self.consumer, reactor=self.clock)
 
     def test_interface(self) -> None:
@@ -654,13 +634,7 @@ class SlowConsumer(ListConsumer):
     making: list[Deferred[Any]]
 
     def processItem(self, item: Any) -> Deferred[Any]:
-        """
-        Begin to make something.
-
-        @param item: The item.
-
-        @return: A Deferred.
-        """
+        """Begin to make something."""
         self.making.append(Deferred())
         return self.making[-1]
 

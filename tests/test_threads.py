@@ -52,23 +52,14 @@ class ThreadCase(SynchronousTestCase):
         self.notes: list[Any] = []
 
     def note(self, x: Any = None) -> Any:
-        """
-        Note that a call was made.
-
-        @param x: Its argument.
-
-        @return: The same.
-        """
+        """Note that a call was made."""
         self.notes.append(x)
         return x
 
     def generate(self, *items: Any) -> Iterator[Any]:
         """
-        Note which items are made, and the end.
-
-        @param items: The items. Exceptions are raised.
-
-        @return: An iterator.
+        Yield items, and note which are made, and the end. Items that are exceptions are
+        raised.
         """
         try:
             for item in items:
@@ -79,49 +70,21 @@ class ThreadCase(SynchronousTestCase):
             self.notes.append("end")
 
     def resultOf(self, d: Deferred[Any]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @return: Its result.
-        """
+        """Let things happen. Returns the result of a Deferred."""
         self.reactor.settle()
         return self.successResultOf(d)
 
     def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @param errors: The exceptions that are expected.
-
-        @return: The one it has failed with.
-        """
+        """Let things happen. Returns the exception that a Deferred has failed with."""
         self.reactor.settle()
         return self.failureResultOf(d, *errors).value
 
     def newWorker(self, *args: Any, **kw: Any) -> ThreadWorker:
-        """
-        Make a worker.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: The worker.
-        """
+        """Make a worker."""
         return ThreadWorker(*args, reactor=self.reactor, **kw)
 
     def stuck(self, meanwhile: Callable[[], object]) -> Callable[[], str]:
-        """
-        Make a callable in which a thread is stuck for a while.
-
-        @param meanwhile: What happens until then.
-
-        @return: The callable.
-        """
+        """Make a callable in which a thread is stuck while something happens."""
 
         def f() -> str:
             meanwhile()
@@ -140,32 +103,12 @@ class WorkerTests(ThreadCase):
         self.worker = self.newWorker()
 
     def task(self, f: Any, *args: Any, **kw: Any) -> Task:
-        """
-        Make a task.
-
-        @param f: Its callable.
-
-        @param args: Positional arguments.
-
-        @param kw: Keywords. C{timeout} is the task's own.
-
-        @return: The task.
-        """
+        """Make a task. The keyword C{timeout} is the task's own."""
         timeout = kw.pop("timeout", None)
         return Task(f, args, kw, 0, None, timeout, reactor=self.reactor)
 
     def run_(self, f: Any, *args: Any, **kw: Any) -> Any:
-        """
-        Have the worker run a task to its end.
-
-        @param f: Its callable.
-
-        @param args: Positional arguments.
-
-        @param kw: Keywords.
-
-        @return: Status and result.
-        """
+        """Have the worker run a task to its end. Returns status and result."""
         task = self.task(f, *args, **kw)
         ready = self.worker.run(task)
         result = self.resultOf(task.d)
@@ -472,15 +415,7 @@ class QueueTests(ThreadCase):
         self.q = self.newQueue()
 
     def newQueue(self, *args: Any, **kw: Any) -> ThreadQueue:
-        """
-        Make a queue.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: The queue.
-        """
+        """Make a queue."""
 
         return ThreadQueue(*args, reactor=self.reactor, **kw)
 
@@ -826,13 +761,7 @@ class PoolTests(ThreadCase):
         self.addCleanup(pool.defaultPool.cache_clear)
 
     def newPool(self, maxThreads: int | None = None) -> threads.ThreadPool:
-        """
-        Make a pool.
-
-        @param maxThreads: How many threads it may have.
-
-        @return: The pool.
-        """
+        """Make a pool."""
         return self.poolClass(maxThreads, reactor=self.reactor)
 
     poolClass = threads.ThreadPool

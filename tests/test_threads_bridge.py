@@ -40,13 +40,7 @@ from ._fakethreads import ThreadReactor
 
 
 def generate(*items: Any) -> Iterator[Any]:
-    """
-    Yield items.
-
-    @param items: The items. Exceptions are raised.
-
-    @return: An iterator.
-    """
+    """Yield items. Those that are exceptions are raised."""
     for item in items:
         if isinstance(item, BaseException):
             raise item
@@ -160,13 +154,7 @@ class Puller:
     """A producer that writes when it's asked to."""
 
     def __init__(self, items: Iterable[Any], later: bool = False) -> None:
-        """
-        Make a producer.
-
-        @param items: What it writes.
-
-        @param later: Whether it writes only when C{write} is called.
-        """
+        """With C{later}, it writes only when C{write} is called."""
         self.items = iter(items)
         self.later = later
         self.consumer: Any = None
@@ -359,13 +347,7 @@ class ConsumeratorTests(BridgeCase):
     """Tests of L{Consumerator}."""
 
     def pushed(self, **kw: Any) -> tuple[Consumerator, Pusher]:
-        """
-        Make a consumer with a producer that writes by itself.
-
-        @param kw: Keywords.
-
-        @return: Both.
-        """
+        """Make a consumer with a producer that writes by itself."""
         pusher = Pusher()
         return Consumerator(pusher, **self.kw, **kw), pusher
 
@@ -663,17 +645,7 @@ class OrderedTests(BridgeCase):
         self.got: list[Any] = []
 
     def collect(self, items: Iterable[Any], *args: Any, **kw: Any) -> Any:
-        """
-        Be the blocking function.
-
-        @param items: What it iterates over.
-
-        @param args: Further arguments.
-
-        @param kw: Keywords.
-
-        @return: The number of items, and the arguments.
-        """
+        """Be the blocking function: return the number of items, and the arguments."""
         for item in items:
             self.got.append(item)
             if isinstance(item, BaseException):
@@ -681,24 +653,12 @@ class OrderedTests(BridgeCase):
         return len(self.got), args, kw
 
     def resultOf(self, d: Deferred[Any]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @return: Its result.
-        """
+        """Let things happen. Returns the result of a Deferred."""
         self.reactor.settle()
         return self.successResultOf(d)
 
     def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> None:
-        """
-        Let things happen.
-
-        @param d: A Deferred that fails.
-
-        @param errors: The exceptions that are expected.
-        """
+        """Let things happen until a Deferred fails."""
         self.reactor.settle()
         self.failureResultOf(d, *errors)
 

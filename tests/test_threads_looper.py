@@ -64,9 +64,8 @@ class JobThreadTests(SynchronousTestCase):
 
     def worked(self) -> list[Any]:
         """
-        Let things happen.
-
-        @return: The names of jobs in the order in which they were done.
+        Let things happen. Returns the names of jobs in the order in which they were
+        done.
         """
         self.reactor.settle()
         return [note[1] for note in self.notes if isinstance(note, tuple)]
@@ -212,57 +211,28 @@ class LooperCase(SynchronousTestCase):
         self.notes: list[Any] = []
 
     def newLooper(self, **kw: Any) -> ThreadLooper:
-        """
-        Make a looper.
-
-        @param kw: Its keywords.
-
-        @return: The looper.
-        """
+        """Make a looper."""
         return ThreadLooper(reactor=self.reactor, **kw)
 
     def resultOf(self, d: Deferred[Any]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @return: Its result.
-        """
+        """Let things happen. Returns the result of a Deferred."""
         self.reactor.settle()
         return self.successResultOf(d)
 
     def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @param errors: The exceptions that are expected.
-
-        @return: The one it has failed with.
-        """
+        """Let things happen. Returns the exception that a Deferred has failed with."""
         self.reactor.settle()
         return self.failureResultOf(d, *errors).value
 
     def note(self, x: Any = None) -> Any:
-        """
-        Note that a call was made.
-
-        @param x: Its argument.
-
-        @return: The same.
-        """
+        """Note that a call was made."""
         self.notes.append(x)
         return x
 
     def generate(self, *items: Any) -> Iterator[Any]:
         """
-        Note which items are made, and the end.
-
-        @param items: The items. Exceptions are raised.
-
-        @return: An iterator.
+        Yield items, and note which are made, and the end. Items that are exceptions are
+        raised.
         """
         try:
             for item in items:
@@ -273,13 +243,7 @@ class LooperCase(SynchronousTestCase):
             self.notes.append("end")
 
     def taken(self, deferator: Deferator[Any]) -> list[Any]:
-        """
-        Take all items.
-
-        @param deferator: Where from.
-
-        @return: The items. An exception that is raised is the last.
-        """
+        """Take all items. An exception that is raised is the last."""
         items: list[Any] = []
 
         async def take() -> None:
@@ -346,11 +310,7 @@ class CallTests(LooperCase):
 
     @staticmethod
     def divide(x: Any) -> None:
-        """
-        Raise an exception.
-
-        @param x: Anything.
-        """
+        """Raise an exception."""
         raise ZeroDivisionError
 
     def test_stopIteration(self) -> None:
@@ -363,13 +323,7 @@ class CallTests(LooperCase):
         self.assertEqual(self.taken(deferator), [1, 2])
 
     def nextOf(self, iterator: Iterator[Any]) -> Deferred[Any]:
-        """
-        Get the next item by way of the thread.
-
-        @param iterator: The iterator.
-
-        @return: A Deferred for it.
-        """
+        """Get the next item by way of the thread."""
         d = self.looper.deferToThread(iterator.__next__)
         return d.addCallback(lambda item: (item, True, True))
 
@@ -791,11 +745,7 @@ class IterationTests(LooperCase):
             """A consumer that raises."""
 
             def processItem(self, item: Any) -> None:
-                """
-                Raise.
-
-                @param item: An item.
-                """
+                """Raise."""
                 raise LookupError
 
         d = self.looper.deferToThread(
@@ -817,24 +767,14 @@ class IterationTests(LooperCase):
             """A consumer that raises."""
 
             def registerProducer(self, producer: Any, streaming: bool) -> None:
-                """
-                Raise.
-
-                @param producer: The producer.
-
-                @param streaming: How it works.
-                """
+                """Raise."""
                 raise LookupError
 
             def unregisterProducer(self) -> None:
                 """Do nothing."""
 
             def write(self, data: Any) -> None:
-                """
-                Do nothing.
-
-                @param data: An item.
-                """
+                """Do nothing."""
 
         d = self.looper.deferToThread(self.generate, 1, consumer=Refusing())
         self.failureOf(d, LookupError)
@@ -847,13 +787,7 @@ class IterationTests(LooperCase):
             """A consumer that never gets on."""
 
             def processItem(self, item: Any) -> Any:
-                """
-                Never come to an end.
-
-                @param item: The item.
-
-                @return: A Deferred.
-                """
+                """Never come to an end."""
                 return Deferred()
 
         d = self.looper.deferToThread(self.generate, *range(999), consumer=Slow())
