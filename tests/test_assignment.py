@@ -33,13 +33,7 @@ class BadWorker(AsyncWorker):
         self.answer = answer
 
     def run(self, task: Any) -> Any:
-        """
-        Don't run a task.
-
-        @param task: The task.
-
-        @return: The answer.
-        """
+        """Don't run a task."""
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer

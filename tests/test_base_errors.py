@@ -21,11 +21,7 @@ from ._cases import QueueTestCase, logged, same
 
 
 def fails(*args: Any) -> NoReturn:
-    """
-    Fail.
-
-    @param args: Anything.
-    """
+    """Fail."""
     raise KeyError("k", *args)
 
 
@@ -57,11 +53,7 @@ class Records(logging.Handler):
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """
-        Keep a record.
-
-        @param record: The record.
-        """
+        """Keep a record."""
         self.records.append(record)
 
 
@@ -76,58 +68,30 @@ class PolicyTests(QueueTestCase):
         self.patch(sys, "stderr", self.printed)
 
     def failing(self, kwCall: Any = (), *args: Any, **kw: Any) -> Any:
-        """
-        Make a call that fails.
-
-        @param kwCall: Keywords of the call.
-
-        @param args: Its arguments.
-
-        @param kw: Keywords of the queue.
-
-        @return: Its Deferred.
-        """
+        """Make a call that fails."""
         q = TaskQueue(AsyncWorker(), reactor=self.reactor, **kw)
         return q.call(fails, *args, **dict(kwCall))
 
     def checkText(self, text: Any) -> None:
-        """
-        Check that something is text about the failing call.
-
-        @param text: It.
-        """
+        """Check that something is text about the failing call."""
         self.assertIsInstance(text, str)
         self.assertTrue(text.startswith("Exception "), text)
         self.assertIn("fails()", text)
 
     def checkRaised(self, d: Deferred[Any]) -> None:
-        """
-        Check that a call has failed with its own exception.
-
-        @param d: Its Deferred.
-        """
+        """Check that a call has failed with its own exception."""
         failure = self.failureResultOf(d, KeyError)
         self.assertEqual(failure.value.args, ("k",))
         self.assertIn("fails", failure.getTraceback())
 
     def checkWrapped(self, d: Deferred[Any]) -> None:
-        """
-        Check that a call has failed with text, its own exception the cause.
-
-        @param d: Its Deferred.
-        """
+        """Check that a call has failed with text, its own exception the cause."""
         failure = self.failureResultOf(d, WorkerError)
         self.checkText(str(failure.value))
         self.assertIsInstance(failure.value.__cause__, KeyError)
 
     def checkWarned(self, d: Deferred[Any], events: list[dict[str, Any]]) -> None:
-        """
-        Check that a call has given text, which has been logged.
-
-        @param d: Its Deferred.
-
-        @param events: What has been logged.
-        """
+        """Check that a call has given text, which has been logged."""
         text = self.successResultOf(d)
         self.checkText(text)
         (event,) = events
@@ -138,8 +102,6 @@ class PolicyTests(QueueTestCase):
         """
         Check that a call has given text, which has been printed, and that the reactor
         stops a second later.
-
-        @param d: Its Deferred.
         """
         self.checkText(self.successResultOf(d))
         self.assertIn("fails()", self.printed.getvalue())
@@ -299,11 +261,7 @@ class PolicyTests(QueueTestCase):
                 raise RuntimeError("repr")
 
             def __eq__(self, other: object) -> bool:
-                """
-                Fail.
-
-                @param other: Anything.
-                """
+                """Fail."""
                 raise RuntimeError("eq")
 
             __hash__ = None  # type: ignore[assignment]

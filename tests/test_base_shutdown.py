@@ -421,11 +421,7 @@ class DrainTests(QueueTestCase):
             """Never stops."""
 
             def stop(self) -> Deferred[None]:
-                """
-                Don't stop.
-
-                @return: A Deferred that doesn't fire.
-                """
+                """Don't stop."""
                 return Deferred()
 
         worker = Slow()
@@ -674,11 +670,6 @@ class Hostile(ReplaceableWorker):
     """A worker one of whose methods raises C{ZeroDivisionError}."""
 
     def __init__(self, name: str, heir: Any = None) -> None:
-        """
-        @param name: The name of the method.
-
-        @param heir: What takes its place.
-        """
         super().__init__()
         setattr(self, name, self.fail)
         self.heir = heir

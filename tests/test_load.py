@@ -18,11 +18,7 @@ class Breaking(RecordingConsumer):
     """A consumer that fails whenever it's written to."""
 
     def write(self, data: Any) -> None:
-        """
-        Fail.
-
-        @param data: What is written.
-        """
+        """Fail."""
         raise ValueError(data)
 
 
@@ -158,11 +154,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
             """Pauses at once."""
 
             def write(self, data: Any) -> None:
-                """
-                Pause.
-
-                @param data: What is written.
-                """
+                """Pause."""
                 super().write(data)
                 load.pauseProducing()
 

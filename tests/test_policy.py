@@ -104,11 +104,8 @@ class ErrorPolicyTests(SynchronousTestCase):
         self, failure: Failure | None = None, call: Any = UNSET, **kw: Any
     ) -> Any:
         """
-        Find what a call's Deferred fires with.
-
-        @param call: The C{returnFailure} of the call.
-
-        @param kw: What is said of the queue.
+        Find what a call's Deferred fires with, by the C{returnFailure} of the call and
+        what is said of the queue.
         """
         queue = {"warn": False, "verbose": False, "spew": False, "returnFailure": None}
         defaults = Defaults(**{**queue, **kw}, retries=0, retryDelay=0)

@@ -20,11 +20,7 @@ class Item:
         self.rank = rank
 
     def __lt__(self, other: Item) -> bool:
-        """
-        Compare ranks.
-
-        @param other: Another.
-        """
+        """Compare ranks."""
         return self.rank < other.rank
 
 

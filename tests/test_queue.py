@@ -30,13 +30,7 @@ class Handler:
         self.d: Deferred[Any] = Deferred()
 
     def __call__(self, item: Any) -> Deferred[Any]:
-        """
-        Take an item.
-
-        @param item: The item.
-
-        @return: A Deferred that fires when it's ready for the next.
-        """
+        """Take an item, and be ready for the next when the Deferred fires."""
         self.items.append(item)
         self.d = Deferred()
         return self.d
@@ -54,13 +48,7 @@ class ClosingHandler(Handler):
         self.given: tuple[Any, ...] | None = None
 
     def shutdown(self, *given: Any) -> list[str]:
-        """
-        Shut down.
-
-        @param given: The seconds, if any.
-
-        @return: Items left unhandled.
-        """
+        """Shut down, and return items left unhandled."""
         self.given = given
         return ["left"]
 

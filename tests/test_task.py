@@ -25,21 +25,13 @@ from ._cases import same, task
 
 
 class Holder:
-    """
-    Has tasks.
-
-    @ivar cancelled: The tasks that it was told to drop.
-    """
+    """Has tasks, and notes those that it's told to drop."""
 
     def __init__(self) -> None:
         self.cancelled: list[Any] = []
 
     def cancelTask(self, task: Any) -> None:
-        """
-        Drop a task.
-
-        @param task: The task.
-        """
+        """Drop a task."""
         self.cancelled.append(task)
 
 
@@ -47,11 +39,7 @@ class Faulty(Holder):
     """Has tasks, and fails to drop them."""
 
     def cancelTask(self, task: Any) -> None:
-        """
-        Fail.
-
-        @param task: The task.
-        """
+        """Fail."""
         raise ValueError("can't")
 
 
@@ -81,13 +69,7 @@ class TaskTests(SynchronousTestCase):
         self.clock = Clock()
 
     def timed(self, seconds: float | None) -> Task:
-        """
-        Make a task with a time limit.
-
-        @param seconds: The limit.
-
-        @return: The task.
-        """
+        """Make a task with a time limit."""
         return Task(same, (1,), {}, 0, None, seconds, reactor=self.clock)
 
     def test_interface(self) -> None:
@@ -406,11 +388,8 @@ class TaskTests(SynchronousTestCase):
 
     def resolving(self, made: Any) -> tuple[Task, list[Any]]:
         """
-        Make a task with an outcome.
-
-        @param made: What that makes of the result, or an exception that it raises.
-
-        @return: The task, and a list of what the outcome is given.
+        Make a task with an outcome, which makes something of the result, or raises an
+        exception. Returns the task, and a list of what the outcome is given.
         """
         given: list[Any] = []
 
@@ -614,17 +593,7 @@ class TaskFactoryTests(SynchronousTestCase):
         self.factory = TaskFactory(reactor=Clock())
 
     def priorities(self, n: int, niceness: int = 0, series: Any = None) -> list[float]:
-        """
-        Make tasks.
-
-        @param n: How many.
-
-        @param niceness: Their niceness.
-
-        @param series: Their series.
-
-        @return: Their priorities.
-        """
+        """Make tasks. Returns their priorities."""
         return [
             self.factory.new(same, (), {}, niceness, series).priority for _ in range(n)
         ]
@@ -669,13 +638,7 @@ class TaskFactoryTests(SynchronousTestCase):
             )
 
     def numbers(self, series: Any) -> list[float]:
-        """
-        Get the numbers of the last two tasks of a series.
-
-        @param series: The series.
-
-        @return: The numbers.
-        """
+        """Get the numbers of the last two tasks of a series."""
         last = self.factory.seriesNumbers[series]
         return [last - 1, last]
 

@@ -42,21 +42,13 @@ class Stubborn(MemoryWorker):
     stopAnswer: Any = None
 
     def stop(self) -> Any:
-        """
-        Don't stop as it should.
-
-        @return: The answer.
-        """
+        """Don't stop as it should."""
         if isinstance(self.stopAnswer, Exception):
             raise self.stopAnswer
         return self.stopAnswer
 
     def crash(self) -> Any:
-        """
-        Don't crash as it should.
-
-        @return: C{None}.
-        """
+        """Don't crash as it should."""
         if isinstance(self.stopAnswer, KeyError):
             raise self.stopAnswer
         super().crash()
@@ -87,29 +79,13 @@ class HandlerTestCase(SynchronousTestCase):
         self.handler = TaskHandler(reactor=self.clock)
 
     def hire(self, *series: Any, **kw: Any) -> MemoryWorker:
-        """
-        Hire a worker.
-
-        @param series: The series that it qualifies for.
-
-        @param kw: Keywords of L{MemoryWorker}.
-
-        @return: The worker.
-        """
+        """Hire a worker."""
         worker = MemoryWorker(series, **kw)
         self.handler.hire(worker)
         return worker
 
     def put(self, *args: Any, **kw: Any) -> Task:
-        """
-        Give the handler a task.
-
-        @param args: See L{task}.
-
-        @param kw: See there.
-
-        @return: The task.
-        """
+        """Give the handler a task."""
         job = task(same, *args, **kw)
         self.handler(job)
         return job
@@ -588,11 +564,7 @@ class ResignTests(HandlerTestCase):
             """Has nothing to work with."""
 
             def setResignator(self, callableObject: Any) -> None:
-                """
-                Resign.
-
-                @param callableObject: How.
-                """
+                """Resign."""
                 callableObject()
 
         self.handler.update(task())
