@@ -27,11 +27,7 @@ from ._fakethreads import ThreadReactor
 
 
 class Requests(AssignmentFactory):
-    """
-    Notes who has requested tasks of which series.
-
-    @ivar entered: The pairs.
-    """
+    """Notes who has requested tasks of which series, in pairs."""
 
     def __init__(self, **kw: Any) -> None:
         super().__init__(**kw)
@@ -492,9 +488,8 @@ class RoadTests(SynchronousTestCase):
 
     def spyOn(self, owner: Any, name: str) -> list[Any]:
         """
-        Replace a method by one that notes its first argument.
-
-        @return: What it has noted.
+        Replace a method by one that notes its first argument. Returns what it has
+        noted.
         """
         seen: list[Any] = []
         original = getattr(owner, name)
