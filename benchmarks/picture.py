@@ -109,15 +109,7 @@ def _place(bar: Bar) -> tuple[int, float]:
 
 
 def draw(results: dict[str, Any], dark: bool = False) -> str:
-    """
-    Draw the picture.
-
-    @param results: The results as in JSON.
-
-    @param dark: Whether it's for a dark page.
-
-    @return: SVG.
-    """
+    """Draw the picture."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

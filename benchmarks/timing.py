@@ -12,11 +12,7 @@ _profiles: list[Profile] = []
 
 
 def profileWith(profile: Profile) -> None:
-    """
-    Have all that is timed from now on profiled as well.
-
-    @param profile: What takes the profile.
-    """
+    """Have all that is timed from now on profiled as well."""
     _profiles[:] = [profile]
 
 

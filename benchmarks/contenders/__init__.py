@@ -75,13 +75,7 @@ CONTENDERS = {
 
 
 def makePool(name: str) -> Pool:
-    """
-    Make the pool of a contender.
-
-    @param name: The name of the contender.
-
-    @return: The pool, without any children yet.
-    """
+    """Make the pool of a contender, without any children yet."""
     module, _, cls = CONTENDERS[name].pool.partition(":")
     pool: Pool = getattr(import_module(f".{module}", __name__), cls)()
     return pool

@@ -39,11 +39,7 @@ class _Pipes(Pool):
         self.ahead = AHEAD
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
+        """Implement L{Pool.start}."""
         self.children = [PipeChild() for _ in range(children)]
 
     async def stop(self) -> None:
@@ -56,27 +52,13 @@ class BlockingPipe(_Pipes, BlockingPool):
     """The floor of the machine: writing to pipes and waiting at them."""
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Implement L{BlockingPool.submit} by sending to the first child.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: The child.
-        """
+        """Implement L{BlockingPool.submit} by sending to the first child."""
         child = self.children[0]
         os.write(child.to, frame((f, args)))
         return child
 
     def result(self, future: Any) -> Any:
-        """
-        Implement L{BlockingPool.result}.
-
-        @param future: The child.
-
-        @return: The result.
-        """
+        """Implement L{BlockingPool.result}."""
         pickles: list[bytes] = []
         while not pickles:
             pickles = future.receive()
@@ -86,13 +68,8 @@ class BlockingPipe(_Pipes, BlockingPool):
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
         """
-        Implement L{Pool.several}, serving the children in turn.
-
-        @param f: The function.
-
-        @param argses: The arguments of each call.
-
-        @return: Their results in the order that they came in.
+        Implement L{Pool.several}, serving the children in turn. Results are in the
+        order that they came in.
         """
         calls = Calls(f, argses)
         ahead = -(-len(argses) // len(self.children))
@@ -110,13 +87,6 @@ class _Reader:
     """The pipe from a child, in the reactor."""
 
     def __init__(self, child: PipeChild, received: Callable[[PipeChild], None]) -> None:
-        """
-        Make it.
-
-        @param child: The child.
-
-        @param received: Called with it when something has come.
-        """
         self._child = child
         self._received = received
 
@@ -133,11 +103,7 @@ class _Reader:
         self._received(self._child)
 
     def connectionLost(self, reason: Failure) -> None:
-        """
-        Implement C{IReadDescriptor.connectionLost}.
-
-        @param reason: Why.
-        """
+        """Implement C{IReadDescriptor.connectionLost}."""
 
 
 class BareReactorPipe(_Pipes):
@@ -149,21 +115,11 @@ class BareReactorPipe(_Pipes):
         self._heard: Callable[[PipeChild], None] = self._nothing
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """
-        Implement L{Pool.run}.
-
-        @param main: The coroutine.
-
-        @return: What it returns.
-        """
+        """Implement L{Pool.run}."""
         return runInReactor(main)
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
+        """Implement L{Pool.start}."""
         from twisted.internet import reactor as it
 
         reactor: Any = it
@@ -182,15 +138,7 @@ class BareReactorPipe(_Pipes):
         await super().stop()
 
     async def call(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Implement L{Pool.call} by sending to the first child.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: Its result.
-        """
+        """Implement L{Pool.call} by sending to the first child."""
         d: Deferred[Any] = Deferred()
 
         def heard(child: PipeChild) -> None:
@@ -206,13 +154,8 @@ class BareReactorPipe(_Pipes):
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
         """
-        Implement L{Pool.several}, with one Deferred for all.
-
-        @param f: The function.
-
-        @param argses: The arguments of each call.
-
-        @return: Their results in the order that they came in.
+        Implement L{Pool.several}, with one Deferred for all. Results are in the order
+        that they came in.
         """
         d: Deferred[list[Any]] = Deferred()
         calls = Calls(f, argses)
@@ -230,15 +173,7 @@ class BareReactorPipe(_Pipes):
         return await d
 
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """
-        Implement L{Pool.map} for C{abs} and numbers in their order.
-
-        @param f: C{abs}.
-
-        @param items: The numbers.
-
-        @return: The same.
-        """
+        """Implement L{Pool.map} for C{abs} and numbers in their order."""
         starts = range(0, len(items), CHUNK)
         chunks = [(items[start : start + CHUNK],) for start in starts]
         self.ahead = CHUNKS_AHEAD
@@ -247,13 +182,7 @@ class BareReactorPipe(_Pipes):
         return list(chain.from_iterable(results))
 
     async def stream(self, count: int) -> int:
-        """
-        Implement L{Pool.stream}, giving credit for what has come.
-
-        @param count: How many items.
-
-        @return: Their sum.
-        """
+        """Implement L{Pool.stream}, giving credit for what has come."""
         d: Deferred[int] = Deferred()
         total = 0
 
@@ -274,26 +203,12 @@ class BareReactorPipe(_Pipes):
         return await d
 
     async def wakeUps(self, seconds: float) -> int | None:
-        """
-        Implement L{Pool.wakeUps}.
-
-        @param seconds: For how long.
-
-        @return: How often.
-        """
+        """Implement L{Pool.wakeUps}."""
         return await countWakeUps(seconds)
 
     def _received(self, child: PipeChild) -> None:
-        """
-        Tell whoever waits that something has come.
-
-        @param child: From which child.
-        """
+        """Tell whoever waits that something has come."""
         self._heard(child)
 
     def _nothing(self, child: PipeChild) -> None:
-        """
-        Nobody waits.
-
-        @param child: The child.
-        """
+        """Nobody waits."""
