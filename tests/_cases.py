@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from asynqueue.base import TaskQueue
 from asynqueue.interfaces import IReplaceableWorker
+from asynqueue.tasks import TaskHandler
 from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker
 
@@ -45,6 +46,20 @@ def turn(clock: Clock) -> None:
     f, args, kw = call.func, call.args, call.kw
     call.cancel()
     f(*args, **kw)
+
+
+class StoppableClock(Clock):
+    """A clock that can be stopped as a reactor can, and counts how many times it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = True
+        self.stops = 0
+
+    def stop(self) -> None:
+        """Stop."""
+        self.running = False
+        self.stops += 1
 
 
 @contextmanager
@@ -89,6 +104,30 @@ class QueueTestCase(SynchronousTestCase):
             order += ids(self.worker)[:1]
             self.worker.complete()
         return order
+
+
+class HandlerTestCase(SynchronousTestCase):
+    """A test case with a handler."""
+
+    def setUp(self) -> None:
+        """Make a handler without workers."""
+        self.clock = Clock()
+        self.handler = TaskHandler(reactor=self.clock)
+
+    def hire(self, *series: Any, **kw: Any) -> MemoryWorker:
+        """
+        Hire a worker that is qualified for those series, C{None}, C{'memory'}, and
+        C{'local'}.
+        """
+        worker = MemoryWorker(series, **kw)
+        self.handler.hire(worker)
+        return worker
+
+    def put(self, *args: Any, **kw: Any) -> Task:
+        """Give the handler a task."""
+        job = task(same, *args, **kw)
+        self.handler(job)
+        return job
 
 
 @implementer(IReplaceableWorker)

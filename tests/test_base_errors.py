@@ -8,7 +8,6 @@ from io import StringIO
 from typing import Any, NoReturn
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
 from asynqueue._asyncworker import AsyncWorker
@@ -17,28 +16,12 @@ from asynqueue.base import TaskQueue
 from asynqueue.errors import RemoteTraceback, TimeoutError, WorkerError, WorkerLost
 from asynqueue.testing import MemoryWorker
 
-from ._cases import QueueTestCase, logged, same
+from ._cases import QueueTestCase, StoppableClock, logged, same
 
 
 def fails(*args: Any) -> NoReturn:
     """Fail."""
     raise KeyError("k", *args)
-
-
-class StoppableClock(Clock):
-    """
-    A clock that can be stopped as a reactor can.
-
-    @ivar stops: How many times it has been.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stops = 0
-
-    def stop(self) -> None:
-        """Stop."""
-        self.stops += 1
 
 
 class Records(logging.Handler):

@@ -6,7 +6,6 @@ import sys
 from io import StringIO
 from typing import Any
 
-from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,27 +15,7 @@ from asynqueue.base._options import UNSET, Defaults
 from asynqueue.base._policy import ErrorPolicy, TaskFailure, failureOf
 from asynqueue.errors import RemoteTraceback, WorkerError
 
-from ._cases import logged
-
-
-class StoppableClock(Clock):
-    """
-    A clock that can be stopped as a reactor can.
-
-    @ivar running: Whether it hasn't been.
-
-    @ivar stops: How many times it has been.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.running = True
-        self.stops = 0
-
-    def stop(self) -> None:
-        """Stop."""
-        self.running = False
-        self.stops += 1
+from ._cases import StoppableClock, logged
 
 
 class FailureOfTests(SynchronousTestCase):
