@@ -5,15 +5,16 @@ Threads that tests run step by step in their own thread, and a reactor to go wit
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.threads import _jobs
 
-__all__ = ["FakeThreads", "ThreadReactor"]
+__all__ = ["FakeThreads", "ThreadCase", "ThreadReactor"]
 
 
 class _Idle(BaseException):
@@ -133,3 +134,42 @@ class ThreadReactor(Clock):
     def _isDue(self) -> bool:
         """Tell whether there's something to do at this moment."""
         return any(d.getTime() <= self.seconds() for d in self.getDelayedCalls())
+
+
+class ThreadCase(SynchronousTestCase):
+    """A test case with a reactor that has threads of the mind."""
+
+    def setUp(self) -> None:
+        """Make a reactor."""
+        self.reactor = ThreadReactor()
+        self.threads = self.reactor.threads
+        self.threads.install(self)
+        self.notes: list[Any] = []
+
+    def note(self, x: Any = None) -> Any:
+        """Note that a call was made."""
+        self.notes.append(x)
+        return x
+
+    def generate(self, *items: Any) -> Iterator[Any]:
+        """
+        Yield items, and note which are made, and the end. Items that are exceptions are
+        raised.
+        """
+        try:
+            for item in items:
+                if isinstance(item, BaseException):
+                    raise item
+                yield self.note(item)
+        finally:
+            self.notes.append("end")
+
+    def resultOf(self, d: Deferred[Any]) -> Any:
+        """Let things happen. Returns the result of a Deferred."""
+        self.reactor.settle()
+        return self.successResultOf(d)
+
+    def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> Any:
+        """Let things happen. Returns the exception that a Deferred has failed with."""
+        self.reactor.settle()
+        return self.failureResultOf(d, *errors).value

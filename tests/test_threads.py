@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from asynqueue import threads
@@ -31,7 +30,7 @@ from asynqueue.threads import (
     deferToThread,
 )
 
-from ._fakethreads import ThreadReactor
+from ._fakethreads import ThreadCase
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 
@@ -41,43 +40,8 @@ def divide() -> None:
     raise ZeroDivisionError("by nothing")
 
 
-class ThreadCase(SynchronousTestCase):
-    """A reactor with threads of the mind."""
-
-    def setUp(self) -> None:
-        """Make a reactor."""
-        self.reactor = ThreadReactor()
-        self.threads = self.reactor.threads
-        self.threads.install(self)
-        self.notes: list[Any] = []
-
-    def note(self, x: Any = None) -> Any:
-        """Note that a call was made."""
-        self.notes.append(x)
-        return x
-
-    def generate(self, *items: Any) -> Iterator[Any]:
-        """
-        Yield items, and note which are made, and the end. Items that are exceptions are
-        raised.
-        """
-        try:
-            for item in items:
-                if isinstance(item, BaseException):
-                    raise item
-                yield self.note(item)
-        finally:
-            self.notes.append("end")
-
-    def resultOf(self, d: Deferred[Any]) -> Any:
-        """Let things happen. Returns the result of a Deferred."""
-        self.reactor.settle()
-        return self.successResultOf(d)
-
-    def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> Any:
-        """Let things happen. Returns the exception that a Deferred has failed with."""
-        self.reactor.settle()
-        return self.failureResultOf(d, *errors).value
+class WorkerCase(ThreadCase):
+    """Workers with threads of the mind."""
 
     def newWorker(self, *args: Any, **kw: Any) -> ThreadWorker:
         """Make a worker."""
@@ -94,7 +58,7 @@ class ThreadCase(SynchronousTestCase):
         return f
 
 
-class WorkerTests(ThreadCase):
+class WorkerTests(WorkerCase):
     """Tests of L{ThreadWorker}."""
 
     def setUp(self) -> None:
@@ -406,7 +370,7 @@ class WorkerTests(ThreadCase):
         self.assertEqual(self.notes, [])
 
 
-class QueueTests(ThreadCase):
+class QueueTests(WorkerCase):
     """Tests of L{ThreadQueue}."""
 
     def setUp(self) -> None:

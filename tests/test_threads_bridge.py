@@ -36,7 +36,7 @@ from asynqueue.threads import (
 from asynqueue.threads._getter import Channel, Closed, Empty
 from asynqueue.threads._pool import ThreadPool
 
-from ._fakethreads import ThreadReactor
+from ._fakethreads import ThreadCase
 
 
 def generate(*items: Any) -> Iterator[Any]:
@@ -179,13 +179,12 @@ class Puller:
             self.consumer.unregisterProducer()
 
 
-class BridgeCase(SynchronousTestCase):
+class BridgeCase(ThreadCase):
     """A reactor with threads of the mind."""
 
     def setUp(self) -> None:
-        """Make a reactor, and a pool."""
-        self.reactor = ThreadReactor()
-        self.reactor.threads.install(self)
+        """Make a pool."""
+        super().setUp()
         self.pool = ThreadPool(reactor=self.reactor)
         self.kw: dict[str, Any] = {"ownPool": self.pool, "reactor": self.reactor}
 
@@ -651,16 +650,6 @@ class OrderedTests(BridgeCase):
             if isinstance(item, BaseException):
                 raise item
         return len(self.got), args, kw
-
-    def resultOf(self, d: Deferred[Any]) -> Any:
-        """Let things happen. Returns the result of a Deferred."""
-        self.reactor.settle()
-        return self.successResultOf(d)
-
-    def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> None:
-        """Let things happen until a Deferred fails."""
-        self.reactor.settle()
-        self.failureResultOf(d, *errors)
 
     def test_interface(self) -> None:
         """It's a producer."""

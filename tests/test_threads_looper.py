@@ -25,7 +25,7 @@ from asynqueue.iteration import Deferator, IterationProducer, ListConsumer
 from asynqueue.threads._jobs import Job, JobThread
 from asynqueue.threads._looper import ThreadLooper
 
-from ._fakethreads import ThreadReactor
+from ._fakethreads import ThreadCase, ThreadReactor
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 
@@ -199,48 +199,17 @@ class JobThreadTests(SynchronousTestCase):
             self.assertIsNone(reference())
 
 
-class LooperCase(SynchronousTestCase):
+class LooperCase(ThreadCase):
     """A looper with a thread of the mind."""
 
     def setUp(self) -> None:
         """Make a looper."""
-        self.reactor = ThreadReactor()
-        self.threads = self.reactor.threads
-        self.threads.install(self)
+        super().setUp()
         self.looper = self.newLooper()
-        self.notes: list[Any] = []
 
     def newLooper(self, **kw: Any) -> ThreadLooper:
         """Make a looper."""
         return ThreadLooper(reactor=self.reactor, **kw)
-
-    def resultOf(self, d: Deferred[Any]) -> Any:
-        """Let things happen. Returns the result of a Deferred."""
-        self.reactor.settle()
-        return self.successResultOf(d)
-
-    def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> Any:
-        """Let things happen. Returns the exception that a Deferred has failed with."""
-        self.reactor.settle()
-        return self.failureResultOf(d, *errors).value
-
-    def note(self, x: Any = None) -> Any:
-        """Note that a call was made."""
-        self.notes.append(x)
-        return x
-
-    def generate(self, *items: Any) -> Iterator[Any]:
-        """
-        Yield items, and note which are made, and the end. Items that are exceptions are
-        raised.
-        """
-        try:
-            for item in items:
-                if isinstance(item, BaseException):
-                    raise item
-                yield self.note(item)
-        finally:
-            self.notes.append("end")
 
     def taken(self, deferator: Deferator[Any]) -> list[Any]:
         """Take all items. An exception that is raised is the last."""
