@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
+from asynqueue.errors import AuthenticationError
 from asynqueue.wire import WireServer, WireWorker, WireWorkerUniverse
 
 __all__ = ["Point", "Secret", "Universe", "WireTestCase", "box"]
@@ -313,3 +314,11 @@ class WireTestCase(TestCase):
         self.closers.append(lambda: q.shutdown(timeout=0))
         await q.attachWorker(self.worker(**kw))
         return q
+
+    async def refused(
+        self, kind: type[Exception] = AuthenticationError, **kw: Any
+    ) -> str:
+        """Try to connect a worker in vain. Returns why."""
+        connecting = Deferred.fromCoroutine(self.queue(**kw))
+        error = await self.assertFailure(connecting, kind)
+        return str(error)

@@ -116,15 +116,6 @@ class UnixTests(WireTestCase):
 class TCPTests(WireTestCase):
     """Tests of TCP on this machine."""
 
-    async def refused(
-        self, kind: type[Exception] = AuthenticationError, **kw: Any
-    ) -> str:
-        """Try to connect in vain. Returns why."""
-        q = TaskQueue()
-        self.closers.append(lambda: q.shutdown(timeout=0))
-        error = await self.assertFailure(q.attachWorker(self.worker(**kw)), kind)
-        return str(error)
-
     async def test_key(self) -> None:
         """Who has the key can have tasks run, of all kinds, over a real socket."""
         await self.serve(description="tcp:0", key=Key(SECRET))

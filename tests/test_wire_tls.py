@@ -23,10 +23,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
 from asynqueue.credentials import makePair
-from asynqueue.errors import AuthenticationError, SerializationError, WorkerStartError
+from asynqueue.errors import SerializationError, WorkerStartError
 from asynqueue.wire import TLS, Key, WireServer
 from asynqueue.wire._server import Session
 
@@ -98,15 +97,6 @@ class TLSTestCase(WireTestCase):
         """Start a server with TLS."""
         tls = tls or self.server.accepting(self.client)
         return await self.serve(description="tls:0:interface=127.0.0.1", tls=tls, **kw)
-
-    async def refused(
-        self, kind: type[Exception] = AuthenticationError, **kw: Any
-    ) -> str:
-        """Try to connect in vain."""
-        q = TaskQueue()
-        self.closers.append(lambda: q.shutdown(timeout=0))
-        error = await self.assertFailure(q.attachWorker(self.worker(**kw)), kind)
-        return str(error)
 
     async def raw(self, makeProtocol: Any) -> Any:
         """Connect without TLS."""
