@@ -17,6 +17,8 @@ from asynqueue.errors import NotReadyError
 from asynqueue.iteration import Deferator, Prefetcherator, _deferator
 from asynqueue.iteration._sources import BufferedSource, ItemSource, IteratorSource
 
+from ._cases import turnAll
+
 
 class Recorder:
     """A source of generators that count when they are closed."""
@@ -1118,13 +1120,6 @@ class EndlessTests(SynchronousTestCase):
             self.clock.rightNow += 0.0001
             yield i
 
-    def turn(self) -> None:
-        """Run the calls that are due, and not those that they make."""
-        for call in list(self.clock.calls):
-            self.clock.calls.remove(call)
-            call.called = 1
-            call.func(*call.args, **call.kw)
-
     def step(self, deferator: Deferator[Any]) -> None:
         """Take one item, and have the callback take the next."""
 
@@ -1198,7 +1193,7 @@ class EndlessTests(SynchronousTestCase):
         with self.assertRaises(NotReadyError):
             next(deferator)
         self.assertTrue(deferator.moreLeft)
-        self.turn()
+        turnAll(self.clock)
         self.assertGreater(self.count, first)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         deferator.stop()
@@ -1213,7 +1208,7 @@ class EndlessTests(SynchronousTestCase):
         turns = 0
         while self.clock.getDelayedCalls():
             turns += 1
-            self.turn()
+            turnAll(self.clock)
         self.successResultOf(d)
         self.assertEqual(items, list(range(300)))
         self.assertGreater(turns, 4)
@@ -1239,7 +1234,7 @@ class EndlessTests(SynchronousTestCase):
         stretches: list[int] = []
         while not d.called:
             stretches.append(len(items) - sum(stretches))
-            self.turn()
+            turnAll(self.clock)
         self.assertLess(max(stretches), 10)
         self.assertEqual(items, list(range(100)))
 
@@ -1352,7 +1347,7 @@ class EndlessTests(SynchronousTestCase):
             self.assertNoResult(d)
             self.assertFalse(find(deferator))
             self.assertEqual(ended, [])
-            self.turn()
+            turnAll(self.clock)
             self.assertEqual(self.successResultOf(d), 1)
             self.assertRaises(StopIteration, next, deferator)
             self.assertTrue(ended.pop())

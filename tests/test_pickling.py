@@ -23,7 +23,7 @@ from asynqueue._child.pickling import (
     dumps,
 )
 
-from ._large import Thing
+from ._large import Blob, Thing
 
 ViewPickler = withViews(pickle.Pickler)
 pack = dumps
@@ -31,12 +31,6 @@ pack = dumps
 
 class Text(str):
     """Text of a kind of its own."""
-
-
-class Blob(bytes):
-    """Bytes of a kind of their own, with an attribute."""
-
-    note = ""
 
 
 class Store(bytearray):

@@ -32,6 +32,8 @@ from asynqueue.iteration import (
 )
 from asynqueue.iteration._sources import BufferedSource
 
+from ._cases import turnAll
+
 
 @implementer(IConsumer)
 class RecordingConsumer:
@@ -91,13 +93,6 @@ class IterationProducerTests(SynchronousTestCase):
                 yield i
         finally:
             self.closed += 1
-
-    def turn(self) -> None:
-        """Run the calls that are due, and not those that they make."""
-        for call in list(self.clock.calls):
-            self.clock.calls.remove(call)
-            call.called = 1
-            call.func(*call.args, **call.kw)
 
     def make(self, iteration: object) -> IterationProducer:
         """Make a producer with the consumer registered."""
@@ -457,7 +452,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertLess(first, 100)
         producer.resumeProducing()
         self.assertEqual(len(self.consumer.items), first)
-        self.turn()
+        turnAll(self.clock)
         self.assertGreater(len(self.consumer.items), first)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         producer.stopProducing()
@@ -470,7 +465,7 @@ class IterationProducerTests(SynchronousTestCase):
         d = self.make(self.numbers(500)).run()
         while self.clock.getDelayedCalls():
             self.assertNoResult(d)
-            self.turn()
+            turnAll(self.clock)
         self.successResultOf(d)
         self.assertEqual(self.consumer.items, list(range(500)))
 
@@ -480,7 +475,7 @@ class IterationProducerTests(SynchronousTestCase):
         producer.run()
         producer.pauseProducing()
         first = len(self.consumer.items)
-        self.turn()
+        turnAll(self.clock)
         self.assertEqual(len(self.consumer.items), first)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         producer.resumeProducing()

@@ -15,7 +15,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from asynqueue._child.status import Status
-from asynqueue._support.checks import checkSeconds
 from asynqueue.interfaces import ITask
 from asynqueue.tasks import Assignment, Task, TaskFactory
 from asynqueue.tasks._task import RETRIED
@@ -740,21 +739,3 @@ class TaskFactoryTests(SynchronousTestCase):
                 self.assertGreater(number, last)
                 last = number
         self.assertLess(len(self.factory.seriesNumbers), 10_001)
-
-
-class CheckSecondsTests(SynchronousTestCase):
-    """Tests of L{checkSeconds}."""
-
-    def test_good(self) -> None:
-        """Positive numbers are fine, and zero if it's allowed."""
-        checkSeconds("x", 1)
-        checkSeconds("x", 0.1)
-        checkSeconds("x", 0, zero=True)
-
-    def test_bad(self) -> None:
-        """All else is refused by name."""
-        for zero in (True, False):
-            for value in (-1, "1", None, True, math.inf, math.nan):
-                with self.assertRaisesRegex(ValueError, "x must be a "):
-                    checkSeconds("x", value, zero=zero)
-        self.assertRaises(ValueError, checkSeconds, "x", 0)
