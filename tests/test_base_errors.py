@@ -87,7 +87,7 @@ class PolicyTests(QueueTestCase):
         stops a second later.
         """
         self.checkText(self.successResultOf(d))
-        self.assertIn("fails()", self.printed.getvalue())
+        self.assertRegex(self.printed.getvalue(), r"^ERROR: Exception .* in fails\(\)")
         self.reactor.advance(0.9)
         self.assertEqual(self.reactor.stops, 0)
         self.reactor.advance(0.1)

@@ -69,7 +69,7 @@ class TaskFailureTests(SynchronousTestCase):
 
 
 class ErrorPolicyTests(SynchronousTestCase):
-    """Tests of L{ErrorPolicy}."""
+    """Tests of L{ErrorPolicy}, beside those of C{test_base_errors}."""
 
     def setUp(self) -> None:
         """Make a failure, and catch what's printed."""
@@ -97,45 +97,10 @@ class ErrorPolicyTests(SynchronousTestCase):
             formatEvent(event) for event in events if event["log_level"].name == "error"
         ]
 
-    def test_raise(self) -> None:
-        """Under I{raise} it's the task's own failure; nothing is logged."""
-        with logged() as events:
-            self.assertIs(self.apply(), self.failure)
-            self.assertIs(self.apply(verbose=True), self.failure)
-        self.assertEqual(events, [])
-
-    def test_raiseForCall(self) -> None:
-        """That can be had for one call."""
-        for said in (True, False):
-            self.assertIs(self.apply(call=None, returnFailure=said), self.failure)
-
-    def test_wrap(self) -> None:
-        """
-        Under I{wrap} it's a WorkerError with the text, the own exception its cause.
-        """
-        for failure in (self.apply(returnFailure=True), self.apply(call=True)):
-            self.assertEqual(str(failure.value), "the text")
-            self.assertIs(type(failure.value), WorkerError)
-            self.assertIs(failure.value.__cause__, self.error)
-
     def test_wrapOnce(self) -> None:
         """A WorkerError isn't wrapped again."""
         failure = Failure(WorkerError("own"))
         self.assertIs(self.apply(failure, returnFailure=True), failure)
-
-    def test_warn(self) -> None:
-        """Under I{warn} it's the text, which is logged as an error."""
-        options: list[dict[str, Any]] = [{}, {"returnFailure": False}, {"call": False}]
-        for said in options:
-            with logged() as events:
-                self.assertEqual(self.apply(warn=True, **said), "the text")
-            self.assertEqual(self.errors(events), ["the text"])
-
-    def test_warnVerbosely(self) -> None:
-        """With C{verbose}, the log says which call it was."""
-        with logged() as events:
-            self.apply(warn=True, verbose=True)
-        self.assertEqual(self.errors(events), ["f(1) failed: the text"])
 
     def test_warnAndWrap(self) -> None:
         """With C{warn} or C{spew}, errors are logged also where they're raised."""
@@ -145,18 +110,6 @@ class ErrorPolicyTests(SynchronousTestCase):
                 failure = self.apply(returnFailure=True, **said)
             self.assertIsInstance(failure, Failure)
             self.assertEqual(len(self.errors(events)), 1)
-
-    def test_stop(self) -> None:
-        """
-        Under I{stop} it's the text, which is printed as an error, and a second later
-        the reactor stops.
-        """
-        self.assertEqual(self.apply(returnFailure=False), "the text")
-        self.assertTrue(self.printed.getvalue().startswith("ERROR: the text\n"))
-        self.reactor.advance(0.99)
-        self.assertEqual(self.reactor.stops, 0)
-        self.reactor.advance(0.01)
-        self.assertEqual(self.reactor.stops, 1)
 
     def test_stopOnce(self) -> None:
         """The reactor is stopped once."""
