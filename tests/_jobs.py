@@ -156,13 +156,6 @@ def countAndFail(n: int) -> Iterator[int]:
     raise OfTheTask(n, why="after items")
 
 
-def countAndEnd(n: int) -> Iterator[int]:
-    """Count from 0 up, and end the process."""
-    yield from range(n)
-    time.sleep(0.05)
-    os._exit(4)
-
-
 def countForEver() -> Iterator[int]:
     """Count from 0 up, remembering how far it has come, and when it was ended."""
     i = 0

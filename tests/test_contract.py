@@ -485,7 +485,7 @@ class Contract:
         self.assertEqual(await self.call(jobs.add, 3, 4), 7)
 
     async def test_update(self: Any) -> None:
-        """An update is run on the worker, and on those that are hired later."""
+        """An update is run on the worker, or is refused in words."""
         await self.start()
         f = self.kind.callable(jobs.notes)
         (result,) = await self.q.update(f, self.notes, 1)

@@ -131,7 +131,8 @@ class PicklingFaultTests(FaultCase):
         pid = await self.pidOf(q)
         for how in ("raise", "sys.exit", "interrupt"):
             d = self.call(q, faults.make, faults.Evil("unpickled", how))
-            await self.failureOf(errors.SerializationError, d)
+            error = await self.failureOf(errors.SerializationError, d)
+            self.assertIn("can't be unpickled in the child", str(error))
         self.assertEqual(await self.pidOf(q), pid)
         await self.lost(self.call(q, id, faults.Evil("unpickled", "exit6")), 6, None)
         await self.lost(
@@ -454,16 +455,17 @@ class RunningFaultTests(FaultCase):
         and then tells it.
         """
         q = self.queue()
-        for how, kind in [
-            ("raise", LookupError),
-            ("exit3", errors.WorkerLost),
-            ("SIGKILL", errors.WorkerLost),
+        for how, kind, code in [
+            ("raise", LookupError, None),
+            ("exit3", errors.WorkerLost, 3),
+            ("SIGKILL", errors.WorkerLost, None),
         ]:
             items = await self.call(q, faults.countTo, 5, how)
             got = [await anext(items) for _ in range(5)]
             self.assertEqual(got, [0, 1, 2, 3, 4])
-            with self.assertRaises(kind):
+            with self.assertRaises(kind) as raised:
                 await anext(items)
+            self.assertEqual(getattr(raised.exception, "exitCode", None), code)
         await self.usable(q)
 
     async def test_fault21consumerStops(self) -> None:
