@@ -209,6 +209,25 @@ class SilenceTests(LinkTestCase):
             self.idle(pair, q)
 
 
+class UnreadTests(LinkTestCase):
+    """Tests of a server that doesn't read what it's answered."""
+
+    def test_questions(self) -> None:
+        """It's cut off if it goes on to ask, unless it reads meanwhile."""
+        pair, q = self.pair()
+        pair.pump()
+        client: Any = pair.worker._client
+        for reads in (True, False):
+            for _ in range(2):
+                client.pauseProducing()
+                for i in range(600):
+                    client.dataReceived(box(_command=b"Ping", _ask=b"%d" % i))
+                if reads:
+                    client.resumeProducing()
+            self.assertIs(client.isOver, not reads)
+        q.shutdown(timeout=0)
+
+
 class VersionTests(LinkTestCase):
     """Tests of ends that are of different versions, without a key."""
 
