@@ -650,29 +650,11 @@ class TaskFactoryTests(SynchronousTestCase):
         first = [name for _, name in order][:60]
         self.assertTrue(15 <= first.count("n") <= 30, first.count("n"))
 
-    def test_seriesInterleave(self) -> None:
-        """Two series interleave though each was queued in one batch."""
-        first = [("a", n) for n in self.priorities(1, 0, "a")]
-        second = [("b", n) for n in self.priorities(50, 0, "b")]
-        first += [("a", n) for n in self.priorities(49, 0, "a")]
-        order = sorted(first + second, key=lambda entry: entry[1])
-        names = "".join(name for name, _ in order)
-        self.assertNotIn("aaa", names[:90])
-        self.assertNotIn("bbb", names[:90])
-
     def test_newSeries(self) -> None:
         """A new series starts at the largest number in use."""
         self.priorities(10, -20, "a")
         self.assertEqual(self.priorities(2, -20, "b"), [11, 12])
         self.assertEqual(self.priorities(1, -20, "a"), [11])
-
-    def test_waitingComesUp(self) -> None:
-        """
-        A task of the highest niceness comes before those of the lowest that are queued
-        later, once there have been enough of them.
-        """
-        waiting = self.priorities(1, 20)[0]
-        self.assertLess(waiting, self.priorities(20, -20)[-1])
 
     def test_serial(self) -> None:
         """The numbers of a series can be counted by others, as floats."""
