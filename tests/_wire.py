@@ -229,7 +229,6 @@ class Universe(Base):
         """Wait to be cancelled, and return an iterator then."""
 
         def items() -> Iterator[int]:
-            """Note that it's closed."""
             try:
                 yield from range(1000)
             finally:

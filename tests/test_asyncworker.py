@@ -429,8 +429,6 @@ class AsyncWorkerTests(SynchronousTestCase):
 
         @implementer(IWorker)
         class Special(AsyncWorker):
-            """A special worker."""
-
             cQualified = ["special"]  # noqa: RUF012
 
         self.assertEqual(Special().cQualified, ["special"])

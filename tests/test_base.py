@@ -77,8 +77,6 @@ class TaskQueueTests(QueueTestCase):
         """Subclasses may have attributes of their own."""
 
         class Special(TaskQueue):
-            """A special queue."""
-
             def __init__(self) -> None:
                 self.own = 1
                 super().__init__(AsyncWorker(), reactor=Clock())
@@ -520,7 +518,6 @@ class IterationTests(QueueTestCase):
             """Pauses its producer with each item."""
 
             def write(self, data: Any) -> None:
-                """Pause."""
                 super().write(data)
                 self.producer.pauseProducing()
 
@@ -550,10 +547,7 @@ class IterationTests(QueueTestCase):
         """A consumer that can't be written to fails the call."""
 
         class Breaking(RecordingConsumer):
-            """Fails."""
-
             def write(self, data: Any) -> None:
-                """Fail."""
                 raise KeyError(data)
 
         d = self.q.call(upTo, 3, consumer=Breaking())

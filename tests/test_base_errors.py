@@ -237,14 +237,10 @@ class PolicyTests(QueueTestCase):
         """
 
         class Awkward:
-            """Can do nothing."""
-
             def __repr__(self) -> str:
-                """Fail."""
                 raise RuntimeError("repr")
 
             def __eq__(self, other: object) -> bool:
-                """Fail."""
                 raise RuntimeError("eq")
 
             __hash__ = None  # type: ignore[assignment]

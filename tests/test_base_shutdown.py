@@ -418,10 +418,7 @@ class DrainTests(QueueTestCase):
         """When all is drained, workers have what is left of the time to stop."""
 
         class Slow(MemoryWorker):
-            """Never stops."""
-
             def stop(self) -> Deferred[None]:
-                """Don't stop."""
                 return Deferred()
 
         worker = Slow()

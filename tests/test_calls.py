@@ -137,8 +137,6 @@ class IsIteratorTests(SynchronousTestCase):
         """A list is a list, even if a subclass has C{__next__}."""
 
         class Odd(list[int]):
-            """A list with C{__next__}."""
-
             def __next__(self) -> int:
                 return 1
 
@@ -148,8 +146,6 @@ class IsIteratorTests(SynchronousTestCase):
         """A Deferred is never an iterator, even if a subclass has both methods."""
 
         class Odd(Deferred[int]):
-            """A Deferred with C{__next__}."""
-
             def __iter__(self) -> Any:
                 return self
 
@@ -186,8 +182,6 @@ class IsIteratorTests(SynchronousTestCase):
         """A class that says it has no C{__next__} isn't one of iterators."""
 
         class Blocked(Counter):
-            """It takes C{__next__} away."""
-
             __next__ = None  # type: ignore[assignment]
 
         self.assertIs(isIterator(Blocked()), False)
@@ -318,8 +312,6 @@ class RunTests(SynchronousTestCase):
         self.assertIsInstance(error.__cause__, StopIteration)
 
         async def wait() -> None:
-            """Wait for what fails."""
-
             await fail(error)
 
         self.failureResultOf(Deferred.fromCoroutine(wait()), RuntimeError)
@@ -339,8 +331,6 @@ class RunTests(SynchronousTestCase):
         """An error can be told even if the exception can't tell its message."""
 
         class Mute(Exception):
-            """It has no message."""
-
             def __str__(self) -> str:
                 raise ValueError
 
@@ -462,8 +452,6 @@ class ReactorTests(SynchronousTestCase):
         d: Deferred[int] = Deferred()
 
         async def later() -> int:
-            """Wait for the Deferred."""
-
             return await d
 
         pair = self.run_((later, (), {}))

@@ -747,12 +747,10 @@ class IterationTests(ServerCase):
             at = 0
 
             def __iter__(self) -> Restarting:
-                """Start over."""
                 self.at = 0
                 return self
 
             def __next__(self) -> int:
-                """Count to 20."""
                 self.at += 1
                 if self.at > 20:
                     raise StopIteration

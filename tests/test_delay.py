@@ -236,7 +236,6 @@ class ReactorShutdownTests(SynchronousTestCase):
         times = 0
 
         async def loop() -> None:
-            """Wait again and again."""
             nonlocal times
             while True:
                 for delay in delays:

@@ -483,7 +483,6 @@ class RunningFaultTests(FaultCase):
             """Wants no more than three items."""
 
             def write(self, data: Any) -> None:
-                """Take an item."""
                 super().write(data)
                 if len(self.items) == 3:
                     self.producer.stopProducing()
@@ -498,10 +497,7 @@ class RunningFaultTests(FaultCase):
         """21: A consumer that raises fails its call, and no other."""
 
         class Raising(Items):
-            """Fails at an item."""
-
             def write(self, data: Any) -> None:
-                """Take an item."""
                 super().write(data)
                 if len(self.items) == 3:
                     raise LookupError("the consumer's")

@@ -270,7 +270,6 @@ class LimitFaultTests(FaultCase):
         pid = await self.pidOf(q)
 
         def fail(*_: Any) -> Any:
-            """Have no memory left."""
             raise MemoryError("no room")
 
         patch = self.patch(buffers, "readBytes", fail)
@@ -292,7 +291,6 @@ class LimitFaultTests(FaultCase):
         refused: list[None] = []
 
         def refuse() -> int:
-            """Have no descriptors left."""
             refused.append(None)
             raise OSError(errno.EMFILE, "Too many open files")
 

@@ -153,8 +153,6 @@ class DescribeTests(SynchronousTestCase):
         """Whatever is large is cut."""
 
         class Talkative:
-            """It says much."""
-
             def __repr__(self) -> str:
                 return "x" * 10**6
 
@@ -479,8 +477,6 @@ class InfoErrorTests(SynchronousTestCase):
         """Exceptions that fail when they're shown are told all the same."""
 
         class Mute(Exception):
-            """It has no message."""
-
             def __str__(self) -> str:
                 raise SystemExit
 
@@ -503,11 +499,7 @@ class InfoErrorTests(SynchronousTestCase):
                 raise SystemExit
 
         class OddFailure(Failure):
-            """It has no traceback."""
-
             def getTraceback(self, *args: Any, **kw: Any) -> str:
-                """Fail."""
-
                 raise ValueError
 
         text = self.info.aboutException(None, Odd("boom"))
@@ -909,22 +901,16 @@ class ShowTests(SynchronousTestCase):
 
             @showResult
             def plain(self, x: int) -> int:
-                """Give back."""
-
                 return x
 
             @classmethod
             @showResult
             def ofClass(cls, x: int) -> int:
-                """Give back."""
-
                 return x
 
             @staticmethod
             @showResult
             def static(x: int) -> int:
-                """Give back."""
-
                 return x
 
             def __repr__(self) -> str:

@@ -99,7 +99,6 @@ class ValueTests(LargeCase):
         turns: list[None] = []
 
         def turn() -> None:
-            """Count the reactor's turns."""
             turns.append(None)
             calls[0] = reactor.callLater(0.001, turn)
 

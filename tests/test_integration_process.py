@@ -327,7 +327,6 @@ class CallTests(ChildrenTestCase):
         iterate = reactor.doIteration
 
         def counted(delay: Any) -> None:
-            """Count, and go on."""
             turns.append(1)
             iterate(delay)
 
@@ -502,7 +501,6 @@ class IterationTests(ChildrenTestCase):
             got: list[int] = []
 
             async def iterate(n: int, got: list[int]) -> None:
-                """Take the items."""
                 async for item in await q.call(jobs.countAndFail, n):
                     got.append(item)  # noqa: PERF401 - to have those before the error
 
@@ -569,7 +567,6 @@ class IterationTests(ChildrenTestCase):
             """A consumer that takes nothing."""
 
             def registerProducer(self, producer: Any, streaming: bool) -> None:
-                """Refuse."""
                 raise ValueError("refused")
 
         for useReactor in (False, True):

@@ -47,7 +47,6 @@ def collect(deferator: Deferator[Any]) -> tuple[list[Any], Deferred[None]]:
     items: list[Any] = []
 
     async def loop() -> None:
-        """Take all items."""
         async for item in deferator:
             items.append(item)  # noqa: PERF401 - seen as they come
 
@@ -630,7 +629,6 @@ class DeferatorTests(SynchronousTestCase):
         """Exceptions that aren't C{Exception}s are failures as well."""
 
         def leave() -> Iterator[int]:
-            """Leave the loop early."""
             yield 1
             raise SystemExit(3)
 
@@ -1060,7 +1058,6 @@ class AbandonTests(SynchronousTestCase):
         source = BufferedSource(onStop=lambda: told.append("stop"))
 
         async def leave(deferator: Deferator[Any]) -> None:
-            """Leave the loop early."""
             async for item in deferator:
                 if item == "b":
                     break
@@ -1225,7 +1222,6 @@ class EndlessTests(SynchronousTestCase):
         items: list[int] = []
 
         async def loop() -> None:
-            """Take all items, slowly."""
             async for item in deferator:
                 self.clock.rightNow += 0.002
                 items.append(item)
@@ -1295,7 +1291,6 @@ class EndlessTests(SynchronousTestCase):
         deferator.reactor = self.clock
 
         async def first() -> Any:
-            """Take an item."""
             async for item in deferator:
                 return item
             return None

@@ -151,10 +151,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
         load = LoadInfoProducer()
 
         class Pausing(RecordingConsumer):
-            """Pauses at once."""
-
             def write(self, data: Any) -> None:
-                """Pause."""
                 super().write(data)
                 load.pauseProducing()
 

@@ -699,7 +699,6 @@ class KilledTests(ChildrenTestCase):
         kills = 0
 
         def succeeded(result: int, number: int) -> None:
-            """Note a result."""
             self.assertEqual(result, number)
             fired[number] += 1
 
@@ -710,7 +709,6 @@ class KilledTests(ChildrenTestCase):
             lost.append(number)
 
         def kill(result: Any) -> Any:
-            """Kill a child."""
             nonlocal kills
             worker = random.choice(q.workers())
             if worker.process.pid is not None:

@@ -1352,8 +1352,6 @@ class MemoryTests(SynchronousTestCase):
             raise FileNotFoundError
 
         class Ran:
-            """What C{ps} has said."""
-
             stdout = b" 1234\n"
 
         commands: list[Any] = []

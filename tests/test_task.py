@@ -607,8 +607,6 @@ class TaskFactoryTests(SynchronousTestCase):
         """The class of the tasks can be chosen."""
 
         class Special(Task):
-            """A special task."""
-
             __slots__ = ()
 
         job = TaskFactory(Special).new(same, (), {}, 0)

@@ -408,7 +408,6 @@ class ResignTests(HandlerTestCase):
             """Has nothing to work with."""
 
             def setResignator(self, callableObject: Any) -> None:
-                """Resign."""
                 callableObject()
 
         self.handler.update(task())

@@ -196,10 +196,7 @@ class GetterTests(BridgeCase):
         """A subclass may make the items in a thread. The end is when that returns."""
 
         class Counter(IterationGetter):
-            """Makes numbers."""
-
             def loop(self) -> None:
-                """Make them."""
                 states.append(self.runState)
                 for i in range(3):
                     self.produce(i)
@@ -227,10 +224,7 @@ class GetterTests(BridgeCase):
         """What is raised there comes after the items."""
 
         class Failing(IterationGetter):
-            """Raises."""
-
             def loop(self) -> None:
-                """Raise."""
                 self.produce(1)
                 raise KeyError
 

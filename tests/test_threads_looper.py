@@ -216,7 +216,6 @@ class LooperCase(ThreadCase):
         items: list[Any] = []
 
         async def take() -> None:
-            """Take them."""
             try:
                 async for item in deferator:
                     items.append(item)  # noqa: PERF401 - some come before an error
@@ -402,11 +401,9 @@ class CallTests(LooperCase):
         """
 
         async def f() -> None:
-            """Never run."""
             raise AssertionError
 
         async def g() -> AsyncIterator[int]:
-            """Never run."""
             yield 1
 
         for kw in ({}, {"raw": True}):
@@ -711,10 +708,7 @@ class IterationTests(LooperCase):
         """
 
         class Failing(ListConsumer):
-            """A consumer that raises."""
-
             def processItem(self, item: Any) -> None:
-                """Raise."""
                 raise LookupError
 
         d = self.looper.deferToThread(
@@ -733,10 +727,7 @@ class IterationTests(LooperCase):
 
         @implementer(IConsumer)
         class Refusing:
-            """A consumer that raises."""
-
             def registerProducer(self, producer: Any, streaming: bool) -> None:
-                """Raise."""
                 raise LookupError
 
             def unregisterProducer(self) -> None:

@@ -611,7 +611,6 @@ class BrowserTests(WebTestCase):
         drop = webapp().Picture.drop
 
         def dropOne(picture: Any) -> None:
-            """Count one."""
             dropped.append(picture)
             drop(picture)
 

@@ -118,7 +118,6 @@ class Watch:
         """Watch. Gives what is done about pickles meanwhile."""
 
         def counted(name: str) -> Callable[..., Any]:
-            """Have a function counted."""
             original = getattr(pickle, name)
 
             def called(*args: Any, **kw: Any) -> Any:
@@ -359,7 +358,6 @@ class SocketTests(WireTestCase):
         real = Client.makeConnection
 
         def tapped(client: Any, transport: Any) -> None:
-            """Listen in."""
             write = transport.write
 
             def tap(data: bytes) -> None:

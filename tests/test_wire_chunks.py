@@ -45,8 +45,6 @@ class ChunkyStringTests(SynchronousTestCase):
         self.assertEqual(list(one), ["ab", "c"])
 
         class Small(ChunkyString[str]):
-            """Has small slices."""
-
             chunkSize = 2
 
         self.assertEqual(list(Small("abcde")), ["ab", "cd", "e"])

@@ -479,7 +479,6 @@ class AMPTests(FaultTestCase):
 
             @ValueChunk.responder  # type: ignore[misc, unused-ignore]
             def chunk(self, ID: bytes, data: bytes) -> dict[str, bytes]:
-                """Take a chunk."""
                 self.data += data
                 return {}
 

@@ -271,10 +271,7 @@ class PinnedTests(TLSTestCase):
         heard = []
 
         class Listening(Silent):
-            """A server that listens."""
-
             def dataReceived(self, data: bytes) -> None:
-                """Keep what is said."""
                 heard.append(data)
                 self.transport.write(box(_answer=b"1", version=b"1"))
 
@@ -524,14 +521,12 @@ class HandshakeTests(SynchronousTestCase):
         for at in range(0, whole, 13):
 
             def flip(data: bytes, before: int, at: int = at) -> bytes:
-                """Change a bit."""
                 here = at - before
                 if not 0 <= here < len(data):
                     return data
                 return data[:here] + bytes([data[here] ^ 1]) + data[here + 1 :]
 
             def cut(data: bytes, before: int, at: int = at) -> bytes:
-                """Cut it off."""
                 return data[: max(0, at - before)]
 
             with self.subTest(at=at):

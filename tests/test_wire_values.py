@@ -346,8 +346,6 @@ class HostileTests(SynchronousTestCase):
         """Nor is one of a class that has other slots there."""
 
         class Here:
-            """A class without attributes."""
-
             __slots__ = ()
 
         there = Codec(Universe.allowed)
@@ -365,7 +363,6 @@ class HostileTests(SynchronousTestCase):
 
             @property
             def x(self) -> int:
-                """Be a property."""
                 raise AssertionError
 
             @x.setter
@@ -487,11 +484,9 @@ class RaisedTests(SynchronousTestCase):
             """An exception that lets nobody look at it."""
 
             def __str__(self) -> str:
-                """Fail."""
                 raise RuntimeError
 
             def __reduce__(self) -> Any:
-                """Fail."""
                 raise RuntimeError
 
         back = self.carried(Hostile())
@@ -526,8 +521,6 @@ class NamesTests(SynchronousTestCase):
         """Public functions of the subclass and its bases are, and nothing else."""
 
         class Small(Base):
-            """A universe."""
-
             attribute = len
 
             def __init__(self) -> None:
@@ -538,7 +531,6 @@ class NamesTests(SynchronousTestCase):
 
             @property
             def computed(self) -> int:
-                """A property."""
                 raise AssertionError
 
             @staticmethod
