@@ -95,8 +95,6 @@ class Harness:
     Takes measures.
 
     Whoever has hung isn't asked again for the same, since that takes long.
-
-    @ivar smoke: Whether it's only tried whether they work.
     """
 
     def __init__(
@@ -107,15 +105,6 @@ class Harness:
         only: list[str] | None = None,
         before: str | None = None,
     ) -> None:
-        """
-        @param smoke: C{True} to take all measures with tiny numbers.
-
-        @param reference: A Python in whose environment AsynQueue 0.9.9 is installed.
-
-        @param only: The names of contenders to be taken. By default, all.
-
-        @param before: Another checkout of this library, to be measured beside it.
-        """
         self.smoke = smoke
         self._reference = reference
         self._only = only

@@ -30,11 +30,7 @@ class Target(NamedTuple):
 
 class Targets(NamedTuple):
     """
-    The targets of a figure.
-
-    @ivar must: What is to be reached at the least.
-
-    @ivar aim: What is aimed at.
+    The targets of a figure: what it must reach at the least, and what is aimed at.
     """
 
     must: tuple[Target, ...] = ()

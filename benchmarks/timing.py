@@ -17,11 +17,7 @@ def profileWith(profile: Profile) -> None:
 
 
 class Stopwatch:
-    """
-    Times a block.
-
-    @ivar seconds: How long the block has taken.
-    """
+    """Times a block, in seconds."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

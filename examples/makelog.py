@@ -83,11 +83,7 @@ def makeHosts(random: Random, count: int) -> list[str]:
 
 
 class Log:
-    """
-    A log, made line by line, hour by hour.
-
-    @ivar facts: Counts of what is in it so far.
-    """
+    """A log, made line by line, hour by hour, with counts of what is in it so far."""
 
     def __init__(self, random: Random, start: datetime) -> None:
         self.facts: dict[str, Counter[str]] = {

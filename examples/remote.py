@@ -54,11 +54,8 @@ class Fractal(WireWorkerUniverse):
 
 class Servers:
     """
-    Servers on this machine.
-
-    @ivar places: Where they are.
-
-    @ivar tls: What their clients show of themselves, and accept.
+    Servers on this machine. C{tls} is what their clients show of themselves, and
+    accept.
     """
 
     def __init__(self, number: int, folder: str) -> None:

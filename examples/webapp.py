@@ -68,13 +68,7 @@ log = Logger()
 
 
 class Order(NamedTuple):
-    """
-    What a client asks for.
-
-    @ivar view: What is to be seen.
-
-    @ivar niceness: See L{TaskQueue.call}.
-    """
+    """What a client asks for: what is to be seen, and with which niceness."""
 
     view: View
     niceness: int
@@ -334,8 +328,8 @@ class Pictures(Resource):
     """
     All pictures that can be asked for.
 
-    @ivar running: Those that are on their way, each with a Deferred that fires with
-        C{None} when it has come to its end, whichever that is.
+    Those that are on their way are in C{running}, each with a Deferred that fires with
+    C{None} when it has come to its end, whichever that is.
     """
 
     isLeaf = True
@@ -446,11 +440,7 @@ class Page(Resource):
 
 
 class WebSite(Site):
-    """
-    The web site.
-
-    @ivar pictures: Its pictures.
-    """
+    """The web site."""
 
     def __init__(self, q: TaskQueue, reactor: Any) -> None:
         root = Resource()

@@ -141,11 +141,8 @@ class HandlerTestCase(SynchronousTestCase):
 @implementer(IReplaceableWorker)
 class ReplaceableWorker(MemoryWorker):
     """
-    A worker in memory that can be replaced.
-
-    @ivar texts: What L{updatesApplied} was called with.
-
-    @ivar recycle: Asks for it to be replaced.
+    A worker in memory that can be replaced, and notes what L{updatesApplied} is called
+    with.
     """
 
     def __init__(self) -> None:

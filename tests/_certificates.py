@@ -30,13 +30,7 @@ __all__ = ["SSL", "Identity", "withContext"]
 
 
 class Identity:
-    """
-    A private key with its certificate.
-
-    @ivar key: The private key.
-
-    @ivar certificate: The certificate.
-    """
+    """A private key with its certificate."""
 
     def __init__(
         self,

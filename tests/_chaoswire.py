@@ -65,11 +65,7 @@ class World(WireWorkerUniverse):
 
 
 class Servers:
-    """
-    Servers on this machine, each with a worker.
-
-    @ivar q: The queue.
-    """
+    """Servers on this machine, each with a worker."""
 
     def __init__(self, reactor: Any, number: int) -> None:
         self.q = TaskQueue(timeout=5.0)

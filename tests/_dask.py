@@ -37,13 +37,8 @@ _START_SECONDS = 60
 
 class Cluster:
     """
-    A scheduler and workers with a thread each.
-
-    @ivar file: Where the scheduler has written its address.
-
-    @ivar address: Its address.
-
-    @ivar scheduler: Its process.
+    A scheduler, which has written its address to a file, and workers with a thread
+    each.
     """
 
     def __init__(

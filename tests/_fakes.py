@@ -97,19 +97,7 @@ def replaceModule(case: SynchronousTestCase, name: str, module: Any) -> None:
 
 
 class FakeProcess:
-    """
-    A process that a L{FakeReactor} has started. The test plays its part.
-
-    @ivar args: Its command line.
-
-    @ivar env: Its environment.
-
-    @ivar pid: Its process ID.
-
-    @ivar signals: Those that it was sent.
-
-    @ivar ended: Whether it has.
-    """
+    """A process that a L{FakeReactor} has started. The test plays its part."""
 
     def __init__(
         self,
@@ -223,15 +211,8 @@ class FakeProcess:
 @implementer(IReactorChild)
 class FakeReactor(Clock):
     """
-    A reactor whose processes are played by the test, through real pipes.
-
-    @ivar readers: Who is to be told when there is something to be read.
-
-    @ivar writers: Who is to be told when there is room.
-
-    @ivar processes: The processes it has started.
-
-    @ivar refusal: Raised in place of starting a process, if it isn't C{None}.
+    A reactor whose processes are played by the test, through real pipes. C{refusal} is
+    raised in place of starting one, if there's one.
     """
 
     running = True

@@ -96,11 +96,7 @@ class FakeThreads:
 
 class ThreadReactor(Clock):
     """
-    A reactor that threads can call.
-
-    @ivar wakeUps: How many times it has been called from threads.
-
-    @ivar threads: The threads of the test.
+    A reactor that threads can call, and that counts how many times they have woken it.
     """
 
     def __init__(self, most: int | None = None) -> None:

@@ -22,11 +22,7 @@ held: list[Any] = []
 
 
 class Thing:
-    """
-    Something that is pickled without its contents.
-
-    @ivar buffer: Its contents.
-    """
+    """Something that is pickled without its contents."""
 
     def __init__(self, buffer: Any) -> None:
         self.buffer = buffer
@@ -47,11 +43,7 @@ class ArrayError(Exception):
 
 
 class Holder:
-    """
-    Something with a large attribute.
-
-    @ivar data: It.
-    """
+    """Something with a large attribute."""
 
     def __init__(self, data: Any) -> None:
         self.data = data

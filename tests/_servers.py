@@ -176,13 +176,7 @@ def processGone(pid: int) -> Deferred[None]:
 
 
 class Program(ProcessProtocol):
-    """
-    A program in a process of its own.
-
-    @ivar output: What it has written.
-
-    @ivar ended: Fires with its exit code.
-    """
+    """A program in a process of its own. C{ended} fires with its exit code."""
 
     def __init__(
         self,

@@ -79,11 +79,7 @@ class Base(WireWorkerUniverse):
 
 
 class Universe(Base):
-    """
-    A universe.
-
-    @ivar log: What has happened in it.
-    """
+    """A universe, with a log of what has happened in it."""
 
     allowed = (Point, Slotted)
     exceptions = (Declared,)

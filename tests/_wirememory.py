@@ -73,11 +73,7 @@ def clientOf(clock: Clock, key: Key | None, owner: Any = None) -> Client:
 
 
 class Connection:
-    """
-    A connection with a server, in memory.
-
-    @ivar protocol: The server's end.
-    """
+    """A connection with a server, in memory."""
 
     def __init__(self, server: WireServer) -> None:
         self.transport = StringTransport(peerAddress=LOCAL)
@@ -128,15 +124,8 @@ class Small(WireWorkerUniverse):
 
 class Pair:
     """
-    A server and a worker, and what goes from one to the other.
-
-    @ivar server: The server.
-
-    @ivar worker: The worker.
-
-    @ivar passed: How many bytes have got through.
-
-    @ivar isCut: Whether the connection has ended.
+    A server and a worker, and what goes from one to the other. C{passed} is how many
+    bytes have got through.
     """
 
     def __init__(self, clock: Clock, universe: Any, key: Key | None, **kw: Any) -> None:

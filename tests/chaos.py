@@ -118,11 +118,7 @@ class Ledger:
 
 
 class Children:
-    """
-    Children.
-
-    @ivar q: The queue.
-    """
+    """Children."""
 
     def __init__(self, reactor: Any, number: int) -> None:
         self.q = ProcessQueue(

@@ -22,11 +22,7 @@ from ._cases import ids, same, task, turn
 
 @implementer(IWorker)
 class BadWorker(AsyncWorker):
-    """
-    A worker that doesn't do what it should.
-
-    @ivar answer: What C{run} returns, or raises.
-    """
+    """A worker whose C{run} returns, or raises, what it's told."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__()

@@ -25,11 +25,7 @@ def fails(*args: Any) -> NoReturn:
 
 
 class Records(logging.Handler):
-    """
-    Keeps what is logged by the standard library.
-
-    @ivar records: The records.
-    """
+    """Keeps what is logged by the standard library."""
 
     def __init__(self) -> None:
         super().__init__()

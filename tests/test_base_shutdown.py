@@ -19,9 +19,8 @@ from ._cases import QueueTestCase, ReplaceableWorker, ids, same
 
 class Replaceable(ReplaceableWorker):
     """
-    A worker that another takes the place of when it's lost.
-
-    @ivar heirs: What is to take its place: workers, or exceptions to be raised.
+    A worker whose place another takes when it's lost: the next of its heirs, or none if
+    that is an exception, which is raised.
     """
 
     def __init__(self, *heirs: Any) -> None:

@@ -83,9 +83,7 @@ for _f in (
 
 class Gate:
     """
-    Holds calls of L{jobs.atGate} up until it's opened.
-
-    @ivar paths: The arguments of such a call.
+    Holds calls of L{jobs.atGate}, whose arguments are its paths, up until it's opened.
     """
 
     def __init__(self, folder: str) -> None:

@@ -403,13 +403,7 @@ class ShutdownTests(HandlerCase):
 
 
 class _Kind:
-    """
-    A kind of worker, which runs its calls when told to.
-
-    @ivar reactor: Its reactor.
-
-    @ivar worker: The worker.
-    """
+    """A kind of worker with its reactor, which runs its calls when told to."""
 
     def __init__(self, reactor: Any, worker: Any) -> None:
         self.reactor = reactor

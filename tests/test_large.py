@@ -38,11 +38,7 @@ MEDIUM = THRESHOLD + 5
 
 
 class FakeThread:
-    """
-    A thread of L{FakeThreads}.
-
-    @ivar ident: Its number, C{None} before it has started.
-    """
+    """A thread of L{FakeThreads}."""
 
     def __init__(self, threads: FakeThreads, target: Callable[[], object]) -> None:
         self.ident: int | None = None
@@ -63,13 +59,8 @@ class FakeThread:
 
 class FakeThreads:
     """
-    Threads that do what they have to do when the test says so.
-
-    @ivar waiting: What they have to do.
-
-    @ivar most: There can't be more of them at a time.
-
-    @ivar joined: How many have been waited for.
+    Threads that do what they have to do when the test says so. There can't be more than
+    C{most} at a time.
     """
 
     def __init__(self, case: SynchronousTestCase) -> None:

@@ -604,9 +604,7 @@ class ReliefTests(WorkerCase):
 class _Worked:
     """
     A child that is played: it runs calls that only say how many seconds they take, in
-    the time of the reactor.
-
-    @ivar busy: How many seconds it has worked.
+    the time of the reactor. C{busy} is how many it has worked.
     """
 
     def __init__(self, process: FakeProcess, reactor: FakeReactor) -> None:

@@ -37,13 +37,7 @@ from ._cases import turnAll
 
 @implementer(IConsumer)
 class RecordingConsumer:
-    """
-    A consumer that notes what happens to it.
-
-    @ivar log: What has happened.
-
-    @ivar onWrite: Called with each item.
-    """
+    """A consumer that notes what happens to it. C{onWrite} is called with each item."""
 
     def __init__(self, onWrite: Callable[[Any], object] = lambda item: None) -> None:
         self.log: list[Any] = []
@@ -621,9 +615,7 @@ class IteratorToProducerTests(SynchronousTestCase):
 
 class SlowConsumer(ListConsumer):
     """
-    A consumer whose items are made when the test says so.
-
-    @ivar making: For each item, the Deferred that is to be fired with what is made.
+    A consumer whose items are made when the test fires the Deferreds in C{making}.
     """
 
     making: list[Deferred[Any]]
@@ -636,13 +628,7 @@ class SlowConsumer(ListConsumer):
 
 @implementer(IPushProducer, IPullProducer)
 class StubProducer:
-    """
-    A producer that notes what it's told.
-
-    @ivar log: What it has been told.
-
-    @ivar onResume: Called when it's resumed.
-    """
+    """A producer that notes what it's told. C{onResume} is called when it's resumed."""
 
     def __init__(self, onResume: Callable[[], object] = lambda: None) -> None:
         self.log: list[str] = []

@@ -17,13 +17,7 @@ from ._cases import task
 
 
 class Handler:
-    """
-    A handler that is single-stepped.
-
-    @ivar items: The items that it was given.
-
-    @ivar d: The Deferred of the last.
-    """
+    """A handler that is single-stepped by firing the Deferred of its last item."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
@@ -37,11 +31,7 @@ class Handler:
 
 
 class ClosingHandler(Handler):
-    """
-    A handler that can be shut down.
-
-    @ivar given: What it was given for that.
-    """
+    """A handler that can be shut down, and notes what it's given for that."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -32,9 +32,8 @@ class ClassyWorker(MemoryWorker):
 
 class Stubborn(MemoryWorker):
     """
-    A worker that doesn't stop, or crash, as it should.
-
-    @ivar stopAnswer: What C{stop} returns or raises.
+    A worker that doesn't stop, or crash, as it should: C{stop} returns or raises the
+    answer.
     """
 
     stopAnswer: Any = None
@@ -53,11 +52,7 @@ class Stubborn(MemoryWorker):
 
 
 class Replaceable(ReplaceableWorker):
-    """
-    A worker that takes its time to be gone after a crash.
-
-    @ivar gone: Fires when it's gone.
-    """
+    """A worker that takes its time to be gone after a crash, until C{gone} is fired."""
 
     def __init__(self) -> None:
         super().__init__()

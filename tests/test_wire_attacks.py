@@ -94,11 +94,7 @@ COMMANDS = [
 
 
 class Watch:
-    """
-    Counts how often anything is unpickled.
-
-    @ivar calls: What was done about pickles.
-    """
+    """Counts how often anything is unpickled."""
 
     def __init__(self) -> None:
         """Begin."""
@@ -394,9 +390,8 @@ class SocketTests(WireTestCase):
 
 class Attacker(Protocol):
     """
-    A client that sends something, and waits for the end.
-
-    @ivar lost: Fires with what has come back.
+    A client that sends something, and waits for the end. C{lost} fires with what has
+    come back.
     """
 
     def __init__(self, data: bytes) -> None:

@@ -29,9 +29,7 @@ CHUNK, CHUNKS_AHEAD = 2_000, 4
 
 class _Pipes(Pool):
     """
-    Children at pipes.
-
-    @ivar ahead: So many calls are under way to each child, if there are so many.
+    Children at pipes. To each, C{ahead} calls are under way, if there are so many.
     """
 
     def __init__(self) -> None:

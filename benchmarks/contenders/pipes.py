@@ -54,13 +54,8 @@ def split(data: bytes) -> tuple[list[bytes], bytes]:
 
 class PipeChild:
     """
-    A child at two pipes, as the parent sees it.
-
-    @ivar to: The descriptor to write to.
-
-    @ivar back: The descriptor to read from.
-
-    @ivar rest: What has been read of a frame that isn't whole yet.
+    A child at two pipes, as the parent sees it. C{rest} is what has been read of a
+    frame that isn't whole yet.
     """
 
     def __init__(self) -> None:
@@ -89,9 +84,8 @@ class PipeChild:
 
 class Calls:
     """
-    Calls that are given to children, some of them ahead.
-
-    @ivar results: The results as they come.
+    Calls that are given to children, some of them ahead, and their results as they
+    come.
     """
 
     def __init__(

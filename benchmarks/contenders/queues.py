@@ -59,11 +59,7 @@ class Ours(_ProcessQueue):
 
 @implementer(IConsumer)
 class _Adder:
-    """
-    A consumer that adds up what is written to it.
-
-    @ivar total: The sum.
-    """
+    """A consumer that adds up what is written to it."""
 
     def __init__(self) -> None:
         self.total = 0

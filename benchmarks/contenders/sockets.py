@@ -253,11 +253,7 @@ SERVERS: dict[str, Callable[[str], Awaitable[None]]] = {
 
 
 class _UntilEnd(Protocol):
-    """
-    Waits for the end of the standard input.
-
-    @ivar ended: A Deferred that fires then.
-    """
+    """Waits for the end of the standard input, when C{ended} fires."""
 
     def __init__(self) -> None:
         self.ended: Deferred[None] = Deferred()

@@ -13,9 +13,8 @@ INTERVAL = 0.001
 
 class Ticker:
     """
-    Ticks in the reactor while its block lasts.
-
-    @ivar longest: The longest time, in seconds, that a tick has come late.
+    Ticks in the reactor while its block lasts, and measures by how many seconds a tick
+    has come late at most.
     """
 
     def __init__(self) -> None:
