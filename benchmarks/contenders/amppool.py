@@ -47,7 +47,6 @@ class AmpoulePool(TwistedPool):
         self._pool: Any = None
 
     async def start(self, children: int) -> None:
-        """Implement L{Pool.start}."""
         starter = import_module("ampoule.main").ProcessStarter(
             env={**os.environ, "PYTHONPATH": os.getcwd()}
         )
@@ -61,11 +60,9 @@ class AmpoulePool(TwistedPool):
         await self._pool.start()
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         await self._pool.stop()
 
     def begin(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Implement L{TwistedPool.begin}."""
         call = pickle.dumps((f, args), 5)
         if len(call) > LARGEST:
             raise CannotDo(f"takes no more than {LARGEST:,} bytes")

@@ -88,12 +88,10 @@ class BlockingPool(Pool):
         return future.result()
 
     async def call(self, f: Callable[..., Any], *args: Any) -> Any:
-        """Implement L{Pool.call}."""
         return self.result(self.submit(f, *args))
 
     async def several(
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
-        """Implement L{Pool.several}."""
         futures = [self.submit(f, *args) for args in argses]
         return [self.result(future) for future in futures]

@@ -116,7 +116,6 @@ class TwistedPool(Pool):
     """A pool whose calls give Deferreds."""
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Implement L{Pool.run}."""
         return runInReactor(main)
 
     @abstractmethod
@@ -124,15 +123,12 @@ class TwistedPool(Pool):
         """Queue a call."""
 
     async def call(self, f: Callable[..., Any], *args: Any) -> Any:
-        """Implement L{Pool.call}."""
         return await self.begin(f, *args)
 
     async def several(
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
-        """Implement L{Pool.several}."""
         return await gather([self.begin(f, *args) for args in argses])
 
     async def wakeUps(self, seconds: float) -> int | None:
-        """Implement L{Pool.wakeUps}."""
         return await countWakeUps(seconds)

@@ -38,16 +38,13 @@ class _Executor(BlockingPool):
         """Make the executor."""
 
     async def start(self, children: int) -> None:
-        """Implement L{Pool.start}."""
         self._executor = self.make(children)
         self._children = children
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         self._executor.shutdown()
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
-        """Implement L{BlockingPool.submit}."""
         return self._executor.submit(f, *args)
 
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -65,7 +62,6 @@ class FuturesExecutor(_Executor):
     method: str | None = None
 
     def make(self, children: int) -> Any:
-        """Implement L{_Executor.make}."""
         return ProcessPoolExecutor(
             children, mp_context=multiprocessing.get_context(self.method)
         )
@@ -87,7 +83,6 @@ class LokyExecutor(_Executor):
     """The executor of loky."""
 
     def make(self, children: int) -> Any:
-        """Implement L{_Executor.make}."""
         return import_module("loky").ProcessPoolExecutor(children)
 
 
@@ -101,11 +96,9 @@ class MultiprocessingPool(BlockingPool):
         self._pool: Any = None
 
     async def start(self, children: int) -> None:
-        """Implement L{Pool.start}."""
         self._pool = multiprocessing.Pool(children)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         self._pool.close()
         self._pool.join()
 
@@ -114,7 +107,6 @@ class MultiprocessingPool(BlockingPool):
         return self._pool.apply_async(f, args)
 
     def result(self, future: Any) -> Any:
-        """Implement L{BlockingPool.result}."""
         return future.get()
 
     async def stream(self, count: int) -> int:
@@ -124,7 +116,6 @@ class MultiprocessingPool(BlockingPool):
         return sum(self._pool.imap(identity, range(count), self.chunk))
 
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """Implement L{Pool.map}."""
         return list(self._pool.map(f, items))
 
 
@@ -138,11 +129,9 @@ class MpirePool(MultiprocessingPool):
     """C{mpire.WorkerPool}."""
 
     async def start(self, children: int) -> None:
-        """Implement L{Pool.start}."""
         self._pool = import_module("mpire").WorkerPool(children)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         self._pool.stop_and_join()
 
     async def stream(self, count: int) -> int:
@@ -167,7 +156,6 @@ class RayPool(BlockingPool):
         self._call: Any = None
 
     async def start(self, children: int) -> None:
-        """Implement L{Pool.start}."""
         self._ray = import_module("ray")
         self._ray.init(
             num_cpus=children,
@@ -179,13 +167,10 @@ class RayPool(BlockingPool):
         self._call = self._ray.remote(_runCall)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         self._ray.shutdown()
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
-        """Implement L{BlockingPool.submit}."""
         return self._call.remote(f, *args)
 
     def result(self, future: Any) -> Any:
-        """Implement L{BlockingPool.result}."""
         return self._ray.get(future)

@@ -37,11 +37,9 @@ class _Pipes(Pool):
         self.ahead = AHEAD
 
     async def start(self, children: int) -> None:
-        """Implement L{Pool.start}."""
         self.children = [PipeChild() for _ in range(children)]
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         for child in self.children:
             child.stop()
 
@@ -56,7 +54,6 @@ class BlockingPipe(_Pipes, BlockingPool):
         return child
 
     def result(self, future: Any) -> Any:
-        """Implement L{BlockingPool.result}."""
         pickles: list[bytes] = []
         while not pickles:
             pickles = future.receive()
@@ -89,15 +86,12 @@ class _Reader:
         self._received = received
 
     def fileno(self) -> int:
-        """Implement C{IReadDescriptor.fileno}."""
         return self._child.back
 
     def logPrefix(self) -> str:
-        """Implement C{ILoggingContext.logPrefix}."""
         return "pipe"
 
     def doRead(self) -> None:
-        """Implement C{IReadDescriptor.doRead}."""
         self._received(self._child)
 
     def connectionLost(self, reason: Failure) -> None:
@@ -113,11 +107,9 @@ class BareReactorPipe(_Pipes):
         self._heard: Callable[[PipeChild], None] = self._nothing
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Implement L{Pool.run}."""
         return runInReactor(main)
 
     async def start(self, children: int) -> None:
-        """Implement L{Pool.start}."""
         from twisted.internet import reactor as it
 
         reactor: Any = it
@@ -127,7 +119,6 @@ class BareReactorPipe(_Pipes):
             reactor.addReader(reader)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         from twisted.internet import reactor as it
 
         reactor: Any = it
@@ -201,7 +192,6 @@ class BareReactorPipe(_Pipes):
         return await d
 
     async def wakeUps(self, seconds: float) -> int | None:
-        """Implement L{Pool.wakeUps}."""
         return await countWakeUps(seconds)
 
     def _received(self, child: PipeChild) -> None:

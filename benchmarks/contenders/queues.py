@@ -23,15 +23,12 @@ class _ProcessQueue(TwistedPool):
         self._queue: Any = None
 
     async def start(self, children: int) -> None:
-        """Implement L{Pool.start}."""
         self._queue = import_module("asynqueue").ProcessQueue(children)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         await self._queue.shutdown()
 
     def begin(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Implement L{TwistedPool.begin}."""
         d: Deferred[Any] = self._queue.call(f, *args)
         return d
 
@@ -47,12 +44,10 @@ class Ours(_ProcessQueue):
         return total
 
     async def iterate(self, f: Callable[..., Any], *args: Any) -> None:
-        """Implement L{Pool.iterate}."""
         async for _ in await self._queue.call(f, *args):
             pass
 
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """Implement L{Pool.map}."""
         results: list[Any] = await self._queue.map(f, items)
         return results
 

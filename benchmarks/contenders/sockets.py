@@ -96,11 +96,9 @@ class AMPClient(Client):
         self._amp = AMP()
 
     async def connect(self, path: str) -> None:
-        """Implement L{Client.connect}."""
         await connectProtocol(_near(path), self._amp)
 
     async def single(self, x: int) -> int:
-        """Implement L{Client.single}."""
         answer: dict[str, int] = await self._amp.callRemote(Echo, x=x)
         return answer["x"]
 
@@ -113,7 +111,6 @@ class AMPClient(Client):
         return b"".join(chunks)
 
     async def close(self) -> None:
-        """Implement L{Client.close}."""
         assert self._amp.transport is not None
         self._amp.transport.loseConnection()
 
@@ -139,7 +136,6 @@ class SocketClient(Client, Protocol):
         self._done: Deferred[None] = Deferred()
 
     async def connect(self, path: str) -> None:
-        """Implement L{Client.connect}."""
         await connectProtocol(_near(path), self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -155,7 +151,6 @@ class SocketClient(Client, Protocol):
         return x
 
     async def large(self, size: int) -> bytes:
-        """Implement L{Client.large}."""
         assert self.transport is not None
         self._chunks, self._left, self._done = [], size, Deferred()
         self.transport.write(b"%d\n" % size)
@@ -163,7 +158,6 @@ class SocketClient(Client, Protocol):
         return b"".join(self._chunks)
 
     async def close(self) -> None:
-        """Implement L{Client.close}."""
         assert self.transport is not None
         self.transport.loseConnection()
 
@@ -175,24 +169,20 @@ class OurClient(Client):
         self._queue: Any = None
 
     async def connect(self, path: str) -> None:
-        """Implement L{Client.connect}."""
         wire = import_module("asynqueue.wire")
         worker = wire.WireWorker(_universe(), f"unix:{path}")
         self._queue = import_module("asynqueue").TaskQueue()
         await self._queue.attachWorker(worker)
 
     async def single(self, x: int) -> int:
-        """Implement L{Client.single}."""
         result: int = await self._queue.call("echo", x)
         return result
 
     async def large(self, size: int) -> bytes:
-        """Implement L{Client.large}."""
         result: bytes = await self._queue.call("large", size)
         return result
 
     async def close(self) -> None:
-        """Implement L{Client.close}."""
         await self._queue.shutdown()
 
 
