@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.threads import deferToThread
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
 from asynqueue import TaskQueue
@@ -32,8 +34,11 @@ __all__ = [
     "Local",
     "ManagerTestCase",
     "Program",
+    "environment",
     "freePort",
     "processGone",
+    "runPython",
+    "runScript",
     "soon",
 ]
 
@@ -175,6 +180,40 @@ def processGone(pid: int) -> Deferred[None]:
     return deferToThread(wait)
 
 
+def environment(*folders: str | Path) -> dict[str, str]:
+    """Have Python find the package, and modules in some folders, besides the usual."""
+    path = [str(ROOT), os.environ.get("PYTHONPATH", ""), *map(str, folders)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+async def runPython(
+    *args: str, env: dict[str, str] | None = None, folder: str | None = None
+) -> tuple[str, str, int]:
+    """
+    Run Python to its end. Returns what it wrote to stdout and to stderr, and its exit
+    code, or the number of the signal that has ended it.
+    """
+    ended = getProcessOutputAndValue(sys.executable, args, env or environment(), folder)
+    # That a signal has ended it is told as a failure with the same.
+    out, err, code = await ended.addErrback(lambda failure: failure.value)
+    return out.decode(), err.decode(), code
+
+
+async def runScript(
+    folder: str, text: str, *args: str, run: Callable[[str], list[str]] | None = None
+) -> tuple[str, str, int]:
+    """
+    Run a script from a folder, in another below that. C{run} gets its path, and returns
+    what to run. Returns what L{runPython} does.
+    """
+    path = os.path.join(folder, "script.py")
+    Path(path).write_text(textwrap.dedent(text), encoding="utf-8")
+    elsewhere = os.path.join(folder, "elsewhere")
+    os.makedirs(elsewhere, exist_ok=True)
+    command = [*(run(path) if run else [path]), *args]
+    return await runPython(*command, env=environment(folder), folder=elsewhere)
+
+
 class Program(ProcessProtocol):
     """A program in a process of its own. C{ended} fires with its exit code."""
 
@@ -189,13 +228,12 @@ class Program(ProcessProtocol):
         self.errors = ""
         self.ended: Deferred[int | None] = Deferred()
         self._waiting: list[tuple[str, str, Deferred[str]]] = []
-        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         reactor: Any = globalReactor()
         self.process = reactor.spawnProcess(
             self,
             sys.executable,
             [sys.executable, *args],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **(env or {})},
+            env={**environment(), **(env or {})},
             path=None if folder is None else str(folder),
         )
         self.pid: int = self.process.pid

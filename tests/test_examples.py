@@ -18,20 +18,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.threads import deferToThread
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from ._dask import Cluster
-from ._servers import Program, freePort
+from ._servers import Program, environment, freePort, runPython
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def environment() -> dict[str, str]:
-    """Make an environment in which programs find the package."""
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
 
 async def run(name: str, *args: str) -> tuple[str, str, int]:
@@ -39,10 +32,7 @@ async def run(name: str, *args: str) -> tuple[str, str, int]:
     Run an example. Returns what it has written to stdout and to stderr, and its exit
     code.
     """
-    out, err, code = await getProcessOutputAndValue(
-        sys.executable, [str(ROOT / "examples" / name), *args], env=environment()
-    )
-    return out.decode(), err.decode(), code
+    return await runPython(str(ROOT / "examples" / name), *args)
 
 
 class Terminal(ProcessProtocol):
@@ -272,17 +262,13 @@ class RemoteTests(ExampleTestCase):
     async def test_elsewhere(self) -> None:
         """It's rendered on servers that are there already, started as the docs say."""
         folder = self.path("tls")
-        made = await getProcessOutputAndValue(
-            sys.executable,
-            ["-m", "asynqueue.credentials", "pair", folder],
-            env=environment(),
-        )
+        made = await runPython("-m", "asynqueue.credentials", "pair", folder)
         self.assertEqual(made[2], 0, made[1])
         port = freePort()
         server = Program(
             *("-m", "asynqueue.wire", f"--tls={folder}/server.pem"),
             *(f"tls:{port}:interface=127.0.0.1", "remote.Fractal"),
-            env={"PYTHONPATH": f"{ROOT}/examples:{environment()['PYTHONPATH']}"},
+            env=environment(ROOT / "examples"),
         )
         try:
             await server.errorWith("is there")

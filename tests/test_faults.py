@@ -18,19 +18,17 @@ from typing import Any
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
 from asynqueue import AsyncWorker, ProcessQueue, TaskQueue, errors
 
 from . import _faults as faults, _jobs as jobs
+from ._servers import ROOT, runPython, runScript
 from .test_integration_process import (
-    ROOT,
     ChildrenTestCase,
     Items,
     alive,
     running,
-    runScript,
     wait,
 )
 
@@ -807,11 +805,7 @@ class KillerTests(FaultCase):
         24: Whatever is done to the children, each call comes to one result, which is
         right, and nothing is left.
         """
-        out, err, code = await getProcessOutputAndValue(
-            sys.executable,
-            ["-m", "tests.chaos", "--seconds", "6", "--seed", "4"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            path=str(ROOT),
-        )
-        self.assertEqual(code, 0, (err[-500:] + out[-2_000:]).decode())
-        self.assertIn(b"queued", out)
+        command = ["-m", "tests.chaos", "--seconds", "6", "--seed", "4"]
+        out, err, code = await runPython(*command, folder=str(ROOT))
+        self.assertEqual(code, 0, err[-500:] + out[-2_000:])
+        self.assertIn("queued", out)

@@ -6,11 +6,9 @@ import os
 import pickle
 import shutil
 import signal
-import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Callable
 from multiprocessing.resource_tracker import ensure_running
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -19,7 +17,6 @@ from typing import Any
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, gatherResults
 from twisted.internet.interfaces import IConsumer
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
@@ -28,8 +25,7 @@ from asynqueue.iteration import Deferator
 
 from . import _jobs as jobs
 from ._fakes import LogLines
-
-ROOT = Path(__file__).resolve().parent.parent
+from ._servers import runScript
 
 reactor: Any = globalReactor
 
@@ -868,30 +864,6 @@ class ReactorTests(ChildrenTestCase):
             q.call(jobs.deferred, 1, 60, timeout=0.1, retries=0),
         )
         self.assertEqual(await q.call(jobs.deferred, 1), 1)
-
-
-async def runScript(
-    folder: str, text: str, *args: str, run: Callable[[str], list[str]] | None = None
-) -> tuple[str, str, int]:
-    """
-    Run a script in an interpreter of its own, in a folder of its own. C{run} gets its
-    path, and returns what to run. Returns what it wrote to stdout and to stderr, and
-    its exit code.
-    """
-    path = os.path.join(folder, "script.py")
-    Path(path).write_text(textwrap.dedent(text), encoding="utf-8")
-    elsewhere = os.path.join(folder, "elsewhere")
-    os.makedirs(elsewhere, exist_ok=True)
-    pythonPath = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")]), folder]
-    ended = getProcessOutputAndValue(
-        sys.executable,
-        [*(run(path) if run else [path]), *args],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(pythonPath)},
-        path=elsewhere,
-    )
-    # That a signal has ended it is told as a failure with the same.
-    out, err, code = await ended.addErrback(lambda failure: failure.value)
-    return out.decode(), err.decode(), code
 
 
 class MainTests(ChildrenTestCase):

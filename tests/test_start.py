@@ -13,7 +13,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 import asynqueue
 
-from .test_integration_process import runScript
+from ._servers import runScript
 
 #: A program that calls a function of its own in a child.
 PROGRAM = """
