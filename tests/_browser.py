@@ -139,7 +139,6 @@ class Browser:
             await self._driver.ended
 
     async def goTo(self, url: str) -> None:
-        """Load a page."""
         await self._ask("POST", "/url", {"url": url})
 
     async def run(self, script: str, *args: Any) -> Any:

@@ -28,7 +28,6 @@ def same(x: Any = None) -> Any:
 def task(
     f: Any = same, *args: Any, priority: float = 0, series: Any = None, **kw: Any
 ) -> Task:
-    """Make a task."""
     return Task(f, args, kw, priority, series, reactor=Clock())
 
 
@@ -65,7 +64,6 @@ class StoppableClock(Clock):
         self.stops = 0
 
     def stop(self) -> None:
-        """Stop."""
         self.running = False
         self.stops += 1
 
@@ -86,7 +84,6 @@ class QueueTestCase(SynchronousTestCase):
     """A test case with a queue, a clock, and a worker that is single-stepped."""
 
     def setUp(self) -> None:
-        """Make them."""
         self.clock = Clock()
         self.worker = MemoryWorker()
         self.q = self.queue(self.worker)
@@ -155,11 +152,9 @@ class ReplaceableWorker(MemoryWorker):
         return succeed(None)
 
     def setRecycler(self, callableObject: Any) -> None:
-        """Keep it."""
         self.recycle = callableObject
 
     def updatesApplied(self, text: str | None) -> None:
-        """Note the text."""
         self.texts.append(text)
 
     def replacement(self) -> Any:

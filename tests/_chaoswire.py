@@ -40,11 +40,9 @@ class World(WireWorkerUniverse):
         return jobs.nap(x)
 
     def large(self, x: int) -> bytes:
-        """Have a large result."""
         return jobs.large(x)
 
     def fail(self, x: int) -> None:
-        """Raise."""
         jobs.fail(x)
 
     def leave(self, x: int) -> None:
@@ -60,7 +58,6 @@ class World(WireWorkerUniverse):
         return list(self._prepared)
 
     def items(self, x: int) -> Iterator[int]:
-        """Yield."""
         return jobs.items(x)
 
 
@@ -78,7 +75,6 @@ class Servers:
         )
 
     async def start(self) -> None:
-        """Start them, and connect."""
         for i in range(self._number):
             place = self._manager.newSocket()
             await self._manager.spawn(place, heartbeat=0.2)
@@ -96,7 +92,6 @@ class Servers:
             await self.q.update("prepare", what)
 
     def pids(self) -> list[int]:
-        """List the processes."""
         return list(self._manager.servers)
 
     def what(self, f: Callable[..., Any]) -> str:
@@ -104,5 +99,4 @@ class Servers:
         return f.__name__
 
     async def stop(self) -> None:
-        """Stop them."""
         await self._manager.shutdown()

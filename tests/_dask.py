@@ -121,12 +121,10 @@ class Cluster:
 
 
 def pid(_: Any = None) -> int:
-    """Name the process."""
     return os.getpid()
 
 
 def doubled(x: Any) -> Any:
-    """Work a little."""
     return x + x
 
 
@@ -164,11 +162,9 @@ def noted(path: str, text: str) -> int:
 
 
 def failed(text: str) -> None:
-    """Raise something."""
     raise ValueError(text)
 
 
 def changed(array: Any) -> Any:
-    """Change what was given."""
     array[0] += 1
     return array[0], array.nbytes

@@ -53,7 +53,6 @@ class LogLines:
         case.addCleanup(globalLogPublisher.removeObserver, self)
 
     def __call__(self, event: LogEvent) -> None:
-        """Take what is logged."""
         if event.get("log_namespace") != "asynqueue":
             return
         line = formatEvent(event)
@@ -146,7 +145,6 @@ class FakeProcess:
         return [number for number in calls if self.claim(number)]
 
     def signalProcess(self, number: int) -> None:
-        """Implement C{IProcessTransport.signalProcess}."""
         if self.ended:
             raise ProcessExitedAlready
         self.signals.append(signal.Signals(number).name.removeprefix("SIG"))
@@ -156,7 +154,6 @@ class FakeProcess:
         os.write(self._fds[fd], data)
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
-        """Send a frame."""
         self.write(HEADER.pack(len(payload), kind, number) + payload)
 
     def received(self) -> list[tuple[int, int, bytes]]:
@@ -185,7 +182,6 @@ class FakeProcess:
         return self._isStopped
 
     def close(self, fd: int) -> None:
-        """Close a descriptor."""
         os.close(self._fds.pop(fd))
 
     def end(
@@ -253,7 +249,6 @@ class FakeReactor(Clock):
         self.callLater(0, callable, *args, **kwargs)
 
     def callWhenRunning(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - the interface has it so
-        """Implement C{IReactorCore.callWhenRunning}."""
         callable(*args, **kwargs)
 
     def spawnProcess(

@@ -28,11 +28,9 @@ class _FakeQueue:
         self.items: deque[Any] = deque()
 
     def put(self, item: Any) -> None:
-        """Put an item in."""
         self.items.append(item)
 
     def get(self) -> Any:
-        """Take an item out."""
         if not self.items:
             raise _Idle
         return self.items.popleft()
@@ -90,7 +88,6 @@ class FakeThreads:
                 self._running.remove(target)
 
     def _join(self) -> None:
-        """Wait for a thread."""
         self.joined += 1
 
 
@@ -136,7 +133,6 @@ class ThreadCase(SynchronousTestCase):
     """A test case with a reactor that has threads of the mind."""
 
     def setUp(self) -> None:
-        """Make a reactor."""
         self.reactor = ThreadReactor()
         self.threads = self.reactor.threads
         self.threads.install(self)

@@ -29,7 +29,6 @@ class Evil:
         self.how = how
 
     def __reduce__(self) -> Any:
-        """Be pickled."""
         if self.when == "pickled":
             strike(self.how)
         return (strike, (self.how,)) if self.when == "unpickled" else (Evil, ("", ""))
@@ -39,7 +38,6 @@ class EvilOnlyHere(Evil):
     """Can be unpickled only in the process that has made it."""
 
     def __reduce__(self) -> Any:
-        """Be pickled."""
         return strikeElsewhere, (os.getpid(),)
 
 
@@ -54,16 +52,13 @@ class Unspeakable(Exception):
     """An exception that can't be pickled, nor shown."""
 
     def __reduce__(self) -> Any:
-        """Refuse."""
         raise RuntimeError("no")
 
     def __str__(self) -> str:
-        """Refuse."""
         raise RuntimeError("no text either")
 
 
 def strike(how: str) -> None:
-    """Do something bad."""
     if how == "raise":
         raise LookupError("evil")
     if how == "sys.exit":
@@ -127,7 +122,6 @@ def halfAFrame(size: int) -> None:
 
 
 def length(data: bytes) -> int:
-    """Measure something."""
     return len(data)
 
 
@@ -253,6 +247,5 @@ def endsLater(size: int) -> bytes:
 
 
 def closeAllAndMake(size: int) -> bytes:
-    """Close all descriptors."""
     os.closerange(0, 100)
     return bytes(size)

@@ -56,7 +56,6 @@ class Sum(ProcessBase):
 
 
 def echo(*args: Any, **kw: Any) -> Any:
-    """Return the arguments."""
     return args, kw
 
 
@@ -75,7 +74,6 @@ def fail(code: int) -> None:
 
 
 def raiseThat(kind: Any, *args: Any) -> None:
-    """Raise an exception."""
     raise kind(*args)
 
 
@@ -100,7 +98,6 @@ def hideCloudpickle() -> None:
 
 
 def ends(how: str) -> None:
-    """End this process."""
     if how == "exit":
         os._exit(3)
     elif how == "kill":
@@ -146,7 +143,6 @@ def remembered() -> tuple[int, list[Any]]:
 
 
 def count(n: int) -> Iterator[int]:
-    """Count from 0 up."""
     yield from range(n)
 
 
@@ -254,7 +250,6 @@ class _Refusing(type):
     """Classes that don't want to be looked at."""
 
     def __getattr__(cls, name: str) -> Any:
-        """Refuse."""
         raise ValueError(f"no {name}")
 
 
@@ -318,7 +313,6 @@ def writesShared(name: str, value: int) -> None:
 
 
 def add(a: Any, b: Any) -> Any:
-    """Add."""
     return a + b
 
 

@@ -28,7 +28,6 @@ class Thing:
         self.buffer = buffer
 
     def __reduce__(self) -> Any:
-        """Be pickled."""
         return Thing, (pickle.PickleBuffer(self.buffer),)
 
 
@@ -49,12 +48,10 @@ class Holder:
         self.data = data
 
     def length(self, *more: Any) -> int:
-        """Measure it."""
         return len(self.data) + sum(map(len, more))
 
 
 def same(value: Any) -> Any:
-    """Give something back."""
     return value
 
 
@@ -67,7 +64,6 @@ def later(value: Any) -> Any:
 
 
 def make(kind: Any, size: int, fill: int = 120) -> Any:
-    """Make something large."""
     return kind((bytearray if kind is Thing else bytes)([fill]) * size)
 
 
@@ -79,7 +75,6 @@ def exchange(number: int, value: Any, size: int) -> tuple[int, bytes]:
 
 
 def count(value: Any) -> int:
-    """Measure something."""
     with memoryview(value) as view:
         return view.nbytes
 

@@ -49,7 +49,6 @@ class Local(WireWorkerUniverse):
     """A universe that knows where it is."""
 
     def __init__(self, wireServer: Any = None) -> None:
-        """Make a universe."""
         super().__init__(wireServer)
         self._kept: Any = None
 
@@ -66,12 +65,10 @@ class Local(WireWorkerUniverse):
         return os.environ.get(name)
 
     def say(self, text: str) -> None:
-        """Print something."""
         sys.stdout.write(f"{text}\n")
         sys.stderr.write(f"{text}!\n")
 
     def add(self, a: Any, b: Any) -> Any:
-        """Add."""
         return a + b
 
     def note(self, path: str, x: int) -> int:
@@ -110,7 +107,6 @@ class Local(WireWorkerUniverse):
         os.close(fd)
 
     def zeros(self, size: int) -> bytes:
-        """Make a large result."""
         return bytes(size)
 
     def size(self, data: bytes) -> int:
@@ -134,7 +130,6 @@ class Local(WireWorkerUniverse):
         return self._kept
 
     def items(self, n: int, size: int) -> Iterator[bytes]:
-        """Yield large items."""
         for _ in range(n):
             yield bytes(size)
 
@@ -143,7 +138,6 @@ class Broken(WireWorkerUniverse):
     """A universe that can't be made."""
 
     def __init__(self, wireServer: Any = None) -> None:
-        """Fail."""
         sys.stderr.write("what it says before\n")
         raise RuntimeError("it can't be made")
 
@@ -243,36 +237,29 @@ class Program(ProcessProtocol):
         return self.outputWith("\n").addCallback(lambda text: text.split("\n")[0])
 
     def outputWith(self, text: str) -> Deferred[str]:
-        """Wait for output."""
         return self._wait("output", text)
 
     def errorWith(self, text: str) -> Deferred[str]:
-        """Wait for errors."""
         return self._wait("errors", text)
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
         if not self.ended.called:
             os.kill(self.pid, number)
 
     async def kill(self) -> None:
-        """End it."""
         if not self.ended.called:
             self.signal(signal.SIGKILL)
             await self.ended
 
     def outReceived(self, data: bytes) -> None:
-        """Take output."""
         self.output += data.decode()
         self._tell()
 
     def errReceived(self, data: bytes) -> None:
-        """Take errors."""
         self.errors += data.decode()
         self._tell()
 
     def _wait(self, name: str, text: str) -> Deferred[str]:
-        """Wait for a text."""
         d: Deferred[str] = Deferred()
         self._waiting.append((name, text, d))
         self._tell()
@@ -293,7 +280,6 @@ class Program(ProcessProtocol):
 
 
 def soon(attempts: int) -> float:
-    """Start again soon."""
     return 0.01
 
 
@@ -303,7 +289,6 @@ class ManagerTestCase(WireTestCase):
     timeout = 60
 
     def manager(self, wwu: Any = "tests._servers.Local", **kw: Any) -> ServerManager:
-        """Make a manager."""
         manager = ServerManager(wwu, **{"timeout": 0, "backoff": soon, **kw})
         self.closers.append(manager.shutdown)
         return manager

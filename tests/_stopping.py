@@ -27,13 +27,11 @@ class StoppingReactor(MemoryReactorClock):
         *args: Any,
         **kw: Any,
     ) -> Any:
-        """Implement C{IReactorCore.addSystemEventTrigger}."""
         assert (phase, eventType) == ("before", "shutdown")
         self.shutdownTriggers.append(trigger := (callable, args, kw))
         return trigger
 
     def removeSystemEventTrigger(self, triggerID: Any) -> None:
-        """Implement C{IReactorCore.removeSystemEventTrigger}."""
         self.shutdownTriggers.remove(triggerID)
 
     def beginShutdown(self) -> None:

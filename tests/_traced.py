@@ -32,7 +32,6 @@ async def later() -> tuple[int, int]:
 
 
 def divide(x: int) -> float:
-    """Raise an exception."""
     return x / 0
 
 
@@ -48,5 +47,4 @@ class Traced(WireWorkerUniverse):
         return await later()
 
     def customer(self) -> object:
-        """Look at the baggage."""
         return customer()

@@ -49,7 +49,6 @@ class Slotted:
         self.__hidden = x
 
     def hidden(self) -> Any:
-        """Get the hidden attribute."""
         return self.__hidden
 
 
@@ -94,11 +93,9 @@ class Universe(Base):
         self.data = bytearray(100_000)
 
     def add(self, a: Any, b: Any = 0) -> Any:
-        """Add two things."""
         return a + b
 
     def note(self, x: Any) -> Any:
-        """Note something."""
         self.log.append(x)
         return x
 
@@ -110,7 +107,6 @@ class Universe(Base):
         return args, kw
 
     def boom(self, text: str = "boom") -> None:
-        """Fail."""
         error = ValueError(text, 3)
         if hasattr(error, "add_note"):
             error.add_note("a note")
@@ -138,7 +134,6 @@ class Universe(Base):
         raise Undeclared(Secret())
 
     def zeros(self, size: int) -> bytes:
-        """Make a large result."""
         return bytes(size)
 
     def size(self, data: Any) -> int:
@@ -164,7 +159,6 @@ class Universe(Base):
         return Secret()
 
     def count(self, n: int, fail: bool = False) -> Iterator[int]:
-        """Count."""
         try:
             for i in range(n):
                 self.log.append(i)
@@ -175,11 +169,9 @@ class Universe(Base):
             self.log.append("closed")
 
     def these(self, items: list[Any]) -> Iterator[Any]:
-        """Yield given items."""
         yield from items
 
     def blocks(self, n: int, size: int) -> Iterator[bytes]:
-        """Yield large items."""
         for i in range(n):
             self.log.append(i)
             yield bytes([i]) * size
@@ -196,7 +188,6 @@ class Universe(Base):
             yield threading.current_thread().name
 
     def deferreds(self, n: int) -> Iterator[Deferred[int]]:
-        """Yield Deferreds."""
         for i in range(n):
             d: Deferred[int] = Deferred()
             assert self.ws is not None
@@ -241,7 +232,6 @@ class Universe(Base):
         return d.addErrback(cancelled)
 
     async def coroutine(self, x: Any) -> Any:
-        """Be a coroutine."""
         return x
 
     def _private(self) -> None:
@@ -254,7 +244,6 @@ class WireTestCase(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        """Make a private folder."""
         self.folder = Path(tempfile.mkdtemp())
         self.closers: list[Callable[[], Any]] = []
         self.addCleanup(lambda: Deferred.fromCoroutine(self.tidyUp()))
@@ -297,7 +286,6 @@ class WireTestCase(TestCase):
             await self.turn()
 
     def worker(self, **kw: Any) -> WireWorker:
-        """Make a worker."""
         description = kw.pop("description", self.description)
         return WireWorker(Universe, description, **kw)
 

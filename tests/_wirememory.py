@@ -40,11 +40,9 @@ class InlineLooper:
         """Make it."""
 
     def deferToThread(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """Make a call."""
         return execute(f, *args)
 
     def stop(self) -> Deferred[None]:
-        """End."""
         return succeed(None)
 
 
@@ -99,7 +97,6 @@ class Connection:
         client.connectionLost(Failure(ConnectionDone()))
 
     def close(self) -> None:
-        """End it."""
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
@@ -110,15 +107,12 @@ class Small(WireWorkerUniverse):
         """Take what comes."""
 
     def echo(self, *args: Any) -> Any:
-        """Give it back."""
         return args
 
     def count(self, n: Any = 9) -> Iterator[Any]:
-        """Count."""
         yield from range(n)
 
     def wait(self) -> Deferred[None]:
-        """Wait for ever."""
         return Deferred()
 
 
@@ -174,7 +168,6 @@ class Pair:
                 end.connectionLost(Failure(ConnectionDone()))
 
     def connect(self, factory: Any) -> Deferred[Any]:
-        """Connect."""
         client = factory.buildProtocol(LOCAL)
         self._ends = [client, Connection(self.server).protocol]
         client.makeConnection(StringTransport(peerAddress=LOCAL))
