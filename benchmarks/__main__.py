@@ -18,8 +18,6 @@ from .picture import draw
 from .report import table
 from .summary import Outcomes, summarize
 
-__all__ = ["main"]
-
 #: So many rounds are taken if nothing else is said.
 ROUNDS = 5
 

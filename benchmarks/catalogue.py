@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from .contenders import OURS, REFERENCE
 
-__all__ = ["MEASURES", "Figure", "Measure", "choose"]
-
 _POOLS = (OURS, "cf", "pool", "loky", "mpire", "ampoule", REFERENCE)
 
 _MEBI = 1 << 20

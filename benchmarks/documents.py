@@ -25,8 +25,6 @@ from .wording import (
     verdicts,
 )
 
-__all__ = ["rst"]
-
 _NOTHING = "Nothing has been measured yet."
 
 _HEADS = (

@@ -20,8 +20,6 @@ from typing import Any, NamedTuple
 from .catalogue import MEASURES, Measure
 from .contenders import BEFORE, CONTENDERS, OURS, REFERENCE
 
-__all__ = ["Harness", "Outcome", "runLimited"]
-
 ROOT = Path(__file__).resolve().parent.parent
 
 #: How the error of one begins that has hung.

@@ -11,8 +11,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe", "inWords"]
-
 #: The packages whose versions are told.
 _WANTED = ("Twisted", "ampoule", "loky", "mpire", "numpy", "ray")
 

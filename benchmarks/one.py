@@ -22,8 +22,6 @@ from typing import Any
 from .contenders.base import CannotDo
 from .timing import profileWith
 
-__all__ = ["main"]
-
 #: So many functions of a profile are shown.
 _FUNCTIONS = 40
 

@@ -19,8 +19,6 @@ from .summary import Row
 from .targets import TIMES
 from .wording import Group, bestPeer, grouped, number, short
 
-__all__ = ["Bar", "Panel", "draw", "panels"]
-
 #: Inches: the width of the picture, the height of a bar, of what else a panel has, and
 #: of what is above and below all panels.
 _WIDTH, _BAR, _PANEL, _ABOVE, _BELOW = 12.0, 0.22, 0.8, 1.2, 0.8

@@ -9,8 +9,6 @@ from .contenders import CONTENDERS
 from .summary import Row
 from .wording import Group, grouped, number, remarks, spread, times, verdicts
 
-__all__ = ["table"]
-
 #: Widths of the columns.
 _WIDTHS = (46, 9, 19, 9, 9)
 

@@ -11,8 +11,6 @@ from .contenders import BEFORE, CONTENDERS, OURS
 from .harness import Outcome
 from .targets import judge
 
-__all__ = ["Row", "summarize"]
-
 #: The outcomes of each round, by measure and contender.
 Outcomes = dict[tuple[str, str], list[Outcome]]
 

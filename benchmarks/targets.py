@@ -8,9 +8,6 @@ from typing import NamedTuple, TypedDict
 from .catalogue import MEASURES
 from .contenders import CONTENDERS
 
-__all__ = ["TARGETS", "TIMES", "Target", "Targets", "Verdict", "judge"]
-
-
 #: The sign of multiplication.
 TIMES = "\N{MULTIPLICATION SIGN}"
 

@@ -6,8 +6,6 @@ from cProfile import Profile
 from time import perf_counter
 from types import TracebackType
 
-__all__ = ["Stopwatch", "profileWith"]
-
 _profiles: list[Profile] = []
 
 

@@ -11,20 +11,6 @@ from .contenders import CONTENDERS
 from .summary import Row
 from .targets import TARGETS, TIMES, Verdict
 
-__all__ = [
-    "Group",
-    "bestPeer",
-    "grouped",
-    "isMain",
-    "number",
-    "quantity",
-    "remarks",
-    "short",
-    "spread",
-    "times",
-    "verdicts",
-]
-
 
 class Group(NamedTuple):
     """

@@ -11,23 +11,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = [
-    "absolutes",
-    "copyBack",
-    "copyIn",
-    "countTo",
-    "echo",
-    "identity",
-    "makeArray",
-    "makeBytes",
-    "meet",
-    "noop",
-    "openShared",
-    "pause",
-    "sleepThenTime",
-    "spin",
-]
-
 
 def noop() -> None:
     """Do nothing."""

@@ -22,8 +22,6 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-__all__ = ["MISSING", "Browser"]
-
 reactor: Any = globalReactor
 
 _NAMES = ["chromium", "chromium-browser", "google-chrome"]

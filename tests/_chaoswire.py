@@ -10,8 +10,6 @@ from asynqueue.wire import ServerManager, WireWorkerUniverse
 
 from . import _chaosjobs as jobs
 
-__all__ = ["Servers", "World"]
-
 
 class World(WireWorkerUniverse):
     """The jobs of the chaos run, as methods."""

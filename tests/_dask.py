@@ -24,8 +24,6 @@ try:
 except ImportError:
     distributed = None
 
-__all__ = ["SKIP", "Cluster", "distributed"]
-
 #: Why tests are skipped, C{None} if they aren't.
 SKIP = None if distributed else "Dask isn't installed: asynqueue[dask] has it"
 

@@ -26,8 +26,6 @@ from asynqueue._child.protocol import BUFFERS, HEADER, Decoder, Kind
 from asynqueue._support import childprocess
 from asynqueue.process._transport import IReactorChild
 
-__all__ = ["FIRST_PID", "FakeProcess", "FakeReactor", "LogLines", "replaceModule"]
-
 #: The ID of the first process that a L{FakeReactor} starts. No system gives such.
 FIRST_PID = 1_000_000_000
 

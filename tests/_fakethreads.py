@@ -14,8 +14,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.threads import _jobs
 
-__all__ = ["FakeThreads", "ThreadCase", "ThreadReactor"]
-
 
 class _Idle(BaseException):
     """There's nothing to do for a thread, where a real one would wait."""

@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-__all__ = ["Holder", "Thing"]
-
 #: What is held on to in this interpreter.
 held: list[Any] = []
 

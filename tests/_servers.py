@@ -29,19 +29,6 @@ from asynqueue.wire import ServerManager, WireWorker, WireWorkerUniverse
 
 from ._wire import WireTestCase
 
-__all__ = [
-    "Broken",
-    "Local",
-    "ManagerTestCase",
-    "Program",
-    "environment",
-    "freePort",
-    "processGone",
-    "runPython",
-    "runScript",
-    "soon",
-]
-
 ROOT = Path(__file__).resolve().parent.parent
 
 

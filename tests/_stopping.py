@@ -6,8 +6,6 @@ from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
 
-__all__ = ["StoppingReactor"]
-
 
 class StoppingReactor(MemoryReactorClock):
     """

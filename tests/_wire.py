@@ -19,8 +19,6 @@ from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import AuthenticationError
 from asynqueue.wire import WireServer, WireWorker, WireWorkerUniverse
 
-__all__ = ["Point", "Secret", "Universe", "WireTestCase", "box"]
-
 
 def box(**fields: bytes) -> bytes:
     """Make a box of AMP's."""

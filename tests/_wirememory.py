@@ -18,16 +18,6 @@ from asynqueue.wire._client import Client
 from asynqueue.wire._endpoints import Address, Requirements
 from asynqueue.wire._values import Codec, DecodingThread
 
-__all__ = [
-    "KEY",
-    "LOCAL",
-    "Connection",
-    "Pair",
-    "Small",
-    "clientOf",
-    "inlineThreads",
-]
-
 KEY = Key(b"k" * 32)
 
 LOCAL = IPv4Address("TCP", "127.0.0.1", 7)

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from .base import Pool
 
-__all__ = ["BEFORE", "CONTENDERS", "OURS", "REFERENCE", "Contender", "makePool"]
-
 #: The names of those that have the same package name: this library as it is here, as it
 #: is in another checkout, and the reference.
 OURS, BEFORE, REFERENCE = "ours", "before", "reference"

@@ -14,8 +14,6 @@ from twisted.protocols.amp import Command, String
 from .base import CannotDo
 from .deferreds import TwistedPool
 
-__all__ = ["AmpoulePool", "Child", "RunCall"]
-
 #: Loaded like this because type checkers needn't have it.
 AMPChild: Any = import_module("ampoule.child").AMPChild
 

@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["BlockingPool", "CannotDo", "Lost", "Pool"]
-
 T = TypeVar("T")
 
 

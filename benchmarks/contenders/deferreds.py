@@ -13,8 +13,6 @@ from twisted.python.failure import Failure
 
 from .base import Lost, Pool
 
-__all__ = ["LIMIT", "TwistedPool", "countWakeUps", "gather", "runInReactor"]
-
 T = TypeVar("T")
 
 #: Calls that aren't answered after so many seconds are lost.

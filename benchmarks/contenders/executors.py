@@ -14,17 +14,6 @@ from typing import Any
 
 from .base import BlockingPool
 
-__all__ = [
-    "ChunkedPool",
-    "ForkServerExecutor",
-    "FuturesExecutor",
-    "LokyExecutor",
-    "MpirePool",
-    "MultiprocessingPool",
-    "RayPool",
-    "SpawnExecutor",
-]
-
 
 class _Executor(BlockingPool):
     """A pool with the interface of C{concurrent.futures.Executor}."""

@@ -19,8 +19,6 @@ from .base import BlockingPool, Pool
 from .deferreds import countWakeUps, runInReactor
 from .pipes import AHEAD, Calls, PipeChild, frame
 
-__all__ = ["BareReactorPipe", "BlockingPipe"]
-
 T = TypeVar("T")
 
 #: Items in a chunk of a map, and chunks that are under way, so that no pipe gets full.

@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-__all__ = ["AHEAD", "PipeChild", "frame", "split"]
-
 LENGTH = struct.Struct("<I")
 
 #: So many calls, or items, may be under way.

@@ -13,8 +13,6 @@ from zope.interface import implementer
 from ..work import countTo
 from .deferreds import TwistedPool
 
-__all__ = ["Consuming", "Ours", "Reference"]
-
 
 class _ProcessQueue(TwistedPool):
     """A C{ProcessQueue}."""

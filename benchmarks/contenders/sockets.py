@@ -29,8 +29,6 @@ from twisted.protocols.amp import AMP, Command, Integer, String
 
 from .deferreds import runInReactor
 
-__all__ = ["CHUNK_BYTES", "CLIENTS", "Client"]
-
 #: So much is asked for at a time over bare AMP.
 CHUNK_BYTES = 32_768
 

@@ -13,8 +13,6 @@ from ..timing import Stopwatch
 from ..work import noop
 from .pools import Report
 
-__all__ = ["heap", "run"]
-
 
 async def queue(tasks: int, report: Report) -> None:
     """Take the figure of a library, of so many tasks that are queued at once."""

@@ -17,8 +17,6 @@ from ..contenders.deferreds import gather, runInReactor
 from ..work import noop
 from .pools import Report
 
-__all__ = ["run"]
-
 #: So many calls are queued at once.
 BATCH = 500
 

@@ -14,8 +14,6 @@ from ..timing import Stopwatch
 from ..work import copyBack, copyIn, echo, makeArray, makeBytes, openShared
 from .pools import Figures, Report, inPool
 
-__all__ = ["copy", "run", "through"]
-
 
 async def take(pool: Pool, size: int, trips: int, kind: str) -> Figures:
     """

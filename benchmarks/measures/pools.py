@@ -14,8 +14,6 @@ from ..contenders import makePool
 from ..contenders.base import Pool
 from ..work import meet
 
-__all__ = ["CHILDREN", "Figures", "Report", "Run", "inPool", "ready"]
-
 #: All pools have so many children.
 CHILDREN = 2
 

@@ -10,8 +10,6 @@ from ..timing import Stopwatch
 from ..work import noop
 from .pools import Figures, inPool
 
-__all__ = ["run", "times"]
-
 
 async def times(pool: Pool, calls: int) -> list[float]:
     """Time calls, one at a time, in seconds."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
-__all__ = ["Ticker"]
-
 #: Seconds between ticks.
 INTERVAL = 0.001
 

@@ -17,8 +17,6 @@ from ..contenders.deferreds import runInReactor
 from ..work import spin
 from .pools import CHILDREN, Figures, Report, inPool
 
-__all__ = ["run"]
-
 #: Each child computes for so long at a time, one request after the other.
 _SECONDS = 0.02
 
