@@ -130,15 +130,7 @@ _MODULES = frozenset(
 if not TYPE_CHECKING:  # so that a misspelt name is found by type checkers
 
     def __getattr__(name: str) -> object:
-        """
-        Import a public name, or a public module, when it's first used.
-
-        @param name: The name.
-
-        @return: What it stands for, which is kept as an attribute.
-
-        @raise AttributeError: If there's no such public name.
-        """
+        """Import a public name, or a public module, when it's first used."""
         if name in _MODULES:
             return import_module(f"{__name__}.{name}")
         home = _HOMES.get(name)
@@ -150,9 +142,5 @@ if not TYPE_CHECKING:  # so that a misspelt name is found by type checkers
 
 
 def __dir__() -> list[str]:
-    """
-    List the attributes, also those that haven't been used yet.
-
-    @return: Their names.
-    """
+    """List the attributes, also those that haven't been used yet."""
     return sorted({*globals(), *_HOMES, *_MODULES})

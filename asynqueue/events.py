@@ -122,8 +122,6 @@ def logEvent(event: Event) -> None:
     """
     Log an event: an observer, to be given to C{addObserver}. The entry has the
     attributes of the event as fields, and its C{task}.
-
-    @param event: The event.
     """
     log.emit(
         _LEVELS.get(event.kind, LogLevel.debug),

@@ -148,8 +148,6 @@ class IWorker(Interface):
         connection is lost, its child process has ended. It is then crashed, and the
         tasks that its C{crash} returns are given to others. Those that may have begun
         it fails before, with L{WorkerLost<asynqueue.errors.WorkerLost>}.
-
-        @param callableObject: The callable.
         """
 
     def run(task: ITask) -> Deferred[Any]:
@@ -162,8 +160,6 @@ class IWorker(Interface):
         with C{raw=True} among its keywords, says that they are wanted as they are.
         With an C{IConsumer} as the keyword C{consumer}, they become an
         L{IterationProducer<asynqueue.iteration.IterationProducer>}.
-
-        @param task: The task.
 
         @return: A Deferred that fires when the worker is ready for another task.
         """
@@ -274,8 +270,6 @@ class IReplaceableWorker(Interface):
         The worker calls it, without arguments, when it should get no more tasks. It's
         then told to C{stop}, which it does when it has done what it has accepted, and
         another is hired in its place.
-
-        @param callableObject: The callable.
         """
 
     def updatesApplied(text: str | None) -> None:

@@ -1,7 +1,4 @@
-"""
-A queue that runs its calls in the reactor, for programs that need no other worker
-yet.
-"""
+"""A queue whose calls run in the reactor: no other worker is needed yet."""
 
 from __future__ import annotations
 
@@ -26,10 +23,6 @@ class NullQueue(TaskQueue):
     """
 
     def __init__(self, **kw: Unpack[QueueOptions]) -> None:
-        """
-        Make a queue.
-
-        @param kw: Keywords of L{TaskQueue}.
-        """
+        """@param kw: Keywords of L{TaskQueue}."""
         self.worker = AsyncWorker()
         super().__init__(self.worker, **kw)

@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import implementer
 
 from ._child.calls import CallRunner
+from ._child.describe import callText, errorText
 from ._child.status import ErrorText, Status, StatusResult
-from .info import Info
+from ._support.oneshot import OneShot
 from .interfaces import ICancellingWorker, ITask, IWorker
 from .iteration import Deferator, IterationProducer
 from .tasks._workerbase import WorkerBase
@@ -81,7 +82,7 @@ class MemoryWorker(WorkerBase):
         self.crashed = False
         self._running: list[ITask] = []
         self._unready: dict[ITask, Deferred[None]] = {}
-        self._stopped: Deferred[None] | None = None
+        self._stopped: OneShot[None] = OneShot()
 
     @property
     def running(self) -> list[ITask]:
@@ -110,10 +111,8 @@ class MemoryWorker(WorkerBase):
 
     def stop(self) -> Deferred[None]:
         self.stopping = True
-        if not self._running:
-            return self._resignAfter(succeed(None))
-        self._stopped = Deferred()
-        return self._resignAfter(self._stopped)
+        self._mayStop()
+        return self._resignAfter(self._stopped.wait())
 
     def crash(self) -> list[ITask]:
         self.crashed = True
@@ -182,7 +181,7 @@ class MemoryWorker(WorkerBase):
     ) -> None:
         """Have a task raise an exception, without calling its callable."""
         task = self._chosen(task)
-        text = Info().setCall(*task.callTuple).aboutException(exception=exception)
+        text = errorText(exception, callText(*task.callTuple))
         self.answer((Status.ERROR, ErrorText(text, exception)), task, ready)
 
     def timeOut(self, task: ITask | None = None, ready: bool = True) -> None:
@@ -251,9 +250,8 @@ class MemoryWorker(WorkerBase):
             ready.callback(None)
 
     def _mayStop(self) -> None:
-        if self._stopped is not None and not self._running:
-            stopped, self._stopped = self._stopped, None
-            stopped.callback(None)
+        if self.stopping and not self._running:
+            self._stopped.fire(None)
 
 
 @implementer(IConsumer)

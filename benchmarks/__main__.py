@@ -18,20 +18,12 @@ from .picture import draw
 from .report import table
 from .summary import Outcomes, summarize
 
-__all__ = ["main"]
-
 #: So many rounds are taken if nothing else is said.
 ROUNDS = 5
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """
-    Read the command line.
-
-    @param argv: It.
-
-    @return: The options, and the names of measures that were given.
-    """
+    """Read the command line: the options, and the names of measures that were given."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure this library beside its peers and the machine's floors.",
@@ -73,17 +65,8 @@ def takeAll(
     save: Callable[[Outcomes], object],
 ) -> Outcomes:
     """
-    Take measures, and tell on stderr how it goes.
-
-    @param harness: What takes them.
-
-    @param names: The names of the measures.
-
-    @param rounds: How many times.
-
-    @param save: Called with what is there, each time that there's more.
-
-    @return: The outcomes.
+    Take measures so many times, and tell on stderr how it goes. C{save} is called with
+    what is there, each time that there's more.
     """
     outcomes: Outcomes = {}
     for name, contender, take in harness.rounds(names, rounds):
@@ -96,25 +79,14 @@ def takeAll(
 
 
 def _figures(outcome: Outcome) -> str:
-    """
-    Write the figures of an outcome in a line.
-
-    @param outcome: The outcome.
-
-    @return: Text.
-    """
+    """Write the figures of an outcome in a line."""
     return ", ".join(f"{key} {value:,.6g}" for key, value in outcome.figures.items())
 
 
 def commandOf(options: argparse.Namespace, given: list[str]) -> str:
     """
-    Write the command by which others get such results.
-
-    @param options: The options.
-
-    @param given: The names of the measures as they were given.
-
-    @return: The command.
+    Write the command by which others get such results, with the names of measures as
+    they were given.
     """
     words = ["python -m benchmarks", *given]
     if options.smoke:
@@ -132,13 +104,7 @@ def commandOf(options: argparse.Namespace, given: list[str]) -> str:
 
 def measure(options: argparse.Namespace, given: list[str]) -> dict[str, Any]:
     """
-    Take the measures that the command line asks for.
-
-    @param options: Its options.
-
-    @param given: The names of the measures as they were given.
-
-    @return: The results as in JSON.
+    Take the measures that the command line asks for. Returns the results as in JSON.
     """
     results: dict[str, Any] = {
         "command": commandOf(options, given),
@@ -165,13 +131,7 @@ def measure(options: argparse.Namespace, given: list[str]) -> dict[str, Any]:
 
 
 def write(path: str, text: str) -> None:
-    """
-    Write a file, whole or not at all, and the folder that it's in.
-
-    @param path: The file.
-
-    @param text: What's in it.
-    """
+    """Write a file, whole or not at all, and the folder that it's in."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     new = target.with_name(f"{target.name}.new")
@@ -180,13 +140,7 @@ def write(path: str, text: str) -> None:
 
 
 def show(options: argparse.Namespace, results: dict[str, Any]) -> None:
-    """
-    Print the results, and write the files that are asked for.
-
-    @param options: The options.
-
-    @param results: The results.
-    """
+    """Print the results, and write the files that are asked for."""
     print(table(results["results"]))
     if options.svg:
         write(options.svg, draw(results))
@@ -197,11 +151,7 @@ def show(options: argparse.Namespace, results: dict[str, Any]) -> None:
 
 
 def profile(options: argparse.Namespace) -> None:
-    """
-    Print profiles of this library's parent.
-
-    @param options: The options.
-    """
+    """Print profiles of this library's parent."""
     harness = Harness(smoke=options.smoke)
     for name in options.measures:
         outcome = harness.take(name, OURS, profile=True)
@@ -210,11 +160,8 @@ def profile(options: argparse.Namespace) -> None:
 
 def main(argv: list[str]) -> int:
     """
-    Do what the command line says.
-
-    @param argv: It.
-
-    @return: The exit code: 1 if this library or a floor has failed.
+    Do what the command line says. The exit code is 1 if this library or a floor has
+    failed.
     """
     options, given = parse(argv)
     if options.list:

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 from .contenders import OURS, REFERENCE
 
-__all__ = ["MEASURES", "Figure", "Measure", "choose"]
-
 _POOLS = (OURS, "cf", "pool", "loky", "mpire", "ampoule", REFERENCE)
 
 _MEBI = 1 << 20
@@ -66,13 +64,7 @@ class Measure(NamedTuple):
 
 
 def _payload(kind: str) -> Measure:
-    """
-    Describe the measure of large things.
-
-    @param kind: What kind of thing.
-
-    @return: The measure.
-    """
+    """Describe the measure of large things."""
     return Measure(
         "payload",
         f"64 MiB {kind} to a child and back",
@@ -328,13 +320,8 @@ MEASURES = {
 
 def choose(names: list[str]) -> list[str]:
     """
-    Find measures by name.
-
-    @param names: Names, or what they begin with. None for all.
-
-    @return: The names of the measures in the order of the catalogue.
-
-    @raise ValueError: If there's no such measure.
+    Find the measures whose names begin so, in the order of the catalogue; all if
+    nothing is said.
     """
     chosen = []
     for name in names:
@@ -346,11 +333,5 @@ def choose(names: list[str]) -> list[str]:
 
 
 def _beginning(start: str) -> list[str]:
-    """
-    Find measures by the beginning of their names.
-
-    @param start: The beginning.
-
-    @return: The names.
-    """
+    """Find measures by the beginning of their names."""
     return [name for name in MEASURES if name.startswith(start)]

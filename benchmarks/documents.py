@@ -25,8 +25,6 @@ from .wording import (
     verdicts,
 )
 
-__all__ = ["rst"]
-
 _NOTHING = "Nothing has been measured yet."
 
 _HEADS = (
@@ -41,13 +39,7 @@ _HEADS = (
 
 
 def rst(results: dict[str, Any]) -> str:
-    """
-    Make tables in reStructuredText of all results.
-
-    @param results: The results as in JSON.
-
-    @return: Text.
-    """
+    """Make tables in reStructuredText of all results."""
     if not results["results"]:
         return f"{_NOTHING}\n"
     rows: Sequence[Row] = results["results"]
@@ -69,13 +61,7 @@ def _source(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _overview(rows: Iterable[Row]) -> Iterator[list[str]]:
-    """
-    Make lines of what this library has reached.
-
-    @param rows: All rows.
-
-    @return: An iterator of the cells of each line.
-    """
+    """Make lines of what this library has reached, each of cells."""
     for group in grouped(rows):
         own = group.own
         if own is None or not isMain(group):
@@ -96,13 +82,7 @@ def _overview(rows: Iterable[Row]) -> Iterator[list[str]]:
 
 
 def _met(given: list[Verdict]) -> str:
-    """
-    Say in short whether targets have been met.
-
-    @param given: The verdicts.
-
-    @return: Text, empty if there are none.
-    """
+    """Say in short whether targets have been met."""
     if not given:
         return ""
     met = {verdict["met"] for verdict in given}
@@ -112,13 +92,7 @@ def _met(given: list[Verdict]) -> str:
 
 
 def _details(group: Group) -> Iterator[str]:
-    """
-    Make a table of all who have a figure.
-
-    @param group: The results.
-
-    @return: An iterator of lines.
-    """
+    """Make a table of all who have a figure."""
     better = "more is better" if group.figure.more else "less is better"
     title = f"{group.name}. {MEASURES[group.name].title}: {group.title}, {better}"
     if group.name == "floor":
@@ -134,13 +108,7 @@ def _details(group: Group) -> Iterator[str]:
 
 
 def _cells(row: Row) -> list[str]:
-    """
-    Make the cells of a row.
-
-    @param row: The row.
-
-    @return: The cells.
-    """
+    """Make the cells of a row."""
     title = CONTENDERS[row["contender"]].title
     name = f"({title})" if row["floor"] else title
     more = "; ".join(remarks(row))
@@ -157,19 +125,7 @@ def _listTable(
     rows: Iterable[Sequence[str]],
     widths: Iterable[int],
 ) -> Iterator[str]:
-    """
-    Write a table.
-
-    @param title: Its title.
-
-    @param heads: The cells of its first row.
-
-    @param rows: Those of the others.
-
-    @param widths: The relative widths of the columns.
-
-    @return: An iterator of lines.
-    """
+    """Write a table."""
     yield f".. list-table:: {_escape(title)}".rstrip()
     yield "   :header-rows: 1"
     yield f"   :widths: {' '.join(map(str, widths))}"
@@ -181,11 +137,5 @@ def _listTable(
 
 
 def _escape(text: str) -> str:
-    """
-    Write a text so that nothing in it is markup.
-
-    @param text: The text.
-
-    @return: It in reStructuredText.
-    """
+    """Write a text so that nothing in it is markup."""
     return re.sub(r"([\\*`_|<>])", r"\\\1", text)

@@ -20,8 +20,6 @@ from typing import Any, NamedTuple
 from .catalogue import MEASURES, Measure
 from .contenders import BEFORE, CONTENDERS, OURS, REFERENCE
 
-__all__ = ["Harness", "Outcome", "runLimited"]
-
 ROOT = Path(__file__).resolve().parent.parent
 
 #: How the error of one begins that has hung.
@@ -62,17 +60,8 @@ def runLimited(
     command: list[str], folder: Path, env: dict[str, str], limit: float
 ) -> str:
     """
-    Run a program with all that it starts in a session of its own, and end them all.
-
-    @param command: The program and its command line.
-
-    @param folder: Where it runs.
-
-    @param env: Its environment.
-
-    @param limit: Seconds that it may take.
-
-    @return: How it failed, empty if it didn't.
+    Run a program with all that it starts in a session of its own, and end them all
+    after so many seconds at most. Returns how it failed, nothing if it didn't.
     """
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
@@ -104,8 +93,6 @@ class Harness:
     Takes measures.
 
     Whoever has hung isn't asked again for the same, since that takes long.
-
-    @ivar smoke: Whether it's only tried whether they work.
     """
 
     def __init__(
@@ -116,17 +103,6 @@ class Harness:
         only: list[str] | None = None,
         before: str | None = None,
     ) -> None:
-        """
-        Make a harness.
-
-        @param smoke: C{True} to take all measures with tiny numbers.
-
-        @param reference: A Python in whose environment AsynQueue 0.9.9 is installed.
-
-        @param only: The names of contenders to be taken. By default, all.
-
-        @param before: Another checkout of this library, to be measured beside it.
-        """
         self.smoke = smoke
         self._reference = reference
         self._only = only
@@ -138,13 +114,7 @@ class Harness:
                 compile_dir(root / _PACKAGES[-1], quiet=2)
 
     def contenders(self, measure: Measure) -> list[str]:
-        """
-        Find who takes part in a measure and is installed.
-
-        @param measure: The measure.
-
-        @return: Their names.
-        """
+        """Find who takes part in a measure and is installed."""
         names = list(measure.contenders)
         if self._before is not None and OURS in names:
             names.insert(names.index(OURS) + 1, BEFORE)
@@ -161,14 +131,8 @@ class Harness:
     ) -> Iterator[tuple[str, str, Callable[[], Outcome]]]:
         """
         Go through all that is to be taken, everybody's turn coming once in each round,
-        at another place than in the last.
-
-        @param names: The names of the measures.
-
-        @param count: How many rounds.
-
-        @return: An iterator of a measure, a contender, and what takes the one of the
-            other.
+        at another place than in the last. Yields a measure, a contender, and what takes
+        the one of the other.
         """
         for number in range(count):
             for name in names:
@@ -179,17 +143,7 @@ class Harness:
                         yield name, who, partial(self.take, name, who)
 
     def take(self, name: str, contender: str, *, profile: bool = False) -> Outcome:
-        """
-        Take a measure of a contender in a fresh interpreter.
-
-        @param name: The name of the measure.
-
-        @param contender: The name of the contender.
-
-        @param profile: C{True} to profile it.
-
-        @return: The outcome.
-        """
+        """Take a measure of a contender in a fresh interpreter."""
         measure = MEASURES[name]
         spec: dict[str, Any] = {
             "module": measure.module,
@@ -218,11 +172,8 @@ def _folder(
 ) -> Iterator[tuple[Path, dict[str, str]]]:
     """
     Make a folder in which Python finds what a contender needs and nothing else of the
-    checkout, since the reference is a package of the same name.
-
-    @param contender: The name of the contender.
-
-    @return: A context manager that gives the folder, and the environment.
+    checkout, since the reference is a package of the same name. Gives the folder, and
+    the environment.
     """
     with TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)

@@ -11,8 +11,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe", "inWords"]
-
 #: The packages whose versions are told.
 _WANTED = ("Twisted", "ampoule", "loky", "mpire", "numpy", "ray")
 
@@ -25,11 +23,7 @@ print(json.dumps({it.name: it.version for it in distributions()}))
 
 
 def processor() -> str:
-    """
-    Find out what processor it is.
-
-    @return: Its model, or what is known of it.
-    """
+    """Find out what processor it is."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -44,9 +38,7 @@ def processor() -> str:
 
 def memoryBytes() -> int | None:
     """
-    Find out how much memory there is.
-
-    @return: Bytes, C{None} if the system doesn't tell.
+    Find out how much memory there is, in bytes. C{None} if the system doesn't tell.
     """
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -55,13 +47,7 @@ def memoryBytes() -> int | None:
 
 
 def referenceVersions(python: str | None) -> dict[str, str]:
-    """
-    Find out the versions that the reference is measured with.
-
-    @param python: Its Python, if there's one.
-
-    @return: The versions by package.
-    """
+    """Find out the versions that the reference is measured with."""
     if python is None:
         return {}
     output = subprocess.run(
@@ -75,11 +61,8 @@ def referenceVersions(python: str | None) -> dict[str, str]:
 
 def describe(reference: str | None) -> dict[str, Any]:
     """
-    Describe the machine, what's on it, and how busy it is before anything is measured.
-
-    @param reference: The reference's Python, if there's one.
-
-    @return: A dict of plain values.
+    Describe the machine, what's on it, and how busy it is before anything is measured,
+    in plain values.
     """
     versions = {it.name: it.version for it in distributions()}
     return {
@@ -96,13 +79,7 @@ def describe(reference: str | None) -> dict[str, Any]:
 
 
 def inWords(machine: dict[str, Any]) -> str:
-    """
-    Say what the measures were taken on, in a sentence or two.
-
-    @param machine: Its description.
-
-    @return: Text.
-    """
+    """Say what the measures were taken on, in a sentence or two."""
     memory = machine["memory"]
     size = f", {memory / 2**30:.0f} GiB" if memory else ""
     packages = ", ".join(f"{name} {it}" for name, it in machine["packages"].items())

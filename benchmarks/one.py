@@ -22,33 +22,19 @@ from typing import Any
 from .contenders.base import CannotDo
 from .timing import profileWith
 
-__all__ = ["main"]
-
 #: So many functions of a profile are shown.
 _FUNCTIONS = 40
 
 
 def write(path: str, outcome: dict[str, Any]) -> None:
-    """
-    Write an outcome, whole or not at all.
-
-    @param path: The file.
-
-    @param outcome: The outcome.
-    """
+    """Write an outcome, whole or not at all."""
     with open(f"{path}.new", "w") as file:
         json.dump(outcome, file)
     os.replace(f"{path}.new", path)
 
 
 def main(specification: str, path: str) -> None:
-    """
-    Take a measure.
-
-    @param specification: What.
-
-    @param path: Where to write the outcome.
-    """
+    """Take a measure."""
     spec = json.loads(specification)
     profile = Profile() if spec.get("profile") else None
     if profile is not None:

@@ -19,8 +19,6 @@ from .summary import Row
 from .targets import TIMES
 from .wording import Group, bestPeer, grouped, number, short
 
-__all__ = ["Bar", "Panel", "draw", "panels"]
-
 #: Inches: the width of the picture, the height of a bar, of what else a panel has, and
 #: of what is above and below all panels.
 _WIDTH, _BAR, _PANEL, _ABOVE, _BELOW = 12.0, 0.22, 0.8, 1.2, 0.8
@@ -109,15 +107,7 @@ def _place(bar: Bar) -> tuple[int, float]:
 
 
 def draw(results: dict[str, Any], dark: bool = False) -> str:
-    """
-    Draw the picture.
-
-    @param results: The results as in JSON.
-
-    @param dark: Whether it's for a dark page.
-
-    @return: SVG.
-    """
+    """Draw the picture."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -9,8 +9,6 @@ from .contenders import CONTENDERS
 from .summary import Row
 from .wording import Group, grouped, number, remarks, spread, times, verdicts
 
-__all__ = ["table"]
-
 #: Widths of the columns.
 _WIDTHS = (46, 9, 19, 9, 9)
 
@@ -20,10 +18,6 @@ def table(rows: Iterable[Row]) -> str:
     Make a table of the results: medians, the least and the most, how many times as good
     as the contender this library is, and how many times the floor each is. Floors are
     in brackets.
-
-    @param rows: The rows.
-
-    @return: Text.
     """
     lines: list[str] = []
     last = ""
@@ -36,13 +30,7 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def _figure(group: Group) -> list[str]:
-    """
-    Make the lines of a figure.
-
-    @param group: Its results.
-
-    @return: The lines.
-    """
+    """Make the lines of a figure."""
     unit = f" [{group.figure.unit}]" if group.figure.unit else ""
     better = "more is better" if group.figure.more else "less is better"
     title = f"  {group.figure.title}{unit}, {better}"
@@ -57,13 +45,7 @@ def _figure(group: Group) -> list[str]:
 
 
 def _row(row: Row) -> str:
-    """
-    Make a line of a row.
-
-    @param row: The row.
-
-    @return: The line.
-    """
+    """Make a line of a row."""
     title = CONTENDERS[row["contender"]].title
     name = f"    ({title})" if row["floor"] else f"    {title}"
     more = "; ".join(remarks(row))
@@ -75,13 +57,7 @@ def _row(row: Row) -> str:
 
 
 def _line(*cells: str) -> str:
-    """
-    Put cells side by side, the first to the left, the others to the right.
-
-    @param cells: The cells.
-
-    @return: The line.
-    """
+    """Put cells side by side, the first to the left, the others to the right."""
     first, *others = zip(cells, _WIDTHS, strict=True)
     text = f"{first[0]:<{first[1]}}"
     return " ".join([text, *(f"{cell:>{width}}" for cell, width in others)]).rstrip()

@@ -11,8 +11,6 @@ from .contenders import BEFORE, CONTENDERS, OURS
 from .harness import Outcome
 from .targets import judge
 
-__all__ = ["Row", "summarize"]
-
 #: The outcomes of each round, by measure and contender.
 Outcomes = dict[tuple[str, str], list[Outcome]]
 
@@ -25,11 +23,9 @@ def summarize(outcomes: Outcomes) -> list[Row]:
     Make rows of outcomes, one for each figure of each contender that has it, or has
     been left out or failed.
 
-    @param outcomes: The outcomes.
-
-    @return: The rows, with C{ratio} how many times as good as the contender this
-        library is, and C{floors} how many times as bad as the floor the contender is,
-        C{None} where either has no figure. This library's rows have verdicts.
+    C{ratio} is how many times as good as the contender this library is, C{floors} how
+    many times as bad as the floor the contender is, each C{None} where either has no
+    figure. This library's rows have verdicts.
     """
     rows = []
     for name, measure in MEASURES.items():
@@ -56,24 +52,12 @@ def _with(contenders: tuple[str, ...], before: str) -> list[str]:
 
 
 def _hasSomething(row: Row) -> bool:
-    """
-    Tell whether there's something to say in a row.
-
-    @param row: The row.
-
-    @return: Whether there is.
-    """
+    """Tell whether there's something to say in a row."""
     return row["median"] is not None or bool(row["skip"] or row["errors"])
 
 
 def _compare(measure: Measure, group: dict[str, Row]) -> None:
-    """
-    Add the ratios to the rows of a figure.
-
-    @param measure: The measure.
-
-    @param group: The rows, by contender.
-    """
+    """Add the ratios to the rows of a figure."""
     own = group.get(OURS, {}).get("median")
     floor = group.get(measure.floor, {}).get("median")
     for row in group.values():
@@ -82,19 +66,7 @@ def _compare(measure: Measure, group: dict[str, Row]) -> None:
 
 
 def _row(name: str, key: str, contender: str, outcomes: list[Outcome]) -> Row:
-    """
-    Make a row.
-
-    @param name: The name of the measure.
-
-    @param key: The name of the figure.
-
-    @param contender: The name of the contender.
-
-    @param outcomes: Its outcomes.
-
-    @return: The row.
-    """
+    """Make a row."""
     figure = MEASURES[name].figures[key]
     values = [o.figures[key] for o in outcomes if key in o.figures]
     return {
@@ -119,14 +91,8 @@ def _row(name: str, key: str, contender: str, outcomes: list[Outcome]) -> Row:
 
 def _ratio(row: Row, other: float | None) -> float | None:
     """
-    Compare somebody with a contender.
-
-    @param row: The contender's row.
-
-    @param other: The other's figure.
-
-    @return: How many times as good as the contender the other is, C{None} if that
-        can't be said.
+    Tell how many times as good as the contender of a row another with a figure is,
+    C{None} if that can't be said.
     """
     one: float | None = row["median"]
     if not one or not other:

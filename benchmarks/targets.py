@@ -8,9 +8,6 @@ from typing import NamedTuple, TypedDict
 from .catalogue import MEASURES
 from .contenders import CONTENDERS
 
-__all__ = ["TARGETS", "TIMES", "Target", "Targets", "Verdict", "judge"]
-
-
 #: The sign of multiplication.
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -30,11 +27,7 @@ class Target(NamedTuple):
 
 class Targets(NamedTuple):
     """
-    The targets of a figure.
-
-    @ivar must: What is to be reached at the least.
-
-    @ivar aim: What is aimed at.
+    The targets of a figure: what it must reach at the least, and what is aimed at.
     """
 
     must: tuple[Target, ...] = ()
@@ -55,29 +48,14 @@ class Verdict(TypedDict):
 
 def _times(must: float, aim: float, *than: str) -> Targets:
     """
-    Describe targets that are compared with another's figure.
-
-    @param must: How many times the first's, or the only one's, it has to be.
-
-    @param aim: How many times the last's is aimed at.
-
-    @param than: The other contenders.
-
-    @return: The targets.
+    Describe targets that are compared with others' figures: how many times the first's,
+    or the only one's, it must be, and how many times the last's is aimed at.
     """
     return Targets((Target(must, than[0]),), (Target(aim, than[-1]),))
 
 
 def _at(must: float, aim: float) -> Targets:
-    """
-    Describe targets that are numbers.
-
-    @param must: What has to be reached.
-
-    @param aim: What is aimed at.
-
-    @return: The targets.
-    """
+    """Describe targets that are numbers."""
     return Targets((Target(must),), (Target(aim),))
 
 
@@ -122,17 +100,8 @@ def judge(
     name: str, key: str, medians: Mapping[str, float | None], own: float | None
 ) -> dict[str, list[Verdict]]:
     """
-    Tell which targets of a figure have been met.
-
-    @param name: The name of the measure.
-
-    @param key: The name of the figure.
-
-    @param medians: The medians of all contenders.
-
-    @param own: That of this library.
-
-    @return: The verdicts on C{must} and C{aim}.
+    Tell which targets of a figure have been met: the verdicts on C{must} and C{aim},
+    from the medians of all and that of this library.
     """
     figure = MEASURES[name].figures[key]
     targets = TARGETS.get((name, key), Targets())

@@ -6,26 +6,16 @@ from cProfile import Profile
 from time import perf_counter
 from types import TracebackType
 
-__all__ = ["Stopwatch", "profileWith"]
-
 _profiles: list[Profile] = []
 
 
 def profileWith(profile: Profile) -> None:
-    """
-    Have all that is timed from now on profiled as well.
-
-    @param profile: What takes the profile.
-    """
+    """Have all that is timed from now on profiled as well."""
     _profiles[:] = [profile]
 
 
 class Stopwatch:
-    """
-    Times a block.
-
-    @ivar seconds: How long the block has taken.
-    """
+    """Times a block, in seconds."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

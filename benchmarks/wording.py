@@ -11,20 +11,6 @@ from .contenders import CONTENDERS
 from .summary import Row
 from .targets import TARGETS, TIMES, Verdict
 
-__all__ = [
-    "Group",
-    "bestPeer",
-    "grouped",
-    "isMain",
-    "number",
-    "quantity",
-    "remarks",
-    "short",
-    "spread",
-    "times",
-    "verdicts",
-]
-
 
 class Group(NamedTuple):
     """
@@ -57,13 +43,7 @@ class Group(NamedTuple):
 
 
 def grouped(rows: Iterable[Row]) -> Iterator[Group]:
-    """
-    Put the rows of a figure together.
-
-    @param rows: All rows.
-
-    @return: An iterator of the figures.
-    """
+    """Put the rows of a figure together."""
     for (name, key), group in groupby(rows, lambda r: (r["measure"], r["figure"])):
         yield Group(name, key, MEASURES[name].figures[key], list(group))
 
@@ -72,10 +52,6 @@ def isMain(group: Group) -> bool:
     """
     Tell whether a figure belongs into an overview: it's shown in the picture, or has a
     target.
-
-    @param group: The results of the figure.
-
-    @return: Whether it does.
     """
     target = (group.name, group.key) in TARGETS
     return target or group.key in MEASURES[group.name].shown
@@ -83,11 +59,8 @@ def isMain(group: Group) -> bool:
 
 def bestPeer(group: Group) -> Row | None:
     """
-    Find the best of those that are neither this library nor a floor.
-
-    @param group: The results of a figure.
-
-    @return: Its row, C{None} if there's none that has a figure.
+    Find the row of the best of those that are neither this library nor a floor, C{None}
+    if there's none that has a figure.
     """
     peers = [
         row
@@ -101,43 +74,21 @@ def bestPeer(group: Group) -> Row | None:
 
 
 def number(value: float) -> str:
-    """
-    Write a number with three digits that mean something.
-
-    @param value: The number.
-
-    @return: Text.
-    """
+    """Write a number with three digits that mean something."""
     if abs(value) >= 99.95 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
 
 
 def quantity(value: float, unit: str) -> str:
-    """
-    Write a number with its unit.
-
-    @param value: The number.
-
-    @param unit: The unit.
-
-    @return: Text.
-    """
+    """Write a number with its unit."""
     if unit.startswith("1/"):
         return f"{number(value)}{unit[1:]}"
     return f"{number(value)} {TIMES if unit == 'times' else unit}".rstrip()
 
 
 def short(value: float, unit: str) -> str:
-    """
-    Write a number with its unit where there's little room.
-
-    @param value: The number.
-
-    @param unit: The unit.
-
-    @return: Text.
-    """
+    """Write a number with its unit where there's little room."""
     for factor, letter in ((1e6, " M"), (1e3, " k")):
         if unit.startswith("1/") and value >= factor:
             return f"{number(value / factor)}{letter}{unit[1:]}"
@@ -145,35 +96,17 @@ def short(value: float, unit: str) -> str:
 
 
 def times(value: float | None) -> str:
-    """
-    Write a ratio.
-
-    @param value: The ratio.
-
-    @return: Text, empty if there's none.
-    """
+    """Write a ratio."""
     return "" if value is None else f"{number(value)} {TIMES}"
 
 
 def spread(row: Row) -> str:
-    """
-    Write the least and the most.
-
-    @param row: A row that has figures.
-
-    @return: Text.
-    """
+    """Write the least and the most."""
     return f"{number(row['least'])} ... {number(row['most'])}"
 
 
 def remarks(row: Row) -> Iterator[str]:
-    """
-    Tell what there's to say about a row besides its figures.
-
-    @param row: The row.
-
-    @return: An iterator of texts.
-    """
+    """Tell what there's to say about a row besides its figures."""
     if row["skip"]:
         yield f"left out: {row['skip']}"
     if row["errors"]:
@@ -183,12 +116,6 @@ def remarks(row: Row) -> Iterator[str]:
 
 
 def verdicts(given: list[Verdict]) -> str:
-    """
-    Tell which targets have been met.
-
-    @param given: The verdicts.
-
-    @return: Text, empty if there are none.
-    """
+    """Tell which targets have been met."""
     said = {True: "met", False: "not met", None: "not compared"}
     return "; ".join(f"{one['text']}: {said[one['met']]}" for one in given)

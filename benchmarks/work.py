@@ -11,138 +11,63 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = [
-    "absolutes",
-    "copyBack",
-    "copyIn",
-    "countTo",
-    "echo",
-    "identity",
-    "makeArray",
-    "makeBytes",
-    "meet",
-    "noop",
-    "openShared",
-    "pause",
-    "sleepThenTime",
-    "spin",
-]
-
 
 def noop() -> None:
     """Do nothing."""
 
 
 def identity(x: int) -> int:
-    """
-    Give a number back.
-
-    @param x: The number.
-
-    @return: The same.
-    """
+    """Give a number back."""
     return x
 
 
 def absolutes(xs: list[int]) -> list[int]:
-    """
-    Make many numbers absolute.
-
-    @param xs: The numbers.
-
-    @return: What C{abs} makes of them.
-    """
+    """Make many numbers absolute."""
     return list(map(abs, xs))
 
 
 def echo(x: Any) -> Any:
-    """
-    Give a large thing back.
-
-    @param x: The thing.
-
-    @return: The same.
-    """
+    """Give a large thing back."""
     return x
 
 
 def sleepThenTime(seconds: float) -> float:
-    """
-    Sleep, then tell the time.
-
-    @param seconds: How long.
-
-    @return: The time at the end, by the clock that all processes of the system share.
-    """
+    """Sleep, then tell the time by the clock that all processes of the system share."""
     time.sleep(seconds)
     return time.monotonic()
 
 
 def pause(seconds: float) -> None:
-    """
-    Sleep, or do nothing.
-
-    @param seconds: How long. 0 for nothing.
-    """
+    """Sleep, or do nothing if that's 0 seconds."""
     if seconds:
         time.sleep(seconds)
 
 
 def spin(seconds: float) -> None:
-    """
-    Keep a core busy.
-
-    @param seconds: How long.
-    """
+    """Keep a core busy."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
 
 
 def countTo(n: int) -> Iterator[int]:
-    """
-    Count, one item at a time.
-
-    @param n: How many items there are.
-
-    @return: An iterator of them.
-    """
+    """Count, one item at a time."""
     yield from range(n)
 
 
 def makeBytes(size: int) -> bytes:
-    """
-    Make a large result.
-
-    @param size: Its size.
-
-    @return: It.
-    """
+    """Make a large result."""
     return bytes(size)
 
 
 def makeItems(count: int, size: int) -> Iterator[bytes]:
-    """
-    Yield large items.
-
-    @param count: How many.
-
-    @param size: The size of each.
-
-    @return: An iterator of them.
-    """
+    """Yield large items."""
     for _ in range(count):
         yield bytes(size)
 
 
 def makeArray(size: int) -> Any:
-    """
-    Make a large result that can be pickled out-of-band.
-
-    @param size: Its size in bytes.
-
-    @return: An array of numpy.
-    """
+    """Make a large array of numpy, which can be pickled out-of-band."""
     import numpy
 
     return numpy.ones(size, dtype=numpy.uint8)
@@ -150,11 +75,8 @@ def makeArray(size: int) -> Any:
 
 def copyIn(value: Any) -> str:
     """
-    Copy a large thing to shared memory.
-
-    @param value: The thing, an array of bytes.
-
-    @return: The path of the file that it's in, which whoever opens it is to remove.
+    Copy a large thing, an array of bytes, to shared memory. Returns the path of the
+    file that it's in, which whoever opens it is to remove.
     """
     import mmap
     import tempfile
@@ -172,11 +94,8 @@ def copyIn(value: Any) -> str:
 
 def openShared(path: str) -> Any:
     """
-    Open what has been copied to shared memory, without another copy.
-
-    @param path: The path of the file, which is removed.
-
-    @return: An array.
+    Open what has been copied to shared memory, without another copy, and remove the
+    file.
     """
     import mmap
 
@@ -190,11 +109,7 @@ def openShared(path: str) -> Any:
 
 def copyBack(path: str) -> str:
     """
-    Give a large thing back that is in shared memory.
-
-    @param path: The path of its file.
-
-    @return: That of another.
+    Give a large thing back that is in shared memory. Returns the path of the new file.
     """
     return copyIn(openShared(path))
 
@@ -202,12 +117,7 @@ def copyBack(path: str) -> str:
 def meet(fifo: str, first: bool) -> int:
     """
     Wait for somebody in another process to do the same with the other end of a FIFO.
-
-    @param fifo: The path of the FIFO.
-
-    @param first: Which end is to be opened.
-
-    @return: The ID of this process.
+    Returns the ID of this process.
     """
     os.close(os.open(fifo, os.O_RDONLY if first else os.O_WRONLY))
     return os.getpid()

@@ -38,37 +38,19 @@ from asynqueue.errors import AsynQueueError
 
 def install(name: str, source: str) -> None:
     """
-    Have a module be there, in a process that may be far from its file.
-
-    @param name: Its name.
-
-    @param source: Its text.
+    Have a module with this text be there, in a process that may be far from its file.
     """
     module = sys.modules[name] = ModuleType(name)
     exec(compile(source, f"{name}.py", "exec"), vars(module))
 
 
 async def share(q: DaskQueue, module: ModuleType) -> None:
-    """
-    Have a module be there in all processes of a cluster, and in those to come.
-
-    @param q: The queue.
-
-    @param module: The module.
-    """
+    """Have a module be there in all processes of a cluster, and in those to come."""
     await q.update(install, module.__name__, inspect.getsource(module))
 
 
 async def picture(q: DaskQueue, options: argparse.Namespace) -> str:
-    """
-    Render the picture.
-
-    @param q: The queue.
-
-    @param options: What the command line says.
-
-    @return: What was done.
-    """
+    """Render the picture. Returns what was done."""
     await share(q, fractal)
     width, height = options.size
     view = fractal.View(options.size, -0.7436447 + 0.1318252j, 0.0012, 1000, 1)
@@ -85,15 +67,7 @@ async def picture(q: DaskQueue, options: argparse.Namespace) -> str:
 
 
 async def summary(q: DaskQueue, options: argparse.Namespace) -> str:
-    """
-    Summarise the logs.
-
-    @param q: The queue.
-
-    @param options: What the command line says.
-
-    @return: What was done.
-    """
+    """Summarise the logs. Returns what was done."""
     await share(q, logs)
     paths = logs.findLogs(options.paths)
     counted = logs.Summary()
@@ -107,15 +81,7 @@ async def summary(q: DaskQueue, options: argparse.Namespace) -> str:
 
 
 async def main(reactor: Any, options: argparse.Namespace) -> None:
-    """
-    Do what the command line says.
-
-    @param reactor: The reactor.
-
-    @param options: What it says.
-
-    @raise SystemExit: If there's no cluster.
-    """
+    """Do what the command line says."""
     try:
         q = DaskQueue(options.scheduler, security=options.security, reconnect=False)
         await q.d
@@ -136,13 +102,7 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
 
 
 def parseOptions(argv: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    @param argv: It.
-
-    @return: What it says.
-    """
+    """Read the command line."""
 
     def size(text: str) -> tuple[int, int]:
         width, height = (int(part) for part in text.split("x"))

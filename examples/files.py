@@ -44,13 +44,7 @@ UNREADABLE = (OSError, EOFError, zlib.error)
 
 
 def unpack(path: str, file: Filerator) -> None:
-    """
-    Unpack a gzip file.
-
-    @param path: Its path.
-
-    @param file: Where to write what is in it. It's closed at the end, come what may.
-    """
+    """Unpack a gzip file into another, which is closed at the end, come what may."""
     with file, gzip.open(path) as packed:
         shutil.copyfileobj(packed, file, PIECE)
 
@@ -76,17 +70,8 @@ class Summary(NamedTuple):
 
 def parse(pieces: Iterable[bytes], delimiter: str, field: int) -> Summary:
     """
-    Parse what is in a file.
-
-    @param pieces: It, in pieces of any length.
-
-    @param delimiter: What is between the fields of a row.
-
-    @param field: The number of the field whose values are counted, from 1.
-
-    @return: What was found.
-
-    @raise csv.Error: If it can't be parsed.
+    Parse what is in a file, in pieces of any length, and count the values of a field,
+    numbered from 1. What can't be parsed is a C{csv.Error}.
     """
     rows = size = short = 0
     values: Counter[str] = Counter()
@@ -109,13 +94,8 @@ def parse(pieces: Iterable[bytes], delimiter: str, field: int) -> Summary:
 
 def linesOf(pieces: Iterable[bytes]) -> Iterator[str]:
     """
-    Cut what is in a file into lines.
-
-    @param pieces: It, in pieces of any length.
-
-    @return: An iterator of lines.
-
-    @raise csv.Error: If one is too long.
+    Cut what is in a file, in pieces of any length, into lines. One that is too long is
+    a C{csv.Error}.
     """
     rest = b""
     for piece in pieces:
@@ -129,15 +109,7 @@ def linesOf(pieces: Iterable[bytes]) -> Iterator[str]:
 
 
 async def main(reactor: Any, options: argparse.Namespace) -> None:
-    """
-    Do what the command line says.
-
-    @param reactor: The reactor.
-
-    @param options: What it says.
-
-    @raise SystemExit: See L{count}.
-    """
+    """Do what the command line says."""
     # Both need a thread at the same time, so it isn't left to others whether two are
     # free.
     file = Filerator(maxThreads=2)
@@ -163,15 +135,8 @@ async def count(
     file: Filerator, options: argparse.Namespace, interrupted: list[bool]
 ) -> None:
     """
-    Unpack the file, parse it, and print what was found.
-
-    @param file: Where to unpack it to.
-
-    @param options: What the command line says.
-
-    @param interrupted: Not empty if Ctrl-C was pressed.
-
-    @raise SystemExit: If Ctrl-C was pressed, or the file can't be read to its end.
+    Unpack the file, parse it, and print what was found. It's a C{SystemExit} if Ctrl-C
+    was pressed, or the file can't be read to its end.
     """
     start = perf_counter()
     problems: list[BaseException] = []
@@ -202,11 +167,7 @@ async def count(
 
 
 def peakMegabytes() -> int:
-    """
-    Tell how much memory this process has had in use at most.
-
-    @return: Megabytes.
-    """
+    """Tell how many megabytes this process has had in use at most."""
     try:
         # What getrusage tells may be of the program that has started this one.
         with open("/proc/self/status") as status:
@@ -220,13 +181,7 @@ def peakMegabytes() -> int:
 
 
 def report(summary: Summary, seconds: float) -> None:
-    """
-    Tell how it went.
-
-    @param summary: What was found.
-
-    @param seconds: How long it took.
-    """
+    """Tell how it went."""
     peak = peakMegabytes()
     different = len(summary.values)
     print(
@@ -239,13 +194,7 @@ def report(summary: Summary, seconds: float) -> None:
 
 
 def parseOptions(argv: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    @param argv: It.
-
-    @return: What it says.
-    """
+    """Read the command line."""
 
     def count(text: str) -> int:
         if (number := int(text)) < 1:

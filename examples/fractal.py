@@ -40,15 +40,8 @@ class View(NamedTuple):
 
 def escapeTimes(x: np.ndarray, y: np.ndarray, iterations: int) -> np.ndarray:
     """
-    Count the iterations after which points escape, with fractions.
-
-    @param x: Real parts.
-
-    @param y: Imaginary parts.
-
-    @param iterations: The most iterations.
-
-    @return: The counts, all above 0, but 0 for points in the set.
+    Count the iterations, with fractions, after which points escape. Counts are above 0,
+    but 0 for points in the set.
     """
     times = np.zeros(x.size)
     # The largest cardioid and the largest circle, where nothing would ever escape.
@@ -94,11 +87,8 @@ COLOURS = [(0, 7, 100), (32, 107, 203), (237, 255, 255), (255, 170, 0), (0, 2, 0
 
 def makePalette(length: int = 4096) -> np.ndarray:
     """
-    Make the colours in between.
-
-    @param length: How many.
-
-    @return: An array of RGB rows, of light intensities from 0 to 1.
+    Make so many colours in between: an array of RGB rows, of light intensities from 0
+    to 1.
     """
     at = np.arange(length) / length
     channels = zip(*COLOURS, COLOURS[0], strict=True)
@@ -114,11 +104,8 @@ PALETTE = makePalette()
 
 def colour(times: np.ndarray) -> np.ndarray:
     """
-    Give points their colours.
-
-    @param times: Their escape times.
-
-    @return: An array of RGB rows, black for points in the set.
+    Give points their colours by their escape times: an array of RGB rows, black for
+    points in the set.
     """
     outside = times > 0
     # The logarithm keeps the bands about equally wide, however near to the set. Far
@@ -131,17 +118,7 @@ def colour(times: np.ndarray) -> np.ndarray:
 
 
 def renderStrip(view: View, top: int, rows: int) -> bytes:
-    """
-    Render some rows of the picture.
-
-    @param view: What is to be seen.
-
-    @param top: The first row.
-
-    @param rows: How many.
-
-    @return: Scan lines of a PNG file.
-    """
+    """Render some rows of the picture: scan lines of a PNG file."""
     columns, height = view.size
     n = view.samples
     step = view.width / (columns * n)

@@ -89,13 +89,7 @@ class Batch(NamedTuple):
 
 
 def parse(path: str) -> Iterator[Batch]:
-    """
-    Parse a log, plain or gzip.
-
-    @param path: The path of the file.
-
-    @return: An iterator of batches.
-    """
+    """Parse a log, plain or gzip."""
     batch = Batch([], [], [], [], [])
     with openLog(path) as file:
         lines = iter(partial(file.readline, LONGEST_LINE), b"")
@@ -126,10 +120,6 @@ def parse(path: str) -> Iterator[Batch]:
 def openLog(path: str) -> BufferedIOBase:
     """
     Open a file, which is found to be compressed by its content, whatever its name.
-
-    @param path: The path.
-
-    @return: A binary file of what is in it.
     """
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
@@ -139,11 +129,8 @@ def openLog(path: str) -> BufferedIOBase:
 @lru_cache
 def hourOf(text: bytes) -> str | None:
     """
-    Bring an hour into the form that sorts.
-
-    @param text: The hour as logs have it, C{25/Nov/2026:13}.
-
-    @return: As C{2026-11-25 13:00}, C{None} if there's no such hour.
+    Bring an hour as logs have it, C{25/Nov/2026:13}, into the form that sorts,
+    C{2026-11-25 13:00}. C{None} if there's no such hour.
     """
     day, month, year, hour = re.split("[/:]", text.decode())
     try:
@@ -173,13 +160,6 @@ class LogFile:
     """
 
     def __init__(self, path: str, summary: Summary) -> None:
-        """
-        Make a consumer for one file.
-
-        @param path: Its path.
-
-        @param summary: Where the records are counted.
-        """
         self.path = path
         self.lines = 0
         self.malformed = 0
@@ -191,10 +171,6 @@ class LogFile:
         """
         Implement C{IConsumer.registerProducer}. A consumer that can't keep up would
         call the producer's C{pauseProducing}; this one always can.
-
-        @param producer: What writes.
-
-        @param streaming: Whether it does so without being asked.
         """
 
     def unregisterProducer(self) -> None:
@@ -202,9 +178,8 @@ class LogFile:
 
     def write(self, batch: Any) -> None:
         """
-        Implement C{IConsumer.write}: count a batch.
-
-        @param batch: A L{Batch}, as the worker's generator has yielded it.
+        Implement C{IConsumer.write}: count a L{Batch}, as the worker's generator has
+        yielded it.
         """
         self.lines += len(batch.hosts) + len(batch.malformed)
         self.malformed += len(batch.malformed)
@@ -226,11 +201,7 @@ class Summary:
         self.errors: Counter[str] = Counter()
 
     def add(self, batch: Batch) -> None:
-        """
-        Count the records of a batch.
-
-        @param batch: The batch.
-        """
+        """Count the records of a batch."""
         self.requests.update(batch.hosts)
         self.statuses.update(batch.statuses)
         self.hours.update(batch.hours)
@@ -243,13 +214,7 @@ class Summary:
         )
 
     def asDict(self, top: int) -> dict[str, Any]:
-        """
-        Gather the results.
-
-        @param top: How many hosts.
-
-        @return: What can be printed as JSON.
-        """
+        """Gather the results, with so many hosts, as what can be printed as JSON."""
         # Files come in any order. Results don't.
         ranked = sorted(self.requests.items(), key=lambda item: (-item[1], item[0]))
         return {
@@ -280,13 +245,7 @@ class Summary:
 
 
 def table(results: dict[str, Any]) -> Iterator[str]:
-    """
-    Lay out the results.
-
-    @param results: What L{Summary.asDict} returns.
-
-    @return: An iterator of lines.
-    """
+    """Lay out in lines what L{Summary.asDict} returns."""
     yield f"{results['requests']:>15,} requests"
     yield f"{results['bytes']:>15,} bytes"
     yield f"{results['malformed']:>15,} malformed lines"
@@ -315,12 +274,6 @@ def table(results: dict[str, Any]) -> Iterator[str]:
 async def read(q: ProcessQueue, path: str, summary: Summary) -> None:
     """
     Have a worker parse a file. If it can't be read, or not to its end, that is noted.
-
-    @param q: The queue.
-
-    @param path: The path of the file.
-
-    @param summary: Where its records are counted.
     """
     file = LogFile(path, summary)
     summary.files.append(file)
@@ -332,15 +285,7 @@ async def read(q: ProcessQueue, path: str, summary: Summary) -> None:
 
 
 async def main(reactor: Any, options: argparse.Namespace) -> None:
-    """
-    Do what the command line says.
-
-    @param reactor: The reactor.
-
-    @param options: What it says.
-
-    @raise SystemExit: If Ctrl-C was pressed, or nothing could be read at all.
-    """
+    """Do what the command line says."""
     start = perf_counter()
     paths = findLogs(options.paths)
     if not paths:
@@ -375,12 +320,9 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
 
 def findLogs(paths: list[str]) -> list[str]:
     """
-    Find the files that are meant.
-
-    @param paths: Paths of files, and of folders whose files are meant, at any depth.
-
-    @return: Paths of files, the largest first, so that no worker begins with it when
-        all others are done.
+    Find the files that are meant by paths of files, and of folders with files at any
+    depth. The largest is the first, so that no worker begins with it when all others
+    are done.
     """
     files: set[Path] = set()
     for path in map(Path, paths):
@@ -397,13 +339,7 @@ def findLogs(paths: list[str]) -> list[str]:
 
 
 def parseOptions(argv: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    @param argv: It.
-
-    @return: What it says.
-    """
+    """Read the command line."""
 
     def count(text: str) -> int:
         if (number := int(text)) < 1:

@@ -70,14 +70,8 @@ MALFORMED = [
 
 def makeHosts(random: Random, count: int) -> list[str]:
     """
-    Make addresses of clients, of the ranges that are set aside for documentation, and
-    some names.
-
-    @param random: Where chance comes from.
-
-    @param count: How many. Some may be equal.
-
-    @return: The addresses.
+    Make so many addresses of clients, of the ranges that are set aside for
+    documentation, and some names. Some may be equal.
     """
     kinds = [
         lambda: f"203.0.113.{random.randrange(256)}",
@@ -89,20 +83,9 @@ def makeHosts(random: Random, count: int) -> list[str]:
 
 
 class Log:
-    """
-    A log, made line by line, hour by hour.
-
-    @ivar facts: Counts of what is in it so far.
-    """
+    """A log, made line by line, hour by hour, with counts of what is in it so far."""
 
     def __init__(self, random: Random, start: datetime) -> None:
-        """
-        Begin a log.
-
-        @param random: Where chance comes from.
-
-        @param start: When it begins.
-        """
         self.facts: dict[str, Counter[str]] = {
             name: Counter()
             for name in ("total", "statuses", "hosts", "hours", "errors")
@@ -112,16 +95,8 @@ class Log:
 
     def make(self, hours: int, lines: int, malformed: float) -> Iterator[bytes]:
         """
-        Make the lines.
-
-        @param hours: How many hours there are in the log. In one of them, the server
-            has a bad time.
-
-        @param lines: How many lines.
-
-        @param malformed: The share of them that are malformed.
-
-        @return: An iterator of lines.
+        Make the lines, of which a share is malformed. In one of the hours, the server
+        has a bad time.
         """
         random = self._random
         hosts = makeHosts(random, 50 + math.isqrt(lines))
@@ -154,21 +129,7 @@ class Log:
     def _line(
         self, host: str, status: int, size: int, when: datetime, request: str
     ) -> bytes:
-        """
-        Write a line in Combined Log Format.
-
-        @param host: Who asks.
-
-        @param status: The status of the response.
-
-        @param size: Its bytes.
-
-        @param when: When.
-
-        @param request: What is asked for.
-
-        @return: The line.
-        """
+        """Write a line in Combined Log Format."""
         user = "alice" if request.startswith("POST") else "-"
         request = request.replace("{}", str(self._random.randrange(500)))
         return (
@@ -178,17 +139,7 @@ class Log:
         ).encode()
 
     def _count(self, host: str, status: int, size: int, when: datetime) -> None:
-        """
-        Count what is in a line.
-
-        @param host: Who asks.
-
-        @param status: The status of the response.
-
-        @param size: Its bytes.
-
-        @param when: When.
-        """
+        """Count what is in a line."""
         hour = f"{when:%Y-%m-%d %H}:00"
         self.facts["total"].update(requests=1, bytes=size)
         self.facts["statuses"][str(status)] += 1
@@ -199,11 +150,8 @@ class Log:
 
 def openNew(path: Path) -> BinaryIO:
     """
-    Open a file to be written, compressed if its name says so.
-
-    @param path: The path. Folders are made if there are none.
-
-    @return: The file.
+    Open a file to be written, compressed if its name says so. Folders are made if there
+    are none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gz":
@@ -213,13 +161,7 @@ def openNew(path: Path) -> BinaryIO:
 
 
 def main(options: argparse.Namespace) -> None:
-    """
-    Make the files.
-
-    @param options: What the command line says.
-
-    @raise SystemExit: If one can't be written.
-    """
+    """Make the files."""
     random = Random(options.seed)
     facts: dict[str, Counter[str]] = {}
     start = options.start
@@ -240,13 +182,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    @param argv: It.
-
-    @return: What it says.
-    """
+    """Read the command line."""
 
     def count(text: str) -> int:
         if (number := int(text)) < 1:

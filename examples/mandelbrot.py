@@ -49,24 +49,13 @@ class PNG:
     """A PNG file that is written as its rows come."""
 
     def __init__(self, file: BinaryIO, size: tuple[int, int]) -> None:
-        """
-        Begin the file.
-
-        @param file: Where to write it.
-
-        @param size: Width and height of the picture.
-        """
         self._file = file
         self._compressor = zlib.compressobj()
         file.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0))
 
     def write(self, lines: bytes) -> None:
-        """
-        Write rows.
-
-        @param lines: Scan lines, each with its filter.
-        """
+        """Write rows."""
         self._chunk(b"IDAT", self._compressor.compress(lines))
 
     def close(self) -> None:
@@ -77,10 +66,6 @@ class PNG:
     def _chunk(self, kind: bytes, data: bytes) -> None:
         """
         Write a chunk of the file, unless it would be an empty piece of the picture.
-
-        @param kind: Its kind.
-
-        @param data: What it has in it.
         """
         if data or kind != b"IDAT":
             check = zlib.crc32(kind + data)
@@ -96,18 +81,10 @@ async def render(
     call: Callable[[View, int, int], Any] | None = None,
 ) -> None:
     """
-    Render a picture in the workers of a queue.
+    Render a picture in the workers of a queue, into a PNG file.
 
-    @param q: The queue.
-
-    @param view: What is to be seen.
-
-    @param file: Where the PNG file is written.
-
-    @param progress: Called with the share of the rows that have been written.
-
-    @param call: Has rows rendered in the queue. By default, as a call of
-        C{renderStrip}.
+    C{progress} is called with the share of the rows that have been written. C{call} has
+    rows rendered in the queue, by default as a call of C{renderStrip}.
     """
     call = call or partial(q.call, renderStrip)
     columns, height = view.size
@@ -136,21 +113,8 @@ async def timed(
     reactor: Any, q: TaskQueue, name: str, view: View, file: BinaryIO
 ) -> float:
     """
-    Render a picture, print how fast that was, and shut down the queue.
-
-    @param reactor: The reactor.
-
-    @param q: The queue.
-
-    @param name: What to call it.
-
-    @param view: What is to be seen.
-
-    @param file: Where the PNG file is written.
-
-    @return: The seconds that it took.
-
-    @raise SystemExit: If Ctrl-C was pressed.
+    Render a picture, print how fast that was, and shut down the queue. Returns the
+    seconds that it took. It's a C{SystemExit} if Ctrl-C was pressed.
     """
     # On Ctrl-C the reactor shuts down, which waits for this. The calls of strips that
     # are being rendered fail at once then, as do those that are still queued.
@@ -176,22 +140,13 @@ class Progress:
     """A progress bar, or a line now and then where it can't be drawn."""
 
     def __init__(self, file: Any) -> None:
-        """
-        Make a bar at 0 %.
-
-        @param file: Where to write it.
-        """
         self._file = file
         self._drawn = file.isatty()
         self._step = 2 if self._drawn else 25
         self._next = self._step
 
     def __call__(self, share: float) -> None:
-        """
-        Show how much is done.
-
-        @param share: The share of it.
-        """
+        """Show how much is done."""
         percent = math.floor(100 * min(share, 1))
         if percent < self._next:
             return
@@ -206,15 +161,7 @@ class Progress:
 
 
 async def main(reactor: Any, options: argparse.Namespace) -> None:
-    """
-    Do what the command line says.
-
-    @param reactor: The reactor.
-
-    @param options: What it says.
-
-    @raise SystemExit: If the picture can't be written.
-    """
+    """Do what the command line says."""
     view = View(
         options.size, options.center, options.width, options.iterations, options.samples
     )
@@ -246,26 +193,14 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
 
 
 def count(text: str) -> int:
-    """
-    Read a number of things.
-
-    @param text: The number.
-
-    @return: It.
-
-    @raise ValueError: If it's none.
-    """
+    """Read a number of things."""
     if (number := int(text)) < 1:
         raise ValueError
     return number
 
 
 def addWorkers(parser: argparse.ArgumentParser) -> None:
-    """
-    Add options about the workers to a command line.
-
-    @param parser: What reads it.
-    """
+    """Add options about the workers to a command line."""
     parser.add_argument("--workers", type=count, metavar="N", help="one for each core")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--serial", action="store_true", help="without child processes")
@@ -277,13 +212,7 @@ def parse(
     addMore: Callable[[argparse.ArgumentParser], None] = addWorkers,
 ) -> argparse.Namespace:
     """
-    Read the command line.
-
-    @param argv: It.
-
-    @param addMore: Adds options besides those about the picture.
-
-    @return: What it says.
+    Read the command line. C{addMore} adds options besides those about the picture.
     """
 
     def size(text: str) -> tuple[int, int]:

@@ -48,37 +48,17 @@ class Fractal(WireWorkerUniverse):
     """What the servers can do."""
 
     def strip(self, view: tuple[Any, ...], top: int, rows: int) -> bytes:
-        """
-        Render some rows of the picture.
-
-        @param view: What is to be seen.
-
-        @param top: The first row.
-
-        @param rows: How many.
-
-        @return: Scan lines of a PNG file.
-        """
+        """Render some rows of the picture."""
         return renderStrip(View(*view), top, rows)
 
 
 class Servers:
     """
-    Servers on this machine.
-
-    @ivar places: Where they are.
-
-    @ivar tls: What their clients show of themselves, and accept.
+    Servers on this machine. C{tls} is what their clients show of themselves, and
+    accept.
     """
 
     def __init__(self, number: int, folder: str) -> None:
-        """
-        Prepare to start them.
-
-        @param number: How many.
-
-        @param folder: A private folder, for certificates.
-        """
         server, client = makePair(folder)
         self.places = [f"tls:127.0.0.1:{freePort()}" for _ in range(number)]
         self.tls = TLS.fromFiles(client)
@@ -104,11 +84,7 @@ class Servers:
 
 
 def freePort() -> int:
-    """
-    Find a port that nothing listens at.
-
-    @return: Its number.
-    """
+    """Find a port that nothing listens at."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
@@ -118,22 +94,11 @@ class Accident(Progress):
     """A progress bar, and what happens when half of the picture is done."""
 
     def __init__(self, file: Any, happen: Any) -> None:
-        """
-        Make a bar at 0 %.
-
-        @param file: Where to write it.
-
-        @param happen: Called half-way.
-        """
         super().__init__(file)
         self._happen = happen
 
     def __call__(self, share: float) -> None:
-        """
-        Show how much is done.
-
-        @param share: The share of it.
-        """
+        """Show how much is done."""
         super().__call__(share)
         if share >= 0.5 and self._happen is not None:
             happen, self._happen = self._happen, None
@@ -144,17 +109,8 @@ async def renderAt(
     reactor: Any, options: argparse.Namespace, view: View, servers: Servers | None
 ) -> None:
     """
-    Render the picture on servers.
-
-    @param reactor: The reactor.
-
-    @param options: What the command line says.
-
-    @param view: What is to be seen.
-
-    @param servers: Servers of this machine, C{None} for those of the command line.
-
-    @raise SystemExit: If Ctrl-C was pressed.
+    Render the picture on servers: those of this machine, or else those of the command
+    line.
     """
     q = TaskQueue()
     reactor.addSystemEventTrigger("before", "shutdown", q.shutdown, timeout=0)
@@ -197,15 +153,7 @@ async def renderAt(
 
 
 async def main(reactor: Any, options: argparse.Namespace) -> None:
-    """
-    Do what the command line says.
-
-    @param reactor: The reactor.
-
-    @param options: What it says.
-
-    @raise SystemExit: If the picture can't be written.
-    """
+    """Do what the command line says."""
     view = View(
         options.size, options.center, options.width, options.iterations, options.samples
     )
@@ -224,11 +172,7 @@ async def main(reactor: Any, options: argparse.Namespace) -> None:
 
 
 def addServers(parser: argparse.ArgumentParser) -> None:
-    """
-    Add options about the servers to a command line.
-
-    @param parser: What reads it.
-    """
+    """Add options about the servers to a command line."""
     add = parser.add_argument
     add("--servers", type=count, default=2, metavar="N", help="of this machine: 2")
     add("--at", action="append", metavar="tls:HOST:PORT", help="a server that is there")

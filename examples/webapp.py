@@ -68,13 +68,7 @@ log = Logger()
 
 
 class Order(NamedTuple):
-    """
-    What a client asks for.
-
-    @ivar view: What is to be seen.
-
-    @ivar niceness: See L{TaskQueue.call}.
-    """
+    """What a client asks for: what is to be seen, and with which niceness."""
 
     view: View
     niceness: int
@@ -82,13 +76,8 @@ class Order(NamedTuple):
 
 def readOrder(args: dict[bytes, list[bytes]]) -> Order:
     """
-    Read the parameters of a request.
-
-    @param args: They.
-
-    @return: What is asked for.
-
-    @raise ValueError: If one of them makes no sense. The text says which and why.
+    Read the parameters of a request. If one makes no sense, that's a ValueError whose
+    text says which and why.
     """
     texts = {name.decode(errors="replace"): values for name, values in args.items()}
 
@@ -154,28 +143,15 @@ def readOrder(args: dict[bytes, list[bytes]]) -> Order:
 
 def enough(width: float) -> int:
     """
-    Estimate how many iterations it takes to see what there is to be seen.
-
-    @param width: The width of the part of the plane that is seen.
-
-    @return: The number.
+    Estimate how many iterations it takes to see what there is to be seen in a part of
+    the plane of this width.
     """
     depth = max(0.0, math.log10(4 / width))
     return round(150 * math.pow(1 + depth, 1.25))
 
 
 def refuse(request: Request, code: int, text: str) -> bytes:
-    """
-    Tell a client that it doesn't get anything.
-
-    @param request: What it has asked.
-
-    @param code: The status code.
-
-    @param text: Why.
-
-    @return: The body of the response.
-    """
+    """Tell a client that it doesn't get anything, and why."""
     request.setResponseCode(code)
     request.setHeader("Content-Type", "text/plain; charset=utf-8")
     return f"{text}.\n".encode()
@@ -184,15 +160,7 @@ def refuse(request: Request, code: int, text: str) -> bytes:
 def writePicture(
     strips: Iterator[bytes], file: ResponseFile, size: tuple[int, int]
 ) -> None:
-    """
-    Write a PNG file. It blocks, so it's for a thread.
-
-    @param strips: An iterator of the strips, from the top.
-
-    @param file: Where to write it.
-
-    @param size: Width and height of the picture.
-    """
+    """Write a PNG file of strips, from the top. It blocks, so it's for a thread."""
     png = PNG(cast(BinaryIO, file), size)  # for it, that's file enough
     for strip in strips:
         png.write(strip)
@@ -209,13 +177,6 @@ class ResponseFile:
     """
 
     def __init__(self, request: Request, reactor: Any) -> None:
-        """
-        Begin the body.
-
-        @param request: The request that it answers.
-
-        @param reactor: The reactor.
-        """
         self._request = request
         self._reactor = reactor
         self._unflushed: list[bytes] = []  # only for the thread
@@ -227,18 +188,13 @@ class ResponseFile:
         request.registerProducer(self, True)
 
     def write(self, data: bytes) -> None:
-        """
-        Write something, in the thread.
-
-        @param data: It.
-        """
+        """Write something, in the thread."""
         self._unflushed.append(data)
 
     def flush(self) -> None:
         """
-        Send what has been written, in the thread.
-
-        @raise BrokenPipeError: If the client has gone.
+        Send what has been written, in the thread. It's a C{BrokenPipeError} if the
+        client has gone.
         """
         self._flowing.wait()
         if self._gone:
@@ -284,17 +240,8 @@ class Picture:
         reactor: Any,
     ) -> None:
         """
-        Begin to answer a request.
-
-        @param request: The request.
-
-        @param order: What it asks for.
-
-        @param q: The queue.
-
-        @param tell: Called with the share of the rows that have been rendered.
-
-        @param reactor: The reactor.
+        Begin to answer a request. C{tell} is called with the share of the rows that
+        have been rendered.
         """
         self._request = request
         self._order = order
@@ -336,15 +283,7 @@ class Picture:
         self._strips.stopProducing()
 
     def _renderStrip(self, top: int, rows: int) -> Deferred[bytes]:
-        """
-        Have a worker render a strip.
-
-        @param top: Its first row.
-
-        @param rows: How many it has.
-
-        @return: A Deferred that fires with it.
-        """
+        """Have a worker render a strip."""
         order = self._order
         call = self._q.call(renderStrip, order.view, top, rows, niceness=order.niceness)
 
@@ -366,15 +305,7 @@ class Picture:
         return strip
 
     def _count(self, strip: bytes, rows: int) -> bytes:
-        """
-        Count the rows of a strip.
-
-        @param strip: The strip.
-
-        @param rows: How many it has.
-
-        @return: The strip.
-        """
+        """Count the rows of a strip."""
         self._rendered += rows
         self._tell(self._rendered / self._order.view.size[1])
         return strip
@@ -397,22 +328,13 @@ class Pictures(Resource):
     """
     All pictures that can be asked for.
 
-    @ivar running: Those that are on their way, each with a Deferred that fires with
-        C{None} when it has come to its end, whichever that is.
+    Those that are on their way are in C{running}, each with a Deferred that fires with
+    C{None} when it has come to its end, whichever that is.
     """
 
     isLeaf = True
 
     def __init__(self, q: TaskQueue, progress: Progress, reactor: Any) -> None:
-        """
-        Make the resource.
-
-        @param q: The queue of the workers that render.
-
-        @param progress: Where to tell how much of a picture is done.
-
-        @param reactor: The reactor.
-        """
         super().__init__()
         self.running: dict[Picture, Deferred[Any]] = {}
         self._q = q
@@ -420,13 +342,7 @@ class Pictures(Resource):
         self._reactor = reactor
 
     def render_GET(self, request: Request) -> bytes | int:
-        """
-        Send a picture.
-
-        @param request: The request.
-
-        @return: Why not, or that it's on its way.
-        """
+        """Send a picture."""
         try:
             order = readOrder(request.args)
         except ValueError as error:
@@ -446,24 +362,14 @@ class Pictures(Resource):
         return NOT_DONE_YET
 
     def drop(self) -> Deferred[Any]:
-        """
-        Render nothing more.
-
-        @return: A Deferred that fires when all pictures have come to their end.
-        """
+        """Render nothing more. Fires when all pictures have come to their end."""
         pictures = dict(self.running)
         for picture in pictures:
             picture.drop()
         return DeferredList(list(pictures.values()))
 
     def _ended(self, _: None, picture: Picture) -> None:
-        """
-        Note that a picture has come to its end.
-
-        @param _: Nothing.
-
-        @param picture: The picture.
-        """
+        """Note that a picture has come to its end."""
         del self.running[picture]
 
 
@@ -480,13 +386,7 @@ class Progress(Resource):
         self._streams: dict[Order, set[Request]] = {}
 
     def render_GET(self, request: Request) -> bytes | int:
-        """
-        Begin a stream of events.
-
-        @param request: The request.
-
-        @return: Why not, or that it goes on.
-        """
+        """Begin a stream of events."""
         try:
             order = readOrder(request.args)
         except ValueError as error:
@@ -502,11 +402,7 @@ class Progress(Resource):
 
     def teller(self, order: Order) -> Callable[[float], None]:
         """
-        Make what tells those who want to know about a picture.
-
-        @param order: The picture.
-
-        @return: A callable that takes the share that is done.
+        Make what tells those who want to know about a picture the share that is done.
         """
         last = 0
 
@@ -522,13 +418,7 @@ class Progress(Resource):
         return tell
 
     def _end(self, order: Order, request: Request) -> None:
-        """
-        Forget a client that has gone.
-
-        @param order: The picture.
-
-        @param request: What it has asked.
-        """
+        """Forget a client that has gone."""
         self._streams[order].discard(request)
         if not self._streams[order]:
             del self._streams[order]
@@ -542,13 +432,7 @@ class Page(Resource):
         self._text = Path(__file__).with_suffix(".html").read_bytes()
 
     def render_GET(self, request: Request) -> bytes:
-        """
-        Send it.
-
-        @param request: The request.
-
-        @return: It.
-        """
+        """Send it."""
         request.setHeader("Content-Type", "text/html; charset=utf-8")
         request.setHeader("Cache-Control", "no-cache")
         request.setHeader("X-Content-Type-Options", "nosniff")
@@ -556,20 +440,9 @@ class Page(Resource):
 
 
 class WebSite(Site):
-    """
-    The web site.
-
-    @ivar pictures: Its pictures.
-    """
+    """The web site."""
 
     def __init__(self, q: TaskQueue, reactor: Any) -> None:
-        """
-        Put it together.
-
-        @param q: The queue of the workers that render.
-
-        @param reactor: The reactor.
-        """
         root = Resource()
         super().__init__(root, reactor=reactor)
         progress = Progress()
@@ -584,17 +457,7 @@ async def main(
     options: argparse.Namespace,
     makeSite: Callable[[TaskQueue, Any], WebSite] = WebSite,
 ) -> None:
-    """
-    Serve the web site until Ctrl-C is pressed.
-
-    @param reactor: The reactor.
-
-    @param options: What the command line says.
-
-    @param makeSite: Makes the web site of the queue and the reactor.
-
-    @raise SystemExit: If there's no listening at the address.
-    """
+    """Serve the web site until Ctrl-C is pressed."""
     q = ProcessQueue(options.workers)
     site = makeSite(q, reactor)
     try:
@@ -618,13 +481,7 @@ async def main(
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """
-    Read the command line.
-
-    @param argv: It.
-
-    @return: What it says.
-    """
+    """Read the command line."""
 
     def count(text: str) -> int:
         if (number := int(text)) < 1:

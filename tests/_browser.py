@@ -22,8 +22,6 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-__all__ = ["MISSING", "Browser"]
-
 reactor: Any = globalReactor
 
 _NAMES = ["chromium", "chromium-browser", "google-chrome"]
@@ -49,29 +47,13 @@ _FLAGS = [
 
 @implementer(IBodyProducer)
 class _Body:
-    """
-    The body of a request.
-
-    @ivar length: Its bytes.
-    """
+    """The body of a request."""
 
     def __init__(self, content: bytes) -> None:
-        """
-        Make a body.
-
-        @param content: It.
-        """
         self.length = len(content)
         self._content = content
 
     def startProducing(self, consumer: Any) -> Deferred[None]:
-        """
-        Implement C{IBodyProducer.startProducing}.
-
-        @param consumer: Where to write it.
-
-        @return: A Deferred that has fired with C{None}.
-        """
         consumer.write(self._content)
         return succeed(None)
 
@@ -87,11 +69,8 @@ class _Body:
 
 class _Driver(ProcessProtocol):
     """
-    A ChromeDriver.
-
-    @ivar port: Fires with the port that it listens at.
-
-    @ivar ended: Fires with C{None} when it has ended.
+    A ChromeDriver. C{port} fires with the port that it listens at, C{ended} when it has
+    ended.
     """
 
     def __init__(self) -> None:
@@ -100,22 +79,14 @@ class _Driver(ProcessProtocol):
         self._output = ""
 
     def outReceived(self, data: bytes) -> None:
-        """
-        Look for the port.
-
-        @param data: What was written.
-        """
+        """Look for the port."""
         self._output += data.decode(errors="replace")
         found = re.search(r"started successfully on port (\d+)", self._output)
         if found and not self.port.called:
             self.port.callback(int(found[1]))
 
     def processEnded(self, reason: Failure) -> None:
-        """
-        Note that it has ended.
-
-        @param reason: How.
-        """
+        """Note that it has ended."""
         if not self.port.called:
             self.port.errback(reason)
         self.ended.callback(None)
@@ -125,11 +96,6 @@ class Browser:
     """A browser with one window."""
 
     def __init__(self, folder: Path) -> None:
-        """
-        Make a browser that isn't open yet.
-
-        @param folder: A folder for its profile.
-        """
         self._folder = folder.resolve()
         self._agent = Agent(reactor)
         self._driver = _Driver()
@@ -137,15 +103,7 @@ class Browser:
         self._session = ""
 
     async def open(self, width: int, height: int, phone: bool = False) -> None:
-        """
-        Open it.
-
-        @param width: The width of the page.
-
-        @param height: Its height.
-
-        @param phone: Whether it's a phone's, with a touch screen of double density.
-        """
+        """Open it. A phone has a touch screen of double density."""
         self._session = f"http://127.0.0.1:{await self._startDriver()}/session"
         screen = {
             "width": width,
@@ -179,45 +137,24 @@ class Browser:
             await self._driver.ended
 
     async def goTo(self, url: str) -> None:
-        """
-        Load a page.
-
-        @param url: Its address.
-        """
         await self._ask("POST", "/url", {"url": url})
 
     async def run(self, script: str, *args: Any) -> Any:
         """
-        Run the body of a function.
-
-        @param script: It. It may return a promise.
-
-        @param args: Its C{arguments}.
-
-        @return: What it returns, or its promise is fulfilled with.
+        Run the body of a function with these C{arguments}. Gives what it returns, or
+        what its promise is fulfilled with.
         """
         body = {"script": script, "args": args}
         return await self._ask("POST", "/execute/sync", body)
 
     async def click(self, x: int, y: int, pointer: str = "mouse") -> None:
-        """
-        Click at a point of the page.
-
-        @param x: Where.
-
-        @param y: Where.
-
-        @param pointer: The kind of pointer, or C{"touch"}.
-        """
+        """Click at a point of the page with a kind of pointer, or C{"touch"}."""
         await self.drag([(x, y)], pointer)
 
     async def drag(self, points: list[tuple[int, int]], pointer: str = "mouse") -> None:
         """
-        Press the button, move, and release it.
-
-        @param points: From where, and where to.
-
-        @param pointer: The kind of pointer, or C{"touch"}.
+        Press the button at the first of the points, move along the others, and release
+        it.
         """
         moves = [
             {"type": "pointerMove", "x": x, "y": y, "duration": 0} for x, y in points
@@ -232,11 +169,7 @@ class Browser:
         await self._ask("POST", "/actions", {"actions": [actions]})
 
     async def preferScheme(self, scheme: str) -> None:
-        """
-        Prefer pages to be light or dark.
-
-        @param scheme: Which.
-        """
+        """Prefer pages to be light or dark."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         command = {
             "cmd": "Emulation.setEmulatedMedia",
@@ -245,22 +178,14 @@ class Browser:
         await self._ask("POST", "/goog/cdp/execute", command)
 
     async def log(self) -> list[str]:
-        """
-        Get what has been logged to the console since the last time.
-
-        @return: The texts.
-        """
+        """Get what has been logged to the console since the last time."""
         entries = await self._ask("POST", "/se/log", {"type": "browser"})
         return [entry["message"] for entry in entries]
 
     async def _startDriver(self, attempts: int = 3) -> int:
         """
-        Start the driver. It ends at once if its port is taken for one of IPv4 and IPv6:
-        then it's started again.
-
-        @param attempts: How often, at most.
-
-        @return: Its port.
+        Start the driver, and return its port. It ends at once if its port is taken for
+        one of IPv4 and IPv6: then it's started again.
         """
         driver = str(_DRIVER)
         self._driver = _Driver()
@@ -280,15 +205,7 @@ class Browser:
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         """
-        Give a command.
-
-        @param method: The method of the request.
-
-        @param path: The path, below the session's.
-
-        @param body: The body.
-
-        @return: The value in the answer.
+        Give a command, by a path below the session's. Returns the value in the answer.
         """
         response = await self._agent.request(
             method.encode(),

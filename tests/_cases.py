@@ -15,73 +15,62 @@ from zope.interface import implementer
 
 from asynqueue.base import TaskQueue
 from asynqueue.interfaces import IReplaceableWorker
+from asynqueue.tasks import TaskHandler
 from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker
 
 
 def same(x: Any = None) -> Any:
-    """
-    Do nothing.
-
-    @param x: Anything.
-
-    @return: It.
-    """
+    """Do nothing."""
     return x
 
 
 def task(
     f: Any = same, *args: Any, priority: float = 0, series: Any = None, **kw: Any
 ) -> Task:
-    """
-    Make a task.
-
-    @param f: Its callable.
-
-    @param args: Positional arguments.
-
-    @param priority: Its priority.
-
-    @param series: Its series.
-
-    @param kw: Keywords.
-
-    @return: The task.
-    """
     return Task(f, args, kw, priority, series, reactor=Clock())
 
 
 def ids(worker: MemoryWorker) -> list[Any]:
     """
-    List the first arguments of the tasks that a worker is running, by which tests
-    tell calls apart; C{None} for those without.
-
-    @param worker: The worker.
-
-    @return: The arguments.
+    List the first arguments of the tasks that a worker is running, by which tests tell
+    calls apart; C{None} for those without.
     """
     return [call[1] if len(call) > 1 else None for call in worker.calls]
 
 
 def turn(clock: Clock) -> None:
-    """
-    Let the only delayed call that there is be called, and no other that it makes.
-
-    @param clock: What it's delayed by.
-    """
+    """Let the only delayed call that there is be called, and no other that it makes."""
     (call,) = cast("list[DelayedCall]", clock.getDelayedCalls())
     f, args, kw = call.func, call.args, call.kw
     call.cancel()
     f(*args, **kw)
 
 
+def turnAll(clock: Clock) -> None:
+    """Let the calls be made that are due, and not those that they make."""
+    for call in cast("list[DelayedCall]", list(clock.getDelayedCalls())):
+        clock.calls.remove(call)
+        call.called = 1
+        call.func(*call.args, **call.kw)
+
+
+class StoppableClock(Clock):
+    """A clock that can be stopped as a reactor can, and counts how many times it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = True
+        self.stops = 0
+
+    def stop(self) -> None:
+        self.running = False
+        self.stops += 1
+
+
 @contextmanager
 def logged() -> Iterator[list[dict[str, Any]]]:
-    """
-    Gather what is logged.
-
-    @return: A list of the events, which grows.
-    """
+    """Gather what is logged in a list, which grows."""
     events: list[dict[str, Any]] = []
     observer = cast(ILogObserver, events.append)
     globalLogPublisher.addObserver(observer)
@@ -95,36 +84,25 @@ class QueueTestCase(SynchronousTestCase):
     """A test case with a queue, a clock, and a worker that is single-stepped."""
 
     def setUp(self) -> None:
-        """Make them."""
         self.clock = Clock()
         self.worker = MemoryWorker()
         self.q = self.queue(self.worker)
 
     def queue(self, *workers: Any, **kw: Any) -> TaskQueue:
-        """
-        Make a queue that lives by the clock.
-
-        @param workers: Its workers.
-
-        @param kw: Keywords of L{TaskQueue}.
-
-        @return: The queue.
-        """
+        """Make a queue that lives by the clock."""
         return TaskQueue(*workers, reactor=self.clock, **kw)
 
     def fillWorker(self) -> Any:
         """
-        Have the worker run a call, so that what is queued next waits.
-
-        @return: The Deferred of the call.
+        Have the worker run a call, so that what is queued next waits. Returns the
+        call's Deferred.
         """
         return self.q.call(same, "filler")
 
     def runAll(self) -> list[Any]:
         """
-        Complete whatever the worker is given, until there's nothing more.
-
-        @return: The first arguments of the calls, in the order in which they were run.
+        Complete whatever the worker is given, until there's nothing more. Returns the
+        first arguments of the calls, in the order in which they were run.
         """
         order = []
         while self.worker.running:
@@ -133,14 +111,35 @@ class QueueTestCase(SynchronousTestCase):
         return order
 
 
+class HandlerTestCase(SynchronousTestCase):
+    """A test case with a handler."""
+
+    def setUp(self) -> None:
+        """Make a handler without workers."""
+        self.clock = Clock()
+        self.handler = TaskHandler(reactor=self.clock)
+
+    def hire(self, *series: Any, **kw: Any) -> MemoryWorker:
+        """
+        Hire a worker that is qualified for those series, C{None}, C{'memory'}, and
+        C{'local'}.
+        """
+        worker = MemoryWorker(series, **kw)
+        self.handler.hire(worker)
+        return worker
+
+    def put(self, *args: Any, **kw: Any) -> Task:
+        """Give the handler a task."""
+        job = task(same, *args, **kw)
+        self.handler(job)
+        return job
+
+
 @implementer(IReplaceableWorker)
 class ReplaceableWorker(MemoryWorker):
     """
-    A worker in memory that can be replaced.
-
-    @ivar texts: What L{updatesApplied} was called with.
-
-    @ivar recycle: Asks for it to be replaced.
+    A worker in memory that can be replaced, and notes what L{updatesApplied} is called
+    with.
     """
 
     def __init__(self) -> None:
@@ -153,11 +152,9 @@ class ReplaceableWorker(MemoryWorker):
         return succeed(None)
 
     def setRecycler(self, callableObject: Any) -> None:
-        """Keep it."""
         self.recycle = callableObject
 
     def updatesApplied(self, text: str | None) -> None:
-        """Note the text."""
         self.texts.append(text)
 
     def replacement(self) -> Any:

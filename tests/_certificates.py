@@ -30,13 +30,7 @@ __all__ = ["SSL", "Identity", "withContext"]
 
 
 class Identity:
-    """
-    A private key with its certificate.
-
-    @ivar key: The private key.
-
-    @ivar certificate: The certificate.
-    """
+    """A private key with its certificate."""
 
     def __init__(
         self,
@@ -46,7 +40,6 @@ class Identity:
         names: Iterable[str] = (),
         isAuthority: bool = False,
     ) -> None:
-        """Make one."""
         self.key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name)])
         now = datetime.now(timezone.utc)

@@ -55,7 +55,6 @@ def large(x: int, image: Any = None) -> bytes:
 
 
 def fail(x: int) -> None:
-    """Raise."""
     raise Ordinary(x)
 
 
@@ -75,5 +74,4 @@ def isPrepared(x: int) -> list[str]:
 
 
 def items(x: int) -> Iterator[int]:
-    """Yield."""
     yield from range(x)

@@ -10,8 +10,6 @@ from asynqueue.wire import ServerManager, WireWorkerUniverse
 
 from . import _chaosjobs as jobs
 
-__all__ = ["Servers", "World"]
-
 
 class World(WireWorkerUniverse):
     """The jobs of the chaos run, as methods."""
@@ -19,11 +17,6 @@ class World(WireWorkerUniverse):
     exceptions = (jobs.Ordinary,)
 
     def __init__(self, wireServer: Any = None) -> None:
-        """
-        Make a universe.
-
-        @param wireServer: The server.
-        """
         super().__init__(wireServer)
         # A server that was frozen is prepared again when it's back.
         self._prepared: dict[str, None] = {}
@@ -45,11 +38,9 @@ class World(WireWorkerUniverse):
         return jobs.nap(x)
 
     def large(self, x: int) -> bytes:
-        """Have a large result."""
         return jobs.large(x)
 
     def fail(self, x: int) -> None:
-        """Raise."""
         jobs.fail(x)
 
     def leave(self, x: int) -> None:
@@ -65,25 +56,13 @@ class World(WireWorkerUniverse):
         return list(self._prepared)
 
     def items(self, x: int) -> Iterator[int]:
-        """Yield."""
         return jobs.items(x)
 
 
 class Servers:
-    """
-    Servers on this machine, each with a worker.
-
-    @ivar q: The queue.
-    """
+    """Servers on this machine, each with a worker."""
 
     def __init__(self, reactor: Any, number: int) -> None:
-        """
-        Prepare to start them.
-
-        @param reactor: The reactor.
-
-        @param number: How many.
-        """
         self.q = TaskQueue(timeout=5.0)
         self._number = number
         self._manager = ServerManager(
@@ -94,7 +73,6 @@ class Servers:
         )
 
     async def start(self) -> None:
-        """Start them, and connect."""
         for i in range(self._number):
             place = self._manager.newSocket()
             await self._manager.spawn(place, heartbeat=0.2)
@@ -112,23 +90,11 @@ class Servers:
             await self.q.update("prepare", what)
 
     def pids(self) -> list[int]:
-        """
-        List the processes.
-
-        @return: Their IDs.
-        """
         return list(self._manager.servers)
 
     def what(self, f: Callable[..., Any]) -> str:
-        """
-        Say what is to be called.
-
-        @param f: The job.
-
-        @return: The method of its name.
-        """
+        """Say what is to be called."""
         return f.__name__
 
     async def stop(self) -> None:
-        """Stop them."""
         await self._manager.shutdown()

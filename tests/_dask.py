@@ -24,8 +24,6 @@ try:
 except ImportError:
     distributed = None
 
-__all__ = ["SKIP", "Cluster", "distributed"]
-
 #: Why tests are skipped, C{None} if they aren't.
 SKIP = None if distributed else "Dask isn't installed: asynqueue[dask] has it"
 
@@ -37,25 +35,14 @@ _START_SECONDS = 60
 
 class Cluster:
     """
-    A scheduler and workers with a thread each.
-
-    @ivar file: Where the scheduler has written its address.
-
-    @ivar address: Its address.
-
-    @ivar scheduler: Its process.
+    A scheduler, which has written its address to a file, and workers with a thread
+    each.
     """
 
     def __init__(
         self, workers: int = 2, *options: str, scheduler: tuple[str, ...] = ()
     ) -> None:
-        """
-        Start it.
-
-        @param options: Further options of all processes.
-
-        @param scheduler: Further options of the scheduler.
-        """
+        """Start it. The options are for all processes, or for the scheduler alone."""
         self.folder = Path(tempfile.mkdtemp(prefix="asynqueue-dask-"))
         self.file = self.folder / "scheduler.json"
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -132,12 +119,10 @@ class Cluster:
 
 
 def pid(_: Any = None) -> int:
-    """Name the process."""
     return os.getpid()
 
 
 def doubled(x: Any) -> Any:
-    """Work a little."""
     return x + x
 
 
@@ -175,11 +160,9 @@ def noted(path: str, text: str) -> int:
 
 
 def failed(text: str) -> None:
-    """Raise something."""
     raise ValueError(text)
 
 
 def changed(array: Any) -> Any:
-    """Change what was given."""
     array[0] += 1
     return array[0], array.nbytes

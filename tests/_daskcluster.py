@@ -8,8 +8,6 @@ from asynqueue.dask import DaskWorker
 
 from ._dask import Cluster
 
-__all__ = ["workerOf"]
-
 #: The cluster while there is one, and the tests that will still be run on it.
 _clusters: list[Cluster] = []
 _left: set[str] = set()

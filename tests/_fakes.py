@@ -26,8 +26,6 @@ from asynqueue._child.protocol import BUFFERS, HEADER, Decoder, Kind
 from asynqueue._support import childprocess
 from asynqueue.process._transport import IReactorChild
 
-__all__ = ["FIRST_PID", "FakeProcess", "FakeReactor", "LogLines", "replaceModule"]
-
 #: The ID of the first process that a L{FakeReactor} starts. No system gives such.
 FIRST_PID = 1_000_000_000
 
@@ -44,29 +42,15 @@ childprocess.isChild = _isChildOrFake
 
 @implementer(ILogObserver)
 class LogLines:
-    """
-    What the package logs, until the end of a test.
-
-    @ivar lines: The texts.
-    """
+    """What the package logs, until the end of a test."""
 
     def __init__(self, case: SynchronousTestCase) -> None:
-        """
-        Begin to listen.
-
-        @param case: The test.
-        """
         self.lines: list[str] = []
         self._waiting: list[tuple[str, Deferred[str]]] = []
         globalLogPublisher.addObserver(self)
         case.addCleanup(globalLogPublisher.removeObserver, self)
 
     def __call__(self, event: LogEvent) -> None:
-        """
-        Take what is logged.
-
-        @param event: It.
-        """
         if event.get("log_namespace") != "asynqueue":
             return
         line = formatEvent(event)
@@ -77,32 +61,16 @@ class LogLines:
                 entry[1].callback(line)
 
     def take(self) -> list[str]:
-        """
-        Get what was logged, and forget it.
-
-        @return: The texts.
-        """
+        """Return what was logged, and forget it."""
         lines, self.lines = self.lines, []
         return lines
 
     def having(self, text: str) -> list[str]:
-        """
-        Find lines.
-
-        @param text: What is in them.
-
-        @return: All such lines so far.
-        """
+        """Find all lines so far that have a text in them."""
         return [line for line in self.lines if text in line]
 
     def lineWith(self, text: str) -> Deferred[str]:
-        """
-        Wait for a line.
-
-        @param text: What is in it.
-
-        @return: A Deferred that fires with the next such line.
-        """
+        """Return a Deferred that fires with the next line that has a text in it."""
         d: Deferred[str] = Deferred()
         self._waiting.append((text, d))
         return d
@@ -110,13 +78,8 @@ class LogLines:
 
 def replaceModule(case: SynchronousTestCase, name: str, module: Any) -> None:
     """
-    Put something in the place of a module until the end of a test.
-
-    @param case: The test.
-
-    @param name: The module's name.
-
-    @param module: What takes its place. C{None} makes its import fail.
+    Put something in the place of a module until the end of a test. C{None} makes its
+    import fail.
     """
     before = dict(sys.modules)
 
@@ -131,19 +94,7 @@ def replaceModule(case: SynchronousTestCase, name: str, module: Any) -> None:
 
 
 class FakeProcess:
-    """
-    A process that a L{FakeReactor} has started. The test plays its part.
-
-    @ivar args: Its command line.
-
-    @ivar env: Its environment.
-
-    @ivar pid: Its process ID.
-
-    @ivar signals: Those that it was sent.
-
-    @ivar ended: Whether it has.
-    """
+    """A process that a L{FakeReactor} has started. The test plays its part."""
 
     def __init__(
         self,
@@ -153,19 +104,6 @@ class FakeProcess:
         env: Mapping[Any, Any] | None,
         childFDs: Mapping[int, Any],
     ) -> None:
-        """
-        Start it.
-
-        @param pid: Its process ID.
-
-        @param protocol: Who is told of its end.
-
-        @param args: Its command line.
-
-        @param env: Its environment.
-
-        @param childFDs: Its descriptors.
-        """
         self.pid: int | None = pid
         self.args = args
         self.env = env
@@ -181,11 +119,7 @@ class FakeProcess:
 
     def claim(self, number: int) -> bool:
         """
-        Claim a call, passing over those before it.
-
-        @param number: Its number.
-
-        @return: Whether it's this process's.
+        Claim a call, passing over those before it. Returns whether it's this process's.
         """
         while number not in self._claims:
             try:
@@ -198,9 +132,8 @@ class FakeProcess:
 
     def begin(self) -> list[int]:
         """
-        Read what was sent, and begin the calls that are this process's.
-
-        @return: Their numbers.
+        Read what was sent, and begin the calls that are this process's. Returns their
+        numbers.
         """
         calls = [
             number
@@ -210,39 +143,19 @@ class FakeProcess:
         return [number for number in calls if self.claim(number)]
 
     def signalProcess(self, number: int) -> None:
-        """Implement C{IProcessTransport.signalProcess}."""
         if self.ended:
             raise ProcessExitedAlready
         self.signals.append(signal.Signals(number).name.removeprefix("SIG"))
 
     def write(self, data: bytes, fd: int = 4) -> None:
-        """
-        Write bytes to a pipe.
-
-        @param data: The bytes.
-
-        @param fd: The process's descriptor of the pipe.
-        """
+        """Write bytes to a pipe."""
         os.write(self._fds[fd], data)
 
     def send(self, kind: int, number: int, payload: bytes = b"") -> None:
-        """
-        Send a frame.
-
-        @param kind: The kind.
-
-        @param number: The number of the call.
-
-        @param payload: The payload.
-        """
         self.write(HEADER.pack(len(payload), kind, number) + payload)
 
     def received(self) -> list[tuple[int, int, bytes]]:
-        """
-        Read what the parent has sent.
-
-        @return: The frames that are whole.
-        """
+        """Return the whole frames that the parent has sent."""
         frames: list[tuple[int, int, bytes]] = []
         while True:
             try:
@@ -260,19 +173,13 @@ class FakeProcess:
 
     def isStopped(self) -> bool:
         """
-        Tell whether the parent has told the process to end.
-
-        @return: Whether it has, or has closed its end of the pipe.
+        Tell whether the parent has told the process to end, or has closed its end of
+        the pipe.
         """
         self.received()
         return self._isStopped
 
     def close(self, fd: int) -> None:
-        """
-        Close a descriptor.
-
-        @param fd: It.
-        """
         os.close(self._fds.pop(fd))
 
     def end(
@@ -281,15 +188,7 @@ class FakeProcess:
         signalNumber: int | None = None,
         reads: bool = True,
     ) -> None:
-        """
-        End.
-
-        @param exitCode: The exit code.
-
-        @param signalNumber: The signal that has done it.
-
-        @param reads: Whether it has read what it was sent before that.
-        """
+        """End, having read what was sent before that or not."""
         self.ended = True
         if reads and 3 in self._fds:
             self.received()
@@ -306,15 +205,8 @@ class FakeProcess:
 @implementer(IReactorChild)
 class FakeReactor(Clock):
     """
-    A reactor whose processes are played by the test, through real pipes.
-
-    @ivar readers: Who is to be told when there is something to be read.
-
-    @ivar writers: Who is to be told when there is room.
-
-    @ivar processes: The processes it has started.
-
-    @ivar refusal: Raised in place of starting a process, if it isn't C{None}.
+    A reactor whose processes are played by the test, through real pipes. C{refusal} is
+    raised in place of starting one, if there's one.
     """
 
     running = True
@@ -327,79 +219,34 @@ class FakeReactor(Clock):
         self.refusal: Exception | None = None
 
     def addReader(self, reader: IReadDescriptor) -> None:
-        """
-        Implement C{IReactorFDSet.addReader}.
-
-        @param reader: The reader.
-        """
         if reader not in self.readers:
             self.readers.append(reader)
 
     def removeReader(self, reader: IReadDescriptor) -> None:
-        """
-        Implement C{IReactorFDSet.removeReader}.
-
-        @param reader: The reader.
-        """
         if reader in self.readers:
             self.readers.remove(reader)
 
     def addWriter(self, writer: IWriteDescriptor) -> None:
-        """
-        Implement C{IReactorFDSet.addWriter}.
-
-        @param writer: The writer.
-        """
         if writer not in self.writers:
             self.writers.append(writer)
 
     def removeWriter(self, writer: IWriteDescriptor) -> None:
-        """
-        Implement C{IReactorFDSet.removeWriter}.
-
-        @param writer: The writer.
-        """
         if writer in self.writers:
             self.writers.remove(writer)
 
     def removeAll(self) -> list[Any]:
-        """
-        Implement C{IReactorFDSet.removeAll}.
-
-        @return: All readers and writers.
-        """
         return [*self.readers, *self.writers]
 
     def getReaders(self) -> list[IReadDescriptor]:
-        """
-        Implement C{IReactorFDSet.getReaders}.
-
-        @return: The readers.
-        """
         return list(self.readers)
 
     def getWriters(self) -> list[IWriteDescriptor]:
-        """
-        Implement C{IReactorFDSet.getWriters}.
-
-        @return: The writers.
-        """
         return list(self.writers)
 
     def callFromThread(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - the interface has it so
-        """
-        Implement C{IReactorFromThreads.callFromThread}.
-
-        @param callable: What is to be called, the next time when it's time.
-
-        @param args: Its arguments.
-
-        @param kwargs: Its keywords.
-        """
         self.callLater(0, callable, *args, **kwargs)
 
     def callWhenRunning(self, callable: Any, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - the interface has it so
-        """Implement C{IReactorCore.callWhenRunning}."""
         callable(*args, **kwargs)
 
     def spawnProcess(
@@ -414,29 +261,6 @@ class FakeReactor(Clock):
         usePTY: bool | tuple[int, int, int] | tuple[int, int, int, int] = False,
         childFDs: Mapping[int, int | str] | None = None,
     ) -> Any:
-        """
-        Implement C{IReactorProcess.spawnProcess}.
-
-        @param processProtocol: Who is told of the process.
-
-        @param executable: Not used.
-
-        @param args: Its command line.
-
-        @param env: Its environment.
-
-        @param path: Not used.
-
-        @param uid: Not used.
-
-        @param gid: Not used.
-
-        @param usePTY: Not used.
-
-        @param childFDs: Its descriptors, which must all be numbers.
-
-        @return: The process.
-        """
         if self.refusal is not None:
             raise self.refusal
         pid = FIRST_PID + len(self.processes)
@@ -451,9 +275,7 @@ class FakeReactor(Clock):
 
     def _serveOnce(self) -> bool:
         """
-        Let each reader and writer do something if it can.
-
-        @return: Whether one did.
+        Let each reader and writer do something if it can. Returns whether one did.
         """
         poll = select.poll()
         by: dict[int, Any] = {}

@@ -5,15 +5,14 @@ Threads that tests run step by step in their own thread, and a reactor to go wit
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.threads import _jobs
-
-__all__ = ["FakeThreads", "ThreadReactor"]
 
 
 class _Idle(BaseException):
@@ -27,19 +26,9 @@ class _FakeQueue:
         self.items: deque[Any] = deque()
 
     def put(self, item: Any) -> None:
-        """
-        Put an item in.
-
-        @param item: The item.
-        """
         self.items.append(item)
 
     def get(self) -> Any:
-        """
-        Take an item out.
-
-        @return: The item.
-        """
         if not self.items:
             raise _Idle
         return self.items.popleft()
@@ -59,11 +48,6 @@ class FakeThreads:
     """
 
     def __init__(self, most: int | None = None) -> None:
-        """
-        Begin without threads.
-
-        @param most: See L{FakeThreads}.
-        """
         self.names: list[str] = []
         self.alive: list[Callable[[], object]] = []
         self.joined = 0
@@ -76,15 +60,7 @@ class FakeThreads:
         case.patch(_jobs, "startThread", self.start)
 
     def start(self, target: Callable[[], object], name: str) -> Callable[[], object]:
-        """
-        Start a thread, which does nothing yet.
-
-        @param target: What it does.
-
-        @param name: What it's called.
-
-        @return: What waits for it.
-        """
+        """Start a thread, which does nothing yet. Returns what waits for it."""
         if self.most is not None and len(self.names) >= self.most:
             raise RuntimeError("can't start new thread")
         self.names.append(name)
@@ -110,40 +86,21 @@ class FakeThreads:
                 self._running.remove(target)
 
     def _join(self) -> None:
-        """Wait for a thread."""
         self.joined += 1
 
 
 class ThreadReactor(Clock):
     """
-    A reactor that threads can call.
-
-    @ivar wakeUps: How many times it has been called from threads.
-
-    @ivar threads: The threads of the test.
+    A reactor that threads can call, and that counts how many times they have woken it.
     """
 
     def __init__(self, most: int | None = None) -> None:
-        """
-        Make a reactor.
-
-        @param most: How many threads may be started, C{None} for any number.
-        """
         super().__init__()
         self.wakeUps = 0
         self.threads = FakeThreads(most)
         self._calls: deque[tuple[Callable[..., object], Any, Any]] = deque()
 
     def callFromThread(self, f: Callable[..., object], *args: Any, **kw: Any) -> None:
-        """
-        Implement C{IReactorFromThreads.callFromThread}.
-
-        @param f: What to call.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-        """
         self.wakeUps += 1
         self._calls.append((f, args, kw))
 
@@ -166,9 +123,43 @@ class ThreadReactor(Clock):
                 return
 
     def _isDue(self) -> bool:
-        """
-        Tell whether there's something to do at this moment.
-
-        @return: Whether there is.
-        """
+        """Tell whether there's something to do at this moment."""
         return any(d.getTime() <= self.seconds() for d in self.getDelayedCalls())
+
+
+class ThreadCase(SynchronousTestCase):
+    """A test case with a reactor that has threads of the mind."""
+
+    def setUp(self) -> None:
+        self.reactor = ThreadReactor()
+        self.threads = self.reactor.threads
+        self.threads.install(self)
+        self.notes: list[Any] = []
+
+    def note(self, x: Any = None) -> Any:
+        """Note that a call was made."""
+        self.notes.append(x)
+        return x
+
+    def generate(self, *items: Any) -> Iterator[Any]:
+        """
+        Yield items, and note which are made, and the end. Items that are exceptions are
+        raised.
+        """
+        try:
+            for item in items:
+                if isinstance(item, BaseException):
+                    raise item
+                yield self.note(item)
+        finally:
+            self.notes.append("end")
+
+    def resultOf(self, d: Deferred[Any]) -> Any:
+        """Let things happen. Returns the result of a Deferred."""
+        self.reactor.settle()
+        return self.successResultOf(d)
+
+    def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> Any:
+        """Let things happen. Returns the exception that a Deferred has failed with."""
+        self.reactor.settle()
+        return self.failureResultOf(d, *errors).value

@@ -25,18 +25,10 @@ class Evil:
     """Does something bad when it's pickled, or when it's unpickled."""
 
     def __init__(self, when: str, how: str) -> None:
-        """
-        Prepare that.
-
-        @param when: C{'pickled'}, C{'unpickled'}.
-
-        @param how: See L{strike}.
-        """
         self.when = when
         self.how = how
 
     def __reduce__(self) -> Any:
-        """Be pickled."""
         if self.when == "pickled":
             strike(self.how)
         return (strike, (self.how,)) if self.when == "unpickled" else (Evil, ("", ""))
@@ -46,7 +38,6 @@ class EvilOnlyHere(Evil):
     """Can be unpickled only in the process that has made it."""
 
     def __reduce__(self) -> Any:
-        """Be pickled."""
         return strikeElsewhere, (os.getpid(),)
 
 
@@ -61,20 +52,13 @@ class Unspeakable(Exception):
     """An exception that can't be pickled, nor shown."""
 
     def __reduce__(self) -> Any:
-        """Refuse."""
         raise RuntimeError("no")
 
     def __str__(self) -> str:
-        """Refuse."""
         raise RuntimeError("no text either")
 
 
 def strike(how: str) -> None:
-    """
-    Do something bad.
-
-    @param how: What.
-    """
     if how == "raise":
         raise LookupError("evil")
     if how == "sys.exit":
@@ -91,34 +75,18 @@ def strike(how: str) -> None:
 
 
 def strikeElsewhere(pid: int) -> None:
-    """
-    Raise in any other process.
-
-    @param pid: The process.
-    """
+    """Raise in any other process."""
     if os.getpid() != pid:
         raise LookupError("elsewhere")
 
 
 def make(kind: Any, *args: Any) -> Any:
-    """
-    Make something, to be the result.
-
-    @param kind: Its class.
-
-    @param args: Arguments.
-
-    @return: It.
-    """
+    """Make something of a class, to be the result."""
     return kind(*args)
 
 
 def raises(name: str) -> None:
-    """
-    Raise something that's hard to bring over.
-
-    @param name: What.
-    """
+    """Raise something that's hard to bring over."""
     if name == "nameless":
         raise Nameless(1, 2)
     if name == "unspeakable":
@@ -145,11 +113,7 @@ def raises(name: str) -> None:
 
 
 def halfAFrame(size: int) -> None:
-    """
-    Send half of a result, and be killed.
-
-    @param size: How many bytes the whole would have.
-    """
+    """Send half of a result, and be killed."""
     data = memoryview(HEADER.pack(size, Kind.RESULT, 1) + bytes(size // 2))
     while data:
         data = data[os.write(4, data) :]
@@ -158,13 +122,6 @@ def halfAFrame(size: int) -> None:
 
 
 def length(data: bytes) -> int:
-    """
-    Measure something.
-
-    @param data: It.
-
-    @return: Its length.
-    """
     return len(data)
 
 
@@ -180,53 +137,31 @@ def loopInC() -> int:
 
 
 def initialize(what: Any) -> None:
-    """
-    Note that the interpreter is set up.
-
-    @param what: What to note.
-    """
+    """Note that the interpreter is set up."""
     ready.append(what)
 
 
 def initialized() -> list[Any]:
-    """
-    Tell how the interpreter is set up.
-
-    @return: What was noted.
-    """
+    """Tell what was noted when the interpreter was set up."""
     return list(ready)
 
 
 def noteTask() -> tuple[int, list[Any]]:
     """
-    Tell who runs this, and how it's set up.
-
-    @return: The process ID and what was noted.
+    Tell the ID of the process that runs this, and what was noted when it was set up.
     """
     return os.getpid(), list(ready)
 
 
 def failUnless(path: str) -> str:
-    """
-    Fail if there's no such file.
-
-    @param path: The file.
-
-    @return: It.
-    """
+    """Fail if there's no such file. Returns its path."""
     if not os.path.exists(path):
         raise LookupError(f"no {path} here")
     return path
 
 
 def failIn(pid: int) -> int:
-    """
-    Fail in one process.
-
-    @param pid: The process.
-
-    @return: The process ID.
-    """
+    """Fail in one process. Elsewhere, return the process ID."""
     if os.getpid() == pid:
         raise LookupError("not this one")
     return os.getpid()
@@ -234,11 +169,7 @@ def failIn(pid: int) -> int:
 
 def exhaustMemory(most: int) -> int:
     """
-    Ask for more memory than there may be.
-
-    @param most: How many bytes there may be besides those that are in use.
-
-    @return: Never.
+    Ask for more memory than there may be: so many bytes beside those that are in use.
     """
     import resource
 
@@ -253,25 +184,13 @@ def exhaustMemory(most: int) -> int:
 
 
 def hold(size: int) -> int:
-    """
-    Have memory in use from now on.
-
-    @param size: How many bytes.
-
-    @return: The process ID.
-    """
+    """Have so much memory in use from now on. Returns the process ID."""
     ready.append(b"x" * size)
     return os.getpid()
 
 
 def flood(size: int) -> int:
-    """
-    Write much to the standard streams, of all bytes there are.
-
-    @param size: How much.
-
-    @return: The same.
-    """
+    """Write much to the standard streams, of all bytes there are."""
     block = bytes(range(256)) * 4096
     for fd in (1, 2):
         for _ in range(size // 2 // len(block)):
@@ -283,9 +202,7 @@ def flood(size: int) -> int:
 
 def fork() -> int:
     """
-    Leave a child of one's own that does nothing for a while.
-
-    @return: Its process ID.
+    Leave a child of one's own that does nothing for a while. Returns its process ID.
     """
     pid = os.fork()
     if not pid:
@@ -300,15 +217,7 @@ def leaveThread() -> None:
 
 
 def countTo(n: int, how: str = "raise") -> Iterator[int]:
-    """
-    Count, and do something bad.
-
-    @param n: So many numbers are yielded before that.
-
-    @param how: See L{strike}.
-
-    @return: An iterator of the numbers.
-    """
+    """Yield so many numbers, and do something bad: see L{strike}."""
     yield from range(n)
     # The items are on their way before.
     time.sleep(0.05)
@@ -316,21 +225,13 @@ def countTo(n: int, how: str = "raise") -> Iterator[int]:
 
 
 def niceness() -> int:
-    """
-    Tell the niceness of this process.
-
-    @return: It.
-    """
+    """Tell the niceness of this process."""
     return os.nice(0)
 
 
 def endsLater(size: int) -> bytes:
     """
     Return something large, and be killed when that has been sent, before anything else.
-
-    @param size: How large.
-
-    @return: It.
     """
     write = os.write
 
@@ -346,12 +247,5 @@ def endsLater(size: int) -> bytes:
 
 
 def closeAllAndMake(size: int) -> bytes:
-    """
-    Close all descriptors.
-
-    @param size: How many bytes to return.
-
-    @return: They.
-    """
     os.closerange(0, 100)
     return bytes(size)

@@ -40,13 +40,7 @@ class OnlyInChild(Exception):
 
 
 def makeOnlyInChild() -> OnlyInChild:
-    """
-    Unpickle an exception.
-
-    @return: It.
-
-    @raise LookupError: Anywhere but in a child.
-    """
+    """Unpickle an exception, which works in a child alone."""
     if not OnlyInChild.here:
         raise LookupError("not here")
     return OnlyInChild()
@@ -56,27 +50,12 @@ class Sum(ProcessBase):
     """Sums up what its copies in one interpreter were given."""
 
     def add(self, number: int) -> tuple[int, int]:
-        """
-        Add a number.
-
-        @param number: The number.
-
-        @return: The process ID and the sum.
-        """
+        """Add a number. Returns the process ID and the sum."""
         self.data["total"] = self.data.get("total", 0) + number
         return self.pid, self.total
 
 
 def echo(*args: Any, **kw: Any) -> Any:
-    """
-    Return the arguments.
-
-    @param args: Them.
-
-    @param kw: Also them.
-
-    @return: Both.
-    """
     return args, kw
 
 
@@ -85,11 +64,7 @@ def nothing() -> None:
 
 
 def fail(code: int) -> None:
-    """
-    Fail, with all that an exception can have.
-
-    @param code: Is part of it.
-    """
+    """Fail, with all that an exception can have."""
     try:
         {"key": 1}["missing"]
     except KeyError as error:
@@ -99,40 +74,21 @@ def fail(code: int) -> None:
 
 
 def raiseThat(kind: Any, *args: Any) -> None:
-    """
-    Raise an exception.
-
-    @param kind: Its class.
-
-    @param args: Its arguments.
-    """
     raise kind(*args)
 
 
 def givesLambda() -> Any:
-    """
-    Return something that pickle can't do.
-
-    @return: A lambda.
-    """
+    """Return something that pickle can't do."""
     return lambda: "from a lambda"
 
 
 def givesLock() -> Any:
-    """
-    Return something that can't be pickled at all.
-
-    @return: A lock.
-    """
+    """Return something that can't be pickled at all."""
     return threading.Lock()
 
 
 def givesUnloadable() -> Any:
-    """
-    Return something that can't be unpickled in the parent.
-
-    @return: It.
-    """
+    """Return something that can't be unpickled in the parent."""
     return OnlyInChild()
 
 
@@ -142,11 +98,6 @@ def hideCloudpickle() -> None:
 
 
 def ends(how: str) -> None:
-    """
-    End this process.
-
-    @param how: How.
-    """
     if how == "exit":
         os._exit(3)
     elif how == "kill":
@@ -162,24 +113,15 @@ def ends(how: str) -> None:
 
 
 def sleepFor(seconds: float) -> float:
-    """
-    Take long.
-
-    @param seconds: How long.
-
-    @return: The same.
-    """
+    """Take so many seconds, and return the number."""
     time.sleep(seconds)
     return seconds
 
 
 def waitAtGate(path: str) -> str:
     """
-    Write that it has begun, and wait until the gate is opened.
-
-    @param path: The gate, a pipe with a name.
-
-    @return: What was written to it.
+    Write that it has begun, and wait until the gate, a pipe with a name, is opened.
+    Returns what was written to it.
     """
     print("waiting at the gate")  # noqa: T201 - tests listen for it
     fd = os.open(path, os.O_RDONLY)
@@ -190,68 +132,28 @@ def waitAtGate(path: str) -> str:
 
 
 def remember(value: Any) -> int:
-    """
-    Remember something in this interpreter.
-
-    @param value: The thing.
-
-    @return: The process ID.
-    """
+    """Remember something in this interpreter. Returns the process ID."""
     memory.append(value)
     return os.getpid()
 
 
 def remembered() -> tuple[int, list[Any]]:
-    """
-    Tell what is remembered.
-
-    @return: The process ID, and it.
-    """
+    """Return the process ID, and what is remembered."""
     return os.getpid(), list(memory)
 
 
 def count(n: int) -> Iterator[int]:
-    """
-    Count from 0 up.
-
-    @param n: The number of items.
-
-    @return: An iterator of them.
-    """
     yield from range(n)
 
 
 def countAndFail(n: int) -> Iterator[int]:
-    """
-    Count from 0 up, and fail.
-
-    @param n: The number of items before that.
-
-    @return: An iterator of them.
-    """
+    """Count from 0 up, and fail."""
     yield from range(n)
     raise OfTheTask(n, why="after items")
 
 
-def countAndEnd(n: int) -> Iterator[int]:
-    """
-    Count from 0 up, and end the process.
-
-    @param n: The number of items before that.
-
-    @return: An iterator of them.
-    """
-    yield from range(n)
-    time.sleep(0.05)
-    os._exit(4)
-
-
 def countForEver() -> Iterator[int]:
-    """
-    Count from 0 up, remembering how far it has come, and when it was ended.
-
-    @return: An iterator of the numbers.
-    """
+    """Count from 0 up, remembering how far it has come, and when it was ended."""
     i = 0
     try:
         while True:
@@ -264,11 +166,8 @@ def countForEver() -> Iterator[int]:
 
 def countAtGate(path: str) -> Iterator[int]:
     """
-    Count from 0 up, each time that the gate is opened, until that's for the end.
-
-    @param path: The gate, a pipe with a name.
-
-    @return: An iterator of the numbers.
+    Count from 0 up, each time that the gate, a pipe with a name, is opened, until
+    that's for the end.
     """
     for i in range(100):
         yield i
@@ -277,13 +176,7 @@ def countAtGate(path: str) -> Iterator[int]:
 
 
 def locks(n: int) -> Iterator[Any]:
-    """
-    Yield numbers, then something that can't be pickled.
-
-    @param n: How many numbers.
-
-    @return: An iterator of them.
-    """
+    """Yield so many numbers, then something that can't be pickled."""
     try:
         yield from range(n)
         yield threading.Lock()
@@ -292,37 +185,21 @@ def locks(n: int) -> Iterator[Any]:
 
 
 def prints(text: str) -> None:
-    """
-    Write to both standard streams, and read the third.
-
-    @param text: What to write.
-    """
+    """Write to both standard streams, and read the third."""
     print(text)  # noqa: T201 - what it's for
     print(text, "on stderr", file=sys.stderr)  # noqa: T201
     assert sys.stdin.read() == ""
 
 
 def notes(path: str, number: int) -> int:
-    """
-    Note in a file that this has been called.
-
-    @param path: The file.
-
-    @param number: What is noted.
-
-    @return: It.
-    """
+    """Note in a file that this has been called."""
     with open(path, "ab", buffering=0) as file:
         file.write(b"%d\n" % number)
     return number
 
 
 def hasDescriptors() -> list[int]:
-    """
-    List the open descriptors.
-
-    @return: Those that aren't of the listing itself.
-    """
+    """List the open descriptors, but for that of the listing itself."""
     return [
         int(name) for name in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{name}")
     ]
@@ -330,13 +207,8 @@ def hasDescriptors() -> list[int]:
 
 def deferred(value: Any, seconds: float = 0.0) -> Any:
     """
-    Return a Deferred. It needs a reactor.
-
-    @param value: What it fires with; it fails with an exception.
-
-    @param seconds: When.
-
-    @return: It.
+    Return a Deferred that fires with a value, or fails with an exception, in so many
+    seconds. It needs a reactor.
     """
     from twisted.internet import reactor
     from twisted.internet.task import deferLater
@@ -351,13 +223,8 @@ def deferred(value: Any, seconds: float = 0.0) -> Any:
 
 def deferreds(n: int, end: Any = None) -> Iterator[Any]:
     """
-    Yield Deferreds that fire with numbers, and plain numbers, in turn.
-
-    @param n: The number of them.
-
-    @param end: An exception that the last fails with.
-
-    @return: An iterator of them.
+    Yield Deferreds that fire with numbers, and plain numbers, in turn. The last may
+    fail. It needs a reactor.
     """
     for i in range(n):
         yield deferred(i) if i % 2 else i
@@ -366,22 +233,12 @@ def deferreds(n: int, end: Any = None) -> Iterator[Any]:
 
 
 async def coroutine(value: Any) -> Any:
-    """
-    Wait for a Deferred.
-
-    @param value: What it fires with.
-
-    @return: The same.
-    """
+    """Wait for a Deferred that fires with a value, and return that."""
     return await deferred(value)
 
 
 def stopReactor() -> Any:
-    """
-    Stop the reactor.
-
-    @return: A Deferred that never fires.
-    """
+    """Stop the reactor, and return a Deferred that never fires."""
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred
 
@@ -393,7 +250,6 @@ class _Refusing(type):
     """Classes that don't want to be looked at."""
 
     def __getattr__(cls, name: str) -> Any:
-        """Refuse."""
         raise ValueError(f"no {name}")
 
 
@@ -414,9 +270,8 @@ async def asyncItems(n: int) -> Any:
 
 def forks(how: str) -> int:
     """
-    Fork a process that leaves this function in one way or another.
-
-    @return: Its exit code, in the process that has forked it.
+    Fork a process that leaves this function in one way or another. Returns its exit
+    code, in the process that has forked it.
     """
     pid = os.fork()
     if pid:
@@ -458,7 +313,6 @@ def writesShared(name: str, value: int) -> None:
 
 
 def add(a: Any, b: Any) -> Any:
-    """Add."""
     return a + b
 
 

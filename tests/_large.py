@@ -15,29 +15,17 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-__all__ = ["Holder", "Thing"]
-
 #: What is held on to in this interpreter.
 held: list[Any] = []
 
 
 class Thing:
-    """
-    Something that is pickled without its contents.
-
-    @ivar buffer: Its contents.
-    """
+    """Something that is pickled without its contents."""
 
     def __init__(self, buffer: Any) -> None:
-        """
-        Make it.
-
-        @param buffer: Its contents.
-        """
         self.buffer = buffer
 
     def __reduce__(self) -> Any:
-        """Be pickled."""
         return Thing, (pickle.PickleBuffer(self.buffer),)
 
 
@@ -52,50 +40,21 @@ class ArrayError(Exception):
 
 
 class Holder:
-    """
-    Something with a large attribute.
-
-    @ivar data: It.
-    """
+    """Something with a large attribute."""
 
     def __init__(self, data: Any) -> None:
-        """
-        Make it.
-
-        @param data: Its attribute.
-        """
         self.data = data
 
     def length(self, *more: Any) -> int:
-        """
-        Measure it.
-
-        @param more: To be measured, too.
-
-        @return: The length of it all.
-        """
         return len(self.data) + sum(map(len, more))
 
 
 def same(value: Any) -> Any:
-    """
-    Give something back.
-
-    @param value: It.
-
-    @return: It.
-    """
     return value
 
 
 def later(value: Any) -> Any:
-    """
-    Give something back, later. It needs a reactor.
-
-    @param value: It.
-
-    @return: A Deferred that fires with it.
-    """
+    """Give something back, later. It needs a reactor."""
     from twisted.internet import reactor
     from twisted.internet.task import deferLater
 
@@ -103,100 +62,49 @@ def later(value: Any) -> Any:
 
 
 def make(kind: Any, size: int, fill: int = 120) -> Any:
-    """
-    Make something large.
-
-    @param kind: Its class.
-
-    @param size: How many bytes.
-
-    @param fill: Which.
-
-    @return: It.
-    """
     return kind((bytearray if kind is Thing else bytes)([fill]) * size)
 
 
 def exchange(number: int, value: Any, size: int) -> tuple[int, bytes]:
     """
-    Give something for something else.
-
-    @param number: Goes with it.
-
-    @param value: Something.
-
-    @param size: How many bytes there are in exchange for it.
-
-    @return: The number, and they.
+    Give so many bytes in exchange for something, and the number that goes with it.
     """
     return number, bytes(size)
 
 
 def count(value: Any) -> int:
-    """
-    Measure something.
-
-    @param value: It.
-
-    @return: How many bytes it has.
-    """
     with memoryview(value) as view:
         return view.nbytes
 
 
 def identities(value: list[Any]) -> tuple[list[int], list[Any]]:
     """
-    Tell which of several things are the same.
-
-    @param value: The things.
-
-    @return: For each, the place of the first that is the same thing; and all of them.
+    For each of several things, tell the place of the first that is the same thing; and
+    give them all.
     """
     ids = [id(thing) for thing in value]
     return [ids.index(each) for each in ids], value
 
 
 def change(value: Any) -> Any:
-    """
-    Change something where it is.
-
-    @param value: It.
-
-    @return: It.
-    """
+    """Change something where it is."""
     value[0] = 77
     return value
 
 
 def hold(value: Any) -> int:
-    """
-    Hold on to something.
-
-    @param value: It.
-
-    @return: The process ID.
-    """
+    """Hold on to something. Returns the process ID."""
     held.append(value)
     return os.getpid()
 
 
 def isHeld(value: Any) -> bool:
-    """
-    Tell whether something like it is held on to.
-
-    @param value: Something.
-
-    @return: Whether.
-    """
+    """Tell whether something like it is held on to."""
     return value in held
 
 
 def changeHeld() -> list[Any]:
-    """
-    Change all that is held on to, and let go of it.
-
-    @return: It as it was.
-    """
+    """Change all that is held on to, and let go of it. Returns it as it was."""
     before = [bytes(thing[:4]) for thing in held]
     for thing in held:
         thing[:4] = b"else"
@@ -205,48 +113,24 @@ def changeHeld() -> list[Any]:
 
 
 def makeAndHold(kind: Any, size: int) -> Any:
-    """
-    Make something large, and hold on to it.
-
-    @param kind: Its class.
-
-    @param size: How many bytes.
-
-    @return: It.
-    """
+    """Make something large, and hold on to it."""
     held.append(make(kind, size))
     return held[-1]
 
 
 def items(n: int, size: int) -> Iterator[bytes]:
-    """
-    Yield something large again and again.
-
-    @param n: How often.
-
-    @param size: How large.
-
-    @return: An iterator of it.
-    """
+    """Yield something large again and again."""
     for i in range(n):
         yield bytes([i]) * size
 
 
 def raises(value: Any) -> None:
-    """
-    Raise an error that has something large.
-
-    @param value: It.
-    """
+    """Raise an error that has something large."""
     raise ArrayError(value)
 
 
 def takeMemory(most: int) -> None:
-    """
-    Have no more than so much memory from now on.
-
-    @param most: How many bytes there may be besides those that are in use.
-    """
+    """Have no more than so much memory from now on, beside what is in use."""
     import resource
 
     with open("/proc/self/statm") as file:
@@ -257,11 +141,7 @@ def takeMemory(most: int) -> None:
 
 
 def takeFiles(most: int) -> None:
-    """
-    Have no larger files than so from now on.
-
-    @param most: How many bytes they may have.
-    """
+    """Have no files of more bytes than this from now on."""
     import resource
 
     resource.setrlimit(
@@ -271,11 +151,8 @@ def takeFiles(most: int) -> None:
 
 def shorten(size: int) -> int:
     """
-    Make files shorter, as a task might that takes them for its own.
-
-    @param size: How long they are to be.
-
-    @return: How many can't be.
+    Make files shorter, as a task might that takes them for its own. Returns how many
+    can't be.
     """
     failed = 0
     for fd in (5, 6):
@@ -287,17 +164,7 @@ def shorten(size: int) -> int:
 
 
 def _dieAfter(n: int, f: Any, *args: Any) -> Any:
-    """
-    Do something, and end if that was often enough.
-
-    @param n: How often.
-
-    @param f: What.
-
-    @param args: Arguments.
-
-    @return: What it returns.
-    """
+    """Do something, or be killed instead if it has been done n times."""
     held.append(None)
     if len(held) > n:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -307,11 +174,8 @@ def _dieAfter(n: int, f: Any, *args: Any) -> Any:
 
 def dieWhileReading(n: int) -> int:
     """
-    Have this process be killed when it reads arguments.
-
-    @param n: So many pieces are read before.
-
-    @return: The process ID.
+    Have this process be killed when it has read so many pieces of arguments. Returns
+    its process ID.
     """
     from asynqueue._child import memfd as anonymous
 
@@ -320,28 +184,15 @@ def dieWhileReading(n: int) -> int:
 
 
 def dieWhileWriting(n: int, kind: Any, size: int) -> Any:
-    """
-    Return something large, and be killed while that is written.
-
-    @param n: So many pieces are written before.
-
-    @param kind: Its class.
-
-    @param size: How many bytes.
-
-    @return: It.
-    """
+    """Return something large, and be killed when so many pieces of it are written."""
     os.pwrite = partial(_dieAfter, n, os.pwrite)
     return make(kind, size)
 
 
 def forkAndDrop(value: Any) -> tuple[int, Any]:
     """
-    Have a process that has the same things, drops them, and writes to them.
-
-    @param value: Something it has.
-
-    @return: How it has ended, and the thing.
+    Have a process that has the same things, drops them, and writes to them. Returns how
+    it has ended, and the thing.
     """
     pid = os.fork()
     if not pid:
@@ -355,11 +206,8 @@ def forkAndDrop(value: Any) -> tuple[int, Any]:
 
 def leaveProcess(value: Any) -> int:
     """
-    Leave a process that has something, and does nothing for a while.
-
-    @param value: The thing.
-
-    @return: Its process ID.
+    Leave a process that has something, and does nothing for a while. Returns its
+    process ID.
     """
     pid = os.fork()
     if not pid:

@@ -9,8 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.threads import deferToThread
+from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
 from asynqueue import TaskQueue
@@ -27,16 +29,6 @@ from asynqueue.wire import ServerManager, WireWorker, WireWorkerUniverse
 
 from ._wire import WireTestCase
 
-__all__ = [
-    "Broken",
-    "Local",
-    "ManagerTestCase",
-    "Program",
-    "freePort",
-    "processGone",
-    "soon",
-]
-
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -44,7 +36,6 @@ class Local(WireWorkerUniverse):
     """A universe that knows where it is."""
 
     def __init__(self, wireServer: Any = None) -> None:
-        """Make a universe."""
         super().__init__(wireServer)
         self._kept: Any = None
 
@@ -61,12 +52,10 @@ class Local(WireWorkerUniverse):
         return os.environ.get(name)
 
     def say(self, text: str) -> None:
-        """Print something."""
         sys.stdout.write(f"{text}\n")
         sys.stderr.write(f"{text}!\n")
 
     def add(self, a: Any, b: Any) -> Any:
-        """Add."""
         return a + b
 
     def note(self, path: str, x: int) -> int:
@@ -105,7 +94,6 @@ class Local(WireWorkerUniverse):
         os.close(fd)
 
     def zeros(self, size: int) -> bytes:
-        """Make a large result."""
         return bytes(size)
 
     def size(self, data: bytes) -> int:
@@ -129,7 +117,6 @@ class Local(WireWorkerUniverse):
         return self._kept
 
     def items(self, n: int, size: int) -> Iterator[bytes]:
-        """Yield large items."""
         for _ in range(n):
             yield bytes(size)
 
@@ -138,7 +125,6 @@ class Broken(WireWorkerUniverse):
     """A universe that can't be made."""
 
     def __init__(self, wireServer: Any = None) -> None:
-        """Fail."""
         sys.stderr.write("what it says before\n")
         raise RuntimeError("it can't be made")
 
@@ -175,14 +161,42 @@ def processGone(pid: int) -> Deferred[None]:
     return deferToThread(wait)
 
 
+def environment(*folders: str | Path) -> dict[str, str]:
+    """Have Python find the package, and modules in some folders, besides the usual."""
+    path = [str(ROOT), os.environ.get("PYTHONPATH", ""), *map(str, folders)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+async def runPython(
+    *args: str, env: dict[str, str] | None = None, folder: str | None = None
+) -> tuple[str, str, int]:
+    """
+    Run Python to its end. Returns what it wrote to stdout and to stderr, and its exit
+    code, or the number of the signal that has ended it.
+    """
+    ended = getProcessOutputAndValue(sys.executable, args, env or environment(), folder)
+    # That a signal has ended it is told as a failure with the same.
+    out, err, code = await ended.addErrback(lambda failure: failure.value)
+    return out.decode(), err.decode(), code
+
+
+async def runScript(
+    folder: str, text: str, *args: str, run: Callable[[str], list[str]] | None = None
+) -> tuple[str, str, int]:
+    """
+    Run a script from a folder, in another below that. C{run} gets its path, and returns
+    what to run. Returns what L{runPython} does.
+    """
+    path = os.path.join(folder, "script.py")
+    Path(path).write_text(textwrap.dedent(text), encoding="utf-8")
+    elsewhere = os.path.join(folder, "elsewhere")
+    os.makedirs(elsewhere, exist_ok=True)
+    command = [*(run(path) if run else [path]), *args]
+    return await runPython(*command, env=environment(folder), folder=elsewhere)
+
+
 class Program(ProcessProtocol):
-    """
-    A program in a process of its own.
-
-    @ivar output: What it has written.
-
-    @ivar ended: Fires with its exit code.
-    """
+    """A program in a process of its own. C{ended} fires with its exit code."""
 
     def __init__(
         self,
@@ -195,13 +209,12 @@ class Program(ProcessProtocol):
         self.errors = ""
         self.ended: Deferred[int | None] = Deferred()
         self._waiting: list[tuple[str, str, Deferred[str]]] = []
-        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         reactor: Any = globalReactor()
         self.process = reactor.spawnProcess(
             self,
             sys.executable,
             [sys.executable, *args],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **(env or {})},
+            env={**environment(), **(env or {})},
             path=None if folder is None else str(folder),
         )
         self.pid: int = self.process.pid
@@ -211,36 +224,29 @@ class Program(ProcessProtocol):
         return self.outputWith("\n").addCallback(lambda text: text.split("\n")[0])
 
     def outputWith(self, text: str) -> Deferred[str]:
-        """Wait for output."""
         return self._wait("output", text)
 
     def errorWith(self, text: str) -> Deferred[str]:
-        """Wait for errors."""
         return self._wait("errors", text)
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
         if not self.ended.called:
             os.kill(self.pid, number)
 
     async def kill(self) -> None:
-        """End it."""
         if not self.ended.called:
             self.signal(signal.SIGKILL)
             await self.ended
 
     def outReceived(self, data: bytes) -> None:
-        """Take output."""
         self.output += data.decode()
         self._tell()
 
     def errReceived(self, data: bytes) -> None:
-        """Take errors."""
         self.errors += data.decode()
         self._tell()
 
     def _wait(self, name: str, text: str) -> Deferred[str]:
-        """Wait for a text."""
         d: Deferred[str] = Deferred()
         self._waiting.append((name, text, d))
         self._tell()
@@ -261,7 +267,6 @@ class Program(ProcessProtocol):
 
 
 def soon(attempts: int) -> float:
-    """Start again soon."""
     return 0.01
 
 
@@ -271,7 +276,6 @@ class ManagerTestCase(WireTestCase):
     timeout = 60
 
     def manager(self, wwu: Any = "tests._servers.Local", **kw: Any) -> ServerManager:
-        """Make a manager."""
         manager = ServerManager(wwu, **{"timeout": 0, "backoff": soon, **kw})
         self.closers.append(manager.shutdown)
         return manager

@@ -6,15 +6,11 @@ from typing import Any
 
 from twisted.internet.testing import MemoryReactorClock
 
-__all__ = ["StoppingReactor"]
-
 
 class StoppingReactor(MemoryReactorClock):
     """
     A reactor with triggers that can be removed, and are run when it begins to shut
     down.
-
-    @ivar shutdownTriggers: They.
     """
 
     def __init__(self) -> None:
@@ -29,13 +25,11 @@ class StoppingReactor(MemoryReactorClock):
         *args: Any,
         **kw: Any,
     ) -> Any:
-        """Implement C{IReactorCore.addSystemEventTrigger}."""
         assert (phase, eventType) == ("before", "shutdown")
         self.shutdownTriggers.append(trigger := (callable, args, kw))
         return trigger
 
     def removeSystemEventTrigger(self, triggerID: Any) -> None:
-        """Implement C{IReactorCore.removeSystemEventTrigger}."""
         self.shutdownTriggers.remove(triggerID)
 
     def beginShutdown(self) -> None:

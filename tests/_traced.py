@@ -10,53 +10,28 @@ from asynqueue.wire import WireWorkerUniverse
 
 
 def current() -> tuple[int, int]:
-    """
-    Tell which span is current.
-
-    @return: The IDs of its trace and its own.
-    """
+    """Return the IDs of the current span's trace, and its own."""
     context = trace.get_current_span().get_span_context()
     return context.trace_id, context.span_id
 
 
 def customer() -> object:
-    """
-    Look at the baggage.
-
-    @return: The entry C{customer}.
-    """
+    """Return the entry C{customer} of the baggage."""
     return baggage.get_baggage("customer")
 
 
 def generate(n: int) -> Iterator[tuple[int, int]]:
-    """
-    Tell several times which span is current.
-
-    @param n: How many times.
-
-    @return: The IDs.
-    """
+    """Tell several times which span is current."""
     for _ in range(n):
         yield current()
 
 
 async def later() -> tuple[int, int]:
-    """
-    Tell it from a coroutine.
-
-    @return: The IDs.
-    """
+    """Tell it from a coroutine."""
     return current()
 
 
 def divide(x: int) -> float:
-    """
-    Raise an exception.
-
-    @param x: What's divided by 0.
-
-    @return: Nothing.
-    """
     return x / 0
 
 
@@ -64,25 +39,12 @@ class Traced(WireWorkerUniverse):
     """The same on a server."""
 
     def current(self) -> tuple[int, int]:
-        """
-        Tell which span is current.
-
-        @return: The IDs.
-        """
+        """Tell which span is current."""
         return current()
 
     async def later(self) -> tuple[int, int]:
-        """
-        Tell it from a coroutine.
-
-        @return: The IDs.
-        """
+        """Tell it from a coroutine."""
         return await later()
 
     def customer(self) -> object:
-        """
-        Look at the baggage.
-
-        @return: The entry C{customer}.
-        """
         return customer()

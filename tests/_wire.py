@@ -16,19 +16,12 @@ from twisted.trial.unittest import TestCase
 
 from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
+from asynqueue.errors import AuthenticationError
 from asynqueue.wire import WireServer, WireWorker, WireWorkerUniverse
-
-__all__ = ["Point", "Secret", "Universe", "WireTestCase", "box"]
 
 
 def box(**fields: bytes) -> bytes:
-    """
-    Make a box of AMP's.
-
-    @param fields: What's in it.
-
-    @return: Its bytes.
-    """
+    """Make a box of AMP's."""
     whole = b""
     for name, value in fields.items():
         for part in (name.encode("latin-1"), value):
@@ -40,13 +33,6 @@ class Point:
     """A class that the universe allows."""
 
     def __init__(self, x: Any, y: Any) -> None:
-        """
-        Make a point.
-
-        @param x: One coordinate.
-
-        @param y: The other.
-        """
         self.x = x
         self.y = y
 
@@ -57,20 +43,10 @@ class Slotted:
     __slots__ = ("__hidden", "x")
 
     def __init__(self, x: Any) -> None:
-        """
-        Make an object.
-
-        @param x: Its attribute.
-        """
         self.x = x
         self.__hidden = x
 
     def hidden(self) -> Any:
-        """
-        Get the hidden attribute.
-
-        @return: It.
-        """
         return self.__hidden
 
 
@@ -82,13 +58,6 @@ class Declared(Exception):
     """An exception that the universe declares."""
 
     def __init__(self, code: int, *, hint: str) -> None:
-        """
-        Make one in a way that its arguments don't tell.
-
-        @param code: A number.
-
-        @param hint: A text.
-        """
         super().__init__(f"code {code}")
         self.code = code
         self.hint = hint
@@ -102,31 +71,18 @@ class Base(WireWorkerUniverse):
     """A base of the universe, whose methods are served, too."""
 
     def inherited(self) -> str:
-        """
-        Be there.
-
-        @return: A word.
-        """
+        """Be there."""
         return "inherited"
 
 
 class Universe(Base):
-    """
-    A universe.
-
-    @ivar log: What has happened in it.
-    """
+    """A universe, with a log of what has happened in it."""
 
     allowed = (Point, Slotted)
     exceptions = (Declared,)
     attribute = 5
 
     def __init__(self, wireServer: Any = None) -> None:
-        """
-        Make a universe.
-
-        @param wireServer: The server.
-        """
         super().__init__(wireServer)
         self.log: list[Any] = []
         self.waiting: list[Deferred[Any]] = []
@@ -135,25 +91,9 @@ class Universe(Base):
         self.data = bytearray(100_000)
 
     def add(self, a: Any, b: Any = 0) -> Any:
-        """
-        Add two things.
-
-        @param a: One.
-
-        @param b: The other.
-
-        @return: The sum.
-        """
         return a + b
 
     def note(self, x: Any) -> Any:
-        """
-        Note something.
-
-        @param x: It.
-
-        @return: It.
-        """
         self.log.append(x)
         return x
 
@@ -161,49 +101,24 @@ class Universe(Base):
         """Do nothing."""
 
     def echo(self, *args: Any, **kw: Any) -> Any:
-        """
-        Give back what was given.
-
-        @param args: Arguments.
-
-        @param kw: Keywords.
-
-        @return: They.
-        """
+        """Give back what was given."""
         return args, kw
 
     def boom(self, text: str = "boom") -> None:
-        """
-        Fail.
-
-        @param text: The message.
-
-        @raise ValueError: Always.
-        """
         error = ValueError(text, 3)
         if hasattr(error, "add_note"):
             error.add_note("a note")
         raise error
 
     def chained(self) -> None:
-        """
-        Fail because of something.
-
-        @raise KeyError: Always.
-        """
+        """Fail because of something."""
         try:
             dict[str, int]()["x"]
         except KeyError as error:
             raise RuntimeError("chained") from error
 
     def fail(self, kind: str) -> None:
-        """
-        Fail in a certain way.
-
-        @param kind: What is to be raised.
-
-        @raise BaseException: Always.
-        """
+        """Fail by raising something of a certain kind."""
         if kind == "declared":
             raise Declared(7, hint="look")
         if kind == "undeclared":
@@ -217,69 +132,31 @@ class Universe(Base):
         raise Undeclared(Secret())
 
     def zeros(self, size: int) -> bytes:
-        """
-        Make a large result.
-
-        @param size: Its size.
-
-        @return: It.
-        """
         return bytes(size)
 
     def size(self, data: Any) -> int:
-        """
-        Tell how large an argument is.
-
-        @param data: It.
-
-        @return: Its size.
-        """
+        """Tell how large an argument is."""
         return len(data)
 
     def changing(self) -> bytearray:
-        """
-        Return what the next call changes.
-
-        @return: It, in which all bytes are equal.
-        """
+        """Return what the next call changes."""
         with self.lock:
             value = (self.data[0] + 1) % 256
             self.data[:] = bytes([value]) * len(self.data)
             return self.data
 
     def changes(self, n: int) -> Iterator[bytearray]:
-        """
-        Yield one object again and again, and change it in between.
-
-        @param n: How often.
-
-        @return: An iterator.
-        """
+        """Yield one object again and again, and change it in between."""
         data = bytearray(1000)
         for i in range(n):
             data[:] = bytes([i]) * len(data)
             yield data
 
     def secret(self) -> Secret:
-        """
-        Return something that can't be sent.
-
-        @return: It.
-        """
+        """Return something that can't be sent."""
         return Secret()
 
     def count(self, n: int, fail: bool = False) -> Iterator[int]:
-        """
-        Count.
-
-        @param n: How far.
-
-        @param fail: Whether to fail at the end.
-
-        @return: An iterator.
-
-        @raise ValueError: If told to.
-        """
         try:
             for i in range(n):
                 self.log.append(i)
@@ -290,58 +167,25 @@ class Universe(Base):
             self.log.append("closed")
 
     def these(self, items: list[Any]) -> Iterator[Any]:
-        """
-        Yield given items.
-
-        @param items: The items.
-
-        @return: An iterator.
-        """
         yield from items
 
     def blocks(self, n: int, size: int) -> Iterator[bytes]:
-        """
-        Yield large items.
-
-        @param n: How many.
-
-        @param size: How large each is.
-
-        @return: An iterator.
-        """
         for i in range(n):
             self.log.append(i)
             yield bytes([i]) * size
 
     def secrets(self) -> Iterator[Any]:
-        """
-        Yield something that can't be sent.
-
-        @return: An iterator.
-        """
+        """Yield something that can't be sent."""
         yield 1
         yield Secret()
         yield 2
 
     def threads(self, n: int) -> Iterator[str]:
-        """
-        Yield the name of the thread.
-
-        @param n: How often.
-
-        @return: An iterator.
-        """
+        """Yield the name of the thread."""
         for _ in range(n):
             yield threading.current_thread().name
 
     def deferreds(self, n: int) -> Iterator[Deferred[int]]:
-        """
-        Yield Deferreds.
-
-        @param n: How many.
-
-        @return: An iterator.
-        """
         for i in range(n):
             d: Deferred[int] = Deferred()
             assert self.ws is not None
@@ -349,67 +193,34 @@ class Universe(Base):
             yield d
 
     def sleep(self, x: Any, seconds: float) -> Any:
-        """
-        Block a thread.
-
-        @param x: What to return.
-
-        @param seconds: For how long.
-
-        @return: It.
-        """
+        """Block a thread for so many seconds."""
         time.sleep(seconds)
         return x
 
     def block(self) -> str:
-        """
-        Block a thread until the test says otherwise.
-
-        @return: The thread's name.
-        """
+        """Block a thread until the test says otherwise. Returns its name."""
         self.log.append("blocking")
         self.event.wait(20)
         return threading.current_thread().name
 
     def wait(self, x: Any = None) -> Deferred[Any]:
-        """
-        Wait until the test says otherwise.
-
-        @param x: What to note.
-
-        @return: A Deferred.
-        """
+        """Note something, and wait until the test says otherwise."""
         self.log.append(x)
         d: Deferred[Any] = Deferred(lambda d: self.log.append("cancelled"))
         self.waiting.append(d)
         return d
 
     def stubborn(self) -> Deferred[Any]:
-        """
-        Wait to be cancelled, and return an iterator then.
-
-        @return: A Deferred.
-        """
+        """Wait to be cancelled, and return an iterator then."""
 
         def items() -> Iterator[int]:
-            """
-            Note that it's closed.
-
-            @return: An iterator.
-            """
             try:
                 yield from range(1000)
             finally:
                 self.log.append("closed")
 
         def cancelled(_: object) -> Iterator[int]:
-            """
-            Heed it in another way.
-
-            @param _: Of no interest.
-
-            @return: An iterator that has begun.
-            """
+            """Heed it in another way."""
             begun = items()
             next(begun)
             return begun
@@ -419,13 +230,6 @@ class Universe(Base):
         return d.addErrback(cancelled)
 
     async def coroutine(self, x: Any) -> Any:
-        """
-        Be a coroutine.
-
-        @param x: What to return.
-
-        @return: It.
-        """
         return x
 
     def _private(self) -> None:
@@ -438,7 +242,6 @@ class WireTestCase(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
-        """Make a private folder."""
         self.folder = Path(tempfile.mkdtemp())
         self.closers: list[Callable[[], Any]] = []
         self.addCleanup(lambda: Deferred.fromCoroutine(self.tidyUp()))
@@ -453,11 +256,8 @@ class WireTestCase(TestCase):
 
     async def serve(self, **kw: Any) -> WireServer:
         """
-        Start a server. If it's not on a Unix socket, workers connect to its port.
-
-        @param kw: Keywords of L{WireServer}.
-
-        @return: The server, which is stopped after the test.
+        Start a server, which is stopped after the test. If it's not on a Unix socket,
+        workers connect to its port.
         """
         kw.setdefault("stopTimeout", 0)
         description = kw.pop("description", self.description)
@@ -479,34 +279,27 @@ class WireTestCase(TestCase):
         await d
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """
-        Let the reactor run until something is so.
-
-        @param condition: Tells whether it is.
-        """
+        """Let the reactor run until something is so."""
         while not condition():
             await self.turn()
 
     def worker(self, **kw: Any) -> WireWorker:
-        """
-        Make a worker.
-
-        @param kw: Keywords of L{WireWorker}.
-
-        @return: The worker.
-        """
         description = kw.pop("description", self.description)
         return WireWorker(Universe, description, **kw)
 
     async def queue(self, **kw: Any) -> TaskQueue:
         """
-        Make a queue with a worker that is connected.
-
-        @param kw: Keywords of L{WireWorker}.
-
-        @return: The queue, which is shut down after the test.
+        Make a queue with a worker that is connected. It's shut down after the test.
         """
         q = TaskQueue()
         self.closers.append(lambda: q.shutdown(timeout=0))
         await q.attachWorker(self.worker(**kw))
         return q
+
+    async def refused(
+        self, kind: type[Exception] = AuthenticationError, **kw: Any
+    ) -> str:
+        """Try to connect a worker in vain. Returns why."""
+        connecting = Deferred.fromCoroutine(self.queue(**kw))
+        error = await self.assertFailure(connecting, kind)
+        return str(error)

@@ -18,16 +18,6 @@ from asynqueue.wire._client import Client
 from asynqueue.wire._endpoints import Address, Requirements
 from asynqueue.wire._values import Codec, DecodingThread
 
-__all__ = [
-    "KEY",
-    "LOCAL",
-    "Connection",
-    "Pair",
-    "Small",
-    "clientOf",
-    "inlineThreads",
-]
-
 KEY = Key(b"k" * 32)
 
 LOCAL = IPv4Address("TCP", "127.0.0.1", 7)
@@ -37,67 +27,27 @@ class InlineLooper:
     """A thread that does all at once, and is none."""
 
     def __init__(self, raw: bool = False, *, reactor: Any = None) -> None:
-        """
-        Make it.
-
-        @param raw: Of no interest.
-
-        @param reactor: Of no interest.
-        """
+        """Make it."""
 
     def deferToThread(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """
-        Make a call.
-
-        @param f: What is called.
-
-        @param args: Its arguments.
-
-        @return: A Deferred that fires with its result.
-        """
         return execute(f, *args)
 
     def stop(self) -> Deferred[None]:
-        """
-        End.
-
-        @return: A Deferred that has fired.
-        """
         return succeed(None)
 
 
 def inlineThreads(case: Any) -> None:
-    """
-    Have large values be decoded at once, for the time of a test.
-
-    @param case: The test.
-    """
+    """Have large values be decoded at once, for the time of a test."""
     case.patch(_values, "ThreadLooper", InlineLooper)
 
 
 def requiredOf(key: Key | None) -> Requirements:
-    """
-    Make what a server must prove.
-
-    @param key: The key that it must have.
-
-    @return: It.
-    """
+    """Make what a server must prove that is to have a key."""
     return Requirements(Address.parse("tcp:127.0.0.1:7", False), key, None)
 
 
 def clientOf(clock: Clock, key: Key | None, owner: Any = None) -> Client:
-    """
-    Make the client's end of a connection.
-
-    @param clock: The reactor.
-
-    @param key: The key that the server must have.
-
-    @param owner: Who has it.
-
-    @return: It.
-    """
+    """Make the client's end of a connection with a server that must have a key."""
     return Client(
         owner or mock.Mock(),
         requiredOf(key),
@@ -111,41 +61,22 @@ def clientOf(clock: Clock, key: Key | None, owner: Any = None) -> Client:
 
 
 class Connection:
-    """
-    A connection with a server, in memory.
-
-    @ivar protocol: The server's end.
-    """
+    """A connection with a server, in memory."""
 
     def __init__(self, server: WireServer) -> None:
-        """
-        Connect.
-
-        @param server: The server.
-        """
         self.transport = StringTransport(peerAddress=LOCAL)
         self.protocol: Any = server._makeSession()
         self.protocol.makeConnection(self.transport)
 
     def send(self, data: bytes) -> bytes:
-        """
-        Send something.
-
-        @param data: It.
-
-        @return: What has come back.
-        """
+        """Send something, and return what has come back."""
         self.protocol.dataReceived(data)
         answer: bytes = self.transport.value()
         self.transport.clear()
         return answer
 
     def enter(self, key: Key | None) -> None:
-        """
-        Prove that one has a key.
-
-        @param key: The key.
-        """
+        """Prove that one has a key."""
         client = clientOf(self.protocol.reactor, key)
         transport = StringTransport(peerAddress=LOCAL)
         client.makeConnection(transport)
@@ -156,7 +87,6 @@ class Connection:
         client.connectionLost(Failure(ConnectionDone()))
 
     def close(self) -> None:
-        """End it."""
         self.protocol.connectionLost(Failure(ConnectionDone()))
 
 
@@ -164,67 +94,28 @@ class Small(WireWorkerUniverse):
     """A universe that takes anything."""
 
     def note(self, *args: Any, **kw: Any) -> None:
-        """
-        Take what comes.
-
-        @param args: It.
-
-        @param kw: It.
-        """
+        """Take what comes."""
 
     def echo(self, *args: Any) -> Any:
-        """
-        Give it back.
-
-        @param args: It.
-
-        @return: It.
-        """
         return args
 
     def count(self, n: Any = 9) -> Iterator[Any]:
-        """
-        Count.
-
-        @param n: How far.
-
-        @return: An iterator.
-        """
         yield from range(n)
 
     def wait(self) -> Deferred[None]:
-        """
-        Wait for ever.
-
-        @return: A Deferred.
-        """
         return Deferred()
 
 
 class Pair:
     """
-    A server and a worker, and what goes from one to the other.
-
-    @ivar server: The server.
-
-    @ivar worker: The worker.
-
-    @ivar passed: How many bytes have got through.
-
-    @ivar isCut: Whether the connection has ended.
+    A server and a worker, and what goes from one to the other. C{passed} is how many
+    bytes have got through.
     """
 
     def __init__(self, clock: Clock, universe: Any, key: Key | None, **kw: Any) -> None:
         """
-        Begin to connect.
-
-        @param clock: The reactor.
-
-        @param universe: The universe.
-
-        @param key: The key of both.
-
-        @param kw: Further keywords of both, and C{server}, those of the server alone.
+        Begin to connect. Further keywords are of both, but for C{server}: those of the
+        server alone.
         """
         more = kw.pop("server", {})
         kw |= {"reactor": clock, "key": key, "insecure": key is None}
@@ -238,9 +129,7 @@ class Pair:
     def pump(self, most: int | None = None) -> None:
         """
         Have bytes go to and fro for as long as there are any, and the connection end if
-        one end has ended it.
-
-        @param most: The connection is cut when so many bytes have got through.
+        one end has ended it. It's cut when so many bytes have got through.
         """
         isBusy = bool(self._ends)
         while isBusy and not self.isCut:
@@ -269,13 +158,6 @@ class Pair:
                 end.connectionLost(Failure(ConnectionDone()))
 
     def connect(self, factory: Any) -> Deferred[Any]:
-        """
-        Connect.
-
-        @param factory: What makes the client's end.
-
-        @return: A Deferred that fires with it.
-        """
         client = factory.buildProtocol(LOCAL)
         self._ends = [client, Connection(self.server).protocol]
         client.makeConnection(StringTransport(peerAddress=LOCAL))

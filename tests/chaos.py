@@ -118,20 +118,9 @@ class Ledger:
 
 
 class Children:
-    """
-    Children.
-
-    @ivar q: The queue.
-    """
+    """Children."""
 
     def __init__(self, reactor: Any, number: int) -> None:
-        """
-        Start them.
-
-        @param reactor: The reactor.
-
-        @param number: How many.
-        """
         self.q = ProcessQueue(
             number,
             timeout=5.0,
@@ -144,21 +133,11 @@ class Children:
         """Wait for nothing: they're being started."""
 
     def pids(self) -> list[int]:
-        """
-        List the processes.
-
-        @return: Their IDs.
-        """
+        """List the processes."""
         return [w.process.pid for w in self.q.workers() if w.process.pid]
 
     def what(self, f: Callable[..., Any]) -> Callable[..., Any]:
-        """
-        Say what is to be called.
-
-        @param f: The job.
-
-        @return: It, with something large if that's of use.
-        """
+        """Say what is to be called: with something large, if that's of use."""
         if f is large:
             return partial(large, image=IMAGE)
         return f
@@ -215,17 +194,6 @@ class Chaos:
     """The calls, and the agent that disturbs them."""
 
     def __init__(self, reactor: Any, kind: str, seed: int, workers: int) -> None:
-        """
-        Begin.
-
-        @param reactor: The reactor.
-
-        @param kind: Who does the work.
-
-        @param seed: What all that is random comes from.
-
-        @param workers: How many of them there are.
-        """
         self.random = random.Random(seed)
         self.ledger = Ledger()
         self.deeds: Counter[str] = Counter()
@@ -239,22 +207,14 @@ class Chaos:
         self._notes = ""
 
     async def run(self, seconds: float) -> None:
-        """
-        Make calls, and disturb them.
-
-        @param seconds: For how long.
-        """
+        """Make calls, and disturb them."""
         with tempfile.TemporaryDirectory() as folder:
             self._notes = os.path.join(folder, "notes")
             await self._runAll(seconds)
             self._checkOnce()
 
     async def _runAll(self, seconds: float) -> None:
-        """
-        Make calls, and disturb them, until nothing is left to be done.
-
-        @param seconds: For how long.
-        """
+        """Make calls, and disturb them, until nothing is left to be done."""
         await self._crew.start()
         end = self._reactor.seconds() + seconds
         lines = [self._makeCalls(end) for _ in range(AT_A_TIME)]
@@ -273,11 +233,7 @@ class Chaos:
             self.ledger.wrong.append(f"unfinished: {unfinished}")
 
     async def _makeCalls(self, end: float) -> None:
-        """
-        Make one call after the other.
-
-        @param end: Until when.
-        """
+        """Make one call after the other, until a time."""
         while self._reactor.seconds() < end:
             x = self.random.randrange(1, 200)
             if self.random.random() < BURSTS:
@@ -293,13 +249,8 @@ class Chaos:
         self, f: Callable[..., Any], right: Callable[..., Any], *args: Any
     ) -> None:
         """
-        Make a call, and enter in the account what has become of it.
-
-        @param f: The callable.
-
-        @param right: Gives the right result.
-
-        @param args: The arguments of both.
+        Make a call, and enter in the account what has become of it. C{right} gives the
+        right result.
         """
         options: dict[str, Any] = {"niceness": self.random.randrange(-20, 21)}
         consumer = None
@@ -352,11 +303,7 @@ class Chaos:
             self.ledger.wrong.append(text)
 
     async def _disturb(self, end: float) -> None:
-        """
-        Do one process after the other something.
-
-        @param end: Until when.
-        """
+        """Do one process after the other something, until a time."""
         while self._reactor.seconds() < end:
             await deferLater(
                 self._reactor, self.random.expovariate(1 / self.random.choice(EVERY))
@@ -365,11 +312,7 @@ class Chaos:
                 self._disturbOne(self.random.choice(pids))
 
     def _disturbOne(self, pid: int) -> None:
-        """
-        Kill a process, or stop it for a while, or do something beside it.
-
-        @param pid: Its process ID.
-        """
+        """Kill a process, or stop it for a while, or do something beside it."""
         if self.random.random() < NEIGHBOURS:
             deed = self.random.choice(("fork", "steal", "signal"))
             self.deeds[deed] += 1
@@ -384,11 +327,7 @@ class Chaos:
                 self._halts.append(self._reactor.callLater(delay, self._goOn, pid))
 
     def _goOn(self, pid: int) -> None:
-        """
-        Have a process that was stopped go on, if it's still there.
-
-        @param pid: Its process ID.
-        """
+        """Have a process that was stopped go on, if it's still there."""
         if pid in self._crew.pids():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -431,13 +370,7 @@ def residentKilobytes() -> int:
 
 
 async def main(reactor: Any, args: argparse.Namespace) -> None:
-    """
-    Run, and tell.
-
-    @param reactor: The reactor.
-
-    @param args: What was said on the command line.
-    """
+    """Run, and tell."""
     print(f"seed {args.seed}, {args.seconds:g} s, {args.workers} {args.kind}")
     await Chaos(reactor, args.kind, args.seed, args.workers).run(
         0.5

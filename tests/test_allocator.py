@@ -17,13 +17,7 @@ class AllocatorTests(SynchronousTestCase):
         self.allocator = Allocator(PAGE)
 
     def allocate(self, *pages: int) -> list[int]:
-        """
-        Allocate regions.
-
-        @param pages: The length of each, in pages.
-
-        @return: Their offsets, in pages.
-        """
+        """Allocate regions of so many pages. Returns their offsets, in pages."""
         return [self.allocator.allocate(n * PAGE) // PAGE for n in pages]
 
     def free(self, *pages: int) -> None:

@@ -22,24 +22,14 @@ from ._cases import ids, same, task, turn
 
 @implementer(IWorker)
 class BadWorker(AsyncWorker):
-    """
-    A worker that doesn't do what it should.
-
-    @ivar answer: What C{run} returns, or raises.
-    """
+    """A worker whose C{run} returns, or raises, what it's told."""
 
     def __init__(self, answer: Any) -> None:
         super().__init__()
         self.answer = answer
 
     def run(self, task: Any) -> Any:
-        """
-        Don't run a task.
-
-        @param task: The task.
-
-        @return: The answer.
-        """
+        """Don't run a task."""
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -146,20 +136,6 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.factory.request(worker, "x")
         self.assertEqual(list(self.inLine(worker)), ["x"])
 
-    def test_filled(self) -> None:
-        """
-        When a task of the series arrives, the request fires with its assignment, and
-        the worker has accepted it.
-        """
-        self.factory.request(self.worker, "x")
-        request = self.worker.assignments["x"][0]
-        job = self.add(series="x")
-        assignment: Any = self.successResultOf(request)
-        self.assertIsInstance(assignment, Assignment)
-        self.assertIs(assignment.task, job)
-        self.assertIs(self.successResultOf(assignment.d), self.worker)
-        self.assertEqual(self.worker.running, [job])
-
     def test_taskWaits(self) -> None:
         """A task that was there before the request is handed out at the request."""
         job = self.add(series="x")
@@ -195,20 +171,6 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.worker.complete()
         other = task()
         self.assertIs(self.successResultOf(self.factory.new(other)), self.worker)
-
-    def test_newRequestWhenReady(self) -> None:
-        """
-        When the worker is ready again, a new request for the same series is entered.
-        """
-        self.factory.request(self.worker, "x")
-        old = self.worker.assignments["x"][0]
-        self.add(series="x")
-        self.assertEqual(self.inLine(self.worker), {})
-        self.worker.complete(ready=False)
-        self.assertEqual(self.inLine(self.worker), {})
-        self.worker.ready()
-        self.assertEqual(list(self.inLine(self.worker)), ["x"])
-        self.assertIsNot(self.worker.assignments["x"][0], old)
 
     def test_doneAtOnce(self) -> None:
         """
@@ -370,20 +332,6 @@ class AssignmentFactoryTests(SynchronousTestCase):
         for series in (None, "x", "x", None, "x"):
             self.add(series=series)
         self.assertEqual(ran, [0, 1, 2, 0, 1])
-
-    def test_ownRun(self) -> None:
-        """A subclass that has a C{run} of its own sees every task."""
-        ran: list[Any] = []
-
-        class Own(AsyncWorker):
-            def run(self, task: Any) -> Any:
-                ran.append(task)
-                return super().run(task)
-
-        self.factory.request(Own(), None)
-        jobs = [self.add(n) for n in range(2)]
-        self.assertEqual(ran, jobs)
-        self.assertEqual([self.successResultOf(job.d)[1] for job in jobs], [0, 1])
 
     def test_cancelRequests(self) -> None:
         """

@@ -25,22 +25,12 @@ from ._cases import same, task
 
 
 def upTo(n: int) -> Iterator[int]:
-    """
-    Count.
-
-    @param n: Where to end.
-
-    @return: The numbers.
-    """
+    """Count."""
     yield from range(n)
 
 
 def explode(error: BaseException) -> NoReturn:
-    """
-    Raise an exception.
-
-    @param error: The exception.
-    """
+    """Raise an exception."""
     raise error
 
 
@@ -48,13 +38,7 @@ class Refusing(RecordingConsumer):
     """A consumer that wants no producer."""
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Refuse.
-
-        @param producer: The producer.
-
-        @param streaming: Whether it's a push producer.
-        """
+        """Refuse."""
         raise ValueError("unwanted")
 
 
@@ -104,31 +88,13 @@ class AsyncWorkerTests(SynchronousTestCase):
 
     def run_(self, f: Any, *args: Any, **kw: Any) -> tuple[Task, Deferred[None]]:
         """
-        Have the worker run a call.
-
-        @param f: The callable.
-
-        @param args: Positional arguments.
-
-        @param kw: Keywords.
-
-        @return: The task, and the Deferred of the worker.
+        Have the worker run a call. Returns the task, and the Deferred of the worker.
         """
         job = task(f, *args, **kw)
         return job, self.worker.run(job)
 
     def result(self, f: Any, *args: Any, **kw: Any) -> Any:
-        """
-        Have the worker run a call at once.
-
-        @param f: The callable.
-
-        @param args: Positional arguments.
-
-        @param kw: Keywords.
-
-        @return: The status and the result.
-        """
+        """Have the worker run a call at once. Returns the status and the result."""
         job, d = self.run_(f, *args, **kw)
         self.successResultOf(d)
         return self.successResultOf(job.d)
@@ -463,8 +429,6 @@ class AsyncWorkerTests(SynchronousTestCase):
 
         @implementer(IWorker)
         class Special(AsyncWorker):
-            """A special worker."""
-
             cQualified = ["special"]  # noqa: RUF012
 
         self.assertEqual(Special().cQualified, ["special"])

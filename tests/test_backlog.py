@@ -22,15 +22,7 @@ class BacklogTests(SynchronousTestCase):
         self.backlog = Backlog()
 
     def put(self, *priorities: float, series: Any = None) -> list[Task]:
-        """
-        Put tasks in.
-
-        @param priorities: A priority for each.
-
-        @param series: The series of all.
-
-        @return: The tasks.
-        """
+        """Put a task of each priority in."""
         jobs = [task(priority=priority, series=series) for priority in priorities]
         for job in jobs:
             self.backlog.put(job)
@@ -41,24 +33,14 @@ class BacklogTests(SynchronousTestCase):
         return self.backlog.take(dict.fromkeys(series or (None,)))
 
     def popAll(self, *series: Any) -> list[Task]:
-        """
-        Take out all tasks of some series.
-
-        @param series: The series, C{None} if there's none.
-
-        @return: The tasks.
-        """
+        """Take out all tasks of some series."""
         jobs: list[Task] = []
         while (job := self.pop(*series)) is not None:
             jobs.append(job)
         return jobs
 
     def cancel(self, jobs: list[Task]) -> None:
-        """
-        Cancel tasks.
-
-        @param jobs: The tasks.
-        """
+        """Cancel tasks."""
         for job in jobs:
             job.d.cancel()
             self.failureResultOf(job.d, CancelledError)

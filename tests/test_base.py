@@ -31,30 +31,14 @@ from ._cases import QueueTestCase, ids, logged, same
 
 
 def upTo(n: int, raises: bool = False) -> Iterator[int]:
-    """
-    Count.
-
-    @param n: Where to end.
-
-    @param raises: Whether to raise an exception at the end.
-
-    @return: The numbers.
-    """
+    """Count, and raise an exception at the end if that's wanted."""
     yield from range(n)
     if raises:
         raise ValueError("oops")
 
 
 def received(*args: Any, **kw: Any) -> tuple[Any, Any]:
-    """
-    Return what was received.
-
-    @param args: Positional arguments.
-
-    @param kw: Keywords.
-
-    @return: Both.
-    """
+    """Return what was received."""
     return args, kw
 
 
@@ -93,8 +77,6 @@ class TaskQueueTests(QueueTestCase):
         """Subclasses may have attributes of their own."""
 
         class Special(TaskQueue):
-            """A special queue."""
-
             def __init__(self) -> None:
                 self.own = 1
                 super().__init__(AsyncWorker(), reactor=Clock())
@@ -536,11 +518,6 @@ class IterationTests(QueueTestCase):
             """Pauses its producer with each item."""
 
             def write(self, data: Any) -> None:
-                """
-                Pause.
-
-                @param data: The item.
-                """
                 super().write(data)
                 self.producer.pauseProducing()
 
@@ -570,14 +547,7 @@ class IterationTests(QueueTestCase):
         """A consumer that can't be written to fails the call."""
 
         class Breaking(RecordingConsumer):
-            """Fails."""
-
             def write(self, data: Any) -> None:
-                """
-                Fail.
-
-                @param data: The item.
-                """
                 raise KeyError(data)
 
         d = self.q.call(upTo, 3, consumer=Breaking())

@@ -170,11 +170,7 @@ class CancelManyTests(QueueTestCase):
 
     def checkCancelled(self, calls: list[Deferred[Any]], tasks: list[Any]) -> None:
         """
-        Check that calls were cancelled.
-
-        @param calls: Their Deferreds.
-
-        @param tasks: What the method returned.
+        Check that calls were cancelled, and that the method has returned their tasks.
         """
         self.assertEqual(len(tasks), len(calls))
         for d in calls:

@@ -23,11 +23,7 @@ class FeedingTests(QueueTestCase):
         self.q = self.queue(self.worker, maxQueued=2)
 
     def fill(self) -> list[Deferred[Any]]:
-        """
-        Fill the queue.
-
-        @return: The Deferreds of the calls, the first of which is running.
-        """
+        """Fill the queue. The first of the calls is running."""
         return [self.q.call(same, n) for n in range(3)]
 
     def test_full(self) -> None:

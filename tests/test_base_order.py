@@ -101,9 +101,8 @@ class PriorityTests(QueueTestCase):
 
     def order(self) -> list[Any]:
         """
-        Run all calls.
-
-        @return: Their first arguments, in the order in which they were run.
+        Run all calls. Returns their first arguments, in the order in which they were
+        run.
         """
         return self.runAll()[1:]
 

@@ -178,11 +178,7 @@ class RetriesTests(QueueTestCase):
     """Tests of C{retries} and C{retryDelay}."""
 
     def lose(self, times: int) -> None:
-        """
-        Have the worker be lost with its task.
-
-        @param times: How many times.
-        """
+        """Have the worker be lost with its task, so many times."""
         for _ in range(times):
             self.worker.lose(WorkerLost("lost"))
 

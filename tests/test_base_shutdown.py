@@ -19,9 +19,8 @@ from ._cases import QueueTestCase, ReplaceableWorker, ids, same
 
 class Replaceable(ReplaceableWorker):
     """
-    A worker that another takes the place of when it's lost.
-
-    @ivar heirs: What is to take its place: workers, or exceptions to be raised.
+    A worker whose place another takes when it's lost: the next of its heirs, or none if
+    that is an exception, which is raised.
     """
 
     def __init__(self, *heirs: Any) -> None:
@@ -418,14 +417,7 @@ class DrainTests(QueueTestCase):
         """When all is drained, workers have what is left of the time to stop."""
 
         class Slow(MemoryWorker):
-            """Never stops."""
-
             def stop(self) -> Deferred[None]:
-                """
-                Don't stop.
-
-                @return: A Deferred that doesn't fire.
-                """
                 return Deferred()
 
         worker = Slow()
@@ -687,11 +679,6 @@ class Hostile(ReplaceableWorker):
     """A worker one of whose methods raises C{ZeroDivisionError}."""
 
     def __init__(self, name: str, heir: Any = None) -> None:
-        """
-        @param name: The name of the method.
-
-        @param heir: What takes its place.
-        """
         super().__init__()
         setattr(self, name, self.fail)
         self.heir = heir

@@ -27,13 +27,7 @@ class CommandTests(SynchronousTestCase):
     """Tests of C{python -m benchmarks}."""
 
     def run_(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """
-        Run the command.
-
-        @param args: Its command line.
-
-        @return: How it ended, and what it printed.
-        """
+        """Run the command. Returns how it ended, and what it printed."""
         return subprocess.run(
             [sys.executable, "-m", "benchmarks", *args],
             cwd=ROOT,
@@ -88,15 +82,7 @@ class HarnessTests(SynchronousTestCase):
     """Tests of L{Harness} and L{runLimited}."""
 
     def ended(self, program: str, limit: float) -> str:
-        """
-        Run a program of Python with a time limit.
-
-        @param program: Its text.
-
-        @param limit: The limit.
-
-        @return: How it failed.
-        """
+        """Run a program of Python with a time limit. Returns how it failed."""
         folder = Path(self.mktemp())
         folder.mkdir()
         return runLimited([sys.executable, "-c", program], folder, {}, limit)
@@ -189,8 +175,6 @@ class SummaryTests(SynchronousTestCase):
         """
         Summarize three rounds of calls a second, in one of which a contender has
         failed.
-
-        @return: The rows by contender.
         """
         lost = Outcome(error="Lost: 7 of 10 calls were never answered")
         outcomes = {

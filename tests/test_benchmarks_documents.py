@@ -28,11 +28,8 @@ _MACHINE = {
 
 def results(**rates: float | str) -> dict[str, Any]:
     """
-    Make results as they are in JSON, of calls a second.
-
-    @param rates: The figure of each contender, or how it has failed.
-
-    @return: The results.
+    Make results as they are in JSON, of the calls a second of each contender, or of how
+    it has failed.
     """
     outcomes = {
         ("noop", who): [
@@ -53,11 +50,8 @@ class JudgeTests(SynchronousTestCase):
 
     def met(self, **medians: float | None) -> list[list[bool | None]]:
         """
-        Judge the calls a second of this library.
-
-        @param medians: The medians of all.
-
-        @return: Whether each must, and each aim, has been met.
+        Judge the calls a second of this library by the medians of all. Returns whether
+        each must, and each aim, has been met.
         """
         verdicts = judge("noop", "rate", medians, medians["ours"])
         return [[v["met"] for v in verdicts[kind]] for kind in ("must", "aim")]

@@ -57,56 +57,31 @@ class BufferCase(SynchronousTestCase):
         self.addCleanup(lambda: os.close(self.reader.fd))
 
     def packed(self, value: Any) -> Packed:
-        """
-        Pickle something large.
-
-        @param value: The thing.
-
-        @return: It.
-        """
+        """Pickle something large."""
         packed = dumps(value)
         assert isinstance(packed, Packed)
         return packed
 
     def put(self, value: Any, **kw: Any) -> bytes:
-        """
-        Pickle something large, and put it into the file.
-
-        @param value: The thing.
-
-        @param kw: Keywords of L{BufferWriter.put}.
-
-        @return: The payload.
-        """
+        """Pickle something large, and put it into the file."""
         return self.writer.put(self.packed(value), **kw)
 
     def open(self, payload: bytes) -> Any:
-        """
-        Get what was put into the file.
-
-        @param payload: The payload.
-
-        @return: The thing.
-        """
+        """Get what was put into the file."""
         incoming = Incoming(self.reader, memoryview(payload))
         incoming.read()
         return incoming.loads()
 
     def release(self) -> bool:
         """
-        Tell the side that writes what isn't needed any longer.
-
-        @return: Whether it's time to trim.
+        Tell the side that writes what isn't needed any longer. Returns whether it's
+        time to trim.
         """
         return self.writer.release(self.reader.unneeded())
 
     def entries(self, payload: bytes) -> list[tuple[int, int, int]]:
         """
-        List the buffers of a payload.
-
-        @param payload: The payload.
-
-        @return: Of each: what it is, its offset, its length.
+        List the buffers of a payload: of each what it is, its offset, and its length.
         """
         return buffers._readTable(memoryview(payload))[0]
 
@@ -115,19 +90,13 @@ class BufferCase(SynchronousTestCase):
         return os.fstat(self.fd).st_blocks * 512
 
     def pwrite(self, f: Callable[..., int]) -> None:
-        """
-        Have something called in place of C{os.pwrite}.
-
-        @param f: It. It's called with that, too.
-        """
+        """Have something called in place of C{os.pwrite}, which it's given."""
         pwrite = os.pwrite
         self.patch(os, "pwrite", lambda *args: f(pwrite, *args))
 
     def resize(self, size: int) -> None:
         """
-        Put another file in the place of that of the side that reads.
-
-        @param size: Its length.
+        Put another file, of so many bytes, in the place of that of the side that reads.
         """
         with open(self.mktemp(), "w+b") as file:
             file.truncate(size)
@@ -392,11 +361,8 @@ class TrimTests(BufferCase):
 
     def fill(self, *sizes: int) -> list[int]:
         """
-        Put things that are needed no longer at once.
-
-        @param sizes: How large they are.
-
-        @return: How many bytes the file takes up after each.
+        Put things that are needed no longer at once. Returns how many bytes the file
+        takes up after each.
         """
         found = []
         for size in sizes:
@@ -464,13 +430,7 @@ class ReaderTests(BufferCase):
     """Tests of L{BufferReader} and L{Incoming}."""
 
     def arrival(self, value: Any) -> Incoming:
-        """
-        Put something, and look at it.
-
-        @param value: The thing.
-
-        @return: It as it has come.
-        """
+        """Put something, and look at it as it has come."""
         return Incoming(self.reader, memoryview(self.put(value)))
 
     def test_kinds(self) -> None:

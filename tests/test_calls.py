@@ -21,35 +21,17 @@ from asynqueue._child.status import ErrorText, Status
 
 
 def add(a: int, b: int = 0) -> int:
-    """
-    Add two numbers.
-
-    @param a: One.
-
-    @param b: The other.
-
-    @return: The sum.
-    """
+    """Add two numbers."""
     return a + b
 
 
 def generate(n: int) -> Iterator[int]:
-    """
-    Yield numbers.
-
-    @param n: How many.
-
-    @return: An iterator of them.
-    """
+    """Yield numbers."""
     yield from range(n)
 
 
 def throw(error: BaseException) -> None:
-    """
-    Raise an exception.
-
-    @param error: The exception.
-    """
+    """Raise an exception."""
     raise error
 
 
@@ -155,8 +137,6 @@ class IsIteratorTests(SynchronousTestCase):
         """A list is a list, even if a subclass has C{__next__}."""
 
         class Odd(list[int]):
-            """A list with C{__next__}."""
-
             def __next__(self) -> int:
                 return 1
 
@@ -166,8 +146,6 @@ class IsIteratorTests(SynchronousTestCase):
         """A Deferred is never an iterator, even if a subclass has both methods."""
 
         class Odd(Deferred[int]):
-            """A Deferred with C{__next__}."""
-
             def __iter__(self) -> Any:
                 return self
 
@@ -204,8 +182,6 @@ class IsIteratorTests(SynchronousTestCase):
         """A class that says it has no C{__next__} isn't one of iterators."""
 
         class Blocked(Counter):
-            """It takes C{__next__} away."""
-
             __next__ = None  # type: ignore[assignment]
 
         self.assertIs(isIterator(Blocked()), False)
@@ -215,17 +191,7 @@ class RunTests(SynchronousTestCase):
     """Tests of L{CallRunner} without a reactor."""
 
     def failed(self, f: Any, *args: Any, **kw: Any) -> ErrorText:
-        """
-        Run a call that fails.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: The text.
-        """
+        """Run a call that fails. Returns the text."""
         status, text = CallRunner()((f, args, kw))
         self.assertIs(status, Status.ERROR)
         self.assertIsInstance(text, ErrorText)
@@ -346,8 +312,6 @@ class RunTests(SynchronousTestCase):
         self.assertIsInstance(error.__cause__, StopIteration)
 
         async def wait() -> None:
-            """Wait for what fails."""
-
             await fail(error)
 
         self.failureResultOf(Deferred.fromCoroutine(wait()), RuntimeError)
@@ -367,8 +331,6 @@ class RunTests(SynchronousTestCase):
         """An error can be told even if the exception can't tell its message."""
 
         class Mute(Exception):
-            """It has no message."""
-
             def __str__(self) -> str:
                 raise ValueError
 
@@ -490,12 +452,6 @@ class ReactorTests(SynchronousTestCase):
         d: Deferred[int] = Deferred()
 
         async def later() -> int:
-            """
-            Wait for the Deferred.
-
-            @return: Its result.
-            """
-
             return await d
 
         pair = self.run_((later, (), {}))

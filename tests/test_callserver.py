@@ -105,13 +105,7 @@ class Mute(Exception):
 
 
 def given(iterator: Any) -> Any:
-    """
-    Return what is given.
-
-    @param iterator: It.
-
-    @return: It.
-    """
+    """Return what is given."""
     return iterator
 
 
@@ -120,11 +114,7 @@ shelf: list[Any] = []
 
 
 def take() -> Any:
-    """
-    Return something that can't be sent to where this is called.
-
-    @return: What is on the shelf.
-    """
+    """Return what is on the shelf: it can't be sent to where this is called."""
     return shelf.pop()
 
 
@@ -153,58 +143,24 @@ class ServerCase(SynchronousTestCase):
         shelf.clear()
 
     def make(self) -> CallServer:
-        """
-        Make a server.
-
-        @return: It.
-        """
+        """Make a server."""
         return CallServer(self.pipes)
 
     def handle(self, kind: int, number: int, payload: bytes = b"") -> None:
-        """
-        Do as if a frame had come from the parent.
-
-        @param kind: The kind.
-
-        @param number: The number of the call.
-
-        @param payload: The payload.
-        """
+        """Do as if a frame had come from the parent."""
         self.server.handle(kind, number, memoryview(payload))
 
     def call(self, number: int, f: Any, *args: Any, raw: bool = False) -> None:
-        """
-        Do as if a call had come.
-
-        @param number: Its number.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param raw: Whether an iterator is wanted as it is.
-        """
+        """Do as if a call had come."""
         self.handle(Kind.CALL, number, dumpsPlain((f, args, {}, raw)))
 
     def callFor(self, number: int, thing: Any) -> None:
-        """
-        Do as if a call had come that returns a certain thing.
-
-        @param number: Its number.
-
-        @param thing: The thing.
-        """
+        """Do as if a call had come that returns a certain thing."""
         shelf.append(thing)
         self.call(number, take)
 
     def take(self, number: int, count: int) -> None:
-        """
-        Do as if the parent had told that items were taken.
-
-        @param number: The number of the call.
-
-        @param count: How many.
-        """
+        """Do as if the parent had told that items were taken."""
         self.handle(Kind.TAKEN, number, COUNT.pack(count))
 
     def advance(self) -> None:
@@ -213,19 +169,14 @@ class ServerCase(SynchronousTestCase):
             self.server.advance()
 
     def frames(self) -> list[tuple[int, int, bytes]]:
-        """
-        Get the frames that were sent, and forget them.
-
-        @return: The frames.
-        """
+        """Get the frames that were sent, and forget them."""
         sent, self.sent[:] = list(self.sent), []
         return sent
 
     def frame(self) -> tuple[int, int, Any]:
         """
-        Get the only frame that was sent, and forget it.
-
-        @return: Its kind, number, and payload; that of a result without the seconds.
+        Get the only frame that was sent, and forget it: its kind, number, and payload;
+        that of a result without the seconds.
         """
         [(kind, number, payload)] = self.frames()
         if kind == Kind.ITERATOR:
@@ -239,11 +190,8 @@ class ServerCase(SynchronousTestCase):
 
     def items(self, number: int) -> tuple[list[Any], list[int]]:
         """
-        Get the items of an iteration that were sent, and forget them.
-
-        @param number: The number of the call.
-
-        @return: The items, and the kinds of the frames that aren't for items.
+        Get the items of an iteration that were sent, and the kinds of the frames that
+        aren't for items, and forget them.
         """
         items: list[Any] = []
         kinds = []
@@ -257,11 +205,7 @@ class ServerCase(SynchronousTestCase):
         return items, kinds
 
     def error(self) -> Any:
-        """
-        Get the exception that the only frame tells of, and forget it.
-
-        @return: The exception.
-        """
+        """Get the exception that the only frame tells of, and forget it."""
         kind, _, payload = self.frame()
         self.assertEqual(kind, Kind.ERROR)
         return rebuild(payload).exception
@@ -441,15 +385,7 @@ class LargeTests(ServerCase):
         self.pipes.writer = BufferWriter(fds[1])
 
     def callLarge(self, number: int, f: Any, *args: Any) -> None:
-        """
-        Do as if a call with large arguments had come.
-
-        @param number: Its number.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-        """
+        """Do as if a call with large arguments had come."""
         packed = dumps((f, args, {}, False))
         assert isinstance(packed, Packed)
         self.handle(Kind.CALL | BUFFERS, number, self.outbox.put(packed))
@@ -811,12 +747,10 @@ class IterationTests(ServerCase):
             at = 0
 
             def __iter__(self) -> Restarting:
-                """Start over."""
                 self.at = 0
                 return self
 
             def __next__(self) -> int:
-                """Count to 20."""
                 self.at += 1
                 if self.at > 20:
                     raise StopIteration
@@ -838,11 +772,7 @@ class ReactorTests(ServerCase):
     """Tests of L{ReactorCallServer}."""
 
     def make(self) -> CallServer:
-        """
-        Make a server.
-
-        @return: It.
-        """
+        """Make a server."""
         self.clock = Clock()
         return ReactorCallServer(self.pipes, self.clock)
 
@@ -977,11 +907,7 @@ class LargeReactorTests(LargeTests):
     """The same where there's a reactor."""
 
     def make(self) -> CallServer:
-        """
-        Make a server.
-
-        @return: It.
-        """
+        """Make a server."""
         return ReactorCallServer(self.pipes, Clock())
 
     def test_noRoomLater(self) -> None:
@@ -1009,15 +935,7 @@ class LaggingTests(SynchronousTestCase):
         self.make()
 
     def send(self, kind: int, number: int, payload: Any) -> None:
-        """
-        Count the items in a frame.
-
-        @param kind: The kind.
-
-        @param number: The number of the call.
-
-        @param payload: The payload.
-        """
+        """Count the items in a frame."""
         for some in itemsOf(payload):
             self.sent += len(some)
 
@@ -1080,27 +998,15 @@ class FakeCoreReactor(Clock):
         self.stops = 0
 
     def addReader(self, reader: Any) -> None:
-        """
-        Add a reader.
-
-        @param reader: It.
-        """
+        """Add a reader."""
         self.readers.append(reader)
 
     def removeReader(self, reader: Any) -> None:
-        """
-        Remove a reader.
-
-        @param reader: It.
-        """
+        """Remove a reader."""
         self.readers.remove(reader)
 
     def callWhenRunning(self, f: Any, *args: Any) -> None:
-        """
-        Have something called.
-
-        @param f: The callable.
-        """
+        """Have something called."""
         self.begun.append(f)
 
     def stop(self) -> None:
@@ -1128,11 +1034,7 @@ class RunTests(SynchronousTestCase):
 
     def prepare(self, payload: memoryview) -> Any:
         """
-        Do as if the interpreter was set up.
-
-        @param payload: What the parent has said of it.
-
-        @return: What the initializer has returned.
+        Do as if the interpreter was set up. Returns what the initializer has returned.
         """
         self.setUps.append(payload)
         return self.initialized

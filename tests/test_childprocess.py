@@ -43,11 +43,7 @@ class ChildProcessTests(TestCase):
         self.process = ChildProcess(reactor=reactor)  # type: ignore[arg-type] # a module to mypy
 
     async def start(self, program: str = WAITER) -> int:
-        """
-        Start a Python program, and wait until it runs.
-
-        @return: Its process ID.
-        """
+        """Start a Python program, and wait until it runs."""
         theirs, ours = os.pipe()
         self.addCleanup(os.close, ours)
         isRunning, says = os.pipe()

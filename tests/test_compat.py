@@ -331,11 +331,7 @@ class RoundsTests(SynchronousTestCase):
     """Tests of rounds and further tries."""
 
     def run_(self, run: TestRun, **kw: Any) -> tuple[Report, str]:
-        """
-        Run tests.
-
-        @return: Their results, and what was printed.
-        """
+        """Run tests. Returns their results, and what was printed."""
         report, output = Report(), StringIO()
         with redirect_stdout(output):
             runRounds(run, ["m"], report, **kw)
@@ -372,11 +368,7 @@ class CommandTests(SynchronousTestCase):
     """Tests of C{python -m compat}."""
 
     def main(self, *argv: str) -> tuple[int, str]:
-        """
-        Run the command.
-
-        @return: Its exit code, and what it printed.
-        """
+        """Run the command. Returns its exit code, and what it printed."""
         output = StringIO()
         with redirect_stdout(output), redirect_stderr(output):
             return command.main(list(argv)), output.getvalue()

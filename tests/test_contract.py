@@ -83,9 +83,7 @@ for _f in (
 
 class Gate:
     """
-    Holds calls of L{jobs.atGate} up until it's opened.
-
-    @ivar paths: The arguments of such a call.
+    Holds calls of L{jobs.atGate}, whose arguments are its paths, up until it's opened.
     """
 
     def __init__(self, folder: str) -> None:
@@ -485,7 +483,7 @@ class Contract:
         self.assertEqual(await self.call(jobs.add, 3, 4), 7)
 
     async def test_update(self: Any) -> None:
-        """An update is run on the worker, and on those that are hired later."""
+        """An update is run on the worker, or is refused in words."""
         await self.start()
         f = self.kind.callable(jobs.notes)
         (result,) = await self.q.update(f, self.notes, 1)

@@ -51,15 +51,7 @@ class DelayTests(SynchronousTestCase):
         self.looks: list[float] = []
 
     def check(self, *args: Any, **kw: Any) -> Any:
-        """
-        Note the time of the look.
-
-        @param args: What to have been given.
-
-        @param kw: What to have been given.
-
-        @return: Whether the event has happened, or what's to be done instead.
-        """
+        """Note the time of the look, and tell whether the event has happened."""
         self.looks.append(self.clock.seconds())
         return self.happened
 
@@ -244,7 +236,6 @@ class ReactorShutdownTests(SynchronousTestCase):
         times = 0
 
         async def loop() -> None:
-            """Wait again and again."""
             nonlocal times
             while True:
                 for delay in delays:

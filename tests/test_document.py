@@ -15,23 +15,20 @@ from zope.interface import implementer
 from asynqueue import AsyncWorker, ProcessWorker, TaskQueue, ThreadWorker
 from asynqueue._child.pickling import dumpsPlain, loads
 from asynqueue._child.protocol import Kind
+from asynqueue._child.status import Status
 from asynqueue.base import Queue
 from asynqueue.errors import ImplementationError, WorkerLost
 from asynqueue.interfaces import IWorker
 from asynqueue.tasks import Assignment, AssignmentFactory, Task, TaskHandler
 from asynqueue.testing import MemoryWorker
 
-from ._cases import same, task
+from ._cases import HandlerTestCase, same, task
 from ._fakes import FakeReactor
 from ._fakethreads import ThreadReactor
 
 
 class Requests(AssignmentFactory):
-    """
-    Notes who has requested tasks of which series.
-
-    @ivar entered: The pairs.
-    """
+    """Notes who has requested tasks of which series, in pairs."""
 
     def __init__(self, **kw: Any) -> None:
         super().__init__(**kw)
@@ -43,30 +40,14 @@ class Requests(AssignmentFactory):
         super().request(worker, series)
 
 
-class HandlerCase(SynchronousTestCase):
-    """A test with a handler."""
+class HandlerCase(HandlerTestCase):
+    """A test with a handler whose requests are noted."""
 
     def setUp(self) -> None:
         """Make a handler without workers."""
-        self.clock = Clock()
-        self.handler = TaskHandler(reactor=self.clock)
+        super().setUp()
         self.requests = Requests(reactor=self.clock)
         self.handler.assignmentFactory = self.requests
-
-    def hire(self, *series: Any) -> MemoryWorker:
-        """
-        Hire a worker that is qualified for those series, C{None}, C{'memory'}, and
-        C{'local'}.
-        """
-        worker = MemoryWorker(series)
-        self.handler.hire(worker)
-        return worker
-
-    def put(self, *args: Any, **kw: Any) -> Task:
-        """Give the handler a task."""
-        job = task(same, *args, **kw)
-        self.handler(job)
-        return job
 
     def outstanding(self, worker: MemoryWorker) -> dict[Any, list[Deferred[Any]]]:
         """The requests of a worker that it has in its dict, by series."""
@@ -235,10 +216,13 @@ class TerminateTests(HandlerCase):
         requests = [d for ds in worker.assignments.values() for d in ds]
         self.handler.terminate(1)
         self.assertEqual([self.successResultOf(d) for d in requests], [None] * 4)
+        self.assertEqual(self.outstanding(worker), {})
+        self.assertEqual(self.requests.requests, {})
         self.assertEqual(self.handler.workers, {})
         job = self.put(series="x")
         self.assertNoResult(job.d)
         self.assertEqual(worker.accepted, [])
+        self.assertEqual(self.hire("x").running, [job])
 
     def test_anybodyMay(self) -> None:
         """
@@ -263,9 +247,10 @@ class TerminateTests(HandlerCase):
         gone = self.handler.terminate(1)
         self.assertTrue(worker.stopping)
         self.assertNoResult(gone)
+        self.assertEqual(self.handler.workers, {})
         worker.complete(5)
         self.assertEqual(self.successResultOf(gone), [])
-        self.assertEqual(self.successResultOf(job.d)[1], 5)
+        self.assertEqual(self.successResultOf(job.d), (Status.RAN, 5))
         self.assertFalse(worker.crashed)
 
     def test_timeout(self) -> None:
@@ -282,25 +267,28 @@ class TerminateTests(HandlerCase):
         self.clock.advance(0.1)
         self.assertTrue(worker.crashed)
         self.assertEqual(self.successResultOf(gone), [job])
+        self.assertNoResult(job.d)
 
     def test_timeoutInTime(self) -> None:
-        """A worker that stops in time isn't crashed."""
+        """
+        A worker that stops in time isn't crashed, and nothing is left in the reactor.
+        """
         worker = self.hire()
         self.put()
         gone = self.handler.terminate(1, timeout=3)
         worker.complete()
         self.assertEqual(self.successResultOf(gone), [])
-        self.clock.advance(5)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertFalse(worker.crashed)
 
     def test_crash(self) -> None:
         """With C{crash=True} it's crashed right away, whatever it has accepted."""
-        worker = self.hire()
-        job = self.put()
+        worker = self.hire(capacity=2)
+        jobs = [self.put(), self.put()]
         gone = self.handler.terminate(1, crash=True)
         self.assertTrue(worker.crashed)
         self.assertFalse(worker.stopping)
-        self.assertEqual(self.successResultOf(gone), [job])
+        self.assertEqual(self.successResultOf(gone), jobs)
 
     def test_reassigned(self) -> None:
         """Tasks that are given to others aren't among those left unfinished."""
@@ -392,34 +380,30 @@ class ShutdownTests(HandlerCase):
         jobs = [self.put(), self.put()]
         down = self.handler.shutdown()
         self.assertEqual([w.stopping for w in workers], [True, True])
+        self.assertEqual(self.handler.workers, {})
         for worker in workers:
             self.assertNoResult(down)
             worker.complete()
         self.assertEqual(self.successResultOf(down), [])
-        self.assertEqual(self.handler.workers, {})
         self.assertEqual([len(self.successResultOf(job.d)) for job in jobs], [2, 2])
 
     def test_unfinished(self) -> None:
         """
-        The result is a list of all the tasks that the workers have left unfinished.
+        The result is a list of all the tasks left unfinished: those that nobody had
+        accepted, and those of workers that were crashed.
         """
         self.hire()
         self.hire()
-        jobs = {self.put(n) for n in range(3)}
-        down = self.handler.shutdown(timeout=1)
-        self.clock.advance(1)
-        unfinished: list[Task] = self.successResultOf(down)
-        self.assertEqual(set(unfinished), jobs)
+        accepted = [self.put(), self.put()]
+        waiting = [self.put(), self.put()]
+        down = self.handler.shutdown(timeout=2)
+        self.assertNoResult(down)
+        self.clock.advance(2)
+        self.assertEqual(self.successResultOf(down), waiting + accepted)
 
 
 class _Kind:
-    """
-    A kind of worker, which runs its calls when told to.
-
-    @ivar reactor: Its reactor.
-
-    @ivar worker: The worker.
-    """
+    """A kind of worker with its reactor, which runs its calls when told to."""
 
     def __init__(self, reactor: Any, worker: Any) -> None:
         self.reactor = reactor
@@ -492,9 +476,8 @@ class RoadTests(SynchronousTestCase):
 
     def spyOn(self, owner: Any, name: str) -> list[Any]:
         """
-        Replace a method by one that notes its first argument.
-
-        @return: What it has noted.
+        Replace a method by one that notes its first argument. Returns what it has
+        noted.
         """
         seen: list[Any] = []
         original = getattr(owner, name)

@@ -216,13 +216,7 @@ class EventTests(QueueTestCase):
 
 
 def named(name: str) -> str:
-    """
-    Give a name back.
-
-    @param name: The name.
-
-    @return: It.
-    """
+    """Give a name back."""
     return name
 
 

@@ -18,59 +18,30 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.threads import deferToThread
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from ._dask import Cluster
-from ._servers import Program, freePort
+from ._servers import Program, environment, freePort, runPython
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def environment() -> dict[str, str]:
-    """
-    Make an environment in which programs find the package.
-
-    @return: The environment.
-    """
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-
-
 async def run(name: str, *args: str) -> tuple[str, str, int]:
     """
-    Run an example.
-
-    @param name: Its file.
-
-    @param args: Its command line.
-
-    @return: What it has written to stdout and to stderr, and its exit code.
+    Run an example. Returns what it has written to stdout and to stderr, and its exit
+    code.
     """
-    out, err, code = await getProcessOutputAndValue(
-        sys.executable, [str(ROOT / "examples" / name), *args], env=environment()
-    )
-    return out.decode(), err.decode(), code
+    return await runPython(str(ROOT / "examples" / name), *args)
 
 
 class Terminal(ProcessProtocol):
     """
-    A program in a terminal of its own, hence in a process group of its own.
-
-    @ivar output: What it has written.
-
-    @ivar ended: Fires with its exit code.
+    A program in a terminal of its own, hence in a process group of its own. C{ended}
+    fires with its exit code.
     """
 
     def __init__(self, name: str, *args: str) -> None:
-        """
-        Run an example.
-
-        @param name: Its file.
-
-        @param args: Its command line.
-        """
         self.output = ""
         self.ended: Deferred[int | None] = Deferred()
         self._expected = ""
@@ -85,13 +56,7 @@ class Terminal(ProcessProtocol):
         self.group: int = self._process.pid
 
     def expect(self, text: str) -> Deferred[None]:
-        """
-        Wait for a text to be written.
-
-        @param text: The text.
-
-        @return: A Deferred that fires with C{None} then.
-        """
+        """Wait for a text to be written."""
         self._expected = text
         self._found = Deferred()
         self.outReceived(b"")
@@ -102,22 +67,14 @@ class Terminal(ProcessProtocol):
         self._process.write(b"\x03")
 
     def outReceived(self, data: bytes) -> None:
-        """
-        Take what was written.
-
-        @param data: It.
-        """
+        """Take what was written."""
         self.output += data.decode()
         if self._found is not None and self._expected in self.output:
             found, self._found = self._found, None
             found.callback(None)
 
     def processEnded(self, reason: Failure) -> None:
-        """
-        Note that the program has ended.
-
-        @param reason: How.
-        """
+        """Note that the program has ended."""
         value: Any = reason.value
         self.ended.callback(0 if reason.check(ProcessDone) else value.exitCode)
 
@@ -125,11 +82,7 @@ class Terminal(ProcessProtocol):
 def readPNG(path: Path) -> tuple[int, int, list[bytes]]:
     """
     Decode an RGB picture whose lines have no filter or the one for differences to the
-    pixel before.
-
-    @param path: The path of the file.
-
-    @return: Width, height and the lines.
+    pixel before. Returns width, height and the lines.
     """
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n"), "no signature"
@@ -159,11 +112,7 @@ def readPNG(path: Path) -> tuple[int, int, list[bytes]]:
 
 
 class ExampleTestCase(TestCase):
-    """
-    A test that has a folder for its files.
-
-    @ivar folder: The folder.
-    """
+    """A test that has a folder for its files."""
 
     timeout = 60
 
@@ -173,21 +122,11 @@ class ExampleTestCase(TestCase):
         self.folder.mkdir()
 
     def path(self, name: str) -> str:
-        """
-        Name a file in the folder.
-
-        @param name: Its name.
-
-        @return: Its path.
-        """
+        """Name a file in the folder."""
         return str(self.folder / name)
 
     def assertGroupGone(self, group: int) -> None:
-        """
-        Fail if there's a process left in a process group.
-
-        @param group: The group's number.
-        """
+        """Fail if there's a process left in a process group."""
         self.assertRaises(ProcessLookupError, os.killpg, group, 0)
 
 
@@ -296,11 +235,7 @@ class RemoteTests(ExampleTestCase):
     VIEW = ("--center=-0.7,0.1", "--width=1.5", "--size=200x600", "--iterations=99")
 
     async def serial(self) -> Any:
-        """
-        Render the picture without servers.
-
-        @return: It.
-        """
+        """Render the picture without servers."""
         output = self.path("serial.png")
         _, err, code = await run(
             "mandelbrot.py", *self.VIEW, "--serial", "--output", output
@@ -327,17 +262,13 @@ class RemoteTests(ExampleTestCase):
     async def test_elsewhere(self) -> None:
         """It's rendered on servers that are there already, started as the docs say."""
         folder = self.path("tls")
-        made = await getProcessOutputAndValue(
-            sys.executable,
-            ["-m", "asynqueue.credentials", "pair", folder],
-            env=environment(),
-        )
+        made = await runPython("-m", "asynqueue.credentials", "pair", folder)
         self.assertEqual(made[2], 0, made[1])
         port = freePort()
         server = Program(
             *("-m", "asynqueue.wire", f"--tls={folder}/server.pem"),
             *(f"tls:{port}:interface=127.0.0.1", "remote.Fractal"),
-            env={"PYTHONPATH": f"{ROOT}/examples:{environment()['PYTHONPATH']}"},
+            env=environment(ROOT / "examples"),
         )
         try:
             await server.errorWith("is there")
@@ -407,13 +338,7 @@ class LogsTests(ExampleTestCase):
     """Tests of C{logs.py}."""
 
     async def make(self, *names: str) -> Any:
-        """
-        Make logs of 12,000 lines, which is more than one batch.
-
-        @param names: The names of the files.
-
-        @return: What is in them.
-        """
+        """Make logs of 12,000 lines, which is more than one batch."""
         out, _, code = await run(
             *("makelog.py", "--lines=12000", "--malformed=0.01", "--facts"),
             *map(self.path, names),
@@ -423,11 +348,8 @@ class LogsTests(ExampleTestCase):
 
     async def summarise(self, *paths: str) -> tuple[Any, str, int]:
         """
-        Summarise logs as JSON.
-
-        @param paths: Paths of files and folders.
-
-        @return: The results, what was written to stderr, the exit code.
+        Summarise logs as JSON. Returns the results, what was written to stderr, and the
+        exit code.
         """
         out, err, code = await run("logs.py", "--json", "--workers=2", *paths)
         return json.loads(out), err, code
@@ -562,11 +484,7 @@ class FilesTests(ExampleTestCase):
     """Tests of C{files.py}."""
 
     async def make(self) -> Any:
-        """
-        Make a log of 20,000 lines, which is unpacked in several pieces.
-
-        @return: What is in it.
-        """
+        """Make a log of 20,000 lines, which is unpacked in several pieces."""
         out, _, code = await run(
             *("makelog.py", "--lines=20000", "--malformed=0", "--facts"),
             self.path("a.log.gz"),

@@ -149,11 +149,7 @@ class Special(Exception):
     """Is made in a way of its own."""
 
     def __new__(cls, *args: Any) -> Special:
-        """
-        Make it.
-
-        @return: It.
-        """
+        """Make it."""
         self = super().__new__(cls, *args)
         self.made = True
         return self
@@ -166,13 +162,8 @@ class Special(Exception):
 
 def bringOver(error: BaseException, text: str = "text") -> Any:
     """
-    Raise an exception, and bring it from one side to the other.
-
-    @param error: The exception.
-
-    @param text: Text about it.
-
-    @return: What has become of it: the text, with the attribute C{exception}.
+    Raise an exception, and bring it from one side to the other. Returns what has become
+    of it: the text, with the attribute C{exception}.
     """
     try:
         raise error
@@ -318,11 +309,7 @@ class HostileTests(SynchronousTestCase):
     def assertReplaced(self, got: Any, *texts: str) -> None:
         """
         Assert that a L{WorkerError} has come in place of an exception, with the whole
-        text and the traceback.
-
-        @param got: What has come.
-
-        @param texts: What is to be in the traceback.
+        text, and these texts in the traceback.
         """
         self.assertIs(type(got.exception), WorkerError)
         self.assertEqual(str(got.exception), "text")

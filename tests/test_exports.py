@@ -123,13 +123,7 @@ print("twisted" in sys.modules, "twisted.internet.reactor" in sys.modules,
 
 
 def fresh(program: str) -> str:
-    """
-    Run a program in an interpreter of its own.
-
-    @param program: The text of the program.
-
-    @return: What it has printed.
-    """
+    """Run a program in an interpreter of its own. Returns what it has printed."""
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,

@@ -18,19 +18,17 @@ from typing import Any
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.task import deferLater
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.python.failure import Failure
 
 from asynqueue import AsyncWorker, ProcessQueue, TaskQueue, errors
 
 from . import _faults as faults, _jobs as jobs
+from ._servers import ROOT, runPython, runScript
 from .test_integration_process import (
-    ROOT,
     ChildrenTestCase,
     Items,
     alive,
     running,
-    runScript,
     wait,
 )
 
@@ -40,8 +38,7 @@ reactor: Any = globalReactor
 def segments() -> set[str]:
     """
     List the segments of shared memory, without semaphores, which other programs make.
-
-    @return: Their names, none where the system doesn't list them.
+    None where the system doesn't list them.
     """
     if not os.path.isdir("/dev/shm"):
         return set()
@@ -49,11 +46,7 @@ def segments() -> set[str]:
 
 
 def freeze(pid: int) -> None:
-    """
-    Stop a child, and wait until it has stopped. It may read on until then.
-
-    @param pid: Its process ID.
-    """
+    """Stop a child, and wait until it has stopped. It may read on until then."""
     os.kill(pid, signal.SIGSTOP)
     os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
 
@@ -70,17 +63,7 @@ class FaultCase(ChildrenTestCase):
         self.addCleanup(self.check)
 
     def call(self, q: TaskQueue, *args: Any, **kw: Any) -> Deferred[Any]:
-        """
-        Make a call, and count how often its Deferred fires.
-
-        @param q: The queue.
-
-        @param args: Arguments of C{call}.
-
-        @param kw: Keywords of it.
-
-        @return: The Deferred.
-        """
+        """Make a call, and count how often its Deferred fires."""
         d = q.call(*args, **kw)
         fired: list[Any] = []
         self.fired.append(fired)
@@ -100,13 +83,7 @@ class FaultCase(ChildrenTestCase):
         self.assertEqual(segments() - self.segments, set())
 
     async def usable(self, q: ProcessQueue, N: int | None = None) -> None:
-        """
-        Assert that a queue is of use and of its size.
-
-        @param q: The queue.
-
-        @param N: Its size, if it isn't as it was made.
-        """
+        """Assert that a queue is of use and of its size."""
         self.assertEqual(len(q), q.N if N is None else N)
         calls = [self.call(q, pow, 2, i) for i in range(3 * len(q))]
         self.assertEqual(
@@ -114,26 +91,12 @@ class FaultCase(ChildrenTestCase):
         )
 
     async def pidOf(self, q: ProcessQueue) -> int:
-        """
-        Wait until the only child of a queue is there.
-
-        @param q: The queue.
-
-        @return: Its process ID.
-        """
+        """Wait until the only child of a queue is there."""
         pid: int = await q.call(os.getpid)
         return pid
 
     async def lost(self, d: Deferred[Any], code: int | None, number: Any) -> None:
-        """
-        Wait for the loss of a call's child.
-
-        @param d: The call.
-
-        @param code: The exit code that is told.
-
-        @param number: The signal that is told.
-        """
+        """Wait for the loss of a call's child, by an exit code or a signal."""
         error = await self.failureOf(errors.WorkerLost, d)
         self.assertEqual((error.exitCode, error.signal), (code, number))
         self.assertIn(repr(error.task), str(error))
@@ -166,7 +129,8 @@ class PicklingFaultTests(FaultCase):
         pid = await self.pidOf(q)
         for how in ("raise", "sys.exit", "interrupt"):
             d = self.call(q, faults.make, faults.Evil("unpickled", how))
-            await self.failureOf(errors.SerializationError, d)
+            error = await self.failureOf(errors.SerializationError, d)
+            self.assertIn("can't be unpickled in the child", str(error))
         self.assertEqual(await self.pidOf(q), pid)
         await self.lost(self.call(q, id, faults.Evil("unpickled", "exit6")), 6, None)
         await self.lost(
@@ -225,21 +189,13 @@ class PicklingFaultTests(FaultCase):
         await self.usable(q)
 
     async def halfToParent(self, size: int) -> None:
-        """
-        Have a child be killed when half of its result has come.
-
-        @param size: The size of the result.
-        """
+        """Have a child be killed when half of its result has come."""
         q = self.queue()
         await self.lost(self.call(q, faults.halfAFrame, size), None, signal.SIGKILL)
         await self.usable(q)
 
     async def halfToChild(self, size: int) -> None:
-        """
-        Have a child be killed when half of a call has gone to it.
-
-        @param size: The size of the call.
-        """
+        """Have a child be killed when half of a call has gone to it."""
         q = self.queue()
         pid = await self.pidOf(q)
         freeze(pid)
@@ -310,10 +266,6 @@ class RunningFaultTests(FaultCase):
         """
         Assert that a call that would never come back is stopped in time, and no other
         is disturbed.
-
-        @param f: What is called.
-
-        @param args: Arguments.
         """
         q = self.queue(2)
         await self.usable(q)
@@ -501,16 +453,17 @@ class RunningFaultTests(FaultCase):
         and then tells it.
         """
         q = self.queue()
-        for how, kind in [
-            ("raise", LookupError),
-            ("exit3", errors.WorkerLost),
-            ("SIGKILL", errors.WorkerLost),
+        for how, kind, code in [
+            ("raise", LookupError, None),
+            ("exit3", errors.WorkerLost, 3),
+            ("SIGKILL", errors.WorkerLost, None),
         ]:
             items = await self.call(q, faults.countTo, 5, how)
             got = [await anext(items) for _ in range(5)]
             self.assertEqual(got, [0, 1, 2, 3, 4])
-            with self.assertRaises(kind):
+            with self.assertRaises(kind) as raised:
                 await anext(items)
+            self.assertEqual(getattr(raised.exception, "exitCode", None), code)
         await self.usable(q)
 
     async def test_fault21consumerStops(self) -> None:
@@ -528,7 +481,6 @@ class RunningFaultTests(FaultCase):
             """Wants no more than three items."""
 
             def write(self, data: Any) -> None:
-                """Take an item."""
                 super().write(data)
                 if len(self.items) == 3:
                     self.producer.stopProducing()
@@ -543,10 +495,7 @@ class RunningFaultTests(FaultCase):
         """21: A consumer that raises fails its call, and no other."""
 
         class Raising(Items):
-            """Fails at an item."""
-
             def write(self, data: Any) -> None:
-                """Take an item."""
                 super().write(data)
                 if len(self.items) == 3:
                     raise LookupError("the consumer's")
@@ -566,13 +515,8 @@ class StartingFaultTests(FaultCase):
 
     async def assertGivenUp(self, q: ProcessQueue, calls: Any, text: str) -> None:
         """
-        Assert that calls fail since children can't be started.
-
-        @param q: The queue.
-
-        @param calls: The calls.
-
-        @param text: Part of what the errors say.
+        Assert that calls fail since children can't be started, and that the errors say
+        why.
         """
         for call in calls:
             error = await self.failureOf(errors.WorkerStartError, call)
@@ -802,9 +746,8 @@ class EndingFaultTests(FaultCase):
 
     async def stopped(self, number: int) -> None:
         """
-        Assert that a program that is told to end does so in time, with its children.
-
-        @param number: The signal by which it's told.
+        Assert that a program that is told to end by a signal does so in time, with its
+        children.
         """
         script = f"""
             import os, signal, time
@@ -862,11 +805,7 @@ class KillerTests(FaultCase):
         24: Whatever is done to the children, each call comes to one result, which is
         right, and nothing is left.
         """
-        out, err, code = await getProcessOutputAndValue(
-            sys.executable,
-            ["-m", "tests.chaos", "--seconds", "6", "--seed", "4"],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            path=str(ROOT),
-        )
-        self.assertEqual(code, 0, (err[-500:] + out[-2_000:]).decode())
-        self.assertIn(b"queued", out)
+        command = ["-m", "tests.chaos", "--seconds", "6", "--seed", "4"]
+        out, err, code = await runPython(*command, folder=str(ROOT))
+        self.assertEqual(code, 0, err[-500:] + out[-2_000:])
+        self.assertIn("queued", out)

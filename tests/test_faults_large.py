@@ -28,9 +28,8 @@ HUGE = 200_000_000
 
 def mapped() -> int:
     """
-    Tell how many files without a name are in the memory of this process.
-
-    @return: How many, 0 where there's no telling.
+    Tell how many files without a name are in the memory of this process, 0 where
+    there's no telling.
     """
     if not os.path.exists("/proc/self/maps"):
         return 0
@@ -45,12 +44,8 @@ class TransferFaultTests(FaultCase):
 
     async def toChild(self, size: int, n: int) -> None:
         """
-        Have a child killed that has read a part of its arguments, and look what becomes
-        of the call.
-
-        @param size: The size of the arguments.
-
-        @param n: How many pieces it reads.
+        Have a child killed that has read so many pieces of its arguments, and look what
+        becomes of the call.
         """
         q = self.queue()
         pid = await q.call(large.dieWhileReading, n)
@@ -64,12 +59,8 @@ class TransferFaultTests(FaultCase):
 
     async def toParent(self, size: int, n: int) -> None:
         """
-        Have a child killed that has written a part of a result, and look what becomes
-        of that.
-
-        @param size: The size of the result.
-
-        @param n: How many pieces it writes.
+        Have a child killed that has written so many pieces of a result, and look what
+        becomes of that.
         """
         q = self.queue()
         call = self.call(q, large.dieWhileWriting, n, bytes, size)
@@ -279,7 +270,6 @@ class LimitFaultTests(FaultCase):
         pid = await self.pidOf(q)
 
         def fail(*_: Any) -> Any:
-            """Have no memory left."""
             raise MemoryError("no room")
 
         patch = self.patch(buffers, "readBytes", fail)
@@ -301,7 +291,6 @@ class LimitFaultTests(FaultCase):
         refused: list[None] = []
 
         def refuse() -> int:
-            """Have no descriptors left."""
             refused.append(None)
             raise OSError(errno.EMFILE, "Too many open files")
 

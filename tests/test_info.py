@@ -28,24 +28,12 @@ from asynqueue.info import (
 
 
 def function(*args: Any, **kw: Any) -> tuple[Any, ...]:
-    """
-    Do nothing.
-
-    @param args: Anything.
-
-    @param kw: Anything.
-
-    @return: The arguments.
-    """
+    """Do nothing."""
     return args
 
 
 def throw(error: BaseException) -> None:
-    """
-    Raise an exception.
-
-    @param error: The exception.
-    """
+    """Raise an exception."""
     raise error
 
 
@@ -120,13 +108,7 @@ class Hostile:
 
 
 def inThread(f: Callable[[], Any], name: str = "another") -> None:
-    """
-    Run a function in a thread, and wait for it.
-
-    @param f: The function.
-
-    @param name: The name of the thread.
-    """
+    """Run a function in a thread, and wait for it."""
     thread = threading.Thread(target=f, name=name)
     thread.start()
     thread.join()
@@ -171,8 +153,6 @@ class DescribeTests(SynchronousTestCase):
         """Whatever is large is cut."""
 
         class Talkative:
-            """It says much."""
-
             def __repr__(self) -> str:
                 return "x" * 10**6
 
@@ -444,13 +424,7 @@ class InfoErrorTests(SynchronousTestCase):
         self.info = Info().setCall(function, (1,))
 
     def raised(self, error: BaseException) -> BaseException:
-        """
-        Raise an exception.
-
-        @param error: The exception.
-
-        @return: The exception, which has been raised.
-        """
+        """Raise an exception."""
         try:
             raise error
         except BaseException as caught:  # noqa: BLE001 - any may be given
@@ -503,8 +477,6 @@ class InfoErrorTests(SynchronousTestCase):
         """Exceptions that fail when they're shown are told all the same."""
 
         class Mute(Exception):
-            """It has no message."""
-
             def __str__(self) -> str:
                 raise SystemExit
 
@@ -527,17 +499,7 @@ class InfoErrorTests(SynchronousTestCase):
                 raise SystemExit
 
         class OddFailure(Failure):
-            """It has no traceback."""
-
             def getTraceback(self, *args: Any, **kw: Any) -> str:
-                """
-                Fail.
-
-                @param args: Ignored.
-
-                @param kw: Ignored.
-                """
-
                 raise ValueError
 
         text = self.info.aboutException(None, Odd("boom"))
@@ -914,11 +876,7 @@ class ShowTests(SynchronousTestCase):
         self.patch(sys, "stdout", self.stdout)
 
     def shown(self) -> list[str]:
-        """
-        Get what has been printed.
-
-        @return: Its lines.
-        """
+        """Get what has been printed."""
         return self.stdout.getvalue().splitlines()
 
     def test_several(self) -> None:
@@ -943,40 +901,16 @@ class ShowTests(SynchronousTestCase):
 
             @showResult
             def plain(self, x: int) -> int:
-                """
-                Give back.
-
-                @param x: What.
-
-                @return: It.
-                """
-
                 return x
 
             @classmethod
             @showResult
             def ofClass(cls, x: int) -> int:
-                """
-                Give back.
-
-                @param x: What.
-
-                @return: It.
-                """
-
                 return x
 
             @staticmethod
             @showResult
             def static(x: int) -> int:
-                """
-                Give back.
-
-                @param x: What.
-
-                @return: It.
-                """
-
                 return x
 
             def __repr__(self) -> str:

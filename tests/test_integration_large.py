@@ -26,15 +26,7 @@ MB = 1 << 20
 
 
 def optional(name: str) -> Any:
-    """
-    Import what not everybody has.
-
-    @param name: A module.
-
-    @return: It.
-
-    @raise SkipTest: If it isn't there.
-    """
+    """Import what not everybody has, or skip the test."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -42,22 +34,15 @@ def optional(name: str) -> Any:
 
 
 def inUse() -> int:
-    """
-    Tell how much memory this process has in use.
-
-    @return: Its resident bytes.
-    """
+    """Tell how many bytes this process has resident."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def takenUp(q: ProcessQueue) -> list[int]:
     """
-    Tell how much the files of a queue's only child take up.
-
-    @param q: The queue.
-
-    @return: How many bytes for arguments, and for results.
+    Tell how many bytes the files of a queue's only child take up, for arguments and for
+    results.
     """
     [worker] = q.workers()
     transport = worker._life.transport
@@ -69,27 +54,11 @@ class LargeCase(ChildrenTestCase):
     """A test with something large."""
 
     async def back(self, q: TaskQueue, value: Any) -> Any:
-        """
-        Send something to a child and back.
-
-        @param q: The queue.
-
-        @param value: The thing.
-
-        @return: What has come back.
-        """
+        """Send something to a child and back."""
         return await q.call(large.same, value)
 
     async def same(self, q: TaskQueue, value: Any) -> Any:
-        """
-        Assert that something comes back as it was.
-
-        @param q: The queue.
-
-        @param value: The thing.
-
-        @return: What has come back.
-        """
+        """Assert that something comes back as it was. Returns what has come back."""
         found = await self.back(q, value)
         self.assertIs(type(found), type(value))
         self.assertTrue(found == value)
@@ -99,8 +68,6 @@ class LargeCase(ChildrenTestCase):
         """
         Wait until the files of a queue's only child take up no more than is kept to be
         used again. Who needs what no longer is told in passing, so this makes calls.
-
-        @param q: The queue.
         """
         while max(takenUp(q)) > SPARE_BYTES + 2 * MB:
             await q.call(int)
@@ -132,7 +99,6 @@ class ValueTests(LargeCase):
         turns: list[None] = []
 
         def turn() -> None:
-            """Count the reactor's turns."""
             turns.append(None)
             calls[0] = reactor.callLater(0.001, turn)
 
@@ -149,13 +115,7 @@ class ValueTests(LargeCase):
 
     @staticmethod
     def length(value: Any) -> int:
-        """
-        Measure something.
-
-        @param value: It.
-
-        @return: How many bytes it has.
-        """
+        """Measure something."""
         return large.count(getattr(value, "buffer", value))
 
     async def test_views(self) -> None:
@@ -410,13 +370,7 @@ class LifeTests(LargeCase):
 
     @staticmethod
     def array(size: int) -> memoryview:
-        """
-        Make something that isn't copied when it comes.
-
-        @param size: How large.
-
-        @return: It.
-        """
+        """Make something that isn't copied when it comes."""
         return memoryview(bytearray(size))
 
     async def test_heldInChild(self) -> None:

@@ -38,46 +38,25 @@ ROOT = Path(asynqueue.__file__).parent.parent
 
 
 def turn() -> Deferred[None]:
-    """
-    Let the reactor have its turn.
-
-    @return: A Deferred that fires with C{None} then.
-    """
+    """Let the reactor have its turn."""
     return deferToDelay(0)
 
 
 def threadNow() -> int:
-    """
-    Tell which thread this is.
-
-    @return: Its number.
-    """
+    """Tell which thread this is."""
     return threading.get_ident()
 
 
 def waitFor(begun: threading.Event, end: threading.Event) -> bool:
-    """
-    Be stuck.
-
-    @param begun: Set at the beginning.
-
-    @param end: Waited for.
-
-    @return: C{True}.
-    """
+    """Say that it has begun, and be stuck until the end."""
     begun.set()
     return end.wait()
 
 
 def generate(count: int, ends: list[int]) -> Iterator[tuple[int, int]]:
     """
-    Yield numbers.
-
-    @param count: How many.
-
-    @param ends: Is added the thread in which this ends.
-
-    @return: An iterator of pairs: a number, and the thread it comes from.
+    Yield pairs of a number and the thread it comes from; and add the thread in which
+    this ends.
     """
     try:
         for i in range(count):
@@ -143,7 +122,6 @@ class LooperTests(RealCase):
         self.assertEqual(made, list(range(0, 5_000, 2)))
 
         async def take(d: Deferred[Any]) -> list[int]:
-            """Take all items."""
             return [item[0] async for item in await d]
 
         for d in [ensureDeferred(take(d)) for d in iterations]:
@@ -155,7 +133,6 @@ class LooperTests(RealCase):
         made: list[int] = []
 
         def endless() -> Iterator[int]:
-            """Never end."""
             while True:
                 made.append(1)
                 yield len(made)
@@ -345,7 +322,6 @@ class StreamTests(RealCase):
         c.registerProducer(counter, False)
 
         def take() -> list[int]:
-            """Take some items."""
             return [next(c) for _ in range(3_000)]
 
         self.assertEqual(
@@ -365,7 +341,6 @@ class StreamTests(RealCase):
         ahead: list[int] = []
 
         def write() -> None:
-            """Write much."""
             started.wait()
             with f:
                 for i in range(2_000):
@@ -373,7 +348,6 @@ class StreamTests(RealCase):
                     ahead.append(len(f._channel))
 
         def read() -> bytes:
-            """Read all of it."""
             lines: Iterator[bytes] = iter(f)
             started.set()
             return next(lines) + b"".join(lines)
@@ -428,7 +402,6 @@ class StreamTests(RealCase):
         f = Filerator()
 
         def write() -> None:
-            """Write all."""
             f.writelines(range(100))
             f.close()
 
@@ -444,7 +417,6 @@ class StreamTests(RealCase):
         f = Filerator()
 
         def read() -> list[tuple[int, Any]]:
-            """Read two items."""
             return list(zip(range(2), f, strict=False))
 
         reading = PoolUser.deferToThreadInPool(read)
@@ -470,10 +442,7 @@ class StreamTests(RealCase):
         """Items may be made in one thread and taken in another."""
 
         class Counting(IterationGetter):
-            """Makes numbers."""
-
             def loop(self) -> None:
-                """Make them."""
                 for i in range(1_000):
                     self.produce(i)
 
@@ -492,7 +461,6 @@ class StreamTests(RealCase):
         """
 
         def write(rows: Iterable[bytes], name: str) -> bytes:
-            """Write a file."""
             f = Filerator(limit=1_000_000)
             with gzip.GzipFile(name, fileobj=f, mode="wb") as zipped:
                 for row in rows:
@@ -512,12 +480,10 @@ class StreamTests(RealCase):
         """A failure on either side ends both, and is told."""
 
         def forever(rows: Iterable[int]) -> None:
-            """Take all there is."""
             for _ in rows:
                 pass
 
         def breaks(rows: Iterable[int]) -> None:
-            """Raise."""
             raise KeyError("k")
 
         p = OrderedItemProducer()

@@ -17,51 +17,36 @@ from asynqueue.errors import NotReadyError
 from asynqueue.iteration import Deferator, Prefetcherator, _deferator
 from asynqueue.iteration._sources import BufferedSource, ItemSource, IteratorSource
 
+from ._cases import turnAll
+
 
 class Recorder:
-    """
-    A source of generators that note when they are closed.
-
-    @ivar closed: How many times one has been.
-    """
+    """A source of generators that count when they are closed."""
 
     def __init__(self) -> None:
         self.closed = 0
 
     def numbers(self, limit: int | None = None) -> Generator[int, None, None]:
-        """
-        Yield numbers from 0.
-
-        @param limit: How many, C{None} for no end.
-        """
+        """Yield so many numbers from 0, or without end."""
         try:
             yield from count() if limit is None else range(limit)
         finally:
             self.closed += 1
 
     def failing(self, good: int) -> Generator[int, None, None]:
-        """
-        Yield numbers from 0, then raise C{ZeroDivisionError}.
-
-        @param good: How many numbers.
-        """
+        """Yield numbers from 0, then raise C{ZeroDivisionError}."""
         yield from range(good)
         raise ZeroDivisionError("at last")
 
 
 def collect(deferator: Deferator[Any]) -> tuple[list[Any], Deferred[None]]:
     """
-    Iterate with C{async for}.
-
-    @param deferator: What to iterate over.
-
-    @return: A list that the items are appended to as they come, and a Deferred that
-        fires when the loop has ended.
+    Iterate with C{async for}. Returns a list that the items are appended to as they
+    come, and a Deferred that fires when the loop has ended.
     """
     items: list[Any] = []
 
     async def loop() -> None:
-        """Take all items."""
         async for item in deferator:
             items.append(item)  # noqa: PERF401 - seen as they come
 
@@ -296,13 +281,7 @@ class DeferatorMakingTests(SynchronousTestCase):
     """Tests of what a L{Deferator} can be made of."""
 
     def items(self, deferator: Deferator[Any]) -> list[Any]:
-        """
-        Iterate over Deferreds that have fired.
-
-        @param deferator: What to iterate over.
-
-        @return: The items.
-        """
+        """Iterate over Deferreds that have fired."""
         return [self.successResultOf(d) for d in deferator]
 
     def test_iterator(self) -> None:
@@ -650,7 +629,6 @@ class DeferatorTests(SynchronousTestCase):
         """Exceptions that aren't C{Exception}s are failures as well."""
 
         def leave() -> Iterator[int]:
-            """Leave the loop early."""
             yield 1
             raise SystemExit(3)
 
@@ -1080,7 +1058,6 @@ class AbandonTests(SynchronousTestCase):
         source = BufferedSource(onStop=lambda: told.append("stop"))
 
         async def leave(deferator: Deferator[Any]) -> None:
-            """Leave the loop early."""
             async for item in deferator:
                 if item == "b":
                     break
@@ -1135,28 +1112,13 @@ class EndlessTests(SynchronousTestCase):
         self.pushed = 0
 
     def numbers(self, limit: int | None = None) -> Iterator[int]:
-        """
-        Yield numbers while time passes.
-
-        @param limit: How many, C{None} for no end.
-        """
+        """Yield numbers while time passes."""
         for i in count() if limit is None else range(limit):
             self.clock.rightNow += 0.0001
             yield i
 
-    def turn(self) -> None:
-        """Run the calls that are due, and not those that they make."""
-        for call in list(self.clock.calls):
-            self.clock.calls.remove(call)
-            call.called = 1
-            call.func(*call.args, **call.kw)
-
     def step(self, deferator: Deferator[Any]) -> None:
-        """
-        Take one item, and have the callback take the next.
-
-        @param deferator: Where to take them from.
-        """
+        """Take one item, and have the callback take the next."""
 
         def took(_: object) -> None:
             self.count += 1
@@ -1198,11 +1160,7 @@ class EndlessTests(SynchronousTestCase):
         self.assertEqual(self.count, 5_000)
 
     def pushOne(self, source: BufferedSource) -> None:
-        """
-        Push one item, or end after 5,000.
-
-        @param source: Where to.
-        """
+        """Push one item, or end after 5,000."""
         self.pushed += 1
         if self.pushed <= 5_000:
             source.push([0])
@@ -1232,7 +1190,7 @@ class EndlessTests(SynchronousTestCase):
         with self.assertRaises(NotReadyError):
             next(deferator)
         self.assertTrue(deferator.moreLeft)
-        self.turn()
+        turnAll(self.clock)
         self.assertGreater(self.count, first)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         deferator.stop()
@@ -1247,7 +1205,7 @@ class EndlessTests(SynchronousTestCase):
         turns = 0
         while self.clock.getDelayedCalls():
             turns += 1
-            self.turn()
+            turnAll(self.clock)
         self.successResultOf(d)
         self.assertEqual(items, list(range(300)))
         self.assertGreater(turns, 4)
@@ -1264,7 +1222,6 @@ class EndlessTests(SynchronousTestCase):
         items: list[int] = []
 
         async def loop() -> None:
-            """Take all items, slowly."""
             async for item in deferator:
                 self.clock.rightNow += 0.002
                 items.append(item)
@@ -1273,7 +1230,7 @@ class EndlessTests(SynchronousTestCase):
         stretches: list[int] = []
         while not d.called:
             stretches.append(len(items) - sum(stretches))
-            self.turn()
+            turnAll(self.clock)
         self.assertLess(max(stretches), 10)
         self.assertEqual(items, list(range(100)))
 
@@ -1334,7 +1291,6 @@ class EndlessTests(SynchronousTestCase):
         deferator.reactor = self.clock
 
         async def first() -> Any:
-            """Take an item."""
             async for item in deferator:
                 return item
             return None
@@ -1386,7 +1342,7 @@ class EndlessTests(SynchronousTestCase):
             self.assertNoResult(d)
             self.assertFalse(find(deferator))
             self.assertEqual(ended, [])
-            self.turn()
+            turnAll(self.clock)
             self.assertEqual(self.successResultOf(d), 1)
             self.assertRaises(StopIteration, next, deferator)
             self.assertTrue(ended.pop())
@@ -1414,15 +1370,7 @@ class PrefetcheratorTests(SynchronousTestCase):
         self.prefetcherator = Prefetcherator("x")
 
     def assertNext(self, value: object, isValid: bool, moreLeft: bool) -> None:
-        """
-        Check the next item.
-
-        @param value: What it should be.
-
-        @param isValid: Whether there should be one.
-
-        @param moreLeft: Whether there should be another.
-        """
+        """Check the next item."""
         result = self.successResultOf(self.prefetcherator.getNext())
         self.assertEqual(result, (value, isValid, moreLeft))
 

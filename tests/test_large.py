@@ -38,20 +38,9 @@ MEDIUM = THRESHOLD + 5
 
 
 class FakeThread:
-    """
-    A thread of L{FakeThreads}.
-
-    @ivar ident: Its number, C{None} before it has started.
-    """
+    """A thread of L{FakeThreads}."""
 
     def __init__(self, threads: FakeThreads, target: Callable[[], object]) -> None:
-        """
-        Make it.
-
-        @param threads: Those that it's one of.
-
-        @param target: What it has to do.
-        """
         self.ident: int | None = None
         self._threads = threads
         self._target = target
@@ -70,21 +59,11 @@ class FakeThread:
 
 class FakeThreads:
     """
-    Threads that do what they have to do when the test says so.
-
-    @ivar waiting: What they have to do.
-
-    @ivar most: There can't be more of them at a time.
-
-    @ivar joined: How many have been waited for.
+    Threads that do what they have to do when the test says so. There can't be more than
+    C{most} at a time.
     """
 
     def __init__(self, case: SynchronousTestCase) -> None:
-        """
-        Take the place of threads until the end of a test.
-
-        @param case: The test.
-        """
         self.waiting: list[Callable[[], object]] = []
         self.most = 100
         self.joined = 0
@@ -97,17 +76,7 @@ class FakeThreads:
     def _thread(
         self, target: Callable[[], object], name: str, daemon: bool
     ) -> FakeThread:
-        """
-        Make a thread.
-
-        @param target: What it has to do.
-
-        @param name: Its name.
-
-        @param daemon: Whether the interpreter may end before it does.
-
-        @return: It.
-        """
+        """Make a thread."""
         assert daemon
         return FakeThread(self, target)
 
@@ -201,24 +170,14 @@ class LargeCase(WorkerCase):
         self.sender = Sender(self.process)
 
     def makeWorker(self) -> ProcessWorker:
-        """
-        Make a worker.
-
-        @return: It.
-        """
+        """Make a worker."""
         worker = ProcessWorker(callStats=True, reactor=self.reactor)
         worker.ID = 5
         worker.setResignator(self.resign)
         return worker
 
     def boxesOf(self, process: FakeProcess) -> Boxes:
-        """
-        Make the boxes of a child.
-
-        @param process: The child.
-
-        @return: They.
-        """
+        """Make the boxes of a child."""
         boxes = Boxes(process)
         self.addCleanup(boxes.close)
         return boxes
@@ -235,27 +194,13 @@ class LargeCase(WorkerCase):
             task.d.addErrback(lambda _: None)
 
     def task(self, *args: Any, **kw: Any) -> Any:
-        """
-        Make a task, of whose failure nobody needs to take notice.
-
-        @param args: The callable and its arguments.
-
-        @param kw: Keywords of the task.
-
-        @return: It.
-        """
+        """Make a task, of whose failure nobody needs to take notice."""
         task = super().task(*args, **kw)
         self.tasks.append(task)
         return task
 
     def resultOf(self, task: Any) -> Any:
-        """
-        Get the result of a task.
-
-        @param task: The task.
-
-        @return: It.
-        """
+        """Get the result of a task."""
         status, result = self.successResultOf(task.d)
         self.assertIn(status, (Status.RAN, Status.ITERATOR))
         return result
@@ -271,9 +216,8 @@ class LargeCase(WorkerCase):
 
     def calls(self) -> list[tuple[int, int, Any]]:
         """
-        Get the calls that the child has been sent.
-
-        @return: The kind and the number of each, and its first argument.
+        Get the calls that the child has been sent: the kind and the number of each, and
+        its first argument.
         """
         found = []
         for kind, number, payload in self.process.received():
@@ -285,30 +229,14 @@ class LargeCase(WorkerCase):
         return found
 
     def sendResult(self, number: int, value: Any, seconds: float = 0.5) -> None:
-        """
-        Answer a call with something large.
-
-        @param number: Its number.
-
-        @param value: The result.
-
-        @param seconds: How long it took.
-        """
+        """Answer a call with something large."""
         packed = dumps((seconds, value))
         assert isinstance(packed, Packed)
         payload = self.boxes.writer.put(packed)
         self.process.send(Kind.RESULT | BUFFERS, number, payload)
 
     def large(self, size: int = LARGE, **kw: Any) -> Any:
-        """
-        Make a task with a large argument.
-
-        @param size: The argument's size.
-
-        @param kw: Keywords of the task.
-
-        @return: The task.
-        """
+        """Make a task with a large argument."""
         return self.task(jobs.nothing, b"a" * size, **kw)
 
 
@@ -630,13 +558,7 @@ class ResultTests(LargeCase):
         self.reactor.serve()
 
     def start(self, n: int) -> list[Any]:
-        """
-        Have the child be at tasks, of which it has been sent all.
-
-        @param n: How many.
-
-        @return: They.
-        """
+        """Have the child be at so many tasks, of which it has been sent all."""
         tasks = [self.task(len, i) for i in range(n)]
         for task in tasks:
             self.worker.run(task)
@@ -938,13 +860,7 @@ class QueueTests(WorkerCase):
         self.assertEqual(len(self.q), 1)
 
     def sendLarge(self, number: int, value: Any) -> None:
-        """
-        Answer a call with something large.
-
-        @param number: The number of the call.
-
-        @param value: The result.
-        """
+        """Answer a call with something large."""
         process = self.reactor.processes[-1]
         boxes = Boxes(process)
         packed = dumps((0.1, value))

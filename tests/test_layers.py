@@ -69,15 +69,11 @@ def top(module: str) -> str:
 
 def imported(package: tuple[str, ...], source: str) -> Iterator[str]:
     """
-    Find all that a module imports, wherever in it the imports stand: also in
-    functions, and under C{TYPE_CHECKING}.
+    Find all that a module of a package imports, wherever in it the imports stand: also
+    in functions, and under C{TYPE_CHECKING}.
 
-    @param package: The names of the package that the module is in, without the root.
-
-    @param source: The module's text.
-
-    @return: Absolute names, those of the root package as C{asynqueue.…}. For C{from m
-        import n} it's C{m.n}, which may be a module or a name in one.
+    Names are absolute, those of the root package as C{asynqueue.…}. For C{from m import
+    n} it's C{m.n}, which may be a module or a name in one.
     """
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -18,11 +18,7 @@ class Breaking(RecordingConsumer):
     """A consumer that fails whenever it's written to."""
 
     def write(self, data: Any) -> None:
-        """
-        Fail.
-
-        @param data: What is written.
-        """
+        """Fail."""
         raise ValueError(data)
 
 
@@ -155,14 +151,7 @@ class LoadInfoProducerTests(SynchronousTestCase):
         load = LoadInfoProducer()
 
         class Pausing(RecordingConsumer):
-            """Pauses at once."""
-
             def write(self, data: Any) -> None:
-                """
-                Pause.
-
-                @param data: What is written.
-                """
                 super().write(data)
                 load.pauseProducing()
 

@@ -232,7 +232,6 @@ class MapTests(SynchronousTestCase):
         """An C{imap} over an endless input gives result after result."""
 
         async def take() -> list[int]:
-            """Take results."""
             got = []
             async for x in self.q.imap(abs, itertools.count(-2)):
                 got.append(x)
@@ -258,7 +257,6 @@ class MapTests(SynchronousTestCase):
         got: list[float] = []
 
         async def take() -> None:
-            """Take results."""
             async for x in self.q.imap(invert, itertools.count()):
                 got.append(x)  # noqa: PERF401 - they're wanted although it fails
 
@@ -271,7 +269,6 @@ class MapTests(SynchronousTestCase):
         """
 
         def numbers() -> Iterator[int]:
-            """Fail after some."""
             yield from range(100)
             raise OSError("source")
 
@@ -283,7 +280,6 @@ class MapTests(SynchronousTestCase):
                 )
 
                 async def take() -> None:
-                    """Take all."""
                     async for x in results:  # noqa: B023 - it's over in this turn
                         found.append(x)  # noqa: B023, PERF401
 

@@ -22,13 +22,7 @@ from ._fakes import replaceModule
 
 
 def isOpen(fd: int) -> bool:
-    """
-    Tell whether a descriptor is open.
-
-    @param fd: It.
-
-    @return: Whether it is.
-    """
+    """Tell whether a descriptor is open."""
     try:
         os.fstat(fd)
     except OSError:
@@ -40,11 +34,7 @@ class AnonymousFileTests(SynchronousTestCase):
     """Tests of L{openMemoryFile}."""
 
     def make(self) -> int:
-        """
-        Make a file.
-
-        @return: Its descriptor.
-        """
+        """Make a file."""
         fd = openMemoryFile()
         self.addCleanup(os.close, fd)
         return fd

@@ -63,11 +63,7 @@ class Call:
         return retries
 
     def note(self, result: Any) -> None:
-        """
-        Take a result.
-
-        @param result: It.
-        """
+        """Take a result."""
         self.results.append(result.value if isinstance(result, Failure) else result)
 
 
@@ -80,13 +76,7 @@ class Worker(MemoryWorker):
         self.fresh: list[Any] = []
 
     def run(self, task: Any) -> Any:
-        """
-        Accept a task.
-
-        @param task: The task.
-
-        @return: A Deferred.
-        """
+        """Accept a task."""
         self.model.accepted(self, task)
         return super().run(task)
 
@@ -95,13 +85,6 @@ class Model:
     """A queue under test, and what is known of it."""
 
     def __init__(self, case: SynchronousTestCase, seed: int) -> None:
-        """
-        Begin.
-
-        @param case: What asserts.
-
-        @param seed: Where all that is random comes from.
-        """
         self.case = case
         self.random = random.Random(seed)
         self.clock = Clock()
@@ -118,13 +101,7 @@ class Model:
         self.passing: tuple[type[Exception], ...] = ()
 
     def accepted(self, worker: Worker, task: Any) -> None:
-        """
-        Note that a worker has accepted a task.
-
-        @param worker: The worker.
-
-        @param task: The task.
-        """
+        """Note that a worker has accepted a task."""
         kind, number = task.callTuple[1]
         if kind == "update":
             return
@@ -144,20 +121,12 @@ class Model:
 
     def running(self) -> list[tuple[Worker, Any]]:
         """
-        List the tasks that workers are running.
-
-        @return: Pairs of the worker and the task.
+        List the tasks that workers are running, in pairs of the worker and the task.
         """
         return [(w, t) for w in self.hired + self.leaving for t in w.running]
 
     def isCall(self, task: Any) -> bool:
-        """
-        Tell whether a task is of a call.
-
-        @param task: The task.
-
-        @return: Whether it is; else it's an update.
-        """
+        """Tell whether a task is of a call. Else it's an update."""
         return bool(task.callTuple[1][0] == "call")
 
     # What can happen.
@@ -361,44 +330,24 @@ class Model:
     # What the events have in common.
 
     def coin(self) -> bool:
-        """
-        Toss a coin.
-
-        @return: How it has come down.
-        """
+        """Toss a coin."""
         return self.random.random() < 0.5
 
     def one(self) -> list[tuple[Worker, Any]]:
         """
-        Choose a running task.
-
-        @return: A list of one pair of a worker and a task, or of none.
+        Choose a running task: a list of one pair of a worker and a task, or of none.
         """
         running = self.running()
         return [self.random.choice(running)] if running else []
 
     def came(self, task: Any, result: Any) -> None:
-        """
-        Assert that a call has come to a result.
-
-        @param task: Its task.
-
-        @param result: The result.
-        """
+        """Assert that a call has come to a result."""
         if self.isCall(task):
             call = self.calls[task.callTuple[1][1]]
             self.case.assertEqual(call.results, [result], "the result")
 
     def again(self, worker: Worker, task: Any, error: Exception) -> None:
-        """
-        Have a task be lost, which it may be as often as it has attempts.
-
-        @param worker: Its worker.
-
-        @param task: The task.
-
-        @param error: The error.
-        """
+        """Have a task be lost, which it may be as often as it has attempts."""
         if not self.isCall(task):
             worker.lose(error, task, self.coin())
             return
@@ -434,9 +383,8 @@ class Model:
 
     def look(self, before: set[int]) -> None:
         """
-        Look that all is well.
-
-        @param before: The numbers of calls that had a result before the last event.
+        Look that all is well. C{before} has the numbers of the calls that had a result
+        before the last event.
         """
         case = self.case
         unfired = [call for call in self.calls.values() if not call.results]
@@ -493,15 +441,7 @@ class Model:
 
 
 def pair(kind: str, number: int) -> tuple[str, int]:
-    """
-    Return the arguments.
-
-    @param kind: One.
-
-    @param number: The other.
-
-    @return: Both.
-    """
+    """Return the arguments."""
     return kind, number
 
 

@@ -33,11 +33,7 @@ class Response(NamedTuple):
 
 
 class Connection:
-    """
-    A connection to a web site, in memory.
-
-    @ivar transport: Has what the site has sent.
-    """
+    """A connection to a web site, in memory."""
 
     def __init__(self, site: Site) -> None:
         self.transport = StringTransportWithDisconnection()
@@ -532,10 +528,8 @@ class MetricTests(MonitorTestCase):
 
     def read(self, accept: str) -> dict[str, dict[tuple[str, ...], float]]:
         """
-        Read the metrics as Prometheus does.
-
-        @return: For each name, the values by those of the labels, in alphabetical
-            order of their names.
+        Read the metrics as Prometheus does: for each name, the values by those of the
+        labels, in alphabetical order of their names.
         """
         response = self.get("metrics", Accept=accept)
         kind = accept.partition(";")[0]

@@ -14,24 +14,12 @@ from asynqueue.testing import RecordingConsumer
 
 
 def nothing() -> Iterator[int]:
-    """
-    Yield nothing.
-
-    @return: An iterator.
-    """
+    """Yield nothing."""
     yield from ()
 
 
 def divide(x: float, y: float) -> float:
-    """
-    Divide.
-
-    @param x: The dividend.
-
-    @param y: The divisor.
-
-    @return: The quotient.
-    """
+    """Divide."""
     return x / y
 
 

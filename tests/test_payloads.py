@@ -152,7 +152,6 @@ class CloudTests(SynchronousTestCase):
             """What stands in for its pickler."""
 
             def dump(self, obj: Any) -> None:
-                """Pickle something else."""
                 calls.append(obj)
                 if isinstance(obj, Hostile):
                     raise obj.error
@@ -222,8 +221,6 @@ class OtherTests(SynchronousTestCase):
         """An exception is told with its type, whether it can be shown or not."""
 
         class Mute(Exception):
-            """Can't be shown."""
-
             def __str__(self) -> str:
                 raise Ending
 

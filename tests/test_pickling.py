@@ -23,7 +23,7 @@ from asynqueue._child.pickling import (
     dumps,
 )
 
-from ._large import Thing
+from ._large import Blob, Thing
 
 ViewPickler = withViews(pickle.Pickler)
 pack = dumps
@@ -31,12 +31,6 @@ pack = dumps
 
 class Text(str):
     """Text of a kind of its own."""
-
-
-class Blob(bytes):
-    """Bytes of a kind of their own, with an attribute."""
-
-    note = ""
 
 
 class Store(bytearray):
@@ -62,13 +56,7 @@ class Fails:
 
 
 def restore(packed: bytes | Packed) -> Any:
-    """
-    Unpickle something.
-
-    @param packed: It.
-
-    @return: The thing, which has the very buffers that it was pickled with.
-    """
+    """Unpickle something with the very buffers that it was pickled with."""
     if isinstance(packed, bytes):
         return pickle.loads(packed)
     return pickle.loads(packed.pickle, buffers=iter(packed.buffers))
@@ -76,13 +64,8 @@ def restore(packed: bytes | Packed) -> Any:
 
 def like(pickled: bytes, size: int) -> bytes:
     """
-    Make bytes that look like what picklers write of everything else.
-
-    @param pickled: What they end with.
-
-    @param size: How many of them there are to be.
-
-    @return: They.
+    Make so many bytes that look like what picklers write of everything else, with these
+    at their end.
     """
     frame = b"\x95" + (size - 9).to_bytes(8, "little")
     return (frame + bytes(size))[: size - len(pickled)] + pickled
@@ -93,15 +76,8 @@ class PackTests(SynchronousTestCase):
 
     def same(self, value: Any, buffers: int, kept: int | None = None) -> Any:
         """
-        Assert that something comes back as it was.
-
-        @param value: The thing.
-
-        @param buffers: How many buffers are kept out of its pickle.
-
-        @param kept: How long the pickle may be besides.
-
-        @return: What has come back.
+        Assert that something comes back as it was, with so many buffers kept out of its
+        pickle, which is no longer than C{kept} besides. Returns what has come back.
         """
         packed = pack(value)
         if not buffers:
@@ -320,23 +296,13 @@ class ViewTests(SynchronousTestCase):
     """Tests of views that are pickled."""
 
     def back(self, view: Any) -> Any:
-        """
-        Pickle a view, large or small, and restore it.
-
-        @param view: The view.
-
-        @return: What comes back.
-        """
+        """Pickle a view, large or small, and restore it."""
         found = restore(packWith(ViewPickler, view))
         assert isinstance(found, memoryview)
         return found
 
     def same(self, view: Any) -> None:
-        """
-        Assert that a view comes back as it was.
-
-        @param view: The view.
-        """
+        """Assert that a view comes back as it was."""
         found = self.back(view)
         self.assertEqual(found, view)
         self.assertEqual(found.format, view.format.removeprefix("@"))
@@ -344,13 +310,7 @@ class ViewTests(SynchronousTestCase):
         self.assertEqual(found.readonly, view.readonly)
 
     def views(self, size: int) -> Iterator[Any]:
-        """
-        Make views of different kinds.
-
-        @param size: How many bytes they have, more or less.
-
-        @return: An iterator of them.
-        """
+        """Make views of different kinds, of so many bytes more or less."""
         contents = bytearray(i % 251 for i in range(size))
         yield memoryview(bytes(contents))
         yield memoryview(contents)

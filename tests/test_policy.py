@@ -6,7 +6,6 @@ import sys
 from io import StringIO
 from typing import Any
 
-from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,27 +15,7 @@ from asynqueue.base._options import UNSET, Defaults
 from asynqueue.base._results import ErrorPolicy, TaskFailure, failureOf
 from asynqueue.errors import RemoteTraceback, WorkerError
 
-from ._cases import logged
-
-
-class StoppableClock(Clock):
-    """
-    A clock that can be stopped as a reactor can.
-
-    @ivar running: Whether it hasn't been.
-
-    @ivar stops: How many times it has been.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.running = True
-        self.stops = 0
-
-    def stop(self) -> None:
-        """Stop."""
-        self.running = False
-        self.stops += 1
+from ._cases import StoppableClock, logged
 
 
 class FailureOfTests(SynchronousTestCase):
@@ -90,7 +69,7 @@ class TaskFailureTests(SynchronousTestCase):
 
 
 class ErrorPolicyTests(SynchronousTestCase):
-    """Tests of L{ErrorPolicy}."""
+    """Tests of L{ErrorPolicy}, beside those of C{test_base_errors}."""
 
     def setUp(self) -> None:
         """Make a failure, and catch what's printed."""
@@ -104,11 +83,8 @@ class ErrorPolicyTests(SynchronousTestCase):
         self, failure: Failure | None = None, call: Any = UNSET, **kw: Any
     ) -> Any:
         """
-        Find what a call's Deferred fires with.
-
-        @param call: The C{returnFailure} of the call.
-
-        @param kw: What is said of the queue.
+        Find what a call's Deferred fires with, by the C{returnFailure} of the call and
+        what is said of the queue.
         """
         queue = {"warn": False, "verbose": False, "spew": False, "returnFailure": None}
         defaults = Defaults(**{**queue, **kw}, retries=0, retryDelay=0)
@@ -121,45 +97,10 @@ class ErrorPolicyTests(SynchronousTestCase):
             formatEvent(event) for event in events if event["log_level"].name == "error"
         ]
 
-    def test_raise(self) -> None:
-        """Under I{raise} it's the task's own failure; nothing is logged."""
-        with logged() as events:
-            self.assertIs(self.apply(), self.failure)
-            self.assertIs(self.apply(verbose=True), self.failure)
-        self.assertEqual(events, [])
-
-    def test_raiseForCall(self) -> None:
-        """That can be had for one call."""
-        for said in (True, False):
-            self.assertIs(self.apply(call=None, returnFailure=said), self.failure)
-
-    def test_wrap(self) -> None:
-        """
-        Under I{wrap} it's a WorkerError with the text, the own exception its cause.
-        """
-        for failure in (self.apply(returnFailure=True), self.apply(call=True)):
-            self.assertEqual(str(failure.value), "the text")
-            self.assertIs(type(failure.value), WorkerError)
-            self.assertIs(failure.value.__cause__, self.error)
-
     def test_wrapOnce(self) -> None:
         """A WorkerError isn't wrapped again."""
         failure = Failure(WorkerError("own"))
         self.assertIs(self.apply(failure, returnFailure=True), failure)
-
-    def test_warn(self) -> None:
-        """Under I{warn} it's the text, which is logged as an error."""
-        options: list[dict[str, Any]] = [{}, {"returnFailure": False}, {"call": False}]
-        for said in options:
-            with logged() as events:
-                self.assertEqual(self.apply(warn=True, **said), "the text")
-            self.assertEqual(self.errors(events), ["the text"])
-
-    def test_warnVerbosely(self) -> None:
-        """With C{verbose}, the log says which call it was."""
-        with logged() as events:
-            self.apply(warn=True, verbose=True)
-        self.assertEqual(self.errors(events), ["f(1) failed: the text"])
 
     def test_warnAndWrap(self) -> None:
         """With C{warn} or C{spew}, errors are logged also where they're raised."""
@@ -169,18 +110,6 @@ class ErrorPolicyTests(SynchronousTestCase):
                 failure = self.apply(returnFailure=True, **said)
             self.assertIsInstance(failure, Failure)
             self.assertEqual(len(self.errors(events)), 1)
-
-    def test_stop(self) -> None:
-        """
-        Under I{stop} it's the text, which is printed as an error, and a second later
-        the reactor stops.
-        """
-        self.assertEqual(self.apply(returnFailure=False), "the text")
-        self.assertTrue(self.printed.getvalue().startswith("ERROR: the text\n"))
-        self.reactor.advance(0.99)
-        self.assertEqual(self.reactor.stops, 0)
-        self.reactor.advance(0.01)
-        self.assertEqual(self.reactor.stops, 1)
 
     def test_stopOnce(self) -> None:
         """The reactor is stopped once."""

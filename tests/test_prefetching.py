@@ -132,13 +132,7 @@ class PaceTests(SynchronousTestCase):
         self.pace = PrefetchWindow()
 
     def capacity(self, waiting: int = 1000) -> int:
-        """
-        Get the capacity.
-
-        @param waiting: How many tasks wait.
-
-        @return: The capacity.
-        """
+        """Get the capacity."""
         self.pace.adapt(waiting)
         return self.pace.capacity
 
@@ -147,11 +141,7 @@ class PaceTests(SynchronousTestCase):
         self.assertEqual(self.capacity(), 1)
 
     def note(self, *seconds: float) -> None:
-        """
-        Note how long tasks took.
-
-        @param seconds: How long each took.
-        """
+        """Note how long tasks took."""
         for one in seconds:
             self.pace.note(one)
 
@@ -225,28 +215,18 @@ class AheadTests(WorkerCase):
 
     def numbers(self) -> list[int]:
         """
-        Get what the child has been sent.
-
-        @return: The numbers of the calls that are sent and the child hasn't seen.
+        List the numbers of the calls that the child has been sent and hasn't seen.
         """
         return [
             number for kind, number, _ in self.process.received() if kind == Kind.CALL
         ]
 
     def answer(self, number: int) -> None:
-        """
-        Have the child answer a call.
-
-        @param number: Its number.
-        """
+        """Have the child answer a call."""
         self.sender.result(number, number, 1e-6)
 
     def begun(self, seconds: float) -> None:
-        """
-        Have the worker think that the first task was begun a while ago.
-
-        @param seconds: When.
-        """
+        """Have the worker think that the first task was begun so many seconds ago."""
         self.worker._jobs.jobs[0].since -= seconds
 
     def test_interface(self) -> None:
@@ -425,19 +405,7 @@ class AheadTests(WorkerCase):
     def task(
         self, f: Any = jobs.nothing, *args: Any, timeout: float | None = None, **kw: Any
     ) -> Task:
-        """
-        Make a task.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param timeout: Its time limit.
-
-        @param kw: Its keywords.
-
-        @return: The task.
-        """
+        """Make a task."""
         return Task(f, args, kw, 0, None, timeout, reactor=self.reactor)
 
     def test_takenBack(self) -> None:
@@ -552,29 +520,17 @@ class ReliefTests(WorkerCase):
             d.addErrback(lambda _: None)
 
     def call(self, **kw: Any) -> None:
-        """
-        Queue a call.
-
-        @param kw: Keywords.
-        """
+        """Queue a call."""
         self.results.append(self.q.call(jobs.nothing, **kw))
 
     def answer(self, i: int) -> None:
-        """
-        Have a child answer a call.
-
-        @param i: Which child.
-        """
+        """Have a child answer a call."""
         self.counts[i] += 1
         self.child(i).result(self.counts[i], None, 1e-6)
         self.reactor.serve()
 
     def outstanding(self) -> list[int]:
-        """
-        Count the tasks that the workers have.
-
-        @return: The numbers.
-        """
+        """Count the tasks that the workers have."""
         return [len(worker._jobs.jobs) for worker in self.q.workers()]
 
     def test_shared(self) -> None:
@@ -648,19 +604,10 @@ class ReliefTests(WorkerCase):
 class _Worked:
     """
     A child that is played: it runs calls that only say how many seconds they take, in
-    the time of the reactor.
-
-    @ivar busy: How many seconds it has worked.
+    the time of the reactor. C{busy} is how many it has worked.
     """
 
     def __init__(self, process: FakeProcess, reactor: FakeReactor) -> None:
-        """
-        Play a child.
-
-        @param process: The process.
-
-        @param reactor: The reactor.
-        """
         self.busy = 0.0
         self._process = process
         self._reactor = reactor
@@ -679,13 +626,7 @@ class _Worked:
                 self._reactor.callLater(seconds, self._done, number, seconds)
 
     def _done(self, number: int, seconds: float) -> None:
-        """
-        Answer a call.
-
-        @param number: Its number.
-
-        @param seconds: How long it took.
-        """
+        """Answer a call."""
         self._works = False
         self.busy += seconds
         Sender(self._process).result(number, None, seconds)
@@ -696,11 +637,8 @@ class UtilisationTests(WorkerCase):
 
     def utilisation(self, durations: list[float]) -> float:
         """
-        Have two children run calls that are queued at once.
-
-        @param durations: How many seconds each takes.
-
-        @return: How much of the time the children have worked.
+        Have two children run calls of so many seconds each that are queued at once.
+        Returns how much of the time they have worked.
         """
         for module in (processworker, processjobs):
             self.patch(module, "perf_counter", self.reactor.seconds)
@@ -759,7 +697,6 @@ class KilledTests(ChildrenTestCase):
         kills = 0
 
         def succeeded(result: int, number: int) -> None:
-            """Note a result."""
             self.assertEqual(result, number)
             fired[number] += 1
 
@@ -770,7 +707,6 @@ class KilledTests(ChildrenTestCase):
             lost.append(number)
 
         def kill(result: Any) -> Any:
-            """Kill a child."""
             nonlocal kills
             worker = random.choice(q.workers())
             if worker.process.pid is not None:

@@ -10,21 +10,13 @@ from asynqueue.errors import QueueRunError
 
 
 class Item:
-    """
-    An item that is only compared by C{<}.
-
-    @ivar rank: What is compared.
-    """
+    """An item that is only compared by C{<}, with its rank."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
 
     def __lt__(self, other: Item) -> bool:
-        """
-        Compare ranks.
-
-        @param other: Another.
-        """
+        """Compare ranks."""
         return self.rank < other.rank
 
 

@@ -38,18 +38,9 @@ from ._fakes import FIRST_PID, FakeProcess, FakeReactor, LogLines
 
 
 class Sender:
-    """
-    Plays a child: sends what a child would.
-
-    @ivar process: The process.
-    """
+    """Plays a child: sends what a child would."""
 
     def __init__(self, process: FakeProcess) -> None:
-        """
-        Play a process.
-
-        @param process: The process.
-        """
         self.process = process
 
     def hello(self) -> None:
@@ -57,46 +48,22 @@ class Sender:
         self.process.send(Kind.HELLO, 0)
 
     def result(self, number: int, value: Any, seconds: float = 0.5) -> None:
-        """
-        Answer a call.
-
-        @param number: Its number.
-
-        @param value: What it has returned.
-
-        @param seconds: How long it took.
-        """
+        """Answer a call."""
         self.process.claim(number)
         self.process.send(Kind.RESULT, number, dumpsPlain((seconds, value)))
 
     def error(self, number: int, error: BaseException) -> None:
-        """
-        Answer a call that has failed.
-
-        @param number: Its number.
-
-        @param error: What it has raised.
-        """
+        """Answer a call that has failed."""
         self.process.claim(number)
         self.process.send(Kind.ERROR, number, dumpsException(error, "text", 0.5))
 
     def iterator(self, number: int) -> None:
-        """
-        Answer a call that has returned an iterator.
-
-        @param number: Its number.
-        """
+        """Answer a call that has returned an iterator."""
         self.process.claim(number)
         self.process.send(Kind.ITERATOR, number, dumpsPlain(0.5))
 
     def items(self, number: int, *items: Any) -> None:
-        """
-        Send items.
-
-        @param number: The number of the call.
-
-        @param items: The items.
-        """
+        """Send items."""
         self.process.send(Kind.ITEMS, number, dumpsPlain(list(items)))
 
 
@@ -120,27 +87,11 @@ class WorkerCase(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def task(self, f: Any = jobs.nothing, *args: Any, **kw: Any) -> Task:
-        """
-        Make a task.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: The task.
-        """
+        """Make a task."""
         return Task(f, args, kw, 0, None, reactor=self.reactor)
 
     def child(self, i: int = -1) -> Sender:
-        """
-        Get a child to play.
-
-        @param i: Which one. The last, by default.
-
-        @return: It.
-        """
+        """Get a child to play, by default the last."""
         return Sender(self.reactor.processes[i])
 
 
@@ -167,9 +118,7 @@ class WorkerTests(WorkerCase):
 
     def calls(self) -> list[tuple[int, Any]]:
         """
-        Get the calls that the child has been sent.
-
-        @return: The number of each, and what it is.
+        Get the calls that the child has been sent: the number of each, and what it is.
         """
         return [
             (number, loads(payload))
@@ -703,13 +652,7 @@ class IterationTests(WorkerCase):
         self.process.received()
 
     def begin(self, *items: Any) -> Deferator[Any]:
-        """
-        Have items come.
-
-        @param items: The first items.
-
-        @return: What the task's result is.
-        """
+        """Have the first items come. Returns what the task's result is."""
         self.sender.items(1, *items)
         self.reactor.serve()
         status, deferator = self.successResultOf(self.iterating.d)
@@ -719,11 +662,7 @@ class IterationTests(WorkerCase):
         return found
 
     def told(self) -> list[tuple[int, int]]:
-        """
-        Get what the child was told.
-
-        @return: Kinds of frames, and the counts in them.
-        """
+        """Get what the child was told: kinds of frames, and the counts in them."""
         return [
             (kind, COUNT.unpack(payload)[0] if payload else 0)
             for kind, _, payload in self.process.received()
@@ -802,8 +741,6 @@ class IterationTests(WorkerCase):
         """
         Assert that an item that can't be unpickled is a failure, and that the child's
         iterator is closed.
-
-        @param bad: Its pickle.
         """
         deferator = self.begin(1)
         self.process.send(Kind.ITEMS, 1, dumpsPlain([2]) + bad)
@@ -995,13 +932,7 @@ class ReplacementTests(WorkerCase):
     """Tests of what comes in place of a lost worker."""
 
     def lose(self, **kw: Any) -> ProcessWorker:
-        """
-        Make a worker, and end its child before it was ready.
-
-        @param kw: Keywords of the worker.
-
-        @return: The worker.
-        """
+        """Make a worker, and end its child before it was ready."""
         worker = ProcessWorker(reactor=self.reactor, **kw)
         self.reactor.advance(10)
         self.reactor.processes[-1].end(1)
@@ -1113,15 +1044,7 @@ class QueueTests(WorkerCase):
     """Tests of L{ProcessQueue}."""
 
     def queue(self, N: int = 1, **kw: Any) -> ProcessQueue:
-        """
-        Make a queue whose children are ready.
-
-        @param N: The number of children.
-
-        @param kw: Its keywords.
-
-        @return: The queue.
-        """
+        """Make a queue whose children are ready."""
         q = ProcessQueue(N, reactor=self.reactor, **kw)
         for i in range(N):
             self.child(i).hello()
@@ -1429,8 +1352,6 @@ class MemoryTests(SynchronousTestCase):
             raise FileNotFoundError
 
         class Ran:
-            """What C{ps} has said."""
-
             stdout = b" 1234\n"
 
         commands: list[Any] = []
@@ -1459,11 +1380,6 @@ class Thing(ProcessBase):
     """An object with data in common."""
 
     def __init__(self, value: int) -> None:
-        """
-        Make it.
-
-        @param value: An attribute of its own.
-        """
         self.value = value
 
 

@@ -22,9 +22,8 @@ _LARGE = "x" * 300_000
 
 class _Child:
     """
-    A child that is played at random.
-
-    @ivar begun: The arguments of the calls that it has begun.
+    A child that is played at random. C{begun} has the arguments of the calls that it
+    has begun.
     """
 
     def __init__(self, process: FakeProcess) -> None:

@@ -75,13 +75,7 @@ class SignalsTests(SynchronousTestCase):
         self.patch(_processes, "_hasEnded", lambda pid: self.ended)
 
     def kill(self, pid: int, number: int) -> None:
-        """
-        Stand in for C{os.kill}.
-
-        @param pid: The process ID.
-
-        @param number: The signal.
-        """
+        """Stand in for C{os.kill}."""
         self.assertEqual(pid, 4711)
         if self.refusal is not None:
             raise self.refusal
@@ -234,9 +228,8 @@ class DescriptorTests(SynchronousTestCase):
 
 class Child(ProcessProtocol):
     """
-    Says when a child of the reactor's has ended.
-
-    @ivar ended: A Deferred that fires with what the reactor has told.
+    Says when a child of the reactor's has ended, by a Deferred that fires with what the
+    reactor has told.
     """
 
     def __init__(self) -> None:
@@ -283,13 +276,7 @@ class RealTests(TestCase):
         skip = "The signals are those of POSIX."
 
     def start(self, program: str) -> subprocess.Popen[bytes]:
-        """
-        Start a child.
-
-        @param program: What it does. It writes a line when it's ready.
-
-        @return: The child.
-        """
+        """Start a child that runs a program, which writes a line when it's ready."""
         child = subprocess.Popen(
             [sys.executable, "-c", program],
             stdin=subprocess.PIPE,
@@ -301,11 +288,8 @@ class RealTests(TestCase):
 
     async def ends(self, program: str, how: int, grace: float = 5) -> None:
         """
-        Have the reactor start a child, and end it.
-
-        @param program: What it does.
-
-        @param how: The signal that it's to end by, which the reactor is to be told.
+        Have the reactor start a child, and end it: the reactor is to be told that it
+        ended by the signal C{how}.
         """
         child = Child()
         argv = [sys.executable, "-c", program]

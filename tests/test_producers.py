@@ -32,16 +32,12 @@ from asynqueue.iteration import (
 )
 from asynqueue.iteration._sources import BufferedSource
 
+from ._cases import turnAll
+
 
 @implementer(IConsumer)
 class RecordingConsumer:
-    """
-    A consumer that notes what happens to it.
-
-    @ivar log: What has happened.
-
-    @ivar onWrite: Called with each item.
-    """
+    """A consumer that notes what happens to it. C{onWrite} is called with each item."""
 
     def __init__(self, onWrite: Callable[[Any], object] = lambda item: None) -> None:
         self.log: list[Any] = []
@@ -49,13 +45,7 @@ class RecordingConsumer:
         self.producer: Any = None
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """
-        Implement C{IConsumer.registerProducer}.
-
-        @param producer: The producer.
-
-        @param streaming: Whether it writes by itself.
-        """
+        """Implement C{IConsumer.registerProducer}."""
         self.log.append(("registered", streaming))
         self.producer = producer
 
@@ -64,11 +54,7 @@ class RecordingConsumer:
         self.log.append("unregistered")
 
     def write(self, data: Any) -> None:
-        """
-        Implement C{IConsumer.write}.
-
-        @param data: An item.
-        """
+        """Implement C{IConsumer.write}."""
         self.log.append(data)
         self.onWrite(data)
 
@@ -94,11 +80,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.stops += 1
 
     def numbers(self, limit: int | None = None) -> Iterator[int]:
-        """
-        Yield numbers, 0.1 ms each, and note the end.
-
-        @param limit: How many, C{None} for no end.
-        """
+        """Yield so many numbers, or without end, 0.1 ms each, and note the end."""
         try:
             for i in count() if limit is None else range(limit):
                 self.clock.rightNow += 0.0001
@@ -106,21 +88,8 @@ class IterationProducerTests(SynchronousTestCase):
         finally:
             self.closed += 1
 
-    def turn(self) -> None:
-        """Run the calls that are due, and not those that they make."""
-        for call in list(self.clock.calls):
-            self.clock.calls.remove(call)
-            call.called = 1
-            call.func(*call.args, **call.kw)
-
     def make(self, iteration: object) -> IterationProducer:
-        """
-        Make a producer.
-
-        @param iteration: What it's to produce.
-
-        @return: It, with the consumer registered.
-        """
+        """Make a producer with the consumer registered."""
         return IterationProducer(iteration, self.consumer, reactor=self.clock)
 
     def test_interface(self) -> None:
@@ -477,7 +446,7 @@ class IterationProducerTests(SynchronousTestCase):
         self.assertLess(first, 100)
         producer.resumeProducing()
         self.assertEqual(len(self.consumer.items), first)
-        self.turn()
+        turnAll(self.clock)
         self.assertGreater(len(self.consumer.items), first)
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
         producer.stopProducing()
@@ -490,7 +459,7 @@ class IterationProducerTests(SynchronousTestCase):
         d = self.make(self.numbers(500)).run()
         while self.clock.getDelayedCalls():
             self.assertNoResult(d)
-            self.turn()
+            turnAll(self.clock)
         self.successResultOf(d)
         self.assertEqual(self.consumer.items, list(range(500)))
 
@@ -500,7 +469,7 @@ class IterationProducerTests(SynchronousTestCase):
         producer.run()
         producer.pauseProducing()
         first = len(self.consumer.items)
-        self.turn()
+        turnAll(self.clock)
         self.assertEqual(len(self.consumer.items), first)
         self.assertEqual(self.clock.getDelayedCalls(), [])
         producer.resumeProducing()
@@ -646,34 +615,20 @@ class IteratorToProducerTests(SynchronousTestCase):
 
 class SlowConsumer(ListConsumer):
     """
-    A consumer whose items are made when the test says so.
-
-    @ivar making: For each item, the Deferred that is to be fired with what is made.
+    A consumer whose items are made when the test fires the Deferreds in C{making}.
     """
 
     making: list[Deferred[Any]]
 
     def processItem(self, item: Any) -> Deferred[Any]:
-        """
-        Begin to make something.
-
-        @param item: The item.
-
-        @return: A Deferred.
-        """
+        """Begin to make something."""
         self.making.append(Deferred())
         return self.making[-1]
 
 
 @implementer(IPushProducer, IPullProducer)
 class StubProducer:
-    """
-    A producer that notes what it's told.
-
-    @ivar log: What it has been told.
-
-    @ivar onResume: Called when it's resumed.
-    """
+    """A producer that notes what it's told. C{onResume} is called when it's resumed."""
 
     def __init__(self, onResume: Callable[[], object] = lambda: None) -> None:
         self.log: list[str] = []

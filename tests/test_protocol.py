@@ -16,29 +16,14 @@ from asynqueue._child.protocol import (
 
 
 def frame(kind: int, number: int, payload: bytes) -> bytes:
-    """
-    Make a frame.
-
-    @param kind: Its kind.
-
-    @param number: The number of the call.
-
-    @param payload: The payload.
-
-    @return: The frame.
-    """
+    """Make a frame."""
     return HEADER.pack(len(payload), kind, number) + payload
 
 
 def feed(decoder: Decoder, data: bytes) -> list[tuple[int, int, bytes]]:
     """
-    Give a decoder bytes.
-
-    @param decoder: The decoder.
-
-    @param data: The bytes.
-
-    @return: The frames that it has put together, with payloads that can be compared.
+    Give a decoder bytes. Returns the frames that it has put together, with payloads
+    that can be compared.
     """
     return [(kind, number, bytes(view)) for kind, number, view in decoder.feed(data)]
 

@@ -17,50 +17,28 @@ from ._cases import task
 
 
 class Handler:
-    """
-    A handler that is single-stepped.
-
-    @ivar items: The items that it was given.
-
-    @ivar d: The Deferred of the last.
-    """
+    """A handler that is single-stepped by firing the Deferred of its last item."""
 
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.d: Deferred[Any] = Deferred()
 
     def __call__(self, item: Any) -> Deferred[Any]:
-        """
-        Take an item.
-
-        @param item: The item.
-
-        @return: A Deferred that fires when it's ready for the next.
-        """
+        """Take an item, and be ready for the next when the Deferred fires."""
         self.items.append(item)
         self.d = Deferred()
         return self.d
 
 
 class ClosingHandler(Handler):
-    """
-    A handler that can be shut down.
-
-    @ivar given: What it was given for that.
-    """
+    """A handler that can be shut down, and notes what it's given for that."""
 
     def __init__(self) -> None:
         super().__init__()
         self.given: tuple[Any, ...] | None = None
 
     def shutdown(self, *given: Any) -> list[str]:
-        """
-        Shut down.
-
-        @param given: The seconds, if any.
-
-        @return: Items left unhandled.
-        """
+        """Shut down, and return items left unhandled."""
         self.given = given
         return ["left"]
 

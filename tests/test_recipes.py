@@ -16,46 +16,30 @@ from typing import Any
 
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, readBody
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from ._servers import Program, freePort, processGone
+from ._servers import Program, environment, freePort, processGone, runPython
 
 reactor: Any = globalReactor
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "docs" / "recipes"
 
+#: The environment in which modules of the recipes are found, and nothing is left there.
+ENVIRONMENT = {**environment(RECIPES), "PYTHONDONTWRITEBYTECODE": "1"}
+
 #: Its square root is too large to be found by trial division within a test.
 PRIME = 2**89 - 1
-
-
-def environment(*folders: Path) -> dict[str, str]:
-    """Have Python find modules in some folders, besides where it does already."""
-    paths = [*map(str, folders), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
 
 
 def childrenOf(pid: int) -> set[int]:
     """Find the children of a process."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return set(map(int, children.split()))
-
-
-async def run(*arguments: str, folder: str, env: dict[str, str]) -> tuple[str, int]:
-    """Run Python, and return all of its output and the exit code."""
-    out, err, code = await getProcessOutputAndValue(
-        sys.executable, arguments, env=env, path=folder
-    )
-    return (out + err).decode(), code
 
 
 class WebTests(TestCase):
@@ -69,7 +53,7 @@ class WebTests(TestCase):
         self.site = Program(
             str(RECIPES / self.program),
             "tcp:0:interface=127.0.0.1",
-            env=environment(RECIPES),
+            env=ENVIRONMENT,
         )
         self.addCleanup(self.site.kill)
         self.agent = Agent(reactor)
@@ -139,7 +123,7 @@ class MonitoredTests(TestCase):
         site = Program(
             str(RECIPES / "monitored.py"),
             "tcp:0:interface=127.0.0.1",
-            env={**environment(RECIPES), "PASSWORD": "secret"},
+            env={**ENVIRONMENT, "PASSWORD": "secret"},
         )
         self.addCleanup(site.kill)
         port = (await site.line()).split()[-1]
@@ -190,7 +174,7 @@ class ScrapyTests(TestCase):
         os.mkdir(folder)
         port = reactor.listenTCP(0, Site(Page()), interface="127.0.0.1")
         try:
-            log, code = await run(
+            out, err, code = await runPython(
                 *("-m", "scrapy", "runspider", str(RECIPES / "pages.py")),
                 *("-a", f"site=http://127.0.0.1:{port.getHost().port}/"),
                 *("-O", "pages.json", "-s", "LOG_LEVEL=WARNING"),
@@ -201,8 +185,8 @@ class ScrapyTests(TestCase):
             )
         finally:
             await port.stopListening()
-        self.assertEqual(code, 0, log)
-        return log, json.loads(Path(folder, "pages.json").read_text())
+        self.assertEqual(code, 0, out + err)
+        return out + err, json.loads(Path(folder, "pages.json").read_text())
 
     def assertPages(self, pages: list[Any]) -> None:
         """Fail unless all pages are there, with their words and topics."""
@@ -216,14 +200,14 @@ class ScrapyTests(TestCase):
         Under Scrapy's default reactor, that of asyncio, callbacks and pipelines await
         calls.
         """
-        log, pages = await self.crawl(env=environment(RECIPES))
+        log, pages = await self.crawl(env=ENVIRONMENT)
         self.assertEqual(log, "")
         self.assertPages(pages)
 
     async def test_epoll(self) -> None:
         """They do so under Twisted's own reactors, too."""
         option = "TWISTED_REACTOR=twisted.internet.epollreactor.EPollReactor"
-        log, pages = await self.crawl("-s", option, env=environment(RECIPES))
+        log, pages = await self.crawl("-s", option, env=ENVIRONMENT)
         self.assertEqual(log, "")
         self.assertPages(pages)
 
@@ -253,7 +237,7 @@ class ServiceTests(TestCase):
         """Run the site, ask it something, and end it."""
         folder = Path(self.mktemp())
         folder.mkdir()
-        program = Program(*arguments, env=environment(RECIPES), folder=folder)
+        program = Program(*arguments, env=ENVIRONMENT, folder=folder)
         self.addCleanup(program.kill)
         await program.outputWith("Site starting")
         agent = Agent(reactor)
@@ -291,10 +275,10 @@ class TestingTests(TestCase):
         """They pass."""
         folder = self.mktemp()
         os.mkdir(folder)
-        output, code = await run(
+        out, err, code = await runPython(
             *("-m", "twisted.trial", "test_prices"),
             folder=folder,
-            env=environment(RECIPES),
+            env=ENVIRONMENT,
         )
-        self.assertEqual(code, 0, output)
-        self.assertIn("PASSED (successes=4)", output)
+        self.assertEqual(code, 0, out + err)
+        self.assertIn("PASSED (successes=4)", out)

@@ -224,13 +224,7 @@ class WornTests(WorkerCase):
     """Tests of children that are replaced, which the test plays."""
 
     def queue(self, **kw: Any) -> ProcessQueue:
-        """
-        Make a queue, all of whose children end when the test is over.
-
-        @param kw: Its keywords.
-
-        @return: The queue, with one child.
-        """
+        """Make a queue with one child. All its children end when the test is over."""
         q = ProcessQueue(1, reactor=self.reactor, **kw)
         self.addCleanup(q.shutdown)
         return q

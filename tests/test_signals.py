@@ -126,11 +126,7 @@ class ProgramCase(TestCase):
         await program.ended
 
     async def output(self, text: str, *args: str) -> str:
-        """
-        Run a program that must succeed.
-
-        @return: What it has printed.
-        """
+        """Run a program that must succeed. Returns what it has printed."""
         program = self.program(text, *args)
         self.assertEqual(await program.ended, 0, program.errors)
         return program.output
@@ -142,9 +138,7 @@ class ParentTests(ProgramCase):
     async def ended(self, how: int, *args: str, group: bool = False) -> str:
         """
         Have the program sent a signal while its children compute, and wait for their
-        end.
-
-        @return: What it has written to stderr.
+        end. Returns what it has written to stderr.
         """
         program = self.program(COMPUTING, *args)
         pids = [int(word) for word in (await program.line()).split()]

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 import asynqueue
 
-from .test_integration_process import runScript
+from ._servers import runScript
 
 #: A program that calls a function of its own in a child.
 PROGRAM = """
@@ -67,15 +67,8 @@ class ProgramCase(TestCase):
 
     async def output(self, text: str, *args: str, run: list[str] | None = None) -> str:
         """
-        Run a program that must succeed.
-
-        @param text: Its text.
-
-        @param args: Its arguments.
-
-        @param run: What the interpreter is told, in place of the path of the program.
-
-        @return: What it has printed.
+        Run a program that must succeed. C{run} is what the interpreter is told in place
+        of the path of the program. Returns what it has printed.
         """
         out, err, code = await runScript(
             str(self.folder), text, *args, run=lambda path: run or [path]
@@ -84,11 +77,7 @@ class ProgramCase(TestCase):
         return out
 
     async def error(self, text: str, *args: str) -> str:
-        """
-        Run a program that must fail.
-
-        @return: What it has written to stderr.
-        """
+        """Run a program that must fail. Returns what it has written to stderr."""
         _, err, code = await runScript(str(self.folder), text, *args)
         self.assertEqual(code, 1, err)
         return err

@@ -184,12 +184,14 @@ class ChecksTests(SynchronousTestCase):
 
     def test_seconds(self) -> None:
         """Seconds are positive numbers, or 0 where that is said, and no bools."""
+        checkSeconds("timeout", 1)
         checkSeconds("timeout", 0.5)
         checkSeconds("timeout", 0, zero=True)
-        for value in (0, -1, True, "1", None, float("nan"), float("inf"), 10**400):
-            with self.subTest(value=value):
-                error = self.assertRaises(ValueError, checkSeconds, "timeout", value)
-                self.assertIn("timeout must be", str(error))
+        self.assertRaises(ValueError, checkSeconds, "timeout", 0)
+        for value in (-1, True, "1", None, float("nan"), float("inf"), 10**400):
+            for zero in (True, False):
+                with self.assertRaisesRegex(ValueError, "timeout must be a "):
+                    checkSeconds("timeout", value, zero=zero)
 
     def test_count(self) -> None:
         """Counts are integers from a number up, and no bools."""

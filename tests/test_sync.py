@@ -37,13 +37,7 @@ class TrackerTests(SynchronousTestCase):
         self.tracker = DeferredTracker(reactor=self.clock)
 
     def put(self, N: int) -> list[Deferred[Any]]:
-        """
-        Track Deferreds.
-
-        @param N: How many.
-
-        @return: The Deferreds.
-        """
+        """Track Deferreds."""
         return [self.tracker.put(Deferred()) for _ in range(N)]
 
     def turn(self) -> None:
@@ -416,15 +410,7 @@ class LockTests(SynchronousTestCase):
         self.order: list[Any] = []
 
     def note(self, name: Any, vip: bool = False) -> Deferred[Any]:
-        """
-        Acquire the lock, note the name when it's got, and release it.
-
-        @param name: The name.
-
-        @param vip: Whether to be privileged.
-
-        @return: The Deferred.
-        """
+        """Acquire the lock, note the name when it's got, and release it."""
 
         def got(lock: DeferredLock) -> None:
             self.order.append(name)
@@ -672,15 +658,7 @@ class CallAfterDeferredTests(SynchronousTestCase):
         self.calls: list[Any] = []
 
     def call(self, *args: Any, **kw: Any) -> Any:
-        """
-        Note the call.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: The number of calls.
-        """
+        """Note the call. Returns the number of calls."""
         self.calls.append((args, kw))
         return len(self.calls)
 

@@ -15,7 +15,6 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from asynqueue._child.status import Status
-from asynqueue._support.checks import checkSeconds
 from asynqueue.interfaces import ITask
 from asynqueue.tasks import Assignment, Task, TaskFactory
 from asynqueue.tasks._task import RETRIED
@@ -25,21 +24,13 @@ from ._cases import same, task
 
 
 class Holder:
-    """
-    Has tasks.
-
-    @ivar cancelled: The tasks that it was told to drop.
-    """
+    """Has tasks, and notes those that it's told to drop."""
 
     def __init__(self) -> None:
         self.cancelled: list[Any] = []
 
     def cancelTask(self, task: Any) -> None:
-        """
-        Drop a task.
-
-        @param task: The task.
-        """
+        """Drop a task."""
         self.cancelled.append(task)
 
 
@@ -47,11 +38,7 @@ class Faulty(Holder):
     """Has tasks, and fails to drop them."""
 
     def cancelTask(self, task: Any) -> None:
-        """
-        Fail.
-
-        @param task: The task.
-        """
+        """Fail."""
         raise ValueError("can't")
 
 
@@ -81,13 +68,7 @@ class TaskTests(SynchronousTestCase):
         self.clock = Clock()
 
     def timed(self, seconds: float | None) -> Task:
-        """
-        Make a task with a time limit.
-
-        @param seconds: The limit.
-
-        @return: The task.
-        """
+        """Make a task with a time limit."""
         return Task(same, (1,), {}, 0, None, seconds, reactor=self.clock)
 
     def test_interface(self) -> None:
@@ -406,11 +387,8 @@ class TaskTests(SynchronousTestCase):
 
     def resolving(self, made: Any) -> tuple[Task, list[Any]]:
         """
-        Make a task with an outcome.
-
-        @param made: What that makes of the result, or an exception that it raises.
-
-        @return: The task, and a list of what the outcome is given.
+        Make a task with an outcome, which makes something of the result, or raises an
+        exception. Returns the task, and a list of what the outcome is given.
         """
         given: list[Any] = []
 
@@ -614,17 +592,7 @@ class TaskFactoryTests(SynchronousTestCase):
         self.factory = TaskFactory(reactor=Clock())
 
     def priorities(self, n: int, niceness: int = 0, series: Any = None) -> list[float]:
-        """
-        Make tasks.
-
-        @param n: How many.
-
-        @param niceness: Their niceness.
-
-        @param series: Their series.
-
-        @return: Their priorities.
-        """
+        """Make tasks. Returns their priorities."""
         return [
             self.factory.new(same, (), {}, niceness, series).priority for _ in range(n)
         ]
@@ -639,8 +607,6 @@ class TaskFactoryTests(SynchronousTestCase):
         """The class of the tasks can be chosen."""
 
         class Special(Task):
-            """A special task."""
-
             __slots__ = ()
 
         job = TaskFactory(Special).new(same, (), {}, 0)
@@ -669,13 +635,7 @@ class TaskFactoryTests(SynchronousTestCase):
             )
 
     def numbers(self, series: Any) -> list[float]:
-        """
-        Get the numbers of the last two tasks of a series.
-
-        @param series: The series.
-
-        @return: The numbers.
-        """
+        """Get the numbers of the last two tasks of a series."""
         last = self.factory.seriesNumbers[series]
         return [last - 1, last]
 
@@ -688,29 +648,11 @@ class TaskFactoryTests(SynchronousTestCase):
         first = [name for _, name in order][:60]
         self.assertTrue(15 <= first.count("n") <= 30, first.count("n"))
 
-    def test_seriesInterleave(self) -> None:
-        """Two series interleave though each was queued in one batch."""
-        first = [("a", n) for n in self.priorities(1, 0, "a")]
-        second = [("b", n) for n in self.priorities(50, 0, "b")]
-        first += [("a", n) for n in self.priorities(49, 0, "a")]
-        order = sorted(first + second, key=lambda entry: entry[1])
-        names = "".join(name for name, _ in order)
-        self.assertNotIn("aaa", names[:90])
-        self.assertNotIn("bbb", names[:90])
-
     def test_newSeries(self) -> None:
         """A new series starts at the largest number in use."""
         self.priorities(10, -20, "a")
         self.assertEqual(self.priorities(2, -20, "b"), [11, 12])
         self.assertEqual(self.priorities(1, -20, "a"), [11])
-
-    def test_waitingComesUp(self) -> None:
-        """
-        A task of the highest niceness comes before those of the lowest that are queued
-        later, once there have been enough of them.
-        """
-        waiting = self.priorities(1, 20)[0]
-        self.assertLess(waiting, self.priorities(20, -20)[-1])
 
     def test_serial(self) -> None:
         """The numbers of a series can be counted by others, as floats."""
@@ -777,21 +719,3 @@ class TaskFactoryTests(SynchronousTestCase):
                 self.assertGreater(number, last)
                 last = number
         self.assertLess(len(self.factory.seriesNumbers), 10_001)
-
-
-class CheckSecondsTests(SynchronousTestCase):
-    """Tests of L{checkSeconds}."""
-
-    def test_good(self) -> None:
-        """Positive numbers are fine, and zero if it's allowed."""
-        checkSeconds("x", 1)
-        checkSeconds("x", 0.1)
-        checkSeconds("x", 0, zero=True)
-
-    def test_bad(self) -> None:
-        """All else is refused by name."""
-        for zero in (True, False):
-            for value in (-1, "1", None, True, math.inf, math.nan):
-                with self.assertRaisesRegex(ValueError, "x must be a "):
-                    checkSeconds("x", value, zero=zero)
-        self.assertRaises(ValueError, checkSeconds, "x", 0)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import classImplementsOnly
 
 from asynqueue._asyncworker import AsyncWorker
@@ -23,7 +21,7 @@ from asynqueue.tasks import AssignmentFactory, TaskHandler
 from asynqueue.tasks._task import Task
 from asynqueue.testing import MemoryWorker
 
-from ._cases import ReplaceableWorker, ids, logged, same, task
+from ._cases import HandlerTestCase, ReplaceableWorker, ids, logged, same, task
 
 
 class ClassyWorker(MemoryWorker):
@@ -34,40 +32,27 @@ class ClassyWorker(MemoryWorker):
 
 class Stubborn(MemoryWorker):
     """
-    A worker that doesn't stop, or crash, as it should.
-
-    @ivar stopAnswer: What C{stop} returns or raises.
+    A worker that doesn't stop, or crash, as it should: C{stop} returns or raises the
+    answer.
     """
 
     stopAnswer: Any = None
 
     def stop(self) -> Any:
-        """
-        Don't stop as it should.
-
-        @return: The answer.
-        """
+        """Don't stop as it should."""
         if isinstance(self.stopAnswer, Exception):
             raise self.stopAnswer
         return self.stopAnswer
 
     def crash(self) -> Any:
-        """
-        Don't crash as it should.
-
-        @return: C{None}.
-        """
+        """Don't crash as it should."""
         if isinstance(self.stopAnswer, KeyError):
             raise self.stopAnswer
         super().crash()
 
 
 class Replaceable(ReplaceableWorker):
-    """
-    A worker that takes its time to be gone after a crash.
-
-    @ivar gone: Fires when it's gone.
-    """
+    """A worker that takes its time to be gone after a crash, until C{gone} is fired."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,61 +63,13 @@ class Replaceable(ReplaceableWorker):
         return self.gone
 
 
-class HandlerTestCase(SynchronousTestCase):
-    """A test case with a handler."""
-
-    def setUp(self) -> None:
-        """Make a handler without workers."""
-        self.clock = Clock()
-        self.handler = TaskHandler(reactor=self.clock)
-
-    def hire(self, *series: Any, **kw: Any) -> MemoryWorker:
-        """
-        Hire a worker.
-
-        @param series: The series that it qualifies for.
-
-        @param kw: Keywords of L{MemoryWorker}.
-
-        @return: The worker.
-        """
-        worker = MemoryWorker(series, **kw)
-        self.handler.hire(worker)
-        return worker
-
-    def put(self, *args: Any, **kw: Any) -> Task:
-        """
-        Give the handler a task.
-
-        @param args: See L{task}.
-
-        @param kw: See there.
-
-        @return: The task.
-        """
-        job = task(same, *args, **kw)
-        self.handler(job)
-        return job
-
-
 class HireTests(HandlerTestCase):
-    """Tests of L{TaskHandler.hire}."""
+    """Tests of L{TaskHandler.hire}, beside those of C{test_document}."""
 
     def test_fresh(self) -> None:
         """A new handler runs and has no workers."""
         self.assertTrue(self.handler.isRunning)
         self.assertEqual(self.handler.workers, {})
-
-    def test_ID(self) -> None:
-        """
-        Each worker has a unique ID, an attribute of its own and its key among the
-        workers; the Deferred fires with it.
-        """
-        for ID in (1, 2, 3):
-            worker = MemoryWorker()
-            self.assertEqual(self.successResultOf(self.handler.hire(worker)), ID)
-            self.assertEqual(worker.ID, ID)
-            self.assertIs(self.handler.workers[ID], worker)
 
     def test_IDsAreNeverReused(self) -> None:
         """The ID of a worker that has gone isn't given to another, nor to itself."""
@@ -146,26 +83,6 @@ class HireTests(HandlerTestCase):
         worker = self.hire("x")
         self.assertIs(worker.hired, True)
         self.assertIsInstance(worker.assignments, dict)
-
-    def test_initialRequests(self) -> None:
-        """
-        It requests an assignment of each series that it qualifies for: the default
-        one, those of its class, then its own.
-        """
-        worker = ClassyWorker(["i1", "i2"])
-        self.handler.hire(worker)
-        self.assertEqual(list(worker.assignments), [None, "c1", "c2", "i1", "i2"])
-        for mine in worker.assignments.values():
-            self.assertEqual(len(mine), 1)
-            self.assertNoResult(mine[0])
-
-    def test_requestsQueue(self) -> None:
-        """There's a queue of requests for each of those series then."""
-        self.hire("x")
-        self.assertEqual(
-            set(self.handler.assignmentFactory.requests),
-            {None, "memory", "local", "x"},
-        )
 
     def test_resignator(self) -> None:
         """It's given a callable to resign by."""
@@ -229,24 +146,6 @@ class HireTests(HandlerTestCase):
 class CallTests(HandlerTestCase):
     """Tests of giving the handler a task."""
 
-    def test_accepted(self) -> None:
-        """The Deferred fires when a worker has accepted the task, with the worker."""
-        worker = self.hire()
-        job = task()
-        d = self.handler(job)
-        self.assertIs(self.successResultOf(d), worker)
-        self.assertEqual(worker.running, [job])
-        self.assertNoResult(job.d)
-
-    def test_waits(self) -> None:
-        """Not before that."""
-        worker = self.hire()
-        self.put()
-        d = self.handler(task())
-        self.assertNoResult(d)
-        worker.complete()
-        self.assertIs(self.successResultOf(d), worker)
-
     def test_futureWorker(self) -> None:
         """A task may wait for a worker that is hired later."""
         job = self.put(series="x")
@@ -254,25 +153,6 @@ class CallTests(HandlerTestCase):
         self.hire()
         worker = self.hire("x")
         self.assertEqual(worker.running, [job])
-
-    def test_nextOfSeries(self) -> None:
-        """When the worker is done it requests another task of the same series."""
-        worker = self.hire("x")
-        jobs = [self.put(series="x") for _ in range(3)]
-        for job in jobs:
-            self.assertEqual(worker.running, [job])
-            worker.complete()
-        self.assertEqual(len(worker.assignments["x"]), 1)
-
-    def test_noRequestAfterTermination(self) -> None:
-        """Unless it was terminated in the meantime."""
-        worker = self.hire("x")
-        self.put(series="x")
-        self.handler.terminate(1)
-        worker.complete()
-        self.assertFalse(any(worker.assignments.values()))
-        self.put(series="x")
-        self.assertEqual(worker.running, [])
 
 
 class TerminateTests(HandlerTestCase):
@@ -287,34 +167,6 @@ class TerminateTests(HandlerTestCase):
         self.assertTrue(worker.stopping)
         self.assertFalse(worker.hired)
         self.assertEqual(self.handler.workers, {})
-
-    def test_requestsWithdrawn(self) -> None:
-        """
-        Its outstanding requests are withdrawn at once, from all series, by firing them
-        with a fake, no-task assignment.
-        """
-        worker = self.hire("x")
-        request = worker.assignments["x"][0]
-        self.handler.terminate(1)
-        self.assertFalse(any(worker.assignments.values()))
-        self.assertEqual(self.handler.assignmentFactory.requests, {})
-        self.assertIsNone(self.successResultOf(request))
-        job = self.put(series="x")
-        other = self.hire("x")
-        self.assertEqual(other.running, [job])
-
-    def test_graceful(self) -> None:
-        """A busy worker is told to stop, and has gone when its tasks are done."""
-        worker = self.hire()
-        job = self.put()
-        d = self.handler.terminate(1)
-        self.assertTrue(worker.stopping)
-        self.assertNoResult(d)
-        self.assertEqual(self.handler.workers, {})
-        worker.complete(5)
-        self.assertEqual(self.successResultOf(job.d), (Status.RAN, 5))
-        self.assertEqual(self.successResultOf(d), [])
-        self.assertFalse(worker.crashed)
 
     def test_noTaskWhileStopping(self) -> None:
         """A worker that is being let go is given no task."""
@@ -332,48 +184,11 @@ class TerminateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(self.handler.terminate(7)), [])
         self.assertEqual(len(self.handler.workers), 1)
 
-    def test_timeout(self) -> None:
-        """
-        A worker that hasn't stopped after the time limit is crashed; the tasks that it
-        leaves are the result.
-        """
-        worker = self.hire()
-        job = self.put()
-        d = self.handler.terminate(1, timeout=5)
-        self.clock.advance(4.9)
-        self.assertNoResult(d)
-        self.assertFalse(worker.crashed)
-        self.clock.advance(0.1)
-        self.assertTrue(worker.crashed)
-        self.assertEqual(self.successResultOf(d), [job])
-        self.assertNoResult(job.d)
-
-    def test_timeoutInTime(self) -> None:
-        """
-        A worker that stops in time isn't crashed, and nothing is left in the reactor.
-        """
-        worker = self.hire()
-        self.put()
-        d = self.handler.terminate(1, timeout=5)
-        worker.complete()
-        self.assertEqual(self.successResultOf(d), [])
-        self.assertEqual(self.clock.getDelayedCalls(), [])
-        self.assertFalse(worker.crashed)
-
     def test_badTimeout(self) -> None:
         """A time limit that isn't one is refused, and the worker stays."""
         self.hire()
         self.assertRaises(ValueError, self.handler.terminate, 1, timeout=-1)
         self.assertEqual(len(self.handler.workers), 1)
-
-    def test_crash(self) -> None:
-        """With C{crash}, the worker isn't waited for."""
-        worker = self.hire(capacity=2)
-        jobs = [self.put(), self.put()]
-        d = self.handler.terminate(1, crash=True)
-        self.assertEqual(self.successResultOf(d), jobs)
-        self.assertFalse(worker.stopping)
-        self.assertTrue(worker.crashed)
 
     def test_reassign(self) -> None:
         """
@@ -600,11 +415,6 @@ class ResignTests(HandlerTestCase):
             """Has nothing to work with."""
 
             def setResignator(self, callableObject: Any) -> None:
-                """
-                Resign.
-
-                @param callableObject: How.
-                """
                 callableObject()
 
         self.handler.update(task())
@@ -666,11 +476,6 @@ class ResignTests(HandlerTestCase):
 
 class RosterTests(HandlerTestCase):
     """Tests of L{TaskHandler.roster} and L{TaskHandler.qualify}."""
-
-    def test_all(self) -> None:
-        """Without a series, all workers are listed."""
-        workers = [self.hire("x"), self.hire()]
-        self.assertEqual(self.handler.roster(), workers)
 
     def test_qualified(self) -> None:
         """With one, those who qualify for it, by their class or themselves."""
@@ -761,31 +566,6 @@ class UpdateTests(HandlerTestCase):
         self.assertEqual(self.successResultOf(unfinished), [])
         [text] = self.successResultOf(d)
         self.assertIn("lost before the update", text)
-
-    def test_results(self) -> None:
-        """
-        A copy of the task is run on each worker, at the same time; the Deferred fires
-        with all results, in the order of the roster, when the last is there.
-        """
-        workers = [self.hire() for _ in range(3)]
-        job = task()
-        d = self.handler.update(job)
-        for worker in workers:
-            self.assertEqual(len(worker.running), 1)
-            self.assertNotIn(job, worker.running)
-            self.assertEqual(worker.running[0].callTuple, job.callTuple)
-        for n in (2, 0, 1):
-            self.assertNoResult(d)
-            workers[n].complete(n)
-        self.assertEqual(self.successResultOf(d), [0, 1, 2])
-
-    def test_qualifiedOnly(self) -> None:
-        """Only workers that qualify for the task's series run it."""
-        x, other = self.hire("x"), self.hire()
-        d = self.handler.update(task(series="x"))
-        self.assertEqual(other.running, [])
-        x.complete(1)
-        self.assertEqual(self.successResultOf(d), [1])
 
     def test_qualifiedLater(self) -> None:
         """Those that were qualified while they were employed, too."""
@@ -929,11 +709,6 @@ class UpdateTests(HandlerTestCase):
         worker.complete()
         self.assertEqual(ids(worker), ["x-task"])
 
-    def test_ephemeral(self) -> None:
-        """With C{ephemeral}, it isn't saved."""
-        self.handler.update(task(), ephemeral=True)
-        self.assertEqual(self.hire().running, [])
-
     def test_copies(self) -> None:
         """Each worker has keywords of its own to take something out of."""
         workers = [self.hire() for _ in range(2)]
@@ -1038,33 +813,6 @@ class ShutdownTests(HandlerTestCase):
         """Without workers it's over at once."""
         self.assertEqual(self.successResultOf(self.handler.shutdown()), [])
         self.assertFalse(self.handler.isRunning)
-
-    def test_allGo(self) -> None:
-        """All workers are let go; it's over when the last has gone."""
-        workers = [self.hire() for _ in range(3)]
-        for _ in workers:
-            self.put()
-        d = self.handler.shutdown()
-        self.assertEqual(self.handler.workers, {})
-        for worker in workers:
-            self.assertTrue(worker.stopping)
-            self.assertNoResult(d)
-            worker.complete()
-        self.assertEqual(self.successResultOf(d), [])
-
-    def test_unfinished(self) -> None:
-        """
-        The result is the list of all tasks left unfinished: those that nobody had
-        accepted, and those of workers that were crashed.
-        """
-        self.hire()
-        self.hire()
-        accepted = [self.put(), self.put()]
-        waiting = [self.put(), self.put()]
-        d = self.handler.shutdown(timeout=2)
-        self.assertNoResult(d)
-        self.clock.advance(2)
-        self.assertEqual(self.successResultOf(d), waiting + accepted)
 
     def test_twice(self) -> None:
         """Who shuts it down again waits for the same."""

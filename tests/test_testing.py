@@ -21,24 +21,12 @@ from ._cases import same, task
 
 
 def double(x: int) -> int:
-    """
-    Double a number.
-
-    @param x: The number.
-
-    @return: Its double.
-    """
+    """Double a number."""
     return 2 * x
 
 
 def upTo(n: int) -> Iterator[int]:
-    """
-    Count.
-
-    @param n: Where to end.
-
-    @return: The numbers.
-    """
+    """Count."""
     yield from range(n)
 
 
@@ -50,17 +38,7 @@ class MemoryWorkerTests(SynchronousTestCase):
         self.worker = MemoryWorker(["x"])
 
     def step(self, f: Any, *args: Any, **kw: Any) -> Any:
-        """
-        Have the worker run a call.
-
-        @param f: The callable.
-
-        @param args: Positional arguments.
-
-        @param kw: Keywords.
-
-        @return: The status and the result.
-        """
+        """Have the worker run a call. Returns the status and the result."""
         job = task(f, *args, **kw)
         self.worker.run(job)
         self.worker.step()
@@ -203,6 +181,14 @@ class MemoryWorkerTests(SynchronousTestCase):
     def test_stopIdle(self) -> None:
         """It has stopped at once when it has no task."""
         self.successResultOf(self.worker.stop())
+
+    def test_stopTwice(self) -> None:
+        """All who stop it hear when it has stopped."""
+        self.worker.run(task())
+        ends = [self.worker.stop(), self.worker.stop()]
+        self.worker.complete()
+        for d in ends:
+            self.successResultOf(d)
 
     def test_stopCancelled(self) -> None:
         """A task that is cancelled isn't waited for."""

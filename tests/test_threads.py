@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from asynqueue import threads
@@ -31,7 +30,7 @@ from asynqueue.threads import (
     deferToThread,
 )
 
-from ._fakethreads import ThreadReactor
+from ._fakethreads import ThreadCase
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 
@@ -41,87 +40,15 @@ def divide() -> None:
     raise ZeroDivisionError("by nothing")
 
 
-class ThreadCase(SynchronousTestCase):
-    """A reactor with threads of the mind."""
-
-    def setUp(self) -> None:
-        """Make a reactor."""
-        self.reactor = ThreadReactor()
-        self.threads = self.reactor.threads
-        self.threads.install(self)
-        self.notes: list[Any] = []
-
-    def note(self, x: Any = None) -> Any:
-        """
-        Note that a call was made.
-
-        @param x: Its argument.
-
-        @return: The same.
-        """
-        self.notes.append(x)
-        return x
-
-    def generate(self, *items: Any) -> Iterator[Any]:
-        """
-        Note which items are made, and the end.
-
-        @param items: The items. Exceptions are raised.
-
-        @return: An iterator.
-        """
-        try:
-            for item in items:
-                if isinstance(item, BaseException):
-                    raise item
-                yield self.note(item)
-        finally:
-            self.notes.append("end")
-
-    def resultOf(self, d: Deferred[Any]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @return: Its result.
-        """
-        self.reactor.settle()
-        return self.successResultOf(d)
-
-    def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @param errors: The exceptions that are expected.
-
-        @return: The one it has failed with.
-        """
-        self.reactor.settle()
-        return self.failureResultOf(d, *errors).value
+class WorkerCase(ThreadCase):
+    """Workers with threads of the mind."""
 
     def newWorker(self, *args: Any, **kw: Any) -> ThreadWorker:
-        """
-        Make a worker.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: The worker.
-        """
+        """Make a worker."""
         return ThreadWorker(*args, reactor=self.reactor, **kw)
 
     def stuck(self, meanwhile: Callable[[], object]) -> Callable[[], str]:
-        """
-        Make a callable in which a thread is stuck for a while.
-
-        @param meanwhile: What happens until then.
-
-        @return: The callable.
-        """
+        """Make a callable in which a thread is stuck while something happens."""
 
         def f() -> str:
             meanwhile()
@@ -131,7 +58,7 @@ class ThreadCase(SynchronousTestCase):
         return f
 
 
-class WorkerTests(ThreadCase):
+class WorkerTests(WorkerCase):
     """Tests of L{ThreadWorker}."""
 
     def setUp(self) -> None:
@@ -140,32 +67,12 @@ class WorkerTests(ThreadCase):
         self.worker = self.newWorker()
 
     def task(self, f: Any, *args: Any, **kw: Any) -> Task:
-        """
-        Make a task.
-
-        @param f: Its callable.
-
-        @param args: Positional arguments.
-
-        @param kw: Keywords. C{timeout} is the task's own.
-
-        @return: The task.
-        """
+        """Make a task. The keyword C{timeout} is the task's own."""
         timeout = kw.pop("timeout", None)
         return Task(f, args, kw, 0, None, timeout, reactor=self.reactor)
 
     def run_(self, f: Any, *args: Any, **kw: Any) -> Any:
-        """
-        Have the worker run a task to its end.
-
-        @param f: Its callable.
-
-        @param args: Positional arguments.
-
-        @param kw: Keywords.
-
-        @return: Status and result.
-        """
+        """Have the worker run a task to its end. Returns status and result."""
         task = self.task(f, *args, **kw)
         ready = self.worker.run(task)
         result = self.resultOf(task.d)
@@ -463,7 +370,7 @@ class WorkerTests(ThreadCase):
         self.assertEqual(self.notes, [])
 
 
-class QueueTests(ThreadCase):
+class QueueTests(WorkerCase):
     """Tests of L{ThreadQueue}."""
 
     def setUp(self) -> None:
@@ -472,15 +379,7 @@ class QueueTests(ThreadCase):
         self.q = self.newQueue()
 
     def newQueue(self, *args: Any, **kw: Any) -> ThreadQueue:
-        """
-        Make a queue.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: The queue.
-        """
+        """Make a queue."""
 
         return ThreadQueue(*args, reactor=self.reactor, **kw)
 
@@ -826,13 +725,7 @@ class PoolTests(ThreadCase):
         self.addCleanup(pool.defaultPool.cache_clear)
 
     def newPool(self, maxThreads: int | None = None) -> threads.ThreadPool:
-        """
-        Make a pool.
-
-        @param maxThreads: How many threads it may have.
-
-        @return: The pool.
-        """
+        """Make a pool."""
         return self.poolClass(maxThreads, reactor=self.reactor)
 
     poolClass = threads.ThreadPool

@@ -36,17 +36,11 @@ from asynqueue.threads import (
 from asynqueue.threads._getter import Channel, Closed, Empty
 from asynqueue.threads._pool import ThreadPool
 
-from ._fakethreads import ThreadReactor
+from ._fakethreads import ThreadCase
 
 
 def generate(*items: Any) -> Iterator[Any]:
-    """
-    Yield items.
-
-    @param items: The items. Exceptions are raised.
-
-    @return: An iterator.
-    """
+    """Yield items. Those that are exceptions are raised."""
     for item in items:
         if isinstance(item, BaseException):
             raise item
@@ -160,13 +154,7 @@ class Puller:
     """A producer that writes when it's asked to."""
 
     def __init__(self, items: Iterable[Any], later: bool = False) -> None:
-        """
-        Make a producer.
-
-        @param items: What it writes.
-
-        @param later: Whether it writes only when C{write} is called.
-        """
+        """With C{later}, it writes only when C{write} is called."""
         self.items = iter(items)
         self.later = later
         self.consumer: Any = None
@@ -191,13 +179,12 @@ class Puller:
             self.consumer.unregisterProducer()
 
 
-class BridgeCase(SynchronousTestCase):
+class BridgeCase(ThreadCase):
     """A reactor with threads of the mind."""
 
     def setUp(self) -> None:
-        """Make a reactor, and a pool."""
-        self.reactor = ThreadReactor()
-        self.reactor.threads.install(self)
+        """Make a pool."""
+        super().setUp()
         self.pool = ThreadPool(reactor=self.reactor)
         self.kw: dict[str, Any] = {"ownPool": self.pool, "reactor": self.reactor}
 
@@ -209,10 +196,7 @@ class GetterTests(BridgeCase):
         """A subclass may make the items in a thread. The end is when that returns."""
 
         class Counter(IterationGetter):
-            """Makes numbers."""
-
             def loop(self) -> None:
-                """Make them."""
                 states.append(self.runState)
                 for i in range(3):
                     self.produce(i)
@@ -240,10 +224,7 @@ class GetterTests(BridgeCase):
         """What is raised there comes after the items."""
 
         class Failing(IterationGetter):
-            """Raises."""
-
             def loop(self) -> None:
-                """Raise."""
                 self.produce(1)
                 raise KeyError
 
@@ -359,13 +340,7 @@ class ConsumeratorTests(BridgeCase):
     """Tests of L{Consumerator}."""
 
     def pushed(self, **kw: Any) -> tuple[Consumerator, Pusher]:
-        """
-        Make a consumer with a producer that writes by itself.
-
-        @param kw: Keywords.
-
-        @return: Both.
-        """
+        """Make a consumer with a producer that writes by itself."""
         pusher = Pusher()
         return Consumerator(pusher, **self.kw, **kw), pusher
 
@@ -663,44 +638,12 @@ class OrderedTests(BridgeCase):
         self.got: list[Any] = []
 
     def collect(self, items: Iterable[Any], *args: Any, **kw: Any) -> Any:
-        """
-        Be the blocking function.
-
-        @param items: What it iterates over.
-
-        @param args: Further arguments.
-
-        @param kw: Keywords.
-
-        @return: The number of items, and the arguments.
-        """
+        """Be the blocking function: return the number of items, and the arguments."""
         for item in items:
             self.got.append(item)
             if isinstance(item, BaseException):
                 raise item
         return len(self.got), args, kw
-
-    def resultOf(self, d: Deferred[Any]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @return: Its result.
-        """
-        self.reactor.settle()
-        return self.successResultOf(d)
-
-    def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> None:
-        """
-        Let things happen.
-
-        @param d: A Deferred that fails.
-
-        @param errors: The exceptions that are expected.
-        """
-        self.reactor.settle()
-        self.failureResultOf(d, *errors)
 
     def test_interface(self) -> None:
         """It's a producer."""

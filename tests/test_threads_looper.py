@@ -25,7 +25,7 @@ from asynqueue.iteration import Deferator, IterationProducer, ListConsumer
 from asynqueue.threads._jobs import Job, JobThread
 from asynqueue.threads._looper import ThreadLooper
 
-from ._fakethreads import ThreadReactor
+from ._fakethreads import ThreadCase, ThreadReactor
 
 variable: ContextVar[str] = ContextVar("variable", default="unset")
 
@@ -64,9 +64,8 @@ class JobThreadTests(SynchronousTestCase):
 
     def worked(self) -> list[Any]:
         """
-        Let things happen.
-
-        @return: The names of jobs in the order in which they were done.
+        Let things happen. Returns the names of jobs in the order in which they were
+        done.
         """
         self.reactor.settle()
         return [note[1] for note in self.notes if isinstance(note, tuple)]
@@ -200,90 +199,23 @@ class JobThreadTests(SynchronousTestCase):
             self.assertIsNone(reference())
 
 
-class LooperCase(SynchronousTestCase):
+class LooperCase(ThreadCase):
     """A looper with a thread of the mind."""
 
     def setUp(self) -> None:
         """Make a looper."""
-        self.reactor = ThreadReactor()
-        self.threads = self.reactor.threads
-        self.threads.install(self)
+        super().setUp()
         self.looper = self.newLooper()
-        self.notes: list[Any] = []
 
     def newLooper(self, **kw: Any) -> ThreadLooper:
-        """
-        Make a looper.
-
-        @param kw: Its keywords.
-
-        @return: The looper.
-        """
+        """Make a looper."""
         return ThreadLooper(reactor=self.reactor, **kw)
 
-    def resultOf(self, d: Deferred[Any]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @return: Its result.
-        """
-        self.reactor.settle()
-        return self.successResultOf(d)
-
-    def failureOf(self, d: Deferred[Any], *errors: type[BaseException]) -> Any:
-        """
-        Let things happen.
-
-        @param d: A Deferred.
-
-        @param errors: The exceptions that are expected.
-
-        @return: The one it has failed with.
-        """
-        self.reactor.settle()
-        return self.failureResultOf(d, *errors).value
-
-    def note(self, x: Any = None) -> Any:
-        """
-        Note that a call was made.
-
-        @param x: Its argument.
-
-        @return: The same.
-        """
-        self.notes.append(x)
-        return x
-
-    def generate(self, *items: Any) -> Iterator[Any]:
-        """
-        Note which items are made, and the end.
-
-        @param items: The items. Exceptions are raised.
-
-        @return: An iterator.
-        """
-        try:
-            for item in items:
-                if isinstance(item, BaseException):
-                    raise item
-                yield self.note(item)
-        finally:
-            self.notes.append("end")
-
     def taken(self, deferator: Deferator[Any]) -> list[Any]:
-        """
-        Take all items.
-
-        @param deferator: Where from.
-
-        @return: The items. An exception that is raised is the last.
-        """
+        """Take all items. An exception that is raised is the last."""
         items: list[Any] = []
 
         async def take() -> None:
-            """Take them."""
             try:
                 async for item in deferator:
                     items.append(item)  # noqa: PERF401 - some come before an error
@@ -346,11 +278,7 @@ class CallTests(LooperCase):
 
     @staticmethod
     def divide(x: Any) -> None:
-        """
-        Raise an exception.
-
-        @param x: Anything.
-        """
+        """Raise an exception."""
         raise ZeroDivisionError
 
     def test_stopIteration(self) -> None:
@@ -363,13 +291,7 @@ class CallTests(LooperCase):
         self.assertEqual(self.taken(deferator), [1, 2])
 
     def nextOf(self, iterator: Iterator[Any]) -> Deferred[Any]:
-        """
-        Get the next item by way of the thread.
-
-        @param iterator: The iterator.
-
-        @return: A Deferred for it.
-        """
+        """Get the next item by way of the thread."""
         d = self.looper.deferToThread(iterator.__next__)
         return d.addCallback(lambda item: (item, True, True))
 
@@ -479,11 +401,9 @@ class CallTests(LooperCase):
         """
 
         async def f() -> None:
-            """Never run."""
             raise AssertionError
 
         async def g() -> AsyncIterator[int]:
-            """Never run."""
             yield 1
 
         for kw in ({}, {"raw": True}):
@@ -788,14 +708,7 @@ class IterationTests(LooperCase):
         """
 
         class Failing(ListConsumer):
-            """A consumer that raises."""
-
             def processItem(self, item: Any) -> None:
-                """
-                Raise.
-
-                @param item: An item.
-                """
                 raise LookupError
 
         d = self.looper.deferToThread(
@@ -814,27 +727,14 @@ class IterationTests(LooperCase):
 
         @implementer(IConsumer)
         class Refusing:
-            """A consumer that raises."""
-
             def registerProducer(self, producer: Any, streaming: bool) -> None:
-                """
-                Raise.
-
-                @param producer: The producer.
-
-                @param streaming: How it works.
-                """
                 raise LookupError
 
             def unregisterProducer(self) -> None:
                 """Do nothing."""
 
             def write(self, data: Any) -> None:
-                """
-                Do nothing.
-
-                @param data: An item.
-                """
+                """Do nothing."""
 
         d = self.looper.deferToThread(self.generate, 1, consumer=Refusing())
         self.failureOf(d, LookupError)
@@ -847,13 +747,7 @@ class IterationTests(LooperCase):
             """A consumer that never gets on."""
 
             def processItem(self, item: Any) -> Any:
-                """
-                Never come to an end.
-
-                @param item: The item.
-
-                @return: A Deferred.
-                """
+                """Never come to an end."""
                 return Deferred()
 
         d = self.looper.deferToThread(self.generate, *range(999), consumer=Slow())

@@ -47,9 +47,7 @@ class Spans:
 
     def take(self) -> list[Any]:
         """
-        Get the spans that have ended, which are forgotten then.
-
-        @return: The spans, in the order in which they ended.
+        Get the spans that have ended, in the order in which they did, and forget them.
         """
         spans = list(self._exporter.get_finished_spans())
         self._exporter.clear()
@@ -57,13 +55,7 @@ class Spans:
 
 
 def ids(span: Any) -> tuple[int, int]:
-    """
-    Get the IDs of a span, as C{_traced.current} gives them.
-
-    @param span: The span.
-
-    @return: The IDs of its trace and its own.
-    """
+    """Get the IDs of a span's trace and its own, as C{_traced.current} gives them."""
     return span.get_span_context().trace_id, span.get_span_context().span_id
 
 
@@ -215,13 +207,7 @@ class CarriedTests(TestCase):
         self.spans = Spans(self)
 
     async def check(self, q: TaskQueue, f: Any) -> None:
-        """
-        See that a call is run with its own span as the current one.
-
-        @param q: The queue, which is shut down.
-
-        @param f: What tells the IDs of the current span.
-        """
+        """See that a call is run with its own span as the current one."""
         self.addCleanup(q.shutdown)
         seen = await q.call(f)
         [span] = self.spans.take()
@@ -295,23 +281,11 @@ class ServerTests(WireTestCase):
         skip = MISSING
 
     def worker(self, **kw: Any) -> WireWorker:
-        """
-        Make a worker for the universe of these tests.
-
-        @param kw: Keywords of L{WireWorker}.
-
-        @return: The worker.
-        """
+        """Make a worker for the universe of these tests."""
         return WireWorker(jobs.Traced, self.description, **kw)
 
     async def check(self, method: str, **kw: Any) -> None:
-        """
-        See that a method is run with the span of its call as the current one.
-
-        @param method: What tells the IDs of the current span.
-
-        @param kw: Keywords of the worker.
-        """
+        """See that a method is run with the span of its call as the current one."""
         spans = Spans(self)
         await self.serve(universe=jobs.Traced())
         q = await self.queue(**kw)

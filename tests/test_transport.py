@@ -18,11 +18,7 @@ from ._fakes import FIRST_PID, FakeProcess, FakeReactor, LogLines
 
 
 def openDescriptors() -> int:
-    """
-    Count the open descriptors of this process.
-
-    @return: Their number.
-    """
+    """Count the open descriptors of this process."""
     return len(os.listdir("/dev/fd"))
 
 

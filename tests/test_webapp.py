@@ -36,46 +36,21 @@ NO_NUMPY = None if find_spec("numpy") else "numpy isn't installed"
 
 
 def webapp() -> Any:
-    """
-    Import the example, as it's imported when it's run: its folder is on the path.
-
-    @return: The module.
-    """
+    """Import the example, as it's imported when it's run: its folder is on the path."""
     if str(EXAMPLES) not in sys.path:
         sys.path.append(str(EXAMPLES))
     return import_module("webapp")
 
 
 class WatchedQueue(TaskQueue):
-    """
-    A queue that tells of its calls.
-
-    @ivar called: Gets the keywords of each call.
-    """
+    """A queue that tells of its calls: C{called} gets the keywords of each."""
 
     def __init__(self, *args: Any, **kw: Any) -> None:
-        """
-        Make a queue.
-
-        @param args: See L{TaskQueue}.
-
-        @param kw: See L{TaskQueue}.
-        """
         super().__init__(*args, **kw)
         self.called: DeferredQueue[dict[str, Any]] = DeferredQueue()
 
     def call(self, f: Any, /, *args: Any, **kw: Any) -> Deferred[Any]:
-        """
-        Queue a call.
-
-        @param f: The callable.
-
-        @param args: Its arguments.
-
-        @param kw: Its keywords.
-
-        @return: A Deferred that fires with its result.
-        """
+        """Queue a call."""
         d = super().call(f, *args, **kw)
         # Not at once: whoever waits for it isn't to act within the call.
         reactor.callLater(0, self.called.put, kw)
@@ -86,22 +61,13 @@ class HalfReactor:
     """The reactor, whose time doesn't pass unless it's told to."""
 
     def __init__(self, clock: Clock) -> None:
-        """
-        Make it.
-
-        @param clock: Has the time.
-        """
         self.callLater = clock.callLater
         self.seconds = clock.seconds
         self.callFromThread = reactor.callFromThread
 
 
 class Stream(Protocol):
-    """
-    The body of a response, as it comes.
-
-    @ivar content: What has come.
-    """
+    """The body of a response, as it comes."""
 
     def __init__(self) -> None:
         self.content = b""
@@ -111,11 +77,7 @@ class Stream(Protocol):
 
     def until(self, enough: Callable[[bytes], bool]) -> Deferred[bytes]:
         """
-        Wait for enough of it.
-
-        @param enough: Tells whether something is.
-
-        @return: A Deferred that fires with what has come, when it is.
+        Wait for enough of it. Returns a Deferred that fires with what has come then.
         """
         self._enough = enough
         self._d = Deferred()
@@ -123,22 +85,14 @@ class Stream(Protocol):
         return self._d
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Take a piece.
-
-        @param data: It.
-        """
+        """Take a piece."""
         self.content += data
         if self._enough is not None and self._enough(self.content):
             self._enough = None
             self._d.callback(self.content)
 
     def connectionLost(self, reason: Any = None) -> None:
-        """
-        Note the end.
-
-        @param reason: Why.
-        """
+        """Note the end."""
         self.ended.callback(None)
 
     def drop(self) -> None:
@@ -153,13 +107,7 @@ class ParameterTests(SynchronousTestCase):
     skip = NO_NUMPY
 
     def read(self, **parameters: str) -> Any:
-        """
-        Read parameters.
-
-        @param parameters: They.
-
-        @return: What is asked for.
-        """
+        """Read parameters."""
         args = {name.encode(): [text.encode()] for name, text in parameters.items()}
         return webapp().readOrder(args)
 
@@ -230,25 +178,13 @@ class ParameterTests(SynchronousTestCase):
 
 
 class WebTestCase(TestCase):
-    """
-    A test of the site, with requests to it.
-
-    @ivar q: Its queue.
-
-    @ivar site: The site.
-    """
+    """A test of the site, with requests to it."""
 
     timeout = 60
     skip = NO_NUMPY
 
     def serve(self, q: TaskQueue, timed: Any = reactor) -> None:
-        """
-        Serve the site at a port of this machine.
-
-        @param q: The queue for it.
-
-        @param timed: The reactor for it.
-        """
+        """Serve the site at a port of this machine."""
         self.q = q
         self.addCleanup(q.shutdown, timeout=0)
         self.site = webapp().WebSite(q, timed)
@@ -258,30 +194,12 @@ class WebTestCase(TestCase):
         self.base = f"http://127.0.0.1:{port.getHost().port}/"
 
     def get(self, path: str, method: str = "GET", **parameters: Any) -> Any:
-        """
-        Make a request.
-
-        @param path: The path.
-
-        @param method: The method.
-
-        @param parameters: The parameters.
-
-        @return: A Deferred that fires with the response.
-        """
+        """Make a request."""
         url = f"{self.base}{path}?{urlencode(parameters)}"
         return Agent(reactor).request(method.encode(), url.encode())
 
     async def stream(self, path: str, **parameters: Any) -> Stream:
-        """
-        Make a request whose response comes in pieces.
-
-        @param path: The path.
-
-        @param parameters: The parameters.
-
-        @return: The body.
-        """
+        """Make a request whose response comes in pieces. Returns its body."""
         response = await self.get(path, **parameters)
         self.assertEqual(response.code, 200)
         stream = Stream()
@@ -300,15 +218,7 @@ class PictureTests(WebTestCase):
         self.serve(self.watched, HalfReactor(self.clock))
 
     async def ask(self, strips: int, **parameters: Any) -> Any:
-        """
-        Ask for a picture, and wait until calls for it are queued.
-
-        @param strips: How many calls to wait for.
-
-        @param parameters: Its parameters.
-
-        @return: A Deferred that fires with the response.
-        """
+        """Ask for a picture, and wait until so many calls for it are queued."""
         d = self.get("picture.png", **parameters)
         for _ in range(strips):
             await self.watched.called.get()
@@ -634,17 +544,7 @@ class BrowserTests(WebTestCase):
     skip = NO_NUMPY or MISSING
 
     async def look(self, width: int, height: int, phone: bool = False) -> Browser:
-        """
-        Open a browser, and see the page with the whole set.
-
-        @param width: The width of the page.
-
-        @param height: Its height.
-
-        @param phone: Whether it's a phone's.
-
-        @return: The browser.
-        """
+        """Open a browser, and see the page with the whole set."""
         webapp()  # which puts its folder on the path: the children want that, too
         self.serve(ProcessQueue(2, timeout=0))
         folder = Path(self.mktemp())
@@ -711,7 +611,6 @@ class BrowserTests(WebTestCase):
         drop = webapp().Picture.drop
 
         def dropOne(picture: Any) -> None:
-            """Count one."""
             dropped.append(picture)
             drop(picture)
 

@@ -13,7 +13,6 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import (
-    AuthenticationError,
     SerializationError,
     TimeoutError,
     WorkerError,
@@ -421,13 +420,7 @@ class ThreadTests(WireTestCase):
         reactor: Any = globalReactor()
 
         def wait(_: int) -> int:
-            """
-            Wait for a large result.
-
-            @param _: Of no interest.
-
-            @return: Its size.
-            """
+            """Wait for a large result."""
             result: Any = blockingCallFromThread(reactor, q.call, "zeros", 200_000)
             return len(result)
 
@@ -564,22 +557,6 @@ class ErrorTests(WireTestCase):
             self.assertIn("in fail", str(error))
         error = await self.assertFailure(q.call("chained"), RuntimeError)
         self.assertIsInstance(error.__cause__.__cause__, KeyError)
-
-
-class AccessTests(WireTestCase):
-    """Tests of who can connect."""
-
-    async def test_mode(self) -> None:
-        """Only the user can open the socket."""
-        await self.serve()
-        self.assertEqual((self.folder / "s").stat().st_mode & 0o777, 0o600)
-
-    async def test_tcp(self) -> None:
-        """Where anybody could connect, neither end begins."""
-        with self.assertRaises(AuthenticationError):
-            self.worker(description="tcp:127.0.0.1:9")
-        with self.assertRaises(AuthenticationError):
-            await self.serve(description="tcp:0")
 
 
 class NameTests(WireTestCase):

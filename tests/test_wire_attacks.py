@@ -61,13 +61,7 @@ ran: list[str] = []
 
 
 def run(what: str) -> str:
-    """
-    Be run, though nobody should.
-
-    @param what: By what.
-
-    @return: It.
-    """
+    """Be run, though nobody should."""
     ran.append(what)
     return what
 
@@ -76,11 +70,7 @@ class Bomb:
     """Something that runs a function when it's unpickled."""
 
     def __reduce__(self) -> Any:
-        """
-        Be pickled.
-
-        @return: What's to be run.
-        """
+        """Be pickled."""
         return run, ("a pickle",)
 
 
@@ -104,11 +94,7 @@ COMMANDS = [
 
 
 class Watch:
-    """
-    Counts how often anything is unpickled.
-
-    @ivar calls: What was done about pickles.
-    """
+    """Counts how often anything is unpickled."""
 
     def __init__(self) -> None:
         """Begin."""
@@ -119,44 +105,19 @@ class Watch:
         sys.addaudithook(self._heard)
 
     def _heard(self, event: str, arguments: Any) -> None:
-        """
-        Note what the interpreter tells.
-
-        @param event: What it tells of.
-
-        @param arguments: More about it.
-        """
+        """Note what the interpreter tells."""
         if self._isOn and event == "pickle.find_class":
             self.calls.append(event)
 
     @contextlib.contextmanager
     def on(self) -> Iterator[list[str]]:
-        """
-        Watch.
-
-        @return: What is done about pickles meanwhile.
-        """
+        """Watch. Gives what is done about pickles meanwhile."""
 
         def counted(name: str) -> Callable[..., Any]:
-            """
-            Have a function counted.
-
-            @param name: Its name.
-
-            @return: What takes its place.
-            """
             original = getattr(pickle, name)
 
             def called(*args: Any, **kw: Any) -> Any:
-                """
-                Be counted, and do it.
-
-                @param args: Its arguments.
-
-                @param kw: Its keywords.
-
-                @return: What it returns.
-                """
+                """Be counted, and do it."""
                 self.calls.append(name)
                 return original(*args, **kw)
 
@@ -181,11 +142,7 @@ watch = Watch()
 
 
 def attacks() -> Iterator[bytes]:
-    """
-    Put a pickle into each field of each command, and wherever else there's room.
-
-    @return: Boxes.
-    """
+    """Put a pickle into each field of each command, and wherever else there's room."""
     for bomb in BOMBS:
         for command in COMMANDS:
             fields = {name.decode(): b"1" for name, _ in command.arguments}
@@ -221,13 +178,7 @@ class PickleTests(SynchronousTestCase):
         self.addCleanup(self.quiet.setLevel, level)
 
     def server(self, **kw: Any) -> WireServer:
-        """
-        Make a server.
-
-        @param kw: Keywords of it.
-
-        @return: It.
-        """
+        """Make a server."""
         return WireServer("tcp:0", Small(), reactor=self.clock, **kw)
 
     def test_watch(self) -> None:
@@ -337,13 +288,9 @@ class SocketTests(WireTestCase):
 
     async def attack(self, data: bytes, creator: Any = None) -> bytes:
         """
-        Send something to the server.
-
-        @param data: It.
-
-        @param creator: What makes the connection of OpenSSL, C{None} for no TLS.
-
-        @return: What has come back until the server has ended the connection.
+        Send something to the server. Returns what has come back until the server has
+        ended the connection. C{creator} makes the connection of OpenSSL; C{None} for no
+        TLS.
         """
         client = Attacker(data)
         description = self.description.replace("tls:", "tcp:")
@@ -407,21 +354,10 @@ class SocketTests(WireTestCase):
         real = Client.makeConnection
 
         def tapped(client: Any, transport: Any) -> None:
-            """
-            Listen in.
-
-            @param client: The client's end.
-
-            @param transport: Its transport.
-            """
             write = transport.write
 
             def tap(data: bytes) -> None:
-                """
-                Keep what is sent, and send it.
-
-                @param data: It.
-                """
+                """Keep what is sent, and send it."""
                 said.append(data)
                 write(data)
 
@@ -454,17 +390,11 @@ class SocketTests(WireTestCase):
 
 class Attacker(Protocol):
     """
-    A client that sends something, and waits for the end.
-
-    @ivar lost: Fires with what has come back.
+    A client that sends something, and waits for the end. C{lost} fires with what has
+    come back.
     """
 
     def __init__(self, data: bytes) -> None:
-        """
-        Make one.
-
-        @param data: What it sends.
-        """
         self.lost: Deferred[bytes] = Deferred()
         self._data = data
         self._received = b""
@@ -475,27 +405,18 @@ class Attacker(Protocol):
         self.transport.write(self._data)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Keep what comes back.
-
-        @param data: It.
-        """
+        """Keep what comes back."""
         self._received += data
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """
-        Note the end.
-
-        @param reason: Why.
-        """
+        """Note the end."""
         self.lost.callback(self._received)
 
 
 def memory() -> int:
     """
-    Tell how much memory the process has, or has had at most where it can't be told.
-
-    @return: Bytes.
+    Tell how many bytes of memory the process has, or has had at most where it can't be
+    told.
     """
     statm = Path("/proc/self/statm")
     if statm.exists():
@@ -508,13 +429,6 @@ class Mutations:
     """Makes frames that are nearly right."""
 
     def __init__(self, seed: int, frames: list[bytes]) -> None:
-        """
-        Begin.
-
-        @param seed: Where chance starts from.
-
-        @param frames: Frames that are right, each with a box.
-        """
         self.chance = random.Random(seed)
         self._frames = frames
         self._boxes = [amp.parseString(frame)[0] for frame in frames]
@@ -522,10 +436,8 @@ class Mutations:
 
     def next(self) -> bytes:
         """
-        Make a frame.
-
-        @return: It. In most, the fields are changed, and what holds them together is
-            right; in others, any byte may be wrong.
+        Make a frame. In most, the fields are changed, and what holds them together is
+        right; in others, any byte may be wrong.
         """
         chance = self.chance
         if chance.random() < 0.03:
@@ -549,13 +461,7 @@ class Mutations:
         return box(**{name.decode("latin-1"): v for name, v in fields.items()})
 
     def _mutated(self, data: bytes) -> bytes:
-        """
-        Change some bytes.
-
-        @param data: The bytes.
-
-        @return: Others.
-        """
+        """Change some bytes."""
         chance = self.chance
         changed = bytearray(data or b"0")
         for _ in range(chance.choice((1, 1, 2, 4))):
@@ -596,11 +502,7 @@ class FuzzTests(SynchronousTestCase):
         inlineThreads(self)
 
     def talk(self) -> list[bytes]:
-        """
-        Make what a client may say.
-
-        @return: Frames.
-        """
+        """Make what a client may say."""
         run = {"_command": b"RunTask"}
         both = [[1, "two", b"three", [4.0, None, {"five": 6}]], {}]
         large: Any = Codec().encode([*both, bytes(60_000)])
@@ -629,15 +531,8 @@ class FuzzTests(SynchronousTestCase):
 
     def fuzz(self, server: WireServer, key: Key | None, count: int, seed: int) -> None:
         """
-        Send frames, on a new connection whenever the server has ended one.
-
-        @param server: The server.
-
-        @param key: What is proved first, C{None} for nothing.
-
-        @param count: How many frames.
-
-        @param seed: Where chance starts from.
+        Send so many frames, on a new connection whenever the server has ended one.
+        First, a key is proved if there's one.
         """
         mutations = Mutations(seed, self.talk())
         connection: Connection | None = None
@@ -664,11 +559,7 @@ class FuzzTests(SynchronousTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def finish(self, server: WireServer) -> None:
-        """
-        See that a server still works.
-
-        @param server: The server.
-        """
+        """See that a server still works."""
         connection = Connection(server)
         connection.enter(KEY)
         answer = connection.send(
@@ -701,13 +592,7 @@ class FuzzTests(SynchronousTestCase):
 
 
 def linksOf(pid: str) -> set[str]:
-    """
-    List what a process has open.
-
-    @param pid: The process.
-
-    @return: What its descriptors stand for.
-    """
+    """List what the descriptors of a process stand for."""
     links = set()
     for number in os.listdir(f"/proc/{pid}/fd"):
         # The descriptor of the listing itself is among them, and gone.
@@ -718,9 +603,8 @@ def linksOf(pid: str) -> set[str]:
 
 def listening() -> list[str]:
     """
-    Find where this process and its children listen on the network.
-
-    @return: Addresses as the system writes them.
+    Find where this process and its children listen on the network, as the system writes
+    it.
     """
     own = str(os.getpid())
     links = linksOf(own)

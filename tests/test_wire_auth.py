@@ -36,13 +36,7 @@ LOCAL = IPv4Address("TCP", "127.0.0.1", 7)
 
 @contextlib.contextmanager
 def anotherUser() -> Iterator[None]:
-    """
-    Be another user for a moment.
-
-    @return: That moment.
-
-    @raise SkipTest: If that's not possible.
-    """
+    """Be another user for a moment, or skip the test."""
     if os.geteuid() or not hasattr(socket, "SO_PEERCRED"):
         raise SkipTest("Only root can be another user, and that isn't told everywhere")
     os.seteuid(NOBODY)
@@ -109,11 +103,7 @@ class UnixTests(WireTestCase):
         said = b"?"
 
         def isOver() -> bool:
-            """
-            See whether the client has ended the connection.
-
-            @return: Whether it has.
-            """
+            """See whether the client has ended the connection."""
             nonlocal said
             with contextlib.suppress(BlockingIOError):
                 said = client.recv(100)
@@ -125,23 +115,6 @@ class UnixTests(WireTestCase):
 
 class TCPTests(WireTestCase):
     """Tests of TCP on this machine."""
-
-    async def refused(
-        self, kind: type[Exception] = AuthenticationError, **kw: Any
-    ) -> str:
-        """
-        Try to connect in vain.
-
-        @param kind: The class of the error.
-
-        @param kw: Keywords of the worker.
-
-        @return: Why not.
-        """
-        q = TaskQueue()
-        self.closers.append(lambda: q.shutdown(timeout=0))
-        error = await self.assertFailure(q.attachWorker(self.worker(**kw)), kind)
-        return str(error)
 
     async def test_key(self) -> None:
         """Who has the key can have tasks run, of all kinds, over a real socket."""
@@ -216,17 +189,7 @@ class TCPTests(WireTestCase):
         real = Client.callRemote
 
         def older(client: Any, command: Any, **fields: Any) -> Any:
-            """
-            Send a command as an older client does.
-
-            @param client: The client's end.
-
-            @param command: The command.
-
-            @param fields: Its arguments.
-
-            @return: A Deferred.
-            """
+            """Send a command as an older client does."""
             return real(client, command, **{**fields, "version": b"0"})
 
         with mock.patch.object(Client, "callRemote", older):
@@ -235,26 +198,14 @@ class TCPTests(WireTestCase):
 
 
 def sent(end: Any) -> bytes:
-    """
-    Take what has been sent.
-
-    @param end: By which end.
-
-    @return: It.
-    """
+    """Take what one end has sent."""
     data: bytes = end.transport.value()
     end.transport.clear()
     return data
 
 
 def makeClient(key: Key | None) -> Client:
-    """
-    Make the client's end of a connection.
-
-    @param key: The key that the server must have.
-
-    @return: It.
-    """
+    """Make the client's end of a connection."""
     client = clientOf(Clock(), key)
     client.makeConnection(StringTransport(peerAddress=LOCAL))
     return client
@@ -273,24 +224,14 @@ class HandshakeTests(SynchronousTestCase):
         self.pending = self.servers._shared.pending
 
     def server(self) -> Any:
-        """
-        Make the server's end of a connection.
-
-        @return: It.
-        """
+        """Make the server's end of a connection."""
         session = self.servers._makeSession()
         session.makeConnection(StringTransport(peerAddress=LOCAL))
         return session
 
     def shake(self, client: Any, server: Any) -> list[bytes]:
         """
-        Have two ends talk for as long as they do.
-
-        @param client: One.
-
-        @param server: The other.
-
-        @return: What the client has said.
+        Have two ends talk for as long as they do. Returns what the client has said.
         """
         said = []
         while data := sent(client):

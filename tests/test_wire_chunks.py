@@ -45,8 +45,6 @@ class ChunkyStringTests(SynchronousTestCase):
         self.assertEqual(list(one), ["ab", "c"])
 
         class Small(ChunkyString[str]):
-            """Has small slices."""
-
             chunkSize = 2
 
         self.assertEqual(list(Small("abcde")), ["ab", "cd", "e"])
@@ -67,9 +65,7 @@ class ChunkTests(SynchronousTestCase):
 
     def pump(self) -> list[int]:
         """
-        Have bytes go to and fro.
-
-        @return: How many bytes of data were in each chunk.
+        Have bytes go to and fro. Returns how many bytes of data were in each chunk.
         """
         sizes = []
         isBusy = True

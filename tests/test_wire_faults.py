@@ -53,22 +53,14 @@ class Cutter(protocol.Protocol):
             d.addCallback(self.connected2)
 
     def connected2(self, other: Any) -> None:
-        """
-        Pass on what has come before.
-
-        @param other: The server's side.
-        """
+        """Pass on what has come before."""
         self.other = other
         early, self.early = self.early, b""
         if early:
             self.dataReceived(early)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Pass on bytes.
-
-        @param data: They.
-        """
+        """Pass on bytes."""
         if self.other is None:
             self.early += data
             return
@@ -82,22 +74,14 @@ class Cutter(protocol.Protocol):
             self.transport.loseConnection()  # type: ignore[union-attr]
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
-        """
-        End the other connection.
-
-        @param reason: Why this one has ended.
-        """
+        """End the other connection."""
         if self.other is not None and self.other.transport is not None:
             self.other.transport.loseConnection()
 
 
 class Raw(protocol.Protocol):
     """
-    A client that sends what it's told.
-
-    @ivar received: What has come.
-
-    @ivar lost: Fires when the connection has ended.
+    A client that sends what it's told. C{lost} fires when the connection has ended.
     """
 
     def __init__(self) -> None:
@@ -105,19 +89,11 @@ class Raw(protocol.Protocol):
         self.lost: Deferred[None] = Deferred()
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Keep bytes.
-
-        @param data: They.
-        """
+        """Keep bytes."""
         self.received += data
 
     def connectionLost(self, reason: Any = connectionDone) -> None:
-        """
-        Note the end.
-
-        @param reason: Why.
-        """
+        """Note the end."""
         self.lost.callback(None)
 
 
@@ -125,13 +101,7 @@ class FaultTestCase(WireTestCase):
     """A test case with clients of other kinds."""
 
     async def connect(self, makeProtocol: Callable[[], Any]) -> Any:
-        """
-        Connect to the server.
-
-        @param makeProtocol: Makes the protocol.
-
-        @return: It.
-        """
+        """Connect to the server."""
         endpoint = clientFromString(globalReactor(), self.description)
         client: Any = await endpoint.connect(Factory.forProtocol(makeProtocol))
 
@@ -165,11 +135,8 @@ class CutTests(FaultTestCase):
 
         async def talk(cut: int) -> int:
             """
-            Have a conversation.
-
-            @param cut: How many bytes of it get through.
-
-            @return: How many did.
+            Have a conversation of which so many bytes get through. Returns how many
+            did.
             """
             Cutter.left, Cutter.passed = cut, 0
             self.universe.log.clear()
@@ -186,15 +153,7 @@ class CutTests(FaultTestCase):
             fired = [0] * len(calls)
 
             def count(result: Any, i: int) -> Any:
-                """
-                Count how often a call's Deferred fires.
-
-                @param result: With what.
-
-                @param i: Which call it is.
-
-                @return: The result.
-                """
+                """Count how often the Deferred of the ith call fires."""
                 fired[i] += 1
                 return result
 
@@ -520,15 +479,6 @@ class AMPTests(FaultTestCase):
 
             @ValueChunk.responder  # type: ignore[misc, unused-ignore]
             def chunk(self, ID: bytes, data: bytes) -> dict[str, bytes]:
-                """
-                Take a chunk.
-
-                @param ID: The ID of the task.
-
-                @param data: The chunk.
-
-                @return: Nothing.
-                """
                 self.data += data
                 return {}
 
@@ -598,13 +548,7 @@ class AMPTests(FaultTestCase):
         self.assertEqual(session.tasks, {})
 
     async def sessions(self, server: WireServer) -> Any:
-        """
-        Get the server's ends of connections, as soon as there's one.
-
-        @param server: The server.
-
-        @return: They.
-        """
+        """Get the server's ends of connections, as soon as there's one."""
         await self.until(lambda: server._sessions)
         return server._sessions
 

@@ -2,97 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from typing import Any
-
-from twisted.internet import protocol
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from zope.interface.verify import verifyObject
 
 from asynqueue import TaskQueue
-from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import WorkerLost, WorkerStartError
 from asynqueue.interfaces import ICancellingWorker, IReplaceableWorker, IWorker
 from asynqueue.wire import WireServer, WireWorker
 
-from ._servers import ROOT
+from ._servers import soon
 from ._wire import Universe, WireTestCase
-
-#: What a server in a process of its own runs.
-PROGRAM = """
-import sys
-from asynqueue.wire import runServer
-runServer(sys.argv[1], "tests._wire.Universe", heartbeat=0.4)
-"""
-
-
-class ServerProcess(protocol.ProcessProtocol):
-    """
-    A server in a process of its own.
-
-    @ivar ended: Fires when it has ended.
-    """
-
-    def __init__(self, description: str) -> None:
-        """
-        Start it.
-
-        @param description: Where it listens.
-        """
-        self.ended: Deferred[None] = Deferred()
-        self.errors = b""
-        reactor: Any = globalReactor()
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        self.process = reactor.spawnProcess(
-            self,
-            sys.executable,
-            [sys.executable, "-c", PROGRAM, description],
-            env={**os.environ, "PYTHONPATH": path},
-        )
-
-    def errReceived(self, data: bytes) -> None:
-        """
-        Keep what it says.
-
-        @param data: It.
-        """
-        self.errors += data
-
-    def processEnded(self, reason: Any) -> None:
-        """
-        Note that it has ended.
-
-        @param reason: How.
-        """
-        self.ended.callback(None)
-
-    def signal(self, number: int) -> None:
-        """
-        Send it a signal.
-
-        @param number: Which.
-        """
-        if not self.ended.called:
-            os.kill(self.process.pid, number)
-
-    async def kill(self) -> None:
-        """End it."""
-        self.signal(signal.SIGKILL)
-        await self.ended
-
-
-def soon(attempts: int) -> float:
-    """
-    Try to connect again soon.
-
-    @param attempts: How many have failed.
-
-    @return: The delay.
-    """
-    return 0.01
 
 
 class InterfaceTests(WireTestCase):
@@ -227,39 +145,6 @@ class LossTests(WireTestCase):
 
 class ReconnectTests(WireTestCase):
     """Tests of workers that connect again."""
-
-    async def test_notUpYet(self) -> None:
-        """A worker waits for its server, tells so, and has its tasks run then."""
-        q = TaskQueue()
-        self.closers.append(lambda: q.shutdown(timeout=0))
-        worker = self.worker(reconnect=True, backoff=soon)
-        attached = q.attachWorker(worker)
-        d = q.call("add", 1)
-        self.assertIn("connecting", repr(worker))
-        await deferLater(globalReactor(), 0.05)
-        self.assertFalse(attached.called)
-        await self.serve()
-        self.assertEqual(await attached, 1)
-        self.assertIn("ready", repr(worker))
-        self.assertEqual(await d, 1)
-
-    async def test_restarted(self) -> None:
-        """
-        When the server is back, so is the worker, and stored updates are run there.
-        """
-        server = await self.serve()
-        q = await self.queue(reconnect=True, backoff=soon)
-        await q.update("note", "updated")
-        self.assertEqual(await q.call("add", 1), 1)
-        server._abortAll()
-        await server.stop()
-        await self.until(lambda: q.workers()[0].ID == 2)
-        d = q.call("add", 2)
-        universe = self.universe = Universe()
-        await self.serve()
-        self.assertEqual(await d, 2)
-        self.assertEqual(universe.log, ["updated"])
-        self.assertEqual(q.workers()[0].ID, 2)
 
     async def test_updatesInOrder(self) -> None:
         """
@@ -422,67 +307,3 @@ class LeavingTests(WireTestCase):
         await q.shutdown()
         for server in servers:
             await server.stop()
-
-
-class ProcessTests(WireTestCase):
-    """Tests of servers in processes of their own."""
-
-    async def start(self) -> ServerProcess:
-        """
-        Start a server.
-
-        @return: It.
-        """
-        server = ServerProcess(self.description)
-        self.closers.append(server.kill)
-        return server
-
-    async def test_killed(self) -> None:
-        """When the server is killed, what was running fails at once."""
-        server = await self.start()
-        q = await self.queue(reconnect=True, backoff=soon)
-        self.assertEqual(await q.call("add", 1), 1)
-        d = q.call("sleep", 1, 60)
-        await self.turn()
-        server.signal(signal.SIGKILL)
-        await self.assertFailure(d, WorkerLost)
-
-    async def test_frozen(self) -> None:
-        """
-        A server that is frozen is given up after three heartbeats without a sign of it.
-        """
-        server = await self.start()
-        q = await self.queue(reconnect=True, backoff=soon, heartbeat=0.1)
-        self.assertEqual(await q.call("add", 1), 1)
-        server.signal(signal.SIGSTOP)
-        began = globalReactor().seconds()
-        d = q.call("add", 2)
-        error = await self.assertFailure(d, WorkerLost)
-        self.assertIn("Nothing has come", str(error))
-        self.assertLess(globalReactor().seconds() - began, 5)
-        again = q.call("add", 3)
-        server.signal(signal.SIGCONT)
-        self.assertEqual(await again, 3)
-
-    async def test_heartbeats(self) -> None:
-        """
-        A connection on which nothing happens stays for as long as both ends are there.
-        """
-        await self.start()
-        q = await self.queue(reconnect=True, backoff=soon, heartbeat=0.4)
-        await deferLater(globalReactor(), 1.6)
-        self.assertEqual(await q.call("add", 1), 1)
-        self.assertEqual(q.workers()[0].ID, 1)
-
-    async def test_terminated(self) -> None:
-        """A server that is told to end does so when its tasks are done."""
-        server = await self.start()
-        q = await self.queue(reconnect=True, backoff=soon, thread=True)
-        self.assertEqual(await q.call("add", 1), 1)
-        d = q.call("sleep", 1, 0.3)
-        await deferLater(globalReactor(), 0.1)
-        server.signal(signal.SIGTERM)
-        self.assertEqual(await d, 1)
-        await server.ended
-        self.assertEqual(server.errors, b"")
-        self.assertFalse((self.folder / "s").exists())

@@ -33,15 +33,7 @@ class LinkTestCase(SynchronousTestCase):
         logger.setLevel(logging.CRITICAL)
 
     def pair(self, universe: Any = None, **kw: Any) -> tuple[Pair, TaskQueue]:
-        """
-        Have a queue with a worker that's about to be connected.
-
-        @param universe: The universe.
-
-        @param kw: Keywords of server and worker.
-
-        @return: The connection, and the queue.
-        """
+        """Have a queue with a worker that's about to be connected."""
         pair = Pair(self.clock, universe or Small(), **{"key": KEY, **kw})
         q = TaskQueue(reactor=self.clock)
         q.attachWorker(pair.worker).addErrback(lambda _: None)
@@ -54,11 +46,8 @@ class CutTests(LinkTestCase):
 
     def talk(self, cut: int | None) -> int:
         """
-        Have a conversation.
-
-        @param cut: How many bytes of it get through, C{None} for all.
-
-        @return: How many did.
+        Have a conversation of which so many bytes get through, or all. Returns how many
+        did.
         """
         universe = Universe()
         pair, q = self.pair(universe)
@@ -73,13 +62,7 @@ class CutTests(LinkTestCase):
         results: list[Any] = [None] * len(calls)
 
         def count(result: Any, i: int) -> None:
-            """
-            Count how often a call's Deferred fires.
-
-            @param result: With what.
-
-            @param i: Which call it is.
-            """
+            """Count how often the Deferred of the ith call fires."""
             fired[i] += 1
             results[i] = getattr(result, "value", result)
 
@@ -114,13 +97,7 @@ class CutTests(LinkTestCase):
         return pair.passed
 
     async def all(self, iteration: Any, items: list[Any]) -> None:
-        """
-        Take all items.
-
-        @param iteration: Of what.
-
-        @param items: Where to.
-        """
+        """Take all items."""
         async for item in iteration:
             items.append(item)  # noqa: PERF401 - those before an error are wanted
 
@@ -148,11 +125,7 @@ class SilenceTests(LinkTestCase):
     """Tests of ends of which nothing is heard any longer, as when a cable is cut."""
 
     def silence(self, beats: int) -> None:
-        """
-        Let time pass in which nothing is heard.
-
-        @param beats: How many heartbeats.
-        """
+        """Let so many heartbeats pass in which nothing is heard."""
         for _ in range(beats):
             self.clock.advance(10)
 
@@ -210,13 +183,7 @@ class SilenceTests(LinkTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def idle(self, pair: Pair, q: TaskQueue) -> None:
-        """
-        Let much time pass, and see that the connection has stayed.
-
-        @param pair: The connection.
-
-        @param q: Its queue.
-        """
+        """Let much time pass, and see that the connection has stayed."""
         pair.pump()
         for _ in range(200):
             self.clock.advance(5)
@@ -240,6 +207,25 @@ class SilenceTests(LinkTestCase):
         for client, server in ((1, None), (None, 1), (1, 100), (100, 1)):
             pair, q = self.pair(heartbeat=client, server={"heartbeat": server})
             self.idle(pair, q)
+
+
+class UnreadTests(LinkTestCase):
+    """Tests of a server that doesn't read what it's answered."""
+
+    def test_questions(self) -> None:
+        """It's cut off if it goes on to ask, unless it reads meanwhile."""
+        pair, q = self.pair()
+        pair.pump()
+        client: Any = pair.worker._client
+        for reads in (True, False):
+            for _ in range(2):
+                client.pauseProducing()
+                for i in range(600):
+                    client.dataReceived(box(_command=b"Ping", _ask=b"%d" % i))
+                if reads:
+                    client.resumeProducing()
+            self.assertIs(client.isOver, not reads)
+        q.shutdown(timeout=0)
 
 
 class VersionTests(LinkTestCase):

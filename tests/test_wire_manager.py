@@ -748,7 +748,6 @@ class RestartTests(ManagerTestCase):
         attempts: list[int] = []
 
         def backoff(attempt: int) -> float:
-            """Note how often."""
             attempts.append(attempt)
             return 0
 

@@ -27,15 +27,7 @@ class RunnerTests(SynchronousTestCase):
         self.runner = WireRunner(self.universe, reactor=self.clock)
 
     def called(self, *args: Any, **kw: Any) -> Any:
-        """
-        Run a method.
-
-        @param args: Its name, and its arguments.
-
-        @param kw: Its keywords.
-
-        @return: The dict.
-        """
+        """Run a method."""
         return self.successResultOf(self.runner.call(*args, **kw))
 
     def test_result(self) -> None:
@@ -161,11 +153,7 @@ class RunnerTests(SynchronousTestCase):
         """
 
         def items() -> Iterator[list[int]]:
-            """
-            Yield one list again and again.
-
-            @return: An iterator.
-            """
+            """Yield one list again and again."""
             item = [0]
             try:
                 for _ in range(5):
@@ -175,15 +163,7 @@ class RunnerTests(SynchronousTestCase):
                 closed.append(True)
 
         def encode(item: list[int]) -> str:
-            """
-            Encode an item.
-
-            @param item: The item.
-
-            @return: Text.
-
-            @raise ValueError: If it's a three.
-            """
+            """Encode an item, unless it's a three."""
             if item == [3]:
                 raise ValueError("three")
             return str(item)

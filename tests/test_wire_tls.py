@@ -23,10 +23,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
 from asynqueue.credentials import makePair
-from asynqueue.errors import AuthenticationError, SerializationError, WorkerStartError
+from asynqueue.errors import SerializationError, WorkerStartError
 from asynqueue.wire import TLS, Key, WireServer
 from asynqueue.wire._server import Session
 
@@ -40,11 +39,7 @@ KEY = Key(b"k" * 32)
 
 
 class Silent(protocol.Protocol):
-    """
-    An end that says nothing.
-
-    @ivar lost: Fires when the connection has ended.
-    """
+    """An end that says nothing. C{lost} fires when the connection has ended."""
 
     def __init__(self) -> None:
         self.transport: Any = None
@@ -102,15 +97,6 @@ class TLSTestCase(WireTestCase):
         """Start a server with TLS."""
         tls = tls or self.server.accepting(self.client)
         return await self.serve(description="tls:0:interface=127.0.0.1", tls=tls, **kw)
-
-    async def refused(
-        self, kind: type[Exception] = AuthenticationError, **kw: Any
-    ) -> str:
-        """Try to connect in vain."""
-        q = TaskQueue()
-        self.closers.append(lambda: q.shutdown(timeout=0))
-        error = await self.assertFailure(q.attachWorker(self.worker(**kw)), kind)
-        return str(error)
 
     async def raw(self, makeProtocol: Any) -> Any:
         """Connect without TLS."""
@@ -285,10 +271,7 @@ class PinnedTests(TLSTestCase):
         heard = []
 
         class Listening(Silent):
-            """A server that listens."""
-
             def dataReceived(self, data: bytes) -> None:
-                """Keep what is said."""
                 heard.append(data)
                 self.transport.write(box(_answer=b"1", version=b"1"))
 
@@ -538,14 +521,12 @@ class HandshakeTests(SynchronousTestCase):
         for at in range(0, whole, 13):
 
             def flip(data: bytes, before: int, at: int = at) -> bytes:
-                """Change a bit."""
                 here = at - before
                 if not 0 <= here < len(data):
                     return data
                 return data[:here] + bytes([data[here] ^ 1]) + data[here + 1 :]
 
             def cut(data: bytes, before: int, at: int = at) -> bytes:
-                """Cut it off."""
                 return data[: max(0, at - before)]
 
             with self.subTest(at=at):

@@ -89,15 +89,8 @@ VALUES: list[Any] = [
 
 def roundTrip(value: Any, codec: Codec | None = None, size: int = 60_000) -> Any:
     """
-    Encode and decode a value.
-
-    @param value: The value.
-
-    @param codec: The codec, by default one that allows no more than plain data.
-
-    @param size: The size of the pieces in which it comes if it's large.
-
-    @return: What becomes of it.
+    Encode and decode a value, by default with a codec that allows no more than plain
+    data. What is large comes in pieces of a size.
     """
     codec = codec or Codec()
     payload = codec.encode(value)
@@ -107,15 +100,7 @@ def roundTrip(value: Any, codec: Codec | None = None, size: int = 60_000) -> Any
 
 
 def chopped(payload: Any, size: int) -> list[bytes]:
-    """
-    Cut what a large value has become into pieces.
-
-    @param payload: It.
-
-    @param size: The size of the pieces.
-
-    @return: The pieces.
-    """
+    """Cut what a large value has become into pieces."""
     data = b"".join(payload.pieces)
     assert len(data) == payload.size
     return [data[i : i + size] for i in range(0, len(data), size)]
@@ -361,8 +346,6 @@ class HostileTests(SynchronousTestCase):
         """Nor is one of a class that has other slots there."""
 
         class Here:
-            """A class without attributes."""
-
             __slots__ = ()
 
         there = Codec(Universe.allowed)
@@ -380,7 +363,6 @@ class HostileTests(SynchronousTestCase):
 
             @property
             def x(self) -> int:
-                """Be a property."""
                 raise AssertionError
 
             @x.setter
@@ -435,15 +417,7 @@ class RaisedTests(SynchronousTestCase):
     """Tests of exceptions."""
 
     def carried(self, error: BaseException, exceptions: Any = ()) -> Any:
-        """
-        Take an exception to the other end.
-
-        @param error: The exception.
-
-        @param exceptions: Classes that are made again there.
-
-        @return: What becomes of it.
-        """
+        """Take an exception to the other end, where these classes are made again."""
         codec = Codec()
         try:
             raise error
@@ -510,19 +484,9 @@ class RaisedTests(SynchronousTestCase):
             """An exception that lets nobody look at it."""
 
             def __str__(self) -> str:
-                """
-                Fail.
-
-                @raise RuntimeError: Always.
-                """
                 raise RuntimeError
 
             def __reduce__(self) -> Any:
-                """
-                Fail.
-
-                @raise RuntimeError: Always.
-                """
                 raise RuntimeError
 
         back = self.carried(Hostile())
@@ -557,8 +521,6 @@ class NamesTests(SynchronousTestCase):
         """Public functions of the subclass and its bases are, and nothing else."""
 
         class Small(Base):
-            """A universe."""
-
             attribute = len
 
             def __init__(self) -> None:
@@ -569,7 +531,6 @@ class NamesTests(SynchronousTestCase):
 
             @property
             def computed(self) -> int:
-                """A property."""
                 raise AssertionError
 
             @staticmethod

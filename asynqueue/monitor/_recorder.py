@@ -129,9 +129,11 @@ class _Recorder:
         self.isIdle = True
         self._q = q
         self._isControlled = isControlled
-        self._samples: deque[dict[str, Any]] = deque(maxlen=_MAX_SAMPLES)
-        self._failures: deque[dict[str, Any]] = deque(maxlen=_MAX_FAILURES)
-        self._changes: deque[dict[str, Any]] = deque(maxlen=_MAX_CHANGES)
+        self._kept: dict[str, deque[dict[str, Any]]] = {
+            "samples": deque(maxlen=_MAX_SAMPLES),
+            "failures": deque(maxlen=_MAX_FAILURES),
+            "changes": deque(maxlen=_MAX_CHANGES),
+        }
         self._failed: deque[Event] = deque(maxlen=_MAX_FAILURES)
         self._changed: deque[dict[str, Any]] = deque(maxlen=_MAX_CHANGES)
 
@@ -143,7 +145,8 @@ class _Recorder:
 
     def standStill(self, now: float) -> None:
         """Say that nothing has changed until now since the last sample."""
-        self._samples.append({**self._samples[-1], "time": now})
+        samples = self._kept["samples"]
+        samples.append({**samples[-1], "time": now})
 
     def sample(self, isOver: bool = False) -> _PageUpdate:
         """Take a sample: the last if it's over, as the queue has been shut down."""
@@ -158,7 +161,7 @@ class _Recorder:
         }
         return _PageUpdate(
             lambda: _encode({**now, **news, "whole": False}),
-            lambda: _encode({**now, **self._all(), "whole": True}),
+            lambda: _encode({**now, **self._everything(), "whole": True}),
         )
 
     def _takeNews(self, stats: dict[str, Any]) -> dict[str, list[Any]]:
@@ -170,21 +173,19 @@ class _Recorder:
             "done": stats["done"],
             "failed": sum(failed.values()) - failed.get("cancelled", 0),
         }
-        failures = [_failure(event) for event in self._failed]
-        changes = list(self._changed)
+        news = {
+            "samples": [sample],
+            "failures": [_failure(event) for event in self._failed],
+            "changes": list(self._changed),
+        }
         self._failed.clear()
         self._changed.clear()
-        self._samples.append(sample)
-        self._failures.extend(failures)
-        self._changes.extend(changes)
-        return {"samples": [sample], "failures": failures, "changes": changes}
+        for name, items in news.items():
+            self._kept[name].extend(items)
+        return news
 
-    def _all(self) -> dict[str, list[Any]]:
-        return {
-            "samples": list(self._samples),
-            "failures": list(self._failures),
-            "changes": list(self._changes),
-        }
+    def _everything(self) -> dict[str, list[Any]]:
+        return {name: list(items) for name, items in self._kept.items()}
 
     def _bounded(self, stats: dict[str, Any]) -> dict[str, Any]:
         """

@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from .base import Pool
 
-__all__ = ["BEFORE", "CONTENDERS", "OURS", "REFERENCE", "Contender", "makePool"]
-
 #: The names of those that have the same package name: this library as it is here, as it
 #: is in another checkout, and the reference.
 OURS, BEFORE, REFERENCE = "ours", "before", "reference"
@@ -75,13 +73,7 @@ CONTENDERS = {
 
 
 def makePool(name: str) -> Pool:
-    """
-    Make the pool of a contender.
-
-    @param name: The name of the contender.
-
-    @return: The pool, without any children yet.
-    """
+    """Make the pool of a contender, without any children yet."""
     module, _, cls = CONTENDERS[name].pool.partition(":")
     pool: Pool = getattr(import_module(f".{module}", __name__), cls)()
     return pool

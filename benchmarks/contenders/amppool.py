@@ -14,8 +14,6 @@ from twisted.protocols.amp import Command, String
 from .base import CannotDo
 from .deferreds import TwistedPool
 
-__all__ = ["AmpoulePool", "Child", "RunCall"]
-
 #: Loaded like this because type checkers needn't have it.
 AMPChild: Any = import_module("ampoule.child").AMPChild
 
@@ -35,13 +33,7 @@ class Child(AMPChild):
 
     @RunCall.responder
     def run(self, call: bytes) -> dict[str, bytes]:
-        """
-        Run a call.
-
-        @param call: The function and its arguments, pickled.
-
-        @return: The result, pickled, as AMP wants it.
-        """
+        """Run a call."""
         f, args = pickle.loads(call)
         return {"result": pickle.dumps(f(*args), 5)}
 
@@ -53,11 +45,6 @@ class AmpoulePool(TwistedPool):
         self._pool: Any = None
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
         starter = import_module("ampoule.main").ProcessStarter(
             env={**os.environ, "PYTHONPATH": os.getcwd()}
         )
@@ -71,19 +58,9 @@ class AmpoulePool(TwistedPool):
         await self._pool.start()
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         await self._pool.stop()
 
     def begin(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """
-        Implement L{TwistedPool.begin}.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: A Deferred that fires with its result.
-        """
         call = pickle.dumps((f, args), 5)
         if len(call) > LARGEST:
             raise CannotDo(f"takes no more than {LARGEST:,} bytes")
@@ -92,11 +69,5 @@ class AmpoulePool(TwistedPool):
 
 
 def _result(response: dict[str, bytes]) -> Any:
-    """
-    Take the result out of a response.
-
-    @param response: The response.
-
-    @return: The result.
-    """
+    """Take the result out of a response."""
     return pickle.loads(response["result"])

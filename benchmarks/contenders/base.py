@@ -6,8 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["BlockingPool", "CannotDo", "Lost", "Pool"]
-
 T = TypeVar("T")
 
 
@@ -24,21 +22,11 @@ class Pool(ABC):
 
     @abstractmethod
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """
-        Run a coroutine that uses the pool.
-
-        @param main: The coroutine.
-
-        @return: What it returns.
-        """
+        """Run a coroutine that uses the pool. Returns what it does."""
 
     @abstractmethod
     async def start(self, children: int) -> None:
-        """
-        Start children.
-
-        @param children: How many.
-        """
+        """Start children."""
 
     @abstractmethod
     async def stop(self) -> None:
@@ -46,71 +34,33 @@ class Pool(ABC):
 
     @abstractmethod
     async def call(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Run a call in a child.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: Its result.
-        """
+        """Run a call in a child."""
 
     @abstractmethod
     async def several(
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
         """
-        Queue several calls at once.
-
-        @param f: The function.
-
-        @param argses: The arguments of each.
-
-        @return: Their results in that order.
-
-        @raise Lost: If some are never answered.
+        Queue several calls at once. Returns their results in the order of the calls. If
+        some are never answered, that's L{Lost}.
         """
 
     async def stream(self, count: int) -> int:
-        """
-        Take items one by one from a child that counts.
-
-        @param count: How many items.
-
-        @return: Their sum.
-        """
+        """Take so many items one by one from a child that counts. Returns their sum."""
         raise CannotDo("doesn't stream")
 
     async def iterate(self, f: Callable[..., Any], *args: Any) -> None:
-        """
-        Take all items from a generator in a child, one by one.
-
-        @param f: The generator function.
-
-        @param args: Its arguments.
-        """
+        """Take all items from a generator in a child, one by one."""
         raise CannotDo("doesn't stream")
 
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """
-        Call a function for each of many items, by the pool's own means for that.
-
-        @param f: The function.
-
-        @param items: The items.
-
-        @return: The results.
-        """
+        """Call a function for each of many items, by the pool's own means for that."""
         raise CannotDo("has no map")
 
     async def wakeUps(self, seconds: float) -> int | None:
         """
-        Count how often the reactor wakes up while nothing is to be done.
-
-        @param seconds: For how long.
-
-        @return: How often it has, C{None} if there's no reactor.
+        Count how often the reactor wakes up in so many seconds in which nothing is to
+        be done. C{None} if there's no reactor.
         """
         return None
 
@@ -119,13 +69,7 @@ class BlockingPool(Pool):
     """A pool whose calls give futures that are waited for in the calling thread."""
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """
-        Implement L{Pool.run}. The coroutine has nothing to wait for.
-
-        @param main: The coroutine.
-
-        @return: What it returns.
-        """
+        """Implement L{Pool.run}. The coroutine has nothing to wait for."""
         try:
             main.send(None)
         except StopIteration as end:
@@ -135,49 +79,17 @@ class BlockingPool(Pool):
 
     @abstractmethod
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Queue a call.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: A future of some kind.
-        """
+        """Queue a call. Returns a future of some kind."""
 
     def result(self, future: Any) -> Any:
-        """
-        Wait for the result of a call.
-
-        @param future: What L{submit} has returned.
-
-        @return: The result.
-        """
+        """Wait for the result of a call, by what L{submit} has returned."""
         return future.result()
 
     async def call(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Implement L{Pool.call}.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: Its result.
-        """
         return self.result(self.submit(f, *args))
 
     async def several(
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
-        """
-        Implement L{Pool.several}.
-
-        @param f: The function.
-
-        @param argses: The arguments of each call.
-
-        @return: Their results.
-        """
         futures = [self.submit(f, *args) for args in argses]
         return [self.result(future) for future in futures]

@@ -13,8 +13,6 @@ from twisted.python.failure import Failure
 
 from .base import Lost, Pool
 
-__all__ = ["LIMIT", "TwistedPool", "countWakeUps", "gather", "runInReactor"]
-
 T = TypeVar("T")
 
 #: Calls that aren't answered after so many seconds are lost.
@@ -22,13 +20,7 @@ LIMIT = 40.0
 
 
 def runInReactor(main: Coroutine[Any, Any, T]) -> T:
-    """
-    Run the reactor until a coroutine is done.
-
-    @param main: The coroutine.
-
-    @return: What it returns.
-    """
+    """Run the reactor until a coroutine is done. Returns what that does."""
     from twisted.internet import reactor as it
 
     reactor: Any = it
@@ -50,13 +42,7 @@ def runInReactor(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def countWakeUps(seconds: float) -> int:
-    """
-    Count how often the reactor wakes up.
-
-    @param seconds: For how long.
-
-    @return: How often, less the one for the end of that time.
-    """
+    """Count how often the reactor wakes up in so many seconds, but for their end."""
     from twisted.internet import reactor as it
 
     reactor: Any = it
@@ -80,15 +66,6 @@ class _Gathering:
     def __init__(
         self, ds: Sequence[Deferred[Any]], limit: float, reactor: IReactorTime
     ) -> None:
-        """
-        Begin to wait.
-
-        @param ds: The Deferreds.
-
-        @param limit: Seconds until those that haven't fired are lost.
-
-        @param reactor: What keeps the time.
-        """
         self.d: Deferred[list[Any]] = Deferred()
         self._ds = ds
         self._left = len(ds)
@@ -97,13 +74,7 @@ class _Gathering:
             d.addCallbacks(self._one, self._failed)
 
     def _one(self, result: Any) -> Any:
-        """
-        Note a result.
-
-        @param result: It.
-
-        @return: It: the Deferred keeps it.
-        """
+        """Note a result."""
         self._left -= 1
         if not self._left and self._timer.active():
             self._timer.cancel()
@@ -111,11 +82,7 @@ class _Gathering:
         return result
 
     def _failed(self, failure: Failure) -> None:
-        """
-        Fail with the first that fails.
-
-        @param failure: How.
-        """
+        """Fail with the first that fails."""
         if self._timer.active():
             self._timer.cancel()
             self.d.errback(failure)
@@ -133,15 +100,8 @@ def gather(
     reactor: IReactorTime | None = None,
 ) -> Deferred[list[Any]]:
     """
-    Wait for several Deferreds, but not for ever.
-
-    @param ds: The Deferreds.
-
-    @param limit: Seconds until those that haven't fired are lost.
-
-    @param reactor: What keeps the time. By default, the global reactor.
-
-    @return: A Deferred that fires with their results, or fails with L{Lost}.
+    Wait for several Deferreds, but not for ever: fire with their results, or fail with
+    L{Lost} if some haven't fired within so many seconds.
     """
     if reactor is None:
         from twisted.internet import reactor as it
@@ -154,59 +114,19 @@ class TwistedPool(Pool):
     """A pool whose calls give Deferreds."""
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """
-        Implement L{Pool.run}.
-
-        @param main: The coroutine.
-
-        @return: What it returns.
-        """
         return runInReactor(main)
 
     @abstractmethod
     def begin(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """
-        Queue a call.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: A Deferred that fires with its result.
-        """
+        """Queue a call."""
 
     async def call(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Implement L{Pool.call}.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: Its result.
-        """
         return await self.begin(f, *args)
 
     async def several(
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
-        """
-        Implement L{Pool.several}.
-
-        @param f: The function.
-
-        @param argses: The arguments of each call.
-
-        @return: Their results.
-        """
         return await gather([self.begin(f, *args) for args in argses])
 
     async def wakeUps(self, seconds: float) -> int | None:
-        """
-        Implement L{Pool.wakeUps}.
-
-        @param seconds: For how long.
-
-        @return: How often.
-        """
         return await countWakeUps(seconds)

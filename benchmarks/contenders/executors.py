@@ -14,17 +14,6 @@ from typing import Any
 
 from .base import BlockingPool
 
-__all__ = [
-    "ChunkedPool",
-    "ForkServerExecutor",
-    "FuturesExecutor",
-    "LokyExecutor",
-    "MpirePool",
-    "MultiprocessingPool",
-    "RayPool",
-    "SpawnExecutor",
-]
-
 
 class _Executor(BlockingPool):
     """A pool with the interface of C{concurrent.futures.Executor}."""
@@ -35,49 +24,22 @@ class _Executor(BlockingPool):
 
     @abstractmethod
     def make(self, children: int) -> Any:
-        """
-        Make the executor.
-
-        @param children: How many children it's to have.
-
-        @return: It.
-        """
+        """Make the executor."""
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
         self._executor = self.make(children)
         self._children = children
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         self._executor.shutdown()
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Implement L{BlockingPool.submit}.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: A future.
-        """
         return self._executor.submit(f, *args)
 
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """
         Implement L{Pool.map}, with chunks as large as C{multiprocessing.Pool} has them
         since the executor's own have one item.
-
-        @param f: The function.
-
-        @param items: The items.
-
-        @return: The results.
         """
         size = -(-len(items) // (4 * self._children))
         return list(self._executor.map(f, items, chunksize=size))
@@ -89,13 +51,6 @@ class FuturesExecutor(_Executor):
     method: str | None = None
 
     def make(self, children: int) -> Any:
-        """
-        Implement L{_Executor.make}.
-
-        @param children: How many children it's to have.
-
-        @return: The executor.
-        """
         return ProcessPoolExecutor(
             children, mp_context=multiprocessing.get_context(self.method)
         )
@@ -117,13 +72,6 @@ class LokyExecutor(_Executor):
     """The executor of loky."""
 
     def make(self, children: int) -> Any:
-        """
-        Implement L{_Executor.make}.
-
-        @param children: How many children it's to have.
-
-        @return: The executor.
-        """
         return import_module("loky").ProcessPoolExecutor(children)
 
 
@@ -137,62 +85,26 @@ class MultiprocessingPool(BlockingPool):
         self._pool: Any = None
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
         self._pool = multiprocessing.Pool(children)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         self._pool.close()
         self._pool.join()
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Implement L{BlockingPool.submit}.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: Something with C{get()}.
-        """
+        """Implement L{BlockingPool.submit}, with something that has C{get()}."""
         return self._pool.apply_async(f, args)
 
     def result(self, future: Any) -> Any:
-        """
-        Implement L{BlockingPool.result}.
-
-        @param future: What L{submit} has returned.
-
-        @return: The result.
-        """
         return future.get()
 
     async def stream(self, count: int) -> int:
-        """
-        Implement L{Pool.stream} by C{imap}, since results can't be streamed.
-
-        @param count: How many items.
-
-        @return: Their sum.
-        """
+        """Implement L{Pool.stream} by C{imap}, since results can't be streamed."""
         from ..work import identity
 
         return sum(self._pool.imap(identity, range(count), self.chunk))
 
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """
-        Implement L{Pool.map}.
-
-        @param f: The function.
-
-        @param items: The items.
-
-        @return: The results.
-        """
         return list(self._pool.map(f, items))
 
 
@@ -206,40 +118,20 @@ class MpirePool(MultiprocessingPool):
     """C{mpire.WorkerPool}."""
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
         self._pool = import_module("mpire").WorkerPool(children)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         self._pool.stop_and_join()
 
     async def stream(self, count: int) -> int:
-        """
-        Implement L{Pool.stream} by C{imap} with its own choice of chunks.
-
-        @param count: How many items.
-
-        @return: Their sum.
-        """
+        """Implement L{Pool.stream} by C{imap} with its own choice of chunks."""
         from ..work import identity
 
         return sum(self._pool.imap(identity, range(count)))
 
 
 def _runCall(f: Callable[..., Any], *args: Any) -> Any:
-    """
-    Run a call, as a task of ray.
-
-    @param f: The function.
-
-    @param args: Its arguments.
-
-    @return: Its result.
-    """
+    """Run a call, as a task of ray."""
     return f(*args)
 
 
@@ -253,11 +145,6 @@ class RayPool(BlockingPool):
         self._call: Any = None
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
         self._ray = import_module("ray")
         self._ray.init(
             num_cpus=children,
@@ -269,27 +156,10 @@ class RayPool(BlockingPool):
         self._call = self._ray.remote(_runCall)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         self._ray.shutdown()
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Implement L{BlockingPool.submit}.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: A reference of ray.
-        """
         return self._call.remote(f, *args)
 
     def result(self, future: Any) -> Any:
-        """
-        Implement L{BlockingPool.result}.
-
-        @param future: What L{submit} has returned.
-
-        @return: The result.
-        """
         return self._ray.get(future)

@@ -19,8 +19,6 @@ from .base import BlockingPool, Pool
 from .deferreds import countWakeUps, runInReactor
 from .pipes import AHEAD, Calls, PipeChild, frame
 
-__all__ = ["BareReactorPipe", "BlockingPipe"]
-
 T = TypeVar("T")
 
 #: Items in a chunk of a map, and chunks that are under way, so that no pipe gets full.
@@ -29,9 +27,7 @@ CHUNK, CHUNKS_AHEAD = 2_000, 4
 
 class _Pipes(Pool):
     """
-    Children at pipes.
-
-    @ivar ahead: So many calls are under way to each child, if there are so many.
+    Children at pipes. To each, C{ahead} calls are under way, if there are so many.
     """
 
     def __init__(self) -> None:
@@ -39,15 +35,9 @@ class _Pipes(Pool):
         self.ahead = AHEAD
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
         self.children = [PipeChild() for _ in range(children)]
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         for child in self.children:
             child.stop()
 
@@ -56,27 +46,12 @@ class BlockingPipe(_Pipes, BlockingPool):
     """The floor of the machine: writing to pipes and waiting at them."""
 
     def submit(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Implement L{BlockingPool.submit} by sending to the first child.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: The child.
-        """
+        """Implement L{BlockingPool.submit} by sending to the first child."""
         child = self.children[0]
         os.write(child.to, frame((f, args)))
         return child
 
     def result(self, future: Any) -> Any:
-        """
-        Implement L{BlockingPool.result}.
-
-        @param future: The child.
-
-        @return: The result.
-        """
         pickles: list[bytes] = []
         while not pickles:
             pickles = future.receive()
@@ -86,13 +61,8 @@ class BlockingPipe(_Pipes, BlockingPool):
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
         """
-        Implement L{Pool.several}, serving the children in turn.
-
-        @param f: The function.
-
-        @param argses: The arguments of each call.
-
-        @return: Their results in the order that they came in.
+        Implement L{Pool.several}, serving the children in turn. Results are in the
+        order that they came in.
         """
         calls = Calls(f, argses)
         ahead = -(-len(argses) // len(self.children))
@@ -110,34 +80,20 @@ class _Reader:
     """The pipe from a child, in the reactor."""
 
     def __init__(self, child: PipeChild, received: Callable[[PipeChild], None]) -> None:
-        """
-        Make it.
-
-        @param child: The child.
-
-        @param received: Called with it when something has come.
-        """
         self._child = child
         self._received = received
 
     def fileno(self) -> int:
-        """Implement C{IReadDescriptor.fileno}."""
         return self._child.back
 
     def logPrefix(self) -> str:
-        """Implement C{ILoggingContext.logPrefix}."""
         return "pipe"
 
     def doRead(self) -> None:
-        """Implement C{IReadDescriptor.doRead}."""
         self._received(self._child)
 
     def connectionLost(self, reason: Failure) -> None:
-        """
-        Implement C{IReadDescriptor.connectionLost}.
-
-        @param reason: Why.
-        """
+        """Implement C{IReadDescriptor.connectionLost}."""
 
 
 class BareReactorPipe(_Pipes):
@@ -149,21 +105,9 @@ class BareReactorPipe(_Pipes):
         self._heard: Callable[[PipeChild], None] = self._nothing
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """
-        Implement L{Pool.run}.
-
-        @param main: The coroutine.
-
-        @return: What it returns.
-        """
         return runInReactor(main)
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
         from twisted.internet import reactor as it
 
         reactor: Any = it
@@ -173,7 +117,6 @@ class BareReactorPipe(_Pipes):
             reactor.addReader(reader)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         from twisted.internet import reactor as it
 
         reactor: Any = it
@@ -182,15 +125,7 @@ class BareReactorPipe(_Pipes):
         await super().stop()
 
     async def call(self, f: Callable[..., Any], *args: Any) -> Any:
-        """
-        Implement L{Pool.call} by sending to the first child.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: Its result.
-        """
+        """Implement L{Pool.call} by sending to the first child."""
         d: Deferred[Any] = Deferred()
 
         def heard(child: PipeChild) -> None:
@@ -206,13 +141,8 @@ class BareReactorPipe(_Pipes):
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
         """
-        Implement L{Pool.several}, with one Deferred for all.
-
-        @param f: The function.
-
-        @param argses: The arguments of each call.
-
-        @return: Their results in the order that they came in.
+        Implement L{Pool.several}, with one Deferred for all. Results are in the order
+        that they came in.
         """
         d: Deferred[list[Any]] = Deferred()
         calls = Calls(f, argses)
@@ -230,15 +160,7 @@ class BareReactorPipe(_Pipes):
         return await d
 
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """
-        Implement L{Pool.map} for C{abs} and numbers in their order.
-
-        @param f: C{abs}.
-
-        @param items: The numbers.
-
-        @return: The same.
-        """
+        """Implement L{Pool.map} for C{abs} and numbers in their order."""
         starts = range(0, len(items), CHUNK)
         chunks = [(items[start : start + CHUNK],) for start in starts]
         self.ahead = CHUNKS_AHEAD
@@ -247,13 +169,7 @@ class BareReactorPipe(_Pipes):
         return list(chain.from_iterable(results))
 
     async def stream(self, count: int) -> int:
-        """
-        Implement L{Pool.stream}, giving credit for what has come.
-
-        @param count: How many items.
-
-        @return: Their sum.
-        """
+        """Implement L{Pool.stream}, giving credit for what has come."""
         d: Deferred[int] = Deferred()
         total = 0
 
@@ -274,26 +190,11 @@ class BareReactorPipe(_Pipes):
         return await d
 
     async def wakeUps(self, seconds: float) -> int | None:
-        """
-        Implement L{Pool.wakeUps}.
-
-        @param seconds: For how long.
-
-        @return: How often.
-        """
         return await countWakeUps(seconds)
 
     def _received(self, child: PipeChild) -> None:
-        """
-        Tell whoever waits that something has come.
-
-        @param child: From which child.
-        """
+        """Tell whoever waits that something has come."""
         self._heard(child)
 
     def _nothing(self, child: PipeChild) -> None:
-        """
-        Nobody waits.
-
-        @param child: The child.
-        """
+        """Nobody waits."""

@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-__all__ = ["AHEAD", "PipeChild", "frame", "split"]
-
 LENGTH = struct.Struct("<I")
 
 #: So many calls, or items, may be under way.
@@ -30,24 +28,15 @@ READ_BYTES = 65_536
 
 
 def frame(value: Any) -> bytes:
-    """
-    Make a frame.
-
-    @param value: What's in it.
-
-    @return: The frame.
-    """
+    """Make a frame."""
     data = pickle.dumps(value, 5)
     return LENGTH.pack(len(data)) + data
 
 
 def split(data: bytes) -> tuple[list[bytes], bytes]:
     """
-    Split what has come into frames.
-
-    @param data: It.
-
-    @return: The pickles of the frames that are whole, and what is left.
+    Split what has come into frames. Returns the pickles of those that are whole, and
+    what is left.
     """
     pickles: list[bytes] = []
     start, size = 0, len(data)
@@ -63,13 +52,8 @@ def split(data: bytes) -> tuple[list[bytes], bytes]:
 
 class PipeChild:
     """
-    A child at two pipes, as the parent sees it.
-
-    @ivar to: The descriptor to write to.
-
-    @ivar back: The descriptor to read from.
-
-    @ivar rest: What has been read of a frame that isn't whole yet.
+    A child at two pipes, as the parent sees it. C{rest} is what has been read of a
+    frame that isn't whole yet.
     """
 
     def __init__(self) -> None:
@@ -87,11 +71,7 @@ class PipeChild:
         self.rest = b""
 
     def receive(self) -> list[bytes]:
-        """
-        Read what has come.
-
-        @return: The pickles of frames that are whole.
-        """
+        """Read what has come. Returns the pickles of the frames that are whole."""
         pickles, self.rest = split(self.rest + os.read(self.back, READ_BYTES))
         return pickles
 
@@ -102,48 +82,26 @@ class PipeChild:
 
 class Calls:
     """
-    Calls that are given to children, some of them ahead.
-
-    @ivar results: The results as they come.
+    Calls that are given to children, some of them ahead, and their results as they
+    come.
     """
 
     def __init__(
         self, f: Callable[..., Any], argses: Sequence[tuple[Any, ...]]
     ) -> None:
-        """
-        Begin with the calls.
-
-        @param f: The function.
-
-        @param argses: The arguments of each.
-        """
         self._frames = (frame((f, args)) for args in argses)
         self._count = len(argses)
         self.results: list[Any] = []
 
     def give(self, child: PipeChild, count: int) -> int:
-        """
-        Give a child more calls.
-
-        @param child: The child.
-
-        @param count: How many at most.
-
-        @return: How many it has been given.
-        """
+        """Give a child at most so many more calls. Returns how many."""
         frames = list(islice(self._frames, count))
         if frames:
             os.write(child.to, b"".join(frames))
         return len(frames)
 
     def take(self, child: PipeChild) -> int:
-        """
-        Take results from a child.
-
-        @param child: The child.
-
-        @return: How many.
-        """
+        """Take results from a child. Returns how many."""
         pickles = child.receive()
         self.results += map(pickle.loads, pickles)
         return len(pickles)
@@ -156,11 +114,8 @@ class Calls:
 
 def _receive(rest: bytes) -> tuple[list[bytes], bytes]:
     """
-    Read frames in the child.
-
-    @param rest: What has been read of the first.
-
-    @return: The pickles of those that are whole, and what is left.
+    Read frames in the child, given what has been read of the first. Returns the pickles
+    of those that are whole, and what is left.
     """
     data = os.read(0, READ_BYTES)
     if not data:
@@ -169,11 +124,7 @@ def _receive(rest: bytes) -> tuple[list[bytes], bytes]:
 
 
 def _stream(items: Iterator[Any]) -> None:
-    """
-    Send the items of an iterator as far as there's credit.
-
-    @param items: The iterator.
-    """
+    """Send the items of an iterator as far as there's credit."""
     credit, rest = AHEAD, b""
     while True:
         frames = [frame(item) for item in islice(items, credit)]

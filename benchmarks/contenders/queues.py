@@ -13,8 +13,6 @@ from zope.interface import implementer
 from ..work import countTo
 from .deferreds import TwistedPool
 
-__all__ = ["Consuming", "Ours", "Reference"]
-
 
 class _ProcessQueue(TwistedPool):
     """A C{ProcessQueue}."""
@@ -23,27 +21,12 @@ class _ProcessQueue(TwistedPool):
         self._queue: Any = None
 
     async def start(self, children: int) -> None:
-        """
-        Implement L{Pool.start}.
-
-        @param children: How many.
-        """
         self._queue = import_module("asynqueue").ProcessQueue(children)
 
     async def stop(self) -> None:
-        """Implement L{Pool.stop}."""
         await self._queue.shutdown()
 
     def begin(self, f: Callable[..., Any], *args: Any) -> Deferred[Any]:
-        """
-        Implement L{TwistedPool.begin}.
-
-        @param f: The function.
-
-        @param args: Its arguments.
-
-        @return: A Deferred that fires with its result.
-        """
         d: Deferred[Any] = self._queue.call(f, *args)
         return d
 
@@ -52,72 +35,36 @@ class Ours(_ProcessQueue):
     """This library."""
 
     async def stream(self, count: int) -> int:
-        """
-        Implement L{Pool.stream} by C{async for}.
-
-        @param count: How many items.
-
-        @return: Their sum.
-        """
+        """Implement L{Pool.stream} by C{async for}."""
         total = 0
         async for item in await self._queue.call(countTo, count):
             total += item
         return total
 
     async def iterate(self, f: Callable[..., Any], *args: Any) -> None:
-        """
-        Implement L{Pool.iterate}.
-
-        @param f: The generator function.
-
-        @param args: Its arguments.
-        """
         async for _ in await self._queue.call(f, *args):
             pass
 
     async def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """
-        Implement L{Pool.map}.
-
-        @param f: The function.
-
-        @param items: The items.
-
-        @return: The results.
-        """
         results: list[Any] = await self._queue.map(f, items)
         return results
 
 
 @implementer(IConsumer)
 class _Adder:
-    """
-    A consumer that adds up what is written to it.
-
-    @ivar total: The sum.
-    """
+    """A consumer that adds up what is written to it."""
 
     def __init__(self) -> None:
         self.total = 0
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Implement C{IConsumer.registerProducer}.
-
-        @param producer: The producer.
-
-        @param streaming: Whether it produces by itself.
-        """
+        """Implement C{IConsumer.registerProducer}."""
 
     def unregisterProducer(self) -> None:
         """Implement C{IConsumer.unregisterProducer}."""
 
     def write(self, item: Any) -> None:
-        """
-        Add a number.
-
-        @param item: The number.
-        """
+        """Add a number."""
         self.total += item
 
 
@@ -125,13 +72,7 @@ class Consuming(Ours):
     """This library, feeding a consumer."""
 
     async def stream(self, count: int) -> int:
-        """
-        Implement L{Pool.stream} by a consumer.
-
-        @param count: How many items.
-
-        @return: Their sum.
-        """
+        """Implement L{Pool.stream} by a consumer."""
         adder = _Adder()
         await self._queue.call(countTo, count, consumer=adder)
         return adder.total
@@ -141,13 +82,7 @@ class Reference(_ProcessQueue):
     """AsynQueue 0.9.9."""
 
     async def stream(self, count: int) -> int:
-        """
-        Implement L{Pool.stream} by a loop over Deferreds.
-
-        @param count: How many items.
-
-        @return: Their sum.
-        """
+        """Implement L{Pool.stream} by a loop over Deferreds."""
         total = 0
         for d in await self._queue.call(countTo, count):
             total += await d

@@ -29,8 +29,6 @@ from twisted.protocols.amp import AMP, Command, Integer, String
 
 from .deferreds import runInReactor
 
-__all__ = ["CHUNK_BYTES", "CLIENTS", "Client"]
-
 #: So much is asked for at a time over bare AMP.
 CHUNK_BYTES = 32_768
 
@@ -40,31 +38,15 @@ class Client(ABC):
 
     @abstractmethod
     async def connect(self, path: str) -> None:
-        """
-        Connect to the server.
-
-        @param path: The path of the socket.
-        """
+        """Connect to the server, by the path of its socket."""
 
     @abstractmethod
     async def single(self, x: int) -> int:
-        """
-        Have a small number sent back.
-
-        @param x: The number.
-
-        @return: What has come back.
-        """
+        """Have a small number sent back."""
 
     @abstractmethod
     async def large(self, size: int) -> bytes:
-        """
-        Have something large sent.
-
-        @param size: Its size in bytes.
-
-        @return: It.
-        """
+        """Have so many bytes sent."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -94,26 +76,12 @@ class Answering(AMP):
 
     @Echo.responder
     def echo(self, x: int) -> dict[str, int]:
-        """
-        Send a number back.
-
-        @param x: The number.
-
-        @return: The same, as AMP wants it.
-        """
+        """Send a number back."""
         return {"x": x}
 
     @Chunk.responder
     def chunk(self, size: int, start: int) -> dict[str, bytes]:
-        """
-        Send a chunk.
-
-        @param size: The size of the whole.
-
-        @param start: Where the chunk begins.
-
-        @return: It, as AMP wants it.
-        """
+        """Send a chunk."""
         if not start:
             self._large = bytes(size)
         return {"data": self._large[start : start + CHUNK_BYTES]}
@@ -126,32 +94,14 @@ class AMPClient(Client):
         self._amp = AMP()
 
     async def connect(self, path: str) -> None:
-        """
-        Implement L{Client.connect}.
-
-        @param path: The path of the socket.
-        """
         await connectProtocol(_near(path), self._amp)
 
     async def single(self, x: int) -> int:
-        """
-        Implement L{Client.single}.
-
-        @param x: The number.
-
-        @return: What has come back.
-        """
         answer: dict[str, int] = await self._amp.callRemote(Echo, x=x)
         return answer["x"]
 
     async def large(self, size: int) -> bytes:
-        """
-        Implement L{Client.large}, asking for one chunk after the other.
-
-        @param size: Its size in bytes.
-
-        @return: It.
-        """
+        """Implement L{Client.large}, asking for one chunk after the other."""
         chunks: list[bytes] = []
         for start in range(0, size, CHUNK_BYTES):
             answer = await self._amp.callRemote(Chunk, size=size, start=start)
@@ -159,7 +109,6 @@ class AMPClient(Client):
         return b"".join(chunks)
 
     async def close(self) -> None:
-        """Implement L{Client.close}."""
         assert self._amp.transport is not None
         self._amp.transport.loseConnection()
 
@@ -171,11 +120,7 @@ class Sending(Protocol):
     """
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Send bytes.
-
-        @param data: The line.
-        """
+        """Send bytes."""
         assert self.transport is not None
         self.transport.write(bytes(int(data)))
 
@@ -189,43 +134,21 @@ class SocketClient(Client, Protocol):
         self._done: Deferred[None] = Deferred()
 
     async def connect(self, path: str) -> None:
-        """
-        Implement L{Client.connect}.
-
-        @param path: The path of the socket.
-        """
         await connectProtocol(_near(path), self)
 
     def dataReceived(self, data: bytes) -> None:
-        """
-        Take what has come.
-
-        @param data: It.
-        """
+        """Take what has come."""
         self._chunks.append(data)
         self._left -= len(data)
         if not self._left:
             self._done.callback(None)
 
     async def single(self, x: int) -> int:
-        """
-        Implement L{Client.single} by asking for one byte.
-
-        @param x: The number.
-
-        @return: The same.
-        """
+        """Implement L{Client.single} by asking for one byte."""
         await self.large(1)
         return x
 
     async def large(self, size: int) -> bytes:
-        """
-        Implement L{Client.large}.
-
-        @param size: Its size in bytes.
-
-        @return: It.
-        """
         assert self.transport is not None
         self._chunks, self._left, self._done = [], size, Deferred()
         self.transport.write(b"%d\n" % size)
@@ -233,7 +156,6 @@ class SocketClient(Client, Protocol):
         return b"".join(self._chunks)
 
     async def close(self) -> None:
-        """Implement L{Client.close}."""
         assert self.transport is not None
         self.transport.loseConnection()
 
@@ -245,40 +167,20 @@ class OurClient(Client):
         self._queue: Any = None
 
     async def connect(self, path: str) -> None:
-        """
-        Implement L{Client.connect}.
-
-        @param path: The path of the socket.
-        """
         wire = import_module("asynqueue.wire")
         worker = wire.WireWorker(_universe(), f"unix:{path}")
         self._queue = import_module("asynqueue").TaskQueue()
         await self._queue.attachWorker(worker)
 
     async def single(self, x: int) -> int:
-        """
-        Implement L{Client.single}.
-
-        @param x: The number.
-
-        @return: What has come back.
-        """
         result: int = await self._queue.call("echo", x)
         return result
 
     async def large(self, size: int) -> bytes:
-        """
-        Implement L{Client.large}.
-
-        @param size: Its size in bytes.
-
-        @return: It.
-        """
         result: bytes = await self._queue.call("large", size)
         return result
 
     async def close(self) -> None:
-        """Implement L{Client.close}."""
         await self._queue.shutdown()
 
 
@@ -292,70 +194,38 @@ CLIENTS: dict[str, Callable[[], Client]] = {
 
 
 def _near(path: str) -> UNIXClientEndpoint:
-    """
-    Make the endpoint of a client.
-
-    @param path: The path of the socket.
-
-    @return: The endpoint.
-    """
+    """Make the endpoint of a client."""
     from twisted.internet import reactor
 
     return UNIXClientEndpoint(reactor, path)
 
 
 def _universe() -> Any:
-    """
-    Make the universe of this library's wire workers.
-
-    @return: It.
-    """
+    """Make the universe of this library's wire workers."""
     base: Any = import_module("asynqueue.wire").WireWorkerUniverse
 
     class Universe(base):
         """What is served."""
 
         def echo(self, x: int) -> int:
-            """
-            Send a number back.
-
-            @param x: The number.
-
-            @return: The same.
-            """
+            """Send a number back."""
             return x
 
         def large(self, size: int) -> bytes:
-            """
-            Send something large.
-
-            @param size: Its size in bytes.
-
-            @return: It.
-            """
+            """Send something large."""
             return bytes(size)
 
     return Universe()
 
 
 async def serveOurs(path: str) -> None:
-    """
-    Serve this library's wire workers.
-
-    @param path: The path of the socket.
-    """
+    """Serve this library's wire workers at the path of a socket."""
     wire = import_module("asynqueue.wire")
     await wire.WireServer(f"unix:{path}", _universe()).start()
 
 
 async def serveProtocol(protocol: type[Protocol], path: str) -> None:
-    """
-    Serve a protocol.
-
-    @param protocol: The protocol.
-
-    @param path: The path of the socket.
-    """
+    """Serve a protocol."""
     from twisted.internet import reactor
 
     await UNIXServerEndpoint(reactor, path).listen(Factory.forProtocol(protocol))
@@ -371,32 +241,18 @@ SERVERS: dict[str, Callable[[str], Awaitable[None]]] = {
 
 
 class _UntilEnd(Protocol):
-    """
-    Waits for the end of the standard input.
-
-    @ivar ended: A Deferred that fires then.
-    """
+    """Waits for the end of the standard input, when C{ended} fires."""
 
     def __init__(self) -> None:
         self.ended: Deferred[None] = Deferred()
 
     def connectionLost(self, reason: Any = None) -> None:
-        """
-        Tell that it has ended.
-
-        @param reason: Why.
-        """
+        """Tell that it has ended."""
         self.ended.callback(None)
 
 
 async def serve(contender: str, path: str) -> None:
-    """
-    Serve until the standard input ends.
-
-    @param contender: The name of the contender.
-
-    @param path: The path of the socket.
-    """
+    """Serve until the standard input ends."""
     await SERVERS[contender](path)
     until = _UntilEnd()
     StandardIO(until).write(b"ready\n")

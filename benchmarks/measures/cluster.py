@@ -17,15 +17,7 @@ _WARM_UP = 50
 
 
 def several(client: Any, calls: int) -> float:
-    """
-    Take the figure of Dask's client.
-
-    @param client: The client.
-
-    @param calls: How many calls.
-
-    @return: The rate.
-    """
+    """Take the rate of Dask's client."""
     with Stopwatch() as watch:
         client.gather([client.submit(noop, pure=False) for _ in range(calls)])
     return calls / watch.seconds
@@ -33,17 +25,8 @@ def several(client: Any, calls: int) -> float:
 
 def bare(cluster: Any, calls: int, size: int, trips: int) -> Figures:
     """
-    Take the figures of Dask's client.
-
-    @param cluster: The cluster.
-
-    @param calls: How many calls that do nothing.
-
-    @param size: The size of an array in bytes.
-
-    @param trips: How often it goes there and back.
-
-    @return: The rates. Nothing is bundled.
+    Take the rates of Dask's client, by which nothing is bundled: of calls that do
+    nothing, and of an array there and back.
     """
     value, times = makeArray(size), []
     with import_module("distributed").Client(cluster) as client:
@@ -62,17 +45,8 @@ def bare(cluster: Any, calls: int, size: int, trips: int) -> Figures:
 
 async def ours(cluster: Any, calls: int, size: int, trips: int) -> Figures:
     """
-    Take the figures of queues.
-
-    @param cluster: The cluster.
-
-    @param calls: How many calls that do nothing; ten times as many are bundled.
-
-    @param size: The size of an array in bytes.
-
-    @param trips: How often it goes there and back.
-
-    @return: The rates.
+    Take the rates of queues. Of the calls that do nothing, ten times as many are
+    bundled.
     """
     makeQueue = import_module("asynqueue.dask").DaskQueue
     value, times, rates = makeArray(size), [], []
@@ -96,15 +70,7 @@ async def ours(cluster: Any, calls: int, size: int, trips: int) -> Figures:
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figures.
-
-    @param contender: The name of the contender.
-
-    @param sizes: C{calls}, C{size} and C{trips}.
-
-    @param report: Takes them.
-    """
+    """Take the figures."""
     make = import_module("distributed").LocalCluster
     options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with make(CHILDREN, **options) as cluster:

@@ -19,13 +19,7 @@ TRIPS = 5
 
 
 async def blocking(calls: int) -> Figures:
-    """
-    Take the figure of a parent that waits for its child at a pair of pipes.
-
-    @param calls: How many calls.
-
-    @return: The median.
-    """
+    """Take the median of a parent that waits for its child at a pair of pipes."""
     pool = BlockingPipe()
     await pool.start(1)
     await pool.call(noop)
@@ -36,15 +30,7 @@ async def blocking(calls: int) -> Figures:
 
 async def rate(pool: BareReactorPipe, calls: int, ahead: int) -> float:
     """
-    Measure calls that are sent ahead.
-
-    @param pool: Where to.
-
-    @param calls: How many.
-
-    @param ahead: How many are waiting at each child.
-
-    @return: How many are answered in a second.
+    Measure how many calls are answered in a second of which so many wait at each child.
     """
     pool.ahead = ahead + 1
     with Stopwatch() as watch:
@@ -53,17 +39,7 @@ async def rate(pool: BareReactorPipe, calls: int, ahead: int) -> float:
 
 
 async def bare(pool: BareReactorPipe, calls: int, items: int) -> Figures:
-    """
-    Take the figures of pipes in a reactor.
-
-    @param pool: The pool.
-
-    @param calls: How many calls.
-
-    @param items: How many items of a stream.
-
-    @return: The figures.
-    """
+    """Take the figures of pipes in a reactor."""
     await pool.start(CHILDREN)
     await ready(pool)
     figures = {
@@ -78,15 +54,7 @@ async def bare(pool: BareReactorPipe, calls: int, items: int) -> Figures:
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figures.
-
-    @param contender: The machine itself.
-
-    @param sizes: C{calls}, C{items}, C{size}.
-
-    @param report: Takes them.
-    """
+    """Take the figures."""
 
     async def main() -> None:
         """Take them one after the other."""

@@ -11,16 +11,8 @@ from .pools import CHILDREN, Figures, inPool
 
 async def take(pool: Pool, seconds: float, idle: float) -> Figures:
     """
-    Take the figures.
-
-    @param pool: The pool.
-
-    @param seconds: How long its children work.
-
-    @param idle: How long nobody does anything.
-
-    @return: The parent's use of the processor in the first time, and how often its
-        reactor wakes up in the second.
+    Measure the parent's use of the processor while its children work, and how often its
+    reactor wakes up while nobody does anything.
     """
     start = process_time()
     await pool.several(spin, [(seconds,)] * CHILDREN)

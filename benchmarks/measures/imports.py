@@ -46,15 +46,7 @@ print(between - start, perf_counter() - between)
 
 
 def python(program: str, *args: str) -> str:
-    """
-    Run a program in an interpreter of its own.
-
-    @param program: Its text.
-
-    @param args: Its command line.
-
-    @return: What it prints.
-    """
+    """Run a program in an interpreter of its own. Returns what it prints."""
     return subprocess.run(
         [sys.executable, "-c", program, *args],
         stdout=subprocess.PIPE,
@@ -64,15 +56,7 @@ def python(program: str, *args: str) -> str:
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figures.
-
-    @param contender: The name of the contender.
-
-    @param sizes: None.
-
-    @param report: Takes them.
-    """
+    """Take the figures."""
     modules = python(LIST, NAMES)
     others, own = map(float, python(TIME, NAMES, modules).split())
     report({"own": own * 1e3, "others": others * 1e3})

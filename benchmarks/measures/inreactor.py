@@ -13,17 +13,9 @@ from ..timing import Stopwatch
 from ..work import noop
 from .pools import Report
 
-__all__ = ["heap", "run"]
-
 
 async def queue(tasks: int, report: Report) -> None:
-    """
-    Take the figure of a library.
-
-    @param tasks: How many tasks, queued at once.
-
-    @param report: Takes it.
-    """
+    """Take the figure of a library, of so many tasks that are queued at once."""
     module = import_module("asynqueue")
     q = module.TaskQueue(module.AsyncWorker())
     await q.call(noop)
@@ -35,11 +27,8 @@ async def queue(tasks: int, report: Report) -> None:
 
 async def heap(tasks: int) -> float:
     """
-    Do the same with a heap and Deferreds, and nothing else.
-
-    @param tasks: How many tasks, queued at once.
-
-    @return: The seconds for each.
+    Do the same with a heap and Deferreds, and nothing else. Returns the seconds for
+    each task.
     """
     waiting: list[Any] = []
     with Stopwatch() as watch:
@@ -56,25 +45,11 @@ async def heap(tasks: int) -> float:
 
 
 async def floor(tasks: int, report: Report) -> None:
-    """
-    Take the figure of the floor.
-
-    @param tasks: How many tasks.
-
-    @param report: Takes it.
-    """
+    """Take the figure of the floor."""
     report({"cost": await heap(tasks) * 1e6})
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figure.
-
-    @param contender: The name of the contender, C{"heap"} for the floor.
-
-    @param sizes: C{tasks}.
-
-    @param report: Takes it.
-    """
+    """Take the figure."""
     take = floor if contender == "heap" else queue
     runInReactor(take(sizes["tasks"], report))

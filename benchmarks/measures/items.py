@@ -14,17 +14,8 @@ from .ticker import Ticker
 
 async def take(pool: Pool, size: int, count: int, largest: int) -> Figures:
     """
-    Take the figures.
-
-    @param pool: The pool.
-
-    @param size: The size of an item in bytes.
-
-    @param count: How many there are.
-
-    @param largest: The size of those that may hold up the reactor.
-
-    @return: The rates, and the longest stall.
+    Take the rates of items of a size, and the longest stall with those that may hold up
+    the reactor.
     """
     await pool.iterate(makeItems, 2, size)
     with Stopwatch() as streamed:

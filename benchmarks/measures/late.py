@@ -11,17 +11,7 @@ from .pools import Figures, inPool
 
 
 async def take(pool: Pool, tasks: int, seconds: float) -> Figures:
-    """
-    Take the figure.
-
-    @param pool: The pool.
-
-    @param tasks: How many tasks, one after the other.
-
-    @param seconds: How long each takes.
-
-    @return: The median of the delays.
-    """
+    """Take the median of the delays, of tasks one after the other."""
     delays = []
     for _ in range(tasks):
         end = await pool.call(sleepThenTime, seconds)

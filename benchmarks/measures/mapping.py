@@ -8,17 +8,7 @@ from .pools import Figures, inPool
 
 
 async def take(pool: Pool, items: int) -> Figures:
-    """
-    Take the figure.
-
-    @param pool: The pool.
-
-    @param items: How many items.
-
-    @return: The rate.
-
-    @raise RuntimeError: If the results are others.
-    """
+    """Take the rate."""
     numbers = list(range(items))
     with Stopwatch() as watch:
         results = await pool.map(abs, numbers)

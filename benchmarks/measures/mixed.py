@@ -12,18 +12,8 @@ from .pools import CHILDREN, Figures, inPool
 
 async def take(pool: Pool, short: int, long: int, seconds: float) -> Figures:
     """
-    Take the figure.
-
-    @param pool: The pool.
-
-    @param short: How many calls do nothing.
-
-    @param long: How many take long.
-
-    @param seconds: How long these take.
-
-    @return: What part of the time the children were at the long ones, of all children
-        and all the time. That of the short ones doesn't count.
+    Measure what part of the time the children were at the long calls, of all children
+    and all the time. That of the short ones doesn't count.
     """
     durations = [0.0] * short + [seconds] * long
     Random(1).shuffle(durations)

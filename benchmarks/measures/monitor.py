@@ -17,8 +17,6 @@ from ..contenders.deferreds import gather, runInReactor
 from ..work import noop
 from .pools import Report
 
-__all__ = ["run"]
-
 #: So many calls are queued at once.
 BATCH = 500
 
@@ -40,13 +38,8 @@ while True:
 
 async def rate(q: Any, seconds: float) -> float:
     """
-    Run calls that do nothing in the reactor.
-
-    @param q: The queue.
-
-    @param seconds: For how long.
-
-    @return: How many there were for each second of this process's processor time.
+    Run calls that do nothing in the reactor, and count how many there were for each
+    second of this process's processor time.
     """
     from twisted.internet import reactor as it
 
@@ -60,17 +53,7 @@ async def rate(q: Any, seconds: float) -> float:
 
 
 async def take(pages: int, seconds: float, rounds: int, report: Report) -> None:
-    """
-    Take the figure: the median of rounds, each without pages and with them.
-
-    @param pages: How many pages are open.
-
-    @param seconds: How long calls are made.
-
-    @param rounds: How many rounds.
-
-    @param report: Takes it.
-    """
+    """Take the median of rounds, each without pages and with so many that are open."""
     from twisted.internet import reactor as it
 
     reactor: Any = it
@@ -94,13 +77,5 @@ async def take(pages: int, seconds: float, rounds: int, report: Report) -> None:
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figure.
-
-    @param contender: The name of the contender.
-
-    @param sizes: C{pages}, C{seconds} and C{rounds}.
-
-    @param report: Takes it.
-    """
+    """Take the figure."""
     runInReactor(take(**sizes, report=report))

@@ -9,15 +9,7 @@ from .pools import Figures, inPool
 
 
 async def take(pool: Pool, calls: int) -> Figures:
-    """
-    Take the figure.
-
-    @param pool: The pool.
-
-    @param calls: How many calls.
-
-    @return: The rate.
-    """
+    """Take the rate."""
     with Stopwatch() as watch:
         await pool.several(noop, [()] * calls)
     return {"rate": calls / watch.seconds}

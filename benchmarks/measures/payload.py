@@ -14,24 +14,10 @@ from ..timing import Stopwatch
 from ..work import copyBack, copyIn, echo, makeArray, makeBytes, openShared
 from .pools import Figures, Report, inPool
 
-__all__ = ["copy", "run", "through"]
-
 
 async def take(pool: Pool, size: int, trips: int, kind: str) -> Figures:
     """
-    Take the figure.
-
-    @param pool: The pool.
-
-    @param size: The size in bytes.
-
-    @param trips: How often it goes.
-
-    @param kind: C{"array"} or C{"bytes"}.
-
-    @return: Bytes there and back for each second, in MB/s.
-
-    @raise RuntimeError: If something else comes back.
+    Take the bytes there and back for each second, in MB/s, of C{"array"} or C{"bytes"}.
     """
     value = makeArray(size) if kind == "array" else makeBytes(size)
     await pool.call(echo, value[:1])
@@ -48,13 +34,7 @@ async def take(pool: Pool, size: int, trips: int, kind: str) -> Figures:
 
 def through(sizes: dict[str, Any]) -> Figures:
     """
-    Take the figure of the floor of pools: a copy to shared memory there, and one back.
-
-    @param sizes: C{size} and C{trips}.
-
-    @return: The rate.
-
-    @raise RuntimeError: If something else comes back.
+    Take the rate of the floor of pools: a copy to shared memory there, and one back.
     """
     value = makeArray(sizes["size"])
     child = PipeChild()
@@ -75,13 +55,7 @@ def through(sizes: dict[str, Any]) -> Figures:
 
 
 def copy(sizes: dict[str, Any]) -> Figures:
-    """
-    Take the figure of the floor of all: a copy there, and one back, in one process.
-
-    @param sizes: C{size} and C{trips}.
-
-    @return: The rate.
-    """
+    """Take the rate of the floor of all: a copy there, and one back, in one process."""
     copyto = import_module("numpy").copyto
     here, there = makeArray(sizes["size"]), makeArray(sizes["size"])
     times = []
@@ -97,15 +71,7 @@ FLOORS = {"shm": through, "memcpy": copy}
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figure.
-
-    @param contender: The name of the contender, C{"shm"} and C{"memcpy"} for floors.
-
-    @param sizes: C{size}, C{trips} and C{kind}.
-
-    @param report: Takes it.
-    """
+    """Take the figure."""
     if contender in FLOORS:
         report(FLOORS[contender](sizes))
     else:

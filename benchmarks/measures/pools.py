@@ -14,8 +14,6 @@ from ..contenders import makePool
 from ..contenders.base import Pool
 from ..work import meet
 
-__all__ = ["CHILDREN", "Figures", "Report", "Run", "inPool", "ready"]
-
 #: All pools have so many children.
 CHILDREN = 2
 
@@ -30,13 +28,7 @@ Run = Callable[[str, dict[str, Any], Report], None]
 
 
 async def ready(pool: Pool) -> None:
-    """
-    Wait until both children of a pool have answered.
-
-    @param pool: The pool.
-
-    @raise RuntimeError: If one child has been given both calls.
-    """
+    """Wait until both children of a pool have answered, each one of two calls."""
     with TemporaryDirectory() as folder:
         fifo = os.path.join(folder, "fifo")
         os.mkfifo(fifo)
@@ -47,11 +39,8 @@ async def ready(pool: Pool) -> None:
 
 def inPool(take: Callable[..., Awaitable[Figures]]) -> Run:
     """
-    Make a measure of what is done with a pool whose children are up.
-
-    @param take: Does it, given the pool and the sizes.
-
-    @return: The measure.
+    Make a measure of what is done with a pool whose children are up, by what does it,
+    given the pool and the sizes.
     """
     return partial(_run, take)
 
@@ -62,17 +51,7 @@ def _run(
     sizes: dict[str, Any],
     report: Report,
 ) -> None:
-    """
-    Take figures of a pool.
-
-    @param take: Takes them.
-
-    @param contender: The name of the contender.
-
-    @param sizes: How much work there is.
-
-    @param report: Takes the figures.
-    """
+    """Take figures of a pool."""
 
     async def main() -> None:
         """Take it in the reactor, if there is one."""

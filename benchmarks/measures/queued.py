@@ -33,9 +33,8 @@ REPEAT = 20
 
 class Collections:
     """
-    Watches the garbage collector.
-
-    @ivar longest: Seconds that its longest collection has taken.
+    Watches the garbage collector, and measures the seconds that its longest collection
+    has taken.
     """
 
     def __init__(self) -> None:
@@ -52,11 +51,7 @@ class Collections:
         gc.callbacks.remove(self._look)
 
     def _look(self, phase: str, _: object) -> None:
-        """
-        Note how long a collection takes.
-
-        @param phase: Whether it begins or ends.
-        """
+        """Note how long a collection takes."""
         if phase == "start":
             self._since = perf_counter()
         else:
@@ -66,9 +61,8 @@ class Collections:
 @contextmanager
 def seldom() -> Iterator[None]:
     """
-    Have the garbage collector look less often, as the documentation has it.
-
-    @return: A context manager. After it, all is as before.
+    Have the garbage collector look less often, as the documentation has it. After that,
+    all is as before.
     """
     before = gc.get_threshold()
     gc.collect()
@@ -82,11 +76,7 @@ def seldom() -> Iterator[None]:
 
 
 class Counter:
-    """
-    Counts how many tasks have been run.
-
-    @ivar count: How many.
-    """
+    """Counts how many tasks have been run."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -98,9 +88,8 @@ class Counter:
 
 def residentBytes() -> int:
     """
-    Measure the memory of this process.
-
-    @return: Its size; where the system doesn't tell it, the most it has been.
+    Measure the memory of this process; where the system doesn't tell it, the most it
+    has been.
     """
     try:
         with open("/proc/self/statm") as file:
@@ -112,15 +101,8 @@ def residentBytes() -> int:
 
 async def fill(q: Any, tasks: int) -> tuple[float, float]:
     """
-    Queue tasks behind one that is running, then let it end.
-
-    @param q: The queue.
-
-    @param tasks: How many.
-
-    @return: Seconds and bytes for each.
-
-    @raise RuntimeError: If not all have been run at the end.
+    Queue tasks behind one that is running, then let it end. Returns seconds and bytes
+    for each.
     """
     from twisted.internet import reactor as it
 
@@ -147,13 +129,8 @@ async def fill(q: Any, tasks: int) -> tuple[float, float]:
 async def floor(few: int, many: int) -> Figures:
     """
     Take the figures of the floor: a heap and Deferreds, which don't let the reactor
-    have its turn.
-
-    @param few: A small number of tasks.
-
-    @param many: A large number of tasks.
-
-    @return: The costs, their ratio, and the longest garbage collection with many.
+    have its turn. They are the costs, their ratio, and the longest garbage collection
+    with many.
     """
     low = median([await heap(few) for _ in range(REPEAT)])
     gc.collect()
@@ -169,15 +146,9 @@ async def floor(few: int, many: int) -> Figures:
 
 async def take(few: int, many: int) -> Figures:
     """
-    Take the figures.
-
-    @param few: A small number of tasks.
-
-    @param many: A large number of tasks.
-
-    @return: The costs, their ratio, and the memory of one of many; for how long the
-        reactor was held up with many at most, and how much of that was a garbage
-        collection; and for how long where the collector looks less often.
+    Take the costs, their ratio, and the memory of one of many tasks; for how long the
+    reactor was held up with many at most, and how much of that was a garbage
+    collection; and for how long where the collector looks less often.
     """
     module = import_module("asynqueue")
     q = module.TaskQueue(module.AsyncWorker())
@@ -198,15 +169,7 @@ async def take(few: int, many: int) -> Figures:
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figures.
-
-    @param contender: The name of the contender, C{"heap"} for the floor.
-
-    @param sizes: C{few} and C{many}.
-
-    @param report: Takes them.
-    """
+    """Take the figures."""
 
     async def main() -> None:
         """Take it in the reactor, if there is one."""

@@ -10,19 +10,9 @@ from ..timing import Stopwatch
 from ..work import noop
 from .pools import Figures, inPool
 
-__all__ = ["run", "times"]
-
 
 async def times(pool: Pool, calls: int) -> list[float]:
-    """
-    Time calls, one at a time.
-
-    @param pool: The pool.
-
-    @param calls: How many.
-
-    @return: The seconds that each has taken.
-    """
+    """Time calls, one at a time, in seconds."""
     taken = []
     with Stopwatch():
         for _ in range(calls):
@@ -33,15 +23,7 @@ async def times(pool: Pool, calls: int) -> list[float]:
 
 
 async def take(pool: Pool, calls: int) -> Figures:
-    """
-    Take the figures.
-
-    @param pool: The pool.
-
-    @param calls: How many calls.
-
-    @return: Median and 99th percentile.
-    """
+    """Take median and 99th percentile."""
     taken = await times(pool, calls)
     return {"median": median(taken) * 1e6, "p99": quantiles(taken, n=100)[98] * 1e6}
 

@@ -14,17 +14,7 @@ from .ticker import Ticker
 
 
 async def take(pool: Pool, size: int) -> Figures:
-    """
-    Take the figures.
-
-    @param pool: The pool.
-
-    @param size: The size of the result in bytes.
-
-    @return: The longest stalls for bytes, and for an array.
-
-    @raise RuntimeError: If something else comes back.
-    """
+    """Take the longest stalls for bytes, and for an array, of a size."""
     figures = {}
     for name, make in (("bytes", makeBytes), ("array", makeArray)):
         await pool.call(make, 1)
@@ -38,11 +28,7 @@ async def take(pool: Pool, size: int) -> Figures:
 
 
 async def quiet(report: Report) -> None:
-    """
-    Take the figure of the floor: nothing happens for a while.
-
-    @param report: Takes it.
-    """
+    """Take the figure of the floor: nothing happens for a while."""
     from twisted.internet import reactor as it
 
     reactor: Any = it
@@ -52,15 +38,7 @@ async def quiet(report: Report) -> None:
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figures.
-
-    @param contender: The name of the contender, C{"quiet"} for the floor.
-
-    @param sizes: C{size}.
-
-    @param report: Takes them.
-    """
+    """Take the figures."""
     if contender == "quiet":
         runInReactor(quiet(report))
     else:

@@ -10,15 +10,7 @@ from .pools import CHILDREN, Report, ready
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figure.
-
-    @param contender: The name of the contender.
-
-    @param sizes: None.
-
-    @param report: Takes it.
-    """
+    """Take the figure."""
 
     async def main() -> None:
         """Take it in the reactor, if there is one."""

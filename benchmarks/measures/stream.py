@@ -8,17 +8,7 @@ from .pools import Figures, inPool
 
 
 async def take(pool: Pool, items: int) -> Figures:
-    """
-    Take the figure.
-
-    @param pool: The pool.
-
-    @param items: How many items.
-
-    @return: The rate.
-
-    @raise RuntimeError: If items are missing.
-    """
+    """Take the rate."""
     with Stopwatch() as watch:
         total = await pool.stream(items)
     if total != items * (items - 1) // 2:

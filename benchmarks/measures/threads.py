@@ -38,13 +38,7 @@ class BareThread:
         Thread(target=self._work, daemon=True).start()
 
     def call(self, f: Callable[[], Any]) -> Deferred[Any]:
-        """
-        Run a function in the thread.
-
-        @param f: The function.
-
-        @return: A Deferred that fires with its result.
-        """
+        """Run a function in the thread."""
         d: Deferred[Any] = Deferred()
         self._calls.put((d, f))
         return d
@@ -67,15 +61,7 @@ class BareThread:
 
 
 async def single(call: Call, calls: int) -> Figures:
-    """
-    Take the figures of calls one at a time.
-
-    @param call: Runs a function in a thread.
-
-    @param calls: How many.
-
-    @return: Median and 99th percentile.
-    """
+    """Take median and 99th percentile of calls one at a time."""
     times = []
     with Stopwatch():
         for _ in range(calls):
@@ -86,15 +72,7 @@ async def single(call: Call, calls: int) -> Figures:
 
 
 async def bulk(call: Call, calls: int) -> Figures:
-    """
-    Take the figure of calls that are queued at once.
-
-    @param call: Runs a function in a thread.
-
-    @param calls: How many.
-
-    @return: The rate.
-    """
+    """Take the rate of calls that are queued at once."""
     with Stopwatch() as watch:
         await gather([call(noop) for _ in range(calls)])
     return {"rate": calls / watch.seconds}
@@ -108,15 +86,7 @@ OTHERS: dict[str, Callable[[], Call]] = {
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figures.
-
-    @param contender: The name of the contender.
-
-    @param sizes: C{calls}, and C{how}: C{"single"} or C{"bulk"}.
-
-    @param report: Takes them.
-    """
+    """Take the figures."""
     take = single if sizes["how"] == "single" else bulk
 
     async def main() -> None:

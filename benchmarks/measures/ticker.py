@@ -5,17 +5,14 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
-__all__ = ["Ticker"]
-
 #: Seconds between ticks.
 INTERVAL = 0.001
 
 
 class Ticker:
     """
-    Ticks in the reactor while its block lasts.
-
-    @ivar longest: The longest time, in seconds, that a tick has come late.
+    Ticks in the reactor while its block lasts, and measures by how many seconds a tick
+    has come late at most.
     """
 
     def __init__(self) -> None:

@@ -17,8 +17,6 @@ from ..contenders.deferreds import runInReactor
 from ..work import spin
 from .pools import CHILDREN, Figures, Report, inPool
 
-__all__ = ["run"]
-
 #: Each child computes for so long at a time, one request after the other.
 _SECONDS = 0.02
 
@@ -40,9 +38,8 @@ print(json.dumps(taken))
 
 async def browse(requests: int) -> Figures:
     """
-    Ask for a page of a site, one time after the other.
-
-    @return: Median and 99th percentile.
+    Ask for a page of a site, one time after the other. Takes median and 99th
+    percentile.
     """
     if find_spec("klein") is None:
         raise CannotDo("Klein isn't installed")
@@ -86,15 +83,7 @@ async def quiet(requests: int, report: Report) -> None:
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figures.
-
-    @param contender: The name of the contender, C{"quiet"} for the floor.
-
-    @param sizes: C{requests}.
-
-    @param report: Takes them.
-    """
+    """Take the figures."""
     if contender == "quiet":
         runInReactor(quiet(sizes["requests"], report))
     else:

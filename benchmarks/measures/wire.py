@@ -19,17 +19,7 @@ from .pools import Figures, Report
 
 
 async def single(client: sockets.Client, calls: int) -> Figures:
-    """
-    Take the figures of calls one at a time.
-
-    @param client: Makes them.
-
-    @param calls: How many.
-
-    @return: Median and 99th percentile.
-
-    @raise RuntimeError: If something else comes back.
-    """
+    """Take median and 99th percentile of calls one at a time."""
     taken = []
     with Stopwatch():
         for number in range(calls):
@@ -42,19 +32,7 @@ async def single(client: sockets.Client, calls: int) -> Figures:
 
 
 async def bulk(client: sockets.Client, size: int, trips: int) -> Figures:
-    """
-    Take the figure of a large result.
-
-    @param client: Gets it.
-
-    @param size: Its size in bytes.
-
-    @param trips: How often it's got.
-
-    @return: The rate.
-
-    @raise RuntimeError: If it has another size.
-    """
+    """Take the rate of a large result."""
     taken = []
     for _ in range(trips):
         with Stopwatch() as watch:
@@ -67,15 +45,7 @@ async def bulk(client: sockets.Client, size: int, trips: int) -> Figures:
 
 @contextmanager
 def serving(contender: str) -> Iterator[str]:
-    """
-    Have a server run in another process.
-
-    @param contender: The name of the contender.
-
-    @return: A context manager that gives the path of the socket.
-
-    @raise RuntimeError: If it isn't ready.
-    """
+    """Have a server run in another process. Gives the path of its socket."""
     with TemporaryDirectory() as folder:
         path = str(Path(folder, "s"))
         with subprocess.Popen(
@@ -90,15 +60,7 @@ def serving(contender: str) -> Iterator[str]:
 
 
 def run(contender: str, sizes: dict[str, Any], report: Report) -> None:
-    """
-    Take the figures.
-
-    @param contender: The name of the contender.
-
-    @param sizes: C{calls}, or C{size} and C{trips}.
-
-    @param report: Takes them.
-    """
+    """Take the figures."""
 
     async def main(path: str) -> None:
         """Take them with a server at a path."""
