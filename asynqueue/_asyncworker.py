@@ -9,6 +9,7 @@ from inspect import iscoroutine
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -62,7 +63,7 @@ class AsyncWorker(WorkerBase):
         """
         super().__init__(series, raw, exclusive)
         self._task: ITask | None = None
-        self._inner: Deferred[Any] | None = None
+        self._inner: Deferred[object] | None = None
         self._dropped: ITask | None = None
         self._waiting: deque[tuple[ITask, Deferred[None]]] = deque()
         self._idle: OneShot[None] | None = None
@@ -132,7 +133,11 @@ class AsyncWorker(WorkerBase):
                 return
 
     def _await(
-        self, inner: Deferred[Any], task: ITask, raw: bool, consumer: Any
+        self,
+        inner: Deferred[object],
+        task: ITask,
+        raw: bool,
+        consumer: IConsumer | None,
     ) -> Deferred[None]:
         """Wait for what the callable has returned."""
         if task is self._dropped:
@@ -147,7 +152,9 @@ class AsyncWorker(WorkerBase):
         )
         return inner.addBoth(self._ended, task)
 
-    def _ran(self, result: Any, task: ITask, raw: bool, consumer: Any) -> None:
+    def _ran(
+        self, result: Any, task: ITask, raw: bool, consumer: IConsumer | None
+    ) -> None:
         """Give the task what the callable has returned."""
         if task is self._dropped:
             return
@@ -167,7 +174,7 @@ class AsyncWorker(WorkerBase):
         else:
             task.callback((Status.ITERATOR, producer))
 
-    def _peeked(self, more: object, task: ITask, deferator: Deferator[Any]) -> None:
+    def _peeked(self, more: object, task: ITask, deferator: Deferator[object]) -> None:
         """
         Give the task an iteration, of which it's known now whether it's an empty one.
         If it has failed, whoever iterates will hear of that.
@@ -214,7 +221,7 @@ class AsyncWorker(WorkerBase):
             idle.fire(None)
 
 
-def _cancel(d: Deferred[Any]) -> None:
+def _cancel(d: Deferred[object]) -> None:
     """Cancel what a callable has returned."""
     try:
         d.cancel()

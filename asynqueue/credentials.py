@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 from .wire._credentials import TLS, Key, sslModule
 
@@ -105,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _pair(options: Any) -> str:
+def _pair(options: argparse.Namespace) -> str:
     server, client = makePair(options.folder, options.days)
     return (
         f"{server}: keep it on the server, tls=TLS.fromFiles({server.name!r})\n"
@@ -113,7 +112,7 @@ def _pair(options: Any) -> str:
     )
 
 
-def _key(options: Any) -> str:
+def _key(options: argparse.Namespace) -> str:
     makeKey(options.file)
     return f"{options.file}: for both ends, key=Key.fromFile({options.file!r})\n"
 

@@ -8,7 +8,6 @@ other module can raise them.
 from __future__ import annotations
 
 import builtins
-from typing import Any
 
 from zope.interface import Invalid
 
@@ -170,7 +169,7 @@ class WorkerLost(ProcessError):
         pid: int | None = None,
         exitCode: int | None = None,
         signal: int | None = None,
-        task: Any = None,
+        task: object = None,
     ) -> None:
         super().__init__(message)
         self.workerID = workerID

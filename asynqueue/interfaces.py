@@ -10,6 +10,7 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from zope.interface import Attribute, Interface, invariant
 
 from ._child.status import Status
@@ -78,7 +79,7 @@ class ITask(Interface):
             result that goes with it.
         """
 
-    def errback(failure: Any) -> None:
+    def errback(failure: Failure | BaseException) -> None:
         """
         Fail the call with an exception: the callable's own, or the worker's. With
         L{WorkerLost<asynqueue.errors.WorkerLost>} the task may have begun, and is tried
@@ -88,7 +89,7 @@ class ITask(Interface):
         """
 
 
-def _qualificationsAreLists(worker: Any) -> None:
+def _qualificationsAreLists(worker: object) -> None:
     for name in ("cQualified", "iQualified"):
         value = getattr(worker, name, None)
         if not isinstance(value, list):

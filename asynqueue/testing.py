@@ -168,7 +168,7 @@ class MemoryWorker(WorkerBase):
         self._after(task, ready)
 
     def complete(
-        self, result: Any = None, task: ITask | None = None, ready: bool = True
+        self, result: object = None, task: ITask | None = None, ready: bool = True
     ) -> None:
         """Give a task a result, without calling its callable."""
         self.answer((Status.RAN, result), task, ready)
@@ -285,5 +285,5 @@ class RecordingConsumer:
         self.streaming = None
         self.unregistered += 1
 
-    def write(self, data: Any) -> None:
+    def write(self, data: object) -> None:
         self.items.append(data)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Hashable, Iterable
 from types import AsyncGeneratorType, CoroutineType
-from typing import Any
 
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
@@ -18,7 +17,7 @@ from .._child.describe import nameOf
 from ..errors import ImplementationError
 
 
-def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:
+def checkSeconds(name: str, value: object, *, zero: bool = False) -> None:
     """
     Raise ValueError unless the value is a number of seconds, more than 0 by default.
     """
@@ -34,25 +33,25 @@ def checkSeconds(name: str, value: Any, *, zero: bool = False) -> None:
         )
 
 
-def checkCount(name: str, value: Any, least: int) -> None:
+def checkCount(name: str, value: object, least: int) -> None:
     """Raise ValueError unless the value is an integer from C{least} up."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
 
 
-def checkFlag(name: str, value: Any) -> None:
+def checkFlag(name: str, value: object) -> None:
     """Raise TypeError unless the value is a bool."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
-def checkCallable(name: str, value: Any) -> None:
+def checkCallable(name: str, value: object) -> None:
     """Raise TypeError unless the value can be called."""
     if not callable(value):
         raise TypeError(f"{name} must be callable, which {value!r} isn't")
 
 
-def checkHashable(series: Any) -> None:
+def checkHashable(series: object) -> None:
     """Raise TypeError unless the value can be a series."""
     try:
         hash(series)
@@ -63,7 +62,7 @@ def checkHashable(series: Any) -> None:
         ) from error
 
 
-def checkConsumer(value: Any) -> None:
+def checkConsumer(value: object) -> None:
     """Raise ImplementationError unless the value provides C{IConsumer}."""
     if not IConsumer.providedBy(value):
         raise ImplementationError(
@@ -92,7 +91,7 @@ def checkDeliverable(value: object) -> None:
     isinstance(value, Failure)
 
 
-def checkReturned(result: Any, f: Any) -> None:
+def checkReturned(result: object, f: object) -> None:
     """Check what a callable has returned in a thread, and refuse what nobody awaits."""
     checkDeliverable(result)
     if type(result) in (CoroutineType, AsyncGeneratorType):

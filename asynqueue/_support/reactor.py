@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 SLICE_SECONDS = 0.004
 
 #: Reactors that have begun to shut down. None of them starts again.
-_shutDown: WeakSet[Any] = WeakSet()
+_shutDown: WeakSet[object] = WeakSet()
 
 
 class IReactorAll(

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
+from twisted.python.failure import Failure
+
 from .._child.describe import callText, describe, errorText, failureText, nameOf
 from ._objects import Converter
 
@@ -19,7 +21,7 @@ _MAX_RECENT = 100
 
 
 #: Stands for a parameter that wasn't given.
-_UNSET: Any = object()
+_UNSET = object()
 
 
 class _CallEntry:
@@ -47,7 +49,7 @@ class InfoHolder:
         """See L{Info.getInfo}."""
         return self.info.getInfo(self.ID, name)
 
-    def nn(self, raw: bool = False) -> tuple[Any, Any]:
+    def nn(self, raw: bool = False) -> tuple[object, object]:
         """See L{Info.nn}."""
         return self.info.nn(self.ID, raw)
 
@@ -59,7 +61,7 @@ class InfoHolder:
         """See L{Info.aboutException}."""
         return self.info.aboutException(self.ID, exception)
 
-    def aboutFailure(self, failureObj: Any) -> str:
+    def aboutFailure(self, failureObj: Failure | BaseException) -> str:
         """See L{Info.aboutFailure}."""
         return self.info.aboutFailure(failureObj, self.ID)
 
@@ -112,10 +114,10 @@ class Info:
 
     def setCall(
         self,
-        f: Any = _UNSET,
-        args: Any = _UNSET,
-        kw: Any = _UNSET,
-        instance: Any = _UNSET,
+        f: object = _UNSET,
+        args: object = _UNSET,
+        kw: object = _UNSET,
+        instance: object = _UNSET,
     ) -> Info:
         """
         Make a call known. From then on it's the current one of this thread. Without
@@ -184,12 +186,15 @@ class Info:
         return errorText(error, call)
 
     def aboutFailure(
-        self, failureObj: Any, ID: int | None = None, nowForget: bool = False
+        self,
+        failureObj: Failure | BaseException,
+        ID: int | None = None,
+        nowForget: bool = False,
     ) -> str:
         """Tell about the failure of a call, as L{aboutException} does."""
         return failureText(failureObj, self.aboutCall(ID, nowForget))
 
-    def nn(self, ID: int | None = None, raw: bool = False) -> tuple[Any, Any]:
+    def nn(self, ID: int | None = None, raw: bool = False) -> tuple[object, object]:
         """
         Tell by which names a call's callable can be had elsewhere.
 
@@ -268,7 +273,11 @@ class Info:
 
     @contextmanager
     def context(
-        self, f: Any, args: Any = _UNSET, kw: Any = _UNSET, instance: Any = _UNSET
+        self,
+        f: object,
+        args: object = _UNSET,
+        kw: object = _UNSET,
+        instance: object = _UNSET,
     ) -> Iterator[InfoHolder]:
         """
         Make a call known for as long as a C{with} block lasts. It's held so long,
@@ -324,7 +333,7 @@ def _textOf(callDict: dict[str, Any]) -> str:
     return text
 
 
-def _bound(f: Any) -> tuple[Any, str | None]:
+def _bound(f: Any) -> tuple[object, str | None]:
     """
     Find what a method is bound to, and its name. Both are C{None} if it isn't one.
     """

@@ -75,7 +75,7 @@ def _lookUp(name: object) -> Any:
     return found
 
 
-def hashIt(*args: Any) -> int:
+def hashIt(*args: object) -> int:
     """
     Get a hash of any objects, also of those that have none.
 
@@ -87,7 +87,7 @@ def hashIt(*args: Any) -> int:
     return _hashed(args, ())
 
 
-def _hashed(value: Any, above: tuple[int, ...]) -> int:
+def _hashed(value: object, above: tuple[int, ...]) -> int:
     """Get a hash of an object that is in containers with these IDs."""
     kind = type(value)
     if id(value) in above or len(above) > _MAX_LEVELS:
@@ -98,7 +98,7 @@ def _hashed(value: Any, above: tuple[int, ...]) -> int:
         return hash((kind, _substitute(value)))
 
 
-def _content(value: Any, above: tuple[int, ...]) -> object:
+def _content(value: object, above: tuple[int, ...]) -> object:
     """Get something that has a hash, and stands for an object."""
     if isinstance(value, list | tuple):
         return tuple([_hashed(item, above) for item in value])

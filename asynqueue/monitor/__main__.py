@@ -9,6 +9,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -56,7 +57,7 @@ def send(address: str) -> None:
 def burst(q: TaskQueue) -> None:
     """Make some calls, more or fewer as they come in waves."""
 
-    def call(f: Any, *args: Any, **options: Any) -> None:
+    def call(f: Callable[..., object], *args: object, **options: Any) -> None:
         q.call(f, *args, **options).addErrback(lambda _: None)
 
     wave = 1 + math.sin(time.monotonic() * math.tau / _RUSH_SECONDS)

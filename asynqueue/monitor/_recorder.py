@@ -129,13 +129,13 @@ class _Recorder:
         self.isIdle = True
         self._q = q
         self._isControlled = isControlled
-        self._kept: dict[str, deque[dict[str, Any]]] = {
+        self._kept: dict[str, deque[dict[str, object]]] = {
             "samples": deque(maxlen=_MAX_SAMPLES),
             "failures": deque(maxlen=_MAX_FAILURES),
             "changes": deque(maxlen=_MAX_CHANGES),
         }
         self._failed: deque[Event] = deque(maxlen=_MAX_FAILURES)
-        self._changed: deque[dict[str, Any]] = deque(maxlen=_MAX_CHANGES)
+        self._changed: deque[dict[str, object]] = deque(maxlen=_MAX_CHANGES)
 
     def note(self, event: Event) -> None:
         if event.kind in _FAILURES:
@@ -187,7 +187,7 @@ class _Recorder:
     def _everything(self) -> dict[str, list[Any]]:
         return {name: list(items) for name, items in self._kept.items()}
 
-    def _bounded(self, stats: dict[str, Any]) -> dict[str, Any]:
+    def _bounded(self, stats: dict[str, Any]) -> dict[str, object]:
         """
         Leave out what is too much to be looked at, and to be sent each second. Add
         which series each worker was made for.
@@ -295,12 +295,12 @@ class Sampler:
             page.end()
 
 
-def _encode(update: dict[str, Any]) -> bytes:
+def _encode(update: dict[str, object]) -> bytes:
     # JSON in ASCII has no line end of any kind, which would end the event.
     return json.dumps(update).encode("ascii")
 
 
-def _change(event: Event) -> dict[str, Any]:
+def _change(event: Event) -> dict[str, object]:
     return {
         "time": event.time,
         "kind": event.kind.value,
@@ -310,7 +310,7 @@ def _change(event: Event) -> dict[str, Any]:
     }
 
 
-def _failure(event: Event) -> dict[str, Any]:
+def _failure(event: Event) -> dict[str, object]:
     return {
         **_change(event),
         "call": event.task,
