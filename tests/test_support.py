@@ -8,6 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from asynqueue._support.awaitable import OneShot, Waiters
 from asynqueue._support.checks import (
     checkCallable,
     checkConsumer,
@@ -17,7 +18,6 @@ from asynqueue._support.checks import (
     checkSeconds,
     seriesList,
 )
-from asynqueue._support.oneshot import OneShot
 from asynqueue._support.reactor import (
     SLICE_SECONDS,
     Deadline,
@@ -78,6 +78,23 @@ class OneShotTests(SynchronousTestCase):
         event.wait().addCallback(lambda _: again.append(event.wait()))
         event.fire("x")
         self.assertEqual(self.successResultOf(again[0]), "x")
+
+
+class WaitersTests(SynchronousTestCase):
+    """Tests of L{Waiters}."""
+
+    def test_again(self) -> None:
+        """Who waits anew, also in a callback, waits for the next time."""
+        event: Waiters[int] = Waiters()
+        again: list[Deferred[int]] = []
+        first = event.wait()
+        first.addCallback(lambda result: again.append(event.wait()) or result)
+        event.fire(1)
+        self.assertEqual(self.successResultOf(first), 1)
+        self.assertNoResult(again[0])
+        event.fire(2)
+        self.assertEqual(self.successResultOf(again[0]), 2)
+        event.fire(3)
 
 
 class HandoverTests(SynchronousTestCase):

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from .._child.calls import isIterator
 from .._child.describe import CONTAINERS
-from .._support.oneshot import OneShot
+from .._support.awaitable import OneShot
 from .._support.reactor import globalReactor
 from ..errors import NotReadyError
 from ._buffer import Buffer, ItemDeferred, PendingItem, Stage

@@ -16,10 +16,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._child.calls import isIteration
-from .._support.awaitable import AwaitableDeferred
+from .._support.awaitable import AwaitableDeferred, OneShot
 from .._support.checks import checkCallable, checkConsumer, checkCount
 from .._support.log import log
-from .._support.oneshot import OneShot
 from ..errors import ImplementationError
 from ._deferator import Deferator
 from ._sources import WrappedSource

@@ -8,8 +8,8 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from .._support.awaitable import OneShot
 from .._support.log import log
-from .._support.oneshot import OneShot
 from .._support.reactor import Deadline
 from ..interfaces import IReplaceableWorker
 from ._task import Task

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IConsumer, IPullProducer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .._support.oneshot import OneShot
+from .._support.awaitable import OneShot
 from ..iteration import IterationProducer
 from ._getter import (
     LIMIT,

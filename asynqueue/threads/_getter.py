@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python import threadable
 
+from .._support.awaitable import OneShot
 from .._support.checks import checkCount
-from .._support.oneshot import OneShot
 from ..errors import ThreadError
 from ._jobs import threadedReactor
 from ._pool import PoolUser, ThreadPool

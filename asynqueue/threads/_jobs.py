@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.awaitable import OneShot
 from .._support.log import log
-from .._support.oneshot import OneShot
 from .._support.reactor import Handover, IReactorAll, hasGlobalReactor, orGlobalReactor
 from ..errors import ThreadError
 

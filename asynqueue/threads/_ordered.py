@@ -20,8 +20,8 @@ from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .._support.awaitable import OneShot
 from .._support.checks import checkCallable, checkCount
-from .._support.oneshot import OneShot
 from ._bridge import Consumerator
 from ._pool import PoolUser, ThreadPool
 

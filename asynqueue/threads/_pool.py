@@ -17,9 +17,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.awaitable import OneShot
 from .._support.checks import checkCallable, checkCount
 from .._support.log import log
-from .._support.oneshot import OneShot
 from ..errors import ThreadError
 from ._calls import ThreadCall, failureOf
 from ._jobs import JobThread

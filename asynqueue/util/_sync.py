@@ -14,10 +14,9 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succ
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from .._support.awaitable import AwaitableDeferred
+from .._support.awaitable import AwaitableDeferred, OneShot
 from .._support.checks import checkCallable, checkSeconds
 from .._support.log import log
-from .._support.oneshot import OneShot
 from .._support.reactor import AtShutdown, orGlobalReactor
 
 _D = TypeVar("_D", bound="Deferred[Any]")
