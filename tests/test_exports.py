@@ -65,7 +65,7 @@ PUBLIC = {
         OrderedItemProducer=threads._ordered PoolUser=threads._pool
         TaskQueue=base._taskqueue ThreadLooper=threads._looper
         ThreadQueue=threads._queue ThreadWorker=threads._queue
-        deferToThread=threads._queue
+        deferToThread=threads._looper
     """,
     "iteration": """
         Deferator=iteration._deferator Delay=iteration._delay

@@ -26,8 +26,8 @@ from asynqueue.threads import (
     ThreadLooper,
     ThreadQueue,
     ThreadWorker,
+    _looper,
     _pool as pool,
-    _queue,
     deferToThread,
 )
 
@@ -758,8 +758,8 @@ class DeferToThreadTests(ThreadCase):
         """Have the function use threads of the mind."""
         super().setUp()
 
-        self.patch(_queue, "ThreadLooper", partial(ThreadLooper, reactor=self.reactor))
-        self.patch(_queue, "_looper", None)
+        self.patch(_looper, "ThreadLooper", partial(ThreadLooper, reactor=self.reactor))
+        self.patch(_looper, "_looper", None)
 
     def test_oneThread(self) -> None:
         """

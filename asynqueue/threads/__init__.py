@@ -14,10 +14,10 @@ In a queue, with priorities and all that::
 from ..base import TaskQueue
 from ._bridge import Consumerator, Filerator
 from ._getter import IterationGetter, IterationStopper
-from ._looper import ThreadLooper
+from ._looper import ThreadLooper, deferToThread
 from ._ordered import OrderedItemProducer
 from ._pool import PoolUser, ThreadPool
-from ._queue import ThreadQueue, ThreadWorker, deferToThread
+from ._queue import ThreadQueue, ThreadWorker
 
 __all__ = [
     "Consumerator",

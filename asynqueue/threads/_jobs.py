@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from itertools import count
 from queue import SimpleQueue
@@ -94,40 +93,43 @@ class _JobLoop:
     ) -> None:
         self.waiting: dict[Job, None] = {}
         self.urgent: deque[Job] = deque()
-        self.queue: SimpleQueue[Job | _JobLoop | None] = SimpleQueue()
+        self.queue: SimpleQueue[Any] = SimpleQueue()
         self._post = post
         self._onEnd = onEnd
         self.join = startThread(self._run, f"asynqueue-{next(_numbers)}")
 
-    def _run(self) -> None:
-        """Do jobs, in the thread."""
-        get, begin, urgent = self.queue.get, self.waiting.pop, self.urgent
-        job: Any = None
-        item: Any = None
-        while True:
-            if urgent:
-                job = urgent.popleft()
-            elif item is not None:
-                job, item = item, None
-            else:
-                job = None  # It keeps no job while it waits for one.
-                item = get()
-                continue  # An urgent one may have come meanwhile.
-            if job is self:
-                break
-            if begin(job, self) is None:
-                try:
-                    job.work()
-                except BaseException as error:  # noqa: BLE001 - nothing may end the thread
-                    job.error = error
-                job.finished = True
-                self._post(job.deliver)
-        self._post(lambda: self._onEnd(self))
+    def putAll(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self.waiting[job] = None
+            self.queue.put(job)
 
     def withdrawAll(self) -> list[Job]:
         """Take back the jobs that haven't been begun, in the order of their turn."""
         jobs = dict.fromkeys((*self.urgent.copy(), *self.waiting.copy()))
         return [job for job in jobs if self.waiting.pop(job, self) is None]
+
+    def _run(self) -> None:
+        """Do jobs, in the thread."""
+        get, do, urgent = self.queue.get, self._do, self.urgent
+        while True:
+            job = get()
+            while urgent:
+                do(urgent.popleft())
+            if job is self:
+                break
+            if job is not None:
+                do(job)
+            del job  # It keeps none while it waits for one.
+        self._post(lambda: self._onEnd(self))
+
+    def _do(self, job: Job) -> None:
+        if self.waiting.pop(job, self) is None:
+            try:
+                job.work()
+            except BaseException as error:  # noqa: BLE001 - nothing may end the thread
+                job.error = error
+            job.finished = True
+            self._post(job.deliver)
 
 
 class JobThread:
@@ -153,7 +155,7 @@ class JobThread:
     """
 
     def __init__(self, reactor: IReactorTime | None = None) -> None:
-        self._reactor = reactor
+        self._reactor: IReactorTime | None = reactor
         self.jobs: dict[Job, None] = {}
         self.iterations: dict[Job, None] = {}
         self.abandoned = 0
@@ -164,14 +166,13 @@ class JobThread:
         self._handover: Handover[Callable[[], object]] | None = None
         self._loop: _JobLoop | None = None
         if reactor is not None or (hasGlobalReactor() and self.reactor.running):
-            self._startFirst()
+            self._start()
 
     @property
     def reactor(self) -> IReactorAll:
         """The reactor. One is installed if there's none yet."""
-        if self._reactor is None:
-            self._reactor = threadedReactor(None)
-        return cast(IReactorAll, self._reactor)
+        self._reactor = reactor = threadedReactor(self._reactor)
+        return reactor
 
     def put(self, job: Job, first: bool = False) -> None:
         """
@@ -179,17 +180,15 @@ class JobThread:
         nothing to do, so that no other gets before it.
         """
         if self._loop is None and self.state is OPEN:
-            self._startFirst()
+            self._start()
         loop = self._loop
-        if loop is None or self.state is ENDING:
-            return
-        loop.waiting[job] = None
-        if first or not self.jobs:
-            loop.urgent.append(job)
-            loop.queue.put(None)
-        else:
-            loop.queue.put(job)
-        self.jobs[job] = None
+        if loop is not None and self.state is not ENDING:
+            loop.waiting[job] = None
+            first = first or not self.jobs
+            self.jobs[job] = None  # before the thread has it, which looks there
+            if first:
+                loop.urgent.append(job)
+            loop.queue.put(None if first else job)
 
     def cancel(self, job: Job, abandon: bool = False) -> None:
         """
@@ -222,9 +221,7 @@ class JobThread:
         loop.withdrawAll()
         iterations = self.iterations
         self._lose("The thread has been given up")
-        for iteration in iterations:  # They're closed where they were made.
-            loop.waiting[iteration] = None
-            loop.queue.put(iteration)
+        loop.putAll(iterations)  # They're closed where they were made.
         loop.queue.put(loop)
 
     def post(self, result: Callable[[], object]) -> None:
@@ -240,16 +237,13 @@ class JobThread:
         loop = self._loop
         return loop is None or len(loop.waiting) > 0
 
-    def _startFirst(self) -> None:
-        try:
-            self._start()
-        except RuntimeError as error:
-            raise ThreadError(f"A thread can't be started: {error}") from error
-
     def _start(self) -> _JobLoop:
         if self._handover is None:
             self._handover = Handover(self._deliver, self.reactor)
-        loop = self._loop = _JobLoop(self._handover.put, self._ended)
+        try:
+            loop = self._loop = _JobLoop(self._handover.put, self._ended)
+        except RuntimeError as error:
+            raise ThreadError(f"A thread can't be started: {error}") from error
         return loop
 
     def _abandon(self, stuck: _JobLoop) -> None:
@@ -258,16 +252,15 @@ class JobThread:
         stuck.queue.put(stuck)
         try:
             loop = self._start()
-        except RuntimeError as error:
-            log.error("A thread can't be replaced: {error}", error=error)
+        except ThreadError as error:
+            reason = error.__cause__
+            log.error("A thread can't be replaced: {error}", error=reason)
             self._loop = None
             if self.onLost is not None:
                 self.onLost()
-            self._lose(f"The thread is stuck and can't be replaced: {error}")
+            self._lose(f"The thread is stuck and can't be replaced: {reason}")
             return
-        for job in waiting:
-            loop.waiting[job] = None
-            loop.queue.put(job)
+        loop.putAll(waiting)
 
     def _deliver(self, result: Callable[[], object]) -> None:
         """Call what was posted."""
@@ -318,13 +311,3 @@ def startThread(target: Callable[[], object], name: str) -> Callable[[], object]
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return lambda: thread.join(JOIN_SECONDS)
-
-
-def trimmed(error: BaseException) -> BaseException:
-    """
-    Take the frame that called the user's code out of the traceback of the exception
-    that is being handled. The exception's own methods aren't called: they are the
-    user's.
-    """
-    trace = sys.exc_info()[2]
-    return BaseException.with_traceback(error, trace and trace.tb_next)

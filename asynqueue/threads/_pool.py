@@ -21,7 +21,7 @@ from .._support.awaitable import OneShot
 from .._support.checks import checkCallable, checkCount
 from .._support.log import log
 from ..errors import ThreadError
-from ._calls import ThreadCall, failureOf
+from ._calls import ThreadCall, resultOf
 from ._jobs import JobThread
 
 #: How many threads a pool has at most by default.
@@ -100,7 +100,7 @@ class ThreadPool:
         @raise ThreadError: If there's no thread, and none can be started.
         """
         checkCallable("f", f)
-        d: Deferred[Any] = Deferred(self._withdraw)
+        d: Deferred[Any] = Deferred(self._withdraw).addCallback(resultOf)
         self._backlog[d] = copy_context(), (f, args, kw)
         try:
             self._dispatch()
@@ -121,12 +121,10 @@ class ThreadPool:
         checkCallable("f", f)
         thread = JobThread(self._reactor)
         d: Deferred[Any] = Deferred()
-        context = copy_context()
-        thread.put(
-            ThreadCall(thread, context, (f, args, kw), True, None, partial(_fire, d))
-        )
+        call = (f, args, kw)
+        thread.put(ThreadCall(thread, copy_context(), call, True, None, d.callback))
         self._end(thread)
-        return d
+        return d.addCallback(resultOf)
 
     def callInThread(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
         """Make a call in one of the threads, and log what it raises."""
@@ -195,7 +193,8 @@ class ThreadPool:
         if self._idle:
             self._dispatch()
         self._trimIdle()
-        _fire(d, call)
+        if not d.called:  # nor cancelled
+            d.callback(call)
 
     def _trimIdle(self) -> None:
         while len(self._idle) > (MAX_IDLE if self._gone is None else 0):
@@ -306,15 +305,6 @@ def _setup(user: PoolUser | None, maxThreads: int | None = None) -> None:
         user._madePool = True
     else:
         user.ownPool.resize(maxThreads)
-
-
-def _fire(d: Deferred[Any], call: ThreadCall) -> None:
-    if d.called:
-        return  # It was cancelled.
-    if call.error is not None:
-        d.errback(failureOf(call.error))
-    else:
-        d.callback(call.result)
 
 
 def _callAndTell(
