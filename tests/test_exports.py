@@ -70,7 +70,7 @@ PUBLIC = {
     "iteration": """
         Deferator=iteration._deferator Delay=iteration._delay
         IterationProducer=iteration._producer ListConsumer=iteration._producer
-        Prefetcherator=iteration._prefetcherator deferToDelay=iteration._delay
+        Prefetcherator=iteration._deferator deferToDelay=iteration._delay
         isIterator=_child.calls iteratorToProducer=iteration._producer
     """,
     "util": """

@@ -144,17 +144,17 @@ class Waiters(Generic[_T]):
 
     def __init__(self) -> None:
         # Their Deferreds, none of which has fired.
-        self._waiting: list[Deferred[_T]] = []
+        self.waiting: list[Deferred[_T]] = []
 
     def wait(self) -> Deferred[_T]:
         """Wait until it happens next."""
-        d: Deferred[_T] = AwaitableDeferred(self._waiting.remove)
-        self._waiting.append(d)
+        d: Deferred[_T] = AwaitableDeferred(self.waiting.remove)
+        self.waiting.append(d)
         return d
 
     def fire(self, result: _T) -> None:
         """Tell all who wait now, in the order in which they came."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self.waiting = self.waiting, []
         while waiting:  # the callbacks of one may cancel another
             waiting.pop(0).callback(result)
 
