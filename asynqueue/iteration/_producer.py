@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    fail,
+    maybeDeferred,
+    succeed,
+)
 from twisted.internet.interfaces import (
     IConsumer,
     IProducer,
@@ -16,7 +22,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._child.calls import isIteration
-from .._support.awaitable import AwaitableDeferred, OneShot
+from .._support.awaitable import OneShot, Waiters
 from .._support.checks import checkCallable, checkConsumer, checkCount
 from .._support.log import log
 from ..errors import ImplementationError
@@ -65,10 +71,9 @@ class IterationProducer:
         self._isOver = False
         # Fires with the consumer, or a Failure.
         self._done: OneShot[Any] = OneShot()
-        # Fires when writing is to go on, while it's paused.
-        self._resumed: OneShot[None] | None = None
         # Whether it's paused, or over.
         self._isHeld = False
+        self._resumed: Waiters[None] = Waiters()
         if consumer is not None:
             self.registerConsumer(consumer)
 
@@ -108,18 +113,10 @@ class IterationProducer:
                     "There's no consumer to write to: call registerConsumer before run"
                 )
             )
-        done = self._done.wait()
-
-        def cancel(_: Deferred[Any]) -> None:
-            done.cancel()
-            self.stopProducing()
-
-        d: Deferred[Any] = AwaitableDeferred(cancel)
-        done.chainDeferred(d)
         if not self._isStarted:
             self._isStarted = True
             Deferred.fromCoroutine(self._writeAll()).addBoth(self._finish)
-        return d
+        return self._done.wait().addErrback(self._runFailed)
 
     def deferUntilDone(self) -> Deferred[Any]:
         """Wait for the end, as L{run} does. Cancelling this Deferred stops nothing."""
@@ -127,15 +124,11 @@ class IterationProducer:
 
     def pauseProducing(self) -> None:
         """Write nothing, and ask the source for nothing."""
-        if self._resumed is None:
-            self._resumed = OneShot()
-            self._isHeld = True
+        self._isHeld = True
 
     def resumeProducing(self) -> None:
-        resumed, self._resumed = self._resumed, None
         self._isHeld = self._isOver
-        if resumed is not None:
-            resumed.fire(None)
+        self._resumed.fire(None)
 
     def stopProducing(self) -> None:
         """
@@ -158,8 +151,13 @@ class IterationProducer:
                     await self._untilResumed()
 
     async def _untilResumed(self) -> None:
-        while self._resumed is not None:
+        while self._isHeld and not self._isOver:
             await self._resumed.wait()
+
+    def _runFailed(self, failure: Failure) -> Failure:
+        if failure.check(CancelledError):
+            self.stopProducing()
+        return failure
 
     def _finish(self, failure: Failure | None) -> None:
         if self._isOver:
@@ -213,7 +211,7 @@ class ListConsumer:
         self._making = 0
         self._failure: Failure | None = None
         # Fires with None when the list is there, or with the failure.
-        self._complete: OneShot[Any] = OneShot()
+        self._complete: Waiters[Any] = Waiters()
         for name, value in attrs.items():
             setattr(self, name, value)
 
@@ -292,8 +290,7 @@ class ListConsumer:
     def _tell(self) -> None:
         """Tell who waits for the list, if it's there, or never will be."""
         if self._isComplete or self._failure is not None:
-            complete, self._complete = self._complete, OneShot()
-            complete.fire(self._failure)
+            self._complete.fire(self._failure)
 
     def _pace(self) -> None:
         """Have the producer write no faster than the items are made."""

@@ -14,7 +14,7 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succ
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from .._support.awaitable import AwaitableDeferred, OneShot
+from .._support.awaitable import AwaitableDeferred, Waiters
 from .._support.checks import checkCallable, checkSeconds
 from .._support.log import log
 from .._support.reactor import AtShutdown, orGlobalReactor
@@ -61,7 +61,7 @@ class DeferredLock(defer.DeferredLock):
         self._isGranting = False
         self._stoppers: deque[Callable[[], Any]] = deque()
         # Fires with None, or the first failure of a stopper.
-        self._stopped: OneShot[Any] = OneShot()
+        self._stopped: Waiters[Any] = Waiters()
 
     def acquire(self, vip: bool = False) -> Deferred[Any]:
         """
@@ -187,8 +187,7 @@ class DeferredLock(defer.DeferredLock):
         for failure in failures[1:]:
             log.failure("Another stopper of a lock failed, too", failure)
         self._stage = _LockStage.STOPPED
-        stopped, self._stopped = self._stopped, OneShot()
-        stopped.fire(failures[0] if failures else None)
+        self._stopped.fire(failures[0] if failures else None)
 
 
 class DeferredTracker:
