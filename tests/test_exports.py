@@ -60,9 +60,9 @@ PUBLIC = {
         ProcessWorker=process._worker
     """,
     "threads": """
-        Consumerator=threads._bridge Filerator=threads._bridge
+        Consumerator=threads._bridge Filerator=threads._getter
         IterationGetter=threads._getter IterationStopper=threads._getter
-        OrderedItemProducer=threads._ordered PoolUser=threads._pool
+        OrderedItemProducer=threads._bridge PoolUser=threads._pool
         TaskQueue=base._taskqueue ThreadLooper=threads._looper
         ThreadQueue=threads._queue ThreadWorker=threads._queue
         deferToThread=threads._looper

@@ -12,10 +12,9 @@ In a queue, with priorities and all that::
 """
 
 from ..base import TaskQueue
-from ._bridge import Consumerator, Filerator
-from ._getter import IterationGetter, IterationStopper
+from ._bridge import Consumerator, OrderedItemProducer
+from ._getter import Filerator, IterationGetter, IterationStopper
 from ._looper import ThreadLooper, deferToThread
-from ._ordered import OrderedItemProducer
 from ._pool import PoolUser, ThreadPool
 from ._queue import ThreadQueue, ThreadWorker
 

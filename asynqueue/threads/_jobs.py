@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python import threadable
 from twisted.python.failure import Failure
 
 from .._support.awaitable import OneShot
@@ -300,6 +301,14 @@ class JobThread:
 def threadedReactor(reactor: IReactorTime | None) -> IReactorAll:
     """Get the reactor, or the global one, as one that threads can call, as all are."""
     return cast(IReactorAll, orGlobalReactor(reactor))
+
+
+def inReactorThread() -> bool:
+    """Tell whether this is the thread that the reactor runs in, or will run in."""
+    reactorThread: int | None = threadable.ioThread
+    if reactorThread is None:
+        reactorThread = threading.main_thread().ident
+    return threading.get_ident() == reactorThread
 
 
 def startThread(target: Callable[[], object], name: str) -> Callable[[], object]:
