@@ -9,6 +9,7 @@ from contextvars import Context
 from time import perf_counter
 from typing import Any
 
+from attrs import define, field
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 
@@ -29,61 +30,33 @@ WINDOW = 16
 SLICE_SECONDS = 0.001
 
 
+@define(eq=False, repr=False)
 class ThreadCall(Job):
     """
     A call in a thread.
 
-    The thread writes C{pair}, C{seconds} and C{iteration}, and what L{Job} has. The
+    The thread writes C{pair}, C{iteration} and C{seconds}, and what L{Job} has. The
     reactor's thread reads them when the call is delivered, and writes the rest.
-
-    @ivar pair: The status and the result, which is an L{ErrorText} if something was
-        raised. C{None} if what was returned is iterated over in the thread.
-
-    @ivar iteration: What was returned then.
-
-    @ivar seconds: How long it took.
-
-    @ivar failure: C{None} unless the thread was lost.
     """
 
-    __slots__ = (
-        "_call",
-        "_consumer",
-        "_context",
-        "_done",
-        "_raw",
-        "_thread",
-        "failure",
-        "iteration",
-        "pair",
-        "seconds",
-    )
-
-    def __init__(
-        self,
-        thread: JobThread,
-        context: Context,
-        call: tuple[Any, tuple[Any, ...], dict[str, Any]],
-        raw: bool,
-        consumer: IConsumer | None,
-        done: Callable[[ThreadCall], object],
-    ) -> None:
-        """
-        @param done: Called in the reactor's thread when the call has been made or lost,
-            unless it was cancelled.
-        """
-        self.error = None
-        self.finished = False
-        self._thread = thread
-        self._context = context
-        self._call: Any = call
-        self._raw = raw
-        self._consumer = consumer
-        self._done = done
-        self.pair: StatusResult | None = None
-        self.iteration: ThreadIteration | None = None
-        self.seconds = 0.0
-        self.failure: Failure | None = None
+    _thread: JobThread
+    _context: Context
+    # A callable, its arguments and keywords; C{None} once it has been made.
+    _call: Any
+    # Whether an iterator is a result like any other.
+    _raw: bool
+    _consumer: IConsumer | None
+    # Called in the reactor's thread when it has been made or lost, unless it was
+    # cancelled.
+    _done: Callable[[ThreadCall], object]
+    # The status and the result, which is an ErrorText if something was raised. None if
+    # what was returned is iterated over in the thread: then that's the iteration.
+    pair: StatusResult | None = None
+    iteration: ThreadIteration | None = None
+    # How long it took.
+    seconds: float = 0.0
+    # Set if the thread was lost.
+    failure: Failure | None = None
 
     def work(self) -> None:
         f, args, kw = call = self._call
@@ -141,6 +114,7 @@ class ThreadCall(Job):
         return True
 
 
+@define(eq=False, repr=False)
 class ThreadIteration(Job):
     """
     An iterator that is iterated over, and closed, in the thread it was made in.
@@ -153,31 +127,15 @@ class ThreadIteration(Job):
     and takes from C{_items}. It puts the job only when the thread hasn't got it.
     """
 
-    __slots__ = (
-        "_allowed",
-        "_context",
-        "_items",
-        "_iterator",
-        "_made",
-        "_source",
-        "_thread",
-        "_wanted",
-    )
-
-    def __init__(
-        self, iterator: Iterator[Any], context: Context, thread: JobThread
-    ) -> None:
-        self.error = None
-        self.finished = False
-        self._iterator: Iterator[Any] | None = iterator
-        self._context = context
-        self._thread = thread
-        self._items: deque[Any] = deque()
-        self._made = 0
-        self._allowed = WINDOW
-        self._wanted = True
-        # Where the items go, once somebody wants them.
-        self._source: BufferedSource | None = None
+    _iterator: Iterator[Any] | None
+    _context: Context
+    _thread: JobThread
+    _items: deque[Any] = field(factory=deque, init=False)
+    _made: int = 0
+    _allowed: int = WINDOW
+    _wanted: bool = True
+    # Where the items go, once somebody wants them.
+    _source: BufferedSource | None = None
 
     def makeItem(self) -> bool:
         """

@@ -10,6 +10,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any, cast
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python import threadable
@@ -27,32 +28,23 @@ JOIN_SECONDS = 1.0
 _numbers = count(1)
 
 
+@define(eq=False, repr=False)
 class Job:
-    """
-    Something to be done in a thread, and delivered to the reactor afterwards.
-    Subclasses set the attributes.
+    """Something to be done in a thread, and delivered to the reactor afterwards."""
 
-    @ivar error: What it has raised, or C{None}. Written in the thread.
-
-    @ivar finished: Whether the thread is through with it. Written there, at last.
-    """
-
-    __slots__ = ("error", "finished")
-
-    error: BaseException | None
-    finished: bool
+    # What it has raised, and whether the thread is through with it. Both are written
+    # there, this at last.
+    error: BaseException | None = field(default=None, kw_only=True)
+    finished: bool = field(default=False, kw_only=True)
 
     def work(self) -> None:
         """Do it, in the thread. Should this raise, it becomes L{error}."""
-        raise NotImplementedError
 
     def deliver(self) -> None:
         """Tell of it, in the reactor's thread."""
-        raise NotImplementedError
 
     def lose(self, failure: Failure) -> None:
         """Give it up, in the reactor's thread: there's no thread any longer."""
-        raise NotImplementedError
 
 
 class ThreadState(Enum):
@@ -84,8 +76,6 @@ class _JobLoop:
     C{urgent} or C{queue}, from where only the thread takes them. A C{None} in the queue
     stands for a job in C{urgent}, the loop itself for the end.
     """
-
-    __slots__ = ("_onEnd", "_post", "join", "queue", "urgent", "waiting")
 
     def __init__(
         self,

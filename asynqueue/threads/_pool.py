@@ -219,12 +219,13 @@ def defaultPool() -> ThreadPool:
 
 class _PerPool:
     """
-    An attribute that concerns the pool of an instance, or on a class the default pool.
+    An attribute that concerns the pool of an instance, or on a class the default pool:
+    what a function makes of the instance, or of C{None}.
     """
 
-    def __init__(self, get: Callable[[PoolUser | None], Any], doc: str) -> None:
+    def __init__(self, get: Callable[[Any], Any]) -> None:
         self._get = get
-        self.__doc__ = doc
+        self.__doc__ = get.__doc__
 
     def __get__(self, user: PoolUser | None, owner: type[PoolUser]) -> Any:
         return self._get(user)
@@ -265,25 +266,28 @@ class PoolUser:
         if maxThreads is not None:
             self.setup(maxThreads)
 
-    pool = _PerPool(lambda user: _poolOf(user), "The L{ThreadPool}.")
+    @_PerPool
+    def pool(user: Any) -> Any:
+        """The L{ThreadPool}."""
+        return _poolOf(user)
 
-    setup = _PerPool(
-        lambda user: partial(_setup, user),
+    @_PerPool
+    def setup(user: Any) -> Any:
         """
         C{setup(maxThreads=None)}: set how many threads the pool has at most, by default
         L{maxThreads}. On an instance, it gets a pool of its own by that.
-        """,
-    )
+        """
+        return partial(_setup, user)
 
-    deferToThreadInPool = _PerPool(
-        lambda user: _poolOf(user).defer,
-        "Make a call in a thread of the pool, see L{ThreadPool.defer}.",
-    )
+    @_PerPool
+    def deferToThreadInPool(user: Any) -> Any:
+        """Make a call in a thread of the pool, see L{ThreadPool.defer}."""
+        return _poolOf(user).defer
 
-    shutdown = _PerPool(
-        lambda user: _poolOf(user).shutdown,
-        "Shut the pool down, see L{ThreadPool.shutdown}.",
-    )
+    @_PerPool
+    def shutdown(user: Any) -> Any:
+        """Shut the pool down, see L{ThreadPool.shutdown}."""
+        return _poolOf(user).shutdown
 
     def releasePool(self) -> None:
         """Let the threads end of a pool that was made for this one alone."""
