@@ -241,7 +241,8 @@ class Deferator(Generic[_T]):
             if self._requests.deferred is None:
                 self._conclude(True)
             return succeed(False)
-        return self._requests.peek()
+        # Who waits keeps this one, which would stop the source when it's released.
+        return self._requests.peek().addCallback(self._passOn)
 
     def stop(self) -> None:
         """
@@ -262,6 +263,9 @@ class Deferator(Generic[_T]):
     def close(self) -> None:
         """Do as L{stop}, for C{contextlib.closing}."""
         self.stop()
+
+    def _passOn(self, hasNext: bool) -> bool:
+        return hasNext
 
     def _conclude(self, exhausted: bool) -> None:
         """Note that who iterates has been told of the end."""

@@ -57,7 +57,7 @@ class RemoteIteration:
         after the items that have come.
         """
         if self._begun:
-            self._source.fail(failure)
+            self._source.end(failure)
         else:
             self._begun = True
             self.task.errback(failure)

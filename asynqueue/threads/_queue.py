@@ -39,7 +39,7 @@ PREFETCHED_SECONDS = 0.001
 WEIGHT = 0.5
 
 #: How many tasks are run between looks at how long they take, unless one takes longer
-#: than was expected.
+#: than was expected. To look each time would be two calls more for each.
 LOOK_EVERY = 8
 
 
