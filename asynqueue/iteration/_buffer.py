@@ -31,12 +31,10 @@ class Buffer:
     """
     What has been fetched from a source and not been taken yet.
 
-    The L{Deferator<asynqueue.iteration.Deferator>} that has it takes C{items}, tells
-    and clears C{failure}, and sets C{onAnswer}.
+    Who has it takes C{items}, tells and clears C{failure}, and sets C{onAnswer}.
+    Something is fetched only while there are no items and nothing is pending, so there
+    are never both.
     """
-
-    # Something is fetched only while there are no items and nothing is pending, so
-    # there are never both.
 
     def __init__(self, source: ItemSource) -> None:
         self.items: deque[Any] = deque()
@@ -68,10 +66,7 @@ class Buffer:
         return not (self.more or self.pending is not None or self.hasNext)
 
     def fill(self) -> bool:
-        """
-        Fetch something unless something is at hand, or pending. Tell whether an item
-        is at hand then.
-        """
+        """Fetch if there's no item, and none pending. Tell whether there's one then."""
         if not self.items and self.more and self.pending is None:
             self._fetch()
         return bool(self.items)
@@ -177,9 +172,7 @@ class ItemDeferred(AwaitableDeferred[Any]):
         self.byNext = byNext
 
     def stop(self) -> None:
-        """
-        End the iteration, see L{Deferator.stop<asynqueue.iteration.Deferator.stop>}.
-        """
+        """End the iteration, as the Deferator's method does."""
         self._deferator.stop()
 
     # Callbacks that are added when it has fired run at once, and may ask for the next.

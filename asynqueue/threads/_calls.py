@@ -86,20 +86,12 @@ class ThreadCall(Job):
         self._done(self)
 
     def begin(self) -> StatusResult:
-        """
-        Begin to hand out the items of the iteration, in the reactor's thread.
-
-        @raise Exception: What the consumer's C{registerProducer} has raised.
-        """
+        """Begin to hand out the items. This raises what the consumer may raise."""
         assert self.iteration is not None
         return Status.ITERATOR, self.iteration.begin(self._consumer)
 
     def _iterates(self, result: Any, f: Any) -> bool:
-        """
-        Begin an iteration if that's what was returned, and refuse what's of no use.
-
-        @return: Whether it was.
-        """
+        """Begin an iteration if that's what was returned. Tell whether it was."""
         checkReturned(result, f)
         if self._raw or not isIteration(result):
             return False
@@ -138,11 +130,7 @@ class ThreadIteration(Job):
     _source: BufferedSource | None = None
 
     def makeItem(self) -> bool:
-        """
-        Make an item, in the thread.
-
-        @return: Whether there was one.
-        """
+        """Make an item, in the thread. Tell whether there was one."""
         try:
             value = self._context.run(next, self._iterator)  # type: ignore[arg-type]
             if type(value) not in PLAIN:
@@ -170,10 +158,9 @@ class ThreadIteration(Job):
 
     def begin(self, consumer: IConsumer | None) -> Any:
         """
-        Begin to hand out items, in the reactor's thread.
-
-        @return: A L{Deferator}; an empty list if it has turned out that there are no
-            items; or with a consumer, an L{IterationProducer}, which isn't running.
+        Begin to hand out items, in the reactor's thread: by a L{Deferator}, or with a
+        consumer, by an L{IterationProducer} that isn't running. An iteration that is
+        known to have none gives an empty list.
         """
         isOver = self._iterator is None and not self._items and self.error is None
         if isOver and consumer is None:

@@ -135,21 +135,16 @@ class JobThread:
     doesn't end by itself. C{_loop} is C{None} if C{state} is C{ENDED}, and until the
     thread has been started: with the first job, if the reactor didn't run before. The
     program may fork until then, as daemons do, and a fork has no threads.
-
-    @ivar jobs: An ordered set.
-
-    @ivar iterations: The same.
-
-    @ivar abandoned: How many threads were given up because they were stuck.
-
-    @ivar onLost: Called when a thread was given up and no other could be started.
     """
 
     def __init__(self, reactor: IReactorTime | None = None) -> None:
         self._reactor: IReactorTime | None = reactor
+        # Ordered sets.
         self.jobs: dict[Job, None] = {}
         self.iterations: dict[Job, None] = {}
+        # How many threads were given up because they were stuck.
         self.abandoned = 0
+        # Called when no other could be started in place of one.
         self.onLost: Callable[[], object] | None = None
         self.state = OPEN
         self._stopped: OneShot[None] = OneShot()
@@ -183,10 +178,8 @@ class JobThread:
 
     def cancel(self, job: Job, abandon: bool = False) -> None:
         """
-        Forget a job, which isn't done if it hasn't been begun.
-
-        With C{abandon}, if the thread is at the job, leave it alone with that, and go
-        on with another one.
+        Forget a job, which isn't done if it hasn't been begun. With C{abandon}, if the
+        thread is at it, leave that alone, and go on with another thread.
         """
         loop = self._loop
         if loop is None or self.jobs.pop(job, self) is self:
@@ -216,10 +209,7 @@ class JobThread:
         loop.queue.put(loop)
 
     def post(self, result: Callable[[], object]) -> None:
-        """
-        Have something called in the reactor's thread, after what was posted before.
-        Called in the thread.
-        """
+        """Have the reactor call something. Called in the thread."""
         assert self._handover is not None
         self._handover.put(result)
 
@@ -302,11 +292,7 @@ def inReactorThread() -> bool:
 
 
 def startThread(target: Callable[[], object], name: str) -> Callable[[], object]:
-    """
-    Start a thread, which never keeps the interpreter from ending.
-
-    @return: What waits for the end of a thread that is about to end.
-    """
+    """Start a thread. What this returns waits for one that is about to end."""
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return lambda: thread.join(JOIN_SECONDS)
