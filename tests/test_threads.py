@@ -398,6 +398,14 @@ class WorkerTests(ThreadCase):
         self.assertEqual(self.threads.alive, [])
         self.assertEqual(self.worker.crash(), [])
 
+    def test_looperCrashed(self) -> None:
+        """Tasks fail if somebody else gives up the thread."""
+        task = self.task(self.note, 1)
+        ready = self.worker.run(task)
+        self.worker.t.crash()
+        self.failureOf(task.d, ThreadError)
+        self.successResultOf(ready)
+
     def test_noThread(self) -> None:
         """That no thread can be started is told at once."""
         self.threads.most = len(self.threads.names)

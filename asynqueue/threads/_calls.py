@@ -86,7 +86,12 @@ class ThreadCall(Job):
         self._done(self)
 
     def begin(self) -> StatusResult:
-        """Begin to hand out the items. This raises what the consumer may raise."""
+        """
+        Begin to hand out the items. This raises what the consumer raises, or that the
+        thread was lost.
+        """
+        if self.failure is not None:
+            self.failure.raiseException()
         assert self.iteration is not None
         return Status.ITERATOR, self.iteration.begin(self._consumer)
 
