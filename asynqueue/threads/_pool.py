@@ -43,10 +43,12 @@ class ThreadPool:
     It can be used again after it has been shut down. The methods are for the reactor's
     thread. The threads never keep the interpreter from ending.
 
-    Each thread is in one of C{_idle}, C{_busy} and C{_ending}. Calls in C{_backlog}
-    wait only while C{maxThreads} or more are busy, or no other can be started.
+    Calls in C{_backlog} wait only while C{maxThreads} or more threads are busy, or no
+    other can be started.
 
     @ivar maxThreads: How many threads there are at most.
+
+    @ivar threads: How many threads there are, with those that are about to end.
     """
 
     def __init__(
@@ -63,17 +65,13 @@ class ThreadPool:
         """
         self.resize(MAX_THREADS if maxThreads is None else maxThreads)
         self._reactor = reactor
+        self.threads = 0
+        # Those that are neither idle nor busy are about to end.
         self._idle: list[JobThread] = []
-        self._busy: set[JobThread] = set()
-        self._ending: set[JobThread] = set()
+        self._busy = 0
         self._backlog: OrderedDict[Deferred[Any], _ContextAndCall] = OrderedDict()
         # Fires when the last thread has ended. None unless the pool is shut down.
         self._gone: OneShot[None] | None = None
-
-    @property
-    def threads(self) -> int:
-        """How many threads there are, with those that are about to end."""
-        return len(self._idle) + len(self._busy) + len(self._ending)
 
     def resize(self, maxThreads: int) -> None:
         """
@@ -119,7 +117,7 @@ class ThreadPool:
         @raise ThreadError: If no thread can be started.
         """
         checkCallable("f", f)
-        thread = JobThread(self._reactor)
+        thread = self._newThread()
         d: Deferred[Any] = Deferred()
         call = (f, args, kw)
         thread.put(ThreadCall(thread, copy_context(), call, True, None, d.callback))
@@ -169,23 +167,23 @@ class ThreadPool:
         while self._backlog:
             if self._idle:
                 thread = self._idle.pop()
-            elif len(self._busy) < self.maxThreads:
+            elif self._busy < self.maxThreads:
                 try:
-                    thread = JobThread(self._reactor)
+                    thread = self._newThread()
                 except ThreadError:
                     if self._busy:
                         return  # They can wait for one of these.
                     raise
             else:
                 return
-            self._busy.add(thread)
+            self._busy += 1
             d, (context, call) = self._backlog.popitem(last=False)
             done = partial(self._called, thread, d)
             thread.put(ThreadCall(thread, context, call, True, None, done))
 
     def _called(self, thread: JobThread, d: Deferred[Any], call: ThreadCall) -> None:
-        self._busy.discard(thread)
-        if len(self._busy) < self.maxThreads:
+        self._busy -= 1
+        if self._busy < self.maxThreads:
             self._idle.append(thread)
         else:
             self._end(thread)
@@ -200,12 +198,16 @@ class ThreadPool:
         while len(self._idle) > (MAX_IDLE if self._gone is None else 0):
             self._end(self._idle.pop(0))
 
-    def _end(self, thread: JobThread) -> None:
-        self._ending.add(thread)
-        thread.stop().addCallback(self._ended, thread)
+    def _newThread(self) -> JobThread:
+        thread = JobThread(self._reactor)
+        self.threads += 1
+        return thread
 
-    def _ended(self, _: None, thread: JobThread) -> None:
-        self._ending.discard(thread)
+    def _end(self, thread: JobThread) -> None:
+        thread.stop().addCallback(self._ended)
+
+    def _ended(self, _: None) -> None:
+        self.threads -= 1
         if self._gone is not None and not self.threads:
             gone, self._gone = self._gone, None
             gone.fire(None)

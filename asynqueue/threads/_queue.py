@@ -141,8 +141,8 @@ class ThreadWorker(WorkerBase):
         call = ThreadCall(thread, context, (f, args, kw), raw, consumer, self._called)
         if self._calls and task.timeout is not None:
             task.stopTimer()
-        self._calls[call] = task, ready
         thread.put(call)
+        self._calls[call] = task, ready
         return ready
 
     def stop(self) -> Deferred[None]:
