@@ -123,10 +123,7 @@ class Buffer:
         self._answer()
 
     def _arrived(self, value: Any) -> None:
-        self.pending = None
-        if not self.isStopped or self.onAnswer is not None:
-            self.items.append(value)
-        self._answer()
+        self._fetched((value, True, self.more))
 
     def _failed(self, failure: Failure) -> None:
         """Take in that the source, or an item that was a Deferred, has failed."""

@@ -230,7 +230,7 @@ class DeferredTracker:
         # Set if something has fired since they were looked at.
         self._turn: IDelayedCall | None = None
         self._reactor = reactor
-        self._atShutdown = AtShutdown(partial(self._endAll, False), reactor)
+        self._atShutdown = AtShutdown(partial(self._end, False, True), reactor)
 
     def put(self, d: _D) -> _D:
         """
@@ -295,7 +295,7 @@ class DeferredTracker:
     def quitWaiting(self) -> None:
         """End all waits with C{True}, and all future ones at once."""
         self._quit = True
-        self._endAll(True)
+        self._end(True, every=True)
 
     def _wait(
         self, hasCome: Callable[[], bool], timeout: float | None
@@ -321,21 +321,16 @@ class DeferredTracker:
         self._firings += 1
         if self._waits and self._turn is None:
             # Not now, for callbacks that were added after put() are yet to run.
-            self._turn = orGlobalReactor(self._reactor).callLater(0, self._endSome)
+            self._turn = orGlobalReactor(self._reactor).callLater(
+                0, self._end, True, False
+            )
         return result
 
-    def _endSome(self) -> None:
-        """End the waits for what has come about."""
+    def _end(self, result: bool = True, every: bool = False) -> None:
+        """End the waits for what has come about, or every one."""
+        if self._turn is not None and self._turn.active():
+            self._turn.cancel()
         self._turn = None
-        self._end(True, every=False)
-
-    def _endAll(self, result: bool) -> None:
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            turn.cancel()
-        self._end(result, every=True)
-
-    def _end(self, result: bool, every: bool) -> None:
         for d, hasCome in list(self._waits.items()):
             # The callbacks of one may cancel another, or undo what that is for.
             if d in self._waits and (every or hasCome()):
