@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import gzip
 from collections.abc import Iterable, Iterator
+from queue import Empty
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -33,7 +34,7 @@ from asynqueue.threads import (
     IterationStopper,
     OrderedItemProducer,
 )
-from asynqueue.threads._getter import Channel, Closed, Empty
+from asynqueue.threads._getter import Channel, Closed
 from asynqueue.threads._pool import ThreadPool
 
 from ._fakethreads import ThreadReactor
