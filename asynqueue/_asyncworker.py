@@ -17,8 +17,8 @@ from ._child.calls import isIteration
 from ._child.describe import PLAIN, callText, failureText
 from ._child.status import RAN, ErrorText, Status
 from ._child.tracing import ContextIterator
+from ._support.awaitable import OneShot
 from ._support.log import log
-from ._support.oneshot import OneShot
 from .errors import WorkerError
 from .interfaces import ICancellingWorker, ITask, IWorker
 from .iteration import Deferator, IterationProducer

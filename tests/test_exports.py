@@ -60,17 +60,17 @@ PUBLIC = {
         ProcessWorker=process._worker
     """,
     "threads": """
-        Consumerator=threads._bridge Filerator=threads._bridge
+        Consumerator=threads._bridge Filerator=threads._getter
         IterationGetter=threads._getter IterationStopper=threads._getter
-        OrderedItemProducer=threads._ordered PoolUser=threads._pool
+        OrderedItemProducer=threads._bridge PoolUser=threads._pool
         TaskQueue=base._taskqueue ThreadLooper=threads._looper
         ThreadQueue=threads._queue ThreadWorker=threads._queue
-        deferToThread=threads._queue
+        deferToThread=threads._looper
     """,
     "iteration": """
         Deferator=iteration._deferator Delay=iteration._delay
         IterationProducer=iteration._producer ListConsumer=iteration._producer
-        Prefetcherator=iteration._prefetcherator deferToDelay=iteration._delay
+        Prefetcherator=iteration._deferator deferToDelay=iteration._delay
         isIterator=_child.calls iteratorToProducer=iteration._producer
     """,
     "util": """

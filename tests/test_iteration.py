@@ -1089,6 +1089,14 @@ class AbandonTests(SynchronousTestCase):
             f()
         self.assertEqual(told, ["stop"])
 
+    def test_peeked(self) -> None:
+        """Who waits to hear whether there's an item has it kept."""
+        source = BufferedSource()
+        d = Deferator(source).peek()
+        gc.collect()
+        source.push([1])
+        self.assertIs(self.successResultOf(d), True)
+
     def test_iterator(self) -> None:
         """An iterator that somebody else has can be used on."""
         iterator = Recorder().numbers()

@@ -8,6 +8,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from asynqueue._support import reactor
+from asynqueue._support.awaitable import OneShot, Waiters
 from asynqueue._support.checks import (
     checkCallable,
     checkConsumer,
@@ -17,7 +19,6 @@ from asynqueue._support.checks import (
     checkSeconds,
     seriesList,
 )
-from asynqueue._support.oneshot import OneShot
 from asynqueue._support.reactor import (
     SLICE_SECONDS,
     Deadline,
@@ -80,6 +81,23 @@ class OneShotTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(again[0]), "x")
 
 
+class WaitersTests(SynchronousTestCase):
+    """Tests of L{Waiters}."""
+
+    def test_again(self) -> None:
+        """Who waits anew, also in a callback, waits for the next time."""
+        event: Waiters[int] = Waiters()
+        again: list[Deferred[int]] = []
+        first = event.wait()
+        first.addCallback(lambda _: again.append(event.wait()))
+        event.fire(1)
+        self.successResultOf(first)
+        self.assertNoResult(again[0])
+        event.fire(2)
+        self.assertEqual(self.successResultOf(again[0]), 2)
+        event.fire(3)
+
+
 class HandoverTests(SynchronousTestCase):
     """Tests of L{Handover}."""
 
@@ -122,7 +140,7 @@ class HandoverTests(SynchronousTestCase):
 
     def test_slice(self) -> None:
         """The reactor has its turn in between if there are many."""
-        self.patch(TimeSlice, "hasExpired", lambda self: True)
+        self.patch(reactor, "SLICE_SECONDS", 0.0)
         handover = self.handover(self.taken.append)
         handover.put(1)
         handover.put(2)

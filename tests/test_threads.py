@@ -25,8 +25,8 @@ from asynqueue.threads import (
     ThreadLooper,
     ThreadQueue,
     ThreadWorker,
+    _looper,
     _pool as pool,
-    _queue,
     deferToThread,
 )
 
@@ -304,6 +304,14 @@ class WorkerTests(WorkerCase):
         self.assertEqual(self.notes, [])
         self.assertEqual(self.threads.alive, [])
         self.assertEqual(self.worker.crash(), [])
+
+    def test_looperCrashed(self) -> None:
+        """Tasks fail if somebody else gives up the thread."""
+        task = self.task(self.note, 1)
+        ready = self.worker.run(task)
+        self.worker.t.crash()
+        self.failureOf(task.d, ThreadError)
+        self.successResultOf(ready)
 
     def test_noThread(self) -> None:
         """That no thread can be started is told at once."""
@@ -657,8 +665,8 @@ class DeferToThreadTests(ThreadCase):
         """Have the function use threads of the mind."""
         super().setUp()
 
-        self.patch(_queue, "ThreadLooper", partial(ThreadLooper, reactor=self.reactor))
-        self.patch(_queue, "_looper", None)
+        self.patch(_looper, "ThreadLooper", partial(ThreadLooper, reactor=self.reactor))
+        self.patch(_looper, "_looper", None)
 
     def test_oneThread(self) -> None:
         """

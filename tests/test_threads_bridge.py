@@ -1,6 +1,6 @@
 """
-Tests of the streams between the reactor and blocking code: C{threads._getter},
-C{_bridge} and C{_ordered}.
+Tests of the streams between the reactor and blocking code: C{threads._getter} and
+C{_bridge}.
 
 Blocking code runs here where it needn't wait, in threads that exist in the mind only.
 Where both sides wait for each other is tested with real ones.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import gzip
 from collections.abc import Iterable, Iterator
+from queue import Empty
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail
@@ -33,7 +34,7 @@ from asynqueue.threads import (
     IterationStopper,
     OrderedItemProducer,
 )
-from asynqueue.threads._getter import Channel, Closed, Empty
+from asynqueue.threads._getter import Channel, Closed
 from asynqueue.threads._pool import ThreadPool
 
 from ._fakethreads import ThreadCase
@@ -424,7 +425,7 @@ class ConsumeratorTests(BridgeCase):
         self.patch(puller, "resumeProducing", lambda: None)
         c = Consumerator(puller, **self.kw)
         self.assertIs(c.producer, puller)
-        self.assertFalse(c._streaming)
+        self.assertFalse(c._pace.isStreaming)
 
     def test_plainProducer(self) -> None:
         """One that declares no interface is taken for one that writes by itself."""

@@ -1,11 +1,14 @@
-"""Deferreds that asyncio's tasks can wait for, too."""
+"""
+Deferreds that asyncio's tasks can wait for, too, and what any number of callers wait
+for.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -130,3 +133,53 @@ def shielded(d: Deferred[_T]) -> Deferred[_T]:
 
 def _ignore(d: Deferred[Any]) -> None:
     """Let a Deferred be cancelled."""
+
+
+class Waiters(Generic[_T]):
+    """
+    Callers that wait for something, which may happen time after time.
+
+    Cancelling what one of them waits for leaves the others alone.
+    """
+
+    def __init__(self) -> None:
+        # Their Deferreds, none of which has fired.
+        self.waiting: list[Deferred[_T]] = []
+
+    def wait(self) -> Deferred[_T]:
+        """Wait until it happens next."""
+        d: Deferred[_T] = AwaitableDeferred(self.waiting.remove)
+        self.waiting.append(d)
+        return d
+
+    def fire(self, result: _T) -> None:
+        """Tell all who wait now, in the order in which they came."""
+        waiting, self.waiting = self.waiting, []
+        while waiting:  # the callbacks of one may cancel another
+            waiting.pop(0).callback(result)
+
+
+class OneShot(Waiters[_T]):
+    """Something that happens once. Who comes later needn't wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # In a tuple, once it's there.
+        self._result: tuple[_T] | None = None
+
+    @property
+    def hasFired(self) -> bool:
+        return self._result is not None
+
+    def wait(self) -> Deferred[_T]:
+        if self._result is None:
+            return super().wait()
+        d: Deferred[_T] = AwaitableDeferred()
+        d.callback(self._result[0])
+        return d
+
+    def fire(self, result: _T) -> None:
+        """Tell all who wait. The first call counts."""
+        if self._result is None:
+            self._result = (result,)
+            super().fire(result)

@@ -179,13 +179,14 @@ class Handover(Generic[_T]):
 
     def _takeAll(self) -> None:
         self._isWoken = False
-        items, timeSlice = self._items, TimeSlice(self._reactor.seconds)
+        items, seconds = self._items, self._reactor.seconds
+        end = seconds() + SLICE_SECONDS  # A TimeSlice would be two calls for each task.
         while items:
             try:
                 self._take(items.popleft())
             except Exception:  # noqa: BLE001 - others wait behind it
                 log.failure("What a thread has handed over can't be dealt with")
-            if items and timeSlice.hasExpired():  # each may take long
+            if items and seconds() >= end:  # each may take long
                 self._isWoken = True
                 self._reactor.callLater(0, self._takeAll)
                 return

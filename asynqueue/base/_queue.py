@@ -19,9 +19,9 @@ from twisted.internet.defer import (
 )
 from twisted.internet.interfaces import IConsumer
 
+from .._support.awaitable import OneShot
 from .._support.checks import checkCallable, checkConsumer, checkSeconds
 from .._support.log import log
-from .._support.oneshot import OneShot
 from ..errors import QueueRunError, QueueStopped
 from ..tasks import Task, TaskHandler
 from ._load import LoadInfoProducer

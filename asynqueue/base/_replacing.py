@@ -9,8 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.awaitable import OneShot
 from .._support.log import log
-from .._support.oneshot import OneShot
 from .._support.reactor import Deadline, orGlobalReactor
 from ..errors import WorkerLost, WorkerStartError
 from ..events import EventKind

@@ -11,9 +11,9 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from .._child.status import Status
+from .._support.awaitable import OneShot
 from .._support.checks import checkCount, checkFlag
 from .._support.log import log
-from .._support.oneshot import OneShot
 from ..base import TaskQueue
 from ..errors import WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker

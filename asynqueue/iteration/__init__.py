@@ -6,9 +6,8 @@ to consumers.
 from __future__ import annotations
 
 from .._child.calls import isIterator
-from ._deferator import Deferator
+from ._deferator import Deferator, Prefetcherator
 from ._delay import Delay, deferToDelay
-from ._prefetcherator import Prefetcherator
 from ._producer import IterationProducer, ListConsumer, iteratorToProducer
 
 __all__ = [

@@ -11,9 +11,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from .._support.awaitable import AwaitableDeferred
+from .._support.awaitable import AwaitableDeferred, Waiters
 from .._support.log import log
 from .._support.reactor import TimeSlice, orGlobalReactor
+from ..errors import NotReadyError
 from ._sources import NO_ITEM, Item, ItemSource
 
 #: Callbacks may ask for the next item within those of the last so many times, before
@@ -30,12 +31,10 @@ class Buffer:
     """
     What has been fetched from a source and not been taken yet.
 
-    The L{Deferator<asynqueue.iteration.Deferator>} that has it takes C{items}, tells
-    and clears C{failure}, and sets C{onAnswer}.
+    Who has it takes C{items}, tells and clears C{failure}, and sets C{onAnswer}.
+    Something is fetched only while there are no items and nothing is pending, so there
+    are never both.
     """
-
-    # Something is fetched only while there are no items and nothing is pending, so
-    # there are never both.
 
     def __init__(self, source: ItemSource) -> None:
         self.items: deque[Any] = deque()
@@ -67,10 +66,7 @@ class Buffer:
         return not (self.more or self.pending is not None or self.hasNext)
 
     def fill(self) -> bool:
-        """
-        Fetch something unless something is at hand, or pending. Tell whether an item
-        is at hand then.
-        """
+        """Fetch if there's no item, and none pending. Tell whether there's one then."""
         if not self.items and self.more and self.pending is None:
             self._fetch()
         return bool(self.items)
@@ -127,10 +123,7 @@ class Buffer:
         self._answer()
 
     def _arrived(self, value: Any) -> None:
-        self.pending = None
-        if not self.isStopped or self.onAnswer is not None:
-            self.items.append(value)
-        self._answer()
+        self._fetched((value, True, self.more))
 
     def _failed(self, failure: Failure) -> None:
         """Take in that the source, or an item that was a Deferred, has failed."""
@@ -155,12 +148,19 @@ class Buffer:
 
 
 class ItemDeferred(AwaitableDeferred[Any]):
-    """A Deferred for an item."""
+    """A Deferred for an item. It's refused while the last one has not fired."""
 
     def __init__(self, deferator: Any, byNext: bool) -> None:
-        super().__init__(deferator._cancelled)
-        # That has the PendingItem, not the other way round: without a cycle, it's
-        # released when its user lets go of it.
+        requests: ItemRequests = deferator._requests
+        if requests.deferred is not None:
+            raise NotReadyError(
+                f"{deferator!r} was asked for its next item before the last one had"
+                " arrived: wait for each Deferred that it yields before asking for the"
+                " next"
+            )
+        super().__init__(requests.cancelled)
+        # That has the requests, not the other way round: without a cycle, it's released
+        # when its user lets go of it.
         self._deferator = deferator
         # The item, once it's there.
         self.item = NO_ITEM
@@ -169,9 +169,7 @@ class ItemDeferred(AwaitableDeferred[Any]):
         self.byNext = byNext
 
     def stop(self) -> None:
-        """
-        End the iteration, see L{Deferator.stop<asynqueue.iteration.Deferator.stop>}.
-        """
+        """End the iteration, as the Deferator's method does."""
         self._deferator.stop()
 
     # Callbacks that are added when it has fired run at once, and may ask for the next.
@@ -190,14 +188,14 @@ class ItemDeferred(AwaitableDeferred[Any]):
     ) -> Any:
         if not self.called:
             return add(*args, **kw)
-        pending: PendingItem = self._deferator._pending
-        pending.depth += 1
+        requests: ItemRequests = self._deferator._requests
+        requests.depth += 1
         try:
             return add(*args, **kw)
         finally:
-            pending.depth -= 1
-            if pending.deferred is not None:
-                pending.fireNested()
+            requests.depth -= 1
+            if requests.deferred is not None:
+                requests.fireNested()
 
     def failQuietly(self) -> None:
         """Fail with C{CancelledError}, which isn't logged if nobody handles it."""
@@ -208,7 +206,7 @@ class ItemDeferred(AwaitableDeferred[Any]):
 
 
 class Stage(Enum):
-    """How far a L{PendingItem} has come."""
+    """How far the Deferred of L{ItemRequests} has come."""
 
     #: Nobody waits for an item.
     IDLE = auto()
@@ -223,19 +221,22 @@ class Stage(Enum):
     YIELDING = auto()
 
 
-class PendingItem:
+class ItemRequests:
     """
-    The Deferred that has been handed out and has not fired, if there is one.
+    Who asks for the items of a buffer, one after the other: the Deferred that has been
+    handed out and has not fired, if there is one.
 
     However many items are at hand, callbacks that ask for one after the other neither
     fill the stack nor keep the reactor from its other work.
-
     """
 
-    def __init__(self) -> None:
+    def __init__(self, buffer: Buffer) -> None:
+        self._buffer = buffer
         # None in IDLE.
         self.deferred: ItemDeferred | None = None
-        self.stage = Stage.IDLE
+        self._stage = Stage.IDLE
+        # Who wants to know whether there's something to come.
+        self._peekers: Waiters[bool] = Waiters()
         # How many calls of callbacks are on the stack that may ask for the next item.
         # ItemDeferred counts them, too.
         self.depth = 0
@@ -251,33 +252,62 @@ class PendingItem:
         self.reactor = reactor
         self._slice = TimeSlice() if reactor is None else TimeSlice(reactor.seconds)
 
-    def wait(self, d: ItemDeferred) -> None:
-        """Have a Deferred wait for the source."""
-        self.deferred = d
-        self.stage = Stage.WAITING
-
-    def withdraw(self) -> ItemDeferred | None:
-        """Wait no longer. Gives the Deferred, if there was one."""
-        d, self.deferred = self.deferred, None
-        self.stage = Stage.IDLE
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
-        return d
-
-    def deliver(self, d: ItemDeferred) -> None:
-        """Fire a Deferred that has its item, as soon as that may be."""
-        mayGoOn = self.mayGoOn()
-        if mayGoOn and d is not self.deferred and self.depth < _MAX_NESTING:
-            d.callback(d.item)  # It's new, so this runs no callbacks.
-            return
-        self.deferred = d
-        if mayGoOn:
-            self.stage = Stage.NESTED
-            self.fireNested()
+    def advance(self, d: ItemDeferred) -> None:
+        """Take a Deferred as far as it gets."""
+        buffer = self._buffer
+        items = buffer.items
+        if d.item is NO_ITEM and (items or buffer.fill()):
+            d.item = items.popleft()
+        # Who iterates by next must know whether there's another, to ask for it.
+        if d.item is not NO_ITEM and (
+            items
+            or not d.byNext
+            or not buffer.looksAhead
+            or buffer.fill()
+            or buffer.pending is None
+        ):
+            self._deliver(d)
+        elif buffer.pending is not None:
+            self.deferred = d
+            self._stage = Stage.WAITING
+            buffer.onAnswer = self._answered
         else:
-            self.stage = Stage.YIELDING
-            self._turn = orGlobalReactor(self.reactor).callLater(0, self._hadTurn)
+            self._withdraw()
+            self._tellEnd(d)
+
+    def peek(self) -> Deferred[bool]:
+        """Wait for what is pending. Tell whether there's something to come then."""
+        self._buffer.onAnswer = self._answered
+        return self._peekers.wait()
+
+    def stop(self) -> None:
+        """End early, but for an item that is waited for and can still come."""
+        d = self.deferred
+        if d is not None and d.byNext and d.item is NO_ITEM:
+            self._buffer.stop(True)
+        else:
+            self._withdraw()
+            self._buffer.stop(False)
+            # The source may have cancelled it.
+            if d is not None and not d.called:
+                if d.item is NO_ITEM:
+                    d.errback(StopAsyncIteration())
+                else:
+                    d.callback(d.item)
+        self._peekers.fire(False)
+
+    def cancelled(self, d: Deferred[Any]) -> None:
+        """Keep the item of a Deferred that is being cancelled for the next one."""
+        if d is not self.deferred:  # It's being stopped.
+            return
+        self._withdraw()
+        assert isinstance(d, ItemDeferred)
+        if self._buffer.isStopped:
+            self._buffer.stop(False)
+        elif d.item is not NO_ITEM:
+            self._buffer.items.appendleft(d.item)
+        if not self._peekers.waiting:
+            self._buffer.onAnswer = None
 
     def mayGoOn(self) -> bool:
         """Tell whether the reactor needn't have its turn before another item."""
@@ -299,16 +329,62 @@ class PendingItem:
             return
         self.depth += 1
         try:
-            while self.stage is Stage.NESTED:
-                d = self.withdraw()
+            while self._stage is Stage.NESTED:
+                d = self._withdraw()
                 assert d is not None
                 d.callback(d.item)
         finally:
             self.depth -= 1
 
+    def _withdraw(self) -> ItemDeferred | None:
+        """Wait no longer. Gives the Deferred, if there was one."""
+        d, self.deferred = self.deferred, None
+        self._stage = Stage.IDLE
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        return d
+
+    def _answered(self) -> None:
+        """Go on with what was pending."""
+        self._buffer.onAnswer = None
+        if self._peekers.waiting:
+            self._peekers.fire(self._buffer.hasNext)
+        if self._stage is Stage.WAITING:
+            assert self.deferred is not None
+            self.advance(self.deferred)
+
+    def _deliver(self, d: ItemDeferred) -> None:
+        """Fire a Deferred that has its item, as soon as that may be."""
+        mayGoOn = self.mayGoOn()
+        if mayGoOn and d is not self.deferred and self.depth < _MAX_NESTING:
+            d.callback(d.item)  # It's new, so this runs no callbacks.
+            return
+        self.deferred = d
+        if mayGoOn:
+            self._stage = Stage.NESTED
+            self.fireNested()
+        else:
+            self._stage = Stage.YIELDING
+            self._turn = orGlobalReactor(self.reactor).callLater(0, self._hadTurn)
+
     def _hadTurn(self) -> None:
         self._turn = None
         self._isOver = False
         self._slice.restart()
-        self.stage = Stage.NESTED
+        self._stage = Stage.NESTED
         self.fireNested()
+
+    def _tellEnd(self, d: ItemDeferred) -> None:
+        """Tell who waits how the source has failed, or that it has ended."""
+        buffer = self._buffer
+        failure, buffer.failure = buffer.failure, None
+        if failure is not None:
+            d.errback(failure)
+        elif buffer.isStopped and d.byNext:
+            d.failQuietly()
+        elif d.byNext and not buffer.looksAhead:
+            d.callback(None)
+        else:
+            d.errback(StopAsyncIteration())
+        d._deferator._conclude(failure is None)

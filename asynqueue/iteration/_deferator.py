@@ -1,4 +1,7 @@
-"""An iterator of Deferreds, one for each item of a source."""
+"""
+An iterator of Deferreds, one for each item of a source, and one that tells with each
+item whether there's another.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,13 @@ from typing import Any, Generic, TypeVar, overload
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
-from .._child.calls import isIterator
+from .._child.calls import isIteration, isIterator
 from .._child.describe import CONTAINERS
-from .._support.oneshot import OneShot
 from .._support.reactor import globalReactor
-from ..errors import NotReadyError
-from ._buffer import Buffer, ItemDeferred, PendingItem, Stage
-from ._sources import NO_ITEM, BufferedSource, sourceOf
+from ._buffer import Buffer, ItemDeferred, ItemRequests
+from ._sources import END, BufferedSource, CallableSource, Item, sourceOf
 
 _T = TypeVar("_T")
 
@@ -59,7 +61,7 @@ class Deferator(Generic[_T]):
     fill the stack nor keep the reactor from its other work for more than a few
     milliseconds.
 
-    Attributes that it doesn't have, such as C{addCallback}, are those of L{d}.
+    Other attributes, such as C{addCallback}, are those of L{d}.
 
     @ivar d: A Deferred that fires when the iteration is over and who iterates has been
         told so: with C{True} if all items have been taken, with C{False} if it was
@@ -108,9 +110,7 @@ class Deferator(Generic[_T]):
         source = sourceOf(objOrRep, f, args, kw)
         self._name = _describe(objOrRep)
         self._buffer = Buffer(source)
-        self._pending = PendingItem()
-        # Fires when it's known whether there's something to come.
-        self._peek: OneShot[bool] | None = None
+        self._requests = ItemRequests(self._buffer)
         # Whether who iterates has been told of the end, or has stopped it. Then d has
         # fired, unless its user has cancelled it.
         self._isOver = False
@@ -138,11 +138,11 @@ class Deferator(Generic[_T]):
     @property
     def reactor(self) -> IReactorTime | None:
         """Gives the time, and its turns. The global reactor, unless set."""
-        return self._pending.reactor
+        return self._requests.reactor
 
     @reactor.setter
     def reactor(self, reactor: IReactorTime | None) -> None:
-        self._pending.useReactor(reactor)
+        self._requests.useReactor(reactor)
 
     def __iter__(self) -> Deferator[_T]:
         return self
@@ -153,14 +153,12 @@ class Deferator(Generic[_T]):
 
         @raise NotReadyError: If the last one has not fired.
         """
-        if self._pending.deferred is not None:
-            raise self._notReady()
+        d = ItemDeferred(self, True)
         buffer = self._buffer
         if not (buffer.items or buffer.fill()) and buffer.isExhausted:
             self._conclude(True)
             raise StopIteration
-        d = ItemDeferred(self, True)
-        self._advance(d)
+        self._requests.advance(d)
         return d
 
     def __anext__(self) -> Deferred[_T]:
@@ -170,10 +168,8 @@ class Deferator(Generic[_T]):
 
         @raise NotReadyError: If the last one has not fired.
         """
-        if self._pending.deferred is not None:
-            raise self._notReady()
         d = ItemDeferred(self, False)
-        self._advance(d)
+        self._requests.advance(d)
         return d
 
     async def __aiter__(self) -> AsyncIterator[_T]:
@@ -196,13 +192,13 @@ class Deferator(Generic[_T]):
 
     def takeAtHand(self) -> Iterator[Any]:
         """Take items for which neither the source nor the reactor's turn is awaited."""
-        buffer, pending = self._buffer, self._pending
+        buffer, requests = self._buffer, self._requests
         items = buffer.items
         run = 1  # What is done with each item may take long, or no time at all.
-        while pending.mayGoOn():
+        while requests.mayGoOn():
             for _ in range(run):
                 # Others may ask for items between two of those that are taken here.
-                if pending.deferred is not None or not (items or buffer.fill()):
+                if requests.deferred is not None or not (items or buffer.fill()):
                     return
                 yield items.popleft()
             run = min(2 * run, _LONGEST_RUN)
@@ -217,11 +213,11 @@ class Deferator(Generic[_T]):
         """
         if self._isOver:
             return False
-        if self._pending.deferred is None and self._buffer.looksAhead:
+        if self._requests.deferred is None and self._buffer.looksAhead:
             self._buffer.fill()
         if not self._buffer.isExhausted:
             return True
-        if self._pending.deferred is None:
+        if self._requests.deferred is None:
             self._conclude(True)
         return False
 
@@ -242,13 +238,11 @@ class Deferator(Generic[_T]):
         if buffer.hasNext:
             return succeed(True)
         if buffer.pending is None:
-            if self._pending.deferred is None:
+            if self._requests.deferred is None:
                 self._conclude(True)
             return succeed(False)
-        if self._peek is None:
-            self._peek = OneShot()
-        buffer.onAnswer = self._answered
-        return self._peek.wait()
+        # Who waits keeps this one, which would stop the source when it's released.
+        return self._requests.peek().addCallback(self._passOn)
 
     def stop(self) -> None:
         """
@@ -260,105 +254,111 @@ class Deferator(Generic[_T]):
         fails with C{CancelledError}, which isn't logged if nobody handles it. An
         C{async for} that waits comes to its end.
         """
-        if self._isOver:
-            return
-        self._isOver = True
-        waiting = self._pending.deferred
-        peek, self._peek = self._peek, None
-        if waiting is not None and waiting.byNext and waiting.item is NO_ITEM:
-            self._buffer.stop(True)
-        else:
-            self._pending.withdraw()
-            self._buffer.stop(False)
-            # The source may have cancelled it.
-            if waiting is not None and not waiting.called:
-                if waiting.item is NO_ITEM:
-                    waiting.errback(StopAsyncIteration())
-                else:
-                    waiting.callback(waiting.item)
-        if peek is not None:
-            peek.fire(False)
-        self._fireOwn(False)
+        if not self._isOver:
+            self._isOver = True
+            self._requests.stop()
+            if not self.d.called:  # nor cancelled by its user
+                self.d.callback(False)
 
     def close(self) -> None:
         """Do as L{stop}, for C{contextlib.closing}."""
         self.stop()
 
-    def _notReady(self) -> NotReadyError:
-        return NotReadyError(
-            f"{self!r} was asked for its next item before the last one had arrived:"
-            " wait for each Deferred that it yields before asking for the next"
-        )
-
-    def _advance(self, d: ItemDeferred) -> None:
-        """Take a Deferred as far as it gets."""
-        buffer = self._buffer
-        items = buffer.items
-        if d.item is NO_ITEM and (items or buffer.fill()):
-            d.item = items.popleft()
-        # Who iterates by next must know whether there's another, to ask for it.
-        if d.item is not NO_ITEM and (
-            items
-            or not d.byNext
-            or not buffer.looksAhead
-            or buffer.fill()
-            or buffer.pending is None
-        ):
-            self._pending.deliver(d)
-        elif buffer.pending is not None:
-            self._pending.wait(d)
-            buffer.onAnswer = self._answered
-        else:
-            self._pending.withdraw()
-            self._tellEnd(d)
-
-    def _answered(self) -> None:
-        """Go on with what was pending."""
-        self._buffer.onAnswer = None
-        peek, self._peek = self._peek, None
-        if peek is not None:
-            peek.fire(self._buffer.hasNext)
-        if self._pending.stage is Stage.WAITING:
-            d = self._pending.deferred
-            assert d is not None
-            self._advance(d)
-
-    def _tellEnd(self, d: ItemDeferred) -> None:
-        """Tell who waits how the source has failed, or that it has ended."""
-        buffer = self._buffer
-        failure, buffer.failure = buffer.failure, None
-        if failure is not None:
-            d.errback(failure)
-        elif buffer.isStopped and d.byNext:
-            d.failQuietly()
-        elif d.byNext and not buffer.looksAhead:
-            d.callback(None)
-        else:
-            d.errback(StopAsyncIteration())
-        self._conclude(failure is None)
-
-    def _cancelled(self, d: Deferred[Any]) -> None:
-        """Keep the item of a Deferred that is being cancelled for the next one."""
-        if d is not self._pending.deferred:  # It's being stopped.
-            return
-        self._pending.withdraw()
-        assert isinstance(d, ItemDeferred)
-        if self._isOver:
-            self._buffer.stop(False)
-        elif d.item is not NO_ITEM:
-            self._buffer.items.appendleft(d.item)
-        if self._peek is None:
-            self._buffer.onAnswer = None
+    def _passOn(self, hasNext: bool) -> bool:
+        return hasNext
 
     def _conclude(self, exhausted: bool) -> None:
         """Note that who iterates has been told of the end."""
         if not self._isOver:
             self._isOver = True
-            self._fireOwn(exhausted)
+            if not self.d.called:
+                self.d.callback(exhausted)
 
-    def _fireOwn(self, exhausted: bool) -> None:
-        if not self.d.called:  # nor cancelled by its user
-            self.d.callback(exhausted)
+
+class Prefetcherator:
+    """
+    Gives one item after the other, each along with whether there's another one.
+
+    It can be set up again when an iteration is over.
+    """
+
+    #: See L{ItemSource<asynqueue.iteration._sources.ItemSource>}, which this is.
+    tellsMore = True
+
+    def __init__(self, ID: Any = None) -> None:
+        """Have no items yet, and an ID to be told apart by: a number by default."""
+        self.ID = id(self) if ID is None else ID
+        self._deferator: Deferator[Any] = Deferator(())
+
+    def __repr__(self) -> str:
+        return f"<Prefetcherator {self.ID}>"
+
+    @property
+    def lastFetch(self) -> tuple[Any, bool]:
+        """
+        The item that has been fetched and not given out, and whether there is one.
+        """
+        return self._deferator.lastFetch
+
+    def setup(
+        self, iteratorOrCallable: object = None, /, *args: Any, **kw: Any
+    ) -> Deferred[bool]:
+        """
+        Begin an iteration, and fetch its first item.
+
+        @param iteratorOrCallable: An iterator; or a callable that returns, with the
+            other arguments, the next item each time, or a Deferred that fires with it,
+            and raises C{StopIteration} or C{IndexError} when there are no more.
+
+        @return: A Deferred that fires with C{True} when there's an item (or a failure,
+            which L{getNext} will tell); with C{False} if there are none, if it's
+            neither an iterator nor a callable, or if the last iteration isn't over.
+        """
+        if self.isBusy():
+            return succeed(False)
+        if isIteration(iteratorOrCallable):
+            self._deferator = Deferator(iteratorOrCallable)
+        elif callable(iteratorOrCallable):
+            source = CallableSource(self.ID, iteratorOrCallable, *args, **kw)
+            self._deferator = Deferator(source)
+        else:
+            return succeed(False)
+        return self._deferator.peek()
+
+    def isBusy(self) -> bool:
+        """Tell whether there's an iteration that isn't over."""
+        return self._deferator.moreLeft
+
+    def getNext(self) -> Deferred[Item]:
+        """
+        Get the next item, and fetch the one after it.
+
+        @return: A Deferred that fires then with the value, C{True}, and whether there's
+            another (or a failure); with C{(None, False, False)} if there are no more.
+            It fails with what the iterator, or the callable, has raised.
+
+        @raise NotReadyError: If the last one has not fired.
+        """
+        deferator = self._deferator
+        try:
+            d = next(deferator)
+        except StopIteration:
+            return succeed(END)
+        return d.addCallbacks(
+            lambda value: (value, True, deferator.moreLeft), self._ended
+        )
+
+    def fetch(self) -> Item | Deferred[Item]:
+        """Do as L{getNext}, for a L{Deferator<asynqueue.iteration.Deferator>}."""
+        return self.getNext() if self.isBusy() else END
+
+    def stop(self) -> None:
+        """End the iteration early. A generator is closed."""
+        self._deferator.stop()
+
+    def _ended(self, failure: Failure) -> Item:
+        failure.trap(StopAsyncIteration)
+        return END
 
 
 def _describe(objOrRep: object) -> str:

@@ -16,10 +16,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from .._child.calls import isIteration
-from .._support.awaitable import AwaitableDeferred
+from .._support.awaitable import OneShot, Waiters
 from .._support.checks import checkCallable, checkConsumer, checkCount
 from .._support.log import log
-from .._support.oneshot import OneShot
 from ..errors import ImplementationError
 from ._deferator import Deferator
 from ._sources import WrappedSource
@@ -66,10 +65,9 @@ class IterationProducer:
         self._isOver = False
         # Fires with the consumer, or a Failure.
         self._done: OneShot[Any] = OneShot()
-        # Fires when writing is to go on, while it's paused.
-        self._resumed: OneShot[None] | None = None
         # Whether it's paused, or over.
         self._isHeld = False
+        self._resumed: Waiters[None] = Waiters()
         if consumer is not None:
             self.registerConsumer(consumer)
 
@@ -109,18 +107,10 @@ class IterationProducer:
                     "There's no consumer to write to: call registerConsumer before run"
                 )
             )
-        done = self._done.wait()
-
-        def cancel(_: Deferred[Any]) -> None:
-            done.cancel()
-            self.stopProducing()
-
-        d: Deferred[Any] = AwaitableDeferred(cancel)
-        done.chainDeferred(d)
         if not self._isStarted:
             self._isStarted = True
             Deferred.fromCoroutine(self._writeAll()).addBoth(self._finish)
-        return d
+        return self._done.wait().addErrback(self._runFailed)
 
     def deferUntilDone(self) -> Deferred[Any]:
         """Wait for the end, as L{run} does. Cancelling this Deferred stops nothing."""
@@ -128,15 +118,11 @@ class IterationProducer:
 
     def pauseProducing(self) -> None:
         """Write nothing, and ask the source for nothing."""
-        if self._resumed is None:
-            self._resumed = OneShot()
-            self._isHeld = True
+        self._isHeld = True
 
     def resumeProducing(self) -> None:
-        resumed, self._resumed = self._resumed, None
         self._isHeld = self._isOver
-        if resumed is not None:
-            resumed.fire(None)
+        self._resumed.fire(None)
 
     def stopProducing(self) -> None:
         """
@@ -159,8 +145,12 @@ class IterationProducer:
                     await self._untilResumed()
 
     async def _untilResumed(self) -> None:
-        while self._resumed is not None:
+        while self._isHeld and not self._isOver:
             await self._resumed.wait()
+
+    def _runFailed(self, failure: Failure) -> Failure:
+        self.stopProducing()  # It has been cancelled, if it isn't over already.
+        return failure
 
     def _finish(self, failure: Failure | None) -> None:
         if self._isOver:
@@ -177,6 +167,69 @@ class IterationProducer:
                 else:
                     log.failure("{consumer} failed at the end", consumer=self.consumer)
         self._done.fire(self.consumer if failure is None else failure)
+
+
+class Pace:
+    """
+    Holds up the producer of a consumer that has no room. One that writes by itself is
+    paused. Another one is asked for items, one after the other, while there's room.
+    """
+
+    def __init__(
+        self,
+        consumer: Any,
+        hasRoom: Callable[[], bool],
+        failed: Callable[[Failure], object],
+    ) -> None:
+        # Its attribute "producer" is the producer.
+        self._consumer = consumer
+        self._hasRoom = hasRoom
+        # Called with what a producer raises when it's asked.
+        self._failed = failed
+        self.isStreaming = True
+        self._isPaused = False
+        # Whether it's being asked, and whether it has written since it was asked last.
+        self._isPulling = False
+        self.hasWritten = False
+
+    def register(self, producer: Any, streaming: bool) -> None:
+        other = self._consumer.producer
+        if other is not None:
+            raise RuntimeError(
+                f"{producer!r} can't be registered: {other!r} is already"
+            )
+        self._consumer.producer = producer
+        self.isStreaming = streaming
+        self._isPaused = False
+
+    def adapt(self, hold: bool) -> None:
+        """Hold the producer up, or have it go on."""
+        producer = self._consumer.producer
+        if producer is None:
+            return
+        if not self.isStreaming:
+            self._pull()
+        elif hold is not self._isPaused:
+            self._isPaused = hold
+            if hold:
+                producer.pauseProducing()
+            else:
+                producer.resumeProducing()
+
+    def _pull(self) -> None:
+        if self._isPulling:
+            return
+        self._isPulling = True
+        try:
+            while self._consumer.producer is not None and self._hasRoom():
+                self.hasWritten = False
+                self._consumer.producer.resumeProducing()
+                if not self.hasWritten:
+                    break  # It will write later, and be asked again then.
+        except Exception:  # noqa: BLE001 - the producer is the user's
+            self._failed(Failure())
+        finally:
+            self._isPulling = False
 
 
 @implementer(IConsumer)
@@ -203,18 +256,14 @@ class ListConsumer:
         checkCount("concurrent", concurrent, 1)
         self.producer: Any = None
         self._concurrent = concurrent
-        # Of the producer: whether it writes by itself, has been paused, and, if it
-        # doesn't write by itself, whether it's being asked.
-        self._isStreaming = True
-        self._isPaused = False
-        self._isPulling = False
+        self._pace = Pace(self, self._hasRoom, self._failed)
         self._hasHadProducer = False
         # Those in the making have None in the list, and are counted.
         self._results: list[Any] = []
         self._making = 0
         self._failure: Failure | None = None
         # Fires with None when the list is there, or with the failure.
-        self._complete: OneShot[Any] = OneShot()
+        self._complete: Waiters[Any] = Waiters()
         for name, value in attrs.items():
             setattr(self, name, value)
 
@@ -238,16 +287,9 @@ class ListConsumer:
         return item
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        """Register a producer. If there's one already, that's a RuntimeError."""
-        if self.producer is not None:
-            raise RuntimeError(
-                f"{producer!r} can't be registered: {self.producer!r} is already"
-            )
-        self.producer = producer
+        self._pace.register(producer, streaming)
         self._hasHadProducer = True
-        self._isStreaming = streaming
-        self._isPaused = False
-        self._pace()
+        self._adapt()
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -264,7 +306,8 @@ class ListConsumer:
             position = len(self._results)
             self._results.append(None)
             self._making += 1
-            self._pace()
+            self._pace.hasWritten = True
+            self._pace.adapt(hold=self._making >= self._concurrent)
             d = maybeDeferred(self.processItem, data)
             d.addCallbacks(self._made, self._notMade, callbackArgs=(position,))
         if self._failure is not None:
@@ -277,61 +320,34 @@ class ListConsumer:
     def _made(self, result: Any, position: int) -> None:
         self._results[position] = result
         self._making -= 1
-        self._pace()
+        self._pace.adapt(hold=self._making >= self._concurrent)
         self._tell()
 
     def _notMade(self, failure: Failure) -> None:
         self._making -= 1
         self._failed(failure)
-        self._pace()  # so that a producer that is paused hears of it when it writes
 
     def _failed(self, failure: Failure) -> None:
         if self._failure is None:
             self._failure = failure
             self._tell()
+            self._adapt()
+
+    def _hasRoom(self) -> bool:
+        return self._making < self._concurrent and self._failure is None
 
     def _tell(self) -> None:
         """Tell who waits for the list, if it's there, or never will be."""
         if self._isComplete or self._failure is not None:
-            complete, self._complete = self._complete, OneShot()
-            complete.fire(self._failure)
+            self._complete.fire(self._failure)
 
-    def _pace(self) -> None:
-        """Have the producer write no faster than the items are made."""
-        isBusy = self._making >= self._concurrent
-        if self.producer is None:
-            return
-        if not self._isStreaming:
-            self._pull()
-        elif isBusy and not self._isPaused:
-            self._isPaused = True
-            self.producer.pauseProducing()
-        elif self._isPaused and not isBusy:
-            self._isPaused = False
-            self.producer.resumeProducing()
-
-    def _pull(self) -> None:
-        """
-        Ask a producer that doesn't write by itself for items, one after the other.
-        """
-        if self._isPulling:
-            return
-        self._isPulling = True
-        try:
-            while self.producer is not None and self._making < self._concurrent:
-                count = len(self._results)
-                if self._failure is None:
-                    try:
-                        self.producer.resumeProducing()
-                    except Exception:  # noqa: BLE001 - it may be anybody's
-                        self._failed(Failure())
-                if self._failure is not None:
-                    self.producer.stopProducing()
-                    break
-                if len(self._results) == count:
-                    break  # It will write later, and be asked again then.
-        finally:
-            self._isPulling = False
+    def _adapt(self) -> None:
+        if self._failure is None:
+            self._pace.adapt(hold=self._making >= self._concurrent)
+        elif self._pace.isStreaming:  # It hears of the failure when it writes.
+            self._pace.adapt(hold=False)
+        elif self.producer is not None:
+            self.producer.stopProducing()
 
 
 def iteratorToProducer(
@@ -372,13 +388,11 @@ async def _produce(
     wrapper: Callable[[Callable[[], Any]], Any] | None,
     reactor: IReactorTime | None,
 ) -> IterationProducer | None:
-    if wrapper is not None:
-        dr = Deferator(WrappedSource(iterator, wrapper))
-    else:
-        dr = iterator if isinstance(iterator, Deferator) else Deferator(iterator)
-    if not await dr.peek():
+    source = iterator if wrapper is None else WrappedSource(iterator, wrapper)
+    producer = IterationProducer(source, reactor=reactor)
+    if not await producer.dr.peek():
         return None
-    producer = IterationProducer(dr, consumer, reactor=reactor)
     if consumer is not None:
+        producer.registerConsumer(consumer)
         await producer.run()
     return producer

@@ -15,13 +15,10 @@ from ._sources import BufferedSource
 
 class RemoteIteration:
     """
-    The near side of an iteration that goes on somewhere else, whose items come in as
-    they're made.
+    The near side of an iteration that goes on somewhere else.
 
     Its task has its result when the first word of it has come, because an empty
     iterator comes as an empty list; with a consumer, when it's told of that.
-
-    @ivar task: The task.
     """
 
     def __init__(self, task: ITask, source: BufferedSource) -> None:
@@ -52,12 +49,9 @@ class RemoteIteration:
         self._source.end()
 
     def lose(self, failure: Failure) -> None:
-        """
-        Note that nothing more will come, as who made the items is lost: fail with this
-        after the items that have come.
-        """
+        """Fail after the items that have come: who made them is lost."""
         if self._begun:
-            self._source.fail(failure)
+            self._source.end(failure)
         else:
             self._begun = True
             self.task.errback(failure)

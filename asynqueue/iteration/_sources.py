@@ -82,9 +82,7 @@ class IteratorSource:
         return value, True, True
 
     def stop(self) -> None:
-        """
-        Close a generator, so that its C{finally} runs. What that raises is logged.
-        """
+        """Close a generator, so that its C{finally} runs."""
         iterator = self._iterator
         # It may be running at the moment, as what leads to this call.
         self._toClose = getattr(iterator, "gi_running", False)
@@ -129,10 +127,7 @@ class FunctionSource:
 
 
 class CallableSource(FunctionSource):
-    """
-    A source of what a callable returns, time after time, until it raises
-    C{StopIteration} or C{IndexError}.
-    """
+    """A source of what a callable returns until it raises the end of a sequence."""
 
     tellsMore = False
 
@@ -147,9 +142,7 @@ class CallableSource(FunctionSource):
 
 
 class WrappedSource(FunctionSource):
-    """
-    A source that has a callable get each item of an iterator, maybe in another thread.
-    """
+    """A source whose items a callable gets of an iterator, maybe in a thread."""
 
     def __init__(
         self, iterator: Iterator[Any], wrapper: Callable[[Callable[[], Any]], Any]
@@ -249,10 +242,7 @@ class BufferedSource:
         self._answer()
 
     def end(self, failure: Failure | None = None) -> None:
-        """
-        Tell that there are no more items, or how it has failed. Ignored after the end,
-        and L{stop}.
-        """
+        """Tell that there are no more items, or how it has failed. The first counts."""
         if self.ended:
             return
         self.ended = True
@@ -331,9 +321,7 @@ def sourceOf(
     args: tuple[Any, ...],
     kw: dict[str, Any],
 ) -> ItemSource:
-    """
-    Find the source of what a L{Deferator<asynqueue.iteration.Deferator>} is made of.
-    """
+    """Find the source of what a Deferator is made of."""
     if f is not None:
         checkCallable("f", f)
         return FunctionSource(objOrRep, f, *args, **kw)

@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IDelayedCall
 
 from .._child.mainmodule import checkNotImporting, isImporting
 from .._child.protocol import Kind
+from .._support.awaitable import OneShot
 from .._support.childprocess import ExitStatus, interpreterCommand
-from .._support.oneshot import OneShot
 from .._support.reactor import hasGlobalReactor, orGlobalReactor
 from ..errors import WorkerStartError
 from ._options import ChildOptions, RestartPolicy

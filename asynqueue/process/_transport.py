@@ -23,6 +23,7 @@ from .._child import protocol
 from .._child.buffers import BufferReader, BufferWriter
 from .._child.memfd import openMemoryFile
 from .._child.protocol import READ_BYTES, ChildFD, ClaimWriter, Kind
+from .._support.awaitable import OneShot
 from .._support.childprocess import (
     ChildProcess,
     ExitStatus,
@@ -30,7 +31,6 @@ from .._support.childprocess import (
     interpreterCommand,
 )
 from .._support.log import OutputLog, log
-from .._support.oneshot import OneShot
 from ._frames import CopyThreads, FrameReceiver, FrameSender
 
 #: Seconds that a child has to end after a signal that it may handle.

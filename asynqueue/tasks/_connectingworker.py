@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from .._support.oneshot import OneShot
+from .._support.awaitable import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerLost
 from ..interfaces import ITask

@@ -8,8 +8,8 @@ from typing import cast
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from .._support.awaitable import OneShot
 from .._support.log import log
-from .._support.oneshot import OneShot
 from .._support.reactor import Deadline
 from ._requests import IEmployee
 from ._task import Task

@@ -12,12 +12,11 @@ In a queue, with priorities and all that::
 """
 
 from ..base import TaskQueue
-from ._bridge import Consumerator, Filerator
-from ._getter import IterationGetter, IterationStopper
-from ._looper import ThreadLooper
-from ._ordered import OrderedItemProducer
+from ._bridge import Consumerator, OrderedItemProducer
+from ._getter import Filerator, IterationGetter, IterationStopper
+from ._looper import ThreadLooper, deferToThread
 from ._pool import PoolUser, ThreadPool
-from ._queue import ThreadQueue, ThreadWorker, deferToThread
+from ._queue import ThreadQueue, ThreadWorker
 
 __all__ = [
     "Consumerator",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from time import perf_counter
 from typing import Any
 
+from attrs import define, field
 from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 
@@ -19,7 +21,7 @@ from .._support.log import log
 from ..errors import ThreadError
 from ..iteration import Deferator, IterationProducer
 from ..iteration._sources import BufferedSource
-from ._jobs import Job, JobThread, trimmed
+from ._jobs import Job, JobThread
 
 #: How many items are made in advance.
 WINDOW = 16
@@ -28,62 +30,33 @@ WINDOW = 16
 SLICE_SECONDS = 0.001
 
 
+@define(eq=False, repr=False)
 class ThreadCall(Job):
     """
     A call in a thread.
 
-    The thread writes C{result}, C{seconds} and C{iteration}, and what L{Job} has. The
+    The thread writes C{pair}, C{iteration} and C{seconds}, and what L{Job} has. The
     reactor's thread reads them when the call is delivered, and writes the rest.
-
-    @ivar result: What was returned; if something was raised, an L{ErrorText}.
-
-    @ivar seconds: How long it took.
-
-    @ivar failure: C{None} unless the thread was lost.
-
-    @ivar iteration: What was returned if that's iterated over in the thread.
     """
 
-    __slots__ = (
-        "_call",
-        "_consumer",
-        "_context",
-        "_done",
-        "_dropped",
-        "_raw",
-        "_thread",
-        "failure",
-        "iteration",
-        "result",
-        "seconds",
-    )
-
-    def __init__(
-        self,
-        thread: JobThread,
-        context: Context,
-        call: tuple[Any, tuple[Any, ...], dict[str, Any]],
-        raw: bool,
-        consumer: IConsumer | None,
-        done: Callable[[ThreadCall], object],
-    ) -> None:
-        """
-        @param done: Called in the reactor's thread when the call has been made or lost,
-            unless it was cancelled.
-        """
-        self.error = None
-        self.finished = False
-        self._thread = thread
-        self._context = context
-        self._call: Any = call
-        self._raw = raw
-        self._consumer = consumer
-        self._done = done
-        self._dropped = False
-        self.result: Any = None
-        self.seconds = 0.0
-        self.failure: Failure | None = None
-        self.iteration: ThreadIteration | None = None
+    _thread: JobThread
+    _context: Context
+    # A callable, its arguments and keywords; C{None} once it has been made.
+    _call: Any
+    # Whether an iterator is a result like any other.
+    _raw: bool
+    _consumer: IConsumer | None
+    # Called in the reactor's thread when it has been made or lost, unless it was
+    # cancelled.
+    _done: Callable[[ThreadCall], object]
+    # The status and the result, which is an ErrorText if something was raised. None if
+    # what was returned is iterated over in the thread: then that's the iteration.
+    pair: StatusResult | None = None
+    iteration: ThreadIteration | None = None
+    # How long it took.
+    seconds: float = 0.0
+    # Set if the thread was lost.
+    failure: Failure | None = None
 
     def work(self) -> None:
         f, args, kw = call = self._call
@@ -91,62 +64,54 @@ class ThreadCall(Job):
         try:
             result = self._context.run(f, *args, **kw)
             if type(result) in PLAIN or not self._iterates(result, f):
-                self.result = result
+                self.pair = RAN, result
         except BaseException as error:  # noqa: BLE001 - the callable is the user's
             self.error = trimmed(error)
-            text = callText(*call)
-            self.result = ErrorText(errorText(error, text), raisable(error, text))
+            name = callText(*call)
+            text = ErrorText(errorText(error, name), raisable(error, name))
+            self.pair = Status.ERROR, text
         self.seconds = perf_counter() - began
         # What isn't needed any longer is let go in the thread, not in the reactor's.
         del f, args, kw, call
         self._call = None
 
     def deliver(self) -> None:
-        self._thread.jobs.pop(self, None)
-        if not self._dropped:
+        if self._thread.jobs.pop(self, self) is None:
             self._done(self)
         elif self.iteration is not None:
-            self.iteration.discard()
+            self.iteration.stop()
 
     def lose(self, failure: Failure) -> None:
-        self._dropped = True
         self.failure = failure
         self._done(self)
 
-    def cancel(self, abandon: bool = False) -> None:
-        """Forget the call, in the reactor's thread; see L{JobThread.cancel}."""
-        self._dropped = True
-        self._thread.cancel(self, abandon)
-
-    def outcome(self) -> StatusResult:
+    def begin(self) -> StatusResult:
         """
-        Get the status/result pair, in the reactor's thread, once.
-
-        @raise Exception: What the consumer's C{registerProducer} has raised.
+        Begin to hand out the items. This raises what the consumer raises, or that the
+        thread was lost.
         """
-        if self.iteration is not None:
-            return Status.ITERATOR, self.iteration.begin(self._consumer)
-        return (RAN if self.error is None else Status.ERROR), self.result
+        if self.failure is not None:
+            self.failure.raiseException()
+        assert self.iteration is not None
+        return Status.ITERATOR, self.iteration.begin(self._consumer)
 
     def _iterates(self, result: Any, f: Any) -> bool:
-        """
-        Begin an iteration if that's what was returned, and refuse what's of no use.
-
-        @return: Whether it was.
-        """
+        """Begin an iteration if that's what was returned. Tell whether it was."""
         checkReturned(result, f)
         if self._raw or not isIteration(result):
             return False
         iteration = self.iteration = ThreadIteration(
             result, self._context, self._thread
         )
-        if self._consumer is None and not self._dropped:
+        # It's no job of the thread any longer if it was cancelled or lost meanwhile.
+        if self._consumer is None and self in self._thread.jobs:
             iteration.makeItem()
-        if self._dropped:
+        if self not in self._thread.jobs:
             iteration.close()
         return True
 
 
+@define(eq=False, repr=False)
 class ThreadIteration(Job):
     """
     An iterator that is iterated over, and closed, in the thread it was made in.
@@ -154,48 +119,23 @@ class ThreadIteration(Job):
     It's a job that makes items as long as they're wanted. Whether it's to be done again
     is decided in the reactor's thread alone, so the thread never waits for it.
 
-    The thread writes C{_iterator}, C{_made}, C{_closeError} and C{error}, and adds to
-    C{_items}. The reactor's thread writes the rest, and takes from C{_items}. While
-    C{_working}, the job is the thread's, and will be delivered.
+    The thread writes C{_iterator}, which is C{None} once there are no more items,
+    C{_made} and C{error}, and adds to C{_items}. The reactor's thread writes the rest,
+    and takes from C{_items}. It puts the job only when the thread hasn't got it.
     """
 
-    __slots__ = (
-        "_allowed",
-        "_closeError",
-        "_context",
-        "_items",
-        "_iterator",
-        "_made",
-        "_over",
-        "_source",
-        "_thread",
-        "_wanted",
-        "_working",
-    )
-
-    def __init__(
-        self, iterator: Iterator[Any], context: Context, thread: JobThread
-    ) -> None:
-        self.error = None
-        self.finished = False
-        self._iterator: Iterator[Any] | None = iterator
-        self._context = context
-        self._thread = thread
-        self._items: deque[Any] = deque()
-        self._made = 0
-        self._closeError: BaseException | None = None
-        self._allowed = WINDOW
-        self._wanted = True
-        self._working = False
-        self._over = False  # Whether the source knows the end, or there is none.
-        self._source: BufferedSource | None = None
+    _iterator: Iterator[Any] | None
+    _context: Context
+    _thread: JobThread
+    _items: deque[Any] = field(factory=deque, init=False)
+    _made: int = 0
+    _allowed: int = WINDOW
+    _wanted: bool = True
+    # Where the items go, once somebody wants them.
+    _source: BufferedSource | None = None
 
     def makeItem(self) -> bool:
-        """
-        Make an item, in the thread.
-
-        @return: Whether there was one.
-        """
+        """Make an item, in the thread. Tell whether there was one."""
         try:
             value = self._context.run(next, self._iterator)  # type: ignore[arg-type]
             if type(value) not in PLAIN:
@@ -217,42 +157,40 @@ class ThreadIteration(Job):
             if close is not None:
                 self._context.run(close)
         except BaseException as error:  # noqa: BLE001 - the iterator is the user's
-            self._closeError = trimmed(error)
+            failure = failureOf(trimmed(error))
+            text = "An iterator failed to be closed"
+            self._thread.post(lambda: log.failure(text, failure))
 
     def begin(self, consumer: IConsumer | None) -> Any:
         """
-        Begin to hand out items, in the reactor's thread.
-
-        @return: A L{Deferator}; an empty list if it has turned out that there are no
-            items; or with a consumer, an L{IterationProducer}, which isn't running.
+        Begin to hand out items, in the reactor's thread: by a L{Deferator}, or with a
+        consumer, by an L{IterationProducer} that isn't running. An iteration that is
+        known to have none gives an empty list.
         """
-        if self._isEmpty() and consumer is None:
+        isOver = self._iterator is None and not self._items and self.error is None
+        if isOver and consumer is None:
             return []
-        reactor = self._thread.reactor
         self._thread.iterations[self] = None
-        self._source = BufferedSource(self._taken, self._stop, every=WINDOW // 2)
+        self._source = BufferedSource(self._taken, self.stop, every=WINDOW // 2)
         deferator = Deferator(self._source)
-        deferator.reactor = reactor
+        deferator.reactor = self._thread.reactor
         self._goOn()
         if consumer is None:
             return deferator
         try:
-            return IterationProducer(deferator, consumer, reactor=reactor)
+            return IterationProducer(deferator, consumer)
         except BaseException:
             deferator.stop()
             raise
 
-    def discard(self) -> None:
-        """Have the iterator closed of which nothing has been handed out."""
-        self._over = True
-        self._stop()
+    def stop(self) -> None:
+        """Have the iterator closed: nobody wants more items."""
+        self._wanted = False
+        self._makeMore()
 
     def lose(self, failure: Failure) -> None:
         self._wanted = False
-        self._over = True
-        if self._source is not None:
-            self._source.push(self._takeItems())
-            self._source.fail(failure)
+        self._end(failure)
 
     def work(self) -> None:
         began = perf_counter()
@@ -266,61 +204,68 @@ class ThreadIteration(Job):
 
     def deliver(self) -> None:
         self._thread.jobs.pop(self, None)
-        self._working = False
-        if self._closeError is not None:
-            error, self._closeError = self._closeError, None
-            log.failure("An iterator failed to be closed", failureOf(error))
-        if not self._over:
-            self._goOn()
+        self._goOn()
 
     def _goOn(self) -> None:
         """Hand over items, then see what is to be done next."""
         self._handOver()
-        if self._working or self._over:
+        if self in self._thread.jobs:
             return  # since items were taken, or it was stopped, meanwhile
-        if self._iterator is None or self.error is not None:
+        if self.error is not None:
+            self._end(failureOf(self.error))
+        elif self._iterator is None:
             self._end()
         elif not self._wanted or self._made < self._allowed:
             self._makeMore()
 
-    def _makeMore(self) -> None:
-        self._working = True
-        self._thread.put(self)
-
     def _handOver(self) -> None:
-        if self._source is not None and (items := self._takeItems()):
+        items = []
+        while self._items:  # Only when there are none, the thread tells of the next.
+            items.append(self._items.popleft())
+        # What the thread has made after the end is dropped.
+        if items and self._source is not None and not self._source.ended:
             self._source.push(items)
 
-    def _takeItems(self) -> list[Any]:
-        items, taken = self._items, []
-        while items:
-            taken.append(items.popleft())
-        return taken
-
-    def _isEmpty(self) -> bool:
-        return self._iterator is None and not self._items and self.error is None
-
-    def _end(self) -> None:
-        assert self._source is not None
-        self._over = True
+    def _end(self, failure: Failure | None = None) -> None:
+        self._handOver()
         self._thread.iterations.pop(self, None)
-        error, self.error = self.error, None
-        if error is None:
-            self._source.end()
-        else:
-            self._source.fail(failureOf(error))
+        if self._source is not None:
+            self._source.end(failure)
 
     def _taken(self, count: int) -> None:
         """Allow for as many more items as have been taken."""
         self._allowed += count
-        if not (self._working or self._over or self._iterator is None):
-            self._makeMore()
+        self._makeMore()
 
-    def _stop(self) -> None:
-        """Have the iterator closed: nobody wants more items."""
-        self._wanted = False
-        if not self._working and self._iterator is not None:
-            self._makeMore()
+    def _makeMore(self) -> None:
+        """Have the thread make more items, or close the iterator."""
+        if self not in self._thread.jobs and self._iterator is not None:
+            self._thread.put(self)
+
+
+def resultOf(call: ThreadCall) -> Any:
+    """
+    Get what was returned, or a failure with what was raised. With a consumer, a
+    Deferred that fires with that when it has all items.
+    """
+    if call.failure is not None:
+        return call.failure
+    if call.error is not None:
+        return failureOf(call.error)
+    if call.pair is not None:
+        return call.pair[1]
+    _, result = call.begin()
+    return result.run() if isinstance(result, IterationProducer) else result
+
+
+def trimmed(error: BaseException) -> BaseException:
+    """
+    Take the frame that called the user's code out of the traceback of the exception
+    that is being handled. The exception's own methods aren't called: they are the
+    user's.
+    """
+    trace = sys.exc_info()[2]
+    return BaseException.with_traceback(error, trace and trace.tb_next)
 
 
 def failureOf(error: BaseException) -> Failure:

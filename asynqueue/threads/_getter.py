@@ -1,29 +1,28 @@
-"""An iterator that waits for its items in blocking code, and the line they come by."""
+"""
+An iterator that waits for its items in blocking code, the channel that they come by,
+and a file for writing that is one.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from queue import Empty
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.python import threadable
 
+from .._support.awaitable import OneShot
 from .._support.checks import checkCount
-from .._support.oneshot import OneShot
 from ..errors import ThreadError
-from ._jobs import threadedReactor
+from ._jobs import inReactorThread, threadedReactor
 from ._pool import PoolUser, ThreadPool
 
 
 class Closed(Exception):
     """Nothing can be put into a channel that has been closed."""
-
-
-class Empty(Exception):
-    """A channel is empty, and isn't to be waited for."""
 
 
 class Channel:
@@ -32,28 +31,20 @@ class Channel:
     used by any number of threads.
 
     One lock guards all of it. It's held for a few instructions only.
-
-    @ivar limit: How many items fill it.
-
-    @ivar closed: Whether nothing can be put in any longer.
-
-    @ivar isDeserted: Whether those who took items have left.
     """
 
     def __init__(self, limit: int, onRoom: Callable[[], object]) -> None:
-        """
-        @param onRoom: Called in the thread of a reader when the channel is half empty,
-            after L{put} has told that it was full.
-        """
+        # How many items fill it.
         self.limit = limit
         self.closed = False
+        # Called in the thread of a reader when the channel is half empty, after put()
+        # has told that it was full.
         self._onRoom = onRoom
         self._items: deque[Any] = deque()
         self._lock = threading.Condition()
         self._toldFull = False
-        # How many readers have come and not left. _isRead from when somebody takes an
-        # item until the last reader leaves; from then on isDeserted, until somebody
-        # takes an item again.
+        # How many readers have come and not left. _isRead from when one takes an item
+        # until the last leaves, isDeserted from then until one takes an item again.
         self._readers = 0
         self._isRead = False
         self.isDeserted = False
@@ -63,13 +54,7 @@ class Channel:
         return len(self._items)
 
     def put(self, item: Any) -> bool:
-        """
-        Put an item in, without waiting even if the channel is full.
-
-        @return: Whether the channel is full now.
-
-        @raise Closed: If it has been closed.
-        """
+        """Put an item in, whether it's full or not. Tell whether it's full now."""
         with self._lock:
             self._add(item)
             full = len(self._items) >= self.limit
@@ -77,12 +62,7 @@ class Channel:
         return full
 
     def putWaiting(self, item: Any, unread: bool = True) -> None:
-        """
-        Put an item in. If the channel is full, wait first, unless nobody takes items
-        and C{unread} is false.
-
-        @raise Closed: If it has been closed, before or while waiting.
-        """
+        """Put an item in when there's room, or, unless C{unread}, nobody reads."""
         with self._lock:
             while (
                 len(self._items) >= self.limit
@@ -94,14 +74,9 @@ class Channel:
 
     def get(self, wait: bool = True) -> Any:
         """
-        Take an item out. Wait until there's one, or the channel is closed.
-
-        @raise StopIteration: If the channel has been closed and is empty. The first
-            time, what it was closed with is raised instead if that was an exception.
-
-        @raise Empty: If there's none and it isn't to be waited for.
+        Take an item out. At the end of a channel that has been closed, that's a
+        StopIteration. If it was closed with an error, that's raised the first time.
         """
-        room = False
         with self._lock:
             self._isRead = True
             self.isDeserted = False
@@ -114,20 +89,17 @@ class Channel:
                 self._lock.wait()
             item = self._items.popleft()
             self._lock.notify_all()
-            if self._toldFull and len(self._items) <= self.limit // 2:
-                self._toldFull = False
-                room = True
-        if room:
+            hasRoom = self._toldFull and len(self._items) <= self.limit // 2
+            self._toldFull = self._toldFull and not hasRoom
+        if hasRoom:
             self._onRoom()
         return item
 
     def readerCame(self) -> None:
-        """Count one reader more."""
         with self._lock:
             self._readers += 1
 
     def readerLeft(self) -> None:
-        """Count one reader less."""
         with self._lock:
             self._readers -= 1
             if not self._readers:
@@ -136,11 +108,7 @@ class Channel:
                 self._lock.notify_all()
 
     def close(self, error: BaseException | None = None) -> None:
-        """
-        Let nothing more in. What's there can still be taken. The first call counts.
-
-        @param error: What is to be raised after that, C{None} for just the end.
-        """
+        """Let nothing more in. The first call counts."""
         with self._lock:
             if not self.closed:
                 self.closed = True
@@ -148,7 +116,7 @@ class Channel:
                 self._lock.notify_all()
 
     def clear(self) -> None:
-        """Forget what's in the channel, and the exception that it was closed with."""
+        """Forget what's in it, and the exception that it was closed with."""
         with self._lock:
             self._items.clear()
             self._error = None
@@ -168,9 +136,7 @@ Done: TypeAlias = list[tuple[bool, Any]]
 
 
 class IterationStopper:
-    """
-    What ends an iteration when it is written like an item, as class or as instance.
-    """
+    """Ends an iteration when it's written like an item, as class or as instance."""
 
 
 class IterationGetter(PoolUser):
@@ -244,8 +210,6 @@ class IterationGetter(PoolUser):
         """
         Wait for the next item.
 
-        @return: The item.
-
         @raise StopIteration: If there are no more.
 
         @raise Exception: What has ended the iteration early, after the items before it.
@@ -277,10 +241,8 @@ class IterationGetter(PoolUser):
         if type(self).loop is IterationGetter.loop:
             self._listening = True
         else:
-            self.pool.deferToOwnThread(self._runLoop).addCallbacks(
-                lambda _: self._channel.close(),
-                lambda failure: self._channel.close(failure.value),
-            )
+            d = self.pool.deferToOwnThread(self._runLoop)
+            d.addErrback(lambda failure: failure.value).addCallback(self._channel.close)
         self._started = True
 
     def loop(self) -> None:
@@ -294,8 +256,6 @@ class IterationGetter(PoolUser):
     def produce(self, item: Any) -> None:
         """
         Add an item, for L{loop}. This waits while there are as many as C{limit}.
-
-        @param item: The item.
 
         @raise ThreadError: If the iteration has been stopped.
         """
@@ -348,6 +308,80 @@ class IterationGetter(PoolUser):
         self._done.fire([(True, None)])
 
 
+class Filerator(IterationGetter):
+    """
+    A file for writing, and an iterator over what is written to it for blocking code in
+    a thread.
+
+    It may be written to in any thread. As a context manager, it's closed at the end of
+    the block.
+    """
+
+    def __init__(
+        self,
+        maxThreads: int | None = None,
+        *,
+        limit: int = LIMIT,
+        ownPool: ThreadPool | None = None,
+        reactor: IReactorTime | None = None,
+    ) -> None:
+        """Open it. The parameters are those of L{IterationGetter}."""
+        super().__init__(maxThreads, limit=limit, ownPool=ownPool, reactor=reactor)
+        self.start()
+
+    def __enter__(self) -> Filerator:
+        return self
+
+    def __exit__(self, *about: object) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._channel.closed
+
+    def write(self, data: Any) -> None:
+        """
+        Write an item. While somebody iterates and too much is on the way, this waits,
+        except in the reactor's thread, which mustn't.
+
+        @param data: The item: anything, also what is empty. It isn't copied.
+
+        @raise ValueError: If the file is closed, or is closed while this waits.
+        """
+        try:
+            if inReactorThread():
+                self._channel.put(data)
+            else:
+                self._channel.putWaiting(data, unread=False)
+        except Closed:
+            raise ValueError("Nothing can be written to a closed Filerator") from None
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        """Write one item after the other; see L{write}."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Do nothing: what is written is there at once."""
+
+    def close(self) -> None:
+        """Close the file: the iteration ends after what was written."""
+        self._channel.close()
+
+    def readable(self) -> bool:
+        """Tell that it can't be read as a file."""
+        return False
+
+    def seekable(self) -> bool:
+        """Tell that one can't move about in it."""
+        return False
+
+    def writable(self) -> bool:
+        """Tell that it can be written to."""
+        return True
+
+
 class _Reader:
     """An iterator over a getter whose release tells that the reader has left."""
 
@@ -363,11 +397,3 @@ class _Reader:
 
     def __del__(self) -> None:
         self._getter._readerLeft()
-
-
-def inReactorThread() -> bool:
-    """Tell whether this is the thread that the reactor runs in, or will run in."""
-    reactorThread: int | None = threadable.ioThread
-    if reactorThread is None:
-        reactorThread = threading.main_thread().ident
-    return threading.get_ident() == reactorThread

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from itertools import count
 from queue import SimpleQueue
 from typing import Any, cast
 
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python import threadable
 from twisted.python.failure import Failure
 
+from .._support.awaitable import OneShot
 from .._support.log import log
-from .._support.oneshot import OneShot
 from .._support.reactor import Handover, IReactorAll, hasGlobalReactor, orGlobalReactor
 from ..errors import ThreadError
 
@@ -27,32 +28,23 @@ JOIN_SECONDS = 1.0
 _numbers = count(1)
 
 
+@define(eq=False, repr=False)
 class Job:
-    """
-    Something to be done in a thread, and delivered to the reactor afterwards.
-    Subclasses set the attributes.
+    """Something to be done in a thread, and delivered to the reactor afterwards."""
 
-    @ivar error: What it has raised, or C{None}. Written in the thread.
-
-    @ivar finished: Whether the thread is through with it. Written there, at last.
-    """
-
-    __slots__ = ("error", "finished")
-
-    error: BaseException | None
-    finished: bool
+    # What it has raised, and whether the thread is through with it. Both are written
+    # there, this at last.
+    error: BaseException | None = field(default=None, kw_only=True)
+    finished: bool = field(default=False, kw_only=True)
 
     def work(self) -> None:
         """Do it, in the thread. Should this raise, it becomes L{error}."""
-        raise NotImplementedError
 
     def deliver(self) -> None:
         """Tell of it, in the reactor's thread."""
-        raise NotImplementedError
 
     def lose(self, failure: Failure) -> None:
         """Give it up, in the reactor's thread: there's no thread any longer."""
-        raise NotImplementedError
 
 
 class ThreadState(Enum):
@@ -85,8 +77,6 @@ class _JobLoop:
     stands for a job in C{urgent}, the loop itself for the end.
     """
 
-    __slots__ = ("_onEnd", "_post", "join", "queue", "urgent", "waiting")
-
     def __init__(
         self,
         post: Callable[[Callable[[], object]], object],
@@ -94,40 +84,43 @@ class _JobLoop:
     ) -> None:
         self.waiting: dict[Job, None] = {}
         self.urgent: deque[Job] = deque()
-        self.queue: SimpleQueue[Job | _JobLoop | None] = SimpleQueue()
+        self.queue: SimpleQueue[Any] = SimpleQueue()
         self._post = post
         self._onEnd = onEnd
         self.join = startThread(self._run, f"asynqueue-{next(_numbers)}")
 
-    def _run(self) -> None:
-        """Do jobs, in the thread."""
-        get, begin, urgent = self.queue.get, self.waiting.pop, self.urgent
-        job: Any = None
-        item: Any = None
-        while True:
-            if urgent:
-                job = urgent.popleft()
-            elif item is not None:
-                job, item = item, None
-            else:
-                job = None  # It keeps no job while it waits for one.
-                item = get()
-                continue  # An urgent one may have come meanwhile.
-            if job is self:
-                break
-            if begin(job, self) is None:
-                try:
-                    job.work()
-                except BaseException as error:  # noqa: BLE001 - nothing may end the thread
-                    job.error = error
-                job.finished = True
-                self._post(job.deliver)
-        self._post(lambda: self._onEnd(self))
+    def putAll(self, jobs: Iterable[Job]) -> None:
+        for job in jobs:
+            self.waiting[job] = None
+            self.queue.put(job)
 
     def withdrawAll(self) -> list[Job]:
         """Take back the jobs that haven't been begun, in the order of their turn."""
         jobs = dict.fromkeys((*self.urgent.copy(), *self.waiting.copy()))
         return [job for job in jobs if self.waiting.pop(job, self) is None]
+
+    def _run(self) -> None:
+        """Do jobs, in the thread."""
+        get, do, urgent = self.queue.get, self._do, self.urgent
+        while True:
+            job = get()
+            while urgent:
+                do(urgent.popleft())
+            if job is self:
+                break
+            if job is not None:
+                do(job)
+            del job  # It keeps none while it waits for one.
+        self._post(lambda: self._onEnd(self))
+
+    def _do(self, job: Job) -> None:
+        if self.waiting.pop(job, self) is None:
+            try:
+                job.work()
+            except BaseException as error:  # noqa: BLE001 - nothing may end the thread
+                job.error = error
+            job.finished = True
+            self._post(job.deliver)
 
 
 class JobThread:
@@ -142,21 +135,16 @@ class JobThread:
     doesn't end by itself. C{_loop} is C{None} if C{state} is C{ENDED}, and until the
     thread has been started: with the first job, if the reactor didn't run before. The
     program may fork until then, as daemons do, and a fork has no threads.
-
-    @ivar jobs: An ordered set.
-
-    @ivar iterations: The same.
-
-    @ivar abandoned: How many threads were given up because they were stuck.
-
-    @ivar onLost: Called when a thread was given up and no other could be started.
     """
 
     def __init__(self, reactor: IReactorTime | None = None) -> None:
-        self._reactor = reactor
+        self._reactor: IReactorTime | None = reactor
+        # Ordered sets.
         self.jobs: dict[Job, None] = {}
         self.iterations: dict[Job, None] = {}
+        # How many threads were given up because they were stuck.
         self.abandoned = 0
+        # Called when no other could be started in place of one.
         self.onLost: Callable[[], object] | None = None
         self.state = OPEN
         self._stopped: OneShot[None] = OneShot()
@@ -164,14 +152,13 @@ class JobThread:
         self._handover: Handover[Callable[[], object]] | None = None
         self._loop: _JobLoop | None = None
         if reactor is not None or (hasGlobalReactor() and self.reactor.running):
-            self._startFirst()
+            self._start()
 
     @property
     def reactor(self) -> IReactorAll:
         """The reactor. One is installed if there's none yet."""
-        if self._reactor is None:
-            self._reactor = threadedReactor(None)
-        return cast(IReactorAll, self._reactor)
+        self._reactor = reactor = threadedReactor(self._reactor)
+        return reactor
 
     def put(self, job: Job, first: bool = False) -> None:
         """
@@ -179,24 +166,20 @@ class JobThread:
         nothing to do, so that no other gets before it.
         """
         if self._loop is None and self.state is OPEN:
-            self._startFirst()
+            self._start()
         loop = self._loop
-        if loop is None or self.state is ENDING:
-            return
-        loop.waiting[job] = None
-        if first or not self.jobs:
-            loop.urgent.append(job)
-            loop.queue.put(None)
-        else:
-            loop.queue.put(job)
-        self.jobs[job] = None
+        if loop is not None and self.state is not ENDING:
+            loop.waiting[job] = None
+            first = first or not self.jobs
+            self.jobs[job] = None  # before the thread has it, which looks there
+            if first:
+                loop.urgent.append(job)
+            loop.queue.put(None if first else job)
 
     def cancel(self, job: Job, abandon: bool = False) -> None:
         """
-        Forget a job, which isn't done if it hasn't been begun.
-
-        With C{abandon}, if the thread is at the job, leave it alone with that, and go
-        on with another one.
+        Forget a job, which isn't done if it hasn't been begun. With C{abandon}, if the
+        thread is at it, leave that alone, and go on with another thread.
         """
         loop = self._loop
         if loop is None or self.jobs.pop(job, self) is self:
@@ -222,16 +205,11 @@ class JobThread:
         loop.withdrawAll()
         iterations = self.iterations
         self._lose("The thread has been given up")
-        for iteration in iterations:  # They're closed where they were made.
-            loop.waiting[iteration] = None
-            loop.queue.put(iteration)
+        loop.putAll(iterations)  # They're closed where they were made.
         loop.queue.put(loop)
 
     def post(self, result: Callable[[], object]) -> None:
-        """
-        Have something called in the reactor's thread, after what was posted before.
-        Called in the thread.
-        """
+        """Have the reactor call something. Called in the thread."""
         assert self._handover is not None
         self._handover.put(result)
 
@@ -240,16 +218,13 @@ class JobThread:
         loop = self._loop
         return loop is None or len(loop.waiting) > 0
 
-    def _startFirst(self) -> None:
-        try:
-            self._start()
-        except RuntimeError as error:
-            raise ThreadError(f"A thread can't be started: {error}") from error
-
     def _start(self) -> _JobLoop:
         if self._handover is None:
             self._handover = Handover(self._deliver, self.reactor)
-        loop = self._loop = _JobLoop(self._handover.put, self._ended)
+        try:
+            loop = self._loop = _JobLoop(self._handover.put, self._ended)
+        except RuntimeError as error:
+            raise ThreadError(f"A thread can't be started: {error}") from error
         return loop
 
     def _abandon(self, stuck: _JobLoop) -> None:
@@ -258,16 +233,15 @@ class JobThread:
         stuck.queue.put(stuck)
         try:
             loop = self._start()
-        except RuntimeError as error:
-            log.error("A thread can't be replaced: {error}", error=error)
+        except ThreadError as error:
+            reason = error.__cause__
+            log.error("A thread can't be replaced: {error}", error=reason)
             self._loop = None
             if self.onLost is not None:
                 self.onLost()
-            self._lose(f"The thread is stuck and can't be replaced: {error}")
+            self._lose(f"The thread is stuck and can't be replaced: {reason}")
             return
-        for job in waiting:
-            loop.waiting[job] = None
-            loop.queue.put(job)
+        loop.putAll(waiting)
 
     def _deliver(self, result: Callable[[], object]) -> None:
         """Call what was posted."""
@@ -309,22 +283,16 @@ def threadedReactor(reactor: IReactorTime | None) -> IReactorAll:
     return cast(IReactorAll, orGlobalReactor(reactor))
 
 
-def startThread(target: Callable[[], object], name: str) -> Callable[[], object]:
-    """
-    Start a thread, which never keeps the interpreter from ending.
+def inReactorThread() -> bool:
+    """Tell whether this is the thread that the reactor runs in, or will run in."""
+    reactorThread: int | None = threadable.ioThread
+    if reactorThread is None:
+        reactorThread = threading.main_thread().ident
+    return threading.get_ident() == reactorThread
 
-    @return: What waits for the end of a thread that is about to end.
-    """
+
+def startThread(target: Callable[[], object], name: str) -> Callable[[], object]:
+    """Start a thread. What this returns waits for one that is about to end."""
     thread = threading.Thread(target=target, name=name, daemon=True)
     thread.start()
     return lambda: thread.join(JOIN_SECONDS)
-
-
-def trimmed(error: BaseException) -> BaseException:
-    """
-    Take the frame that called the user's code out of the traceback of the exception
-    that is being handled. The exception's own methods aren't called: they are the
-    user's.
-    """
-    trace = sys.exc_info()[2]
-    return BaseException.with_traceback(error, trace and trace.tb_next)

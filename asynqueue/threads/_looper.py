@@ -1,4 +1,4 @@
-"""A thread for calls from the reactor."""
+"""A thread for calls from the reactor, and the one that C{deferToThread} shares."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.python.failure import Failure
 
-from .._child.status import Status, StatusResult
+from .._child.status import StatusResult
 from .._support.checks import checkCallable
 from ..errors import ThreadError
 from ..iteration import Deferator, IterationProducer
-from ._calls import ThreadCall, failureOf
+from ._calls import ThreadCall, resultOf
 from ._jobs import ENDED, OPEN, JobThread
 
 
@@ -115,7 +115,7 @@ class ThreadLooper:
         @raise TypeError: If the callable isn't callable.
         """
         wrap = kw.pop("returnFailure", self.returnFailure)
-        return self._call(_wrappedResultOf if wrap else _resultOf, f, args, kw)
+        return self._call(_wrappedResultOf if wrap else resultOf, f, args, kw)
 
     def dr2ip(
         self, dr: Deferator[Any], consumer: IConsumer | None = None
@@ -169,7 +169,7 @@ class ThreadLooper:
         raw = kw.pop("raw", self.raw)
         consumer = kw.pop("consumer", None)
         first = kw.pop("doNext", False)
-        d: Deferred[Any] = Deferred(lambda _: call.cancel())
+        d: Deferred[Any] = Deferred(lambda _: self.thread.cancel(call))
         call = ThreadCall(
             self.thread, copy_context(), (f, args, kw), raw, consumer, d.callback
         )
@@ -179,24 +179,46 @@ class ThreadLooper:
 
 
 def _pairOf(call: ThreadCall) -> StatusResult | Failure:
-    return call.failure or call.outcome()
-
-
-def _resultOf(call: ThreadCall) -> Any:
-    """Get what was returned, or a failure with what was raised."""
-    if call.failure is not None:
-        return call.failure
-    if call.error is not None:
-        return failureOf(call.error)
-    status, result = call.outcome()
-    if status is Status.ITERATOR and isinstance(result, IterationProducer):
-        return result.run()
-    return result
+    return call.failure or call.pair or call.begin()
 
 
 def _wrappedResultOf(call: ThreadCall) -> Any:
     if call.error is None or isinstance(call.error, (StopIteration, IndexError)):
-        return _resultOf(call)  # These two may be the end of a sequence.
-    wrapped = ThreadError(str(call.result))
+        return resultOf(call)  # These two may be the end of a sequence.
+    assert call.pair is not None
+    wrapped = ThreadError(str(call.pair[1]))
     wrapped.__cause__ = call.error
     return Failure(wrapped)
+
+
+#: Has the thread of deferToThread, if there is one.
+_looper: ThreadLooper | None = None
+
+
+def deferToThread(
+    f: Callable[..., Any] | None = None, /, *args: Any, **kw: Any
+) -> Deferred[Any]:
+    """
+    Make a call in a thread that all calls of this function share. They're made in their
+    order, one after the other.
+
+    @param f: The callable, C{None} to have the thread end.
+
+    @param kw: Its keywords, and those of L{ThreadLooper.deferToThread}: C{doNext} to
+        jump ahead, C{consumer} for the items of an iterator.
+
+    @return: As from L{ThreadLooper.deferToThread}. Without a callable, a Deferred that
+        fires with C{None} when all calls have been made, nobody takes items from the
+        thread any longer, and it has ended. The next call starts a new one.
+
+    @raise TypeError: If the callable isn't callable.
+
+    @raise ThreadError: If no thread can be started.
+    """
+    global _looper
+    if f is None:
+        looper, _looper = _looper, None
+        return succeed(None) if looper is None else looper.stop()
+    if _looper is None or not _looper.threadRunning:
+        _looper = ThreadLooper()
+    return _looper.deferToThread(f, *args, **kw)

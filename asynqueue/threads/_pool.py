@@ -17,11 +17,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from .._support.awaitable import OneShot
 from .._support.checks import checkCallable, checkCount
 from .._support.log import log
-from .._support.oneshot import OneShot
 from ..errors import ThreadError
-from ._calls import ThreadCall, failureOf
+from ._calls import ThreadCall, resultOf
 from ._jobs import JobThread
 
 #: How many threads a pool has at most by default.
@@ -43,10 +43,12 @@ class ThreadPool:
     It can be used again after it has been shut down. The methods are for the reactor's
     thread. The threads never keep the interpreter from ending.
 
-    Each thread is in one of C{_idle}, C{_busy} and C{_ending}. Calls in C{_backlog}
-    wait only while C{maxThreads} or more are busy, or no other can be started.
+    Calls in C{_backlog} wait only while C{maxThreads} or more threads are busy, or no
+    other can be started.
 
     @ivar maxThreads: How many threads there are at most.
+
+    @ivar threads: How many threads there are, with those that are about to end.
     """
 
     def __init__(
@@ -63,17 +65,13 @@ class ThreadPool:
         """
         self.resize(MAX_THREADS if maxThreads is None else maxThreads)
         self._reactor = reactor
+        self.threads = 0
+        # Those that are neither idle nor busy are about to end.
         self._idle: list[JobThread] = []
-        self._busy: set[JobThread] = set()
-        self._ending: set[JobThread] = set()
+        self._busy = 0
         self._backlog: OrderedDict[Deferred[Any], _ContextAndCall] = OrderedDict()
         # Fires when the last thread has ended. None unless the pool is shut down.
         self._gone: OneShot[None] | None = None
-
-    @property
-    def threads(self) -> int:
-        """How many threads there are, with those that are about to end."""
-        return len(self._idle) + len(self._busy) + len(self._ending)
 
     def resize(self, maxThreads: int) -> None:
         """
@@ -100,7 +98,7 @@ class ThreadPool:
         @raise ThreadError: If there's no thread, and none can be started.
         """
         checkCallable("f", f)
-        d: Deferred[Any] = Deferred(self._withdraw)
+        d: Deferred[Any] = Deferred(self._withdraw).addCallback(resultOf)
         self._backlog[d] = copy_context(), (f, args, kw)
         try:
             self._dispatch()
@@ -119,14 +117,12 @@ class ThreadPool:
         @raise ThreadError: If no thread can be started.
         """
         checkCallable("f", f)
-        thread = JobThread(self._reactor)
+        thread = self._newThread()
         d: Deferred[Any] = Deferred()
-        context = copy_context()
-        thread.put(
-            ThreadCall(thread, context, (f, args, kw), True, None, partial(_fire, d))
-        )
+        call = (f, args, kw)
+        thread.put(ThreadCall(thread, copy_context(), call, True, None, d.callback))
         self._end(thread)
-        return d
+        return d.addCallback(resultOf)
 
     def callInThread(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
         """Make a call in one of the threads, and log what it raises."""
@@ -171,23 +167,23 @@ class ThreadPool:
         while self._backlog:
             if self._idle:
                 thread = self._idle.pop()
-            elif len(self._busy) < self.maxThreads:
+            elif self._busy < self.maxThreads:
                 try:
-                    thread = JobThread(self._reactor)
+                    thread = self._newThread()
                 except ThreadError:
                     if self._busy:
                         return  # They can wait for one of these.
                     raise
             else:
                 return
-            self._busy.add(thread)
+            self._busy += 1
             d, (context, call) = self._backlog.popitem(last=False)
             done = partial(self._called, thread, d)
             thread.put(ThreadCall(thread, context, call, True, None, done))
 
     def _called(self, thread: JobThread, d: Deferred[Any], call: ThreadCall) -> None:
-        self._busy.discard(thread)
-        if len(self._busy) < self.maxThreads:
+        self._busy -= 1
+        if self._busy < self.maxThreads:
             self._idle.append(thread)
         else:
             self._end(thread)
@@ -195,18 +191,23 @@ class ThreadPool:
         if self._idle:
             self._dispatch()
         self._trimIdle()
-        _fire(d, call)
+        if not d.called:  # nor cancelled
+            d.callback(call)
 
     def _trimIdle(self) -> None:
         while len(self._idle) > (MAX_IDLE if self._gone is None else 0):
             self._end(self._idle.pop(0))
 
-    def _end(self, thread: JobThread) -> None:
-        self._ending.add(thread)
-        thread.stop().addCallback(self._ended, thread)
+    def _newThread(self) -> JobThread:
+        thread = JobThread(self._reactor)
+        self.threads += 1
+        return thread
 
-    def _ended(self, _: None, thread: JobThread) -> None:
-        self._ending.discard(thread)
+    def _end(self, thread: JobThread) -> None:
+        thread.stop().addCallback(self._ended)
+
+    def _ended(self, _: None) -> None:
+        self.threads -= 1
         if self._gone is not None and not self.threads:
             gone, self._gone = self._gone, None
             gone.fire(None)
@@ -220,12 +221,13 @@ def defaultPool() -> ThreadPool:
 
 class _PerPool:
     """
-    An attribute that concerns the pool of an instance, or on a class the default pool.
+    An attribute that concerns the pool of an instance, or on a class the default pool:
+    what a function makes of the instance, or of C{None}.
     """
 
-    def __init__(self, get: Callable[[PoolUser | None], Any], doc: str) -> None:
+    def __init__(self, get: Callable[[Any], Any]) -> None:
         self._get = get
-        self.__doc__ = doc
+        self.__doc__ = get.__doc__
 
     def __get__(self, user: PoolUser | None, owner: type[PoolUser]) -> Any:
         return self._get(user)
@@ -266,25 +268,28 @@ class PoolUser:
         if maxThreads is not None:
             self.setup(maxThreads)
 
-    pool = _PerPool(lambda user: _poolOf(user), "The L{ThreadPool}.")
+    @_PerPool
+    def pool(user: Any) -> Any:
+        """The L{ThreadPool}."""
+        return _poolOf(user)
 
-    setup = _PerPool(
-        lambda user: partial(_setup, user),
+    @_PerPool
+    def setup(user: Any) -> Any:
         """
         C{setup(maxThreads=None)}: set how many threads the pool has at most, by default
         L{maxThreads}. On an instance, it gets a pool of its own by that.
-        """,
-    )
+        """
+        return partial(_setup, user)
 
-    deferToThreadInPool = _PerPool(
-        lambda user: _poolOf(user).defer,
-        "Make a call in a thread of the pool, see L{ThreadPool.defer}.",
-    )
+    @_PerPool
+    def deferToThreadInPool(user: Any) -> Any:
+        """Make a call in a thread of the pool, see L{ThreadPool.defer}."""
+        return _poolOf(user).defer
 
-    shutdown = _PerPool(
-        lambda user: _poolOf(user).shutdown,
-        "Shut the pool down, see L{ThreadPool.shutdown}.",
-    )
+    @_PerPool
+    def shutdown(user: Any) -> Any:
+        """Shut the pool down, see L{ThreadPool.shutdown}."""
+        return _poolOf(user).shutdown
 
     def releasePool(self) -> None:
         """Let the threads end of a pool that was made for this one alone."""
@@ -306,15 +311,6 @@ def _setup(user: PoolUser | None, maxThreads: int | None = None) -> None:
         user._madePool = True
     else:
         user.ownPool.resize(maxThreads)
-
-
-def _fire(d: Deferred[Any], call: ThreadCall) -> None:
-    if d.called:
-        return  # It was cancelled.
-    if call.error is not None:
-        d.errback(failureOf(call.error))
-    else:
-        d.callback(call.result)
 
 
 def _callAndTell(

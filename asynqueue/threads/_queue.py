@@ -1,7 +1,4 @@
-"""
-A worker that runs its tasks in a thread, the queue with such workers, and the thread
-of C{deferToThread}.
-"""
+"""A worker that runs its tasks in a thread, and the queue with such workers."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -42,7 +39,7 @@ PREFETCHED_SECONDS = 0.001
 WEIGHT = 0.5
 
 #: How many tasks are run between looks at how long they take, unless one takes longer
-#: than was expected.
+#: than was expected. To look each time would be two calls more for each.
 LOOK_EVERY = 8
 
 
@@ -144,8 +141,8 @@ class ThreadWorker(WorkerBase):
         call = ThreadCall(thread, context, (f, args, kw), raw, consumer, self._called)
         if self._calls and task.timeout is not None:
             task.stopTimer()
-        self._calls[call] = task, ready
         thread.put(call)
+        self._calls[call] = task, ready
         return ready
 
     def stop(self) -> Deferred[None]:
@@ -168,7 +165,7 @@ class ThreadWorker(WorkerBase):
         for i, (call, (its, ready)) in enumerate(self._calls.items()):
             if its is task:
                 del self._calls[call]
-                call.cancel(abandon=True)
+                self._thread.cancel(call, abandon=True)
                 if i == 0:
                     self._startTimer()
                 ready.callback(None)
@@ -189,11 +186,11 @@ class ThreadWorker(WorkerBase):
         if self._calls:
             self._startTimer()
         try:
-            statusResult = call.outcome()
+            pair = call.pair or call.begin()
         except Exception:  # noqa: BLE001 - the consumer is the user's
             task.errback(Failure())
         else:
-            task.callback(statusResult)
+            task.callback(pair)
         ready.callback(None)
 
     def _startTimer(self) -> None:
@@ -219,39 +216,6 @@ class ThreadWorker(WorkerBase):
         self._resign()
         for task in self.crash():
             task.callback((Status.DISCONNECTED, None))
-
-
-#: Has the thread of deferToThread, if there is one.
-_looper: ThreadLooper | None = None
-
-
-def deferToThread(
-    f: Callable[..., Any] | None = None, /, *args: Any, **kw: Any
-) -> Deferred[Any]:
-    """
-    Make a call in a thread that all calls of this function share. They're made in their
-    order, one after the other.
-
-    @param f: The callable, C{None} to have the thread end.
-
-    @param kw: Its keywords, and those of L{ThreadLooper.deferToThread}: C{doNext} to
-        jump ahead, C{consumer} for the items of an iterator.
-
-    @return: As from L{ThreadLooper.deferToThread}. Without a callable, a Deferred that
-        fires with C{None} when all calls have been made, nobody takes items from the
-        thread any longer, and it has ended. The next call starts a new one.
-
-    @raise TypeError: If the callable isn't callable.
-
-    @raise ThreadError: If no thread can be started.
-    """
-    global _looper
-    if f is None:
-        looper, _looper = _looper, None
-        return succeed(None) if looper is None else looper.stop()
-    if _looper is None or not _looper.threadRunning:
-        _looper = ThreadLooper()
-    return _looper.deferToThread(f, *args, **kw)
 
 
 class ThreadQueue(SizedQueue):

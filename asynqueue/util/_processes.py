@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.internet import protocol
@@ -14,6 +15,7 @@ from twisted.internet.interfaces import IProcessTransport, IReactorFDSet, IReact
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from .._support.awaitable import OneShot
 from .._support.checks import checkCount, checkSeconds
 from .._support.childprocess import Pidfd, openPidfd
 from .._support.reactor import orGlobalReactor
@@ -119,9 +121,10 @@ class _Process:
     def __init__(self, pid: int, reactor: Any) -> None:
         self.pid = pid
         self._reactor = reactor
-        self._waiting: Deferred[None] = Deferred()
+        self._over: OneShot[None] = OneShot()
         fd = openPidfd(pid) if IReactorFDSet.providedBy(reactor) else None
-        self._pidfd = None if fd is None else Pidfd(fd, self._ended, reactor)
+        ended = partial(self._over.fire, None)
+        self._pidfd = None if fd is None else Pidfd(fd, ended, reactor)
 
     def signal(self, number: int) -> None:
         if self._pidfd is None:
@@ -133,23 +136,16 @@ class _Process:
         """Wait for the end."""
         if self._pidfd is None:
             return Deferred.fromCoroutine(self._look())
-        self._waiting = Deferred()
-        return self._waiting
+        return self._over.wait()
 
     def close(self) -> None:
         if self._pidfd is not None:
             self._pidfd.close()
 
-    def _ended(self) -> None:
-        if not self._waiting.called:
-            self._waiting.callback(None)
-
     async def _look(self) -> None:
         seconds = _FIRST_LOOK
-        while True:
+        while not _hasEnded(self.pid):
             await deferLater(self._reactor, seconds)
-            if _hasEnded(self.pid):
-                return
             seconds = min(seconds * _GROWTH, _LAST_LOOK)
 
 

@@ -14,10 +14,9 @@ from twisted.internet.defer import CancelledError, Deferred, maybeDeferred, succ
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from .._support.awaitable import AwaitableDeferred
+from .._support.awaitable import AwaitableDeferred, Waiters
 from .._support.checks import checkCallable, checkSeconds
 from .._support.log import log
-from .._support.oneshot import OneShot
 from .._support.reactor import AtShutdown, orGlobalReactor
 
 _D = TypeVar("_D", bound="Deferred[Any]")
@@ -62,7 +61,7 @@ class DeferredLock(defer.DeferredLock):
         self._isGranting = False
         self._stoppers: deque[Callable[[], Any]] = deque()
         # Fires with None, or the first failure of a stopper.
-        self._stopped: OneShot[Any] = OneShot()
+        self._stopped: Waiters[Any] = Waiters()
 
     def acquire(self, vip: bool = False) -> Deferred[Any]:
         """
@@ -188,8 +187,7 @@ class DeferredLock(defer.DeferredLock):
         for failure in failures[1:]:
             log.failure("Another stopper of a lock failed, too", failure)
         self._stage = _LockStage.STOPPED
-        stopped, self._stopped = self._stopped, OneShot()
-        stopped.fire(failures[0] if failures else None)
+        self._stopped.fire(failures[0] if failures else None)
 
 
 class DeferredTracker:
@@ -232,7 +230,7 @@ class DeferredTracker:
         # Set if something has fired since they were looked at.
         self._turn: IDelayedCall | None = None
         self._reactor = reactor
-        self._atShutdown = AtShutdown(partial(self._endAll, False), reactor)
+        self._atShutdown = AtShutdown(partial(self._end, False, True), reactor)
 
     def put(self, d: _D) -> _D:
         """
@@ -297,7 +295,7 @@ class DeferredTracker:
     def quitWaiting(self) -> None:
         """End all waits with C{True}, and all future ones at once."""
         self._quit = True
-        self._endAll(True)
+        self._end(True, every=True)
 
     def _wait(
         self, hasCome: Callable[[], bool], timeout: float | None
@@ -323,21 +321,16 @@ class DeferredTracker:
         self._firings += 1
         if self._waits and self._turn is None:
             # Not now, for callbacks that were added after put() are yet to run.
-            self._turn = orGlobalReactor(self._reactor).callLater(0, self._endSome)
+            self._turn = orGlobalReactor(self._reactor).callLater(
+                0, self._end, True, False
+            )
         return result
 
-    def _endSome(self) -> None:
-        """End the waits for what has come about."""
+    def _end(self, result: bool = True, every: bool = False) -> None:
+        """End the waits for what has come about, or every one."""
+        if self._turn is not None and self._turn.active():
+            self._turn.cancel()
         self._turn = None
-        self._end(True, every=False)
-
-    def _endAll(self, result: bool) -> None:
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            turn.cancel()
-        self._end(result, every=True)
-
-    def _end(self, result: bool, every: bool) -> None:
         for d, hasCome in list(self._waits.items()):
             # The callbacks of one may cancel another, or undo what that is for.
             if d in self._waits and (every or hasCome()):

@@ -20,9 +20,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from .._support.awaitable import OneShot
 from .._support.childprocess import ChildProcess, ExitStatus, interpreterCommand
 from .._support.log import OutputLog, log
-from .._support.oneshot import OneShot
 from ..errors import AuthenticationError, SerializationError, WorkerStartError
 from ._command import IN, LISTENING, OUT, Setup
 from ._credentials import TLS, Key

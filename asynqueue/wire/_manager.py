@@ -21,8 +21,8 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.endpoints import quoteStringArgument
 
 from .._child.mainmodule import preparation
+from .._support.awaitable import OneShot
 from .._support.checks import checkCallable, checkSeconds
-from .._support.oneshot import OneShot
 from .._support.reactor import orGlobalReactor
 from ..errors import WorkerStartError
 from ._command import Setup

@@ -15,9 +15,9 @@ from twisted.python.failure import Failure
 from twisted.python.reflect import namedAny
 
 from .._child.status import Status
+from .._support.awaitable import OneShot
 from .._support.checks import checkCount, checkSeconds
 from .._support.log import log
-from .._support.oneshot import OneShot
 from .._support.reactor import Deadline, orGlobalReactor
 from ._authentication import Pending, ServerHandshake
 from ._commands import Leaving, Violation, numberOf, runTraced
