@@ -24,7 +24,7 @@ from zope.interface import implementer
 from ._child.calls import CallRunner
 from ._child.describe import callText, errorText
 from ._child.status import ErrorText, Status, StatusResult
-from ._support.oneshot import OneShot
+from ._support.awaitable import OneShot
 from .interfaces import ICancellingWorker, ITask, IWorker
 from .iteration import Deferator, IterationProducer
 from .tasks._workerbase import WorkerBase

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-from twisted.python.failure import Failure
-
 from .._child.describe import callText, describe, errorText, failureText, nameOf
 from ._objects import Converter
 
@@ -61,7 +59,7 @@ class InfoHolder:
         """See L{Info.aboutException}."""
         return self.info.aboutException(self.ID, exception)
 
-    def aboutFailure(self, failureObj: Failure | BaseException) -> str:
+    def aboutFailure(self, failureObj: Any) -> str:
         """See L{Info.aboutFailure}."""
         return self.info.aboutFailure(failureObj, self.ID)
 
@@ -187,7 +185,7 @@ class Info:
 
     def aboutFailure(
         self,
-        failureObj: Failure | BaseException,
+        failureObj: Any,
         ID: int | None = None,
         nowForget: bool = False,
     ) -> str:
