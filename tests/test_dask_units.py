@@ -137,7 +137,7 @@ class BundleTests(SynchronousTestCase):
     def test_dropped(self) -> None:
         """What nobody wants isn't sent."""
         calls = self.put(call(), call())
-        self.queue.drop(calls[0])
+        calls[0].isDropped = True
         self.assertEqual(self.take(), [[calls[1]]])
 
     def test_capacity(self) -> None:
@@ -349,13 +349,12 @@ class AcceptedTests(SynchronousTestCase):
             lambda task, why: WorkerLost(why, task=task),
             self.clock,
         )
-        self.accepted.isOpen = True
-        self.accepted.queue.threads = 1
+        self.accepted.open()
+        self.accepted.resized(1)
         self.accepted.queue.note("f", 0.001)
         self.calls = [call() for _ in range(3)]
         for each in self.calls:
             self.accepted.add(each)
-            self.accepted.send(each)
         self.clock.advance(0)
         (self.bundle,) = self.bundles()
 

@@ -21,16 +21,13 @@ class Accepted:
     """
     The tasks that a worker has accepted, from when they're accepted until nothing more
     comes of them.
-
-    @ivar queue: The calls that wait to be sent or were.
-
-    @ivar isOpen: Whether any may be sent.
     """
 
     # _calls has a call for each task that has no result, in the order in which they
-    # were accepted. Those that wait or were sent are in the queue, too; not updates,
-    # nor those whose buffers are being copied. _iterations has the bundle by which each
-    # iterator has come. Its first task has a result when the first item has come.
+    # were accepted. When it's open, those that wait or were sent are in the queue, too;
+    # not updates, nor those whose buffers are being copied. _iterations has the bundle
+    # by which each iterator has come. Its first task has a result when the first item
+    # has come.
 
     def __init__(
         self,
@@ -41,16 +38,13 @@ class Accepted:
         reactor: IReactorTime,
     ) -> None:
         """
-        @param seconds: See L{CallQueue}.
-
-        @param ask: Calls a method of the session's with arguments.
-
-        @param finished: Called when nothing more comes of a task.
-
-        @param lostError: Makes the error of a task that may have been run.
+        C{ask} calls a method of the session's with arguments, C{finished} is called
+        when nothing more comes of a task, and C{lostError} makes the error of one that
+        may have been run. See L{CallQueue} for the seconds.
         """
         self.queue = CallQueue(seconds)
-        self.isOpen = False
+        # Whether any calls may be sent.
+        self._isOpen = False
         self._calls: dict[ITask, ClusterCall] = {}
         self._iterations: dict[ClusterIteration, Bundle] = {}
         self._filling: IDelayedCall | None = None
@@ -80,21 +74,20 @@ class Accepted:
         return not (self._calls or self._iterations)
 
     def add(self, call: ClusterCall) -> None:
-        """Accept a call."""
+        """Accept a call, and have it be sent when it's its turn."""
         self._calls[call.task] = call
         if call.task.timeout is not None:
             call.task.stopTimer()
         if isinstance(call.payload, Parcel) and isSmall(call.payload):
             call.payload = copied(call.payload)
+        if self._isOpen:
+            self._send(call)
 
-    def send(self, call: ClusterCall) -> None:
-        """Have it be sent, when it's its turn."""
-        if call.isDropped:
-            return
-        if isinstance(call.payload, Parcel) and not isSmall(call.payload):
-            self._ask(ClusterSession.hold, call)
-        else:
-            self.held(call)
+    def open(self) -> None:
+        """Begin to send: there's a connection."""
+        self._isOpen = True
+        for call in self._calls.values():
+            self._send(call)
 
     def drop(self, task: ITask) -> None:
         """Forget a task whose result nobody wants."""
@@ -104,14 +97,13 @@ class Accepted:
                 if iteration.task is task and iteration.release() is task:
                     iteration.finish()
             return
-        self.queue.drop(call)
+        call.isDropped = True
         bundle = call.bundle
         if bundle is None:
             self._ask(ClusterSession.cancel, call)
         elif not bundle.isWanted:
             self._ask(ClusterSession.cancel, bundle)
-            self.queue.bundles.pop(bundle.key, None)
-            self.fillLater()
+            self._over(bundle)
         call.fireReady()
         self._finished()
 
@@ -138,19 +130,18 @@ class Accepted:
         self._iterations.clear()
         return iterations
 
-    def fillLater(self) -> None:
-        """Send what may be sent, when all has come that comes now."""
-        if self._filling is None and self.isOpen:
-            self._filling = self._reactor.callLater(0, self._fill)
-
     def close(self) -> None:
         """Send nothing any longer."""
-        self.isOpen = False
+        self._isOpen = False
         filling, self._filling = self._filling, None
         if filling is not None:
             filling.cancel()
 
     # What the session tells.
+
+    def resized(self, threads: int) -> None:
+        self.queue.threads = threads
+        self._fillLater()
 
     def held(self, call: ClusterCall) -> None:
         if call.isDropped:
@@ -160,7 +151,7 @@ class Accepted:
             self._ask(ClusterSession.update, call.bundle, call.task.isLasting)
         else:
             self.queue.put(call)
-            self.fillLater()
+            self._fillLater()
 
     def begun(self, key: str) -> None:
         bundle = self.queue.bundles.get(key)
@@ -168,7 +159,7 @@ class Accepted:
             bundle.calls[0].task.startTimer()
 
     def answered(self, bundle: Bundle, outcomes: list[tuple[float, Any]]) -> None:
-        self.queue.bundles.pop(bundle.key, None)
+        self._over(bundle)
         for call, (seconds, outcome) in zip(bundle.calls, outcomes, strict=True):
             self.queue.note(call.name, seconds)
             if self._calls.pop(call.task, None) is None:
@@ -184,7 +175,6 @@ class Accepted:
             call.fireReady()
         if any(type(outcome) is HeldItems for _, outcome in outcomes):
             self._releaseUnused(bundle)
-        self.fillLater()
         self._finished()
 
     def killed(self, bundle: Bundle, error: BaseException) -> None:
@@ -193,21 +183,37 @@ class Accepted:
             self.failed(bundle, WorkerError(f"{text}: {error}"))
             return
         # One of them is to blame, and must not take others along again.
-        self.queue.bundles.pop(bundle.key, None)
+        self._over(bundle)
         for call in bundle.calls:
             if not call.isDropped:
                 call.isAlone, call.bundle = True, None
                 self.queue.put(call)
-        self.fillLater()
 
     def failed(self, bundle: Bundle, error: BaseException) -> None:
-        self.queue.bundles.pop(bundle.key, None)
+        self._over(bundle)
         for call in bundle.calls:
             if self._calls.pop(call.task, None) is not None:
                 call.task.errback(Failure(self._errorOf(call.task, error)))
                 call.fireReady()
-        self.fillLater()
         self._finished()
+
+    # Calls.
+
+    def _send(self, call: ClusterCall) -> None:
+        if isinstance(call.payload, Parcel) and not isSmall(call.payload):
+            self._ask(ClusterSession.hold, call)
+        else:
+            self.held(call)
+
+    def _fillLater(self) -> None:
+        """Send what may be sent, when all has come that comes now."""
+        if self._filling is None and self._isOpen:
+            self._filling = self._reactor.callLater(0, self._fill)
+
+    def _over(self, bundle: Bundle) -> None:
+        """Make room for another bundle."""
+        self.queue.bundles.pop(bundle.key, None)
+        self._fillLater()
 
     def _errorOf(self, task: ITask, error: BaseException) -> BaseException:
         if isinstance(error, WorkerLost):

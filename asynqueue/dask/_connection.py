@@ -28,7 +28,7 @@ _VITAL = ("python", "asynqueue")
 class ClusterOptions:
     """
     The keywords of a worker's that its replacement has, too, and that aren't about
-    which tasks it takes. They're described there.
+    which tasks it takes. L{DaskQueue<asynqueue.dask.DaskQueue>} describes them.
     """
 
     address: str | None

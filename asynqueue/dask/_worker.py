@@ -28,8 +28,7 @@ try:
     from ._accepted import Accepted
     from ._bundles import ClusterCall, nameOfCall
     from ._connection import ClusterOptions
-    from ._session import ClusterSession
-    from ._thread import SessionThread
+    from ._session import ClusterSession, SessionThread
 except ModuleNotFoundError as error:
     raise ImportError(
         f"Dask isn't installed ({error}): install the extra asynqueue[dask]"
@@ -106,67 +105,17 @@ class DaskWorker(ConnectingWorker):
         reactor: Any = None,
     ) -> None:
         """
-        Begin to connect. Without an address, a cluster or a file, a cluster is made on
-        this machine, with a process for each core, and ended with the worker.
-
-        @param address: Where the scheduler is: C{tls://HOST:PORT} with C{security};
-            C{tcp://HOST:PORT} on this machine.
-
-        @param cluster: A cluster object of Dask's, such as a C{SLURMCluster}, which is
-            left running.
-
-        @param schedulerFile: The path of a file that the scheduler has written.
-
-        @param security: The paths of an authority's certificate, of an own one, and of
-            its key; or a C{Security} of Dask's.
-
-        @param allowInsecure: C{True} for C{tcp} to other machines: whoever is in that
-            network can run code in the cluster and here.
+        Begin to connect. For other options, and what is raised for them, see
+        L{DaskQueue<asynqueue.dask.DaskQueue>}.
 
         @param series: Series that it's qualified for besides those of its class.
 
-        @param raw: C{True} for iterators to come back as they are, which the few that
-            can be pickled do.
-
         @param exclusive: C{True} to reserve it for calls of C{series}.
-
-        @param N_concurrent: How many tasks it accepts at once. By default, that follows
-            the threads of the cluster, and how short the calls are.
-
-        @param bundle: Short calls of the same function travel together, for about so
-            many seconds of work. 0 for each to travel alone: when a process of the
-            cluster ends, all calls of a bundle are run again, also those that were
-            done.
-
-        @param resources: For some series, the resources of Dask workers that their
-            calls need and take up meanwhile: C{{'train': {'GPU': 1}}}.
-
-        @param restrictions: For some series, the addresses or hosts of the Dask workers
-            that may run their calls.
-
-        @param connectTimeout: Seconds for the connection to be made.
-
-        @param heartbeat: The scheduler is asked for a sign of life every so many
-            seconds. It's lost when it takes three times as long to answer.
-
-        @param noWorkersTimeout: After so many seconds without any workers, the cluster
-            counts as lost. By default, calls wait.
 
         @param reconnect: C{True} to connect again after a while when the scheduler is
             lost, and to go on trying when there's none.
 
-        @param backoff: Called with how many attempts have failed; gives the seconds
-            until the next. By default, that's from one second to a minute.
-
         @param reactor: The reactor. By default, the global one.
-
-        @raise TypeError: If more than one cluster is given, or C{backoff} isn't
-            callable.
-
-        @raise ValueError: If a number is out of range.
-
-        @raise AuthenticationError: If the scheduler isn't on this machine, and there's
-            no C{security}.
         """
         if N_concurrent is not None:
             checkCount("N_concurrent", N_concurrent, 1)
@@ -252,12 +201,6 @@ class DaskWorker(ConnectingWorker):
         isAlone = task.timeout is not None or isinstance(payload, Parcel)
         call = ClusterCall(task, payload, consumer, nameOfCall(f, args), isAlone)
         self._accepted.add(call)
-        if self.state is ClusterState.CONNECTING:
-            self._connection.wait().addCallbacks(
-                lambda _: self._accepted.send(call), lambda _: None
-            )
-        else:
-            self._accepted.send(call)
         return call.ready
 
     def stop(self) -> Deferred[None]:
@@ -299,23 +242,13 @@ class DaskWorker(ConnectingWorker):
 
     # What the session tells.
 
-    def connected(self, threads: int) -> None:
+    def connected(self) -> None:
         """Begin to work: the cluster is there."""
         if self.state is ClusterState.CONNECTING:
-            self._accepted.queue.threads = threads
-            self._accepted.isOpen = True
             self._attempts = 0
             self.state = ClusterState.READY
+            self._accepted.open()
             self._connection.fire(None)
-
-    def resized(self, threads: int) -> None:
-        """Note how many threads the cluster has."""
-        self._accepted.queue.threads = threads
-        self._accepted.fillLater()
-
-    def differs(self, text: str) -> None:
-        """Warn of versions that differ."""
-        log.warn("{worker}: versions differ: {text}", worker=self, text=text)
 
     def lost(self, error: BaseException) -> None:
         """Resign, or connect again: there's no connection, or no longer."""
@@ -339,13 +272,11 @@ class DaskWorker(ConnectingWorker):
         for task in self.crash():
             task.callback((Status.DISCONNECTED, None))
 
-    # Others.
+    # The connection.
 
     def _ask(self, method: Callable[..., object], *args: Any) -> None:
         if self._thread is not None:
             self._thread.ask(method, *args)
-
-    # The connection.
 
     def _another(self) -> DaskWorker:
         return self.__class__(
