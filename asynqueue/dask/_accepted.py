@@ -8,10 +8,8 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from .._child.parcels import Parcel
 from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
-from ._buffers import copied, isSmall
 from ._bundles import Bundle, CallQueue, ClusterCall
 from ._iterations import ClusterIteration, HeldItems
 from ._session import ClusterSession
@@ -78,8 +76,6 @@ class Accepted:
         self._calls[call.task] = call
         if call.task.timeout is not None:
             call.task.stopTimer()
-        if isinstance(call.payload, Parcel) and isSmall(call.payload):
-            call.payload = copied(call.payload)
         if self._isOpen:
             self._send(call)
 
@@ -200,7 +196,7 @@ class Accepted:
     # Calls.
 
     def _send(self, call: ClusterCall) -> None:
-        if isinstance(call.payload, Parcel) and not isSmall(call.payload):
+        if call.isLarge:
             self._ask(ClusterSession.hold, call)
         else:
             self.held(call)

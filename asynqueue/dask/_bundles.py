@@ -1,4 +1,4 @@
-"""The calls that a worker has accepted, and which of them travel together."""
+"""Calls of tasks, and which of them travel together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from .._child.describe import nameOf
-from .._child.parcels import Parcel
+from .._child.parcels import Parcel, pack
+from .._child.pickling import NotPicklable, blame
+from .._support.answers import cantBeSent
 from ..interfaces import ITask
-from ._buffers import Copy
+from ..tasks._task import forWorker
+from ..tasks._tracing import traced
+from ._buffers import Copy, copied, isSmall
 
 #: So many calls travel together at most.
 _MAX_BUNDLE = 128
@@ -54,6 +58,8 @@ class ClusterCall:
     name: str
     #: Whether no other may travel with it.
     isAlone: bool
+    #: Whether it has buffers that are yet to be copied.
+    isLarge: bool = False
     #: Fires when the worker has room for another task.
     ready: Deferred[None] = field(factory=Deferred)
     #: Whether nobody wants its result.
@@ -209,7 +215,21 @@ def _goTogether(first: ClusterCall, other: ClusterCall) -> bool:
     )
 
 
-def nameOfCall(f: object, args: tuple[Any, ...]) -> str:
-    """Name the function of a call: that of the user's if it's a part of a map."""
+def callOf(task: ITask, raw: bool) -> ClusterCall:
+    """Pickle the call of a task. A SerializationError says that it can't be."""
+    f, args, kw, raw, consumer = forWorker(task.callTuple, raw)
+    try:
+        payload = pack((traced(f, task, raw), args, kw, raw), foreign=True)
+    except NotPicklable as error:
+        unsent = cantBeSent(task, blame(f, args, kw, error))
+        raise unsent from unsent.__cause__
+    isAlone = task.timeout is not None
+    isLarge = False
+    if isinstance(payload, Parcel):
+        isAlone, isLarge = True, not isSmall(payload)
+        if not isLarge:
+            payload = copied(payload)
     name = nameOf(f)
-    return f"{nameOf(args[0])}.map" if name == "runChunk" and args else name
+    if name == "runChunk" and args:  # a part of a map is named after the user's
+        name = f"{nameOf(args[0])}.map"
+    return ClusterCall(task, payload, consumer, name, isAlone, isLarge)

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import dask
 from attrs import frozen
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 
-from .._support.checks import checkCallable, checkFlag, checkSeconds
+from .._support.checks import checkCallable, checkCount, checkFlag, checkSeconds
 from ..errors import AuthenticationError, WorkerLost, WorkerStartError
 
 #: What has to be the same at both ends: pickles of functions are of one version of
@@ -24,7 +24,7 @@ from ..errors import AuthenticationError, WorkerLost, WorkerStartError
 _VITAL = ("python", "asynqueue")
 
 
-@frozen
+@frozen(kw_only=True)
 class ClusterOptions:
     """
     The keywords of a worker's that its replacement has, too, and that aren't about
@@ -36,16 +36,18 @@ class ClusterOptions:
     schedulerFile: str | None
     security: Any
     allowInsecure: bool
+    N_concurrent: int | None
+    bundle: float
     connectTimeout: float
     heartbeat: float
     noWorkersTimeout: float | None
-    resources: Mapping[Hashable, Mapping[str, float]]
-    restrictions: Mapping[Hashable, list[str]]
+    resources: Mapping[Hashable, Mapping[str, float]] | None
+    restrictions: Mapping[Hashable, list[str]] | None
     reconnect: bool
     backoff: Callable[[int], float] | None
 
     def check(self) -> None:
-        """Raise what the worker says that it raises."""
+        """Raise what the queue says that it raises."""
         given = [self.address, self.cluster, self.schedulerFile]
         if sum(each is not None for each in given) > 1:
             raise TypeError(
@@ -53,17 +55,17 @@ class ClusterOptions:
             )
         checkFlag("allowInsecure", self.allowInsecure)
         checkFlag("reconnect", self.reconnect)
+        checkSeconds("bundle", self.bundle, zero=True)
         checkSeconds("connectTimeout", self.connectTimeout)
         checkSeconds("heartbeat", self.heartbeat)
+        if self.N_concurrent is not None:
+            checkCount("N_concurrent", self.N_concurrent, 1)
         if self.noWorkersTimeout is not None:
             checkSeconds("noWorkersTimeout", self.noWorkersTimeout)
         if self.backoff is not None:
             checkCallable("backoff", self.backoff)
-        address = self.address
-        if self.cluster is not None:
-            address = getattr(self.cluster, "scheduler_address", "") or None
-        if address is not None:
-            checkReach(address, self.credentials(), self.allowInsecure)
+        if self._knownAddress:
+            checkReach(self._knownAddress, self.credentials(), self.allowInsecure)
 
     @property
     def isOwn(self) -> bool:
@@ -74,17 +76,11 @@ class ClusterOptions:
     def where(self) -> str:
         """The cluster, for texts."""
         if self.cluster is not None:
-            return str(getattr(self.cluster, "scheduler_address", self.cluster))
+            return self._knownAddress or str(self.cluster)
         return self.address or self.schedulerFile or "a cluster of its own"
 
     def credentials(self) -> Any:
-        """
-        Get the certificates as Dask wants them, C{None} if there are none.
-
-        @raise AuthenticationError: If any of them lacks.
-        """
-        from distributed import Security
-
+        """Get the certificates as Dask wants them, C{None} if there are none."""
         security = self.security
         if security is None:
             return getattr(self.cluster, "security", None)
@@ -99,38 +95,35 @@ class ClusterOptions:
         return security
 
     def locate(self) -> str:
-        """
-        Find the address of the scheduler.
-
-        @raise AuthenticationError: If it can't be reached safely.
-
-        @raise OSError: If there's no such file.
-        """
-        address = self.address
+        """Find the address of the scheduler, and see that it can be reached safely."""
+        address = self._knownAddress
         if self.schedulerFile is not None:
             text = Path(self.schedulerFile).read_text(encoding="utf-8")
-            address = json.loads(text)["address"]
-        elif address is None:
-            address = self.cluster.scheduler_address
-        checkReach(str(address), self.credentials(), self.allowInsecure)
-        return str(address)
+            address = str(json.loads(text)["address"])
+        checkReach(address, self.credentials(), self.allowInsecure)
+        return address
 
     def placement(self, series: Hashable) -> dict[str, Any]:
         """Tell Dask where tasks of a series may be run."""
         found: dict[str, Any] = {}
-        if series in self.resources:
+        if self.resources and series in self.resources:
             found["resources"] = dict(self.resources[series])
-        if series in self.restrictions:
+        if self.restrictions and series in self.restrictions:
             found["workers"] = list(self.restrictions[series])
         return found
+
+    @property
+    def _knownAddress(self) -> str:
+        """The address of the scheduler, empty as long as it isn't known."""
+        if self.cluster is not None:
+            return str(getattr(self.cluster, "scheduler_address", ""))
+        return self.address or ""
 
 
 def checkReach(address: str, security: Any, allowInsecure: bool) -> None:
     """
-    See that nobody else can be on the other end: each end of a connection of Dask's
-    runs what the other sends.
-
-    @raise AuthenticationError: If it's neither on this machine nor uses certificates.
+    Raise AuthenticationError unless the scheduler is on this machine, or certificates
+    are used: each end of a connection of Dask's runs what the other sends.
     """
     scheme, _, rest = address.rpartition("://")
     if scheme == "tls":
@@ -165,11 +158,8 @@ def _isLocal(address: str) -> bool:
 
 def differences(versions: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """
-    Tell in words where versions in a cluster differ from those here.
-
-    @param versions: What C{Client.get_versions} gives.
-
-    @return: What there's no working with, and what may do no harm.
+    Tell in words where C{Client.get_versions} has found versions that differ from those
+    here: what there's no working with, and what may do no harm.
     """
     vital: list[str] = []
     minor: list[str] = []
@@ -204,19 +194,13 @@ _MISSED_BEATS = 3
 
 
 class SchedulerConnection:
-    """
-    A client of Dask's, and the cluster if that is made for it.
-
-    @ivar client: The client, C{None} before there is one.
-
-    @ivar workers: The threads of each Dask worker, by its address.
-
-    @ivar updates: The names of the updates that are stored in the cluster.
-    """
+    """A client of Dask's, and the cluster if that is made for it."""
 
     def __init__(self, options: ClusterOptions) -> None:
         self.client: Any = None
+        # The threads of each Dask worker, by its address.
         self.workers: dict[str, int] = {}
+        # The names of the updates that are stored in the cluster.
         self.updates: list[str] = []
         self._options = options
         self._cluster: Any = None
@@ -260,13 +244,8 @@ class SchedulerConnection:
     async def look(self) -> str:
         """
         See that the scheduler answers, which workers there are, and that they go with
-        what is here.
-
-        @return: What versions differ, of workers that have come, and may do no harm.
-
-        @raise WorkerLost: If it's another scheduler.
-
-        @raise WorkerStartError: If what is there is no use.
+        what is here. Tells what versions differ, of workers that have come, and may do
+        no harm.
         """
         client, patience = self.client, _MISSED_BEATS * self._options.heartbeat
         threads = await asyncio.wait_for(client.nthreads(), patience)

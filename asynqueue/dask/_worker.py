@@ -12,21 +12,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .._child.parcels import Parcel, pack
-from .._child.pickling import NotPicklable, blame
 from .._child.status import Status
-from .._support.answers import cantBeSent
-from .._support.checks import checkCount, checkSeconds
 from .._support.log import log
-from ..errors import AuthenticationError, WorkerStartError
+from ..errors import AuthenticationError, SerializationError, WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
 from ..tasks._connectingworker import ConnectingWorker
-from ..tasks._task import forWorker
-from ..tasks._tracing import traced
 
 try:
     from ._accepted import Accepted
-    from ._bundles import ClusterCall, nameOfCall
+    from ._bundles import callOf
     from ._connection import ClusterOptions
     from ._session import ClusterSession, SessionThread
 except ModuleNotFoundError as error:
@@ -35,7 +29,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 #: What keeps a connection from being made, and may not do so the next time.
-TRANSIENT = (OSError, asyncio.TimeoutError)
+_TRANSIENT = (OSError, asyncio.TimeoutError)
 
 
 class ClusterState(Enum):
@@ -117,29 +111,26 @@ class DaskWorker(ConnectingWorker):
 
         @param reactor: The reactor. By default, the global one.
         """
-        if N_concurrent is not None:
-            checkCount("N_concurrent", N_concurrent, 1)
-        checkSeconds("bundle", bundle, zero=True)
-        self._options = ClusterOptions(
-            address,
-            cluster,
-            schedulerFile,
-            security,
-            allowInsecure,
-            connectTimeout,
-            heartbeat,
-            noWorkersTimeout,
-            resources or {},
-            restrictions or {},
-            reconnect,
-            backoff,
+        self._options = options = ClusterOptions(
+            address=address,
+            cluster=cluster,
+            schedulerFile=schedulerFile,
+            security=security,
+            allowInsecure=allowInsecure,
+            N_concurrent=N_concurrent,
+            bundle=bundle,
+            resources=resources,
+            restrictions=restrictions,
+            connectTimeout=connectTimeout,
+            heartbeat=heartbeat,
+            noWorkersTimeout=noWorkersTimeout,
+            reconnect=reconnect,
+            backoff=backoff,
         )
-        self._options.check()
+        options.check()
         super().__init__(series, raw, exclusive, reconnect, backoff, reactor)
-        self._where = self._options.where
+        self._where = options.where
         self.state = ClusterState.CONNECTING
-        self._concurrent = N_concurrent
-        self._bundle = bundle
         self._accepted = Accepted(
             bundle, self._ask, self._maybeClose, self._lostError, self._reactor
         )
@@ -147,7 +138,6 @@ class DaskWorker(ConnectingWorker):
         self._beginToConnect()
 
     def __repr__(self) -> str:
-        """Name the worker by ID and cluster."""
         return f"<DaskWorker {self.ID}, {self._where}, {self.state.name.lower()}>"
 
     @property
@@ -158,7 +148,7 @@ class DaskWorker(ConnectingWorker):
     @property
     def capacity(self) -> int:
         """How many tasks it wants to have been given."""
-        return self._concurrent or self._accepted.queue.capacity
+        return self._options.N_concurrent or self._accepted.queue.capacity
 
     @property
     def concurrency(self) -> int:
@@ -192,14 +182,11 @@ class DaskWorker(ConnectingWorker):
         if self.state is ClusterState.DEAD:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
-        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         try:
-            payload = pack((traced(f, task, raw), args, kw, raw), foreign=True)
-        except NotPicklable as error:
-            task.errback(Failure(cantBeSent(task, blame(f, args, kw, error))))
+            call = callOf(task, self.raw)
+        except SerializationError as error:
+            task.errback(error)
             return succeed(None)
-        isAlone = task.timeout is not None or isinstance(payload, Parcel)
-        call = ClusterCall(task, payload, consumer, nameOfCall(f, args), isAlone)
         self._accepted.add(call)
         return call.ready
 
@@ -283,8 +270,6 @@ class DaskWorker(ConnectingWorker):
             series=self.iQualified,
             raw=self.raw,
             exclusive=self.exclusive,
-            N_concurrent=self._concurrent,
-            bundle=self._bundle,
             reactor=self._reactor,
             **asdict(self._options, recurse=False),
         )
@@ -295,7 +280,7 @@ class DaskWorker(ConnectingWorker):
         self._thread.ended.addCallback(self._threadEnded)
 
     def _hasNoConnection(self, error: BaseException) -> None:
-        if self._reconnect and isinstance(error.__cause__, TRANSIENT):
+        if self._reconnect and isinstance(error.__cause__, _TRANSIENT):
             # When the thread has ended.
             log.info("{worker}: {why}. It's tried again", worker=self, why=error)
         elif isinstance(error, AuthenticationError):
