@@ -10,6 +10,7 @@ import gc
 import pickle
 import sys
 import threading
+import weakref
 from collections.abc import Coroutine, Iterator
 from itertools import count
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ if not SKIP:
     from asynqueue.dask._bundles import CallQueue, ClusterCall
     from asynqueue.dask._connection import checkReach, differences
     from asynqueue.dask._iterations import HeldItems
+    from asynqueue.dask._runner import BundleRunner
     from asynqueue.dask._session import ClusterSession
 
 
@@ -330,6 +332,24 @@ class ScatteringTests(SynchronousTestCase):
         rest, places = self.inLoop(hold())
         self.assertEqual(places, [1])
         self.assertEqual([len(b) for b in rest.buffers], [100_000, 100_001])
+
+    def test_dropped(self) -> None:
+        """Nothing is kept of a call that is dropped before it's sent."""
+
+        async def drop() -> Any:
+            runner = BundleRunner(FakeClient(), cast(Any, None), "topic")
+            dropped = call()
+            dropped.payload = pack(bytearray(MIN_SCATTERED))
+            await runner.hold(dropped)
+            (copy,) = dropped.large.values()
+            found = weakref.ref(copy)
+            del copy
+            runner.drop(dropped)
+            await asyncio.sleep(0)
+            gc.collect()
+            return runner, found()
+
+        self.assertIsNone(self.inLoop(drop())[1])
 
 
 class AcceptedTests(SynchronousTestCase):

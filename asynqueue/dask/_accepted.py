@@ -96,20 +96,28 @@ class Accepted:
         call.isDropped = True
         bundle = call.bundle
         if bundle is None:
-            self._ask(ClusterSession.cancel, call)
+            self._ask(ClusterSession.drop, call)
         elif not bundle.isWanted:
             self._ask(ClusterSession.cancel, bundle)
             self._over(bundle)
         call.fireReady()
         self._finished()
 
-    def takeSent(self) -> list[ClusterCall]:
-        """Take out the calls that were sent and have no result."""
-        sent = self.sent
+    def lose(self, why: str, resign: Callable[[], object]) -> None:
+        """Fail what may have been run."""
+        iterations, sent = list(self._iterations), self.sent
+        self._iterations.clear()
         for call in sent:
             del self._calls[call.task]
             call.isDropped = True
-        return sent
+        # First of all, so that a call that is made because of the failures isn't given
+        # to the same worker.
+        resign()
+        for call in sent:
+            call.task.errback(Failure(self._lostError(call.task, why)))
+            call.fireReady()
+        for iteration in iterations:
+            iteration.failed(self._lostError(iteration.task, why))
 
     def takeCalls(self) -> list[ClusterCall]:
         """Take out all calls without a result."""
@@ -120,11 +128,14 @@ class Accepted:
             call.isDropped = True
         return calls
 
-    def takeIterations(self) -> list[ClusterIteration]:
-        """Take out all iterations."""
+    def releaseIterations(self, why: str) -> list[ITask]:
+        """End all iterations. The tasks that have no result yet are given back."""
         iterations = list(self._iterations)
         self._iterations.clear()
-        return iterations
+        tasks = [iteration.release() for iteration in iterations]
+        for iteration in iterations:
+            iteration.failed(self._lostError(iteration.task, why))
+        return [task for task in tasks if task is not None]
 
     def close(self) -> None:
         """Send nothing any longer."""
@@ -222,9 +233,7 @@ class Accepted:
 
     def _fill(self) -> None:
         self._filling = None
-        bundles: list[Bundle] = []
-        while (bundle := self.queue.take()) is not None:
-            bundles.append(bundle)
+        bundles = list(iter(self.queue.take, None))
         if bundles:
             # Together, or the two threads would take turns with each.
             self._ask(ClusterSession.submit, bundles)

@@ -65,12 +65,17 @@ class BundleRunner:
         payload: Any = call.payload
         call.payload, call.large = await self._scattering.hold(payload)
 
+    def drop(self, call: ClusterCall) -> None:
+        """Forget the large buffers of a call."""
+        large, call.large = call.large, {}
+        self._scattering.release(large)
+
     async def run(self, bundle: Bundle) -> list[tuple[float, Any]]:
         """Have the calls of a bundle be made, and get what they have come to."""
         try:
             return await self._run(bundle)
         finally:
-            self._scattering.release(bundle.calls[0].large)
+            self.drop(bundle.calls[0])
 
     def release(self, bundle: Bundle) -> None:
         """End the iterations that the calls of a bundle have led to."""

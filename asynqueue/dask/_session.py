@@ -123,6 +123,12 @@ class ClusterSession:
         """Copy the large buffers of a call."""
         self._start(call, self._hold(call))
 
+    def drop(self, call: ClusterCall) -> None:
+        """Forget a call that wasn't sent, and its large buffers."""
+        self.cancel(call)
+        if self._runner is not None:
+            self._runner.drop(call)
+
     def submit(self, bundles: list[Bundle]) -> None:
         """Have bundles of calls be made."""
         for bundle in bundles:

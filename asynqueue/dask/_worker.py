@@ -67,10 +67,6 @@ class DaskWorker(ConnectingWorker):
 
     @ivar raw: Whether iterators come back as they are.
 
-    @ivar threads: How many threads the cluster has, as far as that is known.
-
-    @ivar capacity: How many tasks it wants to have been given.
-
     @ivar state: A L{ClusterState}.
     """
 
@@ -142,7 +138,7 @@ class DaskWorker(ConnectingWorker):
 
     @property
     def threads(self) -> int:
-        """How many threads the cluster has."""
+        """How many threads the cluster has, as far as that is known."""
         return self._accepted.queue.threads
 
     @property
@@ -206,11 +202,7 @@ class DaskWorker(ConnectingWorker):
         """
         calls = self._accepted.takeCalls()
         tasks = [call.task for call in calls]
-        for iteration in self._accepted.takeIterations():
-            task = iteration.release()
-            if task is not None:
-                tasks.append(task)
-            iteration.failed(self._lostError(iteration.task, "It was crashed"))
+        tasks += self._accepted.releaseIterations("It was crashed")
         if self.state is ClusterState.CONNECTING:
             self._giveUp(Failure(WorkerStartError(f"{self!r} was crashed before")))
         elif self.state is not ClusterState.DEAD:
@@ -241,23 +233,11 @@ class DaskWorker(ConnectingWorker):
         """Resign, or connect again: there's no connection, or no longer."""
         if self.state is ClusterState.CONNECTING:
             self._hasNoConnection(error)
-            return
-        if self.state is ClusterState.DEAD:
-            return
-        log.warn("{worker} is lost: {why}", worker=self, why=error)
-        accepted = self._accepted
-        iterations = accepted.takeIterations()
-        sent = accepted.takeSent()
-        # First of all, so that a call that is made because of the failures isn't given
-        # to this worker.
-        self._resign()
-        for call in sent:
-            call.task.errback(Failure(self._lostError(call.task, str(error))))
-            call.fireReady()
-        for iteration in iterations:
-            iteration.failed(self._lostError(iteration.task, str(error)))
-        for task in self.crash():
-            task.callback((Status.DISCONNECTED, None))
+        elif self.state is not ClusterState.DEAD:
+            log.warn("{worker} is lost: {why}", worker=self, why=error)
+            self._accepted.lose(str(error), self._resign)
+            for task in self.crash():
+                task.callback((Status.DISCONNECTED, None))
 
     # The connection.
 
