@@ -204,7 +204,7 @@ class SchedulerConnection:
         self.updates: list[str] = []
         self._options = options
         self._cluster: Any = None
-        self._making: asyncio.Task[Any] | None = None
+        self._making: asyncio.Future[Any] | None = None
         self._schedulerID = ""
 
     @property
@@ -225,7 +225,7 @@ class SchedulerConnection:
                     dashboard_address="127.0.0.1:0",
                 )
                 # It can't be closed before it's complete: what it has begun would stay.
-                self._making = asyncio.create_task(_awaited(self._cluster))
+                self._making = asyncio.ensure_future(self._cluster)
                 await asyncio.shield(self._making)
                 address = self._cluster.scheduler_address
             else:
@@ -238,7 +238,7 @@ class SchedulerConnection:
                 timeout=options.connectTimeout,
                 name="asynqueue",
             )
-            await asyncio.wait_for(_awaited(client), options.connectTimeout)
+            await asyncio.wait_for(client, options.connectTimeout)
         self._schedulerID = client.scheduler_info()["id"]
 
     async def look(self) -> str:
@@ -279,11 +279,6 @@ class SchedulerConnection:
     async def _forgetUpdates(self) -> None:
         for name in self.updates:
             await self.client.unregister_worker_plugin(name)
-
-
-async def _awaited(what: Any) -> Any:
-    """A client or a cluster is awaitable, but no coroutine."""
-    return await what
 
 
 @contextmanager

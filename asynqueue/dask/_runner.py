@@ -63,7 +63,10 @@ class BundleRunner:
     async def hold(self, call: ClusterCall) -> None:
         """Copy the large buffers of a call."""
         payload: Any = call.payload
-        call.payload, call.large = await self._scattering.hold(payload)
+        # Updates aren't Dask tasks, for which buffers could be brought there before.
+        call.payload, call.large = await self._scattering.hold(
+            payload, isWhole=call.task.direct
+        )
 
     def drop(self, call: ClusterCall) -> None:
         """Forget the large buffers of a call."""
