@@ -63,12 +63,10 @@ class Accepted:
 
     @property
     def isIterating(self) -> bool:
-        """Whether iterations go on."""
         return bool(self._iterations)
 
     @property
     def isEmpty(self) -> bool:
-        """Whether there's nothing left to do."""
         return not (self._calls or self._iterations)
 
     def add(self, call: ClusterCall) -> None:

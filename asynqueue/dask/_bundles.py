@@ -150,7 +150,6 @@ class CallQueue:
         return int(max(least, min(wanted, max(2 * most, most * self.threads))))
 
     def put(self, call: ClusterCall) -> None:
-        """Add a call."""
         heapq.heappush(self._heap, call)
 
     def take(self) -> Bundle | None:
@@ -171,7 +170,6 @@ class CallQueue:
         return bundle
 
     def clear(self) -> None:
-        """Forget all calls."""
         self._heap.clear()
         self.bundles.clear()
 

@@ -23,6 +23,16 @@ from ..errors import AuthenticationError, WorkerLost, WorkerStartError
 #: Python, and calls of one of this package.
 _VITAL = ("python", "asynqueue")
 
+#: Seconds that a client and a cluster of ours have to end by themselves.
+_CLOSE_SECONDS = 1.0
+_CLOSE_CLUSTER_SECONDS = 10.0
+
+#: Seconds that a cluster of ours that is to end has to become complete.
+_MAKE_CLUSTER_SECONDS = 30.0
+
+#: So many signs of life may be missed.
+_MISSED_BEATS = 3
+
 
 @frozen(kw_only=True)
 class ClusterOptions:
@@ -182,17 +192,6 @@ def _minor(version: str | None) -> str | None:
     return version and ".".join(version.split(".")[:2])
 
 
-#: Seconds that a client and a cluster of ours have to end by themselves.
-_CLOSE_SECONDS = 1.0
-_CLOSE_CLUSTER_SECONDS = 10.0
-
-#: Seconds that a cluster of ours that is to end has to become complete.
-_MAKE_CLUSTER_SECONDS = 30.0
-
-#: So many signs of life may be missed.
-_MISSED_BEATS = 3
-
-
 class SchedulerConnection:
     """A client of Dask's, and the cluster if that is made for it."""
 
@@ -209,7 +208,6 @@ class SchedulerConnection:
 
     @property
     def threads(self) -> int:
-        """How many threads the cluster has."""
         return sum(self.workers.values())
 
     async def open(self) -> None:

@@ -24,6 +24,9 @@ from ._remote import RemoteItems, take
 #: The thread hears of so many items that have been taken at a time.
 _COUNT = 100
 
+#: So many items of an iteration may be here that haven't been taken.
+_MAX_UNTAKEN = 2_000
+
 
 class ClusterIteration(RemoteIteration):
     """An iterator that is held in the cluster, and from which items are taken here."""
@@ -73,10 +76,6 @@ class ClusterIteration(RemoteIteration):
             ended(self)
 
 
-#: So many items of an iteration may be here that haven't been taken.
-_MAX_UNTAKEN = 2_000
-
-
 class HeldItems(NamedTuple):
     """Stands for an iterator that a call has returned, held in the cluster."""
 
@@ -90,9 +89,9 @@ class ClusterStream:
     def __init__(
         self, held: HeldItems, iteration: ClusterIteration, tell: Callable[..., object]
     ) -> None:
-        """@param tell: Has something be called in the reactor's thread."""
         self.held = held
         self._iteration = iteration
+        # Has something be called in the reactor's thread.
         self._tell = tell
         self._untaken = 0
         self._room = asyncio.Event()

@@ -42,7 +42,7 @@ _held: dict[str, _HeldIterator] = {}
 _updated: dict[str, tuple[int, bytes | Parcel]] = {}
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RemoteCalls:
     """
     Calls that one Dask task makes, one after the other. Dask looks for its keys in
@@ -59,7 +59,7 @@ class RemoteCalls:
     topic: str | None = None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Answers:
     """What the calls of a Dask task have come to, where that isn't just C{bytes}."""
 
@@ -80,7 +80,7 @@ class Answers:
         return sum(sys.getsizeof(answer) for _, answer in self.answers)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RemoteItems:
     """Items of an iteration."""
 

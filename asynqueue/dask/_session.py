@@ -80,12 +80,12 @@ class ClusterSession:
         calls: CallOwner,
         tell: Callable[[list[Callable[[], object]]], object],
     ) -> None:
-        """@param tell: Has callables be called in the reactor's thread."""
         self._options = options
         self._owner = owner
         self._calls = calls
+        # Has callables be called in the reactor's thread,
         self._handOver = tell
-        # What is to be handed over in this turn of the loop.
+        # and what is to be handed over in this turn of the loop.
         self._told: list[Callable[[], object]] = []
         self._connection = SchedulerConnection(options)
         self._runner: Any = None
@@ -116,7 +116,6 @@ class ClusterSession:
     # What is asked for.
 
     def close(self) -> None:
-        """End it."""
         self._closing.set()
 
     def hold(self, call: ClusterCall) -> None:
@@ -309,7 +308,6 @@ class SessionThread:
         calls: CallOwner,
         reactor: Any,
     ) -> None:
-        """Start it."""
         self.ended: Deferred[None] = Deferred()
         self._owner = owner
         self._told: Handover[Callable[[], object]] = Handover(lambda f: f(), reactor)

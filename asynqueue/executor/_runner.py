@@ -107,7 +107,6 @@ class PoolRunner:
 
     @property
     def tasks(self) -> list[ITask]:
-        """The tasks that have no result yet, oldest first."""
         return [job.task for job in self._jobs.values() if not job.isDropped]
 
     def run(self, task: ITask, raw: bool) -> Deferred[None]:
