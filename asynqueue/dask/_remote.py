@@ -42,6 +42,7 @@ _held: dict[str, _HeldIterator] = {}
 _updated: dict[str, tuple[int, bytes | Parcel]] = {}
 
 
+# Without repr: Dask logs that of arguments when a task fails, and data are large.
 @define(eq=False, repr=False)
 class RemoteCalls:
     """
