@@ -115,22 +115,12 @@ class Pool:
         Have the executor make a call, outside the tasks. The Deferred fires with
         C{None} when it's done, or fails as it does.
         """
-        d: Deferred[None] = Deferred()
-
-        def done(future: Future[Any]) -> None:
-            error = CancelledError() if future.cancelled() else future.exception()
-            if d.called:
-                return  # Nobody waits any longer.
-            if error is None:
-                d.callback(None)
-            else:
-                d.errback(error)
-
+        d: Deferred[Any] = Deferred()
         try:
-            self.submit(done, f, *args)
+            self.submit(d.callback, f, *args)
         except RuntimeError:
             d.errback()
-        return d
+        return d.addCallback(_raiseError)
 
     @property
     def isBusy(self) -> bool:
@@ -189,6 +179,13 @@ class Pool:
         done = self._waiting.pop(future, None)
         if done is not None:
             done(future)
+
+
+def _raiseError(future: Future[Any]) -> None:
+    """Raise what a call has failed with, if it has."""
+    if future.cancelled():
+        raise CancelledError
+    future.result()
 
 
 class LossHistory:
