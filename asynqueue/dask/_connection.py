@@ -74,7 +74,7 @@ class ClusterOptions:
             checkSeconds("noWorkersTimeout", self.noWorkersTimeout)
         if self.backoff is not None:
             checkCallable("backoff", self.backoff)
-        if self._knownAddress:
+        if self._knownAddress is not None:
             checkReach(self._knownAddress, self.credentials(), self.allowInsecure)
 
     @property
@@ -106,7 +106,7 @@ class ClusterOptions:
 
     def locate(self) -> str:
         """Find the address of the scheduler, and see that it can be reached safely."""
-        address = self._knownAddress
+        address = self._knownAddress or ""
         if self.schedulerFile is not None:
             text = Path(self.schedulerFile).read_text(encoding="utf-8")
             address = str(json.loads(text)["address"])
@@ -123,11 +123,11 @@ class ClusterOptions:
         return found
 
     @property
-    def _knownAddress(self) -> str:
-        """The address of the scheduler, empty as long as it isn't known."""
+    def _knownAddress(self) -> str | None:
+        """The address of the scheduler, C{None} as long as it isn't known."""
         if self.cluster is not None:
-            return str(getattr(self.cluster, "scheduler_address", ""))
-        return self.address or ""
+            return getattr(self.cluster, "scheduler_address", None) or None
+        return self.address
 
 
 def checkReach(address: str, security: Any, allowInsecure: bool) -> None:
