@@ -440,6 +440,68 @@ class AcceptedTests(SynchronousTestCase):
         self.assertIn((ClusterSession.release, self.bundle), self.asked)
         self.assertTrue(self.accepted.isEmpty)
 
+    def test_lost(self) -> None:
+        """
+        What was sent fails when the scheduler is lost, but not before the worker has
+        resigned. What wasn't is given back.
+        """
+        unsent = call("g")
+        self.accepted.add(unsent)
+        resigned: list[int] = []
+
+        def resign() -> None:
+            for each in self.calls:
+                self.assertNoResult(each.task.d)
+            resigned.append(len(self.accepted.tasks))
+
+        self.accepted.lose("why", resign)
+        self.assertEqual(resigned, [1])
+        for each in self.calls:
+            failure = self.failureResultOf(each.task.d, WorkerLost)
+            self.assertIn("why", failure.getErrorMessage())
+        self.assertEqual(self.accepted.takeCalls(), [unsent])
+        self.accepted.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_crashed(self) -> None:
+        """
+        Of iterations that are ended by a crash, those without a first item give their
+        tasks back. The others fail after the items that have come.
+        """
+        held = [(0.0, HeldItems(str(n), "a")) for n in range(2)]
+        self.accepted.answered(self.bundle, [*held, (0.001, (b"r", 5))])
+        iteration = next(
+            args[1] for args in self.asked if args[0] is ClusterSession.iterate
+        )
+        iteration.received([1], None)
+        _, deferator = self.successResultOf(self.calls[0].task.d)
+        tasks = self.accepted.releaseIterations("why")
+        self.assertEqual(tasks, [self.calls[1].task])
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
+        self.failureResultOf(deferator.__anext__(), WorkerLost)
+        self.assertTrue(self.accepted.isEmpty)
+
+    def test_connects(self) -> None:
+        """What was accepted before there was a connection is sent when there's one."""
+        accepted = Accepted(
+            0,
+            lambda *args: self.asked.append(args),
+            self.finish,
+            lambda task, why: WorkerLost(why, task=task),
+            self.clock,
+        )
+        calls = [call(), call(), call()]
+        for each in calls:
+            accepted.add(each)
+        accepted.drop(calls[0].task)
+        self.asked.clear()
+        accepted.resized(1)
+        self.clock.advance(0)
+        self.assertEqual(self.asked, [])
+        accepted.open()
+        self.clock.advance(0)
+        self.assertEqual([b.calls for b in self.bundles()], [[c] for c in calls[1:]])
+
 
 class RemoteTests(SynchronousTestCase):
     """Tests of what is run in the cluster."""
