@@ -272,6 +272,8 @@ class CallTests(ClusterTestCase):
         self.assertEqual(len(pids), 2)
         self.assertIn(results[0], pids)
         await q.update(jobs.noted, path, "stays")
+        large = bytearray(20 << 20)
+        self.assertEqual(await q.update(len, large, ephemeral=True), [20 << 20])
         (text,) = await q.update(jobs.failed, "an update", ephemeral=True)
         self.assertIn("an update", text)
         another = self.cluster.startWorker()

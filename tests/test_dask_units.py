@@ -10,6 +10,7 @@ import gc
 import pickle
 import sys
 import threading
+import weakref
 from collections.abc import Coroutine, Iterator
 from itertools import count
 from types import SimpleNamespace
@@ -39,6 +40,7 @@ if not SKIP:
     from asynqueue.dask._bundles import CallQueue, ClusterCall
     from asynqueue.dask._connection import checkReach, differences
     from asynqueue.dask._iterations import HeldItems
+    from asynqueue.dask._runner import BundleRunner
     from asynqueue.dask._session import ClusterSession
 
 
@@ -137,7 +139,7 @@ class BundleTests(SynchronousTestCase):
     def test_dropped(self) -> None:
         """What nobody wants isn't sent."""
         calls = self.put(call(), call())
-        self.queue.drop(calls[0])
+        calls[0].isDropped = True
         self.assertEqual(self.take(), [[calls[1]]])
 
     def test_capacity(self) -> None:
@@ -331,6 +333,24 @@ class ScatteringTests(SynchronousTestCase):
         self.assertEqual(places, [1])
         self.assertEqual([len(b) for b in rest.buffers], [100_000, 100_001])
 
+    def test_dropped(self) -> None:
+        """Nothing is kept of a call that is dropped before it's sent."""
+
+        async def drop() -> Any:
+            runner = BundleRunner(FakeClient(), cast(Any, None), "topic")
+            dropped = call()
+            dropped.payload = pack(bytearray(MIN_SCATTERED))
+            await runner.hold(dropped)
+            (copy,) = dropped.large.values()
+            found = weakref.ref(copy)
+            del copy
+            runner.drop(dropped)
+            await asyncio.sleep(0)
+            gc.collect()
+            return runner, found()
+
+        self.assertIsNone(self.inLoop(drop())[1])
+
 
 class AcceptedTests(SynchronousTestCase):
     """Tests of what becomes of the calls of a bundle."""
@@ -349,13 +369,12 @@ class AcceptedTests(SynchronousTestCase):
             lambda task, why: WorkerLost(why, task=task),
             self.clock,
         )
-        self.accepted.isOpen = True
-        self.accepted.queue.threads = 1
+        self.accepted.open()
+        self.accepted.resized(1)
         self.accepted.queue.note("f", 0.001)
         self.calls = [call() for _ in range(3)]
         for each in self.calls:
             self.accepted.add(each)
-            self.accepted.send(each)
         self.clock.advance(0)
         (self.bundle,) = self.bundles()
 
@@ -420,6 +439,68 @@ class AcceptedTests(SynchronousTestCase):
         self.assertEqual(self.successResultOf(self.calls[1].task.d), (b"i", []))
         self.assertIn((ClusterSession.release, self.bundle), self.asked)
         self.assertTrue(self.accepted.isEmpty)
+
+    def test_lost(self) -> None:
+        """
+        What was sent fails when the scheduler is lost, but not before the worker has
+        resigned. What wasn't is given back.
+        """
+        unsent = call("g")
+        self.accepted.add(unsent)
+        resigned: list[int] = []
+
+        def resign() -> None:
+            for each in self.calls:
+                self.assertNoResult(each.task.d)
+            resigned.append(len(self.accepted.tasks))
+
+        self.accepted.lose("why", resign)
+        self.assertEqual(resigned, [1])
+        for each in self.calls:
+            failure = self.failureResultOf(each.task.d, WorkerLost)
+            self.assertIn("why", failure.getErrorMessage())
+        self.assertEqual(self.accepted.takeCalls(), [unsent])
+        self.accepted.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_crashed(self) -> None:
+        """
+        Of iterations that are ended by a crash, those without a first item give their
+        tasks back. The others fail after the items that have come.
+        """
+        held = [(0.0, HeldItems(str(n), "a")) for n in range(2)]
+        self.accepted.answered(self.bundle, [*held, (0.001, (b"r", 5))])
+        iteration = next(
+            args[1] for args in self.asked if args[0] is ClusterSession.iterate
+        )
+        iteration.received([1], None)
+        _, deferator = self.successResultOf(self.calls[0].task.d)
+        tasks = self.accepted.releaseIterations("why")
+        self.assertEqual(tasks, [self.calls[1].task])
+        self.assertEqual(self.successResultOf(deferator.__anext__()), 1)
+        self.failureResultOf(deferator.__anext__(), WorkerLost)
+        self.assertTrue(self.accepted.isEmpty)
+
+    def test_connects(self) -> None:
+        """What was accepted before there was a connection is sent when there's one."""
+        accepted = Accepted(
+            0,
+            lambda *args: self.asked.append(args),
+            self.finish,
+            lambda task, why: WorkerLost(why, task=task),
+            self.clock,
+        )
+        calls = [call(), call(), call()]
+        for each in calls:
+            accepted.add(each)
+        accepted.drop(calls[0].task)
+        self.asked.clear()
+        accepted.resized(1)
+        self.clock.advance(0)
+        self.assertEqual(self.asked, [])
+        accepted.open()
+        self.clock.advance(0)
+        self.assertEqual([b.calls for b in self.bundles()], [[c] for c in calls[1:]])
 
 
 class RemoteTests(SynchronousTestCase):

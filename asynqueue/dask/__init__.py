@@ -8,7 +8,6 @@ package for what they run, and need nothing of Twisted for that.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,23 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["DaskQueue", "DaskWorker"]
 
-_HOMES = {"DaskQueue": "_queue", "DaskWorker": "_worker"}
-
 if not TYPE_CHECKING:  # so that a misspelt name is found by type checkers
 
     def __getattr__(name: str) -> object:
-        """
-        Import a public name when it's first used.
-
-        @param name: The name.
-
-        @return: What it stands for, which is kept as an attribute.
-
-        @raise AttributeError: If there's no such public name.
-        """
-        home = _HOMES.get(name)
-        if home is None:
+        """Import a public name when it's first used."""
+        if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{__name__}.{home}"), name)
-        globals()[name] = value
+        from . import _queue
+
+        value = globals()[name] = getattr(_queue, name)
         return value

@@ -8,10 +8,8 @@ from typing import Any
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from .._child.parcels import Parcel
 from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
-from ._buffers import copied, isSmall
 from ._bundles import Bundle, CallQueue, ClusterCall
 from ._iterations import ClusterIteration, HeldItems
 from ._session import ClusterSession
@@ -21,16 +19,13 @@ class Accepted:
     """
     The tasks that a worker has accepted, from when they're accepted until nothing more
     comes of them.
-
-    @ivar queue: The calls that wait to be sent or were.
-
-    @ivar isOpen: Whether any may be sent.
     """
 
     # _calls has a call for each task that has no result, in the order in which they
-    # were accepted. Those that wait or were sent are in the queue, too; not updates,
-    # nor those whose buffers are being copied. _iterations has the bundle by which each
-    # iterator has come. Its first task has a result when the first item has come.
+    # were accepted. When it's open, those that wait or were sent are in the queue, too;
+    # not updates, nor those whose buffers are being copied. _iterations has the bundle
+    # by which each iterator has come. Its first task has a result when the first item
+    # has come.
 
     def __init__(
         self,
@@ -41,16 +36,13 @@ class Accepted:
         reactor: IReactorTime,
     ) -> None:
         """
-        @param seconds: See L{CallQueue}.
-
-        @param ask: Calls a method of the session's with arguments.
-
-        @param finished: Called when nothing more comes of a task.
-
-        @param lostError: Makes the error of a task that may have been run.
+        C{ask} calls a method of the session's with arguments, C{finished} is called
+        when nothing more comes of a task, and C{lostError} makes the error of one that
+        may have been run. See L{CallQueue} for the seconds.
         """
         self.queue = CallQueue(seconds)
-        self.isOpen = False
+        # Whether any calls may be sent.
+        self._isOpen = False
         self._calls: dict[ITask, ClusterCall] = {}
         self._iterations: dict[ClusterIteration, Bundle] = {}
         self._filling: IDelayedCall | None = None
@@ -71,30 +63,25 @@ class Accepted:
 
     @property
     def isIterating(self) -> bool:
-        """Whether iterations go on."""
         return bool(self._iterations)
 
     @property
     def isEmpty(self) -> bool:
-        """Whether there's nothing left to do."""
         return not (self._calls or self._iterations)
 
     def add(self, call: ClusterCall) -> None:
-        """Accept a call."""
+        """Accept a call, and have it be sent when it's its turn."""
         self._calls[call.task] = call
         if call.task.timeout is not None:
             call.task.stopTimer()
-        if isinstance(call.payload, Parcel) and isSmall(call.payload):
-            call.payload = copied(call.payload)
+        if self._isOpen:
+            self._send(call)
 
-    def send(self, call: ClusterCall) -> None:
-        """Have it be sent, when it's its turn."""
-        if call.isDropped:
-            return
-        if isinstance(call.payload, Parcel) and not isSmall(call.payload):
-            self._ask(ClusterSession.hold, call)
-        else:
-            self.held(call)
+    def open(self) -> None:
+        """Begin to send: there's a connection."""
+        self._isOpen = True
+        for call in self._calls.values():
+            self._send(call)
 
     def drop(self, task: ITask) -> None:
         """Forget a task whose result nobody wants."""
@@ -104,24 +91,31 @@ class Accepted:
                 if iteration.task is task and iteration.release() is task:
                     iteration.finish()
             return
-        self.queue.drop(call)
+        call.isDropped = True
         bundle = call.bundle
         if bundle is None:
-            self._ask(ClusterSession.cancel, call)
+            self._ask(ClusterSession.drop, call)
         elif not bundle.isWanted:
             self._ask(ClusterSession.cancel, bundle)
-            self.queue.bundles.pop(bundle.key, None)
-            self.fillLater()
+            self._over(bundle)
         call.fireReady()
         self._finished()
 
-    def takeSent(self) -> list[ClusterCall]:
-        """Take out the calls that were sent and have no result."""
-        sent = self.sent
+    def lose(self, why: str, resign: Callable[[], object]) -> None:
+        """Fail what may have been run."""
+        iterations, sent = list(self._iterations), self.sent
+        self._iterations.clear()
         for call in sent:
             del self._calls[call.task]
             call.isDropped = True
-        return sent
+        # First of all, so that a call that is made because of the failures isn't given
+        # to the same worker.
+        resign()
+        for call in sent:
+            call.task.errback(Failure(self._lostError(call.task, why)))
+            call.fireReady()
+        for iteration in iterations:
+            iteration.failed(self._lostError(iteration.task, why))
 
     def takeCalls(self) -> list[ClusterCall]:
         """Take out all calls without a result."""
@@ -132,25 +126,27 @@ class Accepted:
             call.isDropped = True
         return calls
 
-    def takeIterations(self) -> list[ClusterIteration]:
-        """Take out all iterations."""
+    def releaseIterations(self, why: str) -> list[ITask]:
+        """End all iterations. The tasks that have no result yet are given back."""
         iterations = list(self._iterations)
         self._iterations.clear()
-        return iterations
-
-    def fillLater(self) -> None:
-        """Send what may be sent, when all has come that comes now."""
-        if self._filling is None and self.isOpen:
-            self._filling = self._reactor.callLater(0, self._fill)
+        tasks = [iteration.release() for iteration in iterations]
+        for iteration in iterations:
+            iteration.failed(self._lostError(iteration.task, why))
+        return [task for task in tasks if task is not None]
 
     def close(self) -> None:
         """Send nothing any longer."""
-        self.isOpen = False
+        self._isOpen = False
         filling, self._filling = self._filling, None
         if filling is not None:
             filling.cancel()
 
     # What the session tells.
+
+    def resized(self, threads: int) -> None:
+        self.queue.threads = threads
+        self._fillLater()
 
     def held(self, call: ClusterCall) -> None:
         if call.isDropped:
@@ -160,7 +156,7 @@ class Accepted:
             self._ask(ClusterSession.update, call.bundle, call.task.isLasting)
         else:
             self.queue.put(call)
-            self.fillLater()
+            self._fillLater()
 
     def begun(self, key: str) -> None:
         bundle = self.queue.bundles.get(key)
@@ -168,7 +164,7 @@ class Accepted:
             bundle.calls[0].task.startTimer()
 
     def answered(self, bundle: Bundle, outcomes: list[tuple[float, Any]]) -> None:
-        self.queue.bundles.pop(bundle.key, None)
+        self._over(bundle)
         for call, (seconds, outcome) in zip(bundle.calls, outcomes, strict=True):
             self.queue.note(call.name, seconds)
             if self._calls.pop(call.task, None) is None:
@@ -184,7 +180,6 @@ class Accepted:
             call.fireReady()
         if any(type(outcome) is HeldItems for _, outcome in outcomes):
             self._releaseUnused(bundle)
-        self.fillLater()
         self._finished()
 
     def killed(self, bundle: Bundle, error: BaseException) -> None:
@@ -193,21 +188,37 @@ class Accepted:
             self.failed(bundle, WorkerError(f"{text}: {error}"))
             return
         # One of them is to blame, and must not take others along again.
-        self.queue.bundles.pop(bundle.key, None)
+        self._over(bundle)
         for call in bundle.calls:
             if not call.isDropped:
                 call.isAlone, call.bundle = True, None
                 self.queue.put(call)
-        self.fillLater()
 
     def failed(self, bundle: Bundle, error: BaseException) -> None:
-        self.queue.bundles.pop(bundle.key, None)
+        self._over(bundle)
         for call in bundle.calls:
             if self._calls.pop(call.task, None) is not None:
                 call.task.errback(Failure(self._errorOf(call.task, error)))
                 call.fireReady()
-        self.fillLater()
         self._finished()
+
+    # Calls.
+
+    def _send(self, call: ClusterCall) -> None:
+        if call.isLarge:
+            self._ask(ClusterSession.hold, call)
+        else:
+            self.held(call)
+
+    def _fillLater(self) -> None:
+        """Send what may be sent, when all has come that comes now."""
+        if self._filling is None and self._isOpen:
+            self._filling = self._reactor.callLater(0, self._fill)
+
+    def _over(self, bundle: Bundle) -> None:
+        """Make room for another bundle."""
+        self.queue.bundles.pop(bundle.key, None)
+        self._fillLater()
 
     def _errorOf(self, task: ITask, error: BaseException) -> BaseException:
         if isinstance(error, WorkerLost):
@@ -220,9 +231,7 @@ class Accepted:
 
     def _fill(self) -> None:
         self._filling = None
-        bundles: list[Bundle] = []
-        while (bundle := self.queue.take()) is not None:
-            bundles.append(bundle)
+        bundles = list(iter(self.queue.take, None))
         if bundles:
             # Together, or the two threads would take turns with each.
             self._ask(ClusterSession.submit, bundles)

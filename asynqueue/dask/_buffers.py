@@ -8,7 +8,8 @@ All of it runs in the loop of the worker's thread.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pickle import PickleBuffer
 from typing import Any
 
@@ -41,17 +42,13 @@ def copied(parcel: Parcel) -> Parcel:
 
 
 class Copy:
-    """
-    A large buffer of one or several calls.
-
-    @ivar key: What it was made of: its kind, identity and size.
-
-    @ivar users: How many calls have it, or look whether it's what they have.
-    """
+    """A large buffer of one or several calls."""
 
     def __init__(self, key: tuple[type, int, int], buffer: Buffer) -> None:
+        # What it was made of: its kind, identity and size.
         self.key = key
-        self.users = 1
+        # How many calls have it, or look whether it's what they have.
+        self.users = 0
         # Copies it; fires with the copy, or with the C{bytes} themselves.
         self.copying = asyncio.create_task(_copyInChunks(buffer))
         # Brings it to the cluster; fires with Dask's future.
@@ -70,18 +67,19 @@ class Scattering:
         # Whether workers can be reached without the scheduler, if it's known.
         self._isDirect: bool | None = None
 
-    async def hold(self, parcel: Parcel) -> tuple[Parcel, dict[int, Copy]]:
+    async def hold(
+        self, parcel: Parcel, isWhole: bool = False
+    ) -> tuple[Parcel, dict[int, Copy]]:
         """
-        Copy the buffers of a call.
-
-        @return: The call with its small buffers, and the large ones by their places
-            among all. They're to be released.
+        Copy the buffers of a call. Gives the call with its small ones, and the large
+        ones by their places among all, which are to be released. If it's to stay whole,
+        all count as small.
         """
         small: list[Buffer] = []
         large: dict[int, Copy] = {}
         try:
             for place, buffer in enumerate(parcel.buffers):
-                if _size(buffer) < MIN_SCATTERED:
+                if isWhole or _size(buffer) < MIN_SCATTERED:
                     small.append(_copied(buffer))
                 else:
                     large[place] = await self._copyOf(buffer)
@@ -93,11 +91,7 @@ class Scattering:
     def release(self, copies: dict[int, Copy]) -> None:
         """Forget the buffers of a call."""
         for copy in copies.values():
-            copy.users -= 1
-            if not copy.users:
-                self._forget(copy)
-                self.renew(copy)
-                copy.copying.cancel()
+            self._release(copy)
 
     def places(self, copies: dict[int, Copy]) -> tuple[tuple[int, bool], ...]:
         """
@@ -121,11 +115,7 @@ class Scattering:
             scattering.cancel()  # Dask's future is released with it.
 
     async def scatter(self, copy: Copy) -> Any:
-        """
-        Bring a buffer to the cluster, unless it's there.
-
-        @return: Dask's future.
-        """
+        """Bring a buffer to the cluster, unless it's there. Gives Dask's future."""
         if copy.scattering is None:
             copy.scattering = asyncio.create_task(self._scatter(copy))
         return await asyncio.shield(copy.scattering)
@@ -152,21 +142,31 @@ class Scattering:
         key = type(buffer), _identity(buffer), _size(buffer)
         found = self._copies.get(key)
         if found is not None:
-            found.users += 1
-            try:
+            with self._using(found):
                 if await _isEqual(await asyncio.shield(found.copying), buffer):
                     return found
-            except BaseException:
-                self.release({0: found})
-                raise
-            self.release({0: found})
+            self._release(found)
         copy = self._copies[key] = Copy(key, buffer)
-        try:
+        with self._using(copy):
             await asyncio.shield(copy.copying)
-        except BaseException:
-            self.release({0: copy})
-            raise
         return copy
+
+    @contextmanager
+    def _using(self, copy: Copy) -> Iterator[None]:
+        """Count a user of a copy, but not if this fails."""
+        copy.users += 1
+        try:
+            yield
+        except BaseException:
+            self._release(copy)
+            raise
+
+    def _release(self, copy: Copy) -> None:
+        copy.users -= 1
+        if not copy.users:
+            self._forget(copy)
+            self.renew(copy)
+            copy.copying.cancel()
 
     def _forget(self, copy: Copy) -> None:
         if self._copies.get(copy.key) is copy:

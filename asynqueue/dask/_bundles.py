@@ -1,4 +1,4 @@
-"""The calls that a worker has accepted, and which of them travel together."""
+"""Calls of tasks, and which of them travel together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from .._child.describe import nameOf
-from .._child.parcels import Parcel
+from .._child.parcels import Parcel, pack
+from .._child.pickling import NotPicklable, blame
+from .._support.answers import cantBeSent
 from ..interfaces import ITask
-from ._buffers import Copy
+from ..tasks._task import forWorker
+from ..tasks._tracing import traced
+from ._buffers import Copy, copied, isSmall
 
 #: So many calls travel together at most.
 _MAX_BUNDLE = 128
@@ -43,43 +47,27 @@ _MAX_PRIORITY = 1e9
 
 @define(eq=False)
 class ClusterCall:
-    """
-    A task that the worker has accepted and that has no result.
-
-    @ivar payload: The call, pickled.
-
-    @ivar consumer: The consumer of an iteration, or C{None}.
-
-    @ivar name: The name of the function.
-
-    @ivar ready: Fires when the worker has room for another task.
-
-    @ivar isAlone: Whether no other may travel with it.
-
-    @ivar isWaiting: Whether it's in the queue, and wasn't sent.
-
-    @ivar isDropped: Whether nobody wants its result.
-
-    @ivar bundle: What it travels in, C{None} before that.
-
-    @ivar large: Its large buffers, by their places among all. For the thread.
-    """
+    """A task that the worker has accepted and that has no result."""
 
     task: ITask
+    #: The call, pickled.
     payload: bytes | Parcel
+    #: The consumer of an iteration, or C{None}.
     consumer: Any
+    #: The name of the function.
     name: str
+    #: Whether no other may travel with it.
     isAlone: bool
+    #: Whether it has buffers that are yet to be copied.
+    isLarge: bool = False
+    #: Fires when the worker has room for another task.
     ready: Deferred[None] = field(factory=Deferred)
-    isWaiting: bool = False
+    #: Whether nobody wants its result.
     isDropped: bool = False
+    #: What it travels in, C{None} before that.
     bundle: Bundle | None = None
+    #: Its large buffers, by their places among all. For the thread.
     large: dict[int, Copy] = field(factory=dict)
-
-    @property
-    def priority(self) -> float:
-        """The priority that the queue has given to the task."""
-        return float(getattr(self.task, "priority", 0))
 
     def __lt__(self, other: ClusterCall) -> bool:
         mine: Any = self.task
@@ -93,34 +81,26 @@ class ClusterCall:
 
 @define(eq=False)
 class Bundle:
-    """
-    Calls that make one Dask task.
-
-    @ivar key: The key of that.
-
-    @ivar priority: Dask's priority, which is the higher the more urgent.
-    """
+    """Calls that make one Dask task."""
 
     calls: list[ClusterCall]
-    key: str = ""
-    priority: float = 0.0
+    #: The key of that.
+    key: str = field(init=False)
+    #: Dask's priority, which is the higher the more urgent.
+    priority: float = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         first = self.calls[0]
         # Dask takes what is before the ID for the kind of task.
         name = re.sub(r"[^\w.]+", "_", first.name)[:60]
         self.key = f"{name}-{uuid4().hex}"
-        self.priority = -max(-_MAX_PRIORITY, min(first.priority, _MAX_PRIORITY))
+        priority = float(getattr(first.task, "priority", 0))
+        self.priority = -max(-_MAX_PRIORITY, min(priority, _MAX_PRIORITY))
 
     @property
     def series(self) -> Hashable:
         """The series of all its calls."""
         return self.calls[0].task.series
-
-    @property
-    def isTimed(self) -> bool:
-        """Whether it must be known when it's begun, as that's when its time starts."""
-        return self.calls[0].task.timeout is not None
 
     @property
     def isWanted(self) -> bool:
@@ -136,25 +116,22 @@ class CallQueue:
     going by how long the last ones took. Only those that wait anyway do, and only as
     many as leave something to others: nothing waits for a bundle to become full. The
     first call of a function travels alone.
-
-    @ivar threads: The threads that the cluster has.
-
-    @ivar bundles: Those that were sent and have no answer, by key.
     """
 
     # A call is in _heap until it's sent, and then in one of the bundles. One that was
-    # dropped stays in _heap until its turn comes. _waiting counts those that wait.
+    # dropped stays in _heap until its turn comes.
 
     def __init__(self, seconds: float) -> None:
         """
         @param seconds: How long the calls of a bundle should take together, 0 for none
             to travel with another.
         """
+        # The threads that the cluster has.
         self.threads = 0
+        # Those that were sent and have no answer, by key.
         self.bundles: dict[str, Bundle] = {}
         self._seconds = seconds
         self._heap: list[ClusterCall] = []
-        self._waiting = 0
         # How long calls take, by the name of the function; and the last one of them.
         self._estimates: dict[str, float] = {}
         self._last = 0.0
@@ -173,29 +150,19 @@ class CallQueue:
         return int(max(least, min(wanted, max(2 * most, most * self.threads))))
 
     def put(self, call: ClusterCall) -> None:
-        """Add a call."""
-        call.isWaiting = True
         heapq.heappush(self._heap, call)
-        self._waiting += 1
-
-    def drop(self, call: ClusterCall) -> None:
-        """Forget a call whose result nobody wants."""
-        call.isDropped = True
-        if call.isWaiting:
-            call.isWaiting = False
-            self._waiting -= 1
 
     def take(self) -> Bundle | None:
         """Take the calls to be sent next, C{None} if there are none, or enough sent."""
         first = self._first()
         if first is None or len(self.bundles) >= self._ahead(first):
             return None
-        size, calls = self._size(first), [self._pop()]
+        size, calls = self._size(first), [heapq.heappop(self._heap)]
         while len(calls) < size:
             following = self._first()
             if following is None or not _goTogether(first, following):
                 break
-            calls.append(self._pop())
+            calls.append(heapq.heappop(self._heap))
         bundle = Bundle(calls)
         for call in calls:
             call.bundle = bundle
@@ -203,9 +170,7 @@ class CallQueue:
         return bundle
 
     def clear(self) -> None:
-        """Forget all calls."""
         self._heap.clear()
-        self._waiting = 0
         self.bundles.clear()
 
     def note(self, name: str, seconds: float) -> None:
@@ -218,15 +183,9 @@ class CallQueue:
         self._estimates[name] = self._last = seconds
 
     def _first(self) -> ClusterCall | None:
-        while self._heap and not self._heap[0].isWaiting:
+        while self._heap and self._heap[0].isDropped:
             heapq.heappop(self._heap)
         return self._heap[0] if self._heap else None
-
-    def _pop(self) -> ClusterCall:
-        call = heapq.heappop(self._heap)
-        call.isWaiting = False
-        self._waiting -= 1
-        return call
 
     def _ahead(self, first: ClusterCall) -> int:
         """How many bundles may have been sent at once."""
@@ -241,7 +200,8 @@ class CallQueue:
         seconds = self._estimates.get(first.name)
         if not seconds or first.isAlone or not self._seconds:
             return 1
-        share = self._waiting // max(1, self.threads)
+        # Those that were dropped count, too, until their turn comes.
+        share = len(self._heap) // max(1, self.threads)
         return max(1, min(int(self._seconds / seconds), share, _MAX_BUNDLE))
 
 
@@ -253,7 +213,21 @@ def _goTogether(first: ClusterCall, other: ClusterCall) -> bool:
     )
 
 
-def nameOfCall(f: object, args: tuple[Any, ...]) -> str:
-    """Name the function of a call: that of the user's if it's a part of a map."""
+def callOf(task: ITask, raw: bool) -> ClusterCall:
+    """Pickle the call of a task. A SerializationError says that it can't be."""
+    f, args, kw, raw, consumer = forWorker(task.callTuple, raw)
+    try:
+        payload = pack((traced(f, task, raw), args, kw, raw), foreign=True)
+    except NotPicklable as error:
+        unsent = cantBeSent(task, blame(f, args, kw, error))
+        raise unsent from unsent.__cause__
+    isAlone = task.timeout is not None
+    isLarge = False
+    if isinstance(payload, Parcel):
+        isAlone, isLarge = True, not isSmall(payload)
+        if not isLarge:
+            payload = copied(payload)
     name = nameOf(f)
-    return f"{nameOf(args[0])}.map" if name == "runChunk" and args else name
+    if name == "runChunk" and args:  # a part of a map is named after the user's
+        name = f"{nameOf(args[0])}.map"
+    return ClusterCall(task, payload, consumer, name, isAlone, isLarge)

@@ -14,21 +14,31 @@ from urllib.parse import urlsplit
 
 import dask
 from attrs import frozen
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Security
 
-from .._support.checks import checkCallable, checkFlag, checkSeconds
+from .._support.checks import checkCallable, checkCount, checkFlag, checkSeconds
 from ..errors import AuthenticationError, WorkerLost, WorkerStartError
 
 #: What has to be the same at both ends: pickles of functions are of one version of
 #: Python, and calls of one of this package.
 _VITAL = ("python", "asynqueue")
 
+#: Seconds that a client and a cluster of ours have to end by themselves.
+_CLOSE_SECONDS = 1.0
+_CLOSE_CLUSTER_SECONDS = 10.0
 
-@frozen
+#: Seconds that a cluster of ours that is to end has to become complete.
+_MAKE_CLUSTER_SECONDS = 30.0
+
+#: So many signs of life may be missed.
+_MISSED_BEATS = 3
+
+
+@frozen(kw_only=True)
 class ClusterOptions:
     """
     The keywords of a worker's that its replacement has, too, and that aren't about
-    which tasks it takes. They're described there.
+    which tasks it takes. L{DaskQueue<asynqueue.dask.DaskQueue>} describes them.
     """
 
     address: str | None
@@ -36,16 +46,18 @@ class ClusterOptions:
     schedulerFile: str | None
     security: Any
     allowInsecure: bool
+    N_concurrent: int | None
+    bundle: float
     connectTimeout: float
     heartbeat: float
     noWorkersTimeout: float | None
-    resources: Mapping[Hashable, Mapping[str, float]]
-    restrictions: Mapping[Hashable, list[str]]
+    resources: Mapping[Hashable, Mapping[str, float]] | None
+    restrictions: Mapping[Hashable, list[str]] | None
     reconnect: bool
     backoff: Callable[[int], float] | None
 
     def check(self) -> None:
-        """Raise what the worker says that it raises."""
+        """Raise what the queue says that it raises."""
         given = [self.address, self.cluster, self.schedulerFile]
         if sum(each is not None for each in given) > 1:
             raise TypeError(
@@ -53,17 +65,17 @@ class ClusterOptions:
             )
         checkFlag("allowInsecure", self.allowInsecure)
         checkFlag("reconnect", self.reconnect)
+        checkSeconds("bundle", self.bundle, zero=True)
         checkSeconds("connectTimeout", self.connectTimeout)
         checkSeconds("heartbeat", self.heartbeat)
+        if self.N_concurrent is not None:
+            checkCount("N_concurrent", self.N_concurrent, 1)
         if self.noWorkersTimeout is not None:
             checkSeconds("noWorkersTimeout", self.noWorkersTimeout)
         if self.backoff is not None:
             checkCallable("backoff", self.backoff)
-        address = self.address
-        if self.cluster is not None:
-            address = getattr(self.cluster, "scheduler_address", "") or None
-        if address is not None:
-            checkReach(address, self.credentials(), self.allowInsecure)
+        if self._knownAddress is not None:
+            checkReach(self._knownAddress, self.credentials(), self.allowInsecure)
 
     @property
     def isOwn(self) -> bool:
@@ -74,17 +86,11 @@ class ClusterOptions:
     def where(self) -> str:
         """The cluster, for texts."""
         if self.cluster is not None:
-            return str(getattr(self.cluster, "scheduler_address", self.cluster))
+            return self._knownAddress or str(self.cluster)
         return self.address or self.schedulerFile or "a cluster of its own"
 
     def credentials(self) -> Any:
-        """
-        Get the certificates as Dask wants them, C{None} if there are none.
-
-        @raise AuthenticationError: If any of them lacks.
-        """
-        from distributed import Security
-
+        """Get the certificates as Dask wants them, C{None} if there are none."""
         security = self.security
         if security is None:
             return getattr(self.cluster, "security", None)
@@ -99,38 +105,35 @@ class ClusterOptions:
         return security
 
     def locate(self) -> str:
-        """
-        Find the address of the scheduler.
-
-        @raise AuthenticationError: If it can't be reached safely.
-
-        @raise OSError: If there's no such file.
-        """
-        address = self.address
+        """Find the address of the scheduler, and see that it can be reached safely."""
+        address = self._knownAddress or ""
         if self.schedulerFile is not None:
             text = Path(self.schedulerFile).read_text(encoding="utf-8")
-            address = json.loads(text)["address"]
-        elif address is None:
-            address = self.cluster.scheduler_address
-        checkReach(str(address), self.credentials(), self.allowInsecure)
-        return str(address)
+            address = str(json.loads(text)["address"])
+        checkReach(address, self.credentials(), self.allowInsecure)
+        return address
 
     def placement(self, series: Hashable) -> dict[str, Any]:
         """Tell Dask where tasks of a series may be run."""
         found: dict[str, Any] = {}
-        if series in self.resources:
+        if self.resources and series in self.resources:
             found["resources"] = dict(self.resources[series])
-        if series in self.restrictions:
+        if self.restrictions and series in self.restrictions:
             found["workers"] = list(self.restrictions[series])
         return found
+
+    @property
+    def _knownAddress(self) -> str | None:
+        """The address of the scheduler, C{None} as long as it isn't known."""
+        if self.cluster is not None:
+            return getattr(self.cluster, "scheduler_address", None) or None
+        return self.address
 
 
 def checkReach(address: str, security: Any, allowInsecure: bool) -> None:
     """
-    See that nobody else can be on the other end: each end of a connection of Dask's
-    runs what the other sends.
-
-    @raise AuthenticationError: If it's neither on this machine nor uses certificates.
+    Raise AuthenticationError unless the scheduler is on this machine, or certificates
+    are used: each end of a connection of Dask's runs what the other sends.
     """
     scheme, _, rest = address.rpartition("://")
     if scheme == "tls":
@@ -165,11 +168,8 @@ def _isLocal(address: str) -> bool:
 
 def differences(versions: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """
-    Tell in words where versions in a cluster differ from those here.
-
-    @param versions: What C{Client.get_versions} gives.
-
-    @return: What there's no working with, and what may do no harm.
+    Tell in words where C{Client.get_versions} has found versions that differ from those
+    here: what there's no working with, and what may do no harm.
     """
     vital: list[str] = []
     minor: list[str] = []
@@ -192,40 +192,22 @@ def _minor(version: str | None) -> str | None:
     return version and ".".join(version.split(".")[:2])
 
 
-#: Seconds that a client and a cluster of ours have to end by themselves.
-_CLOSE_SECONDS = 1.0
-_CLOSE_CLUSTER_SECONDS = 10.0
-
-#: Seconds that a cluster of ours that is to end has to become complete.
-_MAKE_CLUSTER_SECONDS = 30.0
-
-#: So many signs of life may be missed.
-_MISSED_BEATS = 3
-
-
 class SchedulerConnection:
-    """
-    A client of Dask's, and the cluster if that is made for it.
-
-    @ivar client: The client, C{None} before there is one.
-
-    @ivar workers: The threads of each Dask worker, by its address.
-
-    @ivar updates: The names of the updates that are stored in the cluster.
-    """
+    """A client of Dask's, and the cluster if that is made for it."""
 
     def __init__(self, options: ClusterOptions) -> None:
         self.client: Any = None
+        # The threads of each Dask worker, by its address.
         self.workers: dict[str, int] = {}
+        # The names of the updates that are stored in the cluster.
         self.updates: list[str] = []
         self._options = options
         self._cluster: Any = None
-        self._making: asyncio.Task[Any] | None = None
+        self._making: asyncio.Future[Any] | None = None
         self._schedulerID = ""
 
     @property
     def threads(self) -> int:
-        """How many threads the cluster has."""
         return sum(self.workers.values())
 
     async def open(self) -> None:
@@ -241,7 +223,7 @@ class SchedulerConnection:
                     dashboard_address="127.0.0.1:0",
                 )
                 # It can't be closed before it's complete: what it has begun would stay.
-                self._making = asyncio.create_task(_awaited(self._cluster))
+                self._making = asyncio.ensure_future(self._cluster)
                 await asyncio.shield(self._making)
                 address = self._cluster.scheduler_address
             else:
@@ -254,19 +236,14 @@ class SchedulerConnection:
                 timeout=options.connectTimeout,
                 name="asynqueue",
             )
-            await asyncio.wait_for(_awaited(client), options.connectTimeout)
+            await asyncio.wait_for(client, options.connectTimeout)
         self._schedulerID = client.scheduler_info()["id"]
 
     async def look(self) -> str:
         """
         See that the scheduler answers, which workers there are, and that they go with
-        what is here.
-
-        @return: What versions differ, of workers that have come, and may do no harm.
-
-        @raise WorkerLost: If it's another scheduler.
-
-        @raise WorkerStartError: If what is there is no use.
+        what is here. Tells what versions differ, of workers that have come, and may do
+        no harm.
         """
         client, patience = self.client, _MISSED_BEATS * self._options.heartbeat
         threads = await asyncio.wait_for(client.nthreads(), patience)
@@ -300,11 +277,6 @@ class SchedulerConnection:
     async def _forgetUpdates(self) -> None:
         for name in self.updates:
             await self.client.unregister_worker_plugin(name)
-
-
-async def _awaited(what: Any) -> Any:
-    """A client or a cluster is awaitable, but no coroutine."""
-    return await what
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from twisted.python.failure import Failure
 
@@ -24,6 +24,9 @@ from ._remote import RemoteItems, take
 #: The thread hears of so many items that have been taken at a time.
 _COUNT = 100
 
+#: So many items of an iteration may be here that haven't been taken.
+_MAX_UNTAKEN = 2_000
+
 
 class ClusterIteration(RemoteIteration):
     """An iterator that is held in the cluster, and from which items are taken here."""
@@ -37,9 +40,8 @@ class ClusterIteration(RemoteIteration):
         ended: Callable[[ClusterIteration], object],
     ) -> None:
         """
-        @param taken: Called with this, and how many items have been taken.
-
-        @param ended: Called with this when it has ended, whichever way.
+        C{taken} is called with this, and how many items have been taken; C{ended} with
+        this when it has ended, whichever way.
         """
         super().__init__(
             task,
@@ -48,7 +50,7 @@ class ClusterIteration(RemoteIteration):
         self._ended: Callable[[ClusterIteration], object] | None = ended
 
     def received(self, items: list[Any], end: ErrorText | str | None) -> None:
-        """Take items."""
+        """Take items, and perhaps the end: C{""}, or text that has an exception."""
         if items and self._ended is not None:
             self._begin()
             self._source.push(items)
@@ -74,44 +76,22 @@ class ClusterIteration(RemoteIteration):
             ended(self)
 
 
-#: So many items of an iteration may be here that haven't been taken.
-_MAX_UNTAKEN = 2_000
-
-
 class HeldItems(NamedTuple):
-    """
-    Stands for an iterator that a call has returned, and that is held in the cluster.
-    """
+    """Stands for an iterator that a call has returned, held in the cluster."""
 
     ID: str
     address: str
 
 
-class ItemTaker(Protocol):
-    """Is told, in the reactor's thread, of the items of an iteration."""
-
-    def received(self, items: list[Any], end: ErrorText | str | None) -> None:
-        """
-        Items have come, and perhaps the end: C{""}, or text that has an exception.
-        """
-
-    def failed(self, error: BaseException) -> None:
-        """No more can be had."""
-
-
 class ClusterStream:
-    """
-    An iteration whose items are fetched, as long as there aren't too many here.
-
-    @ivar held: What is iterated over.
-    """
+    """An iteration whose items are fetched, as long as there aren't too many here."""
 
     def __init__(
-        self, held: HeldItems, taker: ItemTaker, tell: Callable[..., object]
+        self, held: HeldItems, iteration: ClusterIteration, tell: Callable[..., object]
     ) -> None:
-        """@param tell: Has something be called in the reactor's thread."""
         self.held = held
-        self._taker = taker
+        self._iteration = iteration
+        # Has something be called in the reactor's thread.
         self._tell = tell
         self._untaken = 0
         self._room = asyncio.Event()
@@ -127,10 +107,10 @@ class ClusterStream:
                 found = await client.run(take, ID, workers=[address])
                 items, end = _loads(found[address])
                 self.taken(-len(items))
-                self._tell(self._taker.received, items, end)
+                self._tell(self._iteration.received, items, end)
         except Exception as error:  # noqa: BLE001 - Dask's are many
             lost = WorkerLost(f"No more items can be had: {describeError(error)}")
-            self._tell(self._taker.failed, lost)
+            self._tell(self._iteration.failed, lost)
 
     def taken(self, count: int) -> None:
         """Note that so many items have been taken; less than none if they have come."""
@@ -143,10 +123,8 @@ class ClusterStream:
 
 def _loads(found: RemoteItems) -> tuple[list[Any], ErrorText | str | None]:
     """
-    Unpickle items of an iteration.
-
-    @return: The items, and how it has ended: C{None} if it hasn't, C{""} if there are
-        no more, or text that has the exception.
+    Unpickle items of an iteration, and how it has ended: C{None} if it hasn't, C{""} if
+    there are no more, or text that has the exception.
     """
     items = [
         pickle.loads(item) if isinstance(item, bytes) else item.loads()

@@ -14,10 +14,13 @@ import sys
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
+from attrs import define, field
 from distributed import WorkerPlugin, get_worker
 
 from .._child import parcels
@@ -39,54 +42,35 @@ _held: dict[str, _HeldIterator] = {}
 _updated: dict[str, tuple[int, bytes | Parcel]] = {}
 
 
+# Without repr: Dask logs that of arguments when a task fails, and data are large.
+@define(eq=False, repr=False)
 class RemoteCalls:
     """
-    Calls that one Dask task makes, one after the other.
-
-    @ivar payloads: The calls, pickled.
-
-    @ivar places: Where in the buffers of the only call those belong that come as
-        further arguments of the Dask task, and whether they're to be copied.
-
-    @ivar topic: Dask's topic for telling that the calls have begun, C{None} if nobody
-        needs to know.
+    Calls that one Dask task makes, one after the other. Dask looks for its keys in
+    lists and tuples, but not in this.
     """
 
-    # Dask looks for its keys in lists and tuples, but not in this.
-
-    __slots__ = ("payloads", "places", "topic")
-
-    def __init__(
-        self,
-        payloads: list[bytes | Parcel],
-        places: tuple[tuple[int, bool], ...] = (),
-        topic: str | None = None,
-    ) -> None:
-        self.payloads = payloads
-        self.places = places
-        self.topic = topic
+    #: The calls, pickled.
+    payloads: list[bytes | Parcel]
+    #: Where in the buffers of the only call those belong that come as further arguments
+    #: of the Dask task, and whether they're to be copied.
+    places: tuple[tuple[int, bool], ...] = ()
+    #: Dask's topic for telling that the calls have begun, C{None} if nobody needs to
+    #: know.
+    topic: str | None = None
 
 
+@define(eq=False, repr=False)
 class Answers:
-    """
-    What the calls of a Dask task have come to, where that isn't just C{bytes}.
+    """What the calls of a Dask task have come to, where that isn't just C{bytes}."""
 
-    @ivar answers: For each call the kind of answer, and the answer.
+    #: For each call the kind of answer, and the answer.
+    answers: list[tuple[int, bytes | Parcel]]
+    #: The iterators that calls have returned. They're held here as long as Dask keeps
+    #: this, which is until the client doesn't want it any longer, or is no more.
+    held: list[_HeldIterator] = field(factory=list)
 
-    @ivar held: The iterators that calls have returned. They're held here as long as
-        Dask keeps this, which is until the client doesn't want it any longer, or is no
-        more.
-    """
-
-    __slots__ = ("__weakref__", "answers", "held")
-
-    def __init__(
-        self,
-        answers: list[tuple[int, bytes | Parcel]],
-        held: list[_HeldIterator] | None = None,
-    ) -> None:
-        self.answers = answers
-        self.held = held or []
+    def __attrs_post_init__(self) -> None:
         for each in self.held:
             weakref.finalize(self, each.stop)
 
@@ -97,27 +81,20 @@ class Answers:
         return sum(sys.getsizeof(answer) for _, answer in self.answers)
 
 
+@define(eq=False, repr=False)
 class RemoteItems:
-    """
-    Items of an iteration.
+    """Items of an iteration."""
 
-    @ivar items: Each pickled.
-
-    @ivar end: C{None} if more may come; how it has failed, pickled; or empty.
-    """
-
-    __slots__ = ("end", "items")
-
-    def __init__(self, items: list[bytes | Parcel], end: bytes | None) -> None:
-        self.items = items
-        self.end = end
+    #: Each pickled.
+    items: list[bytes | Parcel]
+    #: C{None} if more may come; how it has failed, pickled; or empty.
+    end: bytes | None
 
 
 def execute(key: str, calls: RemoteCalls, *scattered: Parcel) -> bytes | Answers:
     """
-    Make calls. Nothing gets out of them but C{bytes}, or L{Answers} if there's more.
-
-    @param scattered: Buffers of the only call that were brought here before.
+    Make calls, with buffers of the only one that were brought here before. Nothing gets
+    out of them but C{bytes}, or L{Answers} if there's more.
     """
     if calls.topic is not None:
         get_worker().log_event(calls.topic, key)
@@ -150,12 +127,10 @@ class _HeldIterator:
     """
     An iterator that a call has returned. A thread makes its items, as far as they're
     taken.
-
-    @ivar ID: By which it's known.
     """
 
     # _ready has items that were made, of _size bytes; _end is set when there are no
-    # more. They're guarded by the condition. _waiter is there while take() waits.
+    # more. _wake is there while take() waits. They're guarded by the condition.
 
     def __init__(self, iterator: Any) -> None:
         self.ID = uuid4().hex
@@ -164,7 +139,7 @@ class _HeldIterator:
         self._size = 0
         self._end: bytes | None = None
         self._stopped = False
-        self._waiter: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._wake: Callable[[], object] | None = None
         self._condition = threading.Condition()
         _held[self.ID] = self
         threading.Thread(
@@ -180,12 +155,11 @@ class _HeldIterator:
 
     async def take(self) -> RemoteItems:
         """Wait until there's an item or the end, and take all that is there."""
-        event = asyncio.Event()
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
         with self._condition:
-            if not self._ready and self._end is None:
-                self._waiter = asyncio.get_running_loop(), event
-            else:
-                event.set()
+            self._wake = partial(loop.call_soon_threadsafe, event.set)
+            if self._ready or self._end is not None:
+                self._notify()
         await event.wait()
         with self._condition:
             items = list(self._ready)
@@ -209,34 +183,30 @@ class _HeldIterator:
                 close()
         with self._condition:
             self._end = end
-            self._wake()
+            self._notify()
 
     def _put(self, payload: bytes | Parcel) -> bool:
         """Add an item, and wait until another is wanted. Returns whether one is."""
         with self._condition:
             self._ready.append(payload)
             self._size += sys.getsizeof(payload)
-            self._wake()
+            self._notify()
             while not self._stopped and (
                 len(self._ready) >= _MAX_ITEMS or self._size >= _MAX_BYTES
             ):
                 self._condition.wait()
             return not self._stopped
 
-    def _wake(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            loop, event = waiter
+    def _notify(self) -> None:
+        """Have L{take} go on, if it waits."""
+        wake, self._wake = self._wake, None
+        if wake is not None:
             with suppress(RuntimeError):  # the worker has stopped
-                loop.call_soon_threadsafe(event.set)
+                wake()
 
 
 async def take(ID: str) -> RemoteItems:
-    """
-    Take items of an iteration that goes on in this process.
-
-    @raise LookupError: If none does.
-    """
+    """Take items of an iteration that goes on in this process."""
     held = _held.get(ID)
     if held is None:
         raise LookupError("The iterator isn't there any longer")

@@ -1,57 +1,45 @@
 """
-What goes on in the thread of a worker: a client of Dask's, and what it's asked for.
-
-All of it runs in the loop of that thread.
+The thread that a worker has for its client of Dask's, and what goes on in its loop
+there: the client's life, and what it's asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import pickle
-import sys
+import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
+from queue import SimpleQueue
 from typing import Any, Protocol
 from uuid import uuid4
 
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from .._child.parcels import Parcel, unpack
-from .._child.protocol import Kind
+from .._child.parcels import Parcel
 from .._child.status import Status
-from .._support.answers import loadsAnswer
+from .._support.log import log
+from .._support.reactor import Handover
 from ..errors import WorkerLost, WorkerStartError
-from ._buffers import MIN_SCATTERED, Scattering
 from ._bundles import Bundle, ClusterCall
 from ._connection import ClusterOptions, SchedulerConnection, quietly
-from ._fetching import Fetching
-from ._iterations import ClusterStream, HeldItems, ItemTaker
-from ._remote import RemoteCalls, RemoteUpdate, execute, update, updated
+from ._iterations import ClusterIteration, ClusterStream, HeldItems
+from ._remote import RemoteUpdate, update, updated
+from ._runner import DISCONNECTED, BundleRunner, outcomeOf
 
 #: Seconds that what goes on has to end by itself.
 _CANCEL_SECONDS = 1.0
 
-#: A call whose arguments were lost with the worker that had them is sent so often.
-_MAX_ATTEMPTS = 3
-
-#: Dask's reason for giving up all calls.
-_DISCONNECTED = "scheduler-connection-lost"
-
 
 class SessionOwner(Protocol):
-    """Is told, in the reactor's thread, what goes on."""
+    """Is told, in the reactor's thread, what becomes of the connection."""
 
-    def connected(self, threads: int) -> None:
-        """The cluster is there, and has so many threads."""
-
-    def resized(self, threads: int) -> None:
-        """It has another number of threads."""
-
-    def differs(self, text: str) -> None:
-        """Versions differ that may do no harm, or those of a worker that has come."""
+    def connected(self) -> None:
+        """The cluster is there."""
 
     def lost(self, error: BaseException) -> None:
         """There's no working with it, or no longer."""
@@ -60,6 +48,9 @@ class SessionOwner(Protocol):
 class CallOwner(Protocol):
     """Is told, in the reactor's thread, what becomes of calls."""
 
+    def resized(self, threads: int) -> None:
+        """The cluster has so many threads. It's told before it's connected, too."""
+
     def held(self, call: ClusterCall) -> None:
         """The large buffers of a call have been copied, so that it can be sent."""
 
@@ -67,10 +58,7 @@ class CallOwner(Protocol):
         """A worker has begun a bundle that was to tell that."""
 
     def answered(self, bundle: Bundle, outcomes: list[tuple[float, Any]]) -> None:
-        """
-        The calls of a bundle have been made. For each there's how many seconds it took,
-        and what is the result of the task, a Failure, or L{HeldItems}.
-        """
+        """The calls of a bundle have been made. See C{outcomeOf} for the outcomes."""
 
     def killed(self, bundle: Bundle, error: BaseException) -> None:
         """One of the calls seems to end the processes that make it."""
@@ -83,9 +71,7 @@ class ClusterSession:
     """A client, from when it connects until it's closed."""
 
     # _running has a coroutine for each bundle, update and iteration, and each call
-    # whose buffers are being copied. _sent has Dask's future of a bundle that has no
-    # answer. _futures has that of a bundle whose calls have returned iterators, which
-    # are held in the cluster as long as it's there.
+    # whose buffers are being copied. _runner is there when there's a connection.
 
     def __init__(
         self,
@@ -94,24 +80,17 @@ class ClusterSession:
         calls: CallOwner,
         tell: Callable[[list[Callable[[], object]]], object],
     ) -> None:
-        """@param tell: Has callables be called in the reactor's thread."""
         self._options = options
         self._owner = owner
         self._calls = calls
+        # Has callables be called in the reactor's thread,
         self._handOver = tell
-        # What is to be handed over in this turn of the loop.
+        # and what is to be handed over in this turn of the loop.
         self._told: list[Callable[[], object]] = []
         self._connection = SchedulerConnection(options)
-        self._scattering: Any = None
-        self._fetching: Any = None
-        # Dask's topic by which bundles tell that they have begun.
-        self._topic = ""
+        self._runner: Any = None
         self._running: dict[object, asyncio.Task[None]] = {}
-        self._sent: dict[object, Any] = {}
-        self._futures: dict[str, Any] = {}
-        # Functions whose results have been large.
-        self._large: set[str] = set()
-        self._streams: dict[ItemTaker, ClusterStream] = {}
+        self._streams: dict[ClusterIteration, ClusterStream] = {}
         # Updates are made in their order.
         self._updating = asyncio.Lock()
         self._closing = asyncio.Event()
@@ -137,12 +116,17 @@ class ClusterSession:
     # What is asked for.
 
     def close(self) -> None:
-        """End it."""
         self._closing.set()
 
     def hold(self, call: ClusterCall) -> None:
         """Copy the large buffers of a call."""
         self._start(call, self._hold(call))
+
+    def drop(self, call: ClusterCall) -> None:
+        """Forget a call that wasn't sent, and its large buffers."""
+        self.cancel(call)
+        if self._runner is not None:
+            self._runner.drop(call)
 
     def submit(self, bundles: list[Bundle]) -> None:
         """Have bundles of calls be made."""
@@ -153,19 +137,20 @@ class ClusterSession:
         """Have a call be made by each worker, and perhaps by each that comes later."""
         self._start(bundle, self._update(bundle, isLasting))
 
-    def iterate(self, taker: ItemTaker, held: HeldItems) -> None:
+    def iterate(self, iteration: ClusterIteration, held: HeldItems) -> None:
         """Get the items of an iteration."""
-        stream = self._streams[taker] = ClusterStream(held, taker, self._tell)
-        self._start(taker, self._iterate(taker, stream))
+        stream = self._streams[iteration] = ClusterStream(held, iteration, self._tell)
+        self._start(iteration, self._iterate(iteration, stream))
 
-    def taken(self, taker: ItemTaker, count: int) -> None:
+    def taken(self, iteration: ClusterIteration, count: int) -> None:
         """Note that items of it have been taken."""
-        if taker in self._streams:
-            self._streams[taker].taken(count)
+        if iteration in self._streams:
+            self._streams[iteration].taken(count)
 
     def cancel(self, what: object) -> None:
         """Have nothing more be told of any of these, and not be made, if it can be."""
-        task, future = self._running.get(what), self._sent.get(what)
+        task = self._running.get(what)
+        future = None if self._runner is None else self._runner.sent.get(what)
         if future is not None:
             # The coroutine ends by that. Dask's own would be left over otherwise.
             self._start(future, self._connection.client.cancel([future]))
@@ -174,9 +159,7 @@ class ClusterSession:
 
     def release(self, bundle: Bundle) -> None:
         """End the iterations that the calls of a bundle have led to."""
-        future = self._futures.pop(bundle.key, None)
-        if future is not None:
-            future.release()
+        self._runner.release(bundle)
 
     # The connection.
 
@@ -185,15 +168,14 @@ class ClusterSession:
         connection, options = self._connection, self._options
         try:
             await connection.open()
-            self._topic = f"asynqueue-{uuid4().hex}"
-            connection.client.subscribe_topic(self._topic, self._hasBegun)
-            self._scattering = Scattering(connection.client)
-            self._fetching = Fetching(connection.client)
+            client, topic = connection.client, f"asynqueue-{uuid4().hex}"
+            client.subscribe_topic(topic, self._hasBegun)
+            self._runner = BundleRunner(client, options, topic)
             await self._look()
         except (OSError, asyncio.TimeoutError, ImportError) as error:
             why = str(error) or type(error).__name__
             raise WorkerStartError(f"There's no connection: {why}") from error
-        self._tell(self._owner.connected, connection.threads)
+        self._tell(self._owner.connected)
         missing = 0.0
         while True:
             with suppress(asyncio.TimeoutError):
@@ -213,20 +195,24 @@ class ClusterSession:
         connection, before = self._connection, self._connection.threads
         text = await connection.look()
         if text:
-            self._tell(self._owner.differs, text)
+            warning = partial(log.warn, worker=self._owner, text=text)
+            self._tell(warning, "{worker}: versions differ: {text}")
         if connection.threads != before:
-            self._tell(self._owner.resized, connection.threads)
-        for taker, stream in list(self._streams.items()):
+            self._tell(self._calls.resized, connection.threads)
+        for iteration, stream in list(self._streams.items()):
             if stream.held.address not in connection.workers:
-                self._tell(taker.failed, WorkerLost("The worker that had it is gone"))
-                self.cancel(taker)
+                lost = WorkerLost("The worker that had it is gone")
+                self._tell(iteration.failed, lost)
+                self.cancel(iteration)
 
     # Calls.
 
+    def _hasBegun(self, event: tuple[float, str]) -> None:
+        self._tell(self._calls.begun, event[1])
+
     async def _hold(self, call: ClusterCall) -> None:
-        payload: Any = call.payload
         try:
-            call.payload, call.large = await self._scattering.hold(payload)
+            await self._runner.hold(call)
         except MemoryError as error:
             self._tell(self._calls.failed, Bundle([call]), error)
         else:
@@ -234,9 +220,9 @@ class ClusterSession:
 
     async def _submit(self, bundle: Bundle) -> None:
         try:
-            outcomes = await self._run(bundle)
+            outcomes = await self._runner.run(bundle)
         except FutureCancelledError as error:
-            if error.reason == _DISCONNECTED:
+            if error.reason == DISCONNECTED:
                 self._disconnected.set()
                 return
             lost = WorkerLost(f"Dask has given up the call: {error}")
@@ -247,70 +233,6 @@ class ClusterSession:
             self._tell(self._calls.failed, bundle, error)
         else:
             self._tell(self._calls.answered, bundle, outcomes)
-        finally:
-            self._scattering.release(bundle.calls[0].large)
-
-    async def _run(self, bundle: Bundle) -> list[tuple[float, Any]]:
-        """Have calls be made, and get what they have come to."""
-        large = bundle.calls[0].large
-        calls = RemoteCalls(
-            [call.payload for call in bundle.calls],
-            self._scattering.places(large),
-            self._topic if bundle.isTimed else None,
-        )
-        for attempt in range(_MAX_ATTEMPTS):
-            pieces = [await self._scattering.scatter(copy) for copy in large.values()]
-            key = f"{bundle.key}-{attempt}" if attempt else bundle.key
-            future = self._connection.client.submit(
-                execute,
-                bundle.key,
-                calls,
-                *pieces,
-                key=key,
-                pure=False,
-                priority=bundle.priority,
-                **self._options.placement(bundle.series),
-            )
-            self._sent[bundle] = future
-            try:
-                return await self._result(bundle, future)
-            except FutureCancelledError as error:
-                # The worker may have gone that had the buffers.
-                if error.reason == _DISCONNECTED or not (large and bundle.isWanted):
-                    raise
-                for copy in large.values():
-                    self._scattering.renew(copy)
-            finally:
-                del self._sent[bundle]
-        raise WorkerLost(f"Its arguments were lost {_MAX_ATTEMPTS} times")
-
-    async def _result(self, bundle: Bundle, future: Any) -> list[tuple[float, Any]]:
-        # What is large comes from the worker itself. That takes a question more, so
-        # it's done where it's likely.
-        call = bundle.calls[0]
-        isLarge = bool(call.large) or call.name in self._large
-        if isLarge and await self._scattering.isDirect():
-            answers = await self._connection.client.gather(future, direct=True)
-        else:
-            answers = await self._fetching.fetch(future)
-        if isinstance(answers, bytes):
-            found = pickle.loads(answers)
-        else:
-            found = answers.answers
-            if sys.getsizeof(answers) >= MIN_SCATTERED:
-                self._large.add(call.name)
-        outcomes = [
-            _outcome(answer, call.task)
-            for call, answer in zip(bundle.calls, found, strict=True)
-        ]
-        if any(type(outcome) is HeldItems for _, outcome in outcomes):
-            self._futures[bundle.key] = future
-        return outcomes
-
-    def _hasBegun(self, event: tuple[float, str]) -> None:
-        self._tell(self._calls.begun, event[1])
-
-    # Updates.
 
     async def _update(self, bundle: Bundle, isLasting: bool) -> None:
         call, client = bundle.calls[0], self._connection.client
@@ -320,7 +242,7 @@ class ClusterSession:
                     answers = await self._store(call.payload)
                 else:
                     answers = await client.run(update, call.payload)
-            outcomes = [_outcome(answer, call.task) for answer in answers.values()]
+            outcomes = [outcomeOf(answer, call.task) for answer in answers.values()]
         except Exception as error:  # noqa: BLE001 - Dask's are many
             self._tell(self._calls.failed, bundle, error)
             return
@@ -342,13 +264,13 @@ class ClusterSession:
         found: dict[str, Any] = await self._connection.client.run(updated, name)
         return found
 
-    # Iterations.
-
-    async def _iterate(self, taker: ItemTaker, stream: ClusterStream) -> None:
+    async def _iterate(
+        self, iteration: ClusterIteration, stream: ClusterStream
+    ) -> None:
         try:
             await stream.run(self._connection.client)
         finally:
-            del self._streams[taker]
+            del self._streams[iteration]
 
     # Others.
 
@@ -367,13 +289,62 @@ class ClusterSession:
         self._handOver(told)
 
 
-def _outcome(found: tuple[int, bytes | Parcel], task: object) -> tuple[float, Any]:
-    kind, answer = found
-    if kind == Kind.ITERATOR:
-        return 0.0, HeldItems(*pickle.loads(answer))  # type: ignore[arg-type]  # it's small
-    outcome: tuple[float, Any] = loadsAnswer(kind, unpack(answer), task)
-    return outcome
-
-
 def _hasRun(outcome: Any) -> bool:
     return isinstance(outcome, tuple) and outcome[0] == Status.RAN
+
+
+class SessionThread:
+    """
+    A thread with a loop of asyncio's, in which there's one session. Such a thread goes
+    with any reactor.
+
+    @ivar ended: Fires with C{None} when the thread has ended.
+    """
+
+    def __init__(
+        self,
+        options: ClusterOptions,
+        owner: SessionOwner,
+        calls: CallOwner,
+        reactor: Any,
+    ) -> None:
+        self.ended: Deferred[None] = Deferred()
+        self._owner = owner
+        self._told: Handover[Callable[[], object]] = Handover(lambda f: f(), reactor)
+        self._session = ClusterSession(options, owner, calls, self._told.putAll)
+        found: SimpleQueue[asyncio.AbstractEventLoop | None] = SimpleQueue()
+        # A daemon: where the reactor was stopped without more ado, it holds nobody up.
+        self._thread = threading.Thread(
+            target=self._run, args=(found,), name="asynqueue dask", daemon=True
+        )
+        self._thread.start()
+        self._loop = found.get()
+
+    def ask(self, method: Callable[..., object], *args: Any) -> None:
+        """Call a method of the session."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has just ended, and that is being told
+                self._loop.call_soon_threadsafe(method, self._session, *args)
+
+    def _run(self, found: SimpleQueue[asyncio.AbstractEventLoop | None]) -> None:
+        """Run in the thread."""
+
+        async def main() -> None:
+            found.put(asyncio.get_running_loop())
+            await self._session.main()
+
+        failure: Failure | None = None
+        try:
+            asyncio.run(main())
+        except BaseException:  # noqa: BLE001 - nobody else would hear
+            failure = Failure()
+        found.put(None)
+        self._told.put(partial(self._over, failure))
+
+    def _over(self, failure: Failure | None) -> None:
+        # Telling so was the last that it had to do.
+        self._thread.join()
+        if failure is not None:
+            log.failure("{worker}: its thread has failed", failure, worker=self._owner)
+            self._owner.lost(failure.value or RuntimeError())
+        self.ended.callback(None)

@@ -12,31 +12,24 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .._child.parcels import Parcel, pack
-from .._child.pickling import NotPicklable, blame
 from .._child.status import Status
-from .._support.answers import cantBeSent
-from .._support.checks import checkCount, checkSeconds
 from .._support.log import log
-from ..errors import AuthenticationError, WorkerStartError
+from ..errors import AuthenticationError, SerializationError, WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
 from ..tasks._connectingworker import ConnectingWorker
-from ..tasks._task import forWorker
-from ..tasks._tracing import traced
 
 try:
     from ._accepted import Accepted
-    from ._bundles import ClusterCall, nameOfCall
+    from ._bundles import callOf
     from ._connection import ClusterOptions
-    from ._session import ClusterSession
-    from ._thread import SessionThread
+    from ._session import ClusterSession, SessionThread
 except ModuleNotFoundError as error:
     raise ImportError(
         f"Dask isn't installed ({error}): install the extra asynqueue[dask]"
     ) from error
 
 #: What keeps a connection from being made, and may not do so the next time.
-TRANSIENT = (OSError, asyncio.TimeoutError)
+_TRANSIENT = (OSError, asyncio.TimeoutError)
 
 
 class ClusterState(Enum):
@@ -74,10 +67,6 @@ class DaskWorker(ConnectingWorker):
 
     @ivar raw: Whether iterators come back as they are.
 
-    @ivar threads: How many threads the cluster has, as far as that is known.
-
-    @ivar capacity: How many tasks it wants to have been given.
-
     @ivar state: A L{ClusterState}.
     """
 
@@ -106,91 +95,38 @@ class DaskWorker(ConnectingWorker):
         reactor: Any = None,
     ) -> None:
         """
-        Begin to connect. Without an address, a cluster or a file, a cluster is made on
-        this machine, with a process for each core, and ended with the worker.
-
-        @param address: Where the scheduler is: C{tls://HOST:PORT} with C{security};
-            C{tcp://HOST:PORT} on this machine.
-
-        @param cluster: A cluster object of Dask's, such as a C{SLURMCluster}, which is
-            left running.
-
-        @param schedulerFile: The path of a file that the scheduler has written.
-
-        @param security: The paths of an authority's certificate, of an own one, and of
-            its key; or a C{Security} of Dask's.
-
-        @param allowInsecure: C{True} for C{tcp} to other machines: whoever is in that
-            network can run code in the cluster and here.
+        Begin to connect. For other options, and what is raised for them, see
+        L{DaskQueue<asynqueue.dask.DaskQueue>}.
 
         @param series: Series that it's qualified for besides those of its class.
 
-        @param raw: C{True} for iterators to come back as they are, which the few that
-            can be pickled do.
-
         @param exclusive: C{True} to reserve it for calls of C{series}.
-
-        @param N_concurrent: How many tasks it accepts at once. By default, that follows
-            the threads of the cluster, and how short the calls are.
-
-        @param bundle: Short calls of the same function travel together, for about so
-            many seconds of work. 0 for each to travel alone: when a process of the
-            cluster ends, all calls of a bundle are run again, also those that were
-            done.
-
-        @param resources: For some series, the resources of Dask workers that their
-            calls need and take up meanwhile: C{{'train': {'GPU': 1}}}.
-
-        @param restrictions: For some series, the addresses or hosts of the Dask workers
-            that may run their calls.
-
-        @param connectTimeout: Seconds for the connection to be made.
-
-        @param heartbeat: The scheduler is asked for a sign of life every so many
-            seconds. It's lost when it takes three times as long to answer.
-
-        @param noWorkersTimeout: After so many seconds without any workers, the cluster
-            counts as lost. By default, calls wait.
 
         @param reconnect: C{True} to connect again after a while when the scheduler is
             lost, and to go on trying when there's none.
 
-        @param backoff: Called with how many attempts have failed; gives the seconds
-            until the next. By default, that's from one second to a minute.
-
         @param reactor: The reactor. By default, the global one.
-
-        @raise TypeError: If more than one cluster is given, or C{backoff} isn't
-            callable.
-
-        @raise ValueError: If a number is out of range.
-
-        @raise AuthenticationError: If the scheduler isn't on this machine, and there's
-            no C{security}.
         """
-        if N_concurrent is not None:
-            checkCount("N_concurrent", N_concurrent, 1)
-        checkSeconds("bundle", bundle, zero=True)
-        self._options = ClusterOptions(
-            address,
-            cluster,
-            schedulerFile,
-            security,
-            allowInsecure,
-            connectTimeout,
-            heartbeat,
-            noWorkersTimeout,
-            resources or {},
-            restrictions or {},
-            reconnect,
-            backoff,
+        self._options = options = ClusterOptions(
+            address=address,
+            cluster=cluster,
+            schedulerFile=schedulerFile,
+            security=security,
+            allowInsecure=allowInsecure,
+            N_concurrent=N_concurrent,
+            bundle=bundle,
+            resources=resources,
+            restrictions=restrictions,
+            connectTimeout=connectTimeout,
+            heartbeat=heartbeat,
+            noWorkersTimeout=noWorkersTimeout,
+            reconnect=reconnect,
+            backoff=backoff,
         )
-        self._options.check()
+        options.check()
         super().__init__(series, raw, exclusive, reconnect, backoff, reactor)
-        self._where = self._options.where
+        self._where = options.where
         self.state = ClusterState.CONNECTING
-        self._concurrent = N_concurrent
-        self._bundle = bundle
         self._accepted = Accepted(
             bundle, self._ask, self._maybeClose, self._lostError, self._reactor
         )
@@ -198,18 +134,17 @@ class DaskWorker(ConnectingWorker):
         self._beginToConnect()
 
     def __repr__(self) -> str:
-        """Name the worker by ID and cluster."""
         return f"<DaskWorker {self.ID}, {self._where}, {self.state.name.lower()}>"
 
     @property
     def threads(self) -> int:
-        """How many threads the cluster has."""
+        """How many threads the cluster has, as far as that is known."""
         return self._accepted.queue.threads
 
     @property
     def capacity(self) -> int:
         """How many tasks it wants to have been given."""
-        return self._concurrent or self._accepted.queue.capacity
+        return self._options.N_concurrent or self._accepted.queue.capacity
 
     @property
     def concurrency(self) -> int:
@@ -243,21 +178,12 @@ class DaskWorker(ConnectingWorker):
         if self.state is ClusterState.DEAD:
             task.callback((Status.DISCONNECTED, None))
             return succeed(None)
-        f, args, kw, raw, consumer = forWorker(task.callTuple, self.raw)
         try:
-            payload = pack((traced(f, task, raw), args, kw, raw), foreign=True)
-        except NotPicklable as error:
-            task.errback(Failure(cantBeSent(task, blame(f, args, kw, error))))
+            call = callOf(task, self.raw)
+        except SerializationError as error:
+            task.errback(error)
             return succeed(None)
-        isAlone = task.timeout is not None or isinstance(payload, Parcel)
-        call = ClusterCall(task, payload, consumer, nameOfCall(f, args), isAlone)
         self._accepted.add(call)
-        if self.state is ClusterState.CONNECTING:
-            self._connection.wait().addCallbacks(
-                lambda _: self._accepted.send(call), lambda _: None
-            )
-        else:
-            self._accepted.send(call)
         return call.ready
 
     def stop(self) -> Deferred[None]:
@@ -276,11 +202,7 @@ class DaskWorker(ConnectingWorker):
         """
         calls = self._accepted.takeCalls()
         tasks = [call.task for call in calls]
-        for iteration in self._accepted.takeIterations():
-            task = iteration.release()
-            if task is not None:
-                tasks.append(task)
-            iteration.failed(self._lostError(iteration.task, "It was crashed"))
+        tasks += self._accepted.releaseIterations("It was crashed")
         if self.state is ClusterState.CONNECTING:
             self._giveUp(Failure(WorkerStartError(f"{self!r} was crashed before")))
         elif self.state is not ClusterState.DEAD:
@@ -299,61 +221,35 @@ class DaskWorker(ConnectingWorker):
 
     # What the session tells.
 
-    def connected(self, threads: int) -> None:
+    def connected(self) -> None:
         """Begin to work: the cluster is there."""
         if self.state is ClusterState.CONNECTING:
-            self._accepted.queue.threads = threads
-            self._accepted.isOpen = True
             self._attempts = 0
             self.state = ClusterState.READY
+            self._accepted.open()
             self._connection.fire(None)
-
-    def resized(self, threads: int) -> None:
-        """Note how many threads the cluster has."""
-        self._accepted.queue.threads = threads
-        self._accepted.fillLater()
-
-    def differs(self, text: str) -> None:
-        """Warn of versions that differ."""
-        log.warn("{worker}: versions differ: {text}", worker=self, text=text)
 
     def lost(self, error: BaseException) -> None:
         """Resign, or connect again: there's no connection, or no longer."""
         if self.state is ClusterState.CONNECTING:
             self._hasNoConnection(error)
-            return
-        if self.state is ClusterState.DEAD:
-            return
-        log.warn("{worker} is lost: {why}", worker=self, why=error)
-        accepted = self._accepted
-        iterations = accepted.takeIterations()
-        sent = accepted.takeSent()
-        # First of all, so that a call that is made because of the failures isn't given
-        # to this worker.
-        self._resign()
-        for call in sent:
-            call.task.errback(Failure(self._lostError(call.task, str(error))))
-            call.fireReady()
-        for iteration in iterations:
-            iteration.failed(self._lostError(iteration.task, str(error)))
-        for task in self.crash():
-            task.callback((Status.DISCONNECTED, None))
+        elif self.state is not ClusterState.DEAD:
+            log.warn("{worker} is lost: {why}", worker=self, why=error)
+            self._accepted.lose(str(error), self._resign)
+            for task in self.crash():
+                task.callback((Status.DISCONNECTED, None))
 
-    # Others.
+    # The connection.
 
     def _ask(self, method: Callable[..., object], *args: Any) -> None:
         if self._thread is not None:
             self._thread.ask(method, *args)
-
-    # The connection.
 
     def _another(self) -> DaskWorker:
         return self.__class__(
             series=self.iQualified,
             raw=self.raw,
             exclusive=self.exclusive,
-            N_concurrent=self._concurrent,
-            bundle=self._bundle,
             reactor=self._reactor,
             **asdict(self._options, recurse=False),
         )
@@ -364,7 +260,7 @@ class DaskWorker(ConnectingWorker):
         self._thread.ended.addCallback(self._threadEnded)
 
     def _hasNoConnection(self, error: BaseException) -> None:
-        if self._reconnect and isinstance(error.__cause__, TRANSIENT):
+        if self._reconnect and isinstance(error.__cause__, _TRANSIENT):
             # When the thread has ended.
             log.info("{worker}: {why}. It's tried again", worker=self, why=error)
         elif isinstance(error, AuthenticationError):

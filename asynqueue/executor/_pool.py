@@ -115,22 +115,12 @@ class Pool:
         Have the executor make a call, outside the tasks. The Deferred fires with
         C{None} when it's done, or fails as it does.
         """
-        d: Deferred[None] = Deferred()
-
-        def done(future: Future[Any]) -> None:
-            error = CancelledError() if future.cancelled() else future.exception()
-            if d.called:
-                return  # Nobody waits any longer.
-            if error is None:
-                d.callback(None)
-            else:
-                d.errback(error)
-
+        d: Deferred[Any] = Deferred()
         try:
-            self.submit(done, f, *args)
+            self.submit(d.callback, f, *args)
         except RuntimeError:
             d.errback()
-        return d
+        return d.addCallback(_raiseError)
 
     @property
     def isBusy(self) -> bool:
@@ -191,6 +181,13 @@ class Pool:
             done(future)
 
 
+def _raiseError(future: Future[Any]) -> None:
+    """Raise what a call has failed with, if it has."""
+    if future.cancelled():
+        raise CancelledError
+    future.result()
+
+
 class LossHistory:
     """
     The tasks that were there when the executors broke of a worker and those before it.
@@ -223,20 +220,33 @@ class LossHistory:
         return error
 
 
-class PoolItems:
+class PoolIteration:
     """
-    The items of an iterator that's iterated over in threads, one of which has it at a
-    time.
+    An iterator that's iterated over in threads, one of which has it at a time.
+
+    There's one job with the executor at a time, so that other calls get in between, and
+    none while nobody takes the items.
     """
 
+    # What a job writes, and others while there's none: _made has items that nobody has
+    # taken, _isOver says that there are no more, and _error what has been raised. The
+    # rest is the reactor's.
+
     def __init__(self, iterator: Iterator[Any], context: Context) -> None:
-        # Items that nobody has taken, and whether there are no more.
-        self.made: list[Any] = []
-        self.isOver = False
-        # What the iterator has raised.
-        self.error: BaseException | None = None
         self._iterator = iterator
         self._context = context
+        self._made: list[Any] = []
+        self._isOver = False
+        self._error: BaseException | None = None
+        # How many more items may be made, and who waits for that to be some.
+        self._room = WINDOW
+        self._waiting: Deferred[None] | None = None
+        self.source = BufferedSource(self._taken, self._wake, every=WINDOW // 2)
+
+    @property
+    def isEmpty(self) -> bool:
+        """Whether there were no items at all, as far as none has been pushed."""
+        return self._isOver and not self._made and self._error is None
 
     def make(self, most: int) -> None:
         """Make items, not more than so many, and as they have come after a moment."""
@@ -245,66 +255,51 @@ class PoolItems:
             for _ in range(most):
                 item = self._context.run(next, self._iterator)
                 checkDeliverable(item)
-                self.made.append(item)
+                self._made.append(item)
                 if perf_counter() >= end:
                     break
         except StopIteration:
-            self.isOver = True
+            self._isOver = True
         except BaseException as error:  # noqa: BLE001 - the iterator is the user's
-            self.isOver = True
-            self.error = raisable(error, nameOf(self._iterator))
+            self._isOver = True
+            self._error = raisable(error, nameOf(self._iterator))
 
-    def close(self) -> None:
-        """Close the iterator, so that its C{finally} runs here."""
-        self.isOver = True
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            self._context.run(close)
-
-
-class PoolIteration:
-    """
-    The reactor's side of an iteration. It has one job with the executor at a time, so
-    that other calls get in between, and none while nobody takes its items.
-    """
-
-    def __init__(self, items: PoolItems, pool: Pool) -> None:
-        self._items = items
-        self._pool = pool
-        # How many more items may be made, and who waits for that to be some.
-        self._room = WINDOW
-        self._waiting: Deferred[None] | None = None
-        self.source = BufferedSource(self._taken, self._wake, every=WINDOW // 2)
-
-    async def run(self) -> None:
+    async def run(self, pool: Pool) -> None:
         """
         Have items made as they're taken, until the end, or until nobody wants more.
         """
-        items, source = self._items, self.source
+        source = self.source
         try:
-            while not (items.isOver or source.stopped):
+            while not (self._isOver or source.stopped):
                 self._push()
                 if self._room > 0:
-                    await self._pool.call(items.make, self._room)
+                    await pool.call(self.make, self._room)
                 else:
                     self._waiting = Deferred()
                     await self._waiting
             self._push()
-            if not items.isOver:
-                await self._pool.call(items.close)
+            if not self._isOver:
+                await pool.call(self._close)
         except Exception as error:  # noqa: BLE001 - closing calls code of users
             if not source.stopped:
-                items.error = WorkerLost("The executor was lost during an iteration")
-                items.error.__cause__ = error
+                self._error = WorkerLost("The executor was lost during an iteration")
+                self._error.__cause__ = error
             elif not isinstance(error, (BrokenExecutor, CancelledError)):
                 log.failure("An iterator failed to be closed")
-        if items.error is None:
+        if self._error is None:
             source.end()
         else:
-            source.fail(items.error)
+            source.fail(self._error)
+
+    def _close(self) -> None:
+        """Close the iterator, so that its C{finally} runs here."""
+        self._isOver = True
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            self._context.run(close)
 
     def _push(self) -> None:
-        made, self._items.made = self._items.made, []
+        made, self._made = self._made, []
         self._room -= len(made)
         self.source.push(made)
 

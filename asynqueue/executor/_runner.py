@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from .._child.calls import isIteration, raisable
 from .._child.describe import PLAIN, callText, errorText, nameOf
-from .._child.parcels import execute, pack, unpack
+from .._child.parcels import Parcel, execute, pack, unpack
 from .._child.pickling import NotPicklable, blame
 from .._child.status import RAN, ErrorText, Status
 from .._support.answers import cantBeSent, loadsAnswer
@@ -30,7 +30,7 @@ from ..interfaces import ITask
 from ..iteration import Deferator, IterationProducer
 from ..tasks._task import forWorker
 from ..tasks._tracing import traced
-from ._pool import Pool, PoolItems, PoolIteration
+from ._pool import Pool, PoolIteration
 
 #: Calls are given to an executor in advance for so many seconds, going by how long the
 #: last ones took,
@@ -41,59 +41,6 @@ MAX_PREFETCHED = 32
 
 #: How much the last call counts in that.
 WEIGHT = 1 / 16
-
-
-class _LocalCalls:
-    """Calls in threads of this interpreter."""
-
-    def prepare(self, task: ITask, call: Any, raw: bool) -> tuple[Any, ...]:
-        # A copy, since a call that was cancelled may still be in the task's.
-        context = Context() if task.context is None else task.context.copy()
-        return _runHere, context, call, raw
-
-    def outcome(self, result: Any, task: ITask) -> tuple[float, Any]:
-        seconds, status, value = result
-        return seconds, (status, value)
-
-
-class _PickledCalls:
-    """Calls in other interpreters."""
-
-    def __init__(self, foreign: bool) -> None:
-        self._foreign = foreign
-
-    def prepare(self, task: ITask, call: Any, raw: bool) -> tuple[Any, ...]:
-        """
-        Get what the executor is to be given for a call that has no keywords for the
-        worker any longer. If it can't be called there, that's a WorkerError.
-        """
-        f, args, kw = call
-        if task.direct:
-            raise WorkerError(
-                f"{task!r} would update one process only of the executor's: give the"
-                " executor an initializer instead"
-            )
-        if isgeneratorfunction(f):
-            reason = NotPicklable(
-                f"{nameOf(f)} is a generator function, and its items can't be brought"
-                " here from there: have it return a list, or call it with a"
-                " ProcessQueue, which brings the items"
-            )
-            raise cantBeSent(task, reason)
-        try:
-            payload = pack((traced(f, task, raw), args, kw, raw), f, self._foreign)
-        except NotPicklable as error:
-            raise cantBeSent(task, blame(f, args, kw, error)) from error
-        return execute, payload
-
-    def outcome(self, result: Any, task: ITask) -> tuple[float, Any]:
-        """
-        Get from the result of the future the seconds that the call took, and the status
-        and result of its task, or a failure.
-        """
-        kind, payload = result
-        found: tuple[float, Any] = loadsAnswer(kind, unpack(payload), task)
-        return found
 
 
 @define(eq=False)
@@ -120,9 +67,9 @@ class PoolRunner:
     it's reckoned that these are the first, and only their clocks run.
     """
 
-    # _jobs are all, oldest first. _behind are those that aren't _running, of which
-    # there are none while fewer than _size are. _most is how many there should be, if
-    # the user has said so.
+    # _jobs are all, oldest first. _behind are those that aren't running, of which there
+    # are none while fewer than _size are. _most is how many there should be, if the
+    # user has said so.
 
     def __init__(
         self,
@@ -141,15 +88,11 @@ class PoolRunner:
         self._size = pool.size
         # How many tasks there should be.
         self.capacity = self._size if most is None else most
-        self._running = 0
         self._behind: deque[_PoolJob] = deque()
         self._seconds = PREFETCH_SECONDS
-        self._calls = (
-            # Only its processes import the program's main module.
-            _PickledCalls(not isinstance(pool.executor, ProcessPoolExecutor))
-            if portable
-            else _LocalCalls()
-        )
+        self._portable = portable
+        # Only its processes import the program's main module.
+        self._isForeign = not isinstance(pool.executor, ProcessPoolExecutor)
         # Called when a task has been run, and tells how many wait;
         self._ran = ran
         # when there's a task less;
@@ -164,15 +107,21 @@ class PoolRunner:
 
     @property
     def tasks(self) -> list[ITask]:
-        """The tasks that have no result yet, oldest first."""
         return [job.task for job in self._jobs.values() if not job.isDropped]
 
     def run(self, task: ITask, raw: bool) -> Deferred[None]:
         """Run a task. The Deferred fires when there's room for another."""
         f, args, kw, raw, consumer = forWorker(task.callTuple, raw)
         job = _PoolJob(task, consumer)
+        call = f, args, kw
+        prepared: tuple[Any, ...]
         try:
-            prepared = self._calls.prepare(task, (f, args, kw), raw)
+            if self._portable:
+                prepared = execute, _packed(task, call, raw, self._isForeign)
+            else:
+                # A copy, since a call that was cancelled may still be in the task's.
+                context = Context() if task.context is None else task.context.copy()
+                prepared = _runHere, context, call, raw
             job.future = self._pool.submit(partial(self._done, job), *prepared)
         except WorkerError as error:
             task.errback(error)
@@ -186,11 +135,9 @@ class PoolRunner:
             else:
                 task.callback((Status.DISCONNECTED, None))
             return succeed(None)
+        job.isRunning = len(self._jobs) - len(self._behind) < self._size
         self._jobs[task] = job
-        if self._running < self._size:
-            job.isRunning = True
-            self._running += 1
-        else:
+        if not job.isRunning:
             self._behind.append(job)
             if task.timeout is not None:
                 task.stopTimer()
@@ -240,8 +187,6 @@ class PoolRunner:
             following.isRunning = True
             if following.task.timeout is not None and not following.isDropped:
                 following.task.startTimer()
-        else:
-            self._running -= 1
 
     def _done(self, job: _PoolJob, future: Future[Any]) -> None:
         """Give a task its result, and be ready for another one."""
@@ -269,7 +214,7 @@ class PoolRunner:
 
     def _deliver(self, job: _PoolJob, result: Any) -> None:
         task = job.task
-        seconds, outcome = self._calls.outcome(result, task)
+        seconds, outcome = _loaded(result, task) if self._portable else result
         if task.watch is not None:
             task.watch.seconds = seconds
         self.adapt(self._pool.size, seconds, self._ran())
@@ -280,13 +225,11 @@ class PoolRunner:
         else:
             task.callback(outcome)
 
-    def _iterate(self, items: PoolItems, job: _PoolJob) -> None:
+    def _iterate(self, iteration: PoolIteration, job: _PoolJob) -> None:
         """Give a task an iteration, whose items are made as they're taken."""
-        isEmpty = items.isOver and not items.made and items.error is None
-        if isEmpty and job.consumer is None:
+        if iteration.isEmpty and job.consumer is None:
             job.task.callback((Status.ITERATOR, []))
             return
-        iteration = PoolIteration(items, self._pool)
         result: Any = Deferator(iteration.source)
         result.reactor = self._pool.reactor
         try:
@@ -299,13 +242,44 @@ class PoolRunner:
             job.task.callback((Status.ITERATOR, result))
         if job.isDropped:
             iteration.source.stop()
-        self._pool.begin(iteration.run())
+        self._pool.begin(iteration.run(self._pool))
 
 
-def _runHere(context: Context, call: Any, raw: bool) -> tuple[float, Status, Any]:
+def _packed(task: ITask, call: Any, raw: bool, isForeign: bool) -> bytes | Parcel:
+    """Pickle a call. If it can't be called elsewhere, that's a WorkerError."""
+    f, args, kw = call
+    if task.direct:
+        raise WorkerError(
+            f"{task!r} would update one process only of the executor's: give the"
+            " executor an initializer instead"
+        )
+    if isgeneratorfunction(f):
+        reason = NotPicklable(
+            f"{nameOf(f)} is a generator function, and its items can't be brought"
+            " here from there: have it return a list, or call it with a"
+            " ProcessQueue, which brings the items"
+        )
+        raise cantBeSent(task, reason)
+    try:
+        return pack((traced(f, task, raw), args, kw, raw), f, isForeign)
+    except NotPicklable as error:
+        raise cantBeSent(task, blame(f, args, kw, error)) from error
+
+
+def _loaded(result: Any, task: ITask) -> tuple[float, Any]:
     """
-    Run a call in a thread, and give the seconds that it took, its status and its
-    result. That of an iteration is L{PoolItems}.
+    Get the seconds that a call elsewhere took, and the status and result of its task,
+    or a failure.
+    """
+    kind, payload = result
+    found: tuple[float, Any] = loadsAnswer(kind, unpack(payload), task)
+    return found
+
+
+def _runHere(context: Context, call: Any, raw: bool) -> tuple[float, Any]:
+    """
+    Run a call in a thread, and get the same. The result of an iteration is
+    L{PoolIteration}.
     """
     f, args, kw = call
     start = perf_counter()
@@ -314,10 +288,10 @@ def _runHere(context: Context, call: Any, raw: bool) -> tuple[float, Status, Any
         if type(result) not in PLAIN:
             checkReturned(result, f)
             if not raw and isIteration(result):
-                status, result = Status.ITERATOR, PoolItems(result, context)
+                status, result = Status.ITERATOR, PoolIteration(result, context)
                 result.make(1)
     except BaseException as error:  # noqa: BLE001 - the callable is the user's
         text = callText(f, args, kw)
         status = Status.ERROR
         result = ErrorText(errorText(error, text), raisable(error, text))
-    return perf_counter() - start, status, result
+    return perf_counter() - start, (status, result)

@@ -91,33 +91,12 @@ class ExecutorWorker(WorkerBase):
         _history: LossHistory | None = None,
     ) -> None:
         """
-        Get the executor.
-
-        @param executor: The executor, or a callable that makes one, which is called
-            again when that is broken.
-
-        @param N_concurrent: How many tasks it's given at once. By default as many as it
-            can run; the number of cores, if it doesn't tell.
-
-        @param series: Series that the worker is qualified for besides those of its
-            class.
-
-        @param raw: C{True} for iterators to come back as they are.
-
-        @param portable: C{True} for calls to be pickled, C{False} for them to be given
-            as they are. By default, they're pickled unless it's a
-            C{ThreadPoolExecutor}.
-
-        @param owned: Whether the executor is shut down with the worker. By default, if
-            it was made by a callable.
+        Get the executor. For the options, and what is raised for them, see
+        L{ExecutorQueue<asynqueue.executor.ExecutorQueue>}.
 
         @param exclusive: C{True} to reserve it for calls of C{series}.
 
         @param reactor: The reactor. By default, the global one.
-
-        @raise TypeError: If there's no executor.
-
-        @raise ValueError: If the number is out of range.
         """
         super().__init__(series, raw, exclusive)
         if N_concurrent is not None:
@@ -320,8 +299,22 @@ class ExecutorQueue(TaskQueue):
         """
         Get the executor.
 
-        @param executor: The executor, or what makes one. See L{ExecutorWorker} for this
-            and the next five.
+        @param executor: The executor, or a callable that makes one, which is called
+            again when that is broken.
+
+        @param N_concurrent: How many tasks it's given at once. By default as many as it
+            can run; the number of cores, if it doesn't tell.
+
+        @param series: Series that the worker is qualified for besides C{'executor'}.
+
+        @param raw: C{True} for iterators to come back as they are.
+
+        @param portable: C{True} for calls to be pickled, C{False} for them to be given
+            as they are. By default, they're pickled unless it's a
+            C{ThreadPoolExecutor}.
+
+        @param owned: Whether the executor is shut down with the worker. By default, if
+            it was made by a callable.
 
         @param kw: Keywords of L{TaskQueue}.
 

@@ -63,7 +63,6 @@ class ConnectingWorker(WorkerBase):
         return self._connection.wait()
 
     def deferUntilGone(self) -> Deferred[None]:
-        """@return: A Deferred that fires with C{None} when the connection has ended."""
         return self._gone.wait()
 
     def setRecycler(self, callableObject: Callable[[], object]) -> None:
@@ -83,7 +82,6 @@ class ConnectingWorker(WorkerBase):
         return self._anotherAfter(max(1, self._attempts))
 
     def retryReplacement(self: _Self) -> _Self:
-        """@return: A worker like this one."""
         return self._anotherAfter(self._attempts)
 
     @abstractmethod
