@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator
 from functools import partial
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -33,7 +34,7 @@ class AwaitableDeferred(Deferred[_T]):
             return self._bridged(asyncio)
         return super().__await__()
 
-    def _bridged(self, asyncio: Any) -> Generator[Any, None, _T]:
+    def _bridged(self, asyncio: ModuleType) -> Generator[object, None, _T]:
         _checkLoop(asyncio)
         # Whether the task waits, or a coroutine of Twisted that it has called, can't be
         # told from here.
@@ -53,7 +54,7 @@ class _Bridge(Deferred[Callable[[], None]]):
     # True until asyncio has seen it. It knows futures by this attribute.
     _asyncio_future_blocking = True
 
-    def __init__(self, target: Deferred[Any], asyncio: Any) -> None:
+    def __init__(self, target: Deferred[Any], asyncio: ModuleType) -> None:
         super().__init__()
         self._target = target
         self._asyncio = asyncio
@@ -61,10 +62,12 @@ class _Bridge(Deferred[Callable[[], None]]):
         self._isFuture = False
         target.addBoth(self._fired)
 
-    def get_loop(self) -> Any:
+    def get_loop(self) -> object:
         return self._loop
 
-    def add_done_callback(self, f: Callable[[Any], object], *, context: Any) -> None:
+    def add_done_callback(
+        self, f: Callable[[_Bridge], object], *, context: object
+    ) -> None:
         self._isFuture = True
 
         def done(result: Callable[[], None]) -> Callable[[], None]:
@@ -84,7 +87,7 @@ class _Bridge(Deferred[Callable[[], None]]):
         self._target.cancel()
         return True
 
-    def _fired(self, result: Any) -> Any:
+    def _fired(self, result: _T) -> _T:
         if not self.called:
             self.callback(_pass)
         return result
@@ -98,7 +101,7 @@ def _pass() -> None:
     pass
 
 
-def _checkLoop(asyncio: Any) -> None:
+def _checkLoop(asyncio: ModuleType) -> None:
     """
     Raise RuntimeError if the reactor doesn't run in the loop that does: nothing would
     ever fire.
@@ -131,7 +134,7 @@ def shielded(d: Deferred[_T]) -> Deferred[_T]:
     return outer
 
 
-def _ignore(d: Deferred[Any]) -> None:
+def _ignore(d: Deferred[object]) -> None:
     """Let a Deferred be cancelled."""
 
 

@@ -118,13 +118,13 @@ class AtShutdown:
     def __init__(self, f: Callable[[], object], reactor: object = None) -> None:
         self._f = f
         self._reactor = reactor
-        self._trigger: Any = None
+        self._trigger: object = None
 
     def want(self) -> None:
         """Have it called, if the reactor shuts down before L{forgo}."""
         if self._trigger is not None:
             return
-        reactor: Any = orGlobalReactor(self._reactor)
+        reactor = orGlobalReactor(self._reactor)
         # A trigger that is added while others run is run as well. So those who wait
         # again each time would keep the reactor from its end.
         if IReactorCore.providedBy(reactor) and reactor not in _shutDown:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from enum import Enum, auto
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,6 +16,8 @@ from .._support.log import log
 from .._support.reactor import TimeSlice, orGlobalReactor
 from ..errors import NotReadyError
 from ._sources import NO_ITEM, Item, ItemSource
+
+_T = TypeVar("_T")
 
 #: Callbacks may ask for the next item within those of the last so many times, before
 #: they are made to return. A coroutine that goes on within such callbacks does so
@@ -51,7 +53,7 @@ class Buffer:
         # Whether the next item must be fetched to know that there's one.
         self.looksAhead = not getattr(source, "tellsMore", False)
         self._source = source
-        self._fetchMany: Callable[[], Collection[Any] | None] | None = getattr(
+        self._fetchMany: Callable[[], Collection[object] | None] | None = getattr(
             source, "fetchMany", None
         )
 
@@ -122,7 +124,7 @@ class Buffer:
         self._accept(item)
         self._answer()
 
-    def _arrived(self, value: Any) -> None:
+    def _arrived(self, value: object) -> None:
         self._fetched((value, True, self.more))
 
     def _failed(self, failure: Failure) -> None:
@@ -174,18 +176,18 @@ class ItemDeferred(AwaitableDeferred[Any]):
 
     # Callbacks that are added when it has fired run at once, and may ask for the next.
 
-    def addCallbacks(self, *args: Any, **kw: Any) -> Any:
+    def addCallbacks(self, *args: object, **kw: object) -> Any:
         return self._add(super().addCallbacks, args, kw)
 
-    def addCallback(self, *args: Any, **kw: Any) -> Any:
+    def addCallback(self, *args: object, **kw: object) -> Any:
         return self._add(super().addCallback, args, kw)
 
-    def addBoth(self, *args: Any, **kw: Any) -> Any:
+    def addBoth(self, *args: object, **kw: object) -> Any:
         return self._add(super().addBoth, args, kw)
 
     def _add(
-        self, add: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any]
-    ) -> Any:
+        self, add: Callable[..., _T], args: tuple[object, ...], kw: dict[str, object]
+    ) -> _T:
         if not self.called:
             return add(*args, **kw)
         requests: ItemRequests = self._deferator._requests
@@ -296,7 +298,7 @@ class ItemRequests:
                     d.callback(d.item)
         self._peekers.fire(False)
 
-    def cancelled(self, d: Deferred[Any]) -> None:
+    def cancelled(self, d: Deferred[object]) -> None:
         """Keep the item of a Deferred that is being cancelled for the next one."""
         if d is not self.deferred:  # It's being stopped.
             return

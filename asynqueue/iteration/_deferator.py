@@ -79,18 +79,18 @@ class Deferator(Generic[_T]):
     def __init__(
         self: Deferator[Any],
         objOrRep: object,
-        f: Callable[..., Any] | None = None,
+        f: Callable[..., object] | None = None,
         /,
-        *args: Any,
-        **kw: Any,
+        *args: object,
+        **kw: object,
     ) -> None: ...
     def __init__(
         self,
         objOrRep: object,
-        f: Callable[..., Any] | None = None,
+        f: Callable[..., object] | None = None,
         /,
-        *args: Any,
-        **kw: Any,
+        *args: object,
+        **kw: object,
     ) -> None:
         """
         Make a deferator, of a function, or of something that has the items.
@@ -190,7 +190,7 @@ class Deferator(Generic[_T]):
                 return
             yield (item,)
 
-    def takeAtHand(self) -> Iterator[Any]:
+    def takeAtHand(self) -> Iterator[_T]:
         """Take items for which neither the source nor the reactor's turn is awaited."""
         buffer, requests = self._buffer, self._requests
         items = buffer.items
@@ -288,7 +288,7 @@ class Prefetcherator:
     def __init__(self, ID: Any = None) -> None:
         """Have no items yet, and an ID to be told apart by: a number by default."""
         self.ID = id(self) if ID is None else ID
-        self._deferator: Deferator[Any] = Deferator(())
+        self._deferator: Deferator[object] = Deferator(())
 
     def __repr__(self) -> str:
         return f"<Prefetcherator {self.ID}>"
@@ -301,7 +301,7 @@ class Prefetcherator:
         return self._deferator.lastFetch
 
     def setup(
-        self, iteratorOrCallable: object = None, /, *args: Any, **kw: Any
+        self, iteratorOrCallable: object = None, /, *args: object, **kw: object
     ) -> Deferred[bool]:
         """
         Begin an iteration, and fetch its first item.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from .._support.awaitable import AwaitableDeferred
 from .._support.checks import checkCallable, checkSeconds
 from .._support.reactor import AtShutdown, orGlobalReactor
+
+_T = TypeVar("_T")
 
 _INTERVAL = 0.001
 _BACKOFF = 1.10
@@ -72,7 +75,7 @@ class Delay:
         self._reactor = reactor
         # What has been handed out and has not fired, with what it waits for, and what
         # it fires with upon shutdown.
-        self._pending: dict[Deferred[Any], tuple[Deferred[Any], bool | None]] = {}
+        self._pending: dict[Deferred[Any], tuple[Deferred[Any], object]] = {}
         self._atShutdown = AtShutdown(self.shutdown, reactor)
 
     def __call__(self, delay: float | None = None) -> Deferred[None]:
@@ -87,7 +90,7 @@ class Delay:
         return self._track(deferLater(self._clock, seconds), None)
 
     def untilEvent(
-        self, eventChecker: Callable[..., Any], *args: Any, **kw: Any
+        self, eventChecker: Callable[..., object], *args: object, **kw: object
     ) -> Deferred[bool | None]:
         """
         Wait until what a callable returns is true, which says that something has
@@ -119,7 +122,7 @@ class Delay:
     def _clock(self) -> IReactorTime:
         return orGlobalReactor(self._reactor)
 
-    async def _poll(self, check: Callable[[], Any]) -> bool | None:
+    async def _poll(self, check: Callable[[], object]) -> bool | None:
         interval = self.interval
         while True:
             try:
@@ -132,11 +135,11 @@ class Delay:
             await deferLater(self._clock, interval)
             interval *= self.backoff
 
-    def _track(self, awaited: Deferred[Any], atShutdown: bool | None) -> Deferred[Any]:
+    def _track(self, awaited: Deferred[_T], atShutdown: _T) -> Deferred[_T]:
         """Make a Deferred that fires as another one does, or upon shutdown."""
-        d: Deferred[Any] = AwaitableDeferred(lambda _: awaited.cancel())
+        d: Deferred[_T] = AwaitableDeferred(lambda _: awaited.cancel())
 
-        def fired(result: Any) -> None:
+        def fired(result: _T | Failure) -> None:
             if d in self._pending:
                 self._forget(d)
                 d.callback(result)
@@ -146,7 +149,7 @@ class Delay:
         awaited.addBoth(fired)
         return d
 
-    def _forget(self, d: Deferred[Any]) -> None:
+    def _forget(self, d: Deferred[_T]) -> None:
         del self._pending[d]
         if not self._pending:
             self._atShutdown.forgo()

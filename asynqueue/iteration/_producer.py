@@ -21,7 +21,7 @@ from .._support.checks import checkCallable, checkConsumer, checkCount
 from .._support.log import log
 from ..errors import ImplementationError
 from ._deferator import Deferator
-from ._sources import WrappedSource
+from ._sources import WrappedSource, Wrapper
 
 
 @implementer(IPushProducer)
@@ -64,7 +64,7 @@ class IterationProducer:
         self._isStarted = False
         self._isOver = False
         # Fires with the consumer, or a Failure.
-        self._done: OneShot[Any] = OneShot()
+        self._done: OneShot[object] = OneShot()
         # Whether it's paused, or over.
         self._isHeld = False
         self._resumed: Waiters[None] = Waiters()
@@ -192,7 +192,7 @@ class Pace:
         self._isPulling = False
         self.hasWritten = False
 
-    def register(self, producer: Any, streaming: bool) -> None:
+    def register(self, producer: object, streaming: bool) -> None:
         other = self._consumer.producer
         if other is not None:
             raise RuntimeError(
@@ -243,7 +243,7 @@ class ListConsumer:
     @ivar producer: The producer that is registered, C{None} if there isn't one.
     """
 
-    def __init__(self, *, concurrent: int = 1, **attrs: Any) -> None:
+    def __init__(self, *, concurrent: int = 1, **attrs: object) -> None:
         """
         Make a consumer.
 
@@ -259,11 +259,11 @@ class ListConsumer:
         self._pace = Pace(self, self._hasRoom, self._failed)
         self._hasHadProducer = False
         # Those in the making have None in the list, and are counted.
-        self._results: list[Any] = []
+        self._results: list[object] = []
         self._making = 0
         self._failure: Failure | None = None
         # Fires with None when the list is there, or with the failure.
-        self._complete: Waiters[Any] = Waiters()
+        self._complete: Waiters[Failure | None] = Waiters()
         for name, value in attrs.items():
             setattr(self, name, value)
 
@@ -317,7 +317,7 @@ class ListConsumer:
     def _isComplete(self) -> bool:
         return self._hasHadProducer and self.producer is None and not self._making
 
-    def _made(self, result: Any, position: int) -> None:
+    def _made(self, result: object, position: int) -> None:
         self._results[position] = result
         self._making -= 1
         self._pace.adapt(hold=self._making >= self._concurrent)
@@ -353,7 +353,7 @@ class ListConsumer:
 def iteratorToProducer(
     iterator: object,
     consumer: IConsumer | None = None,
-    wrapper: Callable[[Callable[[], Any]], Any] | None = None,
+    wrapper: Wrapper | None = None,
     *,
     reactor: IReactorTime | None = None,
 ) -> Deferred[IterationProducer | None]:
@@ -385,7 +385,7 @@ def iteratorToProducer(
 async def _produce(
     iterator: Any,
     consumer: IConsumer | None,
-    wrapper: Callable[[Callable[[], Any]], Any] | None,
+    wrapper: Wrapper | None,
     reactor: IReactorTime | None,
 ) -> IterationProducer | None:
     source = iterator if wrapper is None else WrappedSource(iterator, wrapper)

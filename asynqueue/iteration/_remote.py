@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 
 from .._child.status import Status
@@ -27,7 +26,7 @@ class RemoteIteration:
         self._begun = False
         self._source = source
 
-    def feed(self, consumer: Any) -> None:
+    def feed(self, consumer: IConsumer) -> None:
         """
         Let a consumer have the items. If it refuses, the task fails with its error, and
         the iteration is ended.

@@ -19,11 +19,14 @@ from .._support.log import log
 #: there may be more after it.
 Item: TypeAlias = tuple[Any, bool, bool]
 
+#: Gets what a function returns by calling it in its own way, such as in a thread.
+Wrapper: TypeAlias = Callable[[Callable[[], Any]], object]
+
 #: What a source that has no more items tells.
 END: Item = (None, False, False)
 
 #: Stands for an item that isn't there.
-NO_ITEM: Any = object()
+NO_ITEM = object()
 
 #: Things that Python can iterate over, but users don't mean to.
 _NOT_ITERABLE = (str, bytes, bytearray, memoryview, Deferred)
@@ -65,7 +68,7 @@ class ItemSource(Protocol):
 class IteratorSource:
     """A source of what an iterator in the reactor's thread yields."""
 
-    def __init__(self, iterator: Iterator[Any]) -> None:
+    def __init__(self, iterator: Iterator[object]) -> None:
         self._iterator = iterator
         # Whether it's to be closed when it has yielded.
         self._toClose = False
@@ -106,7 +109,7 @@ class FunctionSource:
     tellsMore = True
 
     def __init__(
-        self, name: object, f: Callable[..., Any], /, *args: Any, **kw: Any
+        self, name: object, f: Callable[..., object], /, *args: object, **kw: object
     ) -> None:
         self._name = name
         self._call = partial(f, *args, **kw)
@@ -117,7 +120,7 @@ class FunctionSource:
     def stop(self) -> None:
         """Do nothing: there's nothing that could be released."""
 
-    def _check(self, answer: Any) -> Item:
+    def _check(self, answer: object) -> Item:
         if isinstance(answer, tuple) and len(answer) == 3:
             return answer
         raise TypeError(
@@ -144,20 +147,18 @@ class CallableSource(FunctionSource):
 class WrappedSource(FunctionSource):
     """A source whose items a callable gets of an iterator, maybe in a thread."""
 
-    def __init__(
-        self, iterator: Iterator[Any], wrapper: Callable[[Callable[[], Any]], Any]
-    ) -> None:
+    def __init__(self, iterator: Iterator[object], wrapper: Wrapper) -> None:
         super().__init__(iterator, wrapper, self._getNext)
         self._iterator = iterator
         # Fetched already, to know that there is one; or why there's none.
-        self._ahead: Any = NO_ITEM
+        self._ahead: object = NO_ITEM
         self._error: BaseException | None = None
         self._thread = get_ident()
 
     def stop(self) -> None:
         IteratorSource(self._iterator).stop()
 
-    def _getNext(self) -> Any:
+    def _getNext(self) -> Item | Deferred[Item]:
         if get_ident() == self._thread:
             return maybeDeferred(self._next)
         return self._next()
@@ -207,7 +208,7 @@ class BufferedSource:
         # Whether it has been stopped, or told of the end.
         self.ended = False
         self.every = every
-        self._items: deque[Any] = deque()
+        self._items: deque[object] = deque()
         # How it has failed, until fetch has told.
         self._failure: Failure | None = None
         # The Deferred of fetch, while it has not fired. There are no items then.
@@ -226,7 +227,7 @@ class BufferedSource:
         """The number of items that have been pushed and not taken."""
         return len(self._items)
 
-    def push(self, items: Iterable[Any]) -> None:
+    def push(self, items: Iterable[object]) -> None:
         """Add items. After the end that's a RuntimeError."""
         if self.stopped:
             return
@@ -253,7 +254,7 @@ class BufferedSource:
     def fail(self, failure: Failure | BaseException) -> None:
         self.end(failure if isinstance(failure, Failure) else Failure(failure))
 
-    def fetchMany(self) -> Collection[Any] | None:
+    def fetchMany(self) -> Collection[object] | None:
         if self._handed:
             self._countTaken(0)
         items, most = self._items, self.every - self._taken
@@ -317,9 +318,9 @@ class BufferedSource:
 
 def sourceOf(
     objOrRep: object,
-    f: Callable[..., Any] | None,
-    args: tuple[Any, ...],
-    kw: dict[str, Any],
+    f: Callable[..., object] | None,
+    args: tuple[object, ...],
+    kw: dict[str, object],
 ) -> ItemSource:
     """Find the source of what a Deferator is made of."""
     if f is not None:
@@ -328,7 +329,7 @@ def sourceOf(
     if isinstance(objOrRep, ItemSource):
         return objOrRep
     if isIteration(objOrRep):
-        return IteratorSource(cast(Iterator[Any], objOrRep))
+        return IteratorSource(cast(Iterator[object], objOrRep))
     if isinstance(objOrRep, Iterable) and not isinstance(objOrRep, _NOT_ITERABLE):
         return IteratorSource(iter(objOrRep))
     if isinstance(objOrRep, Deferred):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import (
@@ -27,6 +27,8 @@ from ..iteration._producer import Pace
 from ._getter import LIMIT, Closed, Done, IterationGetter, IterationStopper
 from ._pool import PoolUser, ThreadPool
 
+_T = TypeVar("_T")
+
 
 @implementer(IConsumer)
 class Consumerator(IterationGetter):
@@ -42,7 +44,7 @@ class Consumerator(IterationGetter):
 
     def __init__(
         self,
-        producer: Any = None,
+        producer: object = None,
         maxThreads: int | None = None,
         *,
         limit: int = LIMIT,
@@ -201,24 +203,26 @@ class OrderedItemProducer(PoolUser):
         super().__init__(maxThreads, ownPool=ownPool)
         self.i = Consumerator(self, ownPool=self.ownPool, reactor=reactor)
         self._ahead = ahead
-        self._places: deque[Deferred[Any]] = deque()
+        self._places: deque[Deferred[object]] = deque()
         # Fires when there's a place more, or there will be none.
         self._changed: Waiters[None] = Waiters()
         # Tells whether more items are wanted.
         self._room: Waiters[bool] = Waiters()
         self._begun: OneShot[None] = OneShot()
-        self._result: OneShot[Any] = OneShot()
+        self._result: OneShot[object] = OneShot()
         self._started = False
         self._stopping = False
         self._over = False
         # The first failure to make an item.
         self._failure: Failure | None = None
         # Logs the failure of either side if stop() isn't called.
-        self._unclaimed: Deferred[Any] | None = None
+        self._unclaimed: Deferred[object] | None = None
         writing = Deferred.fromCoroutine(self._writeItems())
         writing.addErrback(self._makingFailed)
 
-    def start(self, fb: Callable[..., Any], /, *args: Any, **kw: Any) -> Deferred[None]:
+    def start(
+        self, fb: Callable[..., object], /, *args: object, **kw: object
+    ) -> Deferred[None]:
         """
         Run the blocking function.
 
@@ -242,7 +246,7 @@ class OrderedItemProducer(PoolUser):
         return self._begun.wait()
 
     def produceItem(
-        self, fp: Callable[..., Any], /, *args: Any, **kw: Any
+        self, fp: Callable[..., object], /, *args: object, **kw: object
     ) -> Deferred[Any]:
         """
         Have an item made, for the next place in the order.
@@ -260,13 +264,13 @@ class OrderedItemProducer(PoolUser):
         checkCallable("fp", fp)
         if not self._wantsMore():
             return succeed(None)
-        making: list[Deferred[Any]] = []
+        making: list[Deferred[object]] = []
 
-        def cancel(_: Deferred[Any]) -> None:
+        def cancel(_: object) -> None:
             for d in making:
                 d.cancel()
 
-        place: Deferred[Any] = Deferred(cancel)
+        place: Deferred[object] = Deferred(cancel)
         self._places.append(place)
         self._changed.fire(None)
         making.append(maybeDeferred(fp, *args, **kw).addBoth(_made, place))
@@ -315,14 +319,19 @@ class OrderedItemProducer(PoolUser):
         self._finish()
         self.i.abort()
 
-    def _runFunction(self, fb: Callable[..., Any], args: Any, kw: Any) -> Any:
+    def _runFunction(
+        self,
+        fb: Callable[..., object],
+        args: tuple[object, ...],
+        kw: dict[str, object],
+    ) -> object:
         self.i._reactor.callFromThread(self._begun.fire, None)
         return fb(self.i, *args, **kw)
 
     def _wantsMore(self) -> bool:
         return not (self._over or self._stopping)
 
-    def _whenBegun(self, item: Any) -> Any:
+    def _whenBegun(self, item: _T) -> _T | Deferred[_T]:
         if self._begun.hasFired:
             return item
         return self._begun.wait().addCallback(lambda _: item)
@@ -356,7 +365,7 @@ class OrderedItemProducer(PoolUser):
         self._changed.fire(None)
         self._room.fire(self._wantsMore())
 
-    def _functionEnded(self, result: Any) -> None:
+    def _functionEnded(self, result: object) -> None:
         if self._result.hasFired:
             return
         self._finish()
@@ -370,7 +379,7 @@ class OrderedItemProducer(PoolUser):
         self._result.fire(result)
 
 
-def _made(result: Any, place: Deferred[Any]) -> Any:
+def _made(result: object, place: Deferred[object]) -> object:
     """Put an item, or a failure, in its place."""
     if not place.called:
         place.callback(result)

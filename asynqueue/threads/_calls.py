@@ -95,7 +95,7 @@ class ThreadCall(Job):
         assert self.iteration is not None
         return Status.ITERATOR, self.iteration.begin(self._consumer)
 
-    def _iterates(self, result: Any, f: Any) -> bool:
+    def _iterates(self, result: Any, f: object) -> bool:
         """Begin an iteration if that's what was returned. Tell whether it was."""
         checkReturned(result, f)
         if self._raw or not isIteration(result):
@@ -124,10 +124,10 @@ class ThreadIteration(Job):
     and takes from C{_items}. It puts the job only when the thread hasn't got it.
     """
 
-    _iterator: Iterator[Any] | None
+    _iterator: Iterator[object] | None
     _context: Context
     _thread: JobThread
-    _items: deque[Any] = field(factory=deque, init=False)
+    _items: deque[object] = field(factory=deque, init=False)
     _made: int = 0
     _allowed: int = WINDOW
     _wanted: bool = True
@@ -161,7 +161,7 @@ class ThreadIteration(Job):
             text = "An iterator failed to be closed"
             self._thread.post(lambda: log.failure(text, failure))
 
-    def begin(self, consumer: IConsumer | None) -> Any:
+    def begin(self, consumer: IConsumer | None) -> object:
         """
         Begin to hand out items, in the reactor's thread: by a L{Deferator}, or with a
         consumer, by an L{IterationProducer} that isn't running. An iteration that is
@@ -243,7 +243,7 @@ class ThreadIteration(Job):
             self._thread.put(self)
 
 
-def resultOf(call: ThreadCall) -> Any:
+def resultOf(call: ThreadCall) -> object:
     """
     Get what was returned, or a failure with what was raised. With a consumer, a
     Deferred that fires with that when it has all items.

@@ -40,7 +40,7 @@ class Channel:
         # Called in the thread of a reader when the channel is half empty, after put()
         # has told that it was full.
         self._onRoom = onRoom
-        self._items: deque[Any] = deque()
+        self._items: deque[object] = deque()
         self._lock = threading.Condition()
         self._toldFull = False
         # How many readers have come and not left. _isRead from when one takes an item
@@ -53,7 +53,7 @@ class Channel:
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: Any) -> bool:
+    def put(self, item: object) -> bool:
         """Put an item in, whether it's full or not. Tell whether it's full now."""
         with self._lock:
             self._add(item)
@@ -61,7 +61,7 @@ class Channel:
             self._toldFull = self._toldFull or full
         return full
 
-    def putWaiting(self, item: Any, unread: bool = True) -> None:
+    def putWaiting(self, item: object, unread: bool = True) -> None:
         """Put an item in when there's room, or, unless C{unread}, nobody reads."""
         with self._lock:
             while (
@@ -72,7 +72,7 @@ class Channel:
                 self._lock.wait()
             self._add(item)
 
-    def get(self, wait: bool = True) -> Any:
+    def get(self, wait: bool = True) -> object:
         """
         Take an item out. At the end of a channel that has been closed, that's a
         StopIteration. If it was closed with an error, that's raised the first time.
@@ -121,7 +121,7 @@ class Channel:
             self._items.clear()
             self._error = None
 
-    def _add(self, item: Any) -> None:
+    def _add(self, item: object) -> None:
         if self.closed:
             raise Closed
         self._items.append(item)
@@ -253,7 +253,7 @@ class IterationGetter(PoolUser):
         To be overridden by subclasses whose items aren't made elsewhere.
         """
 
-    def produce(self, item: Any) -> None:
+    def produce(self, item: object) -> None:
         """
         Add an item, for L{loop}. This waits while there are as many as C{limit}.
 
@@ -357,7 +357,7 @@ class Filerator(IterationGetter):
         except Closed:
             raise ValueError("Nothing can be written to a closed Filerator") from None
 
-    def writelines(self, lines: Iterable[Any]) -> None:
+    def writelines(self, lines: Iterable[object]) -> None:
         """Write one item after the other; see L{write}."""
         for line in lines:
             self.write(line)

@@ -73,7 +73,9 @@ class ThreadLooper:
         """
         return self.thread.abandoned
 
-    def call(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> Deferred[Any]:
+    def call(
+        self, f: Callable[..., object], /, *args: object, **kw: object
+    ) -> Deferred[Any]:
         """
         Make a call in the thread. It takes the keywords of L{deferToThread}, but for
         C{returnFailure}.
@@ -89,7 +91,7 @@ class ThreadLooper:
         return self._call(_pairOf, f, args, kw)
 
     def deferToThread(
-        self, f: Callable[..., Any], /, *args: Any, **kw: Any
+        self, f: Callable[..., object], /, *args: object, **kw: object
     ) -> Deferred[Any]:
         """
         Make a call in the thread.
@@ -156,9 +158,9 @@ class ThreadLooper:
 
     def _call(
         self,
-        outcome: Callable[[ThreadCall], Any],
-        f: Any,
-        args: Any,
+        outcome: Callable[[ThreadCall], object],
+        f: Callable[..., object],
+        args: tuple[object, ...],
         kw: dict[str, Any],
     ) -> Deferred[Any]:
         checkCallable("f", f)
@@ -169,7 +171,7 @@ class ThreadLooper:
         raw = kw.pop("raw", self.raw)
         consumer = kw.pop("consumer", None)
         first = kw.pop("doNext", False)
-        d: Deferred[Any] = Deferred(lambda _: self.thread.cancel(call))
+        d: Deferred[ThreadCall] = Deferred(lambda _: self.thread.cancel(call))
         call = ThreadCall(
             self.thread, copy_context(), (f, args, kw), raw, consumer, d.callback
         )
@@ -182,7 +184,7 @@ def _pairOf(call: ThreadCall) -> StatusResult | Failure:
     return call.failure or call.pair or call.begin()
 
 
-def _wrappedResultOf(call: ThreadCall) -> Any:
+def _wrappedResultOf(call: ThreadCall) -> object:
     if call.error is None or isinstance(call.error, (StopIteration, IndexError)):
         return resultOf(call)  # These two may be the end of a sequence.
     assert call.pair is not None
@@ -196,7 +198,7 @@ _looper: ThreadLooper | None = None
 
 
 def deferToThread(
-    f: Callable[..., Any] | None = None, /, *args: Any, **kw: Any
+    f: Callable[..., object] | None = None, /, *args: object, **kw: object
 ) -> Deferred[Any]:
     """
     Make a call in a thread that all calls of this function share. They're made in their

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import cache, partial
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -24,6 +24,8 @@ from ..errors import ThreadError
 from ._calls import ThreadCall, resultOf
 from ._jobs import JobThread
 
+_T = TypeVar("_T")
+
 #: How many threads a pool has at most by default.
 MAX_THREADS = 10
 
@@ -31,7 +33,7 @@ MAX_THREADS = 10
 MAX_IDLE = 2
 
 _ContextAndCall: TypeAlias = tuple[
-    Context, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+    Context, tuple[Callable[..., object], tuple[object, ...], dict[str, object]]
 ]
 
 
@@ -69,7 +71,9 @@ class ThreadPool:
         # Those that are neither idle nor busy are about to end.
         self._idle: list[JobThread] = []
         self._busy = 0
-        self._backlog: OrderedDict[Deferred[Any], _ContextAndCall] = OrderedDict()
+        self._backlog: OrderedDict[Deferred[ThreadCall], _ContextAndCall] = (
+            OrderedDict()
+        )
         # Fires when the last thread has ended. None unless the pool is shut down.
         self._gone: OneShot[None] | None = None
 
@@ -85,7 +89,9 @@ class ThreadPool:
         checkCount("maxThreads", maxThreads, 1)
         self.maxThreads = maxThreads
 
-    def defer(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> Deferred[Any]:
+    def defer(
+        self, f: Callable[..., object], /, *args: object, **kw: object
+    ) -> Deferred[Any]:
         """
         Make a call in one of the threads, as soon as one is free.
 
@@ -98,7 +104,8 @@ class ThreadPool:
         @raise ThreadError: If there's no thread, and none can be started.
         """
         checkCallable("f", f)
-        d: Deferred[Any] = Deferred(self._withdraw).addCallback(resultOf)
+        d: Deferred[ThreadCall] = Deferred(self._withdraw)
+        d.addCallback(resultOf)
         self._backlog[d] = copy_context(), (f, args, kw)
         try:
             self._dispatch()
@@ -108,7 +115,7 @@ class ThreadPool:
         return d
 
     def deferToOwnThread(
-        self, f: Callable[..., Any], /, *args: Any, **kw: Any
+        self, f: Callable[..., object], /, *args: object, **kw: object
     ) -> Deferred[Any]:
         """
         Make a call in a thread of its own, which isn't counted. So it can wait for what
@@ -118,23 +125,25 @@ class ThreadPool:
         """
         checkCallable("f", f)
         thread = self._newThread()
-        d: Deferred[Any] = Deferred()
+        d: Deferred[ThreadCall] = Deferred()
         call = (f, args, kw)
         thread.put(ThreadCall(thread, copy_context(), call, True, None, d.callback))
         self._end(thread)
         return d.addCallback(resultOf)
 
-    def callInThread(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
+    def callInThread(
+        self, f: Callable[..., object], /, *args: object, **kw: object
+    ) -> None:
         """Make a call in one of the threads, and log what it raises."""
         self.callInThreadWithCallback(None, f, *args, **kw)
 
     def callInThreadWithCallback(
         self,
         onResult: Callable[[bool, Any], object] | None,
-        f: Callable[..., Any],
+        f: Callable[..., object],
         /,
-        *args: Any,
-        **kw: Any,
+        *args: object,
+        **kw: object,
     ) -> None:
         """
         Make a call in one of the threads.
@@ -159,7 +168,7 @@ class ThreadPool:
         self._trimIdle()
         return d
 
-    def _withdraw(self, d: Deferred[Any]) -> None:
+    def _withdraw(self, d: Deferred[ThreadCall]) -> None:
         self._backlog.pop(d, None)
 
     def _dispatch(self) -> None:
@@ -181,7 +190,9 @@ class ThreadPool:
             done = partial(self._called, thread, d)
             thread.put(ThreadCall(thread, context, call, True, None, done))
 
-    def _called(self, thread: JobThread, d: Deferred[Any], call: ThreadCall) -> None:
+    def _called(
+        self, thread: JobThread, d: Deferred[ThreadCall], call: ThreadCall
+    ) -> None:
         self._busy -= 1
         if self._busy < self.maxThreads:
             self._idle.append(thread)
@@ -219,17 +230,17 @@ def defaultPool() -> ThreadPool:
     return ThreadPool()
 
 
-class _PerPool:
+class _PerPool(Generic[_T]):
     """
     An attribute that concerns the pool of an instance, or on a class the default pool:
     what a function makes of the instance, or of C{None}.
     """
 
-    def __init__(self, get: Callable[[Any], Any]) -> None:
+    def __init__(self, get: Callable[[PoolUser | None], _T]) -> None:
         self._get = get
         self.__doc__ = get.__doc__
 
-    def __get__(self, user: PoolUser | None, owner: type[PoolUser]) -> Any:
+    def __get__(self, user: PoolUser | None, owner: type[PoolUser]) -> _T:
         return self._get(user)
 
 
@@ -269,12 +280,12 @@ class PoolUser:
             self.setup(maxThreads)
 
     @_PerPool
-    def pool(user: Any) -> Any:
+    def pool(user: PoolUser | None) -> Any:
         """The L{ThreadPool}."""
         return _poolOf(user)
 
     @_PerPool
-    def setup(user: Any) -> Any:
+    def setup(user: PoolUser | None) -> Callable[..., None]:
         """
         C{setup(maxThreads=None)}: set how many threads the pool has at most, by default
         L{maxThreads}. On an instance, it gets a pool of its own by that.
@@ -282,12 +293,12 @@ class PoolUser:
         return partial(_setup, user)
 
     @_PerPool
-    def deferToThreadInPool(user: Any) -> Any:
+    def deferToThreadInPool(user: PoolUser | None) -> Callable[..., Deferred[Any]]:
         """Make a call in a thread of the pool, see L{ThreadPool.defer}."""
         return _poolOf(user).defer
 
     @_PerPool
-    def shutdown(user: Any) -> Any:
+    def shutdown(user: PoolUser | None) -> Callable[[], Deferred[None]]:
         """Shut the pool down, see L{ThreadPool.shutdown}."""
         return _poolOf(user).shutdown
 
@@ -314,7 +325,7 @@ def _setup(user: PoolUser | None, maxThreads: int | None = None) -> None:
 
 
 def _callAndTell(
-    onResult: Callable[[bool, Any], object] | None, f: Callable[[], Any]
+    onResult: Callable[[bool, object], object] | None, f: Callable[[], object]
 ) -> None:
     """Make a call and tell of it, in a thread. What isn't told is raised."""
     try:

@@ -258,7 +258,7 @@ class ThreadQueue(SizedQueue):
         self._makeWorker = partial(
             ThreadWorker, seriesList(series), raw, reactor=kw.get("reactor")
         )
-        self._own: WeakSet[Any] = WeakSet()
+        self._own: WeakSet[object] = WeakSet()
         workers: list[ThreadWorker] = []
         try:
             while len(workers) < threads:
@@ -272,7 +272,7 @@ class ThreadQueue(SizedQueue):
         self.d, *_ = [self.attachWorker(worker) for worker in workers]
 
     def deferToThread(
-        self, f: Callable[..., Any], /, *args: Any, **kw: Any
+        self, f: Callable[..., object], /, *args: object, **kw: object
     ) -> Deferred[Any]:
         """
         Make a call in the thread of the first worker that there is, before all calls
@@ -288,5 +288,5 @@ class ThreadQueue(SizedQueue):
         self._own.add(worker)
         return worker
 
-    def _isOwn(self, worker: Any) -> bool:
+    def _isOwn(self, worker: object) -> bool:
         return worker in self._own

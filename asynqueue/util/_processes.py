@@ -7,7 +7,6 @@ import signal
 import sys
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from twisted.internet import protocol
 from twisted.internet.defer import Deferred, TimeoutError
@@ -118,13 +117,15 @@ class _Process:
     and then.
     """
 
-    def __init__(self, pid: int, reactor: Any) -> None:
+    def __init__(self, pid: int, reactor: IReactorTime) -> None:
         self.pid = pid
         self._reactor = reactor
         self._over: OneShot[None] = OneShot()
-        fd = openPidfd(pid) if IReactorFDSet.providedBy(reactor) else None
-        ended = partial(self._over.fire, None)
-        self._pidfd = None if fd is None else Pidfd(fd, ended, reactor)
+        self._pidfd: Pidfd | None = None
+        if IReactorFDSet.providedBy(reactor):
+            fd = openPidfd(pid)
+            if fd is not None:
+                self._pidfd = Pidfd(fd, partial(self._over.fire, None), reactor)
 
     def signal(self, number: int) -> None:
         if self._pidfd is None:

@@ -19,6 +19,7 @@ from .._support.checks import checkCallable, checkSeconds
 from .._support.log import log
 from .._support.reactor import AtShutdown, orGlobalReactor
 
+_T = TypeVar("_T")
 _D = TypeVar("_D", bound="Deferred[Any]")
 
 
@@ -55,11 +56,11 @@ class DeferredLock(defer.DeferredLock):
         super().__init__()
         self.locked = False
         # Who is privileged. They are the first in line.
-        self._vips: set[Deferred[Any]] = set()
+        self._vips: set[object] = set()
         self._stage = _LockStage.IN_USE
         # Whether the loop runs that hands it on.
         self._isGranting = False
-        self._stoppers: deque[Callable[[], Any]] = deque()
+        self._stoppers: deque[Callable[[], object]] = deque()
         # Fires with None, or the first failure of a stopper.
         self._stopped: Waiters[Any] = Waiters()
 
@@ -130,7 +131,9 @@ class DeferredLock(defer.DeferredLock):
                 d.addErrback(lambda failure: failure.trap(CancelledError))
                 d.cancel()
 
-    def addStopper(self, f: Callable[..., Any], /, *args: Any, **kw: Any) -> None:
+    def addStopper(
+        self, f: Callable[..., object], /, *args: object, **kw: object
+    ) -> None:
         """
         Add a callable to be run when the lock is stopped, after those added before. It
         may return a Deferred.
@@ -316,7 +319,7 @@ class DeferredTracker:
         if not self._waits:
             self._atShutdown.forgo()
 
-    def _fired(self, result: Any) -> Any:
+    def _fired(self, result: _T) -> _T:
         self.dCount -= 1
         self._firings += 1
         if self._waits and self._turn is None:
@@ -339,7 +342,12 @@ class DeferredTracker:
 
 
 def callAfterDeferred(
-    namespace: Any, dName: str, f: Callable[..., Any], /, *args: Any, **kw: Any
+    namespace: object,
+    dName: str,
+    f: Callable[..., object],
+    /,
+    *args: object,
+    **kw: object,
 ) -> Deferred[Any]:
     """
     Make a call once a Deferred has fired that may be the attribute of an object.
@@ -360,9 +368,9 @@ def callAfterDeferred(
             f"The attribute {dName!r} of {namespace!r} must be a Deferred or None,"
             f" not {gate!r}"
         )
-    d: Deferred[Any] = Deferred()
+    d: Deferred[object] = Deferred()
 
-    def passOn(result: Any) -> Any:
+    def passOn(result: _T) -> _T:
         if not d.called:  # nor cancelled
             d.callback(result)
         return result
