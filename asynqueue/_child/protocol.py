@@ -19,6 +19,7 @@ from enum import IntEnum
 from typing import TypeAlias
 
 HEADER = struct.Struct("<QBI")
+_HEADER_BYTES = HEADER.size
 #: How many items of an iteration have been taken.
 COUNT = struct.Struct("<I")
 #: No payload is that large: whoever says so is talking nonsense.
@@ -88,7 +89,7 @@ class Decoder:
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._have = 0
-        self._need = HEADER.size
+        self._need = _HEADER_BYTES
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes, and return the frames that are whole now."""
@@ -102,24 +103,23 @@ class Decoder:
         view = memoryview(data)
         size = len(data)
         frames: list[Frame] = []
-        start, need = 0, HEADER.size
-        while size - start >= HEADER.size:
+        start, end = 0, _HEADER_BYTES
+        while end <= size:
             length, kind, number = HEADER.unpack_from(data, start)
             if length > MAX_PAYLOAD or kind not in _KINDS:
                 raise FrameError(
                     f"No frame is of kind {kind} and has {length} bytes: something"
                     " else has been written to the pipe"
                 )
-            need = HEADER.size + length
-            if size - start < need:
+            payload, end = end, end + length
+            if end > size:
                 break
-            frames.append((kind, number, view[start + HEADER.size : start + need]))
-            start += need
-            need = HEADER.size
+            frames.append((kind, number, view[payload:end]))
+            start, end = end, end + _HEADER_BYTES
         if start < size:
             self._pieces = [data[start:] if start else data]
             self._have = size - start
-            self._need = need
+            self._need = end - start
         return frames
 
 

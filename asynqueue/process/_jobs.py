@@ -163,9 +163,9 @@ class PrefetchWindow:
     """
 
     capacity: int = 1
-    _seconds: float | None = None
+    waiting: int = 0  # tasks, for each worker
+    _seconds: float = 0.0
     _most: int = 0
-    _waiting: int = 0
 
     def note(self, seconds: float) -> int:
         """Note how long a task took, and return the capacity."""
@@ -175,18 +175,9 @@ class PrefetchWindow:
             return 1
         if self._most < _MAX_PREFETCHED:
             self._most = min(_FACTOR * max(self._most, 1), _MAX_PREFETCHED)
-        mean = self._seconds
-        if mean is None or seconds > mean:
-            self._seconds = seconds
-            self.adapt(self._waiting)
-        else:
-            self._seconds = mean + _WEIGHT * (seconds - mean)
-        return self.capacity
-
-    def adapt(self, waiting: int) -> int:
-        """Adapt the capacity to how many tasks wait for each worker, and return it."""
-        self._waiting = waiting
-        if self._seconds is not None:
-            ahead = int(PREFETCH_SECONDS / max(self._seconds, _MIN_SECONDS))
-            self.capacity = 1 + min(waiting, self._most, ahead)
+        if seconds < self._seconds:
+            seconds = self._seconds + _WEIGHT * (seconds - self._seconds)
+        self._seconds = seconds
+        ahead = int(PREFETCH_SECONDS / max(seconds, _MIN_SECONDS))
+        self.capacity = 1 + min(self.waiting, self._most, ahead)
         return self.capacity

@@ -31,7 +31,7 @@ class ChildTasks(WorkerBase):
     """A worker that has its tasks run by a child."""
 
     # _jobs has the tasks without an answer, _streams the iterations that go on, _life
-    # the child. _isReading is set while frames are taken, so that none is taken before
+    # the child. The sender is held while frames are taken, so that none is taken before
     # those that came before it.
 
     def __init__(
@@ -55,7 +55,6 @@ class ChildTasks(WorkerBase):
         self._config = config
         self._recycler: Callable[[], object] | None = None
         self._wear = Wear(config.options)
-        self._isReading = False
         self._jobs = JobQueue(prefetches=not useReactor)
         self._life = ChildLife(
             config.options,
@@ -152,22 +151,19 @@ class ChildTasks(WorkerBase):
 
     def _received(self) -> None:
         """Take the frames that have come, and hand out and send tasks after that."""
-        transport = self._life.transport
-        if self._isReading or transport is None:
+        sender = self._jobs.sender
+        if sender is None or sender.isHeld:
             # Their turn will come.
             return
-        sender = transport.sender
-        self._isReading = sender.isHeld = True
+        sender.isHeld = True
         if self.backlogPerWorker is not None and not self.useReactor:
-            self.capacity = self._jobs.window.adapt(self.backlogPerWorker())
-            if self._wear.hasLimit:
-                self._limitCapacity()
+            self._jobs.window.waiting = self.backlogPerWorker()
         try:
             self.batch(self._readFrames)
         finally:
-            self._isReading = sender.isHeld = False
+            sender.isHeld = False
             if sender.pending:
-                sender.flush()
+                sender.doWrite()
         if self._jobs.jobs:
             self._jobs.startTurn()
 
