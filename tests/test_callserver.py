@@ -1116,12 +1116,11 @@ class FakeCoreReactor(Clock):
 
 
 class RunTests(SynchronousTestCase):
-    """Tests of L{childreactor.run}."""
+    """Tests of L{childreactor.serve}."""
 
     def setUp(self) -> None:
         """Make a reactor."""
         self.reactor = FakeCoreReactor()
-        self.patch(childreactor, "globalReactor", lambda: self.reactor)
         self.setUps: list[Any] = []
         self.gaveUp: list[BaseException] = []
         self.initialized: Any = None
@@ -1139,7 +1138,10 @@ class RunTests(SynchronousTestCase):
 
     def run_(self, pipes: FakePipes) -> bool:
         """Run the child's side."""
-        return childreactor.run(self.prepare, self.gaveUp.append, lambda wake: pipes)
+        self.patch(childreactor, "setUp", self.prepare)
+        self.patch(childreactor, "giveUp", self.gaveUp.append)
+        self.patch(childreactor, "Pipes", lambda wake: pipes)
+        return childreactor.serve(self.reactor)
 
     def test_run(self) -> None:
         """

@@ -1,8 +1,12 @@
-"""The child's side: calls are run in order, iterations advanced in between."""
+"""
+The child's side: what the parent says is done, until it says no more. Calls are run in
+order, iterations advanced in between.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,10 +18,12 @@ from .calls import isIteration, kindOfAwaitable
 from .describe import PLAIN, callText, errorText
 from .exceptions import dumpsException, endsIteration
 from .pickling import NotPicklable, Packed, describeError, dumps, loads
-from .protocol import BUFFERS, COUNT, Kind
+from .pipes import Pipes, end, flushAndExit, giveUp, setUp
+from .protocol import BUFFERS, COUNT, ChildFD, Kind
+from .startup import handleSignals
 from .stream import Flusher, Stream
 
-__all__ = ["CallInterrupted", "CallServer", "flushAndExit"]
+__all__ = ["CallInterrupted", "CallServer"]
 
 #: An iteration is advanced for so many seconds before other calls have their turn, and
 #: what it has yielded is sent.
@@ -42,16 +48,38 @@ class CallServer:
     _advice = "in a child process without a reactor: useReactor=True has one run there"
 
     # running is the number of the call or iteration whose code is run right now, 0 for
-    # none. Nothing but that may be interrupted.
+    # none. Nothing but that may be interrupted. It's isStopped if the parent has said
+    # so; else, it has gone.
 
     def __init__(self, pipes: Any) -> None:
         self.streams: dict[int, Stream] = {}
         self.running = 0
+        self.isStopped = False
         self._pipes = pipes
         self._send: Callable[[int, int, bytes | Packed], None] = pipes.send
         self._flusher: Flusher | None = None
         self._turn = 0
         self._pid = os.getpid()
+
+    def serve(self) -> None:
+        """Do what the parent says until it says no more."""
+        pipes, streams = self._pipes, self.streams
+        unneeded = pipes.reader.waiting
+        while not self.isStopped:
+            frames = pipes.receive(not streams or self.isIdle())
+            if frames is None:
+                break
+            frames.reverse()
+            while frames:
+                # Not to be kept in mind while the next are waited for, if it's large.
+                kind, number, payload = frames.pop()
+                self.handle(kind, number, payload)
+                del payload
+            if streams and not self.isIdle():
+                self.advance()
+            if unneeded:
+                pipes.tellUnneeded()
+        self.close()
 
     def handle(self, kind: int, number: int, payload: memoryview) -> None:
         """Do what a frame from the parent asks for."""
@@ -72,6 +100,14 @@ class CallServer:
                 stream.taken(*COUNT.unpack(payload))
         elif kind == Kind.CLOSE:
             self.cancel(number)
+        elif kind == Kind.SETUP:
+            try:
+                setUp(payload)
+            except BaseException as error:  # noqa: BLE001 - runs code of users
+                giveUp(error)
+            self._send(Kind.HELLO, 0, b"")
+        elif kind == Kind.STOP:
+            self.isStopped = True
 
     def call(self, number: int, payload: memoryview | Incoming) -> None:
         """Run a call, and send what it comes to."""
@@ -228,6 +264,16 @@ class CallServer:
         self._send(kind, stream.number, payload)
 
 
+def run() -> NoReturn:
+    """Do what the parent says until it says no more, then end this process."""
+    pipes = Pipes()
+    server = CallServer(pipes)
+    handleSignals(ChildFD.CALLS, pipes.tellSignalled)
+    signal.signal(signal.SIGURG, server.interrupted)
+    server.serve()
+    end(waits=server.isStopped)
+
+
 def _leaveFork(error: BaseException | None) -> NoReturn:
     """End a process that a call has forked, and that has left it. It mustn't answer."""
     code = 0
@@ -240,14 +286,6 @@ def _leaveFork(error: BaseException | None) -> NoReturn:
         with suppress(BaseException):
             sys.excepthook(type(error), error, error.__traceback__)
     flushAndExit(code & 0xFF)
-
-
-def flushAndExit(code: int) -> NoReturn:
-    """End this process without any further ado."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BaseException):
-            stream.flush()
-    os._exit(code)
 
 
 def _notPicklable(text: str, error: BaseException) -> NotPicklable:
