@@ -68,10 +68,6 @@ class BufferWriter:
         self._allocator = Allocator(_FIRST_OFFSET)
         self._length = 0
 
-    @property
-    def used(self) -> int:
-        return self._allocator.used
-
     def put(self, packed: Packed, isGivenUp: Callable[[], bool] = bool) -> bytes:
         """
         Copy buffers to the file, and return the payload of the frame. Any thread may.

@@ -212,14 +212,11 @@ class ChildProcess(ProcessProtocol):
 
 
 @implementer(IReadDescriptor)
-class Pidfd:
-    """A descriptor of a process, in the reactor until the process ends."""
+class DescriptorReader:
+    """A descriptor, in the reactor to be read until it's closed."""
 
-    def __init__(
-        self, fd: int, ended: Callable[[], object], reactor: IReactorFDSet
-    ) -> None:
+    def __init__(self, fd: int, reactor: IReactorFDSet) -> None:
         self._fd = fd
-        self._ended = ended
         self._reactor = reactor
         self._isOpen = True
         reactor.addReader(self)
@@ -231,25 +228,41 @@ class Pidfd:
         return "asynqueue"
 
     def doRead(self) -> None:
-        self._ended()
+        raise NotImplementedError
 
     def connectionLost(self, reason: Failure) -> None:
-        # Some reactors tell the end in this way, and may mean another descriptor that
-        # had the same number; else the reactor itself has come to its end.
+        # Some reactors tell the end in this way. One that has heard of several in one
+        # turn knows them by number only: if the first has had a descriptor closed, and
+        # a new one has its number now, then it isn't that one's. Else the reactor
+        # itself has come to its end.
         if self._isOpen and reason.check(ConnectionDone):
+            # It was taken out, and stays in unless this finds the end.
             self._reactor.addReader(self)
-            self._ended()
-
-    def hasEnded(self) -> bool:
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(0))
+            self.doRead()
 
     def close(self) -> None:
         if self._isOpen:
             self._isOpen = False
             self._reactor.removeReader(self)
             os.close(self._fd)
+
+
+class Pidfd(DescriptorReader):
+    """A descriptor of a process, in the reactor until the process ends."""
+
+    def __init__(
+        self, fd: int, ended: Callable[[], object], reactor: IReactorFDSet
+    ) -> None:
+        super().__init__(fd, reactor)
+        self._ended = ended
+
+    def doRead(self) -> None:
+        self._ended()
+
+    def hasEnded(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 def openPidfd(pid: int) -> int | None:

@@ -11,13 +11,9 @@ from functools import partial
 
 from attrs import evolve
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import (
-    IReactorFDSet,
-    IReactorFromThreads,
-    IReadDescriptor,
-)
+from twisted.internet.interfaces import IReactorFDSet, IReactorFromThreads
 from twisted.python.failure import Failure
-from zope.interface import Attribute, implementer
+from zope.interface import Attribute
 
 from .._child import protocol
 from .._child.buffers import BufferReader, BufferWriter
@@ -25,6 +21,7 @@ from .._child.memfd import openMemoryFile
 from .._child.protocol import READ_BYTES, ChildFD, ClaimWriter, Kind
 from .._support.childprocess import (
     ChildProcess,
+    DescriptorReader,
     ExitStatus,
     IProcessReactor,
     interpreterCommand,
@@ -58,28 +55,18 @@ class IReactorChild(IProcessReactor, IReactorFromThreads):
         """See C{IReactorCore}."""
 
 
-@implementer(IReadDescriptor)
-class PipeReader:
+class PipeReader(DescriptorReader):
     """
-    The end of a pipe that is read, in the reactor without a transport around it, which
-    saves a third of the time that a call takes.
+    The end of a pipe that is read, without a transport around it, which saves a third
+    of the time that a call takes.
     """
 
     def __init__(
         self, fd: int, received: Callable[[bytes], object], reactor: IReactorFDSet
     ) -> None:
-        self._fd = fd
-        self._received = received
-        self._reactor = reactor
-        self._isOpen = True
         os.set_blocking(fd, False)
-        reactor.addReader(self)
-
-    def fileno(self) -> int:
-        return self._fd
-
-    def logPrefix(self) -> str:
-        return "asynqueue"
+        super().__init__(fd, reactor)
+        self._received = received
 
     def doRead(self) -> None:
         if not self._isOpen:
@@ -96,13 +83,8 @@ class PipeReader:
             self.close()
 
     def connectionLost(self, reason: Failure) -> None:
-        # A reactor that has heard of several ends in one turn knows them by number
-        # only. If the first has had a descriptor closed, and a new one has its number
-        # now, then the end that is told isn't that of the new one.
-        if self._isOpen and reason.check(ConnectionDone):
-            # It was taken out, and stays in unless this finds the end.
-            self._reactor.addReader(self)
-            self.doRead()
+        if reason.check(ConnectionDone):
+            super().connectionLost(reason)
         else:
             self.close()
 
@@ -115,10 +97,9 @@ class PipeReader:
             self.doRead()
 
     def close(self) -> None:
-        if self._isOpen:
-            self._isOpen = False
-            self._reactor.removeReader(self)
-            os.close(self._fd)
+        wasOpen = self._isOpen
+        super().close()
+        if wasOpen:
             self._received(b"")
 
 
@@ -188,10 +169,6 @@ class Transport:
         """Have the child raise an exception in a call or iteration, if it's at it."""
         self._buffers.interrupt(number)
         self._process.signal(signal.SIGURG)
-
-    def stop(self) -> None:
-        """Have the process end by itself when it has done what was sent."""
-        self.sender.send(Kind.STOP, 0, b"")
 
     def terminate(self) -> None:
         """Have the process end now, and kill it if it doesn't."""
