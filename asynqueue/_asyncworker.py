@@ -12,10 +12,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ._child.calls import isIteration
+from ._child.calls import ContextIterator, isIteration
 from ._child.describe import PLAIN, callText, failureText
 from ._child.status import RAN, ErrorText, Status
-from ._child.tracing import ContextIterator
 from ._support.log import log
 from ._support.oneshot import OneShot
 from .errors import WorkerError

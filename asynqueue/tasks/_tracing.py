@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .._child.tracing import TracedCall
+from .._child.calls import TracedCall
 from ..interfaces import ITask
 
 
