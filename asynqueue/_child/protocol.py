@@ -190,7 +190,8 @@ class ClaimReader:
             return self.claim(number)
         except OSError:
             data = b""
-        found = _NUMBER.unpack(data)[0] if len(data) == _NUMBER.size else 0
-        if found & ~_REVOKED != number:
+        if data == _NUMBER.pack(number):
+            return True
+        if data != _NUMBER.pack(number | _REVOKED):
             self._lost()
-        return bool(found == number)
+        return False

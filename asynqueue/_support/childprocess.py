@@ -14,9 +14,6 @@ import os
 import select
 import signal
 import sys
-
-# C's own: signal.getsignal makes an enum of what this returns, which takes 0.3 us more.
-from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.spawn import get_executable
@@ -325,8 +322,6 @@ def withoutSigpipe(write: Callable[[int, _T], int], fd: int, data: _T) -> int:
     Write, raising C{BrokenPipeError} also in a program that has given C{SIGPIPE} its
     default action, which is to end the program.
     """
-    if getsignal(signal.SIGPIPE) != signal.SIG_DFL:
-        return write(fd, data)
     with _signalsBlocked([signal.SIGPIPE]):
         try:
             return write(fd, data)

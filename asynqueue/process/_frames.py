@@ -7,8 +7,12 @@ all keep their order.
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import threading
+
+# C's own: signal.getsignal makes an enum of what this returns, which takes 0.3 us more.
+from _signal import getsignal  # type: ignore[import-not-found]
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -43,6 +47,7 @@ from .._support.childprocess import withoutSigpipe
 _MAX_SYNC_COPY = 1 << 20
 #: So many pieces are written at a time; more than any system takes would be an error.
 _MAX_PIECES = 64
+_CALLS = (Kind.CALL, Kind.CALL | BUFFERS)
 
 _T = TypeVar("_T")
 
@@ -153,7 +158,7 @@ class FrameSender:
             if not self.isCopying:
                 Deferred.fromCoroutine(self._sendOutgoing())
             return
-        if kind & ~BUFFERS == Kind.CALL:
+        if kind in _CALLS:
             self._offered.append(number)
         if self._isOpen:
             data: bytes = payload  # type: ignore[assignment]  # it's no Packed
@@ -206,13 +211,19 @@ class FrameSender:
             offered, self._offered = self._offered, []
             self._offer(offered)
         pending = self.pending
+        isSafe = getsignal(signal.SIGPIPE) != signal.SIG_DFL
+        write: Any
+        data: Any
         try:
             while pending:
                 if len(pending) == 1:  # which saves 0.4 us of 1.1
-                    written = withoutSigpipe(os.write, self._fd, pending[0])
+                    write, data = os.write, pending[0]
                 else:
-                    pieces = list(islice(pending, _MAX_PIECES))
-                    written = withoutSigpipe(os.writev, self._fd, pieces)
+                    write, data = os.writev, list(islice(pending, _MAX_PIECES))
+                if isSafe:
+                    written = write(self._fd, data)
+                else:
+                    written = withoutSigpipe(write, self._fd, data)
                 while pending and written >= len(pending[0]):
                     written -= len(pending.popleft())
                 if written:
@@ -222,12 +233,13 @@ class FrameSender:
         except OSError:
             # The child has gone, which is noticed at its other pipe.
             pending.clear()
-        if bool(pending) is not self._isWaiting:
-            self._isWaiting = bool(pending)
-            if self._isWaiting:
+        if pending:
+            if not self._isWaiting:
+                self._isWaiting = True
                 self._reactor.addWriter(self)
-            else:
-                self._reactor.removeWriter(self)
+        elif self._isWaiting:
+            self._isWaiting = False
+            self._reactor.removeWriter(self)
 
     async def _sendOutgoing(self) -> None:
         """Send frames, the first of which has buffers, until none waits."""

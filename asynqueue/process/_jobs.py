@@ -171,9 +171,10 @@ class PrefetchWindow:
             return 1
         if self._most < _MAX_PREFETCHED:
             self._most = min(_FACTOR * max(self._most, 1), _MAX_PREFETCHED)
-        if seconds < self._seconds:
-            seconds = self._seconds + _WEIGHT * (seconds - self._seconds)
+        mean = self._seconds
+        if seconds < mean:
+            seconds = mean + _WEIGHT * (seconds - mean)
         self._seconds = seconds
         ahead = int(PREFETCH_SECONDS / max(seconds, _MIN_SECONDS))
-        self.capacity = 1 + min(self.waiting, self._most, ahead)
-        return self.capacity
+        self.capacity = capacity = 1 + min(self.waiting, self._most, ahead)
+        return capacity
