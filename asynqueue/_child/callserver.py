@@ -82,7 +82,6 @@ class CallServer:
         self.close()
 
     def handle(self, kind: int, number: int, payload: memoryview) -> None:
-        """Do what a frame from the parent asks for."""
         if kind == Kind.CALL:
             if self._pipes.claim(number):
                 self.call(number, payload)
@@ -110,7 +109,6 @@ class CallServer:
             self.isStopped = True
 
     def call(self, number: int, payload: memoryview | Incoming) -> None:
-        """Run a call, and send what it comes to."""
         # Unpickling counts: calls with large arguments aren't short.
         start = perf_counter()
         try:
@@ -145,7 +143,6 @@ class CallServer:
     def returned(
         self, number: int, result: Any, call: tuple[Any, ...], start: float
     ) -> None:
-        """See what kind of thing a call has returned."""
         awaitable = kindOfAwaitable(result)
         if awaitable:
             error = TypeError(
@@ -163,7 +160,6 @@ class CallServer:
         self._send(Kind.ITERATOR, number, dumps(perf_counter() - start))
 
     def answer(self, number: int, result: Any, start: float) -> None:
-        """Send a result."""
         try:
             self._send(Kind.RESULT, number, dumps((perf_counter() - start, result)))
         except NotPicklable as error:
@@ -175,7 +171,6 @@ class CallServer:
     def raised(
         self, number: int, error: BaseException, text: str, start: float
     ) -> None:
-        """Send what a call has raised."""
         if endsIteration(error):
             carrier = RuntimeError(f"The call raised {describeError(error)}")
             carrier.__cause__ = error
@@ -232,7 +227,6 @@ class CallServer:
         self._flusher.wake()
 
     def failStream(self, stream: Stream, error: BaseException) -> None:
-        """Tell that an iteration has failed."""
         text = f"The iteration has failed: {describeError(error)}"
         self._endStream(stream, Kind.FAILED, dumpsException(error, text))
         if isinstance(error, (NotPicklable, CallInterrupted)):
@@ -254,7 +248,6 @@ class CallServer:
             raise CallInterrupted("The call was stopped")
 
     def close(self) -> None:
-        """End all iterations."""
         while self.streams:
             self.streams.popitem()[1].close()
 

@@ -15,7 +15,6 @@ import os
 import select
 import struct
 from collections.abc import Callable
-from enum import IntEnum
 from typing import TypeAlias
 
 HEADER = struct.Struct("<QBI")
@@ -60,11 +59,11 @@ class Kind:
     SIGNALLED = 23  # somebody has sent the child a signal that asks it to end
 
 
-_PLAIN_KINDS = {1, 2, 3, 4, 5, 8, *range(16, 24)}
+_PLAIN_KINDS = {kind for name, kind in vars(Kind).items() if name.isupper()}
 _KINDS = frozenset(_PLAIN_KINDS | {kind | BUFFERS for kind in _PLAIN_KINDS})
 
 
-class ChildFD(IntEnum):
+class ChildFD:
     """What the child has its ends of the pipes, and the memory files, as."""
 
     CALLS = 3  # frames from the parent
@@ -72,6 +71,7 @@ class ChildFD(IntEnum):
     ARGUMENTS = 5  # the memory file of the parent's buffers
     RESULTS = 6  # the memory file of the child's buffers
     CLAIMS = 7  # who has which call
+    ALL = range(3, 8)
 
 
 class FrameError(ValueError):

@@ -149,7 +149,6 @@ class ChildProcess(ProcessProtocol):
             self.killAfter(_RETRY_SECONDS)
 
     def killAfter(self, seconds: float) -> None:
-        """Kill it if it doesn't end in time."""
         self._cancelTimer()
         if self.pid is not None:
             self._timer = self._reactor.callLater(seconds, self.kill)

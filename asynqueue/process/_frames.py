@@ -48,6 +48,8 @@ _MAX_SYNC_COPY = 1 << 20
 #: So many pieces are written at a time; more than any system takes would be an error.
 _MAX_PIECES = 64
 _CALLS = (Kind.CALL, Kind.CALL | BUFFERS)
+#: Kinds of frames for the worker that have no buffers.
+_PLAIN_REPLIES = range(Kind.HELLO, BUFFERS)
 
 _T = TypeVar("_T")
 
@@ -314,7 +316,7 @@ class FrameReceiver:
             self.incoming += frames
             return
         for frame in frames:
-            if not Kind.HELLO <= frame[0] < BUFFERS:
+            if frame[0] not in _PLAIN_REPLIES:
                 self.incoming += frames
                 Deferred.fromCoroutine(self._readIncoming())
                 return
