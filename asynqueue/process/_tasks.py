@@ -184,29 +184,31 @@ class ChildTasks(WorkerBase):
                 self._streams.received(kind, number, payload)
 
     def _answered(self, kind: int, number: int, payload: memoryview | Incoming) -> None:
-        job = self._jobs.answered(number)
+        jobs = self._jobs
+        job = jobs.answered(number)
         if job is None:
             if isinstance(payload, Incoming):
                 payload.discard()
             return
-        seconds, outcome = loadsAnswer(kind, payload, job.task)
-        self.capacity = self._jobs.window.note(seconds)
-        if self._jobs.jobs and not self._jobs.jobs[-1].isSent:
-            self._jobs.sendWaiting()
+        task = job.task
+        seconds, outcome = loadsAnswer(kind, payload, task)
+        self.capacity = jobs.window.note(seconds)
+        if jobs.jobs and not jobs.jobs[-1].isSent:
+            jobs.sendWaiting()
         if self._wear.hasLimit:
             self._limitCapacity()
         if self.callStats:
             self.callTimes.append((job.age, seconds))
-            if self._jobs.jobs:
-                self._jobs.jobs[0].since = perf_counter()
+            if jobs.jobs:
+                jobs.jobs[0].since = perf_counter()
         if self._stopper.interruption is not None:
             self._stopper.over()
-        if job.task.watch is not None:
-            job.task.watch.seconds = seconds
+        if task.watch is not None:
+            task.watch.seconds = seconds
         if outcome is None:
-            self._streams.begin(number, job.task, job.consumer)
+            self._streams.begin(number, task, job.consumer)
         else:
-            job.task.callback(outcome)
+            task.callback(outcome)
         if self._wear.hasLimit:
             self._maybeRecycle()
         job.ready.callback(None)
