@@ -13,6 +13,7 @@ What calls code of objects catches whatever that raises: only the one call may f
 from __future__ import annotations
 
 import copyreg
+import io
 import pickle
 import struct
 import sys
@@ -129,8 +130,6 @@ def blame(
 
 def loadsMany(data: memoryview) -> Iterator[Any]:
     """Unpickle pickles that stand end to end."""
-    import io
-
     file = io.BytesIO(data)
     size = len(data)
     while file.tell() < size:
@@ -291,8 +290,6 @@ def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) 
     if module is None:
         return
     kinds = (module._ConnectionBase, module.Listener)
-
-    import io
 
     class ConnectionFinder(_withViews(kind)):  # type: ignore[misc]  # it's made just now
         def persistent_id(self, found: Any) -> None:

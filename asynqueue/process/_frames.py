@@ -281,25 +281,33 @@ class FrameSender:
 class FrameReceiver:
     """Takes frames that come from a child process."""
 
-    # frames are for the worker to take. incoming has frames while the first of them is
-    # being copied; only _readIncoming takes from it. _closed is called with an error if
-    # something else than frames has come, None at the end.
+    # frames are for the worker to take. _incoming has frames while the first of them is
+    # being copied; only _readIncoming takes from it, and fires _waiter at the end.
+    # _closed is called with an error if something else than frames has come, None at
+    # the end.
 
     _reader: BufferReader
     _threads: CopyThreads
     _received: Callable[[], object] = field(kw_only=True)
     _released: Callable[[memoryview], object] = field(kw_only=True)
-    _read: Callable[[], object] = field(kw_only=True)
     _closed: Callable[[Exception | None], object] = field(kw_only=True)
     frames: deque[tuple[int, int, memoryview | Incoming]] = field(
         factory=deque, init=False
     )
     _decoder: Decoder = field(factory=Decoder, init=False)
     _hasFailed: bool = field(default=False, init=False)
-    incoming: deque[Frame] = field(factory=deque, init=False)
+    _incoming: deque[Frame] = field(factory=deque, init=False)
+    _waiter: Deferred[None] | None = field(default=None, init=False)
+
+    def whenRead(self) -> Deferred[None]:
+        """Wait until all frames are for the worker to take. Only one may wait."""
+        if not self._incoming:
+            return succeed(None)
+        self._waiter = Deferred()
+        return self._waiter
 
     def hasFrame(self, number: int) -> bool:
-        return any(frame[1] == number for frame in (*self.frames, *self.incoming))
+        return any(frame[1] == number for frame in (*self.frames, *self._incoming))
 
     def dataReceived(self, data: bytes) -> None:
         """Take what has come through the pipe, empty at its end."""
@@ -312,12 +320,12 @@ class FrameReceiver:
         except FrameError as error:
             self._fail(error)
             return
-        if self.incoming:
-            self.incoming += frames
+        if self._incoming:
+            self._incoming += frames
             return
         for frame in frames:
             if frame[0] not in _PLAIN_REPLIES:
-                self.incoming += frames
+                self._incoming += frames
                 Deferred.fromCoroutine(self._readIncoming())
                 return
         if frames:
@@ -325,8 +333,8 @@ class FrameReceiver:
             self._received()
 
     async def _readIncoming(self) -> None:
-        while self.incoming:
-            kind, number, payload = self.incoming[0]
+        while self._incoming:
+            kind, number, payload = self._incoming[0]
             content: memoryview | Incoming = payload
             try:
                 if kind & BUFFERS:
@@ -341,13 +349,14 @@ class FrameReceiver:
                     raise FrameError(f"No child sends a frame of kind {kind}")
             except (FrameError, KeyError, struct.error) as error:
                 self._fail(error)
-                self.incoming.clear()
+                self._incoming.clear()
                 break
-            self.incoming.popleft()
+            self._incoming.popleft()
             if kind != Kind.RELEASE:
                 self.frames.append((kind & ~BUFFERS, number, content))
                 self._received()
-        self._read()
+        if self._waiter is not None:
+            self._waiter.callback(None)
 
     def _fail(self, error: Exception) -> None:
         self._hasFailed = True

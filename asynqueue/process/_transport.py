@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IReactorFDSet, IReactorFromThreads
 from twisted.python.failure import Failure
@@ -104,9 +105,8 @@ class PipeReader(DescriptorReader):
 
 
 class Transport:
-    # The process's end is told the worker once, after its last frame; until then,
-    # _status has it. The files are closed after that, here and nowhere else, when no
-    # thread uses them any longer.
+    # The process's end is told the worker once, after its last frame. The files are
+    # closed after that, here and nowhere else, when no thread uses them any longer.
 
     def __init__(
         self,
@@ -124,7 +124,6 @@ class Transport:
         self.stderr = OutputLog("stderr", reactor=reactor)
         self._ended = ended
         self._threads = CopyThreads(reactor)
-        self._status: ExitStatus | None = None
         self._process = ChildProcess(reactor=reactor)
         ours = self._start(options, env)
         self._buffers = BufferWriter(ours[ChildFD.ARGUMENTS])
@@ -145,7 +144,6 @@ class Transport:
             self._threads,
             received=received,
             released=self._release,
-            read=self._maybeEnd,
             closed=self._repliesClosed,
         )
         self.replies = PipeReader(
@@ -155,9 +153,8 @@ class Transport:
             PipeReader(ours[1], self.stdout.write, reactor),
             PipeReader(ours[2], self.stderr.write, reactor),
         ]
-        self._process.ended.addCallback(self._exited)
-        self._process.ended.addErrback(
-            lambda failure: log.failure("What a child has left can't be read", failure)
+        self._process.ended.addCallback(
+            lambda status: Deferred.fromCoroutine(self._finish(status))
         )
 
     @property
@@ -228,33 +225,29 @@ class Transport:
         if unneeded:
             self.sender.send(Kind.RELEASE, 0, unneeded)
 
-    def _exited(self, status: ExitStatus) -> None:
-        """Note that the process has ended: read what it has left, then tell of it."""
+    async def _finish(self, status: ExitStatus) -> None:
+        """Read what the process has left, tell of its end, and leave nothing open."""
+        readers = (*self._outputs, self.replies)
         try:
-            for reader in (*self._outputs, self.replies):
+            for reader in readers:
                 reader.drain()
-        finally:
-            # Whoever else has the other ends isn't waited for.
-            for reader in (*self._outputs, self.replies):
-                reader.close()
-            self.sender.exited()
-            self._status = evolve(status, output=self.stderr.tail)
-            self._maybeEnd()
-
-    def _maybeEnd(self) -> None:
-        if self._status is None or self.receiver.incoming:
-            return
-        status, self._status = self._status, None
+        except BaseException:  # noqa: BLE001 - runs callbacks of users
+            log.failure("What a child has left can't be read")
+        # Whoever else has the other ends isn't waited for.
+        for reader in readers:
+            reader.close()
+        self.sender.exited()
+        status = evolve(status, output=self.stderr.tail)
+        await self.receiver.whenRead()
         self._ended(status)
         self.sender.giveUp()
         self._reader.close()
-        self._threads.whenIdle().addCallback(self._closeFiles)
-
-    def _closeFiles(self, _: object) -> None:
+        await self._threads.whenIdle()
         for fd in (self._buffers.fd, self._reader.fd):
             if os.fstat(fd).st_blocks * 512 > _MAX_SYNC_CLOSE:
                 # The system takes its time to give up what is in it.
                 self._threads.run(partial(os.close, fd))
             else:
                 os.close(fd)
-        self._threads.whenIdle().addCallback(self.gone.fire)
+        await self._threads.whenIdle()
+        self.gone.fire(None)
