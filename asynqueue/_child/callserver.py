@@ -75,7 +75,7 @@ class CallServer:
                 kind, number, payload = frames.pop()
                 self.handle(kind, number, payload)
                 del payload
-            if streams and not self.isIdle():
+            if streams:
                 self.advance()
             if unneeded:
                 pipes.tellUnneeded()
@@ -119,8 +119,7 @@ class CallServer:
                 call = payload.loads()
             f, args, kw, _ = call
         except BaseException as error:  # noqa: BLE001 - runs code of users
-            reason = _notPicklable("The call can't be unpickled in the child", error)
-            self.fail(number, reason, start)
+            self.fail(number, _cantBeUnpickled(error), start)
             return
         del payload
         try:
@@ -197,8 +196,10 @@ class CallServer:
         return not any(stream.ready for stream in self.streams.values())
 
     def advance(self) -> None:
-        """Advance one of the iterations that are ready, for a moment."""
+        """Advance one of the iterations that are ready, if any, for a moment."""
         ready = [stream for stream in self.streams.values() if stream.ready]
+        if not ready:
+            return
         self._turn += 1
         stream = ready[self._turn % len(ready)]
         ended, failure = False, None
@@ -281,8 +282,8 @@ def _leaveFork(error: BaseException | None) -> NoReturn:
     flushAndExit(code & 0xFF)
 
 
-def _notPicklable(text: str, error: BaseException) -> NotPicklable:
-    text = f"{text}: {describeError(error)}"
+def _cantBeUnpickled(error: BaseException) -> NotPicklable:
+    text = f"The call can't be unpickled in the child: {describeError(error)}"
     if isinstance(error, ModuleNotFoundError):
         text += (
             ". Children look for modules in the folders that sys.path of the program"

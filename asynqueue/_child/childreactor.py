@@ -147,8 +147,7 @@ class ReactorCallServer(CallServer):
 
     def _advance(self) -> None:
         self._isScheduled = False
-        if not self.isIdle():
-            self.advance()
+        self.advance()
         self.schedule()
 
     def _itemFired(self, item: Any, stream: Stream) -> None:
