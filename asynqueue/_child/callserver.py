@@ -112,11 +112,7 @@ class CallServer:
         # Unpickling counts: calls with large arguments aren't short.
         start = perf_counter()
         try:
-            if type(payload) is memoryview:
-                call = loads(payload)
-            else:
-                payload.read()
-                call = payload.loads()
+            call = loads(payload) if type(payload) is memoryview else payload.loads()
             f, args, kw, _ = call
         except BaseException as error:  # noqa: BLE001 - runs code of users
             self.fail(number, _cantBeUnpickled(error), start)

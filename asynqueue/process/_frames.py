@@ -341,8 +341,6 @@ class FrameReceiver:
                     content = Incoming(self._reader, payload)
                     if content.copied > _MAX_SYNC_COPY:
                         await self._threads.run(content.read)
-                    else:
-                        content.read()
                 elif kind == Kind.RELEASE:
                     self._released(payload)
                 elif kind < Kind.HELLO:
