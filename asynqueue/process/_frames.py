@@ -213,6 +213,7 @@ class FrameSender:
             offered, self._offered = self._offered, []
             self._offer(offered)
         pending = self.pending
+        # Whether a child that has gone is no more than an error.
         isSafe = getsignal(signal.SIGPIPE) != signal.SIG_DFL
         write: Any
         data: Any

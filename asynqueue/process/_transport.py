@@ -156,6 +156,9 @@ class Transport:
         self._process.ended.addCallback(
             lambda status: Deferred.fromCoroutine(self._finish(status))
         )
+        self._process.ended.addErrback(
+            lambda failure: log.failure("A child's end can't be told", failure)
+        )
 
     @property
     def pid(self) -> int | None:
