@@ -13,10 +13,9 @@ from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ._child.calls import isIteration
+from ._child.calls import ContextIterator, isIteration
 from ._child.describe import PLAIN, callText, failureText
 from ._child.status import RAN, ErrorText, Status
-from ._child.tracing import ContextIterator
 from ._support.awaitable import OneShot
 from ._support.log import log
 from .errors import WorkerError

@@ -414,12 +414,12 @@ class LargeTests(ServerCase):
         """Each side tells the other what isn't needed any longer."""
         self.callLarge(7, bytearray, bytes(THRESHOLD))
         self.outbox.release(self.pipes.reader.unneeded())
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.outbox._allocator._lengths, {})
         [(_, _, payload)] = self.frames()
-        self.assertEqual(self.pipes.writer.used, THRESHOLD)
+        self.assertEqual(sum(self.pipes.writer._allocator._lengths.values()), THRESHOLD)
         Incoming(self.inbox, memoryview(payload)).discard()
         self.handle(Kind.RELEASE, 0, self.inbox.unneeded())
-        self.assertEqual(self.pipes.writer.used, 0)
+        self.assertEqual(self.pipes.writer._allocator._lengths, {})
 
     def test_revoked(self) -> None:
         """
@@ -430,7 +430,7 @@ class LargeTests(ServerCase):
         self.callLarge(7, len, bytes(THRESHOLD))
         self.assertEqual(self.frames(), [])
         self.outbox.release(self.pipes.reader.unneeded())
-        self.assertEqual(self.outbox.used, 0)
+        self.assertEqual(self.outbox._allocator._lengths, {})
 
     def test_items(self) -> None:
         """
@@ -1022,12 +1022,11 @@ class FakeCoreReactor(Clock):
 
 
 class RunTests(SynchronousTestCase):
-    """Tests of L{childreactor.run}."""
+    """Tests of L{childreactor.serve}."""
 
     def setUp(self) -> None:
         """Make a reactor."""
         self.reactor = FakeCoreReactor()
-        self.patch(childreactor, "globalReactor", lambda: self.reactor)
         self.setUps: list[Any] = []
         self.gaveUp: list[BaseException] = []
         self.initialized: Any = None
@@ -1041,7 +1040,10 @@ class RunTests(SynchronousTestCase):
 
     def run_(self, pipes: FakePipes) -> bool:
         """Run the child's side."""
-        return childreactor.run(self.prepare, self.gaveUp.append, lambda wake: pipes)
+        self.patch(childreactor, "setUp", self.prepare)
+        self.patch(childreactor, "giveUp", self.gaveUp.append)
+        self.patch(childreactor, "Pipes", lambda wake: pipes)
+        return childreactor.serve(self.reactor)
 
     def test_run(self) -> None:
         """

@@ -333,7 +333,7 @@ class ArgumentTests(LargeCase):
         self.work()
         self.assertEqual(self.calls(), [(Kind.CALL, 3, 1)])
         self.assertEqual(self.process.signals, [])
-        self.assertEqual(self.worker._life.transport._buffers.used, 0)  # type: ignore[union-attr]
+        self.assertEqual(self.worker._life.transport._buffers._allocator._lengths, {})  # type: ignore[union-attr]
         task.stopTimer()
 
     def test_cancelOtherMeanwhile(self) -> None:
@@ -544,7 +544,7 @@ class ArgumentTests(LargeCase):
             self.process.send(Kind.RELEASE, 0, self.boxes.reader.unneeded())
             self.sender.result(i, None)
             self.reactor.serve()
-        self.assertEqual(self.worker._life.transport._buffers.used, 0)  # type: ignore[union-attr]
+        self.assertEqual(self.worker._life.transport._buffers._allocator._lengths, {})  # type: ignore[union-attr]
         self.assertLess(os.fstat(self.boxes.reader.fd).st_blocks * 512, 2 * MEDIUM)
 
 
@@ -613,7 +613,7 @@ class ResultTests(LargeCase):
         [(kind, _, payload)] = self.process.received()
         self.assertEqual(kind, Kind.RELEASE)
         self.boxes.writer.release(memoryview(payload))
-        self.assertEqual(self.boxes.writer.used, 0)
+        self.assertEqual(self.boxes.writer._allocator._lengths, {})
 
     def test_tooShort(self) -> None:
         """
@@ -646,7 +646,7 @@ class ResultTests(LargeCase):
         ]
         for payload in released:
             self.boxes.writer.release(payload)
-        self.assertEqual(self.boxes.writer.used, 0)
+        self.assertEqual(self.boxes.writer._allocator._lengths, {})
 
     def test_lost(self) -> None:
         """

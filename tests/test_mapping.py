@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue._asyncworker import AsyncWorker
-from asynqueue._child.chunks import DONE, runChunk
+from asynqueue._child.calls import DONE, runChunk
 from asynqueue.base import TaskQueue
 from asynqueue.base._mapping import progressOf
 from asynqueue.errors import QueueRunError, QueueStopped, WorkerError, WorkerLost

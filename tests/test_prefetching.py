@@ -131,59 +131,46 @@ class PaceTests(SynchronousTestCase):
         """Make one."""
         self.pace = PrefetchWindow()
 
-    def capacity(self, waiting: int = 1000) -> int:
-        """Get the capacity."""
-        self.pace.adapt(waiting)
-        return self.pace.capacity
-
     def test_unknown(self) -> None:
         """Before anything is known, nothing is sent ahead."""
-        self.assertEqual(self.capacity(), 1)
+        self.pace.waiting = 1000
+        self.assertEqual(self.pace.capacity, 1)
 
-    def note(self, *seconds: float) -> None:
-        """Note how long tasks took."""
-        for one in seconds:
-            self.pace.note(one)
+    def note(self, *seconds: float, waiting: int = 1000) -> int:
+        """Note how long tasks took, while others wait. Returns the capacity."""
+        self.pace.waiting = waiting
+        capacities = [self.pace.note(one) for one in seconds]
+        self.assertEqual(self.pace.capacity, capacities[-1])
+        return self.pace.capacity
 
     def test_short(self) -> None:
         """
         Of short tasks, a few are sent ahead and then many, but never more than wait.
         """
-        self.note(1e-6)
-        self.assertEqual(self.capacity(), 9)
-        self.note(1e-6)
-        self.assertEqual(self.capacity(), 65)
-        self.assertEqual(self.capacity(3), 4)
-        self.assertEqual(self.capacity(0), 1)
+        self.assertEqual(self.note(1e-6), 9)
+        self.assertEqual(self.note(1e-6), 65)
+        self.assertEqual(self.note(1e-6, waiting=3), 4)
+        self.assertEqual(self.note(1e-6, waiting=0), 1)
 
     def test_seconds(self) -> None:
         """It's as many as take a millisecond."""
-        self.note(PREFETCH_SECONDS / 5.5)
-        self.assertEqual(self.capacity(), 6)
-        self.note(PREFETCH_SECONDS * 1.01)
-        self.assertEqual(self.capacity(), 1)
+        self.assertEqual(self.note(PREFETCH_SECONDS / 5.5), 6)
+        self.assertEqual(self.note(PREFETCH_SECONDS * 1.01), 1)
 
     def test_longer(self) -> None:
         """
         A task that takes longer than the short ones before it counts at once, and
         shorter ones little by little.
         """
-        self.note(1e-6, 1e-6, PREFETCH_SECONDS / 5.5)
-        self.assertEqual(self.capacity(), 6)
-        self.note(1e-6, 1e-6)
-        self.assertEqual(self.capacity(), 7)
-        self.note(*[1e-6] * 100)
-        self.assertEqual(self.capacity(), 65)
+        self.assertEqual(self.note(1e-6, 1e-6, PREFETCH_SECONDS / 5.5), 6)
+        self.assertEqual(self.note(1e-6, 1e-6), 7)
+        self.assertEqual(self.note(*[1e-6] * 100), 65)
 
     def test_mixed(self) -> None:
         """After a long task, nothing is sent ahead before another was short."""
         self.note(1e-6, 1e-6)
-        self.capacity()
-        self.note(0.1)
-        self.assertEqual(self.pace.capacity, 1)
-        self.assertEqual(self.capacity(), 1)
-        self.note(1e-6)
-        self.assertEqual(self.capacity(), 9)
+        self.assertEqual(self.note(0.1), 1)
+        self.assertEqual(self.note(1e-6), 9)
 
 
 class AheadTests(WorkerCase):

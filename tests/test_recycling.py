@@ -262,7 +262,7 @@ class WornTests(WorkerCase):
         q = self.queue(maxMemory=50)
         size = 51_200
         [worker] = q.workers()
-        self.patch(recycling, "privateSize", lambda pid: size)
+        self.patch(recycling, "residentSize", lambda pid, private: size)
         self.child().hello()
         d = q.call(jobs.nothing)
         self.reactor.serve()

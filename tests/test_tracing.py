@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from asynqueue import AsyncWorker, ProcessQueue, TaskQueue, ThreadQueue, WireWorker
-from asynqueue._child.tracing import TracedCall
+from asynqueue._child.calls import TracedCall
 from asynqueue.errors import WorkerLost
 from asynqueue.executor import ExecutorWorker
 

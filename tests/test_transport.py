@@ -187,7 +187,7 @@ class ChildTests(SynchronousTestCase):
         """It's told to stop, without a signal."""
         self.child.sender.send(Kind.CALL, 1, b"")
         self.assertFalse(self.process.isStopped())
-        self.child.stop()
+        self.child.sender.send(Kind.STOP, 0, b"")
         self.assertTrue(self.process.isStopped())
         self.assertEqual(self.process.signals, [])
 
@@ -241,7 +241,7 @@ class ChildTests(SynchronousTestCase):
         self.process.end()
         self.child.terminate()
         self.child.kill()
-        self.child.stop()
+        self.child.sender.send(Kind.STOP, 0, b"")
         self.assertEqual(self.process.signals, [])
 
     def test_endOfTheEnding(self) -> None:
@@ -391,7 +391,7 @@ class NoChildTests(SynchronousTestCase):
         child = Transport(list, lambda *_: None, ends.append, reactor=reactor)
         process: FakeProcess = reactor.processes[0]
         self.assertFalse(process.isStopped())
-        child.stop()
+        child.sender.send(Kind.STOP, 0, b"")
         self.assertTrue(process.isStopped())
         process.end()
         self.assertEqual(len(ends), 1)

@@ -68,10 +68,6 @@ class BufferWriter:
         self._allocator = Allocator(_FIRST_OFFSET)
         self._length = 0
 
-    @property
-    def used(self) -> int:
-        return self._allocator.used
-
     def put(self, packed: Packed, isGivenUp: Callable[[], bool] = bool) -> bytes:
         """
         Copy buffers to the file, and return the payload of the frame. Any thread may.
@@ -220,8 +216,8 @@ class Incoming:
         self._reader = reader
         self._entries, self._rest = _readTable(payload)
         self._found: dict[int, Any] = {}
-        self._held = {offset for _, offset, _ in self._entries} - {_INLINE}
         self._error: Exception | None = None
+        self._held = {offset for _, offset, _ in self._entries} - {_INLINE}
         self.copied = sum(
             length
             for code, offset, length in self._entries
@@ -230,8 +226,8 @@ class Incoming:
 
     def read(self) -> None:
         """
-        Copy what is to be C{bytes} and C{bytearray}. Any thread may. If that fails,
-        L{loads} raises the error.
+        Copy what is to be C{bytes} and C{bytearray} in advance. Any thread may. If that
+        fails, L{loads} raises the error.
         """
         try:
             for code, offset, length in self._entries:
@@ -242,7 +238,7 @@ class Incoming:
             self.discard()
 
     def loads(self) -> Any:
-        """Unpickle it, after L{read}. It can be done once."""
+        """Unpickle it. It can be done once."""
         if self._error is not None:
             raise self._error
         buffers: list[Any] = []
@@ -254,8 +250,10 @@ class Incoming:
                     buffers.append(bytes(piece) if code == _BYTES else bytearray(piece))
                 elif code == _VIEW:
                     buffers.append(self._view(offset, length))
-                else:
+                elif offset in self._found:
                     buffers.append(self._found.pop(offset))
+                else:
+                    buffers.append(self._copy(code, offset, length))
         except BaseException:
             # An error's traceback may keep this frame, but not what isn't in it.
             buffers.clear()

@@ -1,13 +1,20 @@
 """
-Calls that are run where they are, and the pickling of what goes with them.
+Calls that are run where they are: plain ones, those of a part of a C{map}, and those in
+the context of a trace that began elsewhere; what they have returned, and pickling.
 
 Children import this when they start, so it imports only what is there anyway. Before
 Twisted has been imported by somebody else, there are no Deferreds.
+
+A span of OpenTelemetry's is current in a context, of C{contextvars}. Where that can't
+go, its headers go (W3C Trace Context), and the span is current again, as a remote one.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextvars import Context, copy_context
+from itertools import starmap
 from time import perf_counter
 from types import AsyncGeneratorType, CoroutineType
 from typing import Any
@@ -16,6 +23,7 @@ from .describe import (
     CONTAINERS,
     PLAIN,
     callText,
+    describe,
     errorText,
     failureText,
     isDeferred,
@@ -24,17 +32,24 @@ from .describe import (
 from .status import RAN, ErrorText, Status, StatusResult
 
 __all__ = [
+    "DONE",
     "CallRunner",
+    "ContextIterator",
+    "TracedCall",
+    "contextOf",
     "isIteration",
     "isIterator",
     "kindOfAwaitable",
     "o2p",
     "p2o",
     "raisable",
+    "runChunk",
 ]
 
 #: The protocol of pickle, fixed so that peers with other versions of Python read it.
 _PROTOCOL = 5
+#: The attribute in which an exception brings along what a chunk had done before it.
+DONE = "_asynqueueDone"
 
 
 def o2p(obj: object) -> bytes:
@@ -214,3 +229,114 @@ def raisable(error: BaseException, call: str) -> BaseException:
     carrier = RuntimeError(f"{call} raised StopIteration({message(error)})")
     carrier.__cause__ = error
     return carrier
+
+
+def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) -> Any:
+    """
+    Call a function for each of some items, a part of those of a C{map}.
+
+    What it raises passes on, with a note that has the index of the item, and with what
+    was done before it in the attribute L{DONE}.
+
+    @return: How many seconds it took, and the list of results; in the reactor, perhaps
+        a Deferred of that.
+    """
+    start = perf_counter()
+    results: list[Any] = []
+    try:
+        results.extend(starmap(f, items) if star else map(f, items))
+        if len(results) < len(items):
+            # Seen from here, the items have come to their end.
+            raise RuntimeError(f"{describe(f)} has raised StopIteration")
+    except BaseException as error:
+        _noteItem(error, first, results)
+        raise
+    # There may be very many results, of few types.
+    examples = dict(zip(map(type, results), results, strict=True)).values()
+    if any(isDeferred(example) for example in examples):
+        return _gatherChunk(results, first, start)
+    return perf_counter() - start, results
+
+
+def _noteItem(error: BaseException, first: int, results: list[Any]) -> None:
+    index = first + len(results)
+    notes = [*getattr(error, "__notes__", ()), f"Raised for item {index} of a map"]
+    error.__notes__ = notes  # type: ignore[attr-defined, unused-ignore]
+    setattr(error, DONE, (index, results))
+
+
+def _gatherChunk(results: list[Any], first: int, start: float) -> Any:
+    # There is a Deferred, so it has been imported.
+    defer = sys.modules["twisted.internet.defer"]
+
+    async def gather() -> Any:
+        values: list[Any] = []
+        try:
+            for result in results:  # not at once: those before a failure are kept
+                values += [await result if isDeferred(result) else result]
+        except BaseException as error:
+            _noteItem(error, first, values)
+            raise
+        return perf_counter() - start, values
+
+    return defer.Deferred.fromCoroutine(gather())
+
+
+class TracedCall:
+    """A callable, to be run in the context of a trace. It has the callable's name."""
+
+    def __init__(self, f: Any, headers: dict[str, str], raw: bool) -> None:
+        self._f = f
+        self._headers = headers
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") and name not in ("__name__", "__qualname__"):
+            raise AttributeError(name)  # of what isn't unpickled yet, and for pickle
+        return getattr(self._f, name)
+
+    def runTraced(self, *args: Any, **kw: Any) -> Any:
+        """Run it. A method of this name is taken for the callable's code."""
+        context = contextOf(self._headers)
+        result = context.run(self._f, *args, **kw)
+        if (
+            isinstance(result, CoroutineType)
+            and "twisted.internet.defer" in sys.modules
+        ):
+            defer = sys.modules["twisted.internet.defer"]
+            return context.run(defer.Deferred.fromCoroutine, result)
+        if not self._raw and isIteration(result):
+            return ContextIterator(result, context)
+        return result
+
+    __call__ = runTraced
+
+
+class ContextIterator:
+    def __init__(self, iterator: Iterator[Any], context: Context) -> None:
+        self._iterator = iterator
+        self._context = context
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self._context.run(next, self._iterator)
+
+    def close(self) -> None:
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            self._context.run(close)
+
+
+def contextOf(headers: dict[str, str]) -> Context:
+    """
+    Make a context in which the span of headers is current, if anything here has
+    imported OpenTelemetry. Else nobody would see it, and importing it takes long.
+    """
+    copied = copy_context()
+    if "opentelemetry.context" in sys.modules:
+        from opentelemetry import context, propagate
+
+        copied.run(context.attach, propagate.extract(headers))
+    return copied

@@ -1,8 +1,12 @@
-"""The child's side: calls are run in order, iterations advanced in between."""
+"""
+The child's side: what the parent says is done, until it says no more. Calls are run in
+order, iterations advanced in between.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,10 +18,12 @@ from .calls import isIteration, kindOfAwaitable
 from .describe import PLAIN, callText, errorText
 from .exceptions import dumpsException, endsIteration
 from .pickling import NotPicklable, Packed, describeError, dumps, loads
-from .protocol import BUFFERS, COUNT, Kind
+from .pipes import Pipes, end, flushAndExit, giveUp, setUp
+from .protocol import BUFFERS, COUNT, ChildFD, Kind
+from .startup import handleSignals
 from .stream import Flusher, Stream
 
-__all__ = ["CallInterrupted", "CallServer", "flushAndExit"]
+__all__ = ["CallInterrupted", "CallServer"]
 
 #: An iteration is advanced for so many seconds before other calls have their turn, and
 #: what it has yielded is sent.
@@ -42,19 +48,40 @@ class CallServer:
     _advice = "in a child process without a reactor: useReactor=True has one run there"
 
     # running is the number of the call or iteration whose code is run right now, 0 for
-    # none. Nothing but that may be interrupted.
+    # none. Nothing but that may be interrupted. It's isStopped if the parent has said
+    # so; else, it has gone.
 
     def __init__(self, pipes: Any) -> None:
         self.streams: dict[int, Stream] = {}
         self.running = 0
+        self.isStopped = False
         self._pipes = pipes
         self._send: Callable[[int, int, bytes | Packed], None] = pipes.send
         self._flusher: Flusher | None = None
         self._turn = 0
         self._pid = os.getpid()
 
+    def serve(self) -> None:
+        """Do what the parent says until it says no more."""
+        pipes, streams = self._pipes, self.streams
+        unneeded = pipes.reader.waiting
+        while not self.isStopped:
+            frames = pipes.receive(not streams or self.isIdle())
+            if frames is None:
+                break
+            frames.reverse()
+            while frames:
+                # Not to be kept in mind while the next are waited for, if it's large.
+                kind, number, payload = frames.pop()
+                self.handle(kind, number, payload)
+                del payload
+            if streams:
+                self.advance()
+            if unneeded:
+                pipes.tellUnneeded()
+        self.close()
+
     def handle(self, kind: int, number: int, payload: memoryview) -> None:
-        """Do what a frame from the parent asks for."""
         if kind == Kind.CALL:
             if self._pipes.claim(number):
                 self.call(number, payload)
@@ -72,21 +99,23 @@ class CallServer:
                 stream.taken(*COUNT.unpack(payload))
         elif kind == Kind.CLOSE:
             self.cancel(number)
+        elif kind == Kind.SETUP:
+            try:
+                setUp(payload)
+            except BaseException as error:  # noqa: BLE001 - runs code of users
+                giveUp(error)
+            self._send(Kind.HELLO, 0, b"")
+        elif kind == Kind.STOP:
+            self.isStopped = True
 
     def call(self, number: int, payload: memoryview | Incoming) -> None:
-        """Run a call, and send what it comes to."""
         # Unpickling counts: calls with large arguments aren't short.
         start = perf_counter()
         try:
-            if type(payload) is memoryview:
-                call = loads(payload)
-            else:
-                payload.read()
-                call = payload.loads()
+            call = loads(payload) if type(payload) is memoryview else payload.loads()
             f, args, kw, _ = call
         except BaseException as error:  # noqa: BLE001 - runs code of users
-            reason = _notPicklable("The call can't be unpickled in the child", error)
-            self.fail(number, reason, start)
+            self.fail(number, _cantBeUnpickled(error), start)
             return
         del payload
         try:
@@ -109,7 +138,6 @@ class CallServer:
     def returned(
         self, number: int, result: Any, call: tuple[Any, ...], start: float
     ) -> None:
-        """See what kind of thing a call has returned."""
         awaitable = kindOfAwaitable(result)
         if awaitable:
             error = TypeError(
@@ -127,7 +155,6 @@ class CallServer:
         self._send(Kind.ITERATOR, number, dumps(perf_counter() - start))
 
     def answer(self, number: int, result: Any, start: float) -> None:
-        """Send a result."""
         try:
             self._send(Kind.RESULT, number, dumps((perf_counter() - start, result)))
         except NotPicklable as error:
@@ -139,7 +166,6 @@ class CallServer:
     def raised(
         self, number: int, error: BaseException, text: str, start: float
     ) -> None:
-        """Send what a call has raised."""
         if endsIteration(error):
             carrier = RuntimeError(f"The call raised {describeError(error)}")
             carrier.__cause__ = error
@@ -166,8 +192,10 @@ class CallServer:
         return not any(stream.ready for stream in self.streams.values())
 
     def advance(self) -> None:
-        """Advance one of the iterations that are ready, for a moment."""
+        """Advance one of the iterations that are ready, if any, for a moment."""
         ready = [stream for stream in self.streams.values() if stream.ready]
+        if not ready:
+            return
         self._turn += 1
         stream = ready[self._turn % len(ready)]
         ended, failure = False, None
@@ -196,7 +224,6 @@ class CallServer:
         self._flusher.wake()
 
     def failStream(self, stream: Stream, error: BaseException) -> None:
-        """Tell that an iteration has failed."""
         text = f"The iteration has failed: {describeError(error)}"
         self._endStream(stream, Kind.FAILED, dumpsException(error, text))
         if isinstance(error, (NotPicklable, CallInterrupted)):
@@ -218,7 +245,6 @@ class CallServer:
             raise CallInterrupted("The call was stopped")
 
     def close(self) -> None:
-        """End all iterations."""
         while self.streams:
             self.streams.popitem()[1].close()
 
@@ -226,6 +252,16 @@ class CallServer:
         self.streams.pop(stream.number, None)
         stream.flush()
         self._send(kind, stream.number, payload)
+
+
+def run() -> NoReturn:
+    """Do what the parent says until it says no more, then end this process."""
+    pipes = Pipes()
+    server = CallServer(pipes)
+    handleSignals(ChildFD.CALLS, pipes.tellSignalled)
+    signal.signal(signal.SIGURG, server.interrupted)
+    server.serve()
+    end(waits=server.isStopped)
 
 
 def _leaveFork(error: BaseException | None) -> NoReturn:
@@ -242,16 +278,8 @@ def _leaveFork(error: BaseException | None) -> NoReturn:
     flushAndExit(code & 0xFF)
 
 
-def flushAndExit(code: int) -> NoReturn:
-    """End this process without any further ado."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BaseException):
-            stream.flush()
-    os._exit(code)
-
-
-def _notPicklable(text: str, error: BaseException) -> NotPicklable:
-    text = f"{text}: {describeError(error)}"
+def _cantBeUnpickled(error: BaseException) -> NotPicklable:
+    text = f"The call can't be unpickled in the child: {describeError(error)}"
     if isinstance(error, ModuleNotFoundError):
         text += (
             ". Children look for modules in the folders that sys.path of the program"

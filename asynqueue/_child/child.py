@@ -23,10 +23,13 @@ if __name__ == "__main__":
     sys.modules["asynqueue"] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules["asynqueue"])
 
-    from asynqueue._child.startup import begin
+    from asynqueue._child.startup import begin, openOutput
 
     begin()
+    openOutput()
 
-    from asynqueue._child.childloop import run
-
+    if len(sys.argv) > 1:
+        from asynqueue._child.childreactor import run
+    else:
+        from asynqueue._child.callserver import run
     run()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import sys
 from contextlib import suppress
+from importlib import import_module
 from types import CoroutineType
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
@@ -17,24 +18,57 @@ from zope.interface import implementer
 from .._support.reactor import globalReactor
 from .callserver import CallServer
 from .describe import callText, failureText
+from .pipes import Pipes, end, giveUp, setUp
 from .protocol import Kind
 from .startup import handleSignals
 from .stream import Stream
 
 
+@implementer(IReadDescriptor)
 class ReactorCallServer(CallServer):
-    # _awaited has the Deferreds of calls that are waited for, by number of the call.
+    # _awaited has the Deferreds of calls that are waited for, by number of the call;
+    # _early has frames that come before the initializer is done, else it's None.
 
     def __init__(self, pipes: Any, reactor: Any) -> None:
         super().__init__(pipes)
         self._reactor = reactor
         self._isScheduled = False
         self._awaited: dict[int, Deferred[Any]] = {}
+        self._early: list[Any] | None = None
+
+    def fileno(self) -> int:
+        fd: int = self._pipes.fileno()
+        return fd
+
+    def logPrefix(self) -> str:
+        return "asynqueue"
+
+    def doRead(self) -> None:
+        self._receive(wait=True)
+
+    def connectionLost(self, reason: Failure) -> None:
+        # The pipe has come to its end, unless it's only the reactor that has.
+        self._receive(wait=False)
+
+    def keepSignals(self) -> None:
+        # The reactor's own handlers would have a signal stop the child, which is for
+        # the parent to decide.
+        handleSignals(self.fileno(), self._pipes.tellSignalled)
+        signal.signal(signal.SIGURG, self.interrupted)
 
     def handle(self, kind: int, number: int, payload: memoryview) -> None:
-        super().handle(kind, number, payload)
-        self._pipes.check()
-        self.schedule()
+        if kind == Kind.SETUP:
+            self._early = []
+            maybeDeferred(setUp, payload).addCallbacks(self._isReady, self._isNot)
+        elif self._early is not None:
+            self._early.append((kind, number, payload))
+        else:
+            super().handle(kind, number, payload)
+            self._pipes.check()
+            if self.isStopped:
+                self._stop()
+            else:
+                self.schedule()
 
     def returned(
         self, number: int, result: Any, call: tuple[Any, ...], start: float
@@ -75,6 +109,28 @@ class ReactorCallServer(CallServer):
 
         return stream.make(end, self.wake, add)
 
+    def _receive(self, *, wait: bool) -> None:
+        frames = self._pipes.receive(wait)
+        if frames is None:
+            self._stop()
+        else:
+            for frame in frames:
+                self.handle(*frame)
+
+    def _isReady(self, _: object) -> None:
+        early, self._early = self._early or [], None
+        self._send(Kind.HELLO, 0, b"")
+        for frame in early:
+            self.handle(*frame)
+
+    def _isNot(self, failure: Failure) -> None:
+        giveUp(failure.value or RuntimeError(str(failure)))
+
+    def _stop(self) -> None:
+        self._reactor.removeReader(self)
+        with suppress(ReactorNotRunning):
+            self._reactor.stop()
+
     def _awaitedFired(
         self, result: Any, number: int, call: tuple[Any, ...], start: float
     ) -> None:
@@ -91,8 +147,7 @@ class ReactorCallServer(CallServer):
 
     def _advance(self) -> None:
         self._isScheduled = False
-        if not self.isIdle():
-            self.advance()
+        self.advance()
         self.schedule()
 
     def _itemFired(self, item: Any, stream: Stream) -> None:
@@ -109,94 +164,18 @@ class ReactorCallServer(CallServer):
             stream.close()
 
 
-@implementer(IReadDescriptor)
-class _Conversation:
-    # Frames that come before the initializer is done are kept in _early, which is None
-    # from then on.
-
-    def __init__(
-        self,
-        setUp: Callable[[memoryview], Any],
-        giveUp: Callable[[BaseException], object],
-        reactor: Any,
-        makePipes: Callable[[Callable[[], object]], Any],
-    ) -> None:
-        self.isStopped = False
-        self._setUp = setUp
-        self._giveUp = giveUp
-        self._reactor = reactor
-        self._pipes: Any = makePipes(
-            lambda: reactor.callFromThread(self._pipes.tellUnneeded)
-        )
-        self.server = ReactorCallServer(self._pipes, reactor)
-        self._early: list[Any] | None = []
-        reactor.addReader(self)
-        reactor.callWhenRunning(self._keepSignals)
-
-    def fileno(self) -> int:
-        fd: int = self._pipes.fileno()
-        return fd
-
-    def logPrefix(self) -> str:
-        return "asynqueue"
-
-    def doRead(self) -> None:
-        self._receive(wait=True)
-
-    def connectionLost(self, reason: Failure) -> None:
-        # The pipe has come to its end, unless it's only the reactor that has.
-        self._receive(wait=False)
-
-    def _keepSignals(self) -> None:
-        # The reactor's own handlers would have a signal stop the child, which is for
-        # the parent to decide.
-        handleSignals(self.fileno(), self._pipes.tellSignalled)
-        signal.signal(signal.SIGURG, self.server.interrupted)
-
-    def _receive(self, *, wait: bool) -> None:
-        frames = self._pipes.receive(wait)
-        if frames is None:
-            self._stop()
-            return
-        for frame in frames:
-            if frame[0] == Kind.SETUP:
-                d = maybeDeferred(self._setUp, frame[2])
-                d.addCallbacks(self._isReady, self._isNot)
-            elif self._early is not None:
-                self._early.append(frame)
-            else:
-                self._handle(*frame)
-
-    def _isReady(self, _: object) -> None:
-        early, self._early = self._early or [], None
-        self._pipes.send(Kind.HELLO, 0, b"")
-        for frame in early:
-            self._handle(*frame)
-
-    def _isNot(self, failure: Failure) -> None:
-        self._giveUp(failure.value or RuntimeError(str(failure)))
-
-    def _handle(self, kind: int, number: int, payload: memoryview) -> None:
-        if kind == Kind.STOP:
-            self.isStopped = True
-            self._stop()
-        else:
-            self.server.handle(kind, number, payload)
-
-    def _stop(self) -> None:
-        self._reactor.removeReader(self)
-        with suppress(ReactorNotRunning):
-            self._reactor.stop()
+def run() -> NoReturn:
+    """Do what the parent says until it says no more, then end this process."""
+    import_module(sys.argv[1]).install()
+    end(waits=serve(globalReactor()))
 
 
-def run(
-    setUp: Callable[[memoryview], Any],
-    giveUp: Callable[[BaseException], object],
-    makePipes: Callable[[Callable[[], object]], Any],
-) -> bool:
+def serve(reactor: Any) -> bool:
     """Do what the parent says until it says stop or, which is C{False}, has gone."""
-    reactor = globalReactor()
-    conversation = _Conversation(setUp, giveUp, reactor, makePipes)
+    pipes = Pipes(lambda: reactor.callFromThread(pipes.tellUnneeded))
+    server = ReactorCallServer(pipes, reactor)
+    reactor.addReader(server)
+    reactor.callWhenRunning(server.keepSignals)
     reactor.run()
-    conversation.server.close()
-    return conversation.isStopped
+    server.close()
+    return server.isStopped

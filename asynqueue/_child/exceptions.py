@@ -9,7 +9,7 @@ import copyreg
 import pickle
 from collections.abc import Iterable, Iterator
 from types import MemberDescriptorType
-from typing import Any, NamedTuple
+from typing import Any
 
 from .describe import formatted
 from .pickling import PROTOCOL, NotPicklable, describeError, dumpsPlain
@@ -29,23 +29,13 @@ _CONTEXT: Any = vars(BaseException)["__context__"]
 _SUPPRESSED: Any = vars(BaseException)["__suppress_context__"]
 
 
-class ExceptionParts(NamedTuple):
+def takeApart(
+    error: BaseException,
+) -> tuple[Any, tuple[Any, ...], dict[str, Any], dict[str, Any]]:
     """
-    Class, arguments, attributes and slots of an exception.
-
-    One whose class has an C{__init__} or slots of its own can't be relied on to be
-    unpickled: that calls the class with the arguments that its base was given, and
-    knows nothing of slots.
+    Get the class, arguments, attributes and slots of an exception, without calling code
+    of its class.
     """
-
-    kind: Any
-    args: tuple[Any, ...]
-    state: dict[str, Any]
-    slots: dict[str, Any]
-
-
-def takeApart(error: BaseException) -> ExceptionParts:
-    """Take an exception apart, without calling code of its class."""
     kind = type(error)
     base = _builtinBase(kind)
     slots = {
@@ -56,7 +46,7 @@ def takeApart(error: BaseException) -> ExceptionParts:
     }
     reduced = base.__reduce__(error)
     state = reduced[2] if len(reduced) > 2 else None
-    return ExceptionParts(kind, reduced[1], dict(state or {}), slots)
+    return kind, reduced[1], dict(state or {}), slots
 
 
 def rebuild(parts: tuple[Any, ...]) -> BaseException:
@@ -168,13 +158,17 @@ def _alone(error: BaseException) -> Any:
     return _Alone(error) if isTaken else error
 
 
-def _partsToPickle(error: BaseException) -> ExceptionParts | None:
-    """Take an exception apart unless it's better pickled as it is."""
+def _partsToPickle(error: BaseException) -> tuple[Any, ...] | None:
+    """
+    Take an exception apart if its class has an C{__init__} or slots of its own, and
+    nothing else: it can't be relied on to be unpickled then, as that calls the class
+    with the arguments that its base was given, and knows nothing of slots.
+    """
     kind = type(error)
     if any(name in vars(parent) for parent in _ownParents(kind) for name in _SPECIAL):
         return None
     parts = takeApart(error)
-    hasOwn = kind.__init__ is not _builtinBase(kind).__init__ or parts.slots
+    hasOwn = kind.__init__ is not _builtinBase(kind).__init__ or parts[3]
     return parts if hasOwn else None
 
 

@@ -41,7 +41,6 @@ class Allocator:
         self._lengths: dict[int, int] = {}
         self._spare: _Gaps = []
         self._clean: _Gaps = [(start, 1 << 62)]
-        self.used = 0
         self.spare = 0
 
     def allocate(self, length: int) -> int:
@@ -55,13 +54,11 @@ class Allocator:
             if start is None:
                 raise MemoryError("The file is full")
         self._lengths[start] = length
-        self.used += length
         return start
 
     def free(self, offset: int) -> None:
         """Take a region back. It's a L{KeyError} if it isn't in use."""
         length = self._lengths.pop(offset)
-        self.used -= length
         self.spare += length
         _insert(self._spare, offset, offset + length)
 

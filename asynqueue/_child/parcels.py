@@ -34,9 +34,6 @@ class Parcel:
     def __sizeof__(self) -> int:
         return len(self.pickle) + Packed(self.pickle, self.buffers).size
 
-    def read(self) -> None:
-        """Do nothing: all of it is here."""
-
     def loads(self) -> Any:
         return loads(self.pickle, buffers=self.buffers)
 

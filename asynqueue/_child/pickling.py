@@ -13,6 +13,7 @@ What calls code of objects catches whatever that raises: only the one call may f
 from __future__ import annotations
 
 import copyreg
+import io
 import pickle
 import struct
 import sys
@@ -21,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pickle import PickleBuffer
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from .describe import describe, message
 from .mainmodule import isOfHiddenMain
@@ -47,10 +48,6 @@ _LENGTH, _LENGTH8 = struct.Struct("<I"), struct.Struct("<Q")
 Buffer: TypeAlias = "bytes | bytearray | PickleBuffer"
 
 loads = pickle.loads
-
-_T = TypeVar("_T")
-#: Pickles something with picklers of a kind.
-_Pack: TypeAlias = "Callable[[Callable[..., pickle.Pickler], Any], _T]"
 
 
 class NotPicklable(Exception):
@@ -91,11 +88,11 @@ def dumps(value: Any, f: object = None, foreign: bool = False) -> bytes | Packed
                 _idle.append(packer)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
         packer.reset()
-        return _packOtherwise(_pack, value, error)
+        return _packOtherwise(value, error)
     if _CONNECTION_BYTES in pickled:
         _refuseConnections(value)
     if _MAIN_BYTES in pickled and (foreign or isOfHiddenMain(pickled, f)):
-        return _packMain(_pack, value, packed)
+        return _packMain(value) or packed
     return packed
 
 
@@ -104,11 +101,11 @@ def dumpsPlain(value: Any) -> bytes:
     try:
         pickled = pickle.dumps(value, PROTOCOL)
     except BaseException as error:  # noqa: BLE001 - see the module's docstring
-        return _packOtherwise(_packPlain, value, error)
+        return cast(bytes, _packOtherwise(value, error, plain=True))
     if _CONNECTION_BYTES in pickled:
         _refuseConnections(value)
     if _MAIN_BYTES in pickled and isOfHiddenMain(pickled):
-        return _packMain(_packPlain, value, pickled)
+        return cast(bytes, _packMain(value, plain=True) or pickled)
     return pickled
 
 
@@ -133,8 +130,6 @@ def blame(
 
 def loadsMany(data: memoryview) -> Iterator[Any]:
     """Unpickle pickles that stand end to end."""
-    import io
-
     file = io.BytesIO(data)
     size = len(data)
     while file.tell() < size:
@@ -146,19 +141,25 @@ def describeError(error: BaseException) -> str:
 
 
 class _Packer:
-    """A pickler that keeps what is large. It can be used again if it hasn't failed."""
+    """
+    A pickler that keeps what is large, unless it's to make plain pickles. It can be
+    used again if it hasn't failed.
+    """
 
     # chunks is what the pickler has written; kept has buffers, and how many chunks had
     # been written before each. The last chunk is written after all of them.
 
-    def __init__(self, make: Callable[..., pickle.Pickler]) -> None:
+    def __init__(
+        self, make: Callable[..., pickle.Pickler], plain: bool = False
+    ) -> None:
         self.chunks: list[Any] = []
         self.kept: deque[tuple[int, PickleBuffer]] = deque()
         self.pickler = make(
             SimpleNamespace(write=self.chunks.append),
             PROTOCOL,
-            buffer_callback=self._keep,
+            buffer_callback=None if plain else self._keep,
         )
+        self._plain = plain
 
     def assemble(self) -> bytes | Packed:
         """Make a pickle of the chunks, without those that are large objects."""
@@ -167,7 +168,8 @@ class _Packer:
         for i, chunk in enumerate(self.chunks):
             while self.kept and self.kept[0][0] <= i:
                 buffers.append(self.kept.popleft()[1])
-            head = _head(chunk) if len(chunk) >= MIN_BUFFER else None
+            isLarge = len(chunk) >= MIN_BUFFER and not self._plain
+            head = _head(chunk) if isLarge else None
             if head and pieces and pieces[-1].endswith(head):
                 pieces[-1] = pieces[-1][: -len(head)] + _NEXT_BUFFER
                 buffers.append(chunk)
@@ -219,8 +221,10 @@ def _bytesHead(size: int) -> bytes:
     return _BYTES8 + _LENGTH8.pack(size)
 
 
-def _pack(make: Callable[..., pickle.Pickler], value: Any) -> bytes | Packed:
-    packer = _Packer(make)
+def _pack(
+    make: Callable[..., pickle.Pickler], value: Any, plain: bool = False
+) -> bytes | Packed:
+    packer = _Packer(make, plain)
     try:
         packer.pickler.dump(value)
         return packer.assemble()
@@ -228,22 +232,16 @@ def _pack(make: Callable[..., pickle.Pickler], value: Any) -> bytes | Packed:
         packer.reset()
 
 
-def _packPlain(make: Callable[..., pickle.Pickler], value: Any) -> bytes:
-    import io
-
-    file = io.BytesIO()
-    make(file, PROTOCOL).dump(value)
-    return file.getvalue()
-
-
-def _packOtherwise(pack: _Pack[_T], value: Any, error: BaseException) -> _T:
+def _packOtherwise(
+    value: Any, error: BaseException, plain: bool = False
+) -> bytes | Packed:
     """Pickle what C{pickle} can't: views, and what cloudpickle can."""
     if "memoryview" in message(error):
         with suppress(BaseException):
-            return _packWith(pack, pickle.Pickler, value)
+            return _packWith(pickle.Pickler, value, plain)
     text = describeError(error)
     try:
-        return _packByCloudpickle(pack, value, "{}, not even by cloudpickle")
+        return _packByCloudpickle(value, "{}, not even by cloudpickle", plain)
     except ImportError:
         if not isinstance(error, TypeError):  # as of open files, locks and reactors
             text += (
@@ -253,33 +251,32 @@ def _packOtherwise(pack: _Pack[_T], value: Any, error: BaseException) -> _T:
     raise NotPicklable(text) from error
 
 
-def _packMain(pack: _Pack[_T], value: Any, packed: _T) -> _T:
+def _packMain(value: Any, plain: bool = False) -> bytes | Packed | None:
     """Pickle something of a main module that children can't import, if possible."""
     try:
-        return _packByCloudpickle(pack, value, "{}")
+        return _packByCloudpickle(value, "{}", plain)
     except ImportError:
-        return packed  # the child will say what is missing
+        return None  # the child will say what is missing
 
 
-def _packByCloudpickle(pack: _Pack[_T], value: Any, text: str) -> _T:
+def _packByCloudpickle(value: Any, text: str, plain: bool) -> bytes | Packed:
     """Pickle by cloudpickle. If that fails, the text is said, with its place filled."""
     import cloudpickle  # type: ignore[import-untyped, unused-ignore]
 
     try:
-        return _packWith(pack, cloudpickle.Pickler, value)
+        return _packWith(cloudpickle.Pickler, value, plain)
     except NotPicklable:
         raise
     except BaseException as error:
         raise NotPicklable(text.format(describeError(error))) from error
 
 
-def _packWith(pack: _Pack[_T], kind: type[pickle.Pickler], value: Any) -> _T:
-    packed: Any = pack(_withViews(kind), value)
+def _packWith(kind: type[pickle.Pickler], value: Any, plain: bool) -> bytes | Packed:
+    packed = _pack(_withViews(kind), value, plain)
     pickled = packed.pickle if isinstance(packed, Packed) else packed
     if _CONNECTION_BYTES in pickled:
         _refuseConnections(value, kind)
-    found: _T = packed
-    return found
+    return packed
 
 
 class _Refusal(Exception):
@@ -293,8 +290,6 @@ def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) 
     if module is None:
         return
     kinds = (module._ConnectionBase, module.Listener)
-
-    import io
 
     class ConnectionFinder(_withViews(kind)):  # type: ignore[misc]  # it's made just now
         def persistent_id(self, found: Any) -> None:

@@ -15,10 +15,10 @@ import os
 import select
 import struct
 from collections.abc import Callable
-from enum import IntEnum
 from typing import TypeAlias
 
 HEADER = struct.Struct("<QBI")
+_HEADER_BYTES = HEADER.size
 #: How many items of an iteration have been taken.
 COUNT = struct.Struct("<I")
 #: No payload is that large: whoever says so is talking nonsense.
@@ -59,11 +59,11 @@ class Kind:
     SIGNALLED = 23  # somebody has sent the child a signal that asks it to end
 
 
-_PLAIN_KINDS = {1, 2, 3, 4, 5, 8, *range(16, 24)}
+_PLAIN_KINDS = {kind for name, kind in vars(Kind).items() if name.isupper()}
 _KINDS = frozenset(_PLAIN_KINDS | {kind | BUFFERS for kind in _PLAIN_KINDS})
 
 
-class ChildFD(IntEnum):
+class ChildFD:
     """What the child has its ends of the pipes, and the memory files, as."""
 
     CALLS = 3  # frames from the parent
@@ -71,6 +71,7 @@ class ChildFD(IntEnum):
     ARGUMENTS = 5  # the memory file of the parent's buffers
     RESULTS = 6  # the memory file of the child's buffers
     CLAIMS = 7  # who has which call
+    ALL = range(3, 8)
 
 
 class FrameError(ValueError):
@@ -88,7 +89,7 @@ class Decoder:
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
         self._have = 0
-        self._need = HEADER.size
+        self._need = _HEADER_BYTES
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take the next bytes, and return the frames that are whole now."""
@@ -102,24 +103,23 @@ class Decoder:
         view = memoryview(data)
         size = len(data)
         frames: list[Frame] = []
-        start, need = 0, HEADER.size
-        while size - start >= HEADER.size:
+        start, end = 0, _HEADER_BYTES
+        while end <= size:
             length, kind, number = HEADER.unpack_from(data, start)
             if length > MAX_PAYLOAD or kind not in _KINDS:
                 raise FrameError(
                     f"No frame is of kind {kind} and has {length} bytes: something"
                     " else has been written to the pipe"
                 )
-            need = HEADER.size + length
-            if size - start < need:
+            payload, end = end, end + length
+            if end > size:
                 break
-            frames.append((kind, number, view[start + HEADER.size : start + need]))
-            start += need
-            need = HEADER.size
+            frames.append((kind, number, view[payload:end]))
+            start, end = end, end + _HEADER_BYTES
         if start < size:
             self._pieces = [data[start:] if start else data]
             self._have = size - start
-            self._need = need
+            self._need = end - start
         return frames
 
 
@@ -190,7 +190,8 @@ class ClaimReader:
             return self.claim(number)
         except OSError:
             data = b""
-        found = _NUMBER.unpack(data)[0] if len(data) == _NUMBER.size else 0
-        if found & ~_REVOKED != number:
+        if data == _NUMBER.pack(number):
+            return True
+        if data != _NUMBER.pack(number | _REVOKED):
             self._lost()
-        return bool(found == number)
+        return False

@@ -37,11 +37,8 @@ _handled: tuple[int, Callable[[], object]] | None = None
 _PR_SET_PDEATHSIG = 1
 
 
-def begin() -> int:
-    """
-    Leave the parent's process group, take signals from then on, and end when the
-    parent does. Return its process ID.
-    """
+def begin() -> None:
+    """Leave the parent's process group, take signals, and end when the parent does."""
     parent = int(os.environ.pop(PARENT_VARIABLE, os.getppid()))
     with suppress(PermissionError):  # it leads a session
         os.setpgid(0, 0)
@@ -53,7 +50,6 @@ def begin() -> int:
         signal.signal(number, handler)
     signal.signal(signal.SIGINT, ignoreSignal)  # Ctrl-C is for the parent
     endWithParent(parent)
-    return parent
 
 
 def endWithParent(parent: int) -> None:

@@ -14,9 +14,6 @@ import os
 import select
 import signal
 import sys
-
-# C's own: signal.getsignal makes an enum of what this returns, which takes 0.3 us more.
-from _signal import getsignal  # type: ignore[import-not-found]
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.spawn import get_executable
@@ -152,7 +149,6 @@ class ChildProcess(ProcessProtocol):
             self.killAfter(_RETRY_SECONDS)
 
     def killAfter(self, seconds: float) -> None:
-        """Kill it if it doesn't end in time."""
         self._cancelTimer()
         if self.pid is not None:
             self._timer = self._reactor.callLater(seconds, self.kill)
@@ -212,14 +208,11 @@ class ChildProcess(ProcessProtocol):
 
 
 @implementer(IReadDescriptor)
-class Pidfd:
-    """A descriptor of a process, in the reactor until the process ends."""
+class DescriptorReader:
+    """A descriptor, in the reactor to be read until it's closed."""
 
-    def __init__(
-        self, fd: int, ended: Callable[[], object], reactor: IReactorFDSet
-    ) -> None:
+    def __init__(self, fd: int, reactor: IReactorFDSet) -> None:
         self._fd = fd
-        self._ended = ended
         self._reactor = reactor
         self._isOpen = True
         reactor.addReader(self)
@@ -231,25 +224,41 @@ class Pidfd:
         return "asynqueue"
 
     def doRead(self) -> None:
-        self._ended()
+        raise NotImplementedError
 
     def connectionLost(self, reason: Failure) -> None:
-        # Some reactors tell the end in this way, and may mean another descriptor that
-        # had the same number; else the reactor itself has come to its end.
+        # Some reactors tell the end in this way. One that has heard of several in one
+        # turn knows them by number only: if the first has had a descriptor closed, and
+        # a new one has its number now, then it isn't that one's. Else the reactor
+        # itself has come to its end.
         if self._isOpen and reason.check(ConnectionDone):
+            # It was taken out, and stays in unless this finds the end.
             self._reactor.addReader(self)
-            self._ended()
-
-    def hasEnded(self) -> bool:
-        poll = select.poll()
-        poll.register(self._fd, select.POLLIN)
-        return bool(poll.poll(0))
+            self.doRead()
 
     def close(self) -> None:
         if self._isOpen:
             self._isOpen = False
             self._reactor.removeReader(self)
             os.close(self._fd)
+
+
+class Pidfd(DescriptorReader):
+    """A descriptor of a process, in the reactor until the process ends."""
+
+    def __init__(
+        self, fd: int, ended: Callable[[], object], reactor: IReactorFDSet
+    ) -> None:
+        super().__init__(fd, reactor)
+        self._ended = ended
+
+    def doRead(self) -> None:
+        self._ended()
+
+    def hasEnded(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 def openPidfd(pid: int) -> int | None:
@@ -312,8 +321,6 @@ def withoutSigpipe(write: Callable[[int, _T], int], fd: int, data: _T) -> int:
     Write, raising C{BrokenPipeError} also in a program that has given C{SIGPIPE} its
     default action, which is to end the program.
     """
-    if getsignal(signal.SIGPIPE) != signal.SIG_DFL:
-        return write(fd, data)
     with _signalsBlocked([signal.SIGPIPE]):
         try:
             return write(fd, data)

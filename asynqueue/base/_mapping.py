@@ -11,7 +11,7 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from .._child.chunks import DONE, runChunk
+from .._child.calls import DONE, runChunk
 from .._support.log import log
 from ..errors import WorkerError
 from ..tasks import Task

@@ -7,8 +7,12 @@ all keep their order.
 from __future__ import annotations
 
 import os
+import signal
 import struct
 import threading
+
+# C's own: signal.getsignal makes an enum of what this returns, which takes 0.3 us more.
+from _signal import getsignal  # type: ignore[import-not-found]
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -43,6 +47,9 @@ from .._support.childprocess import withoutSigpipe
 _MAX_SYNC_COPY = 1 << 20
 #: So many pieces are written at a time; more than any system takes would be an error.
 _MAX_PIECES = 64
+_CALLS = (Kind.CALL, Kind.CALL | BUFFERS)
+#: Kinds of frames for the worker that have no buffers.
+_PLAIN_REPLIES = range(Kind.HELLO, BUFFERS)
 
 _T = TypeVar("_T")
 
@@ -111,7 +118,7 @@ class FrameSender:
     """
     Sends frames to a child process, through a pipe that is in the reactor, when it's
     full, without a transport around it. While it C{isHeld}, nothing is written, but
-    C{pending}: L{flush}, which must be called then if anything is, writes it at once.
+    C{pending}: L{doWrite}, which must be called then if anything is, writes it at once.
     """
 
     # _outgoing has frames while isCopying the first of them; only _sendOutgoing takes
@@ -153,22 +160,13 @@ class FrameSender:
             if not self.isCopying:
                 Deferred.fromCoroutine(self._sendOutgoing())
             return
-        if kind & ~BUFFERS == Kind.CALL:
+        if kind in _CALLS:
             self._offered.append(number)
         if self._isOpen:
             data: bytes = payload  # type: ignore[assignment]  # it's no Packed
             head = HEADER.pack(len(data), kind, number)
             self.pending += (head + data,) if len(data) < READ_BYTES else (head, data)
         if not self.isHeld:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send what was held."""
-        # The child must find that it may have a call when it comes to it.
-        if self._offered:
-            offered, self._offered = self._offered, []
-            self._offer(offered)
-        if self.pending and not self._isWaiting:
             self.doWrite()
 
     def revoke(self, *, copied: bool = True) -> set[int]:
@@ -201,7 +199,7 @@ class FrameSender:
     def close(self) -> None:
         """Close the pipe, forgetting what it hasn't taken."""
         if self._isOpen:
-            self._isOpen = False
+            self._isOpen = self._isWaiting = False
             self.pending.clear()
             self._reactor.removeWriter(self)
             os.close(self._fd)
@@ -210,14 +208,25 @@ class FrameSender:
         self.close()
 
     def doWrite(self) -> None:
+        # The child must find that it may have a call when it comes to it.
+        if self._offered:
+            offered, self._offered = self._offered, []
+            self._offer(offered)
         pending = self.pending
+        # Whether a child that has gone is no more than an error.
+        isSafe = getsignal(signal.SIGPIPE) != signal.SIG_DFL
+        write: Any
+        data: Any
         try:
             while pending:
-                if len(pending) == 1:
-                    written = withoutSigpipe(os.write, self._fd, pending[0])
+                if len(pending) == 1:  # which saves 0.4 us of 1.1
+                    write, data = os.write, pending[0]
                 else:
-                    pieces = list(islice(pending, _MAX_PIECES))
-                    written = withoutSigpipe(os.writev, self._fd, pieces)
+                    write, data = os.writev, list(islice(pending, _MAX_PIECES))
+                if isSafe:
+                    written = write(self._fd, data)
+                else:
+                    written = withoutSigpipe(write, self._fd, data)
                 while pending and written >= len(pending[0]):
                     written -= len(pending.popleft())
                 if written:
@@ -227,12 +236,13 @@ class FrameSender:
         except OSError:
             # The child has gone, which is noticed at its other pipe.
             pending.clear()
-        if bool(pending) is not self._isWaiting:
-            self._isWaiting = bool(pending)
-            if self._isWaiting:
+        if pending:
+            if not self._isWaiting:
+                self._isWaiting = True
                 self._reactor.addWriter(self)
-            else:
-                self._reactor.removeWriter(self)
+        elif self._isWaiting:
+            self._isWaiting = False
+            self._reactor.removeWriter(self)
 
     async def _sendOutgoing(self) -> None:
         """Send frames, the first of which has buffers, until none waits."""
@@ -272,25 +282,33 @@ class FrameSender:
 class FrameReceiver:
     """Takes frames that come from a child process."""
 
-    # frames are for the worker to take. incoming has frames while the first of them is
-    # being copied; only _readIncoming takes from it. _closed is called with an error if
-    # something else than frames has come, None at the end.
+    # frames are for the worker to take. _incoming has frames while the first of them is
+    # being copied; only _readIncoming takes from it, and fires _waiter at the end.
+    # _closed is called with an error if something else than frames has come, None at
+    # the end.
 
     _reader: BufferReader
     _threads: CopyThreads
     _received: Callable[[], object] = field(kw_only=True)
     _released: Callable[[memoryview], object] = field(kw_only=True)
-    _read: Callable[[], object] = field(kw_only=True)
     _closed: Callable[[Exception | None], object] = field(kw_only=True)
     frames: deque[tuple[int, int, memoryview | Incoming]] = field(
         factory=deque, init=False
     )
     _decoder: Decoder = field(factory=Decoder, init=False)
     _hasFailed: bool = field(default=False, init=False)
-    incoming: deque[Frame] = field(factory=deque, init=False)
+    _incoming: deque[Frame] = field(factory=deque, init=False)
+    _waiter: Deferred[None] | None = field(default=None, init=False)
+
+    def whenRead(self) -> Deferred[None]:
+        """Wait until all frames are for the worker to take. Only one may wait."""
+        if not self._incoming:
+            return succeed(None)
+        self._waiter = Deferred()
+        return self._waiter
 
     def hasFrame(self, number: int) -> bool:
-        return any(frame[1] == number for frame in (*self.frames, *self.incoming))
+        return any(frame[1] == number for frame in (*self.frames, *self._incoming))
 
     def dataReceived(self, data: bytes) -> None:
         """Take what has come through the pipe, empty at its end."""
@@ -303,12 +321,12 @@ class FrameReceiver:
         except FrameError as error:
             self._fail(error)
             return
-        if self.incoming:
-            self.incoming += frames
+        if self._incoming:
+            self._incoming += frames
             return
         for frame in frames:
-            if not Kind.HELLO <= frame[0] < BUFFERS:
-                self.incoming += frames
+            if frame[0] not in _PLAIN_REPLIES:
+                self._incoming += frames
                 Deferred.fromCoroutine(self._readIncoming())
                 return
         if frames:
@@ -316,29 +334,28 @@ class FrameReceiver:
             self._received()
 
     async def _readIncoming(self) -> None:
-        while self.incoming:
-            kind, number, payload = self.incoming[0]
+        while self._incoming:
+            kind, number, payload = self._incoming[0]
             content: memoryview | Incoming = payload
             try:
                 if kind & BUFFERS:
                     content = Incoming(self._reader, payload)
                     if content.copied > _MAX_SYNC_COPY:
                         await self._threads.run(content.read)
-                    else:
-                        content.read()
                 elif kind == Kind.RELEASE:
                     self._released(payload)
                 elif kind < Kind.HELLO:
                     raise FrameError(f"No child sends a frame of kind {kind}")
             except (FrameError, KeyError, struct.error) as error:
                 self._fail(error)
-                self.incoming.clear()
+                self._incoming.clear()
                 break
-            self.incoming.popleft()
+            self._incoming.popleft()
             if kind != Kind.RELEASE:
                 self.frames.append((kind & ~BUFFERS, number, content))
                 self._received()
-        self._read()
+        if self._waiter is not None:
+            self._waiter.callback(None)
 
     def _fail(self, error: Exception) -> None:
         self._hasFailed = True

@@ -51,9 +51,9 @@ class JobQueue:
     """The jobs that have no answer yet, in the order in which the child runs them."""
 
     # Those that are sent stand before those that aren't. The first alone may be running
-    # for long; its clock has been started if it's _current. After calls were revoked,
-    # none is sent in advance until an answer has come (_isStuck), and none at all after
-    # too many (_revoked), so that neither pipe fills up with them.
+    # for long; its clock has been started if it's _current. When calls were _revoked
+    # since the last answer, none is sent in advance, and after too many, none at all,
+    # so that neither pipe fills up with them.
 
     def __init__(self, *, prefetches: bool) -> None:
         self.jobs: deque[ChildJob] = deque()
@@ -63,7 +63,6 @@ class JobQueue:
         self._prefetches = prefetches
         self._numbers = 0
         self._current: ChildJob | None = None
-        self._isStuck = False
         self._revoked = 0
 
     def put(self, job: ChildJob) -> None:
@@ -77,13 +76,12 @@ class JobQueue:
             self._current = job
         elif job.task.timeout is not None:
             job.task.stopTimer()
-        if self.sender is not None and (isFirst or self._mayPrefetch(job)):
+        # It mustn't overtake the one before it.
+        if isFirst or (jobs[-2].isSent and self._mayPrefetch(job)):
             self._send(job)
 
     def sendWaiting(self) -> None:
         """Send jobs that weren't sent, as far as the child should have them now."""
-        if self.sender is None:
-            return
         for i, job in enumerate(self.jobs):
             if not job.isSent:
                 if i and not self._mayPrefetch(job):
@@ -94,7 +92,6 @@ class JobQueue:
         jobs = self.jobs
         if not jobs or jobs[0].number != number or not jobs[0].isSent:
             return None
-        self._isStuck = False
         self._revoked = 0
         return jobs.popleft()
 
@@ -114,9 +111,7 @@ class JobQueue:
         if self.sender is None:
             return
         numbers = self.sender.revoke(copied=copied)
-        if numbers:
-            self._isStuck = True
-            self._revoked += len(numbers)
+        self._revoked += len(numbers)
         for job in self.jobs:
             if job.number in numbers:
                 job.isSent = False
@@ -133,15 +128,16 @@ class JobQueue:
         return taken
 
     def _mayPrefetch(self, job: ChildJob) -> bool:
-        if not self._prefetches or self._isStuck:
-            return False
-        if self.jobs[-1] is job and len(self.jobs) > 1 and not self.jobs[-2].isSent:
-            return False  # it would overtake that one
-        # What is in the memory file stays there until it's run.
-        return len(self.jobs) <= _MAX_SENT and type(job.payload) is bytes
+        return (
+            self._prefetches
+            and not self._revoked
+            and len(self.jobs) <= _MAX_SENT
+            # What is in the memory file stays there until it's run.
+            and type(job.payload) is bytes
+        )
 
     def _send(self, job: ChildJob) -> None:
-        if self._revoked > _MAX_REVOKED or self.sender is None:
+        if self.sender is None or self._revoked > _MAX_REVOKED:
             return
         # 0 is for frames that belong to no call, the highest bit for those revoked.
         self._numbers = self._numbers % 0x7FFFFFFF + 1
@@ -163,9 +159,9 @@ class PrefetchWindow:
     """
 
     capacity: int = 1
-    _seconds: float | None = None
+    waiting: int = 0  # tasks, for each worker
+    _seconds: float = 0.0
     _most: int = 0
-    _waiting: int = 0
 
     def note(self, seconds: float) -> int:
         """Note how long a task took, and return the capacity."""
@@ -176,17 +172,9 @@ class PrefetchWindow:
         if self._most < _MAX_PREFETCHED:
             self._most = min(_FACTOR * max(self._most, 1), _MAX_PREFETCHED)
         mean = self._seconds
-        if mean is None or seconds > mean:
-            self._seconds = seconds
-            self.adapt(self._waiting)
-        else:
-            self._seconds = mean + _WEIGHT * (seconds - mean)
-        return self.capacity
-
-    def adapt(self, waiting: int) -> int:
-        """Adapt the capacity to how many tasks wait for each worker, and return it."""
-        self._waiting = waiting
-        if self._seconds is not None:
-            ahead = int(PREFETCH_SECONDS / max(self._seconds, _MIN_SECONDS))
-            self.capacity = 1 + min(waiting, self._most, ahead)
-        return self.capacity
+        if seconds < mean:
+            seconds = mean + _WEIGHT * (seconds - mean)
+        self._seconds = seconds
+        ahead = int(PREFETCH_SECONDS / max(seconds, _MIN_SECONDS))
+        self.capacity = capacity = 1 + min(self.waiting, self._most, ahead)
+        return capacity

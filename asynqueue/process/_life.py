@@ -151,8 +151,9 @@ class ChildLife:
             self.transport.sender.send(kind, number, payload)
 
     def stop(self) -> None:
+        """Have the child end by itself when it has done what was sent."""
         if self.transport is not None:
-            self.transport.stop()
+            self.send(Kind.STOP, 0, b"")
         else:
             self.end(kill=True)
 

@@ -179,26 +179,18 @@ def _doubled(number: int, first: float, most: float) -> float:
     return min(first * 2.0 ** (min(number, 20) - 1), most) if number else 0.0
 
 
-def residentSize(pid: int | None) -> int | None:
-    """Measure the memory of a process in kB, C{None} if there's none such."""
-    return _sizeOf(pid, lambda pages: pages[1])
-
-
-def privateSize(pid: int | None) -> int | None:
+def residentSize(pid: int | None, *, private: bool = False) -> int | None:
     """
-    The same without what it shares with others, such as large arguments; where the
-    system doesn't tell that, with it.
+    Measure the memory of a process in kB, C{None} if there's none such. What is private
+    is without what it shares with others, such as large arguments, where the system
+    tells that.
     """
-    return _sizeOf(pid, lambda pages: pages[1] - pages[2])
-
-
-def _sizeOf(pid: int | None, count: Callable[[list[int]], int]) -> int | None:
-    """Count pages: all, resident, shared, and so on."""
     with (
         suppress(OSError, ValueError),  # it's gone, or the system has no such files
         open(f"/proc/{pid}/statm", encoding="ascii") as file,
     ):
-        pages = count([int(number) for number in file.read().split()])
+        _, resident, shared, *_ = [int(pages) for pages in file.read().split()]
+        pages = resident - shared if private else resident
         return int(pages * os.sysconf("SC_PAGE_SIZE") // 1024)
     with suppress(OSError, ValueError):
         command = ["ps", "-o", "rss=", "-p", str(pid)]
@@ -228,4 +220,4 @@ class Wear:
             return True
         if self._maxMemory is None or pid is None:
             return False
-        return (privateSize(pid) or 0) > self._maxMemory * 1024
+        return (residentSize(pid, private=True) or 0) > self._maxMemory * 1024

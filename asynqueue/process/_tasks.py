@@ -31,7 +31,7 @@ class ChildTasks(WorkerBase):
     """A worker that has its tasks run by a child."""
 
     # _jobs has the tasks without an answer, _streams the iterations that go on, _life
-    # the child. _isReading is set while frames are taken, so that none is taken before
+    # the child. The sender is held while frames are taken, so that none is taken before
     # those that came before it.
 
     def __init__(
@@ -55,7 +55,6 @@ class ChildTasks(WorkerBase):
         self._config = config
         self._recycler: Callable[[], object] | None = None
         self._wear = Wear(config.options)
-        self._isReading = False
         self._jobs = JobQueue(prefetches=not useReactor)
         self._life = ChildLife(
             config.options,
@@ -152,22 +151,19 @@ class ChildTasks(WorkerBase):
 
     def _received(self) -> None:
         """Take the frames that have come, and hand out and send tasks after that."""
-        transport = self._life.transport
-        if self._isReading or transport is None:
+        sender = self._jobs.sender
+        if sender is None or sender.isHeld:
             # Their turn will come.
             return
-        sender = transport.sender
-        self._isReading = sender.isHeld = True
+        sender.isHeld = True
         if self.backlogPerWorker is not None and not self.useReactor:
-            self.capacity = self._jobs.window.adapt(self.backlogPerWorker())
-            if self._wear.hasLimit:
-                self._limitCapacity()
+            self._jobs.window.waiting = self.backlogPerWorker()
         try:
             self.batch(self._readFrames)
         finally:
-            self._isReading = sender.isHeld = False
+            sender.isHeld = False
             if sender.pending:
-                sender.flush()
+                sender.doWrite()
         if self._jobs.jobs:
             self._jobs.startTurn()
 
@@ -188,29 +184,31 @@ class ChildTasks(WorkerBase):
                 self._streams.received(kind, number, payload)
 
     def _answered(self, kind: int, number: int, payload: memoryview | Incoming) -> None:
-        job = self._jobs.answered(number)
+        jobs = self._jobs
+        job = jobs.answered(number)
         if job is None:
             if isinstance(payload, Incoming):
                 payload.discard()
             return
-        seconds, outcome = loadsAnswer(kind, payload, job.task)
-        self.capacity = self._jobs.window.note(seconds)
-        if self._jobs.jobs and not self._jobs.jobs[-1].isSent:
-            self._jobs.sendWaiting()
+        task = job.task
+        seconds, outcome = loadsAnswer(kind, payload, task)
+        self.capacity = jobs.window.note(seconds)
+        if jobs.jobs and not jobs.jobs[-1].isSent:
+            jobs.sendWaiting()
         if self._wear.hasLimit:
             self._limitCapacity()
         if self.callStats:
             self.callTimes.append((job.age, seconds))
-            if self._jobs.jobs:
-                self._jobs.jobs[0].since = perf_counter()
+            if jobs.jobs:
+                jobs.jobs[0].since = perf_counter()
         if self._stopper.interruption is not None:
             self._stopper.over()
-        if job.task.watch is not None:
-            job.task.watch.seconds = seconds
+        if task.watch is not None:
+            task.watch.seconds = seconds
         if outcome is None:
-            self._streams.begin(number, job.task, job.consumer)
+            self._streams.begin(number, task, job.consumer)
         else:
-            job.task.callback(outcome)
+            task.callback(outcome)
         if self._wear.hasLimit:
             self._maybeRecycle()
         job.ready.callback(None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._child.tracing import TracedCall
+from .._child.calls import TracedCall
 from ..interfaces import ITask
 
 

@@ -25,7 +25,7 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from .._child.tracing import contextOf
+from .._child.calls import contextOf
 from ..errors import WorkerError
 from ..interfaces import ITask
 from ._decoding import Pieces

@@ -1,8 +1,7 @@
 """
-The child's loop: what the parent has said is read, and done, until it says no more.
+A child's ends of the pipes, how it's made to be like the parent, and how it ends.
 
-The standard streams are free for what runs here. The child ends when it's told to, or
-its pipe ends.
+The standard streams are free for what runs here.
 """
 
 from __future__ import annotations
@@ -10,17 +9,14 @@ from __future__ import annotations
 import atexit
 import os
 import select
-import signal
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from typing import Any, NoReturn
 
 from .buffers import BufferReader, BufferWriter
-from .callserver import CallServer, flushAndExit
 from .mainmodule import adopt, leaveAttachedAlone
 from .pickling import Packed, loads
 from .protocol import (
@@ -33,16 +29,16 @@ from .protocol import (
     Frame,
     Kind,
 )
-from .startup import endWithParent, handleSignals, openOutput
+from .startup import endWithParent
 
-# Plain integers: with members of an enum a call takes 0.2 us more, of 5.
-_CALLS, _REPLIES = int(ChildFD.CALLS), int(ChildFD.REPLIES)
 #: Seconds that functions registered with C{atexit} have when the parent has gone.
 _ORPHAN_SECONDS = 1.0
 
 
 class Pipes:
     def __init__(self, wake: Callable[[], object] | None = None) -> None:
+        for descriptor in ChildFD.ALL:
+            os.set_inheritable(descriptor, False)
         self.reader = BufferReader(ChildFD.ARGUMENTS, wake)
         self._writer = BufferWriter(ChildFD.RESULTS)
         self._decoder = Decoder()
@@ -71,9 +67,9 @@ class Pipes:
         with self._lock:
             try:
                 for piece in pieces:
-                    done = os.write(_REPLIES, piece)
+                    done = os.write(ChildFD.REPLIES, piece)
                     while done < len(piece):
-                        done += os.write(_REPLIES, memoryview(piece)[done:])
+                        done += os.write(ChildFD.REPLIES, memoryview(piece)[done:])
             except OSError:
                 # The parent has gone, and nobody is there to hear of it.
                 end()
@@ -83,7 +79,7 @@ class Pipes:
         if not wait and not self._poll.poll(0):
             return []
         try:
-            data = os.read(_CALLS, READ_BYTES)
+            data = os.read(ChildFD.CALLS, READ_BYTES)
         except OSError:
             return None
         return self._decoder.feed(data) if data else None
@@ -158,48 +154,9 @@ def end(code: int = 0, *, waits: bool = False) -> NoReturn:
     flushAndExit(code)
 
 
-def run() -> NoReturn:
-    """Do what the parent says until it says no more, then end this process."""
-    for descriptor in ChildFD:
-        os.set_inheritable(descriptor, False)
-    openOutput()
-    if len(sys.argv) > 1:
-        from .childreactor import run as runReactor
-
-        import_module(sys.argv[1]).install()
-        end(waits=runReactor(setUp, giveUp, Pipes))
-    pipes = Pipes()
-    server = CallServer(pipes)
-    handleSignals(ChildFD.CALLS, pipes.tellSignalled)
-    signal.signal(signal.SIGURG, server.interrupted)
-    isStopped = _serve(pipes, server)
-    server.close()
-    end(waits=isStopped)
-
-
-def _serve(pipes: Pipes, server: CallServer) -> bool:
-    """Work until the parent says stop or, which is C{False}, has gone."""
-    streams, unneeded = server.streams, pipes.reader.waiting
-    while True:
-        frames = pipes.receive(not streams or server.isIdle())
-        if frames is None:
-            return False
-        frames.reverse()
-        while frames:
-            # Not to be kept in mind while the next are waited for: they may be large.
-            kind, number, payload = frames.pop()
-            if kind == Kind.SETUP:
-                try:
-                    setUp(payload)
-                except BaseException as error:  # noqa: BLE001 - runs code of users
-                    giveUp(error)
-                pipes.send(Kind.HELLO, 0, b"")
-            elif kind == Kind.STOP:
-                return True
-            else:
-                server.handle(kind, number, payload)
-            del payload
-        if streams and not server.isIdle():
-            server.advance()
-        if unneeded:
-            pipes.tellUnneeded()
+def flushAndExit(code: int) -> NoReturn:
+    """End this process without any further ado."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BaseException):
+            stream.flush()
+    os._exit(code)
