@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -12,6 +11,7 @@ from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
 from ._bundles import Bundle, CallQueue, ClusterCall
 from ._iterations import ClusterIteration, HeldItems
+from ._runner import Outcome
 from ._session import ClusterSession
 
 
@@ -163,7 +163,7 @@ class Accepted:
         if bundle is not None and bundle.isWanted:
             bundle.calls[0].task.startTimer()
 
-    def answered(self, bundle: Bundle, outcomes: list[tuple[float, Any]]) -> None:
+    def answered(self, bundle: Bundle, outcomes: list[tuple[float, Outcome]]) -> None:
         self._over(bundle)
         for call, (seconds, outcome) in zip(bundle.calls, outcomes, strict=True):
             self.queue.note(call.name, seconds)

@@ -52,7 +52,7 @@ class Copy:
         # Copies it; fires with the copy, or with the C{bytes} themselves.
         self.copying = asyncio.create_task(_copyInChunks(buffer))
         # Brings it to the cluster; fires with Dask's future.
-        self.scattering: asyncio.Task[Any] | None = None
+        self.scattering: asyncio.Task[object] | None = None
 
 
 class Scattering:
@@ -114,7 +114,7 @@ class Scattering:
         if scattering is not None:
             scattering.cancel()  # Dask's future is released with it.
 
-    async def scatter(self, copy: Copy) -> Any:
+    async def scatter(self, copy: Copy) -> object:
         """Bring a buffer to the cluster, unless it's there. Gives Dask's future."""
         if copy.scattering is None:
             copy.scattering = asyncio.create_task(self._scatter(copy))
@@ -130,7 +130,7 @@ class Scattering:
                 self._isDirect = True
         return self._isDirect
 
-    async def _scatter(self, copy: Copy) -> Any:
+    async def _scatter(self, copy: Copy) -> object:
         data = await copy.copying
         # A view of the copy isn't copied again when it has arrived.
         buffer = data if isinstance(data, bytes) else PickleBuffer(data)

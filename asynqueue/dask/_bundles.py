@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
 
 from .._child.describe import nameOf
 from .._child.parcels import Parcel, pack
@@ -53,7 +54,7 @@ class ClusterCall:
     #: The call, pickled.
     payload: bytes | Parcel
     #: The consumer of an iteration, or C{None}.
-    consumer: Any
+    consumer: IConsumer | None
     #: The name of the function.
     name: str
     #: Whether no other may travel with it.

@@ -42,7 +42,7 @@ class ClusterOptions:
     """
 
     address: str | None
-    cluster: Any
+    cluster: object
     schedulerFile: str | None
     security: Any
     allowInsecure: bool
@@ -89,7 +89,7 @@ class ClusterOptions:
             return self._knownAddress or str(self.cluster)
         return self.address or self.schedulerFile or "a cluster of its own"
 
-    def credentials(self) -> Any:
+    def credentials(self) -> object:
         """Get the certificates as Dask wants them, C{None} if there are none."""
         security = self.security
         if security is None:
@@ -113,9 +113,9 @@ class ClusterOptions:
         checkReach(address, self.credentials(), self.allowInsecure)
         return address
 
-    def placement(self, series: Hashable) -> dict[str, Any]:
+    def placement(self, series: Hashable) -> dict[str, object]:
         """Tell Dask where tasks of a series may be run."""
-        found: dict[str, Any] = {}
+        found: dict[str, object] = {}
         if self.resources and series in self.resources:
             found["resources"] = dict(self.resources[series])
         if self.restrictions and series in self.restrictions:
@@ -130,7 +130,7 @@ class ClusterOptions:
         return self.address
 
 
-def checkReach(address: str, security: Any, allowInsecure: bool) -> None:
+def checkReach(address: str, security: object, allowInsecure: bool) -> None:
     """
     Raise AuthenticationError unless the scheduler is on this machine, or certificates
     are used: each end of a connection of Dask's runs what the other sends.
@@ -150,7 +150,7 @@ def checkReach(address: str, security: Any, allowInsecure: bool) -> None:
         )
 
 
-def _isComplete(security: Any) -> bool:
+def _isComplete(security: object) -> bool:
     # Dask itself goes on without encryption if one of them lacks.
     return all(
         getattr(security, name, None)
@@ -203,7 +203,7 @@ class SchedulerConnection:
         self.updates: list[str] = []
         self._options = options
         self._cluster: Any = None
-        self._making: asyncio.Future[Any] | None = None
+        self._making: asyncio.Future[object] | None = None
         self._schedulerID = ""
 
     @property

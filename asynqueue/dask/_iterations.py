@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 from twisted.python.failure import Failure
 
@@ -49,7 +49,7 @@ class ClusterIteration(RemoteIteration):
         )
         self._ended: Callable[[ClusterIteration], object] | None = ended
 
-    def received(self, items: list[Any], end: ErrorText | str | None) -> None:
+    def received(self, items: list[object], end: ErrorText | str | None) -> None:
         """Take items, and perhaps the end: C{""}, or text that has an exception."""
         if items and self._ended is not None:
             self._begin()
@@ -76,6 +76,7 @@ class ClusterIteration(RemoteIteration):
             ended(self)
 
 
+@final
 class HeldItems(NamedTuple):
     """Stands for an iterator that a call has returned, held in the cluster."""
 
@@ -121,7 +122,7 @@ class ClusterStream:
             self._room.clear()
 
 
-def _loads(found: RemoteItems) -> tuple[list[Any], ErrorText | str | None]:
+def _loads(found: RemoteItems) -> tuple[list[object], ErrorText | str | None]:
     """
     Unpickle items of an iteration, and how it has ended: C{None} if it hasn't, C{""} if
     there are no more, or text that has the exception.

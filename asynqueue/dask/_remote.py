@@ -14,10 +14,10 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 from attrs import define, field
@@ -35,11 +35,14 @@ _MAX_ITEMS = 1_000
 #: and none after so many bytes of them.
 _MAX_BYTES = 1 << 24
 
+#: The kind of an answer, and the answer.
+Answer: TypeAlias = tuple[int, bytes | Parcel]
+
 #: The iterations that go on in this process, by ID.
 _held: dict[str, _HeldIterator] = {}
 
 #: What updates have come to in this process, by the names of their plugins.
-_updated: dict[str, tuple[int, bytes | Parcel]] = {}
+_updated: dict[str, Answer] = {}
 
 
 # Without repr: Dask logs that of arguments when a task fails, and data are large.
@@ -64,8 +67,8 @@ class RemoteCalls:
 class Answers:
     """What the calls of a Dask task have come to, where that isn't just C{bytes}."""
 
-    #: For each call the kind of answer, and the answer.
-    answers: list[tuple[int, bytes | Parcel]]
+    #: That of each call.
+    answers: list[Answer]
     #: The iterators that calls have returned. They're held here as long as Dask keeps
     #: this, which is until the client doesn't want it any longer, or is no more.
     held: list[_HeldIterator] = field(factory=list)
@@ -74,7 +77,7 @@ class Answers:
         for each in self.held:
             weakref.finalize(self, each.stop)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.answers,)
 
     def __sizeof__(self) -> int:
@@ -103,7 +106,7 @@ def execute(key: str, calls: RemoteCalls, *scattered: Parcel) -> bytes | Answers
         payloads = [_completed(calls, scattered)]
     held: list[_HeldIterator] = []
 
-    def keep(iterator: Any) -> bytes:
+    def keep(iterator: Iterator[object]) -> bytes:
         held.append(_HeldIterator(iterator))
         return pickle.dumps((held[-1].ID, get_worker().address), PROTOCOL)
 
@@ -132,7 +135,7 @@ class _HeldIterator:
     # _ready has items that were made, of _size bytes; _end is set when there are no
     # more. _wake is there while take() waits. They're guarded by the condition.
 
-    def __init__(self, iterator: Any) -> None:
+    def __init__(self, iterator: Iterator[object]) -> None:
         self.ID = uuid4().hex
         self._iterator = iterator
         self._ready: deque[bytes | Parcel] = deque()
@@ -213,7 +216,7 @@ async def take(ID: str) -> RemoteItems:
     return await held.take()
 
 
-async def update(payload: bytes | Parcel) -> tuple[int, bytes | Parcel]:
+async def update(payload: bytes | Parcel) -> Answer:
     """Make a call outside of Dask's tasks."""
     loop = asyncio.get_running_loop()
     return await loop.run_in_executor(None, parcels.execute, payload)
@@ -226,7 +229,7 @@ class RemoteUpdate(WorkerPlugin):
         self._name = name
         self._payload = payload
 
-    async def setup(self, worker: Any) -> None:
+    async def setup(self, worker: object) -> None:
         """Make the call, before the worker gets tasks."""
         kind, answer = _updated[self._name] = await update(self._payload)
         if kind == Kind.ERROR:
@@ -235,6 +238,6 @@ class RemoteUpdate(WorkerPlugin):
             raise RuntimeError(f"An update has failed: {text}")
 
 
-async def updated(name: str) -> tuple[int, bytes | Parcel]:
+async def updated(name: str) -> Answer:
     """Tell what an update has come to in this process."""
     return _updated.pop(name)

@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 import pickle
 import sys
-from typing import Any
+from typing import Any, TypeAlias
 
 from distributed.client import FutureCancelledError
+from twisted.python.failure import Failure
 
-from .._child.parcels import Parcel, unpack
+from .._child.parcels import unpack
 from .._child.protocol import Kind
+from .._child.status import StatusResult
 from .._support.answers import loadsAnswer
 from ..errors import WorkerLost
 from ._buffers import MIN_SCATTERED, Scattering
 from ._bundles import Bundle, ClusterCall
 from ._connection import ClusterOptions
 from ._iterations import HeldItems
-from ._remote import RemoteCalls, execute
+from ._remote import Answer, RemoteCalls, execute
 
 #: A call whose arguments were lost with the worker that had them is sent so often.
 _MAX_ATTEMPTS = 3
@@ -37,6 +39,9 @@ _DELAY_SECONDS = 0.001
 #: but not by more than so many.
 _MAX_DELAY_SECONDS = 0.05
 
+#: What a call has come to: the result of its task, why there's none, or an iterator.
+Outcome: TypeAlias = StatusResult | Failure | HeldItems
+
 
 class BundleRunner:
     """
@@ -51,7 +56,7 @@ class BundleRunner:
 
     def __init__(self, client: Any, options: ClusterOptions, topic: str) -> None:
         """@param topic: Dask's topic by which bundles tell that they have begun."""
-        self.sent: dict[Bundle, Any] = {}
+        self.sent: dict[Bundle, object] = {}
         self._held: dict[str, Any] = {}
         self._large: set[str] = set()
         self._client = client
@@ -73,7 +78,7 @@ class BundleRunner:
         large, call.large = call.large, {}
         self._scattering.release(large)
 
-    async def run(self, bundle: Bundle) -> list[tuple[float, Any]]:
+    async def run(self, bundle: Bundle) -> list[tuple[float, Outcome]]:
         """Have the calls of a bundle be made, and get what they have come to."""
         try:
             return await self._run(bundle)
@@ -86,7 +91,7 @@ class BundleRunner:
         if future is not None:
             future.release()
 
-    async def _run(self, bundle: Bundle) -> list[tuple[float, Any]]:
+    async def _run(self, bundle: Bundle) -> list[tuple[float, Outcome]]:
         first = bundle.calls[0]
         large = first.large
         calls = RemoteCalls(
@@ -121,7 +126,9 @@ class BundleRunner:
                 del self.sent[bundle]
         raise WorkerLost(f"Its arguments were lost {_MAX_ATTEMPTS} times")
 
-    async def _result(self, bundle: Bundle, future: Any) -> list[tuple[float, Any]]:
+    async def _result(
+        self, bundle: Bundle, future: object
+    ) -> list[tuple[float, Outcome]]:
         # What is large comes from the worker itself. That takes a question more, so
         # it's done where it's likely.
         call = bundle.calls[0]
@@ -159,7 +166,7 @@ class Fetching:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._running = 0
-        self._ended: dict[Any, asyncio.Future[Any]] = {}
+        self._ended: dict[object, asyncio.Future[object]] = {}
         self._asking: asyncio.Task[None] | None = None
 
     async def fetch(self, future: Any) -> Any:
@@ -194,13 +201,10 @@ class Fetching:
         self._asking = None
 
 
-def outcomeOf(found: tuple[int, bytes | Parcel], task: object) -> tuple[float, Any]:
-    """
-    Get how many seconds a call took, and what is the result of its task, a Failure, or
-    L{HeldItems}.
-    """
+def outcomeOf(found: Answer, task: object) -> tuple[float, Outcome]:
+    """Get how many seconds a call took, and what it has come to."""
     kind, answer = found
     if kind == Kind.ITERATOR:
         return 0.0, HeldItems(*pickle.loads(answer))  # type: ignore[arg-type]  # it's small
-    outcome: tuple[float, Any] = loadsAnswer(kind, unpack(answer), task)
+    outcome: tuple[float, Outcome] = loadsAnswer(kind, unpack(answer), task)
     return outcome

@@ -23,13 +23,13 @@ from twisted.python.failure import Failure
 from .._child.parcels import Parcel
 from .._child.status import Status
 from .._support.log import log
-from .._support.reactor import Handover
+from .._support.reactor import Handover, IReactorAll
 from ..errors import WorkerLost, WorkerStartError
 from ._bundles import Bundle, ClusterCall
 from ._connection import ClusterOptions, SchedulerConnection, quietly
 from ._iterations import ClusterIteration, ClusterStream, HeldItems
-from ._remote import RemoteUpdate, update, updated
-from ._runner import DISCONNECTED, BundleRunner, outcomeOf
+from ._remote import Answer, RemoteUpdate, update, updated
+from ._runner import DISCONNECTED, BundleRunner, Outcome, outcomeOf
 
 #: Seconds that what goes on has to end by itself.
 _CANCEL_SECONDS = 1.0
@@ -57,8 +57,8 @@ class CallOwner(Protocol):
     def begun(self, key: str) -> None:
         """A worker has begun a bundle that was to tell that."""
 
-    def answered(self, bundle: Bundle, outcomes: list[tuple[float, Any]]) -> None:
-        """The calls of a bundle have been made. See C{outcomeOf} for the outcomes."""
+    def answered(self, bundle: Bundle, outcomes: list[tuple[float, Outcome]]) -> None:
+        """The calls of a bundle have been made."""
 
     def killed(self, bundle: Bundle, error: BaseException) -> None:
         """One of the calls seems to end the processes that make it."""
@@ -251,7 +251,7 @@ class ClusterSession:
         none = [(0.0, (Status.RAN, None))]  # there are no workers
         self._tell(self._calls.answered, bundle, outcomes[:1] or none)
 
-    async def _store(self, payload: bytes | Parcel) -> dict[str, Any]:
+    async def _store(self, payload: bytes | Parcel) -> dict[str, Answer]:
         """Have a call be made by all workers, and those to come."""
         data = payload if isinstance(payload, bytes) else payload.pickle
         # After the connection was lost, it replaces the one that is stored.
@@ -261,7 +261,7 @@ class ClusterSession:
             await self._connection.client.register_plugin(
                 RemoteUpdate(name, payload), name
             )
-        found: dict[str, Any] = await self._connection.client.run(updated, name)
+        found: dict[str, Answer] = await self._connection.client.run(updated, name)
         return found
 
     async def _iterate(
@@ -274,11 +274,11 @@ class ClusterSession:
 
     # Others.
 
-    def _start(self, what: object, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _start(self, what: object, coroutine: Coroutine[object, object, None]) -> None:
         task = self._running[what] = asyncio.create_task(coroutine)
         task.add_done_callback(lambda _: self._running.pop(what, None))
 
-    def _tell(self, f: Callable[..., object], *args: Any) -> None:
+    def _tell(self, f: Callable[..., object], *args: object) -> None:
         # Together, or the two threads would take turns with each.
         if not self._told:
             asyncio.get_running_loop().call_soon(self._handOverTold)
@@ -289,7 +289,7 @@ class ClusterSession:
         self._handOver(told)
 
 
-def _hasRun(outcome: Any) -> bool:
+def _hasRun(outcome: Outcome) -> bool:
     return isinstance(outcome, tuple) and outcome[0] == Status.RAN
 
 
@@ -306,7 +306,7 @@ class SessionThread:
         options: ClusterOptions,
         owner: SessionOwner,
         calls: CallOwner,
-        reactor: Any,
+        reactor: IReactorAll,
     ) -> None:
         self.ended: Deferred[None] = Deferred()
         self._owner = owner
@@ -320,7 +320,7 @@ class SessionThread:
         self._thread.start()
         self._loop = found.get()
 
-    def ask(self, method: Callable[..., object], *args: Any) -> None:
+    def ask(self, method: Callable[..., object], *args: object) -> None:
         """Call a method of the session."""
         if self._loop is not None:
             with suppress(RuntimeError):  # it has just ended, and that is being told

@@ -76,9 +76,9 @@ class DaskWorker(ConnectingWorker):
         self,
         address: str | None = None,
         *,
-        cluster: Any = None,
+        cluster: object = None,
         schedulerFile: str | None = None,
-        security: Any = None,
+        security: object = None,
         allowInsecure: bool = False,
         series: Iterable[Hashable] = (),
         raw: bool = False,
@@ -241,7 +241,7 @@ class DaskWorker(ConnectingWorker):
 
     # The connection.
 
-    def _ask(self, method: Callable[..., object], *args: Any) -> None:
+    def _ask(self, method: Callable[..., object], *args: object) -> None:
         if self._thread is not None:
             self._thread.ask(method, *args)
 

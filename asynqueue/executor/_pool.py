@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextvars import Context
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,11 +21,13 @@ from .._child.calls import raisable
 from .._child.describe import nameOf
 from .._support.checks import checkCallable, checkDeliverable, checkFlag
 from .._support.log import log
-from .._support.reactor import Handover, orGlobalReactor
+from .._support.reactor import Handover, IReactorAll, orGlobalReactor
 from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
 from ..iteration._sources import BufferedSource
 from ..threads._looper import ThreadLooper
+
+_T = TypeVar("_T")
 
 #: A task that was there when so many executors broke isn't tried again.
 MAX_LOSSES = 3
@@ -48,7 +50,7 @@ class Pool:
         self,
         given: Any,
         owned: bool | None,
-        reactor: Any,
+        reactor: IReactorAll | None,
         ended: Callable[[], object],
     ) -> None:
         # What has made it, and can make another, None for one that was given.
@@ -69,8 +71,8 @@ class Pool:
         # Whether it's shut down when it isn't needed any longer.
         self.isOwned = self.factory is not None if owned is None else owned
         self.reactor = reactor
-        self._waiting: dict[Future[Any], Callable[[Future[Any]], object]] = {}
-        self._handover: Handover[Future[Any]] | None = None
+        self._waiting: dict[Future[object], Callable[[Future[object]], object]] = {}
+        self._handover: Handover[Future[object]] | None = None
         self._ongoing: set[Deferred[None]] = set()
         # Called when some of that has ended.
         self._ended = ended
@@ -96,8 +98,11 @@ class Pool:
         )
 
     def submit(
-        self, done: Callable[[Future[Any]], object], f: Callable[..., Any], *args: Any
-    ) -> Future[Any]:
+        self,
+        done: Callable[[Future[object]], object],
+        f: Callable[..., object],
+        *args: object,
+    ) -> Future[object]:
         """
         Have the executor make a call. C{done} is called with its future in the
         reactor's thread. It's a RuntimeError if it's broken, or has been shut down.
@@ -110,12 +115,12 @@ class Pool:
         future.add_done_callback(self._handover.put)
         return future
 
-    def call(self, f: Callable[..., Any], *args: Any) -> Deferred[None]:
+    def call(self, f: Callable[..., object], *args: object) -> Deferred[None]:
         """
         Have the executor make a call, outside the tasks. The Deferred fires with
         C{None} when it's done, or fails as it does.
         """
-        d: Deferred[Any] = Deferred()
+        d: Deferred[Future[object]] = Deferred()
         try:
             self.submit(d.callback, f, *args)
         except RuntimeError:
@@ -127,7 +132,7 @@ class Pool:
         """Whether anything goes on besides tasks."""
         return bool(self._ongoing)
 
-    def begin(self, steps: Coroutine[Any, Any, None]) -> Deferred[None]:
+    def begin(self, steps: Coroutine[Deferred[object], object, None]) -> Deferred[None]:
         d = Deferred.fromCoroutine(steps)
         if not d.called:
             self._ongoing.add(d)
@@ -170,18 +175,18 @@ class Pool:
                 os.kill(process.pid, signal.SIGKILL)
         return bool(processes)
 
-    def _over(self, result: Any, d: Deferred[None]) -> Any:
+    def _over(self, result: _T, d: Deferred[None]) -> _T:
         self._ongoing.discard(d)
         self._ended()
         return result
 
-    def _done(self, future: Future[Any]) -> None:
+    def _done(self, future: Future[object]) -> None:
         done = self._waiting.pop(future, None)
         if done is not None:
             done(future)
 
 
-def _raiseError(future: Future[Any]) -> None:
+def _raiseError(future: Future[object]) -> None:
     """Raise what a call has failed with, if it has."""
     if future.cancelled():
         raise CancelledError
@@ -200,7 +205,7 @@ class LossHistory:
     def __init__(self) -> None:
         # As many calls are to be run one at a time, as one may break the next, too.
         self.suspects = 0
-        self._losses: WeakKeyDictionary[Deferred[Any], int] = WeakKeyDictionary()
+        self._losses: WeakKeyDictionary[Deferred[object], int] = WeakKeyDictionary()
 
     def ran(self) -> None:
         if self.suspects:
@@ -232,10 +237,10 @@ class PoolIteration:
     # taken, _isOver says that there are no more, and _error what has been raised. The
     # rest is the reactor's.
 
-    def __init__(self, iterator: Iterator[Any], context: Context) -> None:
+    def __init__(self, iterator: Iterator[object], context: Context) -> None:
         self._iterator = iterator
         self._context = context
-        self._made: list[Any] = []
+        self._made: list[object] = []
         self._isOver = False
         self._error: BaseException | None = None
         # How many more items may be made, and who waits for that to be some.

@@ -12,17 +12,18 @@ from contextvars import Context
 from functools import partial
 from inspect import isgeneratorfunction
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 
 from .._child.calls import isIteration, raisable
 from .._child.describe import PLAIN, callText, errorText, nameOf
 from .._child.parcels import Parcel, execute, pack, unpack
 from .._child.pickling import NotPicklable, blame
-from .._child.status import RAN, ErrorText, Status
+from .._child.status import RAN, ErrorText, Status, StatusResult
 from .._support.answers import cantBeSent, loadsAnswer
 from .._support.checks import checkReturned
 from ..errors import WorkerError, WorkerLost
@@ -42,14 +43,17 @@ MAX_PREFETCHED = 32
 #: How much the last call counts in that.
 WEIGHT = 1 / 16
 
+#: A callable, its arguments, and its keywords.
+_Call: TypeAlias = tuple[Callable[..., Any], tuple[object, ...], dict[str, object]]
+
 
 @define(eq=False)
 class _PoolJob:
     """A task that an executor has."""
 
     task: ITask
-    consumer: Any
-    future: Future[Any] = field(init=False)
+    consumer: IConsumer | None
+    future: Future[object] = field(init=False)
     #: Fires when there's room for another.
     ready: Deferred[None] = field(factory=Deferred)
     #: Whether it's one of the first, which can be run at once.
@@ -188,7 +192,7 @@ class PoolRunner:
             if following.task.timeout is not None and not following.isDropped:
                 following.task.startTimer()
 
-    def _done(self, job: _PoolJob, future: Future[Any]) -> None:
+    def _done(self, job: _PoolJob, future: Future[object]) -> None:
         """Give a task its result, and be ready for another one."""
         task = job.task
         if task not in self._jobs:
@@ -245,7 +249,7 @@ class PoolRunner:
         self._pool.begin(iteration.run(self._pool))
 
 
-def _packed(task: ITask, call: Any, raw: bool, isForeign: bool) -> bytes | Parcel:
+def _packed(task: ITask, call: _Call, raw: bool, isForeign: bool) -> bytes | Parcel:
     """Pickle a call. If it can't be called elsewhere, that's a WorkerError."""
     f, args, kw = call
     if task.direct:
@@ -276,7 +280,7 @@ def _loaded(result: Any, task: ITask) -> tuple[float, Any]:
     return found
 
 
-def _runHere(context: Context, call: Any, raw: bool) -> tuple[float, Any]:
+def _runHere(context: Context, call: _Call, raw: bool) -> tuple[float, StatusResult]:
     """
     Run a call in a thread, and get the same. The result of an iteration is
     L{PoolIteration}.

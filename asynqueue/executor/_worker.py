@@ -275,7 +275,7 @@ class ExecutorWorker(WorkerBase):
             self.state = ExecutorState.DEAD
             self._end(self._pool.shutDown())
 
-    def _end(self, steps: Coroutine[Any, Any, None]) -> None:
+    def _end(self, steps: Coroutine[Deferred[object], object, None]) -> None:
         Deferred.fromCoroutine(steps).addBoth(lambda _: self._gone.fire(None))
 
 
