@@ -218,7 +218,10 @@ class PoolRunner:
 
     def _deliver(self, job: _PoolJob, result: Any) -> None:
         task = job.task
-        seconds, outcome = _loaded(result, task) if self._portable else result
+        if self._portable:
+            kind, payload = result
+            result = loadsAnswer(kind, unpack(payload), task)
+        seconds, outcome = result
         if task.watch is not None:
             task.watch.seconds = seconds
         self.adapt(self._pool.size, seconds, self._ran())
@@ -270,20 +273,10 @@ def _packed(task: ITask, call: _Call, raw: bool, isForeign: bool) -> bytes | Par
         raise cantBeSent(task, blame(f, args, kw, error)) from error
 
 
-def _loaded(result: Any, task: ITask) -> tuple[float, Any]:
-    """
-    Get the seconds that a call elsewhere took, and the status and result of its task,
-    or a failure.
-    """
-    kind, payload = result
-    found: tuple[float, Any] = loadsAnswer(kind, unpack(payload), task)
-    return found
-
-
 def _runHere(context: Context, call: _Call, raw: bool) -> tuple[float, StatusResult]:
     """
-    Run a call in a thread, and get the same. The result of an iteration is
-    L{PoolIteration}.
+    Run a call in a thread, and get the seconds that it took, and the status and result
+    of its task. That of an iteration is a L{PoolIteration}.
     """
     f, args, kw = call
     start = perf_counter()
