@@ -117,6 +117,11 @@ class PolicyTests(QueueTestCase):
         """
         self.checkStopping(self.failing(returnFailure=False))
 
+    def test_stopOther(self) -> None:
+        """So does one that doesn't tell whether it's running."""
+        del self.reactor.running
+        self.checkStopping(self.failing(returnFailure=False))
+
     def test_warnAndReturnFailure(self) -> None:
         """With C{warn=True}, C{returnFailure=False} says nothing more; C{True} wins."""
         with logged() as events:
