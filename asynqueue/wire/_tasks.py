@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
@@ -153,23 +153,19 @@ class ServedTask:
         data = self._box.get(b"call")
         isQuick = data is not None and len(data) <= QUICK
         if not isQuick or self._thread or self.session.shared.slots is not None:
-            serving = self._serve()
-        else:
-            # Without a coroutine until something is waited for: saves 4 of 120
-            # microseconds.
-            try:
-                arguments = _checked(self.session.codec.decode(data))
-            except ValueError as error:
-                return self._wrongArguments(error)
-            try:
-                pair = self._run(*arguments)
-                if not isinstance(pair, Deferred):
-                    return self._answerTo(pair, *arguments)
-            except Exception as error:  # noqa: BLE001 - it's told
-                return self._errorAnswer(error)
-            serving = self._answerWhen(pair, arguments)
-        self._answered = Deferred.fromCoroutine(serving)
-        return self._answered
+            self._answered = Deferred.fromCoroutine(self._serve())
+            return self._answered
+        # Without a coroutine: saves 4 of 120 microseconds.
+        try:
+            arguments = _checked(self.session.codec.decode(data))
+            pair = self._run(*arguments)
+            if not isinstance(pair, Deferred):
+                return self._answerTo(pair, *arguments)
+        except Exception as error:  # noqa: BLE001 - it's told
+            return self._errorAnswer(error)
+        answered: Deferred[Any] = pair.addCallback(self._answerTo, *arguments)
+        self._answered = answered
+        return answered.addErrback(lambda failure: self._errorAnswer(failure.value))
 
     def cancel(self) -> None:
         """Stop the work on a task, however far it has come."""
@@ -189,17 +185,8 @@ class ServedTask:
         try:
             arguments = _checked(await self._arguments())
             await self._acquireSlots()
-        except (CancelledError, Unwanted):
-            return self._last(Status.DISCONNECTED)
-        except ValueError as error:
-            return self._wrongArguments(error)
-        return await self._answerWhen(self._runInSlots(*arguments), arguments)
-
-    async def _answerWhen(
-        self, running: Awaitable[StatusResult], arguments: _Arguments
-    ) -> Any:
-        try:
-            return self._answerTo(await running, *arguments)
+            pair = await self._runInSlots(*arguments)
+            return self._answerTo(pair, *arguments)
         except Exception as error:  # noqa: BLE001 - it's told
             return self._errorAnswer(error)
 
@@ -316,19 +303,18 @@ class ServedTask:
         self._sending.addBoth(lambda _: self.session.forget(self))
         return _boxOf(Status.CHUNKS, b"%d" % data.size)
 
-    def _errorAnswer(self, error: BaseException) -> Any:
+    def _errorAnswer(self, error: Any) -> Any:
         """Answer that a task couldn't be run, or that its result can't be sent."""
-        if isinstance(error, CancelledError):
+        if isinstance(error, (CancelledError, Unwanted)):
             return self._last(Status.DISCONNECTED)
         if isinstance(error, NotEncodable):
             why = f"What {self.name} has returned can't be sent: {error}"
-            return self._lastError("SerializationError", why)
-        # There may be no thread to be had.
-        data = dumpsError(self.session.codec, error, self.name)
-        return self._last(Status.ERROR, data)
-
-    def _wrongArguments(self, error: ValueError) -> Any:
-        why = f"The arguments of {self.name} can't be accepted: {error}"
+        elif isinstance(error, ValueError) and not self.isRunning:
+            why = f"The arguments of {self.name} can't be accepted: {error}"
+        else:
+            # There may be no thread to be had.
+            data = dumpsError(self.session.codec, error, self.name)
+            return self._last(Status.ERROR, data)
         return self._lastError("SerializationError", why)
 
     def _lastError(self, name: str, why: str) -> Any:
