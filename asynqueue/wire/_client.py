@@ -18,7 +18,7 @@ from ..errors import SerializationError, WorkerError
 from ..interfaces import ITask
 from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
-from ._authentication import authenticate, closedEarly, untrusted
+from ._authentication import ClientHandshake
 from ._commands import Start, Unwanted, Violation, numberOf, traceFields
 from ._connection import MAX_SILENT, Connection
 from ._endpoints import Requirements
@@ -224,8 +224,9 @@ class Client(Connection):
     ) -> None:
         super().__init__(required, heartbeat, reactor)
         self.calls: dict[bytes, RemoteCall] = {}
-        self.opened: Deferred[None] = Deferred(lambda _: self.abort())
         self.codec = codec
+        self.handshake = ClientHandshake(self, codec.pickles, self._greeted)
+        self.opened: Deferred[None] = self.handshake.opened
         self.exceptions = exceptions
         self._largest = largest
         self._decoding = decoding
@@ -242,22 +243,13 @@ class Client(Connection):
     def __repr__(self) -> str:
         return "<server>"
 
-    def ready(self) -> None:
-        Deferred.fromCoroutine(self._authenticate()).addErrback(self._failed)
-
-    def refuse(self, why: str) -> None:
-        self._failed(Failure(untrusted(self.required, why)))
-
     def lost(self, reason: BaseException) -> None:
         if self.isOpen:
             self.owner.disconnected(self, reason)
-        elif not self.opened.called:
-            self.opened.errback(closedEarly(self.required, reason))
 
     def violated(self, why: str) -> None:
-        if not self.isOpen and not self.opened.called:
-            why = "It sends what is no part of a handshake"
-            self.opened.errback(untrusted(self.required, why))
+        if not self.isOpen:
+            self.handshake.violated()
         super().violated(why)
 
     def maxSilent(self) -> int:
@@ -267,23 +259,18 @@ class Client(Connection):
         )
         return MAX_SILENT * (_MAX_BLOCKED if mayBlock else 1)
 
-    async def _authenticate(self) -> None:
-        acceptsPickles, self._maxTasks = await authenticate(self, self.codec.pickles)
-        if self.isOver:
-            return
+    def _greeted(self, acceptsPickles: bool, maxTasks: int | None) -> None:
+        """The two ends know each other."""
+        self._maxTasks = maxTasks
         if not acceptsPickles:
             self.codec = self.codec.withoutPickles()
-        self.responders[b"Held"] = self._held
         self.open()
-        self.responders |= {b"Start": self._start, b"Leaving": self._leaving}
+        self.responders |= {
+            b"Held": self._held,
+            b"Start": self._start,
+            b"Leaving": self._leaving,
+        }
         self.owner.connected(self)
-        if not self.opened.called:
-            self.opened.callback(None)
-
-    def _failed(self, failure: Failure) -> None:
-        if not self.opened.called and not self.isOver:
-            self.opened.errback(failure)
-        self.abort()
 
     def submit(self, call: RemoteCall) -> None:
         """Send a call to the server, with its arguments as they are now."""

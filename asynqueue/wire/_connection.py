@@ -69,6 +69,8 @@ class Connection(ChunkedAMP):
         self.transport: Any = None
         self.required = required
         self.reactor = reactor
+        # What the two ends do until they know each other, while there's a connection.
+        self.handshake: Any = None
         # What answers each command, by its name: a box, or a Deferred of one.
         self.responders: dict[bytes, Callable[[Any], Any]] = {}
         # Whether it's known who is at the other end, and nothing more is taken from it.
@@ -86,9 +88,7 @@ class Connection(ChunkedAMP):
 
     def ready(self) -> None:
         """The transport is there, and who is at its other end as far as that tells."""
-
-    def refuse(self, why: str) -> None:
-        """The other end isn't accepted."""
+        self.handshake.begin()
 
     def lost(self, reason: BaseException) -> None:
         """The connection has ended."""
@@ -140,7 +140,7 @@ class Connection(ChunkedAMP):
         try:
             self.required.check(self.transport)
         except AuthenticationError as error:
-            self.refuse(str(error))
+            self.handshake.refuse(str(error))
         else:
             self.ready()
 
@@ -166,7 +166,11 @@ class Connection(ChunkedAMP):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.isOver = True
         self._stopTimer()
-        self.lost(self._reason or reason.value or ConnectionError())
+        why = self._reason or reason.value or ConnectionError()
+        handshake, self.handshake = self.handshake, None
+        if handshake is not None:
+            handshake.end(why)
+        self.lost(why)
         super().connectionLost(reason)
         self.transport = None
         # Circles of references would keep it until the garbage is collected, which is

@@ -39,8 +39,6 @@ class Session(TaskConnection):
     def __init__(self, shared: Shared, reactor: IReactorTime) -> None:
         super().__init__(shared, reactor)
         self.gone: OneShot[None] = OneShot()
-        # While there's a connection.
-        self._handshake: Any = None
         # Whether the client may still send tasks, for all that's known.
         self._mayCome = True
         self._count = 0
@@ -50,16 +48,10 @@ class Session(TaskConnection):
 
     def connectionMade(self) -> None:
         shared = self.shared
-        self._handshake = ServerHandshake(
+        self.handshake = ServerHandshake(
             self, shared.pending, shared.maxTasks, shared.codec.pickles, self._greeted
         )
         super().connectionMade()
-
-    def ready(self) -> None:
-        self._handshake.begin()
-
-    def refuse(self, why: str) -> None:
-        self._handshake.refuse(why)
 
     def open(self) -> None:
         super().open()
@@ -90,9 +82,6 @@ class Session(TaskConnection):
                 task.iteration.hurry()
 
     def lost(self, reason: BaseException) -> None:
-        handshake, self._handshake = self._handshake, None
-        if handshake is not None:
-            handshake.end(reason)
         for task in list(self.tasks.values()):
             task.cancel()
         self.gone.fire(None)
