@@ -220,12 +220,9 @@ class Connection(ChunkedAMP):
         else:
             super().ampBoxReceived(box)
 
-    def locateResponder(self, name: bytes) -> Callable[[Any], Any] | None:
-        return self.responders.get(name)
-
     def dispatchCommand(self, box: Any) -> Deferred[Any]:
         name = box[amp.COMMAND]
-        responder = self.locateResponder(name)
+        responder = self.responders.get(name)
         if (amp.ASK not in box) != (name in _NOTICES):
             raise Violation("a question without a tag, or a notice with one")
         if responder is None:
