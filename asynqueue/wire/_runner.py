@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from typing import Any
@@ -25,6 +25,7 @@ from ..iteration import Deferator
 from ..threads._looper import ThreadLooper
 from ..util._sync import DeferredTracker
 from ._commands import ChunkyString
+from ._iterations import EncodedItems
 
 
 class WireWorkerUniverse:
@@ -287,7 +288,7 @@ class WireRunner:
 
     def _release(self, thread: _Thread) -> None:
         """Have a thread be there for another call."""
-        if thread.isRunning:
+        if thread.running:
             # Its iteration has been ended while it's at an item.
             self._abandon(thread, "An iteration")
         elif thread in self._busy:
@@ -360,11 +361,7 @@ class _Thread:
         self._reactor = reactor
         # Has one element while the thread is at a step. Taking it out is atomic, so
         # either the thread does it when the step is over, or who abandons it.
-        self._running: list[None] = []
-
-    @property
-    def isRunning(self) -> bool:
-        return bool(self._running)
+        self.running: list[None] = []
 
     def run(
         self, f: Callable[[], Any], raw: bool, encode: Callable[[Any], Any] | None
@@ -372,56 +369,23 @@ class _Thread:
         with self:
             result = f()
             if not raw and isIteration(result):
-                return _Items(result, encode, self)
+                return EncodedItems(result, encode, self)
             return result if encode is None or result is None else encode(result)
 
     def abandon(self) -> bool:
         """Note that nobody waits for the thread, and tell whether it's at a step."""
         try:
-            self._running.pop()
+            self.running.pop()
         except IndexError:
             return False
         return True
 
     def __enter__(self) -> None:
-        self._running.append(None)
+        self.running.append(None)
 
     def __exit__(self, *_: object) -> None:
         if not self.abandon():
             self._reactor.callFromThread(self._freed)
-
-
-class _Items:
-    """An iterator whose items are encoded as soon as they have been yielded."""
-
-    def __init__(
-        self,
-        iterator: Iterator[Any],
-        encode: Callable[[Any], Any] | None,
-        step: AbstractContextManager[Any],
-    ) -> None:
-        self._iterator = iterator
-        self._encode = encode or (lambda item: item)
-        self._step = step  # entered for each
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        with self._step:
-            item = next(self._iterator)
-            if isinstance(item, Deferred):
-                return item.addCallback(self._encode)
-            try:
-                return self._encode(item)
-            except BaseException:
-                self.close()
-                raise
-
-    def close(self) -> None:
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()
 
 
 def _iterating(pair: StatusResult, encode: Callable[[Any], Any] | None) -> StatusResult:
@@ -430,5 +394,5 @@ def _iterating(pair: StatusResult, encode: Callable[[Any], Any] | None) -> Statu
     if status != Status.ITERATOR or isinstance(result, Deferator):
         return pair
     if encode is not None:
-        result = _Items(result, encode, nullcontext())
+        result = EncodedItems(result, encode, nullcontext())
     return status, Deferator(result)
