@@ -43,7 +43,7 @@ from asynqueue.wire import (
     _commands as commands,
 )
 from asynqueue.wire._client import Client
-from asynqueue.wire._plain import Tag
+from asynqueue.wire._commands import Tag
 from asynqueue.wire._values import Codec
 
 from ._certificates import SSL, Identity, withContext
@@ -264,7 +264,7 @@ class PickleTests(SynchronousTestCase):
                 q.attachWorker(worker).addErrback(lambda _: None)
                 d = q.call("note", 1, retries=0).addErrback(lambda _: None)
                 late: Any = worker._makeClient()
-                late.ready = late.open
+                late.handshake.begin = late.open
                 late.makeConnection(StringTransport(peerAddress=LOCAL))
                 worker.connected(late)
                 late.dataReceived(attack)

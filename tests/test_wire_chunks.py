@@ -58,7 +58,7 @@ class ChunkTests(SynchronousTestCase):
         self.ends: list[Any] = []
         for _ in range(2):
             end: Any = clientOf(Clock(), None, mock.Mock())
-            end.ready = end.open
+            end.handshake.begin = end.open
             end.makeConnection(StringTransport(peerAddress=LOCAL))
             self.ends.append(end)
         self.sender, self.receiver = self.ends

@@ -20,8 +20,7 @@ from asynqueue import TaskQueue
 from asynqueue._support.reactor import globalReactor
 from asynqueue.errors import WorkerError, WorkerLost, WorkerStartError
 from asynqueue.wire import GetNext, RunTask, WireServer, _server
-from asynqueue.wire._commands import Credit, ValueChunk
-from asynqueue.wire._plain import Tag
+from asynqueue.wire._commands import Credit, Tag, ValueChunk
 
 from ._wire import WireTestCase, box
 

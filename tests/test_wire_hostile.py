@@ -15,8 +15,8 @@ from uuid import UUID
 import cbor2
 from twisted.trial.unittest import SynchronousTestCase
 
-from asynqueue.wire._decoding import PlainDecoder, weigh
-from asynqueue.wire._plain import Tag
+from asynqueue.wire._commands import Tag, weigh
+from asynqueue.wire._plain import PlainDecoder
 from asynqueue.wire._values import Codec, NotEncodable
 
 #: The tags that are accepted with some content, but for pickles.

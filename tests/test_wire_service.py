@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-from types import SimpleNamespace
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -14,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.iteration import Deferator
-from asynqueue.wire import WireServer, _tasks
+from asynqueue.wire import WireServer, _iterations
 from asynqueue.wire._server import WireService
 from asynqueue.wire._values import Codec
 
@@ -80,7 +79,7 @@ class ServerLifeTests(WireTestCase):
 
     async def test_untakenIteration(self) -> None:
         """An iteration that a client keeps, and takes no items of, isn't waited for."""
-        self.patch(_tasks, "_IDLE_SECONDS", 0.05)
+        self.patch(_iterations, "_IDLE_SECONDS", 0.05)
         server = await self.serve(stopTimeout=None)
         q = await self.queue()
         items: Any = await q.call("count", 1000)
@@ -142,10 +141,11 @@ class StoppedIterationTests(SynchronousTestCase):
         Nothing is logged of an item that was being made, and that nobody asks for any
         longer.
         """
-        session = SimpleNamespace(codec=Codec(), forget=lambda task: None)
-        task: Any = SimpleNamespace(session=session)
         items = Deferator(iter([1, Deferred()]))
-        iteration = _tasks.ServedIteration(task, items)
+        connection: Any = None
+        iteration = _iterations.ServedIteration(
+            connection, Codec(), b"1", items, lambda: None
+        )
         answer = Deferred.fromCoroutine(iteration.getNext(5))
         self.assertEqual(self.successResultOf(answer)[b"moreLeft"], b"True")
         iteration.stop()

@@ -20,7 +20,7 @@ import cbor2
 from twisted.trial.unittest import SynchronousTestCase
 
 from asynqueue.errors import SerializationError, WorkerError
-from asynqueue.wire._plain import Tag
+from asynqueue.wire._commands import Tag
 from asynqueue.wire._runner import WireWorkerUniverse, namesOf
 from asynqueue.wire._values import (
     INLINE,

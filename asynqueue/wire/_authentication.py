@@ -15,13 +15,13 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols import amp
+from twisted.python.failure import Failure
 
 from .._support.log import log
 from ..errors import AuthenticationError
 from ._commands import VERSION, Hello, OtherVersion, Prove, Violation, WrongKey
 from ._connection import Connection
 from ._credentials import NONCE, tlsErrorText
-from ._endpoints import Requirements
 
 #: Seconds that a client has to prove who it is.
 _SECONDS = 10.0
@@ -34,72 +34,117 @@ _MAX_PENDING = 64
 _DELAY, _MAX_DELAY = 0.01, 0.5
 
 
-async def authenticate(
-    connection: Connection, pickles: bool
-) -> tuple[bool, int | None]:
-    """
-    Have a server prove who it is, and prove it to the server. Tell whether the server
-    accepts pickles, and how many tasks a client may have there.
+class ClientHandshake:
+    """The client's end of a connection until both ends have proved who they are."""
 
-    @raise AuthenticationError: If one end doesn't accept the other.
-    """
-    required = connection.required
-    key, nonce = required.key, os.urandom(NONCE)
-    fields = {"version": VERSION}
-    if pickles:
-        fields["pickle"] = b"1"
-    if key is not None:
-        fields["nonce"] = nonce
-    try:
-        hello = await connection.callRemote(Hello, **fields)
-        if hello["version"] != VERSION:
-            raise OtherVersion
+    def __init__(
+        self,
+        connection: Connection,
+        pickles: bool,
+        greeted: Callable[[bool, int | None], object],
+    ) -> None:
+        self._connection = connection
+        self._required = connection.required
+        self._pickles = pickles
+        # Called with whether the server accepts pickles, and how many tasks a client
+        # may have there.
+        self._greeted = greeted
+        # Fires after that, or fails.
+        self.opened: Deferred[None] = Deferred(lambda _: connection.abort())
+
+    def begin(self) -> None:
+        Deferred.fromCoroutine(self._run()).addErrback(self._failed)
+
+    def refuse(self, why: str) -> None:
+        self._failed(Failure(self._untrusted(why)))
+
+    def violated(self) -> None:
+        """The server breaks the protocol."""
+        if not self.opened.called:
+            self.opened.errback(
+                self._untrusted("It sends what is no part of a handshake")
+            )
+
+    def end(self, reason: BaseException) -> None:
+        """The connection has ended."""
+        if not self._connection.isOpen and not self.opened.called:
+            self.opened.errback(self._closedEarly(reason))
+
+    async def _run(self) -> None:
+        hello = await self._authenticate()
+        if self._connection.isOver:
+            return
+        tasks = hello["tasks"]
+        isNumber = tasks is not None and tasks.isdigit() and len(tasks) < 10
+        maxTasks = max(1, int(tasks)) if isNumber else None
+        self._greeted(hello["pickle"] is not None, maxTasks)
+        if not self.opened.called:
+            self.opened.callback(None)
+
+    async def _authenticate(self) -> dict[str, Any]:
+        """
+        Have the server prove who it is, prove it to the server, and give the answer to
+        L{Hello}.
+
+        @raise AuthenticationError: If one end doesn't accept the other.
+        """
+        key, nonce = self._required.key, os.urandom(NONCE)
+        fields = {"version": VERSION}
+        if self._pickles:
+            fields["pickle"] = b"1"
         if key is not None:
-            if len(hello["nonce"] or b"") != NONCE:
-                raise untrusted(required, "It has no key, and this end has one")
-            parts = (VERSION, nonce, hello["nonce"])
-            proof = key.prove(b"client", *parts)
-            answer = await connection.callRemote(Prove, proof=proof)
-            if not key.check(answer["proof"], b"server", *parts):
-                raise untrusted(required, "It hasn't proved that it has the key")
-    except WrongKey as error:
-        why = "it has another key" if key else "it wants a key (key=)"
-        raise _refused(required, why) from error
-    except OtherVersion as error:
-        # What the server says isn't shown: nobody knows who it is.
-        raise ConnectionError(
-            "The server speaks another version of the protocol than this end, which"
-            f" speaks {VERSION.decode()}: install the same version of asynqueue at both"
-        ) from error
-    except (amp.AmpError, KeyError, ValueError) as error:
-        raise untrusted(required, "It sends what is no part of a handshake") from error
-    tasks = hello["tasks"]
-    isNumber = tasks is not None and tasks.isdigit() and len(tasks) < 10
-    return hello["pickle"] is not None, max(1, int(tasks)) if isNumber else None
+            fields["nonce"] = nonce
+        ask = self._connection.callRemote
+        try:
+            hello: dict[str, Any] = await ask(Hello, **fields)
+            if hello["version"] != VERSION:
+                raise OtherVersion
+            if key is not None:
+                if len(hello["nonce"] or b"") != NONCE:
+                    raise self._untrusted("It has no key, and this end has one")
+                parts = (VERSION, nonce, hello["nonce"])
+                answer = await ask(Prove, proof=key.prove(b"client", *parts))
+                if not key.check(answer["proof"], b"server", *parts):
+                    raise self._untrusted("It hasn't proved that it has the key")
+        except WrongKey as error:
+            why = "it has another key" if key else "it wants a key (key=)"
+            raise self._refused(why) from error
+        except OtherVersion as error:
+            # What the server says isn't shown: nobody knows who it is.
+            raise ConnectionError(
+                "The server speaks another version of the protocol than this end, which"
+                f" speaks {VERSION.decode()}: install the same version of asynqueue at"
+                " both"
+            ) from error
+        except (amp.AmpError, KeyError, ValueError) as error:
+            why = "It sends what is no part of a handshake"
+            raise self._untrusted(why) from error
+        return hello
 
+    def _failed(self, failure: Failure) -> None:
+        if not self.opened.called and not self._connection.isOver:
+            self.opened.errback(failure)
+        self._connection.abort()
 
-def closedEarly(required: Requirements, reason: BaseException) -> Exception:
-    """Say why a connection has ended before it was known who is at the other end."""
-    if isinstance(reason, (AuthenticationError, TimeoutError)):
-        return reason
-    if isinstance(reason, (ConnectionClosed, ConnectionError)):
-        return ConnectionError(
-            "The connection was ended before both ends had proved who they are"
-            f" ({reason}): is TLS at one of them only?"
-        )
-    why = tlsErrorText(reason)
-    return _refused(required, why) if " alert " in why else untrusted(required, why)
+    def _closedEarly(self, reason: BaseException) -> Exception:
+        """Say why the connection has ended before it was known who is there."""
+        if isinstance(reason, (AuthenticationError, TimeoutError)):
+            return reason
+        if isinstance(reason, (ConnectionClosed, ConnectionError)):
+            return ConnectionError(
+                "The connection was ended before both ends had proved who they are"
+                f" ({reason}): is TLS at one of them only?"
+            )
+        why = tlsErrorText(reason)
+        return self._refused(why) if " alert " in why else self._untrusted(why)
 
+    def _untrusted(self, why: str) -> AuthenticationError:
+        address = self._required.address.description
+        return AuthenticationError(f"The server at {address} isn't trusted: {why}")
 
-def untrusted(required: Requirements, why: str) -> AuthenticationError:
-    """Say why a server isn't accepted."""
-    address = required.address.description
-    return AuthenticationError(f"The server at {address} isn't trusted: {why}")
-
-
-def _refused(required: Requirements, why: str) -> AuthenticationError:
-    address = required.address.description
-    return AuthenticationError(f"The server at {address} refuses this end: {why}")
+    def _refused(self, why: str) -> AuthenticationError:
+        address = self._required.address.description
+        return AuthenticationError(f"The server at {address} refuses this end: {why}")
 
 
 class Pending(dict[Connection, None]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -16,27 +16,13 @@ from twisted.python.failure import Failure
 from .._child.status import RAN, Status
 from ..errors import SerializationError, WorkerError
 from ..interfaces import ITask
-from ..iteration._remote import RemoteIteration
-from ..iteration._sources import BufferedSource
-from ._authentication import authenticate, closedEarly, untrusted
-from ._commands import Start, Unwanted, Violation, numberOf, traceFields
+from ..util._sync import DeferredLock
+from ._authentication import ClientHandshake
+from ._commands import Start, Unwanted, numberOf, traceFields
 from ._connection import MAX_SILENT, Connection
 from ._endpoints import Requirements
-from ._values import (
-    QUICK,
-    Codec,
-    DecodingThread,
-    NotEncodable,
-    Payload,
-    loadsError,
-)
-
-#: Items of an iteration that are asked for at once, how many such requests may be
-#: outstanding, and how many items may be here and not taken, with those asked for.
-_COUNT, _MAX_REQUESTS, _MAX_ITEMS = 16, 2, 32
-
-#: The last, while the items are large.
-_MAX_LARGE_ITEMS = 2
+from ._iterations import ClientIteration
+from ._values import QUICK, Codec, DecodingThread, NotEncodable, Payload, loadsError
 
 #: Times as many heartbeats without a sign of life are too many while the server may be
 #: running a call in its reactor's thread, which keeps it from giving one.
@@ -88,7 +74,7 @@ class RemoteCall:
     ID: bytes = b""
     arguments: bytes | Payload = b""
     stage: CallStage = CallStage.UNSENT
-    iteration: _ClientIteration | None = None
+    iteration: ClientIteration | None = None
     client: Any = None
 
     def fireDone(self) -> None:
@@ -100,33 +86,36 @@ class RemoteCall:
         lose = self.task.errback if self.iteration is None else self.iteration.lose
         lose(Failure(error))
 
-    def fail(self, error: Exception) -> None:
-        """Fail it, and be done with it."""
+    def finish(self, tell: Callable[..., object], *args: Any) -> None:
+        """Be done with it, and tell the user so."""
         self.forget()
-        self.lose(error)
-        self._release()
+        tell(*args)
+        self.fireDone()
+        self.client.owner.maybeClose()
+
+    def fail(self, error: Exception) -> None:
+        self.finish(self.lose, error)
 
     def refuse(self, what: str, error: Exception) -> None:
         """Fail as a value that has come of it can't be accepted."""
         if self.stage is CallStage.OVER:
             return
-        self.client.tell(b"Cancel", self.ID)
         if not isinstance(error, WorkerError):
             text = f"{what} of {self.task!r} can't be accepted: {error}"
             error = SerializationError(text)
+        self.client.tell(b"Cancel", self.ID)
         self.fail(error)
+
+    def cancel(self) -> None:
+        """Have the work on it be stopped."""
+        if self.iteration is not None:
+            self.iteration.release()
+        self.drop()
 
     def drop(self) -> None:
         """Have the server forget it, too."""
         self.client.tell(b"Cancel", self.ID)
-        self.forget()
-        self._release()
-
-    def finish(self, iteration: _ClientIteration) -> None:
-        """Its iteration has come to the end."""
-        self.forget()
-        iteration.end()
-        self._release()
+        self.finish(lambda: None)
 
     def forget(self) -> None:
         """Nothing that still comes of it is of interest."""
@@ -134,7 +123,7 @@ class RemoteCall:
         self.client.calls.pop(self.ID, None)
         self.client.forgetValues(self.ID)
         if self.iteration is not None:
-            self.iteration.wake()
+            self.iteration.over.callback(None)
 
     def take(self, box: Any) -> Deferred[None] | None:
         """Take the answer: give a Deferred if that takes a while."""
@@ -147,26 +136,27 @@ class RemoteCall:
         status, data = box[b"status"], box.get(b"result", b"")
         if status == RAN and len(data) <= QUICK:
             try:
-                self._complete(RAN, client.codec.decode(data))
+                value = client.codec.decode(data)
+                self.finish(self.task.callback, (RAN, value))
             except ValueError as error:
                 self.refuse("The result", error)
         elif status in (RAN, Status.CHUNKS):
             return Deferred.fromCoroutine(self._takeLarge(status, data))
         elif status == Status.ITERATOR:
             self.stage = CallStage.ITERATING
-            self.iteration = _ClientIteration(client, self)
+            self.iteration = ClientIteration(self)
             self.fireDone()
-            return Deferred.fromCoroutine(self.iteration.run())
+            return self.iteration.begin()
         elif status == Status.NONE:
-            self._complete(Status.NONE, None)
+            self.finish(self.task.callback, (Status.NONE, None))
         elif status == Status.ERROR:
             text = loadsError(client.codec, data, client.exceptions)
             if isinstance(text.exception, SerializationError):
                 self.fail(text.exception)
             else:
-                self._complete(Status.ERROR, text)
+                self.finish(self.task.callback, (Status.ERROR, text))
         else:
-            self._complete(Status.DISCONNECTED, None)
+            self.finish(self.task.callback, (Status.DISCONNECTED, None))
         return None
 
     async def _takeLarge(self, status: bytes, data: bytes) -> None:
@@ -181,16 +171,7 @@ class RemoteCall:
             self.refuse("The result", error)
         else:
             if self.stage is not CallStage.OVER:
-                self._complete(RAN, value)
-
-    def _complete(self, status: Status, result: Any) -> None:
-        self.forget()
-        self.task.callback((status, result))
-        self._release()
-
-    def _release(self) -> None:
-        self.fireDone()
-        self.client.owner.maybeClose()
+                self.finish(self.task.callback, (RAN, value))
 
 
 class _ClientOwner(Protocol):
@@ -224,8 +205,9 @@ class Client(Connection):
     ) -> None:
         super().__init__(required, heartbeat, reactor)
         self.calls: dict[bytes, RemoteCall] = {}
-        self.opened: Deferred[None] = Deferred(lambda _: self.abort())
         self.codec = codec
+        self.handshake = ClientHandshake(self, codec.pickles, self._greeted)
+        self.opened: Deferred[None] = self.handshake.opened
         self.exceptions = exceptions
         self._largest = largest
         self._decoding = decoding
@@ -235,29 +217,19 @@ class Client(Connection):
         self._maxTasks: int | None = None
         self._atServer = 0
         self._waiting: deque[RemoteCall] = deque()
-        # The server runs at once what it gets, and these are to be run in order: the
-        # first has been sent.
-        self._updates: deque[RemoteCall] = deque()
+        # The server runs at once what it gets, and updates are to be run in order.
+        self._updates = DeferredLock()
 
     def __repr__(self) -> str:
         return "<server>"
 
-    def ready(self) -> None:
-        Deferred.fromCoroutine(self._authenticate()).addErrback(self._failed)
-
-    def refuse(self, why: str) -> None:
-        self._failed(Failure(untrusted(self.required, why)))
-
     def lost(self, reason: BaseException) -> None:
         if self.isOpen:
             self.owner.disconnected(self, reason)
-        elif not self.opened.called:
-            self.opened.errback(closedEarly(self.required, reason))
 
     def violated(self, why: str) -> None:
-        if not self.isOpen and not self.opened.called:
-            why = "It sends what is no part of a handshake"
-            self.opened.errback(untrusted(self.required, why))
+        if not self.isOpen:
+            self.handshake.violated()
         super().violated(why)
 
     def maxSilent(self) -> int:
@@ -267,23 +239,18 @@ class Client(Connection):
         )
         return MAX_SILENT * (_MAX_BLOCKED if mayBlock else 1)
 
-    async def _authenticate(self) -> None:
-        acceptsPickles, self._maxTasks = await authenticate(self, self.codec.pickles)
-        if self.isOver:
-            return
+    def _greeted(self, acceptsPickles: bool, maxTasks: int | None) -> None:
+        """The two ends know each other."""
+        self._maxTasks = maxTasks
         if not acceptsPickles:
             self.codec = self.codec.withoutPickles()
-        self.responders[b"Held"] = self._held
         self.open()
-        self.responders |= {b"Start": self._start, b"Leaving": self._leaving}
+        self.responders |= {
+            b"Held": self._held,
+            b"Start": self._start,
+            b"Leaving": self._leaving,
+        }
         self.owner.connected(self)
-        if not self.opened.called:
-            self.opened.callback(None)
-
-    def _failed(self, failure: Failure) -> None:
-        if not self.opened.called and not self.isOver:
-            self.opened.errback(failure)
-        self.abort()
 
     def submit(self, call: RemoteCall) -> None:
         """Send a call to the server, with its arguments as they are now."""
@@ -300,37 +267,23 @@ class Client(Connection):
             call.fail(unsendable)
             return
         if call.task.direct:
-            self._updates.append(call)
-            call.done.addCallback(lambda _: self._updated(call))
-            if len(self._updates) > 1:
-                return
-        self._waiting.append(call)
-        self._sendWaiting()
-
-    def cancel(self, task: ITask) -> None:
-        """Have the work on a task be stopped."""
-        for call in self.calls.values():
-            if call.task is task:
-                if call.iteration is not None:
-                    call.iteration.release()
-                call.drop()
-                return
+            self._updates.acquire().addCallback(self._sendUpdate, call)
+        else:
+            self._waiting.append(call)
+            self._sendWaiting()
 
     def abandon(self) -> list[RemoteCall]:
         """Forget all calls: nothing that still comes of them is of interest."""
         calls = list(self.calls.values())
+        self._waiting.clear()
         for call in calls:
             call.forget()
         return calls
 
-    def _updated(self, call: RemoteCall) -> None:
-        """Send the next update, if the first has been run, or won't be."""
-        updates = self._updates
-        wasSent = updates[0] is call
-        updates.remove(call)
-        if wasSent and updates and updates[0].stage is CallStage.UNSENT:
-            self._waiting.append(updates[0])
-            self._sendWaiting()
+    def _sendUpdate(self, lock: DeferredLock, call: RemoteCall) -> None:
+        self._waiting.append(call)
+        self._sendWaiting()
+        call.done.addCallback(lambda _: lock.release())
 
     def _sendWaiting(self) -> None:
         """Send calls, unless the server has as many as it takes."""
@@ -390,9 +343,9 @@ class Client(Connection):
             self._sendWaiting()
         return result
 
-    async def decode(self, data: bytes) -> Any:
+    def decode(self, data: bytes) -> Awaitable[Any]:
         """Decode a value that has come in a box."""
-        return await self._decoding.decode(self.codec, data)
+        return self._decoding.decode(self.codec, data)
 
     async def decodeLarge(self, call: RemoteCall, digits: bytes) -> Any:
         """Receive a value of a size, raising WorkerError if that's too large."""
@@ -424,97 +377,3 @@ class Client(Connection):
     def _leaving(self, box: Any) -> Any:
         self.owner.serverLeaves()
         return amp.Box()
-
-
-class _ClientIteration(RemoteIteration):
-    """An iteration at the server. More items are asked for as they're taken."""
-
-    def __init__(self, client: Client, call: RemoteCall) -> None:
-        super().__init__(
-            call.task,
-            BufferedSource(lambda _: self.wake(), self._stopped, every=_COUNT),
-        )
-        self._client = client
-        self._call = call
-        # The answers to requests that haven't been looked at, in order.
-        self._answers: deque[Deferred[Any]] = deque()
-        self._areLarge = False
-        # Fires when there may be room for more items, or none are wanted.
-        self._room: Deferred[None] | None = None
-        if call.consumer is not None:
-            self.feed(call.consumer)
-
-    def isOver(self) -> bool:
-        return self._call.stage is not CallStage.ITERATING
-
-    async def run(self) -> None:
-        """Take items until there are no more, or none are wanted."""
-        call = self._call
-        while not self.isOver():
-            self._ask()
-            if not self._answers:
-                self._room = Deferred()
-                await self._room
-                continue
-            box = await self._answers[0]
-            self._answers.popleft()
-            if box is not None:
-                await self._take(box)
-            elif not self.isOver():
-                call.fail(WorkerError(f"The server can't iterate: {call.task!r}"))
-
-    def wake(self) -> None:
-        """Items have been taken, or none are wanted any longer."""
-        room, self._room = self._room, None
-        if room is not None:
-            room.callback(None)
-        elif not self.isOver():
-            self._ask()
-
-    def _ask(self) -> None:
-        """Ask for as many items as there will be room for."""
-        answers, client = self._answers, self._client
-        most, count = (_MAX_LARGE_ITEMS, 1) if self._areLarge else (_MAX_ITEMS, _COUNT)
-        room = most - self._source.atHand - count * len(answers)
-        while len(answers) < _MAX_REQUESTS and room >= count:
-            d = client.callRemoteString(
-                b"GetNext", ID=self._call.ID, count=b"%d" % count
-            )
-            answers.append(d.addErrback(lambda _: None))
-            room -= count
-
-    async def _take(self, box: Any) -> None:
-        """Take an answer to C{GetNext}."""
-        client, call = self._client, self._call
-        if self.isOver():
-            return
-        size = box.get(b"size")
-        self._areLarge = size is not None
-        try:
-            items = await client.decode(box[b"values"])
-            if not isinstance(items, list) or len(items) > _COUNT:
-                raise Violation("more items than were asked for")
-            self._push(items)
-            if size is not None and not self.isOver():
-                self._push([await client.decodeLarge(call, size)])
-        except Violation:
-            raise
-        except (WorkerError, ValueError) as error:
-            call.refuse("An item of the iteration", error)
-        if self.isOver():
-            return
-        if b"error" in box:
-            text = loadsError(client.codec, box[b"error"], client.exceptions)
-            raised = text.exception
-            call.fail(raised if isinstance(raised, Exception) else WorkerError(text))
-        elif box[b"moreLeft"] != b"True":
-            call.finish(self)
-
-    def _push(self, items: list[Any]) -> None:
-        if items and not self.isOver():
-            self._begin()
-            self._source.push(items)
-
-    def _stopped(self) -> None:
-        if not self.isOver():
-            self._call.drop()

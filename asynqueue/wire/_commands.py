@@ -1,5 +1,6 @@
 """
-The protocol between the two ends of a connection: AMP's commands.
+The protocol between the two ends of a connection: AMP's commands, tags of the
+values that they have, and what memory those take.
 
 Any client of AMP's can speak it. Commands of every task are sent with
 C{callRemoteString}, as AMP's way from arguments to boxes would double what a call
@@ -15,21 +16,16 @@ bytes. Whoever sends more than was declared is disconnected.
 
 from __future__ import annotations
 
-from collections import deque
+import re
 from collections.abc import Callable, Iterator
+from enum import IntEnum, auto
 from typing import Any, AnyStr, Generic
 
-from attrs import define, field
-from twisted.internet.defer import Deferred
-from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
-from twisted.python.failure import Failure
 
 from .._child.calls import contextOf
 from ..errors import WorkerError
 from ..interfaces import ITask
-from ._decoding import Pieces
-from ._values import Payload
 
 #: The version of the protocol. It's part of each proof of a key.
 VERSION = b"2"
@@ -38,9 +34,6 @@ VERSION = b"2"
 _TRACE_HEADERS = {
     name.encode(): name for name in ("traceparent", "tracestate", "baggage")
 }
-
-#: Bytes in a chunk, at most: nearly as many as a value of AMP's can have.
-_CHUNK_BYTES = 65_000
 
 #: What W3C Baggage allows, which is the longest of these headers.
 _MAX_HEADER_BYTES = 8192
@@ -228,120 +221,137 @@ class ChunkyString(Generic[AnyStr]):
         return part
 
 
-class _SentValue(Pieces):
-    """A large value that is being sent."""
-
-    def __init__(self, ID: bytes, payload: Payload, done: Deferred[None]) -> None:
-        super().__init__(payload.pieces)
-        self.ID = ID
-        self.credit = 0
-        self.done = done
-
-    def takeChunk(self) -> bytes | memoryview:
-        """Take a chunk that may be sent now."""
-        size = min(_CHUNK_BYTES, self.credit)
-        self.credit -= size
-        taken = self.take(size)
-        # AMP copies it anyway.
-        return taken[0] if len(taken) == 1 else b"".join(taken)
-
-
-@define(eq=False)
-class _ReceivedValue:
-    """A large value that is being received."""
-
-    left: int
-    done: Deferred[list[bytes]]
-    pieces: list[bytes] = field(factory=list)
-
-
-class ChunkedAMP(amp.AMP):  # type: ignore[misc, unused-ignore]
+class Tag(IntEnum):
     """
-    AMP with large values, in chunks.
-
-    They're sent as far as the peer gives credit for them, in turn, and while the
-    transport isn't congested. Cancelling the Deferred of one stops it.
+    Tags of CBOR that are sent and accepted: some that its registry has, then those of
+    this package.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._isCongested = False
-        self._outgoing: dict[bytes, _SentValue] = {}
-        self._incoming: dict[bytes, _ReceivedValue] = {}
-        # Those that are sent and have credit, whose turn it is first. Some may be of no
-        # interest any longer.
-        self._sendable: deque[_SentValue] = deque()
+    BIGNUM = 2
+    NEGATIVE_BIGNUM = 3
+    RATIONAL = 30
+    UUID = 37
+    SET = 258
+    DATE = 1004
 
-    def send(self, ID: bytes, payload: Payload) -> Deferred[None]:
-        """Send a large value as the peer asks for it, until it's been written."""
-        d: Deferred[None] = Deferred(lambda _: _discard(self._outgoing, ID))
-        self._outgoing[ID] = _SentValue(ID, payload, d)
-        return d
+    #: A pickle, C{None} if it's the first of the buffers.
+    PICKLE = 42_240
+    #: Bytes, and text, that are the buffer of this number.
+    BUFFER = auto()
+    TEXT = auto()
+    #: Text that isn't Unicode's, as bytes.
+    SURROGATES = auto()
+    TUPLE = auto()
+    FROZENSET = auto()
+    #: A dict whose keys aren't all text or bytes: key, value, key, value, ...
+    PAIRS = auto()
+    BYTEARRAY = auto()
+    RANGE = auto()
+    SLICE = auto()
+    DATETIME = auto()
+    TIME = auto()
+    TIMEDELTA = auto()
+    DECIMAL = auto()
+    #: Type, shape, order and data of an array of numpy's, type and data of a number.
+    ARRAY = auto()
+    SCALAR = auto()
+    #: Name of an allowed class, and attributes.
+    OBJECT = auto()
 
-    def receive(self, ID: bytes, size: int) -> Deferred[list[bytes]]:
-        """Ask for the pieces of a large value, whose sender waits for that."""
-        d: Deferred[list[bytes]] = Deferred(lambda _: _discard(self._incoming, ID))
-        self._incoming[ID] = _ReceivedValue(size, d)
-        self.tell(b"Credit", ID, bytes=b"%d" % size)
-        return d
-
-    def forgetValues(self, ID: bytes) -> None:
-        """Send and receive nothing more of large values of an ID."""
-        if ID in self._outgoing:
-            self._outgoing[ID].done.cancel()
-        if ID in self._incoming:
-            self._incoming[ID].done.cancel()
-
-    def tell(self, command: bytes, ID: bytes, **fields: bytes | memoryview) -> None:
-        """Send a notice, which isn't answered."""
-        self.callRemoteString(command, False, ID=ID, **fields)
-
-    # Past AMP's own, which says so in the log of each connection.
-
-    def makeConnection(self, transport: Any) -> None:
-        amp.BinaryBoxProtocol.makeConnection(self, transport)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._outgoing.clear()
-        self._incoming.clear()
-        self._sendable.clear()
-        amp.BinaryBoxProtocol.connectionLost(self, reason)
-
-    def _pump(self) -> None:
-        """Send what there's credit for, until the transport is congested."""
-        sendable = self._sendable
-        while sendable and not self._isCongested:
-            value = sendable.popleft()
-            if self._outgoing.get(value.ID) is not value:
-                continue
-            self.tell(b"Chunk", value.ID, data=value.takeChunk())
-            if value.credit:
-                sendable.append(value)
-            elif not value.left:
-                del self._outgoing[value.ID]
-                value.done.callback(None)
-
-    def _credit(self, box: Any) -> None:
-        value = self._outgoing.get(box[b"ID"])
-        credit = numberOf(box[b"bytes"])
-        if value is not None and credit:
-            if not value.credit:
-                self._sendable.append(value)
-            value.credit = min(value.credit + credit, value.left)
-            self._pump()
-
-    def _chunk(self, box: Any) -> None:
-        # One that nobody wants any longer is dropped.
-        value, data = self._incoming.get(box[b"ID"]), box[b"data"]
-        if value is not None:
-            value.left -= len(data)
-            if value.left < 0:
-                raise Violation("more of a value than it has")
-            value.pieces.append(data)
-            if not value.left:
-                del self._incoming[box[b"ID"]]
-                value.done.callback(value.pieces)
+    COMPLEX = 43_000  # the registry's, too
 
 
-def _discard(values: dict[bytes, Any], ID: bytes) -> None:
-    values.pop(ID, None)
+#: Bytes of memory that a value may take besides so many times its own: rows of a table
+#: take 12 to 20 times as much as their CBOR.
+_GROWTH_BYTES, _GROWTH_FACTOR = 128 << 20, 16
+
+#: Bytes of objects in CPython at most, with a pointer to them: a constant, a number, a
+#: list, a dict or set of few entries, each entry of larger ones, bytes or text without
+#: what is in it, a time or a range, and whatever else has a tag.
+_CONSTANT, _NUMBER, _LIST, _TABLE, _ENTRY = 8, 48, 88, 264, 100
+_TEXT, _TIME, _TAGGED = 80, 160, 264
+
+#: Bytes that a byte of CBOR can become if it's not the first of a list, dict or tag.
+_PER_BYTE = 80
+
+#: The first bytes of these.
+_CONTAINERS = bytes(range(0x80, 0xDC))
+
+#: As many items of a kind as there are in a row, with the bytes of an item, those of
+#: its object, and what is to be subtracted from an item's last byte to have the number
+#: of its entries. Where an item has several bytes, the run is bounded, since matching
+#: it takes memory.
+_RUNS: tuple[tuple[bytes, int, int, int | None], ...] = (
+    (rb"([\x00-\x17\x20-\x37\x40\x60\xe0-\xf7]+)", 1, _CONSTANT, None),
+    (rb"((?:[\x18\x38\xf8].){1,999})", 2, _NUMBER, None),
+    (rb"((?:[\x19\x39\xf9]..){1,999})", 3, _NUMBER, None),
+    (rb"((?:[\x1a\x3a\xfa].{4}){1,999})", 5, _NUMBER, None),
+    (rb"((?:[\x1b\x3b\xfb].{8}){1,999})", 9, _NUMBER, None),
+    (rb"([\x80-\x97]+)", 1, _LIST, None),
+    (rb"([\xa0-\xa5]+)", 1, _TABLE, None),
+    (rb"([\xa6-\xb7]+)", 1, _TABLE, 0xA0),
+    # Tuples, times and ranges, sets and dicts with other keys than text, whatever else.
+    (rb"((?:\xd9\xa5\x04[\x80-\x97]){1,999})", 4, _LIST, None),
+    (rb"((?:\xd9\xa5[\x08-\x0c][\x80-\x97]){1,999})", 4, _TIME, None),
+    (rb"((?:\xd9(?:\x01\x02|\xa5[\x05\x06])[\x80-\x84]){1,999})", 4, _TABLE, None),
+    (rb"((?:\xd9(?:\x01\x02|\xa5[\x05\x06])[\x85-\x97]){1,999})", 4, _TABLE, 0x80),
+    (rb"((?:\xd9\xa5[\x0e-\x10][\x80-\x97]){1,999})", 4, _TAGGED, None),
+)
+_RUN = re.compile(b"|".join(run[0] for run in _RUNS), re.DOTALL)
+
+#: Major types of CBOR.
+_BYTES, _STRING, _ARRAY, _MAP, _TAG = range(2, 7)
+
+
+def checkGrowth(data: bytes) -> None:
+    """@raise ValueError: If the value of some CBOR would take too much memory."""
+    limit = _GROWTH_BYTES + _GROWTH_FACTOR * len(data)
+    if weigh(data, limit) > limit:
+        raise ValueError(
+            f"{len(data)} bytes that would become more than {limit} in memory"
+        )
+
+
+def weigh(data: bytes, limit: int) -> int:
+    """
+    Estimate the memory that the value of some CBOR takes, in bytes: at least what it
+    takes, and for most values not twice as much, as exactly as it takes to compare it
+    with a limit.
+    """
+    containers = len(data) - len(data.translate(None, _CONTAINERS))
+    total = _PER_BYTE * len(data) + _TABLE * containers
+    if total <= limit:
+        return total
+    at = total = 0
+    isTable = False
+    while at < len(data) and total <= limit:
+        run = None if isTable else _RUN.match(data, at)
+        if run is not None:
+            begin, at = run.span()
+            _, width, size, base = _RUNS[(run.lastindex or 1) - 1]
+            count = (at - begin) // width
+            total += count * size
+            if base is not None:
+                entries = sum(data[begin + width - 1 : at : width]) - count * base
+                total += _ENTRY * entries
+            continue
+        major, count, at = _head(data, at)
+        if major in (_BYTES, _STRING):
+            isWide = major == _STRING and not data[at : at + count].isascii()
+            total += _TEXT + (4 if isWide else 1) * count
+            at += count
+        elif major == _MAP or (major == _ARRAY and isTable):
+            total += _TABLE + _ENTRY * count
+        else:
+            total += _LIST if major == _ARRAY else _TAGGED // 2
+        isTable = major == _TAG and count != Tag.TUPLE
+    return total
+
+
+def _head(data: bytes, at: int) -> tuple[int, int, int]:
+    """Read an item's major type and its argument, and tell where its content begins."""
+    major, short = data[at] >> 5, data[at] & 0x1F
+    if short < 24:
+        return major, short, at + 1
+    end = at + 1 + (1 << (short - 24))
+    return major, int.from_bytes(data[at + 1 : end], "big"), end

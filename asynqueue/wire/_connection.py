@@ -1,13 +1,15 @@
 """
-What both ends of a connection have in common: AMP, with bounds on what a peer can make
-of it, and signs of life.
+What both ends of a connection have in common: AMP, with large values in chunks, bounds
+on what a peer can make of it, and signs of life.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IHandshakeListener, IPushProducer, IReactorTime
 from twisted.internet.protocol import connectionDone
@@ -17,8 +19,12 @@ from zope.interface import implementer
 
 from .._support.log import log
 from ..errors import AuthenticationError
-from ._commands import Cancel, ChunkedAMP, Credit, ValueChunk, Violation
+from ._commands import Cancel, Credit, ValueChunk, Violation, numberOf
 from ._endpoints import Requirements
+from ._values import Payload, Pieces
+
+#: Bytes in a chunk, at most: nearly as many as a value of AMP's can have.
+_CHUNK_BYTES = 65_000
 
 #: Bytes of a box that isn't complete, at most, and fields of one that is.
 _MAX_BOX, _MAX_FIELDS = 160_000, 20
@@ -40,10 +46,127 @@ _CLOSE_SECONDS = 5.0
 
 #: What is done with a string that has been received.
 _PHASES: dict[str, Callable[[amp.AMP, bytes], str]] = {
-    "init": amp.AMP.proto_init,
-    "key": amp.AMP.proto_key,
-    "value": amp.AMP.proto_value,
+    state: getattr(amp.AMP, f"proto_{state}") for state in ("init", "key", "value")
 }
+
+
+class _SentValue(Pieces):
+    """A large value that is being sent."""
+
+    def __init__(self, ID: bytes, payload: Payload, done: Deferred[None]) -> None:
+        super().__init__(payload.pieces)
+        self.ID = ID
+        self.credit = 0
+        self.done = done
+
+    def takeChunk(self) -> bytes | memoryview:
+        """Take a chunk that may be sent now."""
+        size = min(_CHUNK_BYTES, self.credit)
+        self.credit -= size
+        taken = self.take(size)
+        # AMP copies it anyway.
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+
+@define(eq=False)
+class _ReceivedValue:
+    """A large value that is being received."""
+
+    left: int
+    done: Deferred[list[bytes]]
+    pieces: list[bytes] = field(factory=list)
+
+
+class ChunkedAMP(amp.AMP):  # type: ignore[misc, unused-ignore]
+    """
+    AMP with large values, in chunks.
+
+    They're sent as far as the peer gives credit for them, in turn, and while the
+    transport isn't congested. Cancelling the Deferred of one stops it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._isCongested = False
+        self._outgoing: dict[bytes, _SentValue] = {}
+        self._incoming: dict[bytes, _ReceivedValue] = {}
+        # Those that are sent and have credit, whose turn it is first. Some may be of no
+        # interest any longer.
+        self._sendable: deque[_SentValue] = deque()
+
+    def send(self, ID: bytes, payload: Payload) -> Deferred[None]:
+        """Send a large value as the peer asks for it, until it's been written."""
+        d: Deferred[None] = Deferred(lambda _: _discard(self._outgoing, ID))
+        self._outgoing[ID] = _SentValue(ID, payload, d)
+        return d
+
+    def receive(self, ID: bytes, size: int) -> Deferred[list[bytes]]:
+        """Ask for the pieces of a large value, whose sender waits for that."""
+        d: Deferred[list[bytes]] = Deferred(lambda _: _discard(self._incoming, ID))
+        self._incoming[ID] = _ReceivedValue(size, d)
+        self.tell(b"Credit", ID, bytes=b"%d" % size)
+        return d
+
+    def forgetValues(self, ID: bytes) -> None:
+        """Send and receive nothing more of large values of an ID."""
+        if ID in self._outgoing:
+            self._outgoing[ID].done.cancel()
+        if ID in self._incoming:
+            self._incoming[ID].done.cancel()
+
+    def tell(self, command: bytes, ID: bytes, **fields: bytes | memoryview) -> None:
+        """Send a notice, which isn't answered."""
+        self.callRemoteString(command, False, ID=ID, **fields)
+
+    # Past AMP's own, which says so in the log of each connection.
+
+    def makeConnection(self, transport: Any) -> None:
+        amp.BinaryBoxProtocol.makeConnection(self, transport)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._outgoing.clear()
+        self._incoming.clear()
+        self._sendable.clear()
+        amp.BinaryBoxProtocol.connectionLost(self, reason)
+
+    def _pump(self) -> None:
+        """Send what there's credit for, until the transport is congested."""
+        sendable = self._sendable
+        while sendable and not self._isCongested:
+            value = sendable.popleft()
+            if self._outgoing.get(value.ID) is not value:
+                continue
+            self.tell(b"Chunk", value.ID, data=value.takeChunk())
+            if value.credit:
+                sendable.append(value)
+            elif not value.left:
+                del self._outgoing[value.ID]
+                value.done.callback(None)
+
+    def _credit(self, box: Any) -> None:
+        value = self._outgoing.get(box[b"ID"])
+        credit = numberOf(box[b"bytes"])
+        if value is not None and credit:
+            if not value.credit:
+                self._sendable.append(value)
+            value.credit = min(value.credit + credit, value.left)
+            self._pump()
+
+    def _chunk(self, box: Any) -> None:
+        # One that nobody wants any longer is dropped.
+        value, data = self._incoming.get(box[b"ID"]), box[b"data"]
+        if value is not None:
+            value.left -= len(data)
+            if value.left < 0:
+                raise Violation("more of a value than it has")
+            value.pieces.append(data)
+            if not value.left:
+                del self._incoming[box[b"ID"]]
+                value.done.callback(value.pieces)
+
+
+def _discard(values: dict[bytes, Any], ID: bytes) -> None:
+    values.pop(ID, None)
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -59,9 +182,6 @@ class Connection(ChunkedAMP):
     for each other.
     """
 
-    #: Whether no commands are taken while the peer doesn't read the answers.
-    pausesReading = False
-
     def __init__(
         self, required: Requirements, heartbeat: float | None, reactor: IReactorTime
     ) -> None:
@@ -69,6 +189,8 @@ class Connection(ChunkedAMP):
         self.transport: Any = None
         self.required = required
         self.reactor = reactor
+        # What the two ends do until they know each other, while there's a connection.
+        self.handshake: Any = None
         # What answers each command, by its name: a box, or a Deferred of one.
         self.responders: dict[bytes, Callable[[Any], Any]] = {}
         # Whether it's known who is at the other end, and nothing more is taken from it.
@@ -83,12 +205,6 @@ class Connection(ChunkedAMP):
         self._unread = 0
         self._early = 0
         self._boxSize = 0  # bytes since the last box
-
-    def ready(self) -> None:
-        """The transport is there, and who is at its other end as far as that tells."""
-
-    def refuse(self, why: str) -> None:
-        """The other end isn't accepted."""
 
     def lost(self, reason: BaseException) -> None:
         """The connection has ended."""
@@ -106,13 +222,12 @@ class Connection(ChunkedAMP):
             self._timer = self.reactor.callLater(self._heartbeat, self._beat)
 
     def close(self) -> None:
-        """End the connection when what was written has been delivered."""
-        if self.transport is None or self.isOver:
+        """End a connection that's open, when what was written has been delivered."""
+        if self.isOver:
             return
         self.isOver = True
-        if self.isOpen:
-            # TLS would go on for as long as there's a producer.
-            self.transport.unregisterProducer()
+        # TLS would go on for as long as there's a producer.
+        self.transport.unregisterProducer()
         self._stopTimer()
         abort = self.transport.abortConnection
         self._timer = self.reactor.callLater(_CLOSE_SECONDS, abort)
@@ -140,9 +255,9 @@ class Connection(ChunkedAMP):
         try:
             self.required.check(self.transport)
         except AuthenticationError as error:
-            self.refuse(str(error))
+            self.handshake.refuse(str(error))
         else:
-            self.ready()
+            self.handshake.begin()
 
     def dataReceived(self, data: bytes) -> None:
         if self.isOver:
@@ -166,7 +281,11 @@ class Connection(ChunkedAMP):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.isOver = True
         self._stopTimer()
-        self.lost(self._reason or reason.value or ConnectionError())
+        why = self._reason or reason.value or ConnectionError()
+        handshake, self.handshake = self.handshake, None
+        if handshake is not None:
+            handshake.end(why)
+        self.lost(why)
         super().connectionLost(reason)
         self.transport = None
         # Circles of references would keep it until the garbage is collected, which is
@@ -176,14 +295,14 @@ class Connection(ChunkedAMP):
 
     def pauseProducing(self) -> None:
         self._isCongested = True
-        if self.pausesReading:
+        if self.required.address.isServer:
             super().pauseProducing()
 
     def resumeProducing(self) -> None:
         self._isCongested = False
         self._unread = 0
         self._pump()
-        if self.pausesReading and not self._isCongested and not self.isOver:
+        if self.required.address.isServer and not self._isCongested and not self.isOver:
             super().resumeProducing()
 
     def stopProducing(self) -> None:
@@ -216,12 +335,9 @@ class Connection(ChunkedAMP):
         else:
             super().ampBoxReceived(box)
 
-    def locateResponder(self, name: bytes) -> Callable[[Any], Any] | None:
-        return self.responders.get(name)
-
     def dispatchCommand(self, box: Any) -> Deferred[Any]:
         name = box[amp.COMMAND]
-        responder = self.locateResponder(name)
+        responder = self.responders.get(name)
         if (amp.ASK not in box) != (name in _NOTICES):
             raise Violation("a question without a tag, or a notice with one")
         if responder is None:

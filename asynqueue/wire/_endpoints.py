@@ -92,6 +92,9 @@ class Requirements:
     address: Address
     key: Key | None
     tls: TLS | None
+    #: Whether pickles are sent and accepted. Loading one can run anything, so nobody
+    #: else than the user, or who has a certificate, may be able to send one.
+    pickles: bool = False
 
     def check(self, transport: Any) -> None:
         """Check who is at the other end, as far as the transport tells by now."""
@@ -105,7 +108,13 @@ class Requirements:
 
 
 def requirements(
-    description: str, isServer: bool, *, key: Any, tls: Any, insecure: bool
+    description: str,
+    isServer: bool,
+    *,
+    key: Any,
+    tls: Any,
+    pickle: bool | None,
+    insecure: bool,
 ) -> Requirements:
     """Check that the ends can know each other, and nobody else gets at the socket."""
     for name, value, kind, make in (
@@ -140,24 +149,15 @@ def requirements(
         if isServer:
             _checkFolder(address.path)
     elif tls is None:
+        if pickle:
+            raise AuthenticationError(
+                f"pickle=True isn't possible over {description!r}: pickles can run"
+                " anything, so they need a Unix socket (unix:PATH) or certificates"
+                " (tls=TLS.fromFiles(...))"
+            )
         address = _withoutTLS(address, key, insecure)
-    return Requirements(address, key, tls)
-
-
-def mayPickle(description: str, pickle: bool | None, tls: TLS | None) -> bool:
-    """
-    Tell whether pickles are sent and accepted: by default, over Unix sockets alone.
-    Loading one can run anything, so nobody else may be able to send one.
-    """
-    checkText(description)
-    isUnix = description.startswith("unix:")
-    if pickle and not isUnix and tls is None:
-        raise AuthenticationError(
-            f"pickle=True isn't possible over {description!r}: pickles can run"
-            " anything, so they need a Unix socket (unix:PATH) or certificates"
-            " (tls=TLS.fromFiles(...))"
-        )
-    return isUnix if pickle is None else pickle
+    pickles = address.kind == "unix" if pickle is None else pickle
+    return Requirements(address, key, tls, pickles)
 
 
 def clientEndpoint(required: Requirements, reactor: Any) -> IStreamClientEndpoint:

@@ -1,19 +1,24 @@
 """
 Plain data as CBOR, which can't run anything when it's decoded.
 
-What CBOR itself doesn't know has tags of this module's. Large binary data and text
-stand beside the CBOR, as I{buffers}, so that they're neither copied to be sent nor gone
-through to be received.
+What CBOR itself doesn't know has tags of this module's; all others are refused. Large
+binary data and text stand beside the CBOR, as I{buffers}, so that they're neither
+copied to be sent nor gone through to be received.
+
+Whatever bytes come, decoding takes time and memory in proportion to their number:
+nesting, the sizes of numbers and the number of equal hashes are bounded.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from codecs import iterdecode
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import IntEnum, auto
 from fractions import Fraction
 from functools import partial
 from types import MemberDescriptorType
@@ -21,62 +26,37 @@ from typing import Any, TypeAlias
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from cbor2 import CBOREncoder, CBORError
+from cbor2 import CBORDecoder, CBOREncoder, CBORError
 
-from .._child.describe import describe
+from .._child.describe import describe, message
+from ._commands import Tag
 
 #: Binary data and text from this size up is a buffer.
 LARGE_BYTES = 60_000
 
 #: Containers in one another that are encoded.
-MAX_DEPTH = 100
+_MAX_DEPTH = 100
 
 #: Bytes of each of the two numbers of a fraction, since to reduce it takes time in
 #: proportion to their square; and digits of a decimal number.
-MAX_FRACTION_BYTES, MAX_DIGITS = 4096, 100_000
+_MAX_FRACTION_BYTES, _MAX_DIGITS = 4096, 100_000
+
+#: The CBOR of a large value is read in pieces of this size, between which other
+#: threads run.
+_READ_SIZE = 1 << 16
+
+#: Levels of CBOR: a container takes up to three.
+_MAX_CBOR_DEPTH = 3 * _MAX_DEPTH + 10
+
+#: Members of a set, or keys of a dict, with the same hash: each is compared to all the
+#: others, which takes time in proportion to the square of their number.
+_MAX_SAME_HASH = 50
+
+#: Dimensions of an array, as numpy has it.
+_MAX_DIMENSIONS = 32
 
 #: Types of arrays: numbers, bytes, text, times.
-DTYPE = re.compile(r"[<>|=][biufcSUmMV]\d{1,9}(\[\d{0,9}[a-zA-Zμ]{1,3}\])?")
-
-
-class Tag(IntEnum):
-    """
-    Tags of CBOR that are sent and accepted: some that its registry has, then those of
-    this package.
-    """
-
-    BIGNUM = 2
-    NEGATIVE_BIGNUM = 3
-    RATIONAL = 30
-    UUID = 37
-    SET = 258
-    DATE = 1004
-
-    #: A pickle, C{None} if it's the first of the buffers.
-    PICKLE = 42_240
-    #: Bytes, and text, that are the buffer of this number.
-    BUFFER = auto()
-    TEXT = auto()
-    #: Text that isn't Unicode's, as bytes.
-    SURROGATES = auto()
-    TUPLE = auto()
-    FROZENSET = auto()
-    #: A dict whose keys aren't all text or bytes: key, value, key, value, ...
-    PAIRS = auto()
-    BYTEARRAY = auto()
-    RANGE = auto()
-    SLICE = auto()
-    DATETIME = auto()
-    TIME = auto()
-    TIMEDELTA = auto()
-    DECIMAL = auto()
-    #: Type, shape, order and data of an array of numpy's, type and data of a number.
-    ARRAY = auto()
-    SCALAR = auto()
-    #: Name of an allowed class, and attributes.
-    OBJECT = auto()
-
-    COMPLEX = 43_000  # the registry's, too
+_DTYPE = re.compile(r"[<>|=][biufcSUmMV]\d{1,9}(\[\d{0,9}[a-zA-Zμ]{1,3}\])?")
 
 
 _KEYS = {str, bytes}
@@ -140,7 +120,7 @@ class PlainEncoder(dict[type, _Encode]):
         """Have the depth be counted while a container is encoded."""
 
         def encode(encoder: CBOREncoder, value: Any) -> None:
-            if self._depth >= MAX_DEPTH:
+            if self._depth >= _MAX_DEPTH:
                 raise NotPlain(
                     "A value is nested too deeply to be sent, or contains itself"
                 )
@@ -216,7 +196,7 @@ def _encodeScalar(encoder: CBOREncoder, value: Any) -> None:
 
 def _dtypeOf(what: str, value: Any) -> str:
     name: str = value.dtype.str
-    if not DTYPE.fullmatch(name) or value.dtype.fields is not None:
+    if not _DTYPE.fullmatch(name) or value.dtype.fields is not None:
         raise NotPlain(f"{what} of type {value.dtype} can't be sent")
     return name
 
@@ -235,17 +215,17 @@ def _partsOfRange(value: range) -> list[int]:
 
 def _partsOfFraction(value: Fraction) -> list[int]:
     parts = [value.numerator, value.denominator]
-    if any(part.bit_length() > 8 * MAX_FRACTION_BYTES for part in parts):
+    if any(part.bit_length() > 8 * _MAX_FRACTION_BYTES for part in parts):
         raise NotPlain(
-            f"A fraction of numbers of more than {MAX_FRACTION_BYTES} bytes can't be"
+            f"A fraction of numbers of more than {_MAX_FRACTION_BYTES} bytes can't be"
             " sent"
         )
     return parts
 
 
 def _textOfDecimal(value: Decimal) -> str:
-    if len(value.as_tuple().digits) > MAX_DIGITS:
-        raise NotPlain(f"A Decimal of more than {MAX_DIGITS} digits can't be sent")
+    if len(value.as_tuple().digits) > _MAX_DIGITS:
+        raise NotPlain(f"A Decimal of more than {_MAX_DIGITS} digits can't be sent")
     return str(value)
 
 
@@ -258,10 +238,154 @@ def _clock(value: Any) -> list[Any]:
     if type(zone) is ZoneInfo and zone.key:
         return [*parts, zone.key]
     if type(zone) is timezone:
-        offset = zone.utcoffset(None) // timedelta(microseconds=1)
-        named = zone.tzname(None) != timezone(zone.utcoffset(None)).tzname(None)
-        return [*parts, [offset, zone.tzname(None)] if named else [offset]]
+        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
+        return [*parts, [offset // timedelta(microseconds=1), *name]]
     raise NotPlain(f"Times in {describe(zone)} can't be sent")
+
+
+class PlainDecoder:
+    """Decodes plain data."""
+
+    def __init__(
+        self, allowed: Mapping[str, type], unpickle: Callable[..., Any]
+    ) -> None:
+        self._allowed = allowed  # classes of which instances are accepted, by name
+        # What stands beside the CBOR that is being decoded, each in pieces.
+        self._buffers: list[list[Any]] = []
+        self._tags: dict[int, Callable[[Any, bool], Any]] = _DECODERS | {
+            # None if the pickle is the first of the buffers.
+            Tag.PICKLE: lambda data, _: unpickle(data, self._buffers),
+            Tag.BUFFER: lambda n, _: b"".join(self._buffer(n)),
+            # Not joined first, so that other threads may run in between.
+            Tag.TEXT: lambda n, _: "".join(iterdecode(self._buffer(n), "utf-8")),
+            Tag.BYTEARRAY: lambda data, _: self._writable(data),
+            Tag.ARRAY: lambda parts, _: self._array(*parts),
+            Tag.SCALAR: lambda parts, _: self._scalar(*parts),
+            Tag.OBJECT: lambda parts, _: self._object(*parts),
+        }
+
+    def decode(self, source: Any, buffers: list[list[Any]]) -> Any:
+        """Decode a value of a file of CBOR, and buffers in pieces."""
+        self._buffers = buffers
+        try:
+            value = CBORDecoder(
+                source,
+                semantic_decoders=self._tags,
+                tag_hook=_refuseTag,
+                max_depth=_MAX_CBOR_DEPTH,
+                allow_indefinite=False,
+                allow_duplicate_keys=False,
+                strict_hashable_types=True,
+                read_size=_READ_SIZE,
+            ).decode()
+        except Exception as error:
+            # Whatever bytes come, no more than their value must fail. What was wrong is
+            # said without the containers that it was in.
+            inner: BaseException = error
+            while inner.__cause__ is not None:
+                inner = inner.__cause__
+            raise ValueError(message(inner) or type(inner).__name__) from error
+        finally:
+            self._buffers = []
+        if source.read(1):
+            raise ValueError("there's something after the end of a value")
+        return value
+
+    def _buffer(self, number: Any) -> list[Any]:
+        if type(number) is not int or number < 0:
+            raise ValueError("a buffer without a number")
+        return self._buffers[number]
+
+    def _writable(self, data: Any) -> bytearray:
+        return bytearray(data) if type(data) is bytes else joined(self._buffer(data))
+
+    def _array(self, typeName: str, shape: list[int], order: Any, content: Any) -> Any:
+        import numpy
+
+        if not _DTYPE.fullmatch(typeName) or len(shape) > _MAX_DIMENSIONS:
+            raise ValueError("an array of a type or shape that isn't accepted")
+        if any(type(n) is not int or not 0 <= n < 1 << 48 for n in shape):
+            raise ValueError("an array of an impossible shape")
+        dtype, data = numpy.dtype(typeName), self._writable(content)
+        if math.prod(shape) * dtype.itemsize != len(data):
+            raise ValueError("an array of another size than its data")
+        order = "F" if order == "F" else "C"
+        if not data:
+            return numpy.zeros(shape, dtype, order)
+        if dtype.kind == "b" and numpy.frombuffer(data, "u1").max() > 1:
+            raise ValueError("an array with impossible truth values")
+        if dtype.kind == "U":
+            points = numpy.frombuffer(data, f"{typeName[0]}u4")
+            if points.max() > sys.maxunicode:
+                raise ValueError("an array with impossible characters")
+        return numpy.ndarray(shape, dtype, data, order=order)
+
+    def _scalar(self, typeName: str, data: Any) -> Any:
+        return self._array(typeName, [], "C", _bytes(data))[()]
+
+    def _object(self, name: str, state: dict[str, Any]) -> Any:
+        kind = self._allowed.get(name)
+        if kind is None:
+            raise ValueError(f"an instance of {name!r:.200}, which isn't allowed here")
+        made: Any = object.__new__(kind)
+        for key, value in state.items():
+            # Past properties and __setattr__: no code of the class is run.
+            found = (vars(base)[key] for base in kind.__mro__ if key in vars(base))
+            slot = next(found, None)
+            if type(slot) is MemberDescriptorType:
+                slot.__set__(made, value)
+            else:
+                vars(made)[key] = value
+        return made
+
+
+def joined(pieces: Iterable[Any]) -> bytearray:
+    """Join pieces so that other threads may run in between."""
+    buffer = bytearray()
+    for piece in pieces:
+        buffer += piece
+    return buffer
+
+
+def _refuseTag(tag: Any, immutable: bool) -> Any:
+    raise ValueError(f"a tag that isn't accepted: {getattr(tag, 'tag', 'a known one')}")
+
+
+def _checked(items: list[Any]) -> list[Any]:
+    """Check that not too many members of a set, or keys of a dict, have one hash."""
+    if len(items) > _MAX_SAME_HASH:
+        [(_, most)] = Counter(map(hash, items)).most_common(1)
+        if most > _MAX_SAME_HASH:
+            raise ValueError(f"{most} values with the same hash")
+    return items
+
+
+def _bytes(data: Any) -> bytes:
+    if type(data) is not bytes:
+        raise ValueError("something else than bytes")
+    return data
+
+
+def _bounded(kind: Any, bits: int, parts: list[int]) -> Any:
+    if any(part.bit_length() > bits for part in parts):
+        raise ValueError(f"a {kind.__name__.lower()} of numbers that are too large")
+    return kind(*parts)
+
+
+def _decimal(text: str) -> Decimal:
+    if len(text) > _MAX_DIGITS + 50:
+        raise ValueError("a decimal number of too many digits")
+    return Decimal(text)
+
+
+def _time(kind: Any, parts: Any) -> Any:
+    *numbers, fold, zone = parts
+    if type(zone) is str:
+        zone = ZoneInfo(zone)
+    elif zone is not None:
+        offset = timedelta(microseconds=zone[0])
+        zone = timezone(offset, *zone[1:]) if offset or zone[1:] else timezone.utc
+    return kind(*numbers).replace(fold=fold, tzinfo=zone)
 
 
 _ENCODERS: dict[type, _Encode] = {
@@ -281,4 +405,27 @@ _ENCODERS: dict[type, _Encode] = {
     Fraction: _tagged(Tag.RATIONAL, _partsOfFraction),
     range: _tagged(Tag.RANGE, _partsOfRange),
     slice: _tagged(Tag.SLICE, lambda v: [v.start, v.stop, v.step]),
+}
+
+_DECODERS: dict[int, Callable[[Any, bool], Any]] = {
+    # All that cbor2 would decode otherwise, of what is or may be known to it.
+    **dict.fromkeys((*range(41), *range(52, 55), 100, *range(256, 265)), _refuseTag),
+    **dict.fromkeys((43001, 55799), _refuseTag),
+    Tag.BIGNUM: lambda data, _: int.from_bytes(_bytes(data), "big"),
+    Tag.NEGATIVE_BIGNUM: lambda data, _: -1 - int.from_bytes(_bytes(data), "big"),
+    Tag.RATIONAL: lambda parts, _: _bounded(Fraction, 8 * _MAX_FRACTION_BYTES, parts),
+    Tag.COMPLEX: lambda parts, _: complex(*parts),
+    Tag.UUID: lambda data, _: UUID(bytes=data),
+    Tag.DATE: lambda text, _: date.fromisoformat(text),
+    Tag.SET: lambda items, _: set(_checked(items)),
+    Tag.FROZENSET: lambda items, _: frozenset(_checked(items)),
+    Tag.TUPLE: lambda items, _: tuple(items),
+    Tag.PAIRS: lambda flat, _: dict(zip(_checked(flat[::2]), flat[1::2], strict=True)),
+    Tag.SURROGATES: lambda data, _: data.decode("utf-8", "surrogatepass"),
+    Tag.RANGE: lambda parts, _: _bounded(range, 63, parts),
+    Tag.SLICE: lambda parts, _: slice(*parts),
+    Tag.DATETIME: lambda parts, _: _time(datetime, parts),
+    Tag.TIME: lambda parts, _: _time(time, parts),
+    Tag.TIMEDELTA: lambda parts, _: timedelta(*parts),
+    Tag.DECIMAL: lambda text, _: _decimal(text),
 }

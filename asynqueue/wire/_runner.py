@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from typing import Any
@@ -25,6 +25,7 @@ from ..iteration import Deferator
 from ..threads._looper import ThreadLooper
 from ..util._sync import DeferredTracker
 from ._commands import ChunkyString
+from ._iterations import EncodedItems
 
 
 class WireWorkerUniverse:
@@ -139,9 +140,8 @@ class WireRunner:
         self._overdue: deque[Callable[[], object]] = deque()
         self._reactor: Any = orGlobalReactor(reactor)
         self._calls = DeferredTracker(reactor=self._reactor)
-        # Threads, each with one call at a time, or with its iteration.
-        self._idle: list[ThreadLooper] = []
-        self._busy: set[ThreadLooper] = set()
+        self._idle: list[_Thread] = []
+        self._busy: set[_Thread] = set()
         self._numbers = count(1)
         self._run = CallRunner(False, reactor=self._reactor)
         self._runRaw = CallRunner(True, reactor=self._reactor)
@@ -256,24 +256,21 @@ class WireRunner:
         raw: bool,
         encode: Callable[[Any], Any] | None,
     ) -> Deferred[StatusResult]:
-        looper = self._idle.pop() if self._idle else ThreadLooper(reactor=self._reactor)
-        self._busy.add(looper)
-        step = _Step(lambda: self._reactor.callFromThread(self._freed), encode)
+        thread = self._idle.pop() if self._idle else _Thread(self._freed, self._reactor)
+        self._busy.add(thread)
         isCancelled = False
 
         def cancel(_: object) -> None:
             nonlocal isCancelled
             isCancelled = True
-            self._abandon(looper, step, callText(f, args, kw))
-
-        d: Deferred[StatusResult] = Deferred(cancel)
+            self._abandon(thread, callText(f, args, kw))
 
         def called(pair: StatusResult) -> StatusResult:
             status, result = pair
             if status == Status.ITERATOR and isinstance(result, Deferator):
-                result.addBoth(lambda _: self._release(looper, step))
+                result.addBoth(lambda _: self._release(thread))
             else:
-                self._release(looper, step)
+                self._release(thread)
             if status == Status.ERROR and result.exception is not None:
                 text = errorText(result.exception, callText(f, args, kw))
                 pair = status, ErrorText(text, result.exception)
@@ -283,28 +280,30 @@ class WireRunner:
             if not isCancelled:
                 d.callback(result)
 
-        inner = looper.call(step.run, partial(f, *args, **kw), raw, raw=raw)
+        d: Deferred[StatusResult] = Deferred(cancel)
+        call = partial(f, *args, **kw)
+        inner = thread.looper.call(thread.run, call, raw, encode, raw=raw)
         inner.addCallback(called).addBoth(deliver)
         return d
 
-    def _release(self, looper: ThreadLooper, step: _Step) -> None:
+    def _release(self, thread: _Thread) -> None:
         """Have a thread be there for another call."""
-        if step.isRunning:
+        if thread.running:
             # Its iteration has been ended while it's at an item.
-            self._abandon(looper, step, "An iteration")
-        elif looper in self._busy:
-            self._busy.discard(looper)
-            self._idle.append(looper)
+            self._abandon(thread, "An iteration")
+        elif thread in self._busy:
+            self._busy.discard(thread)
+            self._idle.append(thread)
 
-    def _abandon(self, looper: ThreadLooper, step: _Step, call: str) -> None:
+    def _abandon(self, thread: _Thread, call: str) -> None:
         """Leave a thread alone with what it's at."""
-        if looper not in self._busy:
+        if thread not in self._busy:
             return
-        self._busy.discard(looper)
-        if step.abandon():
+        self._busy.discard(thread)
+        if thread.abandon():
             self.stuck += 1
             log.warn("{call} was stopped, and its thread is left alone", call=call)
-        looper.crash()
+        thread.looper.crash()
 
     def _freed(self) -> None:
         """A thread that was stuck has ended."""
@@ -321,9 +320,9 @@ class WireRunner:
             elif hasattr(iterator, "close"):
                 iterator.close()
         while self._busy:
-            self._busy.pop().crash()
+            self._busy.pop().looper.crash()
         while self._idle:
-            await self._idle.pop().stop()
+            await self._idle.pop().looper.stop()
 
     def _described(self, pair: StatusResult, raw: bool) -> dict[str, Any]:
         status, result = bytes(pair[0]), pair[1]
@@ -350,82 +349,43 @@ class WireRunner:
         return {"status": bytes(status), "result": ID}
 
 
-class _Step:
+class _Thread:
     """
-    A call in a thread, and each step of the iteration that may come of it: tells
-    whether the thread is at it.
+    A thread for one call at a time, or the iteration that has come of it. It's entered
+    for each step, in the thread.
     """
 
-    def __init__(
-        self, freed: Callable[[], object], encode: Callable[[Any], Any] | None
-    ) -> None:
-        # Called in the thread when it's free after it was abandoned.
-        self._freed = freed
-        # Encodes the result, or the items.
-        self._encode = encode
+    def __init__(self, freed: Callable[[], object], reactor: Any) -> None:
+        self.looper = ThreadLooper(reactor=reactor)
+        self._freed = freed  # called when it's free after it was abandoned
+        self._reactor = reactor
         # Has one element while the thread is at a step. Taking it out is atomic, so
         # either the thread does it when the step is over, or who abandons it.
-        self._running: list[None] = []
+        self.running: list[None] = []
 
-    @property
-    def isRunning(self) -> bool:
-        return bool(self._running)
-
-    def run(self, f: Callable[[], Any], raw: bool) -> Any:
+    def run(
+        self, f: Callable[[], Any], raw: bool, encode: Callable[[Any], Any] | None
+    ) -> Any:
         with self:
             result = f()
             if not raw and isIteration(result):
-                return _Items(result, self._encode, self)
-            encode = self._encode
+                return EncodedItems(result, encode, self)
             return result if encode is None or result is None else encode(result)
 
     def abandon(self) -> bool:
         """Note that nobody waits for the thread, and tell whether it's at a step."""
         try:
-            self._running.pop()
+            self.running.pop()
         except IndexError:
             return False
         return True
 
     def __enter__(self) -> None:
-        self._running.append(None)
+        self.running.append(None)
 
     def __exit__(self, *_: object) -> None:
         if not self.abandon():
-            self._freed()
-
-
-class _Items:
-    """An iterator whose items are encoded as soon as they have been yielded."""
-
-    def __init__(
-        self,
-        iterator: Iterator[Any],
-        encode: Callable[[Any], Any] | None,
-        step: AbstractContextManager[None],
-    ) -> None:
-        self._iterator = iterator
-        self._encode = encode or (lambda item: item)
-        self._step = step  # entered for each
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        with self._step:
-            item = next(self._iterator)
-            if isinstance(item, Deferred):
-                return item.addCallback(self._encode)
-            try:
-                return self._encode(item)
-            except BaseException:
-                self.close()
-                raise
-
-    def close(self) -> None:
-        close = getattr(self._iterator, "close", None)
-        if close is not None:
-            close()
+            self._reactor.callFromThread(self._freed)
 
 
 def _iterating(pair: StatusResult, encode: Callable[[Any], Any] | None) -> StatusResult:
@@ -434,5 +394,5 @@ def _iterating(pair: StatusResult, encode: Callable[[Any], Any] | None) -> Statu
     if status != Status.ITERATOR or isinstance(result, Deferator):
         return pair
     if encode is not None:
-        result = _Items(result, encode, nullcontext())
+        result = EncodedItems(result, encode, nullcontext())
     return status, Deferator(result)

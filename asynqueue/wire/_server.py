@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, execute, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.protocols import amp
@@ -22,10 +22,11 @@ from .._support.reactor import Deadline, orGlobalReactor
 from ._authentication import Pending, ServerHandshake
 from ._commands import Leaving, Violation, numberOf, runTraced
 from ._credentials import TLS, Key
-from ._endpoints import mayPickle, requirements, serverEndpoint
+from ._endpoints import requirements, serverEndpoint
+from ._iterations import answerOf
 from ._runner import WireRunner, WireWorkerUniverse, classOf
 from ._tasks import ServedTask, Shared, TaskConnection, errorBox
-from ._values import Codec, DecodingThread, arrayOf, dumpsText
+from ._values import Codec, DecodingThread, dumpsText
 
 #: Seconds that a client has to answer that the server is about to go.
 _LEAVING_SECONDS = 2.0
@@ -34,32 +35,18 @@ _LEAVING_SECONDS = 2.0
 class Session(TaskConnection):
     """The server's end of a connection. C{gone} fires when that has ended."""
 
-    pausesReading = True
-
     def __init__(self, shared: Shared, reactor: IReactorTime) -> None:
         super().__init__(shared, reactor)
         self.gone: OneShot[None] = OneShot()
-        # While there's a connection.
-        self._handshake: Any = None
         # Whether the client may still send tasks, for all that's known.
         self._mayCome = True
         self._count = 0
+        self.handshake = ServerHandshake(
+            self, shared.pending, shared.maxTasks, shared.codec.pickles, self._greeted
+        )
 
     def __repr__(self) -> str:
         return f"<client with {len(self.tasks)} tasks>"
-
-    def connectionMade(self) -> None:
-        shared = self.shared
-        self._handshake = ServerHandshake(
-            self, shared.pending, shared.maxTasks, shared.codec.pickles, self._greeted
-        )
-        super().connectionMade()
-
-    def ready(self) -> None:
-        self._handshake.begin()
-
-    def refuse(self, why: str) -> None:
-        self._handshake.refuse(why)
 
     def open(self) -> None:
         super().open()
@@ -90,9 +77,6 @@ class Session(TaskConnection):
                 task.iteration.hurry()
 
     def lost(self, reason: BaseException) -> None:
-        handshake, self._handshake = self._handshake, None
-        if handshake is not None:
-            handshake.end(reason)
         for task in list(self.tasks.values()):
             task.cancel()
         self.gone.fire(None)
@@ -116,31 +100,11 @@ class Session(TaskConnection):
         task = ServedTask(self, ID, box)
         if self.isLeaving:
             return amp.Box(status=Status.DISCONNECTED)
-        why = self._whyRefused(task, box)
+        why = task.whyRefused()
         if why:
             return errorBox("WorkerError", why)
         self.tasks[ID] = task
         return runTraced(box, task.start)
-
-    def _whyRefused(self, task: ServedTask, box: Any) -> str:
-        """Say why a task can't be served, if it can't."""
-        shared = self.shared
-        if task.name not in shared.runner.table:
-            return shared.runner.unknown(task.name)
-        # WireWorkers know this limit, and keep to it.
-        if len(self.tasks) >= shared.maxTasks:
-            return f"The server refuses more than {shared.maxTasks} tasks at once"
-        if b"size" in box:
-            size = numberOf(box[b"size"])
-            most = min(shared.largest, shared.maxHeld)
-            if not size or not task.isNamed:
-                raise Violation("large arguments that can't be")
-            if size > most:
-                return (
-                    f"The server refuses arguments of {size} bytes, where {most} are"
-                    " accepted"
-                )
-        return ""
 
     def _cancelTask(self, box: Any) -> None:
         task = self.tasks.get(box[b"ID"])
@@ -156,17 +120,11 @@ class Session(TaskConnection):
     def _getNext(self, box: Any) -> Any:
         task = self.tasks.get(box[b"ID"])
         count = numberOf(box[b"count"]) if b"count" in box else None
-        if task is None or task.iteration is None:
-            text = "There's no such iteration, or it has ended"
-            if count is None:
-                return fail(amp.RemoteAmpError(b"FAILED", text))
-            return amp.Box(
-                values=arrayOf([]),
-                error=dumpsText("WorkerError", text),
-                isValid=b"False",
-                moreLeft=b"False",
-            )
-        return Deferred.fromCoroutine(task.iteration.getNext(count))
+        if task is not None and task.iteration is not None:
+            return Deferred.fromCoroutine(task.iteration.getNext(count))
+        error = dumpsText("WorkerError", "There's no such iteration, or it has ended")
+        answer = amp.Box(error=error, isValid=b"False", moreLeft=b"False")
+        return execute(answerOf, [], answer, count)
 
 
 class WireService(Service):  # type: ignore[misc, unused-ignore]
@@ -318,15 +276,15 @@ class WireServer:
         self.description = description
         self.wwu = _universeOf(wwu, self)
         self.port: IListeningPort | None = None
-        self._threads = threads
         self._stopTimeout = stopTimeout
         self.runner = WireRunner(self.wwu, maxStuck=threads, reactor=self._reactor)
-        pickles = mayPickle(description, pickle, tls)
-        required = requirements(description, True, key=key, tls=tls, insecure=insecure)
+        required = requirements(
+            description, True, key=key, tls=tls, pickle=pickle, insecure=insecure
+        )
         self._shared = Shared(
             required,
             self.runner,
-            Codec(self.wwu.allowed, pickles),
+            Codec(self.wwu.allowed, required.pickles),
             largest,
             maxTasks,
             maxIterators,

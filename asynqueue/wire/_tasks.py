@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
@@ -12,11 +11,8 @@ from attrs import frozen
 from twisted.internet.defer import (
     CancelledError,
     Deferred,
-    DeferredLock,
     DeferredSemaphore,
-    succeed,
 )
-from twisted.internet.interfaces import IDelayedCall
 from twisted.protocols import amp
 
 from .._child.describe import callText
@@ -25,29 +21,20 @@ from .._support.log import log
 from ..errors import WorkerError
 from ..iteration import Deferator
 from ._authentication import Pending
-from ._commands import Held, Start, Unwanted, numberOf
+from ._commands import Held, Start, Unwanted, Violation, numberOf
 from ._connection import Connection
 from ._endpoints import Requirements
+from ._iterations import ServedIteration, encoded
 from ._runner import WireRunner
 from ._values import (
-    INLINE,
     QUICK,
     Codec,
     DecodingThread,
     Encoded,
     NotEncodable,
-    Payload,
-    arrayOf,
     dumpsError,
     dumpsText,
-    loadsError,
 )
-
-#: Items in an answer, at most.
-_MAX_COUNT = 1_000
-
-#: Seconds that a client has to ask for more items when the server is about to go.
-_IDLE_SECONDS = 1.0
 
 #: Arguments of a task, by position and by name.
 _Arguments: TypeAlias = tuple[Any, dict[str, Any]]
@@ -148,28 +135,44 @@ class ServedTask:
         # Whether nobody wants its result any longer.
         self._isCancelled = False
 
+    def whyRefused(self) -> str:
+        """Say why it can't be served, if it can't."""
+        session, shared = self.session, self.session.shared
+        if self.name not in shared.runner.table:
+            return shared.runner.unknown(self.name)
+        # WireWorkers know this limit, and keep to it.
+        if len(session.tasks) >= shared.maxTasks:
+            return f"The server refuses more than {shared.maxTasks} tasks at once"
+        if b"size" in self._box:
+            size = numberOf(self._box[b"size"])
+            most = min(shared.largest, shared.maxHeld)
+            if not size or not self.isNamed:
+                raise Violation("large arguments that can't be")
+            if size > most:
+                return (
+                    f"The server refuses arguments of {size} bytes, where {most} are"
+                    " accepted"
+                )
+        return ""
+
     def start(self) -> Any:
         """Serve it: give the answer, or a Deferred that fires with it."""
         data = self._box.get(b"call")
         isQuick = data is not None and len(data) <= QUICK
         if not isQuick or self._thread or self.session.shared.slots is not None:
-            serving = self._serve()
-        else:
-            # Without a coroutine until something is waited for: saves 4 of 120
-            # microseconds.
-            try:
-                arguments = _checked(self.session.codec.decode(data))
-            except ValueError as error:
-                return self._wrongArguments(error)
-            try:
-                pair = self._run(*arguments)
-                if not isinstance(pair, Deferred):
-                    return self._answerTo(pair, *arguments)
-            except Exception as error:  # noqa: BLE001 - it's told
-                return self._errorAnswer(error)
-            serving = self._answerWhen(pair, arguments)
-        self._answered = Deferred.fromCoroutine(serving)
-        return self._answered
+            self._answered = Deferred.fromCoroutine(self._serve())
+            return self._answered
+        # Without a coroutine: saves 4 of 120 microseconds.
+        try:
+            arguments = _checked(self.session.codec.decode(data))
+            pair = self._run(*arguments)
+            if not isinstance(pair, Deferred):
+                return self._answerTo(pair, *arguments)
+        except Exception as error:  # noqa: BLE001 - it's told
+            return self._errorAnswer(error)
+        answered: Deferred[Any] = pair.addCallback(self._answerTo, *arguments)
+        self._answered = answered
+        return answered.addErrback(lambda failure: self._errorAnswer(failure.value))
 
     def cancel(self) -> None:
         """Stop the work on a task, however far it has come."""
@@ -189,17 +192,8 @@ class ServedTask:
         try:
             arguments = _checked(await self._arguments())
             await self._acquireSlots()
-        except (CancelledError, Unwanted):
-            return self._last(Status.DISCONNECTED)
-        except ValueError as error:
-            return self._wrongArguments(error)
-        return await self._answerWhen(self._runInSlots(*arguments), arguments)
-
-    async def _answerWhen(
-        self, running: Awaitable[StatusResult], arguments: _Arguments
-    ) -> Any:
-        try:
-            return self._answerTo(await running, *arguments)
+            pair = await self._runInSlots(*arguments)
+            return self._answerTo(pair, *arguments)
         except Exception as error:  # noqa: BLE001 - it's told
             return self._errorAnswer(error)
 
@@ -307,7 +301,7 @@ class ServedTask:
     def _resultAnswer(self, result: Any) -> Any:
         if result is None:
             return self._last(Status.NONE)
-        data = _encoded(self.session.codec, result)
+        data = encoded(self.session.codec, result)
         if isinstance(data, bytes):
             return self._last(RAN, data)
         if not self.isNamed:
@@ -316,19 +310,18 @@ class ServedTask:
         self._sending.addBoth(lambda _: self.session.forget(self))
         return _boxOf(Status.CHUNKS, b"%d" % data.size)
 
-    def _errorAnswer(self, error: BaseException) -> Any:
+    def _errorAnswer(self, error: Any) -> Any:
         """Answer that a task couldn't be run, or that its result can't be sent."""
-        if isinstance(error, CancelledError):
+        if isinstance(error, (CancelledError, Unwanted)):
             return self._last(Status.DISCONNECTED)
         if isinstance(error, NotEncodable):
             why = f"What {self.name} has returned can't be sent: {error}"
-            return self._lastError("SerializationError", why)
-        # There may be no thread to be had.
-        data = dumpsError(self.session.codec, error, self.name)
-        return self._last(Status.ERROR, data)
-
-    def _wrongArguments(self, error: ValueError) -> Any:
-        why = f"The arguments of {self.name} can't be accepted: {error}"
+        elif isinstance(error, ValueError) and not self.isRunning:
+            why = f"The arguments of {self.name} can't be accepted: {error}"
+        else:
+            # There may be no thread to be had.
+            data = dumpsError(self.session.codec, error, self.name)
+            return self._last(Status.ERROR, data)
         return self._lastError("SerializationError", why)
 
     def _lastError(self, name: str, why: str) -> Any:
@@ -346,124 +339,13 @@ class ServedTask:
             deferator.stop()
             why = f"The server refuses more than {most} iterations"
             return self._lastError("WorkerError", why)
-        self.iteration = ServedIteration(self, deferator)
+        session = self.session
+        self.iteration = ServedIteration(
+            session, session.codec, self.ID, deferator, lambda: session.forget(self)
+        )
         if self.session.isLeaving:
             self.iteration.hurry()
         return _boxOf(Status.ITERATOR, self.ID)
-
-
-class ServedIteration:
-    """The server's end of an iteration."""
-
-    def __init__(self, task: ServedTask, deferator: Deferator[Any]) -> None:
-        self._task = task
-        self._session = task.session
-        self._deferator = deferator
-        # Requests are answered one after the other.
-        self._lock = DeferredLock()
-        # An item that has been taken and not been sent, and the sending of a large one.
-        self._rest: bytes | Payload | None = None
-        self._sending: Deferred[None] = succeed(None)
-        self._isOver = False
-        # Requests since hurry() has looked, and when it looks again.
-        self._requests = 0
-        self._timer: IDelayedCall | None = None
-
-    async def getNext(self, count: int | None) -> Any:
-        """Answer a request for so many items, C{None} for one in the plain form."""
-        self._requests += 1
-        async with self._lock:
-            await self._sending
-            values: list[bytes] = []
-            box = await self._collect(values, max(1, min(count or 1, _MAX_COUNT)))
-        if count is not None:
-            box[b"values"] = arrayOf(values)
-        elif b"error" in box:
-            text = str(loadsError(Codec(), box[b"error"], ()))
-            raise amp.RemoteAmpError(b"FAILED", text)
-        else:
-            isValid = bool(values) or b"size" in box
-            box[b"isValid"] = b"%a" % isValid
-            box[b"value"] = values[0] if values else b""
-        return box
-
-    def stop(self) -> None:
-        """End the iteration, and have the iterator be closed."""
-        if not self._isOver:
-            self._isOver = True
-            if self._timer is not None and self._timer.active():
-                self._timer.cancel()
-            self._sending.cancel()
-            self._deferator.stop()
-            self._session.forget(self._task)
-
-    def hurry(self) -> None:
-        """End the iteration if the client doesn't ask for more of it for a while."""
-        self._requests = 0
-        self._timer = self._session.reactor.callLater(_IDLE_SECONDS, self._stopIdle)
-
-    def _stopIdle(self) -> None:
-        if self._requests or self._lock.locked:
-            self.hurry()
-        else:
-            self.stop()
-
-    async def _collect(self, values: list[bytes], count: int) -> Any:
-        """
-        Take the items that are at hand, as many as fit, and wait for the first if there
-        are none. Give an answer that lacks the small ones.
-        """
-        box = amp.Box({b"isValid": b"True", b"moreLeft": b"True"})
-        try:
-            while not self._fill(values, count, box):
-                if not self._deferator.moreLeft:
-                    raise StopAsyncIteration
-                if values:
-                    break
-                item = await self._deferator.__anext__()
-                self._rest = _encoded(self._session.codec, item)
-        except StopAsyncIteration:
-            box[b"moreLeft"] = b"False"
-        except NotEncodable as error:
-            text = f"An item can't be sent: {error}"
-            box[b"error"] = dumpsText("SerializationError", text)
-        except Exception as error:  # noqa: BLE001 - it's the iterator's
-            box[b"error"] = dumpsError(self._session.codec, error, "The iteration")
-        if b"error" in box or box[b"moreLeft"] != b"True":
-            box[b"moreLeft"] = b"False"
-            self.stop()
-        return box
-
-    def _fill(self, values: list[bytes], count: int, box: Any) -> bool:
-        """Take items at hand until the answer is full, and tell whether it is."""
-        room = INLINE
-        for item in self._atHand():
-            if isinstance(item, bytes) and len(item) <= room:
-                values.append(item)
-                # Several are decoded at once.
-                room = min(room, QUICK) - len(item)
-                if len(values) == count:
-                    return True
-            elif values:
-                self._rest = item
-                return True
-            else:
-                box[b"size"] = b"%d" % item.size
-                self._sending = self._session.send(self._task.ID, item)
-                self._sending.addErrback(lambda _: None)
-                return True
-        return False
-
-    def _atHand(self) -> Iterator[Any]:
-        rest, self._rest = self._rest, None
-        if rest is not None:
-            yield rest
-        for item in self._deferator.takeAtHand():
-            yield _encoded(self._session.codec, item)
-
-
-def _encoded(codec: Codec, value: Any) -> bytes | Payload:
-    return value.data if type(value) is Encoded else codec.encode(value)
 
 
 def _checked(arguments: Any) -> _Arguments:

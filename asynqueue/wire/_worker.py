@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from enum import Enum, auto
 from functools import partial
 from typing import Any
 
-from twisted.internet.defer import (
-    Deferred,
-    TimeoutError as DeferTimeout,
-    succeed,
-)
+from twisted.internet.defer import Deferred, TimeoutError as DeferTimeout, succeed
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -25,7 +21,7 @@ from ..tasks._connectingworker import ConnectingWorker
 from ..tasks._task import forWorker
 from ._client import CallStage, Client, RemoteCall
 from ._credentials import TLS, Key
-from ._endpoints import clientEndpoint, mayPickle, requirements
+from ._endpoints import clientEndpoint, requirements
 from ._runner import WireWorkerUniverse, classOf, namesOf
 from ._values import Codec, DecodingThread
 
@@ -186,14 +182,16 @@ class WireWorker(ConnectingWorker):
         }
         self._connectTimeout = connectTimeout
         self._names = namesOf(kind)
-        required = requirements(description, False, key=key, tls=tls, insecure=insecure)
+        required = requirements(
+            description, False, key=key, tls=tls, pickle=pickle, insecure=insecure
+        )
         self._endpoint = clientEndpoint(required, self._reactor)
         self._decoding = DecodingThread(self._reactor)
         self._makeClient = partial(
             Client,
             self,
             required,
-            Codec(kind.allowed, mayPickle(description, pickle, tls)),
+            Codec(kind.allowed, required.pickles),
             tuple(kind.exceptions),
             largest,
             heartbeat,
@@ -217,8 +215,7 @@ class WireWorker(ConnectingWorker):
     @property
     def tasks(self) -> list[ITask]:
         """The tasks accepted that have no result yet."""
-        calls = self._waiting if self._client is None else self._client.calls.values()
-        return [call.task for call in calls]
+        return [call.task for call in self._calls()]
 
     def run(self, task: ITask) -> Deferred[None]:
         if self.state is WireState.DEAD:
@@ -255,34 +252,30 @@ class WireWorker(ConnectingWorker):
 
     def crash(self) -> list[ITask]:
         """Implement L{IWorker.crash}: end the connection."""
-        client = self._client
-        waiting, self._waiting = self._waiting, []
-        tasks = [call.task for call in waiting]
+        tasks = []
+        for call in self._abandon():
+            if call.iteration is None or call.iteration.release() is not None:
+                tasks.append(call.task)
+            else:
+                call.lose(self._lostError(call.task, "It was crashed"))
+            call.fireDone()
         if self.state is WireState.CONNECTING:
             self._giveUp(Failure(WorkerStartError(f"{self!r} was crashed before")))
-        elif client is not None:
-            for call in client.abandon():
-                if call.iteration is None or call.iteration.release() is not None:
-                    tasks.append(call.task)
-                else:
-                    call.lose(self._lostError(call.task, "It was crashed"))
-                call.fireDone()
-            if self.state is not WireState.DEAD:
-                self.state = WireState.STOPPING
-                client.abort()
+        elif self._client is not None and self.state is not WireState.DEAD:
+            self.state = WireState.STOPPING
+            self._client.abort()
         return tasks
 
     def cancelTask(self, task: ITask) -> None:
         """
         Implement L{ICancellingWorker.cancelTask}: the server stops the work on it.
         """
-        for call in self._waiting:
-            if call.task is task:
-                self._waiting.remove(call)
-                call.fireDone()
-                return
-        if self._client is not None:
-            self._client.cancel(task)
+        call = next((call for call in self._calls() if call.task is task), None)
+        if call is not None and self._client is not None:
+            call.cancel()
+        elif call is not None:
+            self._waiting.remove(call)
+            call.fireDone()
 
     def setRecycler(self, callableObject: Callable[[], object]) -> None:
         self._recycler = callableObject
@@ -389,12 +382,19 @@ class WireWorker(ConnectingWorker):
             return
         self.state = WireState.DEAD
         self._connecting.cancel()
-        waiting, self._waiting = self._waiting, []
-        for call in waiting:
+        for call in self._abandon():
             call.task.errback(failure)
             call.fireDone()
         self._connection.fire(failure)
         self._end()
+
+    def _calls(self) -> Collection[RemoteCall]:
+        return self._waiting if self._client is None else self._client.calls.values()
+
+    def _abandon(self) -> list[RemoteCall]:
+        """Forget all calls: nothing that still comes of them is of interest."""
+        waiting, self._waiting = self._waiting, []
+        return waiting if self._client is None else self._client.abandon()
 
     def _end(self) -> None:
         self._decoding.stop().addBoth(lambda _: self._gone.fire(None))
