@@ -21,8 +21,7 @@ from ._support.log import log
 from .errors import WorkerError
 from .interfaces import ICancellingWorker, ITask, IWorker
 from .iteration import Deferator, IterationProducer
-from .tasks._task import forWorker
-from .tasks._workerbase import WorkerBase
+from .tasks._workerbase import WorkerBase, forWorker
 
 
 @implementer(IWorker, ICancellingWorker)

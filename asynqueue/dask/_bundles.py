@@ -17,8 +17,7 @@ from .._child.parcels import Parcel, pack
 from .._child.pickling import NotPicklable, blame
 from .._support.answers import cantBeSent
 from ..interfaces import ITask
-from ..tasks._task import forWorker
-from ..tasks._tracing import traced
+from ..tasks._workerbase import forWorker, traced
 from ._buffers import Copy, copied, isSmall
 
 #: So many calls travel together at most.

@@ -17,8 +17,8 @@ from .._child.status import ErrorText
 from .._support.answers import loadsException
 from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
-from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
+from ..tasks._workerbase import RemoteIteration
 from ._remote import RemoteItems, take
 
 #: The thread hears of so many items that have been taken at a time.

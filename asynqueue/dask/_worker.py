@@ -16,7 +16,7 @@ from .._child.status import Status
 from .._support.log import log
 from ..errors import AuthenticationError, SerializationError, WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
-from ..tasks._connectingworker import ConnectingWorker
+from ..tasks._workerbase import ConnectingWorker
 
 try:
     from ._accepted import Accepted

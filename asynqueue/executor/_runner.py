@@ -29,8 +29,7 @@ from .._support.checks import checkReturned
 from ..errors import WorkerError, WorkerLost
 from ..interfaces import ITask
 from ..iteration import Deferator, IterationProducer
-from ..tasks._task import forWorker
-from ..tasks._tracing import traced
+from ..tasks._workerbase import forWorker, traced
 from ._pool import Pool, PoolIteration
 
 #: Calls are given to an executor in advance for so many seconds, going by how long the

@@ -17,8 +17,8 @@ from .._support.answers import loadsAnswer
 from .._support.log import log
 from ..errors import SerializationError, WorkerError
 from ..interfaces import ITask
-from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
+from ..tasks._workerbase import RemoteIteration
 from ._jobs import ChildJob, JobQueue
 from ._life import ChildLife, Interruption
 

@@ -17,9 +17,7 @@ from .._support.childprocess import ExitStatus
 from .._support.log import log
 from ..errors import WorkerLost
 from ..interfaces import ITask
-from ..tasks._task import forWorker
-from ..tasks._tracing import traced
-from ..tasks._workerbase import WorkerBase
+from ..tasks._workerbase import WorkerBase, forWorker, traced
 from ._jobs import PREFETCH_SECONDS, ChildJob, JobQueue
 from ._life import OVER, ChildHandle, ChildLife, ChildState
 from ._options import ChildConfig, Wear

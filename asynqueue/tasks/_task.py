@@ -445,23 +445,3 @@ class Task:
         self.callback(
             (Status.TIMEOUT, f"{self!r} took longer than {self.timeout} seconds")
         )
-
-
-def forWorker(
-    callTuple: tuple[Any, tuple[Any, ...], dict[str, Any]], raw: bool
-) -> tuple[Any, tuple[Any, ...], dict[str, Any], bool, Any]:
-    """
-    Take the keywords that are meant for the worker out of a task's call.
-
-    @param raw: Whether the worker gives iterators back as they are, unless the call
-        says otherwise.
-
-    @return: The callable, its arguments, its keywords; whether an iterator is given
-        back as it is; the consumer of an iterator, or C{None}.
-    """
-    f, args, kw = callTuple
-    if not kw or kw.keys().isdisjoint(("consumer", "doNext", "raw")):
-        return f, args, kw, raw, None
-    kw = dict(kw)
-    kw.pop("doNext", None)
-    return f, args, kw, bool(kw.pop("raw", raw)), kw.pop("consumer", None)

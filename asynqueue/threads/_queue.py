@@ -18,8 +18,7 @@ from .._support.checks import checkCount, seriesList
 from ..base._resizing import SizedQueue
 from ..errors import ThreadError
 from ..interfaces import ICancellingWorker, ITask, IWorker
-from ..tasks._task import forWorker
-from ..tasks._workerbase import WorkerBase
+from ..tasks._workerbase import WorkerBase, forWorker
 from ._calls import ThreadCall
 from ._jobs import OPEN
 from ._looper import ThreadLooper

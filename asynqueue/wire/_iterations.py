@@ -12,8 +12,8 @@ from twisted.protocols import amp
 
 from ..errors import WorkerError
 from ..iteration import Deferator
-from ..iteration._remote import RemoteIteration
 from ..iteration._sources import BufferedSource
+from ..tasks._workerbase import RemoteIteration
 from ._commands import Violation
 from ._connection import Connection
 from ._values import (

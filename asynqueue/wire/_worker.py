@@ -17,8 +17,7 @@ from .._support.checks import checkCallable, checkCount, checkSeconds
 from .._support.log import log
 from ..errors import AuthenticationError, WorkerError, WorkerStartError
 from ..interfaces import ICancellingWorker, IReplaceableWorker, ITask, IWorker
-from ..tasks._connectingworker import ConnectingWorker
-from ..tasks._task import forWorker
+from ..tasks._workerbase import ConnectingWorker, forWorker
 from ._client import CallStage, Client, RemoteCall
 from ._credentials import TLS, Key
 from ._endpoints import clientEndpoint, requirements
