@@ -773,8 +773,9 @@ class ReactorTests(ServerCase):
 
     def make(self) -> CallServer:
         """Make a server."""
-        self.clock = Clock()
-        return ReactorCallServer(self.pipes, self.clock)
+        reactor: Any = Clock()
+        self.clock = reactor
+        return ReactorCallServer(self.pipes, reactor)
 
     def advance(self) -> None:
         """Let the reactor do what it's to do."""
@@ -908,7 +909,8 @@ class LargeReactorTests(LargeTests):
 
     def make(self) -> CallServer:
         """Make a server."""
-        return ReactorCallServer(self.pipes, Clock())
+        reactor: Any = Clock()
+        return ReactorCallServer(self.pipes, reactor)
 
     def test_noRoomLater(self) -> None:
         """It's told of results for which there's no room when they come later, too."""
@@ -1026,7 +1028,7 @@ class RunTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Make a reactor."""
-        self.reactor = FakeCoreReactor()
+        self.reactor: Any = FakeCoreReactor()
         self.setUps: list[Any] = []
         self.gaveUp: list[BaseException] = []
         self.initialized: Any = None

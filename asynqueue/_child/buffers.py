@@ -215,7 +215,7 @@ class Incoming:
     def __init__(self, reader: BufferReader, payload: memoryview) -> None:
         self._reader = reader
         self._entries, self._rest = _readTable(payload)
-        self._found: dict[int, Any] = {}
+        self._found: dict[int, bytes | bytearray] = {}
         self._error: Exception | None = None
         self._held = {offset for _, offset, _ in self._entries} - {_INLINE}
         self.copied = sum(
@@ -241,7 +241,7 @@ class Incoming:
         """Unpickle it. It can be done once."""
         if self._error is not None:
             raise self._error
-        buffers: list[Any] = []
+        buffers: list[object] = []
         rest = self._rest
         try:
             for code, offset, length in self._entries:
@@ -269,14 +269,14 @@ class Incoming:
         while self._held:
             self._reader.free(self._held.pop())
 
-    def _copy(self, code: int, offset: int, length: int) -> Any:
+    def _copy(self, code: int, offset: int, length: int) -> bytes | bytearray:
         read = readBytes if code == _BYTES else readByteArray
         copied = read(self._reader.fd, offset, length)
         self._held.discard(offset)
         self._reader.free(offset)
         return copied
 
-    def _view(self, offset: int, length: int) -> Any:
+    def _view(self, offset: int, length: int) -> memoryview | bytes | bytearray:
         """View a region, or copy it where there can't be a view."""
         try:
             view = self._reader.view(offset, length)
@@ -296,7 +296,7 @@ def _flat(buffer: Buffer) -> memoryview:
     return buffer.raw() if isinstance(buffer, PickleBuffer) else memoryview(buffer)
 
 
-def _popped(things: list[Any]) -> Iterator[Any]:
+def _popped(things: list[object]) -> Iterator[object]:
     while things:
         yield things.pop()
 

@@ -17,7 +17,7 @@ from contextvars import Context, copy_context
 from itertools import starmap
 from time import perf_counter
 from types import AsyncGeneratorType, CoroutineType
-from typing import Any
+from typing import Any, TypeGuard
 
 from .describe import (
     CONTAINERS,
@@ -59,7 +59,7 @@ def o2p(obj: object) -> bytes:
     return pickle.dumps(obj, _PROTOCOL)
 
 
-def p2o(pickledString: bytes, defaultObj: Any = None) -> Any:
+def p2o(pickledString: bytes, defaultObj: object = None) -> Any:
     """
     Get an object out of its pickle.
 
@@ -92,7 +92,7 @@ def isIterator(x: object) -> bool:
         return False
 
 
-def isIteration(result: object) -> bool:
+def isIteration(result: object) -> TypeGuard[Iterator[object]]:
     """
     Tell whether what a call has returned is an iteration: as L{isIterator} does, but a
     generator function is a result like any other.
@@ -177,13 +177,13 @@ class CallRunner:
                 )
         return self._fired(result, start, raw)
 
-    def _fired(self, result: Any, start: float, raw: bool) -> StatusResult:
+    def _fired(self, result: object, start: float, raw: bool) -> StatusResult:
         self._note(start)
         iterates = not raw and isIteration(result)
         return (Status.ITERATOR if iterates else RAN), result
 
     def _failed(
-        self, failure: Any, start: float, callTuple: tuple[Any, Any, Any]
+        self, failure: Any, start: float, callTuple: tuple[object, object, object]
     ) -> StatusResult:
         self._note(start)
         call = callText(*callTuple)
@@ -231,7 +231,7 @@ def raisable(error: BaseException, call: str) -> BaseException:
     return carrier
 
 
-def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) -> Any:
+def runChunk(f: Callable[..., object], items: list[Any], first: int, star: bool) -> Any:
     """
     Call a function for each of some items, a part of those of a C{map}.
 
@@ -242,7 +242,7 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
         a Deferred of that.
     """
     start = perf_counter()
-    results: list[Any] = []
+    results: list[object] = []
     try:
         results.extend(starmap(f, items) if star else map(f, items))
         if len(results) < len(items):
@@ -258,19 +258,19 @@ def runChunk(f: Callable[..., Any], items: list[Any], first: int, star: bool) ->
     return perf_counter() - start, results
 
 
-def _noteItem(error: BaseException, first: int, results: list[Any]) -> None:
+def _noteItem(error: BaseException, first: int, results: list[object]) -> None:
     index = first + len(results)
     notes = [*getattr(error, "__notes__", ()), f"Raised for item {index} of a map"]
     error.__notes__ = notes  # type: ignore[attr-defined, unused-ignore]
     setattr(error, DONE, (index, results))
 
 
-def _gatherChunk(results: list[Any], first: int, start: float) -> Any:
+def _gatherChunk(results: list[Any], first: int, start: float) -> object:
     # There is a Deferred, so it has been imported.
     defer = sys.modules["twisted.internet.defer"]
 
-    async def gather() -> Any:
-        values: list[Any] = []
+    async def gather() -> tuple[float, list[object]]:
+        values: list[object] = []
         try:
             for result in results:  # not at once: those before a failure are kept
                 values += [await result if isDeferred(result) else result]
@@ -290,12 +290,12 @@ class TracedCall:
         self._headers = headers
         self._raw = raw
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("_") and name not in ("__name__", "__qualname__"):
             raise AttributeError(name)  # of what isn't unpickled yet, and for pickle
         return getattr(self._f, name)
 
-    def runTraced(self, *args: Any, **kw: Any) -> Any:
+    def runTraced(self, *args: object, **kw: object) -> object:
         """Run it. A method of this name is taken for the callable's code."""
         context = contextOf(self._headers)
         result = context.run(self._f, *args, **kw)
@@ -313,14 +313,14 @@ class TracedCall:
 
 
 class ContextIterator:
-    def __init__(self, iterator: Iterator[Any], context: Context) -> None:
+    def __init__(self, iterator: Iterator[object], context: Context) -> None:
         self._iterator = iterator
         self._context = context
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         return self._context.run(next, self._iterator)
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, NoReturn
@@ -136,7 +136,7 @@ class CallServer:
             self.returned(number, result, call, start)
 
     def returned(
-        self, number: int, result: Any, call: tuple[Any, ...], start: float
+        self, number: int, result: object, call: tuple[object, ...], start: float
     ) -> None:
         awaitable = kindOfAwaitable(result)
         if awaitable:
@@ -150,11 +150,11 @@ class CallServer:
         else:
             self.answer(number, result, start)
 
-    def _iterate(self, number: int, iterator: Any, start: float) -> None:
+    def _iterate(self, number: int, iterator: Iterator[object], start: float) -> None:
         self.streams[number] = Stream(number, iterator, self._send)
         self._send(Kind.ITERATOR, number, dumps(perf_counter() - start))
 
-    def answer(self, number: int, result: Any, start: float) -> None:
+    def answer(self, number: int, result: object, start: float) -> None:
         try:
             self._send(Kind.RESULT, number, dumps((perf_counter() - start, result)))
         except NotPicklable as error:

@@ -15,11 +15,11 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .._support.reactor import globalReactor
+from .._support.reactor import IReactorAll, globalReactor
 from .callserver import CallServer
 from .describe import callText, failureText
 from .pipes import Pipes, end, giveUp, setUp
-from .protocol import Kind
+from .protocol import Frame, Kind
 from .startup import handleSignals
 from .stream import Stream
 
@@ -29,12 +29,12 @@ class ReactorCallServer(CallServer):
     # _awaited has the Deferreds of calls that are waited for, by number of the call;
     # _early has frames that come before the initializer is done, else it's None.
 
-    def __init__(self, pipes: Any, reactor: Any) -> None:
+    def __init__(self, pipes: Any, reactor: IReactorAll) -> None:
         super().__init__(pipes)
         self._reactor = reactor
         self._isScheduled = False
-        self._awaited: dict[int, Deferred[Any]] = {}
-        self._early: list[Any] | None = None
+        self._awaited: dict[int, Deferred[object]] = {}
+        self._early: list[Frame] | None = None
 
     def fileno(self) -> int:
         fd: int = self._pipes.fileno()
@@ -71,7 +71,7 @@ class ReactorCallServer(CallServer):
                 self.schedule()
 
     def returned(
-        self, number: int, result: Any, call: tuple[Any, ...], start: float
+        self, number: int, result: object, call: tuple[object, ...], start: float
     ) -> None:
         if type(result) is CoroutineType:
             result = Deferred.fromCoroutine(result)
@@ -98,7 +98,7 @@ class ReactorCallServer(CallServer):
             self._reactor.callLater(0, self._advance)
 
     def step(self, stream: Stream, end: float) -> bool:
-        def add(item: Any) -> bool:
+        def add(item: object) -> bool:
             if not isinstance(item, Deferred):
                 return stream.add(item)
             stream.waiting = True
@@ -132,14 +132,14 @@ class ReactorCallServer(CallServer):
             self._reactor.stop()
 
     def _awaitedFired(
-        self, result: Any, number: int, call: tuple[Any, ...], start: float
+        self, result: object, number: int, call: tuple[object, ...], start: float
     ) -> None:
         del self._awaited[number]
         super().returned(number, result, call, start)
         self.schedule()
 
     def _awaitedFailed(
-        self, failure: Failure, number: int, call: tuple[Any, ...], start: float
+        self, failure: Failure, number: int, call: tuple[object, ...], start: float
     ) -> None:
         del self._awaited[number]
         error = failure.value or RuntimeError(str(failure))
@@ -150,7 +150,7 @@ class ReactorCallServer(CallServer):
         self.advance()
         self.schedule()
 
-    def _itemFired(self, item: Any, stream: Stream) -> None:
+    def _itemFired(self, item: object, stream: Stream) -> None:
         stream.waiting = False
         if stream.number in self.streams:
             stream.add(item)
@@ -170,7 +170,7 @@ def run() -> NoReturn:
     end(waits=serve(globalReactor()))
 
 
-def serve(reactor: Any) -> bool:
+def serve(reactor: IReactorAll) -> bool:
     """Do what the parent says until it says stop or, which is C{False}, has gone."""
     pipes = Pipes(lambda: reactor.callFromThread(pipes.tellUnneeded))
     server = ReactorCallServer(pipes, reactor)

@@ -68,7 +68,7 @@ def nameOf(f: object) -> str:
     return describe(f)
 
 
-def callText(f: object, args: Any = (), kw: Any = None) -> str:
+def callText(f: object, args: object = (), kw: object = None) -> str:
     """
     Describe a call, like C{f(1, x=2)}. What can't be arguments, or keywords, is taken
     for one more argument.
@@ -173,32 +173,32 @@ class _Describer(reprlib.Repr):
         # How many more characters are wanted, brackets and the like aside.
         self._room = most - 20
 
-    def repr1(self, x: Any, level: int) -> str:
+    def repr1(self, x: object, level: int) -> str:
         try:
             return super().repr1(x, level)
         except BaseException:  # noqa: BLE001 - runs __repr__ of users
             return self._taken(object.__repr__(x))
 
-    def repr_list(self, x: list[Any], level: int) -> str:
+    def repr_list(self, x: list[object], level: int) -> str:
         return f"[{self._items(x, level)}]"
 
-    def repr_tuple(self, x: tuple[Any, ...], level: int) -> str:
+    def repr_tuple(self, x: tuple[object, ...], level: int) -> str:
         return f"({self._items(x, level)}{',' if len(x) == 1 else ''})"
 
-    def repr_set(self, x: set[Any], level: int) -> str:
+    def repr_set(self, x: set[object], level: int) -> str:
         return f"{{{self._items(x, level)}}}" if x else "set()"
 
-    def repr_frozenset(self, x: frozenset[Any], level: int) -> str:
+    def repr_frozenset(self, x: frozenset[object], level: int) -> str:
         return f"frozenset({{{self._items(x, level)}}})" if x else "frozenset()"
 
-    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+    def repr_dict(self, x: dict[object, object], level: int) -> str:
         pairs = (
             f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}"
             for key, value in x.items()
         )
         return f"{{{self._join(pairs, len(x), level)}}}"
 
-    def repr_str(self, x: Any, level: int) -> str:
+    def repr_str(self, x: str | bytes | bytearray, level: int) -> str:
         shown = f"{x[: self._most]!r}"
         return self._taken(shown if len(x) <= self._most else f"{shown}...")
 
@@ -224,7 +224,7 @@ class _Describer(reprlib.Repr):
 
     repr_array = repr_deque = repr_instance
 
-    def _items(self, x: Collection[Any], level: int) -> str:
+    def _items(self, x: Collection[object], level: int) -> str:
         return self._join((self.repr1(item, level - 1) for item in x), len(x), level)
 
     def _join(self, parts: Iterable[str], size: int, level: int) -> str:

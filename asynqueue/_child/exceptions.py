@@ -8,8 +8,8 @@ from __future__ import annotations
 import copyreg
 import pickle
 from collections.abc import Iterable, Iterator
-from types import MemberDescriptorType
-from typing import Any
+from types import GetSetDescriptorType, MemberDescriptorType
+from typing import Any, SupportsIndex
 
 from .describe import formatted
 from .pickling import PROTOCOL, NotPicklable, describeError, dumpsPlain
@@ -24,14 +24,16 @@ _MAX_CAUSES = 20
 _SPECIAL = ("__getstate__", "__new__", "__reduce__", "__reduce_ex__", "__setstate__")
 
 # An exception's class may have ideas of its own about these attributes.
-_CAUSE: Any = vars(BaseException)["__cause__"]
-_CONTEXT: Any = vars(BaseException)["__context__"]
-_SUPPRESSED: Any = vars(BaseException)["__suppress_context__"]
+_CAUSE: GetSetDescriptorType = vars(BaseException)["__cause__"]
+_CONTEXT: GetSetDescriptorType = vars(BaseException)["__context__"]
+_SUPPRESSED: MemberDescriptorType = vars(BaseException)["__suppress_context__"]
 
 
 def takeApart(
     error: BaseException,
-) -> tuple[Any, tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+) -> tuple[
+    type[BaseException], tuple[object, ...], dict[str, object], dict[str, object]
+]:
     """
     Get the class, arguments, attributes and slots of an exception, without calling code
     of its class.
@@ -144,11 +146,11 @@ class _Alone:
     def __init__(self, error: BaseException) -> None:
         self._error = error
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[object, ...]:
         return self._error.__reduce_ex__(protocol)
 
 
-def _alone(error: BaseException) -> Any:
+def _alone(error: BaseException) -> object:
     """
     Have an exception pickled without its causes and its traceback, which tblib takes
     along once Dask has been imported.
@@ -158,7 +160,7 @@ def _alone(error: BaseException) -> Any:
     return _Alone(error) if isTaken else error
 
 
-def _partsToPickle(error: BaseException) -> tuple[Any, ...] | None:
+def _partsToPickle(error: BaseException) -> tuple[object, ...] | None:
     """
     Take an exception apart if its class has an C{__init__} or slots of its own, and
     nothing else: it can't be relied on to be unpickled then, as that calls the class

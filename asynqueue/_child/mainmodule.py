@@ -28,7 +28,7 @@ _GUARD = 'What it does when it\'s run must be under if __name__ == "__main__"'
 _MARK = b"\x8c\x08__main__"
 
 
-def preparation() -> dict[str, Any]:
+def preparation() -> dict[str, object]:
     """Describe this interpreter by plain values."""
     from multiprocessing.process import current_process
 
@@ -121,7 +121,7 @@ class MainModule(ModuleType):
             " sent to them where the extra asynqueue[cloudpickle] is installed"
         )
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
             raise AttributeError(name)
         if self.__error is not None:
@@ -191,11 +191,11 @@ def _guarded(main: MainModule) -> Iterator[None]:
         del process._inheriting
 
 
-def _refuseToRun(base: Any) -> None:
+def _refuseToRun(base: ModuleType) -> None:
     """Have reactors refuse to run while the main module is being imported."""
     startRunning: Callable[..., None] = base.ReactorBase.startRunning
 
-    def startUnlessImporting(*args: Any, **kw: Any) -> None:
+    def startUnlessImporting(*args: object, **kw: object) -> None:
         checkNotImporting("reactor.run() was called")
         startRunning(*args, **kw)
 
@@ -206,7 +206,7 @@ def _installOnce(main: Any) -> None:
     """Have programs that choose a reactor left with the one that is there."""
     installReactor: Callable[..., None] = main.installReactor
 
-    def installIfNone(*args: Any, **kw: Any) -> None:
+    def installIfNone(*args: object, **kw: object) -> None:
         if not (isImporting() and "twisted.internet.reactor" in sys.modules):
             installReactor(*args, **kw)
 
@@ -223,12 +223,16 @@ def _setProcess(parent: tuple[str, int, str], module: Any) -> None:
     module._parent_process = module._ParentProcess(name, pid, sentinel)
 
 
-def _patchSharedMemory(module: Any) -> None:
+def _patchSharedMemory(module: ModuleType) -> None:
     original = module.SharedMemory.__init__
 
     @wraps(original)
     def init(
-        self: Any, name: str | None = None, create: bool = False, *args: Any, **kw: Any
+        self: Any,
+        name: str | None = None,
+        create: bool = False,
+        *args: object,
+        **kw: object,
     ) -> None:
         original(self, name, create, *args, **kw)
         # From Python 3.13, it can be told to be left alone.
@@ -240,7 +244,7 @@ def _patchSharedMemory(module: Any) -> None:
     module.SharedMemory.__init__ = init
 
 
-def _whenImported(name: str, f: Callable[[Any], object]) -> None:
+def _whenImported(name: str, f: Callable[[ModuleType], object]) -> None:
     """Call a function with a module: now if it's imported, or else when it is."""
     if name in sys.modules:
         f(sys.modules[name])
@@ -249,7 +253,7 @@ def _whenImported(name: str, f: Callable[[Any], object]) -> None:
 
 
 class _Finder:
-    def __init__(self, name: str, f: Callable[[Any], object]) -> None:
+    def __init__(self, name: str, f: Callable[[ModuleType], object]) -> None:
         self._name = name
         self._f = f
 

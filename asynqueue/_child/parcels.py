@@ -5,7 +5,7 @@ such as an executor. They're pickled here, so that nothing in them can harm the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pickle import PickleBuffer
 from typing import Any
 
@@ -25,7 +25,7 @@ class Parcel:
         self.pickle = pickle
         self.buffers = buffers
 
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: Any) -> tuple[object, ...]:
         outOfBand = protocol >= 5
         parts = [(type(b), _wrapped(b, outOfBand)) for b in self.buffers]
         kinds = [kind if kind in (bytes, bytearray) else None for kind, _ in parts]
@@ -38,7 +38,7 @@ class Parcel:
         return loads(self.pickle, buffers=self.buffers)
 
 
-def pack(value: Any, f: object = None, foreign: bool = False) -> bytes | Parcel:
+def pack(value: object, f: object = None, foreign: bool = False) -> bytes | Parcel:
     return _parcelOf(dumps(value, f, foreign))
 
 
@@ -48,7 +48,7 @@ def unpack(payload: bytes | Parcel) -> memoryview | Parcel:
 
 
 def execute(
-    payload: bytes | Parcel, keep: Callable[[Any], bytes] | None = None
+    payload: bytes | Parcel, keep: Callable[[Iterator[object]], bytes] | None = None
 ) -> tuple[int, bytes | Parcel]:
     """
     Run a call, where the engine wants it to be run, and return the
@@ -78,12 +78,12 @@ class _ParcelRunner(CallServer):
     _advice = "there: call it in the reactor, with an AsyncWorker"
 
     def __init__(
-        self, answer: _Answer, keep: Callable[[Any], bytes] | None = None
+        self, answer: _Answer, keep: Callable[[Iterator[object]], bytes] | None = None
     ) -> None:
         super().__init__(answer)
         self._keep = keep
 
-    def _iterate(self, number: int, iterator: Any, start: float) -> None:
+    def _iterate(self, number: int, iterator: Iterator[object], start: float) -> None:
         if self._keep is not None:
             self._send(Kind.ITERATOR, number, self._keep(iterator))
             return
@@ -99,7 +99,7 @@ def _parcelOf(packed: bytes | Packed) -> bytes | Parcel:
     return packed if type(packed) is bytes else Parcel(*packed)
 
 
-def _wrapped(buffer: Buffer, outOfBand: bool) -> Any:
+def _wrapped(buffer: Buffer, outOfBand: bool) -> Buffer:
     if outOfBand:
         return PickleBuffer(buffer)
     if not isinstance(buffer, PickleBuffer):
@@ -108,7 +108,7 @@ def _wrapped(buffer: Buffer, outOfBand: bool) -> Any:
         return bytes(view) if view.readonly else bytearray(view)
 
 
-def _restore(pickle: bytes, kinds: list[Any], *buffers: Any) -> Parcel:
+def _restore(pickle: bytes, kinds: list[type[Buffer] | None], *buffers: Any) -> Parcel:
     """Make a parcel of what has come, where C{bytes} may have become a view."""
     found = [
         buffer if kind is None or type(buffer) is kind else kind(buffer)

@@ -68,7 +68,7 @@ class Packed(NamedTuple):
         )
 
 
-def dumps(value: Any, f: object = None, foreign: bool = False) -> bytes | Packed:
+def dumps(value: object, f: object = None, foreign: bool = False) -> bytes | Packed:
     """
     Pickle something without copying what is large, with cloudpickle if that's installed
     and needed: for L{isOfHiddenMain}, and for foreign processes, which don't import the
@@ -96,7 +96,7 @@ def dumps(value: Any, f: object = None, foreign: bool = False) -> bytes | Packed
     return packed
 
 
-def dumpsPlain(value: Any) -> bytes:
+def dumpsPlain(value: object) -> bytes:
     """Pickle something as C{dumps} does, with all that is large in the pickle."""
     try:
         pickled = pickle.dumps(value, PROTOCOL)
@@ -110,7 +110,10 @@ def dumpsPlain(value: Any) -> bytes:
 
 
 def blame(
-    f: Any, args: tuple[Any, ...], kw: dict[str, Any], error: NotPicklable
+    f: object,
+    args: tuple[object, ...],
+    kw: dict[str, object],
+    error: NotPicklable,
 ) -> NotPicklable:
     """Make the error of a call that L{dumps} has refused, with the part to blame."""
     parts = [("the callable", f)]
@@ -202,7 +205,7 @@ class _Packer:
 _idle: list[_Packer] = []
 
 
-def _head(chunk: Any) -> bytes | None:
+def _head(chunk: bytes | bytearray | memoryview) -> bytes | None:
     """Tell the opcode and length before a chunk if that is an object."""
     size = len(chunk)
     if type(chunk) is bytearray:
@@ -222,7 +225,7 @@ def _bytesHead(size: int) -> bytes:
 
 
 def _pack(
-    make: Callable[..., pickle.Pickler], value: Any, plain: bool = False
+    make: Callable[..., pickle.Pickler], value: object, plain: bool = False
 ) -> bytes | Packed:
     packer = _Packer(make, plain)
     try:
@@ -233,7 +236,7 @@ def _pack(
 
 
 def _packOtherwise(
-    value: Any, error: BaseException, plain: bool = False
+    value: object, error: BaseException, plain: bool = False
 ) -> bytes | Packed:
     """Pickle what C{pickle} can't: views, and what cloudpickle can."""
     if "memoryview" in message(error):
@@ -251,7 +254,7 @@ def _packOtherwise(
     raise NotPicklable(text) from error
 
 
-def _packMain(value: Any, plain: bool = False) -> bytes | Packed | None:
+def _packMain(value: object, plain: bool = False) -> bytes | Packed | None:
     """Pickle something of a main module that children can't import, if possible."""
     try:
         return _packByCloudpickle(value, "{}", plain)
@@ -259,7 +262,7 @@ def _packMain(value: Any, plain: bool = False) -> bytes | Packed | None:
         return None  # the child will say what is missing
 
 
-def _packByCloudpickle(value: Any, text: str, plain: bool) -> bytes | Packed:
+def _packByCloudpickle(value: object, text: str, plain: bool) -> bytes | Packed:
     """Pickle by cloudpickle. If that fails, the text is said, with its place filled."""
     import cloudpickle  # type: ignore[import-untyped, unused-ignore]
 
@@ -271,7 +274,7 @@ def _packByCloudpickle(value: Any, text: str, plain: bool) -> bytes | Packed:
         raise NotPicklable(text.format(describeError(error))) from error
 
 
-def _packWith(kind: type[pickle.Pickler], value: Any, plain: bool) -> bytes | Packed:
+def _packWith(kind: type[pickle.Pickler], value: object, plain: bool) -> bytes | Packed:
     packed = _pack(_withViews(kind), value, plain)
     pickled = packed.pickle if isinstance(packed, Packed) else packed
     if _CONNECTION_BYTES in pickled:
@@ -283,7 +286,9 @@ class _Refusal(Exception):
     """A connection was found."""
 
 
-def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) -> None:
+def _refuseConnections(
+    value: object, kind: type[pickle.Pickler] = pickle.Pickler
+) -> None:
     # They're pickled as numbers of descriptors, which are others in another process:
     # maybe those of its pipes.
     module = sys.modules.get(_CONNECTION)
@@ -292,7 +297,7 @@ def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) 
     kinds = (module._ConnectionBase, module.Listener)
 
     class ConnectionFinder(_withViews(kind)):  # type: ignore[misc]  # it's made just now
-        def persistent_id(self, found: Any) -> None:
+        def persistent_id(self, found: object) -> None:
             if isinstance(found, kinds):
                 raise _Refusal(
                     f"{describe(found)} is an open descriptor of this process, which"
@@ -308,7 +313,9 @@ def _refuseConnections(value: Any, kind: type[pickle.Pickler] = pickle.Pickler) 
         return
 
 
-def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
+def restoreView(
+    buffer: Buffer | memoryview, form: str, shape: tuple[int, ...]
+) -> memoryview:
     view = memoryview(buffer)
     if view.format != "B" or view.ndim != 1:
         view = view.cast("B")
@@ -317,7 +324,7 @@ def restoreView(buffer: Any, form: str, shape: tuple[int, ...]) -> memoryview:
     return view if form == "B" else view.cast(form)  # type: ignore[call-overload]
 
 
-def reduceView(view: memoryview) -> tuple[Any, ...]:
+def reduceView(view: memoryview) -> tuple[object, ...]:
     form = view.format.removeprefix("@")
     if len(form) != 1 or form not in "cbB?hHiIlLqQnNfdP":
         raise TypeError(f"cannot pickle a memoryview of elements {view.format!r}")

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .buffers import BufferReader, BufferWriter
 from .mainmodule import adopt, leaveAttachedAlone
@@ -110,7 +110,7 @@ def _identityOf(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def setUp(payload: memoryview) -> Any:
+def setUp(payload: memoryview) -> object:
     """Be like the parent's interpreter, and return what the initializer does."""
     preparation = loads(payload)
     if preparation["niceness"]:

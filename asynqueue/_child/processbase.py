@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["ProcessBase"]
 
-_data: dict[str, Any] = {}
+_data: dict[str, object] = {}
 
 
 class ProcessBase:

@@ -61,7 +61,7 @@ class ErrorText(str):
     failure: Any
 
     def __new__(
-        cls, text: str, exception: BaseException | None = None, failure: Any = None
+        cls, text: str, exception: BaseException | None = None, failure: object = None
     ) -> ErrorText:
         self = super().__new__(cls, text)
         self.exception = exception

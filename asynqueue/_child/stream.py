@@ -74,7 +74,7 @@ class Stream:
     def __init__(
         self,
         number: int,
-        iterator: Iterator[Any],
+        iterator: Iterator[object],
         send: Callable[[int, int, bytes | Packed], None],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -100,7 +100,7 @@ class Stream:
         self._bytesSent = 0
         self._pickles: list[bytes] = []
         self._pickled = 0
-        self._items: list[Any] = []
+        self._items: list[object] = []
         self._size = 0
         self._batchSize = 1
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class Stream:
         self,
         end: float,
         wake: Callable[[], object],
-        add: Callable[[Any], bool] | None = None,
+        add: Callable[[object], bool] | None = None,
     ) -> bool:
         """Make and send items while they may be sent, and tell whether it's the end."""
         began = self._clock()
@@ -151,7 +151,7 @@ class Stream:
         self.flush()
         return False
 
-    def add(self, item: Any) -> bool:
+    def add(self, item: object) -> bool:
         """Have an item sent as it is now, and tell whether to make the next at once."""
         packed = dumps([item])
         self._ahead += 1
@@ -213,7 +213,7 @@ class Stream:
                 self._bytesSent -= size
         return self._clock() - since
 
-    def _makeSome(self, most: int, add: Callable[[Any], bool]) -> bool:
+    def _makeSome(self, most: int, add: Callable[[object], bool]) -> bool:
         """Make some items, and tell whether the iterator has come to its end."""
         append = self._items.append
         count = others = chars = 0

@@ -20,7 +20,9 @@ class _Pickled(Protocol):
         """Unpickle it."""
 
 
-def loadsAnswer(kind: int, payload: memoryview | _Pickled, task: object) -> Any:
+def loadsAnswer(
+    kind: int, payload: memoryview | _Pickled, task: object
+) -> tuple[float, Any]:
     """
     Get the seconds that a call took, and the status and result of its task or a
     L{Failure}; C{None} for an iteration.
@@ -81,7 +83,7 @@ def _loadsOne(blob: bytes | None) -> BaseException | None:
     if blob is None:
         return None
     try:
-        error: Any = loads(blob)
+        error = loads(blob)
         if isinstance(error, tuple):
             error = rebuild(error)
     except BaseException:  # noqa: BLE001 - runs code of the exception

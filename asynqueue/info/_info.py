@@ -25,12 +25,12 @@ _UNSET = object()
 class _CallEntry:
     """What is known of a call."""
 
-    def __init__(self, text: str, callDict: dict[str, Any] | None = None) -> None:
+    def __init__(self, text: str, callDict: dict[str, object] | None = None) -> None:
         self.text = text
         # See getInfo; None when it has been let go.
         self.callDict = callDict
         # By name.
-        self.saved: dict[str, Any] = {}
+        self.saved: dict[str, object] = {}
 
 
 class InfoHolder:
@@ -59,7 +59,7 @@ class InfoHolder:
         """See L{Info.aboutException}."""
         return self.info.aboutException(self.ID, exception)
 
-    def aboutFailure(self, failureObj: Any) -> str:
+    def aboutFailure(self, failureObj: object) -> str:
         """See L{Info.aboutFailure}."""
         return self.info.aboutFailure(failureObj, self.ID)
 
@@ -134,7 +134,7 @@ class Info:
 
         @raise ValueError: If there's neither a callable nor a current call.
         """
-        callDict: dict[str, Any] = {"f": f, "args": (), "kw": {}, "instance": None}
+        callDict: dict[str, object] = {"f": f, "args": (), "kw": {}, "instance": None}
         current = self._entry(None) if f is _UNSET else None
         if f is _UNSET:
             if current is None or current.callDict is None:
@@ -185,7 +185,7 @@ class Info:
 
     def aboutFailure(
         self,
-        failureObj: Any,
+        failureObj: object,
         ID: int | None = None,
         nowForget: bool = False,
     ) -> str:

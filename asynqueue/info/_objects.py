@@ -58,13 +58,13 @@ class Converter:
         return Converter.objToFQN(x) if pickled is None else pickled
 
 
-def _lookUp(name: object) -> Any:
+def _lookUp(name: object) -> object:
     """Find what a dotted name stands for, C{None} if there's no such thing."""
     if not isinstance(name, str) or not all(map(str.isidentifier, name.split("."))):
         return None
     module, *rest = name.split(".")
     try:
-        found: Any = import_module(module)
+        found: object = import_module(module)
         for part in rest:
             module = f"{module}.{part}"
             if isinstance(found, ModuleType) and not hasattr(found, part):

@@ -86,8 +86,8 @@ def _showFired(result: _T, text: str) -> _T:
     return result
 
 
-def _showFailed(failure: _T, text: str) -> _T:
-    _show(f"{text} failed with {_named(cast(Any, failure).value)}")
+def _showFailed(failure: Any, text: str) -> object:
+    _show(f"{text} failed with {_named(failure.value)}")
     return failure
 
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from threading import get_ident
-from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.python.failure import Failure
@@ -329,7 +329,7 @@ def sourceOf(
     if isinstance(objOrRep, ItemSource):
         return objOrRep
     if isIteration(objOrRep):
-        return IteratorSource(cast(Iterator[object], objOrRep))
+        return IteratorSource(objOrRep)
     if isinstance(objOrRep, Iterable) and not isinstance(objOrRep, _NOT_ITERABLE):
         return IteratorSource(iter(objOrRep))
     if isinstance(objOrRep, Deferred):

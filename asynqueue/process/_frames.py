@@ -69,7 +69,7 @@ class CopyThreads:
         d: Deferred[_T] = Deferred()
 
         def target() -> None:
-            result: Any
+            result: _T | Failure
             try:
                 result = f()
             except BaseException:  # noqa: BLE001 - nobody else would hear
@@ -92,7 +92,9 @@ class CopyThreads:
         self._waiters.append(d)
         return d
 
-    def _ended(self, thread: threading.Thread, d: Deferred[Any], result: Any) -> None:
+    def _ended(
+        self, thread: threading.Thread, d: Deferred[_T], result: _T | Failure
+    ) -> None:
         if thread.ident is not None:
             # Telling so was the last that it had to do.
             thread.join()

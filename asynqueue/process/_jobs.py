@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from time import perf_counter
-from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
 
 from .._child.pickling import Packed
 from .._child.protocol import Kind
@@ -36,7 +36,7 @@ class ChildJob:
 
     task: ITask
     payload: bytes | Packed
-    consumer: Any
+    consumer: IConsumer | None
     ready: Deferred[None] = field(factory=Deferred)
     number: int = 0
     isSent: bool = False

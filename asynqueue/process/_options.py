@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from time import monotonic
-from typing import Any
 
 from attrs import frozen
 
@@ -51,12 +50,12 @@ class ChildOptions:
     @classmethod
     def checked(
         cls,
-        env: Any = None,
-        initializer: Any = None,
-        niceness: Any = 0,
-        maxTasks: Any = None,
-        maxMemory: Any = None,
-        startTimeout: Any = START_TIMEOUT,
+        env: Mapping[str, str] | None = None,
+        initializer: object = None,
+        niceness: int = 0,
+        maxTasks: int | None = None,
+        maxMemory: object = None,
+        startTimeout: float | None = START_TIMEOUT,
     ) -> ChildOptions:
         checkCount("niceness", niceness, -20)
         if niceness > 19:
@@ -81,7 +80,9 @@ class ChildOptions:
         return dumpsPlain({**preparation(), **own, "initializer": self.initializer})
 
 
-def coreSets(affinity: Any) -> list[frozenset[int]]:
+def coreSets(
+    affinity: bool | Iterable[int | Iterable[int]] | None,
+) -> list[frozenset[int]]:
     if affinity is None or affinity is False:
         return []
     if not hasattr(os, "sched_getaffinity"):
@@ -105,7 +106,7 @@ def coreSets(affinity: Any) -> list[frozenset[int]]:
     return sets
 
 
-def _pickled(initializer: Any) -> bytes:
+def _pickled(initializer: object) -> bytes:
     """Check an initializer, and pickle the callable and a tuple of its arguments."""
     f, args = initializer, ()
     if isinstance(initializer, tuple) and len(initializer) == 2:

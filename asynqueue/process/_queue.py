@@ -35,7 +35,7 @@ class ProcessStats(  # type: ignore[misc]  # iterating over it is that of a dict
     nothing but real Deferreds.
     """
 
-    def __init__(self, stats: dict[str, Any]) -> None:
+    def __init__(self, stats: Mapping[str, object]) -> None:
         dict.__init__(self, stats)
         AwaitableDeferred.__init__(self)
 
@@ -48,14 +48,14 @@ class ProcessQueue(SizedQueue):
 
     def __init__(
         self,
-        N: Any = None,
+        N: object = None,
         *,
         series: Iterable[Hashable] = (),
         raw: bool = False,
         callStats: bool = False,
         useReactor: bool = False,
         env: Mapping[str, str] | None = None,
-        initializer: Any = None,
+        initializer: object = None,
         niceness: int = 0,
         maxTasks: int | None = None,
         maxMemory: float | None = None,
@@ -193,7 +193,7 @@ class ProcessQueue(SizedQueue):
             options = evolve(options, cores=cores)
         return self._makeWorker(_config=ChildConfig(options, self._restartPolicy))
 
-    def _isOwn(self, worker: Any) -> bool:
+    def _isOwn(self, worker: object) -> bool:
         return (
             isinstance(worker, ProcessWorker) and worker.policy is self._restartPolicy
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from attrs import define, field
+from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 
 from .._child.buffers import Incoming
@@ -54,7 +54,7 @@ class Streams:
         """The tasks of iterations from which nothing has come yet."""
         return [it.task for it in self._iterations.values() if not it._begun]
 
-    def begin(self, number: int, task: ITask, consumer: Any) -> None:
+    def begin(self, number: int, task: ITask, consumer: IConsumer | None) -> None:
         iteration = ChildIteration(
             task, number, self._life, partial(self.close, number)
         )
@@ -139,7 +139,7 @@ class ChildIteration(RemoteIteration):
 
     def _push(self, payload: memoryview | Incoming) -> bool:
         """Take items. If one can't be unpickled, it fails after those before: False."""
-        items: list[Any] = []
+        items: list[object] = []
         failure: Failure | None = None
         try:
             if type(payload) is memoryview:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from itertools import islice
-from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
@@ -78,7 +77,7 @@ class ProcessWorker(ChildTasks):
         *,
         exclusive: bool = False,
         env: Mapping[str, str] | None = None,
-        initializer: Any = None,
+        initializer: object = None,
         niceness: int = 0,
         maxTasks: int | None = None,
         maxMemory: float | None = None,
