@@ -355,7 +355,7 @@ class TaskHandler:
         return self.workers.get(getattr(worker, "ID", None) or 0) is worker
 
     def _backlogPerWorker(self) -> int:
-        return self.waiting // (len(self.workers) or 1)
+        return self._factory.backlog.size // (len(self.workers) or 1)
 
     def _warnIfUnserved(self, series: Hashable) -> None:
         """Say once that tasks wait which no worker is qualified for."""
