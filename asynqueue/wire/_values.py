@@ -18,13 +18,14 @@ import io
 import pickle
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from attrs import frozen
 from cbor2 import dumps
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
 from .._child import exceptions
 from .._child.describe import describe, errorText, message
@@ -41,6 +42,8 @@ from ._plain import (
     joined,
     nameOfClass,
 )
+
+_T = TypeVar("_T")
 
 #: A value of no more bytes goes into the box of its call or answer.
 INLINE = 60_000
@@ -88,7 +91,7 @@ class Payload:
     """A large value as it's sent: its bytes, end to end. None can be written to."""
 
     size: int
-    pieces: list[Any]
+    pieces: list[bytes | memoryview]
 
 
 @frozen
@@ -116,7 +119,7 @@ class Codec:
         """Get a codec for a connection whose other end accepts no pickles."""
         return Codec(self._allowed.values()) if self.pickles else self
 
-    def encode(self, value: Any, most: int | None = None) -> bytes | Payload:
+    def encode(self, value: object, most: int | None = None) -> bytes | Payload:
         """@raise NotEncodable: If it can't be encoded, or becomes too many bytes."""
         if type(value) in _SCALARS and len(data := dumps(value)) < 10:
             return data  # as below would be, but saves 2 of 120 microseconds
@@ -159,8 +162,8 @@ class Codec:
         checkGrowth(cbor)
         return self._decoder.decode(_YieldingFile(cbor), buffers)
 
-    def _pickle(self, value: Any, sink: _PieceWriter) -> bytes | Payload:
-        buffers: list[list[Any]] = []
+    def _pickle(self, value: object, sink: _PieceWriter) -> bytes | Payload:
+        buffers: list[list[bytes | memoryview]] = []
 
         def inBand(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
@@ -184,7 +187,7 @@ class Codec:
         size = sink.size.to_bytes(2, "big")
         return b"".join((_PICKLE_SMALL, size, *sink.pieces))
 
-    def _unpickle(self, data: bytes | None, buffers: list[list[Any]]) -> Any:
+    def _unpickle(self, data: bytes | None, buffers: list[list[memoryview]]) -> object:
         if not self.pickles:
             raise ValueError("a pickle, which isn't accepted on this connection")
         try:
@@ -204,24 +207,24 @@ class DecodingThread:
     It's not of the reactor's pool: all threads of that may be waiting for the value.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._looper: ThreadLooper | None = None
 
-    async def decode(self, codec: Codec, data: bytes) -> Any:
+    async def decode(self, codec: Codec, data: bytes) -> object:
         """Decode what came in a box, at once if that's quick."""
         if len(data) <= QUICK:
             return codec.decode(data)
         return await self._inThread(codec.copy().decode, data)
 
-    def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[Any]:
+    def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[object]:
         return self._inThread(codec.copy().decodePieces, pieces)
 
     def stop(self) -> Deferred[None]:
         looper, self._looper = self._looper, None
         return succeed(None) if looper is None else looper.stop()
 
-    def _inThread(self, f: Callable[[Any], Any], data: Any) -> Deferred[Any]:
+    def _inThread(self, f: Callable[[_T], object], data: _T) -> Deferred[object]:
         if self._looper is None:
             self._looper = ThreadLooper(True, reactor=self._reactor)
         return self._looper.deferToThread(f, data)
@@ -253,7 +256,7 @@ class _PieceWriter:
     def writable(self) -> bool:
         return True  # cbor2 asks
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | bytearray) -> int:
         # Pickles of large bytes come as these bytes, but so do bytearrays.
         self.pieces.append(data if type(data) is bytes else bytes(data))
         self.count(len(data))
@@ -267,7 +270,7 @@ class _PieceWriter:
                 f"It has more than the {self._most} bytes that may be sent (largest=)"
             )
 
-    def payload(self, *parts: list[Any]) -> Payload:
+    def payload(self, *parts: Sequence[bytes | memoryview]) -> Payload:
         """Put parts end to end, with what tells them apart before them."""
         sizes = [sum(memoryview(piece).nbytes for piece in part) for part in parts]
         head = struct.pack(f">I{len(sizes)}Q", len(sizes), *sizes)
@@ -279,7 +282,7 @@ class _PieceWriter:
 class Pieces(io.RawIOBase):
     """A file of bytes in pieces, which are taken from its beginning as they are."""
 
-    def __init__(self, pieces: Iterable[Any]) -> None:
+    def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
         super().__init__()
         self._pieces = deque(memoryview(piece).cast("B") for piece in pieces)
         self.left = sum(map(len, self._pieces))  # bytes that haven't been taken
@@ -322,7 +325,7 @@ _plain = Codec()
 def dumpsError(codec: Codec, error: BaseException, call: str) -> bytes:
     """Encode an exception that a call has raised, so that it fits into a box."""
     text = exceptions.cut(errorText(error, call), _MAX_TEXT)
-    chain: list[list[Any]] = []
+    chain: list[list[object]] = []
     try:
         for relation, link in exceptions.causes(error, _MAX_CAUSES):
             chain.append([relation, nameOfClass(type(link)), *_partsOf(codec, link)])
@@ -386,7 +389,11 @@ def _partsOf(codec: Codec, error: BaseException) -> tuple[bytes | None, list[str
 
 
 def _make(
-    codec: Codec, known: dict[str, type], name: str, parts: Any, notes: list[str]
+    codec: Codec,
+    known: dict[str, type],
+    name: str,
+    parts: bytes | None,
+    notes: list[str],
 ) -> Exception | None:
     """Make an exception again, without code of its class, if it may be made."""
     kind = known.get(name)
