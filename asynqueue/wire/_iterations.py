@@ -23,7 +23,6 @@ from ._values import (
     Encoded,
     NotEncodable,
     Payload,
-    arrayOf,
     dumpsError,
     dumpsText,
     loadsError,
@@ -190,7 +189,8 @@ class ServedIteration:
 def answerOf(values: list[bytes], box: amp.Box, count: int | None) -> amp.Box:
     """Put items into an answer to C{GetNext}, C{None} for one in the plain form."""
     if count is not None:
-        box[b"values"] = arrayOf(values)
+        # CBOR's array of what has been encoded.
+        box[b"values"] = b"".join((b"\x99", len(values).to_bytes(2, "big"), *values))
     elif b"error" in box:
         text = str(loadsError(Codec(), box[b"error"], ()))
         raise amp.RemoteAmpError(b"FAILED", text)

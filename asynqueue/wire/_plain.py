@@ -22,7 +22,7 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from types import MemberDescriptorType
-from typing import IO, Any, TypeAlias, TypeVar
+from typing import IO, Any, TypeAlias
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -63,7 +63,8 @@ _KEYS = {str, bytes}
 _Encode: TypeAlias = Callable[[CBOREncoder, Any], None]
 _Decode: TypeAlias = Callable[[Any, bool], object]
 
-_T = TypeVar("_T")
+#: What stands beside the CBOR that is being decoded, each in pieces.
+Buffers: TypeAlias = list[list[memoryview]]
 
 
 class NotPlain(Exception):
@@ -249,13 +250,10 @@ class PlainDecoder:
     """Decodes plain data."""
 
     def __init__(
-        self,
-        allowed: Mapping[str, type],
-        unpickle: Callable[[bytes | None, list[list[memoryview]]], object],
+        self, allowed: Mapping[str, type], unpickle: Callable[..., object]
     ) -> None:
         self._allowed = allowed  # classes of which instances are accepted, by name
-        # What stands beside the CBOR that is being decoded, each in pieces.
-        self._buffers: list[list[memoryview]] = []
+        self._buffers: Buffers = []
         self._tags: dict[int, _Decode] = _DECODERS | {
             # None if the pickle is the first of the buffers.
             Tag.PICKLE: lambda data, _: unpickle(data, self._buffers),
@@ -268,7 +266,7 @@ class PlainDecoder:
             Tag.OBJECT: lambda parts, _: self._object(*parts),
         }
 
-    def decode(self, source: IO[bytes], buffers: list[list[memoryview]]) -> object:
+    def decode(self, source: IO[bytes], buffers: Buffers) -> object:
         """Decode a value of a file of CBOR, and buffers in pieces."""
         self._buffers = buffers
         try:
@@ -355,7 +353,7 @@ def _refuseTag(tag: object, immutable: bool) -> object:
     raise ValueError(f"a tag that isn't accepted: {getattr(tag, 'tag', 'a known one')}")
 
 
-def _checked(items: list[_T]) -> list[_T]:
+def _checked(items: list[object]) -> list[object]:
     """Check that not too many members of a set, or keys of a dict, have one hash."""
     if len(items) > _MAX_SAME_HASH:
         [(_, most)] = Counter(map(hash, items)).most_common(1)

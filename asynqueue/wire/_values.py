@@ -20,7 +20,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import frozen
 from cbor2 import dumps
@@ -36,14 +36,13 @@ from ..threads._looper import ThreadLooper
 from ._commands import Tag, checkGrowth
 from ._plain import (
     LARGE_BYTES,
+    Buffers,
     NotPlain,
     PlainDecoder,
     PlainEncoder,
     joined,
     nameOfClass,
 )
-
-_T = TypeVar("_T")
 
 #: A value of no more bytes goes into the box of its call or answer.
 INLINE = 60_000
@@ -187,7 +186,7 @@ class Codec:
         size = sink.size.to_bytes(2, "big")
         return b"".join((_PICKLE_SMALL, size, *sink.pieces))
 
-    def _unpickle(self, data: bytes | None, buffers: list[list[memoryview]]) -> object:
+    def _unpickle(self, data: bytes | None, buffers: Buffers) -> object:
         if not self.pickles:
             raise ValueError("a pickle, which isn't accepted on this connection")
         try:
@@ -224,15 +223,10 @@ class DecodingThread:
         looper, self._looper = self._looper, None
         return succeed(None) if looper is None else looper.stop()
 
-    def _inThread(self, f: Callable[[_T], object], data: _T) -> Deferred[object]:
+    def _inThread(self, f: Callable[..., object], data: object) -> Deferred[object]:
         if self._looper is None:
             self._looper = ThreadLooper(True, reactor=self._reactor)
         return self._looper.deferToThread(f, data)
-
-
-def arrayOf(values: list[bytes]) -> bytes:
-    """Make one value, a list, of small ones that have been encoded."""
-    return b"".join((b"\x99", len(values).to_bytes(2, "big"), *values))
 
 
 class _YieldingFile(io.BytesIO):
