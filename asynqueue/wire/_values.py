@@ -240,8 +240,6 @@ class _YieldingFile(io.BytesIO):
 class _PieceWriter:
     """A file that keeps what is written as it is, of so many bytes at most."""
 
-    __slots__ = ("_most", "pieces", "size")
-
     def __init__(self, most: int | None) -> None:
         self.pieces: list[bytes] = []
         self.size = 0
@@ -268,8 +266,7 @@ class _PieceWriter:
         """Put parts end to end, with what tells them apart before them."""
         sizes = [sum(memoryview(piece).nbytes for piece in part) for part in parts]
         head = struct.pack(f">I{len(sizes)}Q", len(sizes), *sizes)
-        self.size = 0
-        self.count(len(head) + sum(sizes))
+        self.count(len(head) + sum(sizes) - self.size)
         return Payload(self.size, [head, *(piece for part in parts for piece in part)])
 
 
@@ -346,8 +343,7 @@ def loadsError(
     Make an exception again if it's one of Python's own or of those that are given, else
     a L{WorkerError} with the whole text. Give the text, which carries it. Its cause is
     the traceback at the other end, whose own cause is what it has come from there.
-
-    @raise ValueError: If that's no exception.
+    What is no exception is a ValueError.
     """
     value = _plain.decode(data)
     try:
