@@ -87,6 +87,7 @@ class ChunkTests(SynchronousTestCase):
         """
         for size in (1, 64_999, 65_001, 5 * MB + 1):
             data = bytes(i % 251 for i in range(size))
+            pieces: list[bytes | memoryview]
             pieces = [data[:7], memoryview(data)[7:50_000], data[50_000:]]
             sent = self.sender.send(b"x", Payload(size, pieces))
             self.assertEqual(self.pump(), [])

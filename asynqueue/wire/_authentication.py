@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionClosed
@@ -74,14 +73,14 @@ class ClientHandshake:
         hello = await self._authenticate()
         if self._connection.isOver:
             return
-        tasks = hello["tasks"]
-        isNumber = tasks is not None and tasks.isdigit() and len(tasks) < 10
+        tasks = hello["tasks"] or b""
+        isNumber = tasks.isdigit() and len(tasks) < 10
         maxTasks = max(1, int(tasks)) if isNumber else None
         self._greeted(hello["pickle"] is not None, maxTasks)
         if not self.opened.called:
             self.opened.callback(None)
 
-    async def _authenticate(self) -> dict[str, Any]:
+    async def _authenticate(self) -> dict[str, bytes | None]:
         """
         Have the server prove who it is, prove it to the server, and give the answer to
         L{Hello}.
@@ -96,13 +95,14 @@ class ClientHandshake:
             fields["nonce"] = nonce
         ask = self._connection.callRemote
         try:
-            hello: dict[str, Any] = await ask(Hello, **fields)
+            hello: dict[str, bytes | None] = await ask(Hello, **fields)
             if hello["version"] != VERSION:
                 raise OtherVersion
             if key is not None:
-                if len(hello["nonce"] or b"") != NONCE:
+                theirs = hello["nonce"] or b""
+                if len(theirs) != NONCE:
                     raise self._untrusted("It has no key, and this end has one")
-                parts = (VERSION, nonce, hello["nonce"])
+                parts = (VERSION, nonce, theirs)
                 answer = await ask(Prove, proof=key.prove(b"client", *parts))
                 if not key.check(answer["proof"], b"server", *parts):
                     raise self._untrusted("It hasn't proved that it has the key")
@@ -210,7 +210,7 @@ class ServerHandshake:
             self._failed(tlsErrorText(reason))
         self._leave()
 
-    def _hello(self, box: Any) -> Any:
+    def _hello(self, box: amp.Box) -> amp.Box | Deferred[amp.Box]:
         if box[b"version"] != VERSION:
             text = f"This server speaks version {VERSION.decode()}"
             return self._refuse(OtherVersion, text, "It has another version")
@@ -225,7 +225,7 @@ class ServerHandshake:
         self._nonces = nonce, os.urandom(NONCE)
         return amp.Box({**self._greeting, b"nonce": self._nonces[1]})
 
-    def _prove(self, box: Any) -> Any:
+    def _prove(self, box: amp.Box) -> amp.Box | Deferred[amp.Box]:
         key = self._connection.required.key
         if key is None or self._nonces is None or self._connection.isOpen:
             raise Violation("a Prove that can't be")
@@ -241,10 +241,10 @@ class ServerHandshake:
         self._leave()
         self._connection.open()
 
-    def _refuse(self, error: type[Exception], text: str, why: str) -> Deferred[Any]:
+    def _refuse(self, error: type[Exception], text: str, why: str) -> Deferred[amp.Box]:
         """Give the answer with which a client is refused, after a moment."""
         self._connection.isOver = True
-        d: Deferred[Any] = Deferred()
+        d: Deferred[amp.Box] = Deferred()
         answer = amp.RemoteAmpError(Hello.fatalErrors[error], text, fatal=True)
         self._later(self._failed(why), d.errback, answer)
         return d
@@ -267,7 +267,7 @@ class ServerHandshake:
             )
         return min(_MAX_DELAY, _DELAY * float(2 ** min(count - 1, 20)))
 
-    def _later(self, seconds: float, f: Callable[..., object], *args: Any) -> None:
+    def _later(self, seconds: float, f: Callable[..., object], *args: object) -> None:
         call = self._connection.reactor.callLater(seconds, f, *args)
         self._timers.append(call)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
@@ -23,6 +23,8 @@ from ._connection import MAX_SILENT, Connection
 from ._endpoints import Requirements
 from ._iterations import ClientIteration
 from ._values import QUICK, Codec, DecodingThread, NotEncodable, Payload, loadsError
+
+_T = TypeVar("_T")
 
 #: Times as many heartbeats without a sign of life are too many while the server may be
 #: running a call in its reactor's thread, which keeps it from giving one.
@@ -65,11 +67,11 @@ class RemoteCall:
 
     task: ITask
     name: str
-    args: tuple[Any, ...]
-    kw: dict[str, Any]
+    args: tuple[object, ...]
+    kw: dict[str, object]
     thread: bool
     raw: bool
-    consumer: Any
+    consumer: IConsumer | None
     done: Deferred[None] = field(factory=Deferred)
     ID: bytes = b""
     arguments: bytes | Payload = b""
@@ -86,7 +88,7 @@ class RemoteCall:
         lose = self.task.errback if self.iteration is None else self.iteration.lose
         lose(Failure(error))
 
-    def finish(self, tell: Callable[..., object], *args: Any) -> None:
+    def finish(self, tell: Callable[..., object], *args: object) -> None:
         """Be done with it, and tell the user so."""
         self.forget()
         tell(*args)
@@ -125,7 +127,7 @@ class RemoteCall:
         if self.iteration is not None:
             self.iteration.over.callback(None)
 
-    def take(self, box: Any) -> Deferred[None] | None:
+    def take(self, box: amp.Box) -> Deferred[None] | None:
         """Take the answer: give a Deferred if that takes a while."""
         client = self.client
         if type(self.arguments) is Payload:
@@ -321,7 +323,7 @@ class Client(Connection):
         if call.stage is CallStage.UNSENT:
             call.stage = CallStage.SENT
 
-    def _answered(self, box: Any, call: RemoteCall) -> Deferred[None] | None:
+    def _answered(self, box: amp.Box, call: RemoteCall) -> Deferred[None] | None:
         """The server has answered a call."""
         taking = call.take(box)
         if taking is not None:
@@ -336,18 +338,18 @@ class Client(Connection):
                 call.fail(WorkerError(f"The server can't take {call.task!r}"))
             self._leftServer(None)
 
-    def _leftServer(self, result: Any) -> Any:
+    def _leftServer(self, result: _T) -> _T:
         """Nothing more is to come of a call from the server."""
         self._atServer -= 1
         if self._waiting:
             self._sendWaiting()
         return result
 
-    def decode(self, data: bytes) -> Awaitable[Any]:
+    def decode(self, data: bytes) -> Awaitable[object]:
         """Decode a value that has come in a box."""
         return self._decoding.decode(self.codec, data)
 
-    async def decodeLarge(self, call: RemoteCall, digits: bytes) -> Any:
+    async def decodeLarge(self, call: RemoteCall, digits: bytes) -> object:
         """Receive a value of a size, raising WorkerError if that's too large."""
         size = numberOf(digits)
         if size > self._largest:
@@ -358,14 +360,14 @@ class Client(Connection):
         pieces = await self.receive(call.ID, size)
         return await self._decoding.decodeLarge(self.codec, pieces)
 
-    def _held(self, box: Any) -> Any:
+    def _held(self, box: amp.Box) -> amp.Box:
         call = self.calls.get(box[b"ID"])
         if call is not None and call.stage is CallStage.SENT:
             call.stage = CallStage.HELD
             call.task.stopTimer()
         return amp.Box()
 
-    def _start(self, box: Any) -> Any:
+    def _start(self, box: amp.Box) -> amp.Box | Deferred[amp.Box]:
         call = self.calls.get(box[b"ID"])
         if call is None or call.stage is not CallStage.HELD:
             code = Start.errors[Unwanted]
@@ -374,6 +376,6 @@ class Client(Connection):
         call.task.startTimer()
         return amp.Box()
 
-    def _leaving(self, box: Any) -> Any:
+    def _leaving(self, box: amp.Box) -> amp.Box:
         self.owner.serverLeaves()
         return amp.Box()

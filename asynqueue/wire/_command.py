@@ -27,12 +27,13 @@ import twisted
 from attrs import field, frozen
 from twisted.application.service import Service
 from twisted.internet.error import BindError, ReactorNotRunning
+from twisted.internet.interfaces import IReactorCore
 from twisted.logger import FileLogObserver, LogEvent, eventAsText, globalLogBeginner
 from twisted.python import usage
 from twisted.python.failure import Failure
 
 from .._child.mainmodule import adopt
-from .._support.reactor import orGlobalReactor
+from .._support.reactor import IReactorAll, globalReactor, orGlobalReactor
 from .._version import __version__
 from ..errors import AsynQueueError
 from ._credentials import TLS, Key
@@ -194,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\nTry python -m asynqueue.wire --help\n")
         return 2
     logTo(sys.stderr)
-    reactor: Any = orGlobalReactor(None)
+    reactor = globalReactor()
     reactor.addSystemEventTrigger("before", "shutdown", _endAtNextSignal)
     try:
         runServer(options.description, options.wwu, **options.keywords)
@@ -231,7 +232,9 @@ def runServer(description: str, wwuFQN: WireWorkerUniverse | str, **kw: Any) -> 
 
 
 def runUntilStopped(
-    server: WireServer, listening: Callable[[], object], reactor: Any = None
+    server: WireServer,
+    listening: Callable[[], object],
+    reactor: IReactorCore | None = None,
 ) -> None:
     """Run the reactor with a server, raising what keeps that from listening."""
     reactor = orGlobalReactor(reactor)
@@ -251,7 +254,7 @@ def runUntilStopped(
         failures[0].raiseException()
 
 
-def _stop(reactor: Any) -> None:
+def _stop(reactor: IReactorCore) -> None:
     with suppress(ReactorNotRunning):  # it's stopping already
         reactor.stop()
 
@@ -314,7 +317,7 @@ class Setup:
     description: str
     wwu: str
     options: bytes = field(repr=False)
-    preparation: dict[str, Any]
+    preparation: dict[str, object]
     niceness: int
     timeout: float | None
     stdio: bool
@@ -329,7 +332,7 @@ def serve() -> None:
             setup: Setup = pickle.load(file)
     except (EOFError, pickle.UnpicklingError):
         return  # The manager has gone already.
-    reactors: SimpleQueue[Any] = SimpleQueue()
+    reactors: SimpleQueue[IReactorAll] = SimpleQueue()
     name, args = "asynqueue manager", (setup.timeout, reactors)
     Thread(target=_stopAtEnd, name=name, args=args, daemon=True).start()
     if sys.stdout is not None:
@@ -342,7 +345,7 @@ def serve() -> None:
         adopt(setup.preparation)
         options: dict[str, Any] = pickle.loads(setup.options)
         server = WireServer(setup.description, setup.wwu, **options)
-        reactor: Any = orGlobalReactor(None)
+        reactor = globalReactor()
         reactors.put(reactor)
         runUntilStopped(server, lambda: _tell(LISTENING), reactor)
     except BaseException as error:  # noqa: BLE001 - whatever the universe's module does
@@ -357,7 +360,7 @@ def _tell(line: bytes) -> None:
         os.write(OUT, line)
 
 
-def _stopAtEnd(timeout: float | None, reactors: SimpleQueue[Any]) -> None:
+def _stopAtEnd(timeout: float | None, reactors: SimpleQueue[IReactorAll]) -> None:
     """
     Wait for the end of the pipe from the manager, then stop the reactor: in a thread,
     because what is served may block the reactor, and must end in time all the same.

@@ -19,13 +19,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from enum import IntEnum, auto
-from typing import Any, AnyStr, Generic
+from typing import AnyStr, Generic, TypeVar
 
 from twisted.protocols import amp
 
 from .._child.calls import contextOf
 from ..errors import WorkerError
 from ..interfaces import ITask
+
+_T = TypeVar("_T")
 
 #: The version of the protocol. It's part of each proof of a key.
 VERSION = b"2"
@@ -69,7 +71,7 @@ def traceFields(task: ITask) -> dict[str, bytes]:
     return {n: data for n, data in fields.items() if 0 < len(data) <= _MAX_HEADER_BYTES}
 
 
-def runTraced(box: dict[bytes, bytes], f: Callable[[], Any]) -> Any:
+def runTraced(box: dict[bytes, bytes], f: Callable[[], _T]) -> _T:
     """Call something in the context that RunTask has the headers of, if it has any."""
     headers = {
         name: box[field].decode("latin-1")

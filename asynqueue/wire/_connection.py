@@ -120,7 +120,7 @@ class ChunkedAMP(amp.AMP):  # type: ignore[misc, unused-ignore]
 
     # Past AMP's own, which says so in the log of each connection.
 
-    def makeConnection(self, transport: Any) -> None:
+    def makeConnection(self, transport: object) -> None:
         amp.BinaryBoxProtocol.makeConnection(self, transport)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -143,7 +143,7 @@ class ChunkedAMP(amp.AMP):  # type: ignore[misc, unused-ignore]
                 del self._outgoing[value.ID]
                 value.done.callback(None)
 
-    def _credit(self, box: Any) -> None:
+    def _credit(self, box: amp.Box) -> None:
         value = self._outgoing.get(box[b"ID"])
         credit = numberOf(box[b"bytes"])
         if value is not None and credit:
@@ -152,7 +152,7 @@ class ChunkedAMP(amp.AMP):  # type: ignore[misc, unused-ignore]
             value.credit = min(value.credit + credit, value.left)
             self._pump()
 
-    def _chunk(self, box: Any) -> None:
+    def _chunk(self, box: amp.Box) -> None:
         # One that nobody wants any longer is dropped.
         value, data = self._incoming.get(box[b"ID"]), box[b"data"]
         if value is not None:
@@ -192,7 +192,7 @@ class Connection(ChunkedAMP):
         # What the two ends do until they know each other, while there's a connection.
         self.handshake: Any = None
         # What answers each command, by its name: a box, or a Deferred of one.
-        self.responders: dict[bytes, Callable[[Any], Any]] = {}
+        self.responders: dict[bytes, Callable[[amp.Box], object]] = {}
         # Whether it's known who is at the other end, and nothing more is taken from it.
         self.isOpen = False
         self.isOver = False
@@ -318,7 +318,7 @@ class Connection(ChunkedAMP):
     def lengthLimitExceeded(self, length: int) -> None:
         raise Violation("a key that is too long")
 
-    def ampBoxReceived(self, box: Any) -> None:
+    def ampBoxReceived(self, box: amp.Box) -> None:
         self._boxSize = 0
         if self.isOver:
             return
@@ -335,7 +335,7 @@ class Connection(ChunkedAMP):
         else:
             super().ampBoxReceived(box)
 
-    def dispatchCommand(self, box: Any) -> Deferred[Any]:
+    def dispatchCommand(self, box: amp.Box) -> Deferred[object]:
         name = box[amp.COMMAND]
         responder = self.responders.get(name)
         if (amp.ASK not in box) != (name in _NOTICES):

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.interfaces import ISystemHandle
 
 from .._support.log import log
 from ..errors import AuthenticationError
@@ -111,7 +112,7 @@ class Key:
             " file"
         )
 
-    def handOver(self) -> tuple[Callable[..., Key], tuple[Any, ...]]:
+    def handOver(self) -> tuple[Callable[..., Key], tuple[object, ...]]:
         """Tell how to make it again, for the private pipe to a server's process."""
         return Key, (self.__secret,)
 
@@ -225,7 +226,7 @@ class TLS:
     def __reduce__(self) -> NoReturn:
         raise TypeError("A private key can't be pickled or copied")
 
-    def handOver(self) -> tuple[Callable[..., TLS], tuple[Any, ...]]:
+    def handOver(self) -> tuple[Callable[..., TLS], tuple[object, ...]]:
         """Tell how to make it again, for the private pipe to a server's process."""
         return TLS, self._pem
 
@@ -253,7 +254,7 @@ class TLS:
             extraCertificateOptions={"extraCertChain": self._chain},
         )
 
-    def check(self, transport: Any, host: str | None) -> None:
+    def check(self, transport: ISystemHandle, host: str | None) -> None:
         """Check what a handshake leaves open, at a client also whose host that is."""
         # OpenSSL also accepts what was issued with the private key of a peer, and
         # Twisted 26.10 certificates without names for any host.

@@ -24,7 +24,13 @@ from attrs import evolve, frozen
 from twisted.internet import endpoints
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorUNIX,
+    IStreamClientEndpoint,
+    IStreamServerEndpoint,
+)
 from zope.interface import implementer
 
 from .._support.log import log
@@ -111,8 +117,8 @@ def requirements(
     description: str,
     isServer: bool,
     *,
-    key: Any,
-    tls: Any,
+    key: Key | None,
+    tls: TLS | None,
     pickle: bool | None,
     insecure: bool,
 ) -> Requirements:
@@ -188,14 +194,14 @@ def serverEndpoint(required: Requirements, reactor: Any) -> IStreamServerEndpoin
 class _PrivateUNIXEndpoint:
     """Listens at a Unix socket that only this user can reach."""
 
-    def __init__(self, path: str, reactor: Any) -> None:
+    def __init__(self, path: str, reactor: IReactorUNIX) -> None:
         self._path = path
         self._reactor = reactor
 
-    def listen(self, protocolFactory: Any) -> Deferred[Any]:
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         return execute(self._listen, protocolFactory)
 
-    def _listen(self, factory: Any) -> Any:
+    def _listen(self, factory: Any) -> IListeningPort:
         _checkFolder(self._path, make=True)
         # The file's mode is set before anybody can connect.
         listen = partial(self._reactor.listenUNIX, mode=0o600, wantPID=True)
@@ -247,7 +253,7 @@ def _readParts(
     return fields
 
 
-def checkText(description: Any) -> None:
+def checkText(description: object) -> None:
     """Check that an address is described by text, whatever that says."""
     if not isinstance(description, str):
         raise TypeError(

@@ -23,7 +23,6 @@ from ._values import (
     Encoded,
     NotEncodable,
     Payload,
-    arrayOf,
     dumpsError,
     dumpsText,
     loadsError,
@@ -48,18 +47,18 @@ class EncodedItems:
 
     def __init__(
         self,
-        iterator: Iterator[Any],
-        encode: Callable[[Any], Any] | None,
-        step: AbstractContextManager[Any],
+        iterator: Iterator[object],
+        encode: Callable[[object], object] | None,
+        step: AbstractContextManager[object],
     ) -> None:
         self._iterator = iterator
         self._encode = encode or (lambda item: item)
         self._step = step  # entered for each
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> object:
         with self._step:
             item = next(self._iterator)
             if isinstance(item, Deferred):
@@ -84,7 +83,7 @@ class ServedIteration:
         connection: Connection,
         codec: Codec,
         ID: bytes,
-        deferator: Deferator[Any],
+        deferator: Deferator[object],
         ended: Callable[[], object],
     ) -> None:
         self._connection = connection
@@ -102,7 +101,7 @@ class ServedIteration:
         self._requests = 0
         self._timer: IDelayedCall | None = None
 
-    async def getNext(self, count: int | None) -> Any:
+    async def getNext(self, count: int | None) -> amp.Box:
         """Answer a request for so many items, C{None} for one in the plain form."""
         self._requests += 1
         async with self._lock:
@@ -132,7 +131,7 @@ class ServedIteration:
         else:
             self.stop()
 
-    async def _collect(self, values: list[bytes], count: int) -> Any:
+    async def _collect(self, values: list[bytes], count: int) -> amp.Box:
         """
         Take the items that are at hand, as many as fit, and wait for the first if there
         are none. Give an answer that lacks the small ones.
@@ -158,7 +157,7 @@ class ServedIteration:
             self.stop()
         return box
 
-    def _fill(self, values: list[bytes], count: int, box: Any) -> bool:
+    def _fill(self, values: list[bytes], count: int, box: amp.Box) -> bool:
         """Take items at hand until the answer is full, and tell whether it is."""
         room = INLINE
         for item in self._atHand():
@@ -172,13 +171,14 @@ class ServedIteration:
                 self._rest = item
                 return True
             else:
+                assert isinstance(item, Payload)  # small ones fit into an empty box
                 box[b"size"] = b"%d" % item.size
                 self._sending = self._connection.send(self._ID, item)
                 self._sending.addErrback(lambda _: None)
                 return True
         return False
 
-    def _atHand(self) -> Iterator[Any]:
+    def _atHand(self) -> Iterator[bytes | Payload]:
         rest, self._rest = self._rest, None
         if rest is not None:
             yield rest
@@ -186,10 +186,11 @@ class ServedIteration:
             yield encoded(self._codec, item)
 
 
-def answerOf(values: list[bytes], box: Any, count: int | None) -> Any:
+def answerOf(values: list[bytes], box: amp.Box, count: int | None) -> amp.Box:
     """Put items into an answer to C{GetNext}, C{None} for one in the plain form."""
     if count is not None:
-        box[b"values"] = arrayOf(values)
+        # CBOR's array of what has been encoded.
+        box[b"values"] = b"".join((b"\x99", len(values).to_bytes(2, "big"), *values))
     elif b"error" in box:
         text = str(loadsError(Codec(), box[b"error"], ()))
         raise amp.RemoteAmpError(b"FAILED", text)
@@ -200,7 +201,7 @@ def answerOf(values: list[bytes], box: Any, count: int | None) -> Any:
     return box
 
 
-def encoded(codec: Codec, value: Any) -> bytes | Payload:
+def encoded(codec: Codec, value: object) -> bytes | Payload:
     return value.data if type(value) is Encoded else codec.encode(value)
 
 
@@ -243,11 +244,11 @@ class ClientIteration(RemoteIteration):
             taking = Deferred.fromCoroutine(self._take(answer, self._taken))
             self._taken = taking.addErrback(self._client.unhandledError)
 
-    async def _take(self, answer: Deferred[Any], taken: Deferred[None]) -> None:
+    async def _take(self, answer: Deferred[amp.Box], taken: Deferred[None]) -> None:
         """Take the answer to a request, when that to the one before has been taken."""
         await taken
         try:
-            box = await answer
+            box: amp.Box | None = await answer
         except amp.RemoteAmpError:
             box = None
         self._requests -= 1
@@ -260,7 +261,7 @@ class ClientIteration(RemoteIteration):
         await self._takeItems(box)
         self._ask()
 
-    async def _takeItems(self, box: Any) -> None:
+    async def _takeItems(self, box: amp.Box) -> None:
         client, call = self._client, self._call
         size = box.get(b"size")
         self._areLarge = size is not None
@@ -284,7 +285,7 @@ class ClientIteration(RemoteIteration):
         elif box[b"moreLeft"] != b"True":
             call.finish(self.end)
 
-    def _push(self, items: list[Any]) -> None:
+    def _push(self, items: list[object]) -> None:
         if items and not self.over.called:
             self._begin()
             self._source.push(items)

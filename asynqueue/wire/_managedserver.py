@@ -21,7 +21,12 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from .._support.awaitable import OneShot
-from .._support.childprocess import ChildProcess, ExitStatus, interpreterCommand
+from .._support.childprocess import (
+    ChildProcess,
+    ExitStatus,
+    IProcessReactor,
+    interpreterCommand,
+)
 from .._support.log import OutputLog, log
 from ..errors import AuthenticationError, SerializationError, WorkerStartError
 from ._command import IN, LISTENING, OUT, Setup
@@ -50,11 +55,11 @@ _GOOD_START_SECONDS = 10.0
 class _SecretsPickler(pickle.Pickler):
     """Pickles keys and certificates, too, which otherwise can't be."""
 
-    def reducer_override(self, value: Any) -> Any:
+    def reducer_override(self, value: object) -> Any:
         return value.handOver() if isinstance(value, (Key, TLS)) else NotImplemented
 
 
-def dumpOptions(options: dict[str, Any]) -> bytes:
+def dumpOptions(options: dict[str, object]) -> bytes:
     """Pickle keywords of a server, with the secrets that are in them."""
     file = io.BytesIO()
     try:
@@ -75,7 +80,11 @@ class ServerProcess(ChildProcess):
     # come, by the pipe or as output.
 
     def __init__(
-        self, setup: Setup, listening: Callable[[int], object], *, reactor: Any
+        self,
+        setup: Setup,
+        listening: Callable[[int], object],
+        *,
+        reactor: IProcessReactor,
     ) -> None:
         super().__init__(reactor=reactor)
         self._setup = setup
@@ -209,7 +218,11 @@ class ManagedServer:
     # the process began to listen, infinity when it doesn't.
 
     def __init__(
-        self, setup: Setup, backoff: Callable[[int], float] | None, *, reactor: Any
+        self,
+        setup: Setup,
+        backoff: Callable[[int], float] | None,
+        *,
+        reactor: IProcessReactor,
     ) -> None:
         self.description = setup.description
         self.state = ServerState.STARTING

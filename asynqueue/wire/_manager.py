@@ -77,7 +77,7 @@ class ServerManager:
         backoff: Callable[[int], float] | None = None,
         timeout: float | None = 5.0,
         reactor: Any = None,
-        **options: Any,
+        **options: object,
     ) -> None:
         """
         Make a manager without servers.
@@ -123,11 +123,11 @@ class ServerManager:
         )
         self._timeout = timeout
         self._options = options
-        self._reactor: Any = orGlobalReactor(reactor)
+        self._reactor = orGlobalReactor(reactor)
         self._servers: list[ManagedServer] = []
         self._folder: _SocketFolder | None = None
         self._socketNumbers = itertools.count()
-        self._trigger: Any = None
+        self._trigger: object = None
         self._stopped: OneShot[None] | None = None
 
     def __repr__(self) -> str:
@@ -266,7 +266,7 @@ class ServerManager:
         return self.shutdown()
 
 
-def _checkOptions(options: dict[str, Any]) -> None:
+def _checkOptions(options: dict[str, object]) -> None:
     """@raise TypeError: If a server has no such keywords."""
     inspect.signature(WireServer).bind("", "", **options)
 

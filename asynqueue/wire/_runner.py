@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -26,6 +26,8 @@ from ..threads._looper import ThreadLooper
 from ..util._sync import DeferredTracker
 from ._commands import ChunkyString
 from ._iterations import EncodedItems
+
+_Encode: TypeAlias = Callable[[Any], object]
 
 
 class WireWorkerUniverse:
@@ -71,7 +73,7 @@ class WireWorkerUniverse:
         return True
 
 
-def classOf(wwu: Any) -> type[WireWorkerUniverse]:
+def classOf(wwu: object) -> type[WireWorkerUniverse]:
     """Get the class of a universe, raising TypeError if it's none."""
     kind = wwu if isinstance(wwu, type) else type(wwu)
     if not issubclass(kind, WireWorkerUniverse):
@@ -82,7 +84,7 @@ def classOf(wwu: Any) -> type[WireWorkerUniverse]:
     return kind
 
 
-def namesOf(wwu: Any) -> frozenset[str]:
+def namesOf(wwu: object) -> frozenset[str]:
     """List the public methods of a universe, or of its class."""
     kind = classOf(wwu)
     names = set()
@@ -138,7 +140,7 @@ class WireRunner:
         self._maxStuck = maxStuck
         # What waits for a stuck thread to end.
         self._overdue: deque[Callable[[], object]] = deque()
-        self._reactor: Any = orGlobalReactor(reactor)
+        self._reactor = orGlobalReactor(reactor)
         self._calls = DeferredTracker(reactor=self._reactor)
         self._idle: list[_Thread] = []
         self._busy: set[_Thread] = set()
@@ -147,7 +149,7 @@ class WireRunner:
         self._runRaw = CallRunner(True, reactor=self._reactor)
 
     def call(
-        self, f: str | Callable[..., Any], /, *args: Any, **kw: Any
+        self, f: str | Callable[..., object], /, *args: object, **kw: Any
     ) -> Deferred[dict[str, Any]]:
         """
         Run a method, or anything else that can be called, and describe its result as
@@ -189,19 +191,19 @@ class WireRunner:
             return fail(WorkerError(f"There's no iteration {ID!r}, or it has ended"))
         iterator = self.iterators[ID]
 
-        def got(value: Any) -> dict[str, Any]:
+        def got(value: object) -> dict[str, object]:
             isRaw = isinstance(value, bytes)
             value = value if isRaw else o2p(value)
             return {"value": value, "isValid": True, "isRaw": isRaw}
 
-        def ended(failure: Failure) -> dict[str, Any]:
+        def ended(failure: Failure) -> dict[str, object]:
             self.iterators.pop(ID, None)
             failure.trap(StopIteration, StopAsyncIteration)
             return {"value": b"", "isValid": False, "isRaw": True}
 
         isDeferator = isinstance(iterator, Deferator)
         step = iterator.__anext__ if isDeferator else iterator.__next__
-        d: Deferred[Any] = maybeDeferred(step)
+        d: Deferred[object] = maybeDeferred(step)
         return d.addCallback(got).addErrback(ended)
 
     def shutdown(self) -> Deferred[None]:
@@ -220,12 +222,12 @@ class WireRunner:
 
     def run(
         self,
-        f: Callable[..., Any],
-        args: tuple[Any, ...],
-        kw: dict[str, Any],
+        f: Callable[..., object],
+        args: Sequence[object],
+        kw: dict[str, object],
         thread: bool,
         raw: bool,
-        encode: Callable[[Any], Any] | None = None,
+        encode: _Encode | None = None,
     ) -> StatusResult | Deferred[StatusResult]:
         """
         Run something: give its status and result, or a Deferred that fires with them.
@@ -250,11 +252,11 @@ class WireRunner:
 
     def _runInThread(
         self,
-        f: Callable[..., Any],
-        args: tuple[Any, ...],
-        kw: dict[str, Any],
+        f: Callable[..., object],
+        args: Sequence[object],
+        kw: dict[str, object],
         raw: bool,
-        encode: Callable[[Any], Any] | None,
+        encode: _Encode | None,
     ) -> Deferred[StatusResult]:
         thread = self._idle.pop() if self._idle else _Thread(self._freed, self._reactor)
         self._busy.add(thread)
@@ -276,7 +278,7 @@ class WireRunner:
                 pair = status, ErrorText(text, result.exception)
             return _iterating(pair, None)
 
-        def deliver(result: Any) -> None:
+        def deliver(result: StatusResult | Failure) -> None:
             if not isCancelled:
                 d.callback(result)
 
@@ -324,7 +326,7 @@ class WireRunner:
         while self._idle:
             await self._idle.pop().looper.stop()
 
-    def _described(self, pair: StatusResult, raw: bool) -> dict[str, Any]:
+    def _described(self, pair: StatusResult, raw: bool) -> dict[str, object]:
         status, result = bytes(pair[0]), pair[1]
         if status == Status.ERROR:
             return {"status": status, "result": str(result)}
@@ -342,7 +344,7 @@ class WireRunner:
             return self._kept(Status.CHUNKS, ChunkyString(pickle))
         return {"status": status, "result": pickle}
 
-    def _kept(self, status: Status, iterator: Any) -> dict[str, Any]:
+    def _kept(self, status: Status, iterator: object) -> dict[str, object]:
         """Keep what L{getNext} is to go through."""
         ID = str(next(self._numbers)).encode()
         self.iterators[ID] = iterator
@@ -363,9 +365,7 @@ class _Thread:
         # either the thread does it when the step is over, or who abandons it.
         self.running: list[None] = []
 
-    def run(
-        self, f: Callable[[], Any], raw: bool, encode: Callable[[Any], Any] | None
-    ) -> Any:
+    def run(self, f: Callable[[], Any], raw: bool, encode: _Encode | None) -> object:
         with self:
             result = f()
             if not raw and isIteration(result):
@@ -388,7 +388,7 @@ class _Thread:
             self._reactor.callFromThread(self._freed)
 
 
-def _iterating(pair: StatusResult, encode: Callable[[Any], Any] | None) -> StatusResult:
+def _iterating(pair: StatusResult, encode: _Encode | None) -> StatusResult:
     """Have an iterator be iterated over in the reactor's thread."""
     status, result = pair
     if status != Status.ITERATOR or isinstance(result, Deferator):

@@ -18,7 +18,7 @@ from .._child.status import Status
 from .._support.awaitable import OneShot
 from .._support.checks import checkCount, checkSeconds
 from .._support.log import log
-from .._support.reactor import Deadline, orGlobalReactor
+from .._support.reactor import Deadline, IReactorAll, orGlobalReactor
 from ._authentication import Pending, ServerHandshake
 from ._commands import Leaving, Violation, numberOf, runTraced
 from ._credentials import TLS, Key
@@ -89,7 +89,7 @@ class Session(TaskConnection):
         if self.isLeaving and not self._mayCome and not self.tasks:
             self.close()
 
-    def _runTask(self, box: Any) -> Any:
+    def _runTask(self, box: amp.Box) -> amp.Box | Deferred[amp.Box]:
         ID = box.get(b"ID")
         if ID is None:
             # Beyond those that the client may give.
@@ -106,7 +106,7 @@ class Session(TaskConnection):
         self.tasks[ID] = task
         return runTraced(box, task.start)
 
-    def _cancelTask(self, box: Any) -> None:
+    def _cancelTask(self, box: amp.Box) -> None:
         task = self.tasks.get(box[b"ID"])
         if task is not None:
             task.cancel()
@@ -117,7 +117,7 @@ class Session(TaskConnection):
             # The answer is to be sent first.
             self.reactor.callLater(0, self._maybeClose)
 
-    def _getNext(self, box: Any) -> Any:
+    def _getNext(self, box: amp.Box) -> Deferred[amp.Box]:
         task = self.tasks.get(box[b"ID"])
         count = numberOf(box[b"count"]) if b"count" in box else None
         if task is not None and task.iteration is not None:
@@ -272,7 +272,7 @@ class WireServer:
             checkSeconds("heartbeat", heartbeat)
         if stopTimeout is not None:
             checkSeconds("stopTimeout", stopTimeout, zero=True)
-        self._reactor: Any = orGlobalReactor(reactor)
+        self._reactor: IReactorAll = orGlobalReactor(reactor)
         self.description = description
         self.wwu = _universeOf(wwu, self)
         self.port: IListeningPort | None = None
@@ -343,7 +343,7 @@ class WireServer:
         if stopped is not None:
             await stopped.wait()
             self._stopped = None
-        factory: Any = Factory.forProtocol(self._makeSession)
+        factory = Factory.forProtocol(self._makeSession)
         factory.noisy = False
         self.port = await self._endpoint.listen(factory)
         log.info("{server} is there", server=self)

@@ -18,13 +18,14 @@ import io
 import pickle
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from attrs import frozen
 from cbor2 import dumps
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
 from .._child import exceptions
 from .._child.describe import describe, errorText, message
@@ -35,6 +36,7 @@ from ..threads._looper import ThreadLooper
 from ._commands import Tag, checkGrowth
 from ._plain import (
     LARGE_BYTES,
+    Buffers,
     NotPlain,
     PlainDecoder,
     PlainEncoder,
@@ -88,7 +90,7 @@ class Payload:
     """A large value as it's sent: its bytes, end to end. None can be written to."""
 
     size: int
-    pieces: list[Any]
+    pieces: list[bytes | memoryview]
 
 
 @frozen
@@ -116,7 +118,7 @@ class Codec:
         """Get a codec for a connection whose other end accepts no pickles."""
         return Codec(self._allowed.values()) if self.pickles else self
 
-    def encode(self, value: Any, most: int | None = None) -> bytes | Payload:
+    def encode(self, value: object, most: int | None = None) -> bytes | Payload:
         """@raise NotEncodable: If it can't be encoded, or becomes too many bytes."""
         if type(value) in _SCALARS and len(data := dumps(value)) < 10:
             return data  # as below would be, but saves 2 of 120 microseconds
@@ -159,8 +161,8 @@ class Codec:
         checkGrowth(cbor)
         return self._decoder.decode(_YieldingFile(cbor), buffers)
 
-    def _pickle(self, value: Any, sink: _PieceWriter) -> bytes | Payload:
-        buffers: list[list[Any]] = []
+    def _pickle(self, value: object, sink: _PieceWriter) -> bytes | Payload:
+        buffers: list[list[bytes | memoryview]] = []
 
         def inBand(buffer: pickle.PickleBuffer) -> bool:
             view = buffer.raw()
@@ -184,7 +186,7 @@ class Codec:
         size = sink.size.to_bytes(2, "big")
         return b"".join((_PICKLE_SMALL, size, *sink.pieces))
 
-    def _unpickle(self, data: bytes | None, buffers: list[list[Any]]) -> Any:
+    def _unpickle(self, data: bytes | None, buffers: Buffers) -> object:
         if not self.pickles:
             raise ValueError("a pickle, which isn't accepted on this connection")
         try:
@@ -204,32 +206,27 @@ class DecodingThread:
     It's not of the reactor's pool: all threads of that may be waiting for the value.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: IReactorTime) -> None:
         self._reactor = reactor
         self._looper: ThreadLooper | None = None
 
-    async def decode(self, codec: Codec, data: bytes) -> Any:
+    async def decode(self, codec: Codec, data: bytes) -> object:
         """Decode what came in a box, at once if that's quick."""
         if len(data) <= QUICK:
             return codec.decode(data)
         return await self._inThread(codec.copy().decode, data)
 
-    def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[Any]:
+    def decodeLarge(self, codec: Codec, pieces: list[bytes]) -> Deferred[object]:
         return self._inThread(codec.copy().decodePieces, pieces)
 
     def stop(self) -> Deferred[None]:
         looper, self._looper = self._looper, None
         return succeed(None) if looper is None else looper.stop()
 
-    def _inThread(self, f: Callable[[Any], Any], data: Any) -> Deferred[Any]:
+    def _inThread(self, f: Callable[..., object], data: object) -> Deferred[object]:
         if self._looper is None:
             self._looper = ThreadLooper(True, reactor=self._reactor)
         return self._looper.deferToThread(f, data)
-
-
-def arrayOf(values: list[bytes]) -> bytes:
-    """Make one value, a list, of small ones that have been encoded."""
-    return b"".join((b"\x99", len(values).to_bytes(2, "big"), *values))
 
 
 class _YieldingFile(io.BytesIO):
@@ -243,8 +240,6 @@ class _YieldingFile(io.BytesIO):
 class _PieceWriter:
     """A file that keeps what is written as it is, of so many bytes at most."""
 
-    __slots__ = ("_most", "pieces", "size")
-
     def __init__(self, most: int | None) -> None:
         self.pieces: list[bytes] = []
         self.size = 0
@@ -253,7 +248,7 @@ class _PieceWriter:
     def writable(self) -> bool:
         return True  # cbor2 asks
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | bytearray) -> int:
         # Pickles of large bytes come as these bytes, but so do bytearrays.
         self.pieces.append(data if type(data) is bytes else bytes(data))
         self.count(len(data))
@@ -267,19 +262,18 @@ class _PieceWriter:
                 f"It has more than the {self._most} bytes that may be sent (largest=)"
             )
 
-    def payload(self, *parts: list[Any]) -> Payload:
+    def payload(self, *parts: Sequence[bytes | memoryview]) -> Payload:
         """Put parts end to end, with what tells them apart before them."""
         sizes = [sum(memoryview(piece).nbytes for piece in part) for part in parts]
         head = struct.pack(f">I{len(sizes)}Q", len(sizes), *sizes)
-        self.size = 0
-        self.count(len(head) + sum(sizes))
+        self.count(len(head) + sum(sizes) - self.size)
         return Payload(self.size, [head, *(piece for part in parts for piece in part)])
 
 
 class Pieces(io.RawIOBase):
     """A file of bytes in pieces, which are taken from its beginning as they are."""
 
-    def __init__(self, pieces: Iterable[Any]) -> None:
+    def __init__(self, pieces: Iterable[bytes | memoryview]) -> None:
         super().__init__()
         self._pieces = deque(memoryview(piece).cast("B") for piece in pieces)
         self.left = sum(map(len, self._pieces))  # bytes that haven't been taken
@@ -322,7 +316,7 @@ _plain = Codec()
 def dumpsError(codec: Codec, error: BaseException, call: str) -> bytes:
     """Encode an exception that a call has raised, so that it fits into a box."""
     text = exceptions.cut(errorText(error, call), _MAX_TEXT)
-    chain: list[list[Any]] = []
+    chain: list[list[object]] = []
     try:
         for relation, link in exceptions.causes(error, _MAX_CAUSES):
             chain.append([relation, nameOfClass(type(link)), *_partsOf(codec, link)])
@@ -349,8 +343,7 @@ def loadsError(
     Make an exception again if it's one of Python's own or of those that are given, else
     a L{WorkerError} with the whole text. Give the text, which carries it. Its cause is
     the traceback at the other end, whose own cause is what it has come from there.
-
-    @raise ValueError: If that's no exception.
+    What is no exception is a ValueError.
     """
     value = _plain.decode(data)
     try:
@@ -386,7 +379,11 @@ def _partsOf(codec: Codec, error: BaseException) -> tuple[bytes | None, list[str
 
 
 def _make(
-    codec: Codec, known: dict[str, type], name: str, parts: Any, notes: list[str]
+    codec: Codec,
+    known: dict[str, type],
+    name: str,
+    parts: bytes | None,
+    notes: list[str],
 ) -> Exception | None:
     """Make an exception again, without code of its class, if it may be made."""
     kind = known.get(name)

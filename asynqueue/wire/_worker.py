@@ -371,7 +371,7 @@ class WireWorker(ConnectingWorker):
 
     async def _open(self) -> None:
         """Open a connection, and have both ends prove who they are."""
-        factory: Any = Factory.forProtocol(self._makeClient)
+        factory = Factory.forProtocol(self._makeClient)
         factory.noisy = False
         client: Any = await self._endpoint.connect(factory)
         await client.opened
