@@ -314,6 +314,70 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.worker.accepted, jobs)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
 
+    def test_subclassAddsTasks(self) -> None:
+        """
+        What one that overrides C{request} adds there, of whatever series, is run
+        though nothing else happens after that.
+        """
+        jobs: list[Task] = []
+
+        class Adding(AssignmentFactory):
+            first: Any = None
+            last: Any = None
+
+            def request(self, worker: Any, series: Any) -> None:
+                self.add(self.first)
+                super().request(worker, series)
+                self.add(self.last)
+
+            def add(self, series: str | None) -> None:
+                if series is not None and not jobs:
+                    jobs.append(task(same, series=series))
+                    self.new(jobs[0])
+
+        for series in ("x", "y"):
+            for place in ("first", "last"):
+                for worker in (AsyncWorker(), MemoryWorker()):
+                    self.factory = Adding(reactor=self.clock)
+                    self.request(worker, ["x", "y"])
+                    setattr(self.factory, place, series)
+                    first = self.add(series="x")
+                    if isinstance(worker, MemoryWorker):
+                        worker.complete(first)
+                    self.assertTrue(jobs.pop().accepted, (series, place, worker))
+
+    def test_subclassLetsGo(self) -> None:
+        """
+        If one that overrides C{request} lets the worker go there, it's given no more
+        tasks, even if that raises.
+        """
+
+        class LettingGo(AssignmentFactory):
+            leaves = raises = False
+
+            def request(self, worker: Any, series: Any) -> None:
+                if not self.leaves:
+                    super().request(worker, series)
+                    return
+                self.leaves = False
+                self.cancelRequests(worker)
+                if self.raises:
+                    raise ZeroDivisionError
+
+        for raises in (False, True):
+            self.factory = factory = LettingGo(reactor=self.clock)
+            factory.raises = raises
+            worker = MemoryWorker()
+            self.request(worker, ["x", "y"])
+            first = self.add(series="x")
+            factory.leaves = True
+            worker.complete()
+            self.add(series="x")
+            self.add(series="y")
+            self.assertEqual(worker.accepted, [first])
+            self.assertEqual(self.inLine(worker), {})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_takeTurns(self) -> None:
         """Workers that are done at once take turns."""
         ran: list[int] = []

@@ -380,7 +380,8 @@ class AssignmentFactory:
             self.request(state.worker, series)
         except Exception:  # noqa: BLE001 - a subclass's may do anything
             log.failure("A request of {worker} failed", worker=state.worker)
-            AssignmentFactory.request(self, state.worker, series)
+            if state.isOpen:
+                AssignmentFactory.request(self, state.worker, series)
 
     def _enterRequests(self, state: WorkerState) -> None:
         """
@@ -391,9 +392,14 @@ class AssignmentFactory:
         for series in list(state.series):
             if series in state.inLine:
                 continue
+            if not state.isFree:  # A subclass has given it a task, or let it go.
+                break
             if series in state.requests:  # It has only been out of line.
                 self._lines.enter(state, series)
             else:
                 self._requestFor(state, series)
+        if self.backlog.size:  # A subclass may have made calls.
+            self._loop.matches.update(dict.fromkeys(state.inLine))
+            self._loop.run()
         if self._rebalancing.prefetching:
             self._rebalancing.later()
