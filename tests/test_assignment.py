@@ -370,13 +370,84 @@ class AssignmentFactoryTests(SynchronousTestCase):
             worker = MemoryWorker()
             self.request(worker, ["x", "y"])
             first = self.add(series="x")
+            self.add(series="y")
+            second = self.add(series="x")
             factory.leaves = True
             worker.complete()
-            self.add(series="x")
             self.add(series="y")
+            self.assertFalse(second.accepted)
             self.assertEqual(worker.accepted, [first])
             self.assertEqual(self.inLine(worker), {})
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_subclassLetsGoIdle(self) -> None:
+        """The same if nothing waits."""
+
+        class LettingGo(AssignmentFactory):
+            leaves = False
+
+            def request(self, worker: Any, series: Any) -> None:
+                if self.leaves:
+                    self.leaves = False
+                    self.cancelRequests(worker)
+                else:
+                    super().request(worker, series)
+
+        self.factory = factory = LettingGo(reactor=self.clock)
+        self.request(self.worker, ["x", "y"])
+        first = self.add(series="x")
+        factory.leaves = True
+        self.worker.complete()
+        self.add(series="x")
+        self.add(series="y")
+        self.assertEqual(self.worker.accepted, [first])
+
+    def test_subclassRefuses(self) -> None:
+        """
+        A task for which one that overrides C{request} makes none goes to a worker that
+        has become ready meanwhile.
+        """
+        other = MemoryWorker()
+
+        class Refusing(AssignmentFactory):
+            refuses = False
+
+            def request(self, worker: Any, series: Any) -> None:
+                if not self.refuses or worker is other:
+                    super().request(worker, series)
+                elif len(other.accepted) == 1 and other.busy:
+                    other.complete()
+
+        self.factory = factory = Refusing(reactor=self.clock)
+        for worker in (self.worker, other):
+            self.request(worker, ["x"])
+        jobs = [self.add(n, series="x") for n in range(3)]
+        factory.refuses = True
+        self.worker.complete()
+        self.assertEqual(other.accepted, jobs[1:])
+
+    def test_subclassFires(self) -> None:
+        """
+        One that overrides C{request} may fire another request of the worker there,
+        which is entered again.
+        """
+        worker = AsyncWorker()
+
+        class Firing(AssignmentFactory):
+            fires = False
+
+            def request(self, worker: Any, series: Any) -> None:
+                super().request(worker, series)
+                if self.fires:
+                    self.fires = False
+                    assignment = Assignment(task(same, series="x"))
+                    worker.assignments["x"][0].callback(assignment)
+
+        self.factory = factory = Firing(reactor=self.clock)
+        self.request(worker, ["x", "y"])
+        factory.fires = True
+        self.add(series="y")
+        self.assertEqual(set(self.inLine(worker)), {"x", "y"})
 
     def test_takeTurns(self) -> None:
         """Workers that are done at once take turns."""

@@ -116,8 +116,8 @@ class AssignmentFactory:
         self._lines = RequestLines(self._requestFired)
         self.requests = self._lines.lines
         self._states: dict[int, WorkerState] = {}
-        # The worker whose requests are being entered and fired. Nobody else need look
-        # at it: _assign does that.
+        # The worker whose request is being entered and fired. Nobody else need look at
+        # it: _assign does that.
         self._serving: WorkerState | None = None
         self._loop = DispatchLoop(self._serve, self.backlog, self._lines, reactor)
         self._rebalancing = Rebalancing(
@@ -276,6 +276,7 @@ class AssignmentFactory:
         """Fire a worker's request with an assignment, and look at the worker again."""
         self._serving = state
         state.requests[task.series].callback(Assignment(task))
+        self._serving = None
         if state.isFree:
             if self.backlog.size:
                 self._loop.note(state)
@@ -283,7 +284,6 @@ class AssignmentFactory:
                 self._enterRequests(state)
         elif state.inLine:
             self._lines.leaveAll(state)
-        self._serving = None
 
     def _requestFired(
         self, result: object, state: WorkerState, series: Hashable
@@ -367,8 +367,11 @@ class AssignmentFactory:
             self._serving = None
             if task.series in state.inLine:
                 break
-            # A subclass has refused.
+            # A subclass has refused. Others may have come to stand in line meanwhile.
             self.backlog.put(task)
+            self._loop.matches[task.series] = None
+            if not state.isFree:
+                return
             series = {each: None for each in series if each != task.series}
         self._assign(state, task)
         if self.backlog.onShrink is not None:
