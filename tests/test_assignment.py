@@ -35,6 +35,26 @@ class BadWorker(AsyncWorker):
         return self.answer
 
 
+@implementer(IPrefetchingWorker)
+class Prefetching(MemoryWorker):
+    """A worker that has nothing to give back, but notes that it was asked."""
+
+    backlogPerWorker = None
+
+    def __init__(self, onReclaim: Callable[[Prefetching], object]) -> None:
+        super().__init__(capacity=2)
+        self.onReclaim = onReclaim
+
+    def batch(self, f: Callable[[], object]) -> object:
+        """Have tasks assigned after something."""
+        return f()
+
+    def reclaim(self) -> list[Any]:
+        """Tell that tasks were asked for."""
+        self.onReclaim(self)
+        return []
+
+
 class AssignmentTests(SynchronousTestCase):
     """Tests of L{Assignment}."""
 
@@ -710,17 +730,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         longer.
         """
 
-        @implementer(IPrefetchingWorker)
-        class Prefetching(MemoryWorker):
-            backlogPerWorker = None
-
-            def batch(self, f: Callable[[], object]) -> object:
-                return f()
-
-            def reclaim(self) -> list[Any]:
-                return []
-
-        worker = Prefetching(capacity=2)
+        worker = Prefetching(lambda _: self.fail())
         self.factory.request(worker, None)
         for n in range(2):
             self.add(n)
@@ -728,6 +738,22 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.factory.cancelRequests(worker)
         worker.crash()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_prefetchingWorkerLetGo(self) -> None:
+        """One that is let go because of another's tasks isn't asked for any."""
+        asked: list[Any] = []
+
+        def ask(worker: Prefetching) -> None:
+            asked.append(worker)
+            self.factory.cancelRequests(second)
+
+        first, second = Prefetching(ask), Prefetching(ask)
+        for worker in (first, second):
+            self.factory.request(worker, None)
+        for n in range(4):
+            self.add(n)
+        self.clock.advance(0.1)
+        self.assertEqual(asked, [first])
 
     def test_stop(self) -> None:
         """Stopping leaves nothing in the reactor."""
