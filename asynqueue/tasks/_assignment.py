@@ -351,31 +351,26 @@ class AssignmentFactory:
         Assign the first of all tasks of a worker's series to it, or, if there's none,
         enter its requests.
         """
-        if not state.isFree:
-            self._lines.leaveAll(state)
-            return
         series = state.series
-        while True:
+        while state.isFree:
             task = self.backlog.take(series) if self.backlog.size else None
             if task is None:
                 self._enterRequests(state)
                 return
+            if task.series not in state.inLine:
+                self._serving = state
+                self._requestFor(state, task.series)
+                self._serving = None
             if task.series in state.inLine:
-                break
-            self._serving = state
-            self._requestFor(state, task.series)
-            self._serving = None
-            if task.series in state.inLine:
-                break
+                self._assign(state, task)
+                if self.backlog.onShrink is not None:
+                    self.backlog.onShrink()
+                return
             # A subclass has refused. Others may have come to stand in line meanwhile.
             self.backlog.put(task)
             self._loop.matches[task.series] = None
-            if not state.isFree:
-                return
             series = {each: None for each in series if each != task.series}
-        self._assign(state, task)
-        if self.backlog.onShrink is not None:
-            self.backlog.onShrink()
+        self._lines.leaveAll(state)
 
     def _requestFor(self, state: WorkerState, series: Hashable) -> None:
         """Make a worker's request."""
