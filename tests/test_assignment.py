@@ -35,6 +35,26 @@ class BadWorker(AsyncWorker):
         return self.answer
 
 
+@implementer(IPrefetchingWorker)
+class Prefetching(MemoryWorker):
+    """A worker that has nothing to give back, but notes that it was asked."""
+
+    backlogPerWorker = None
+
+    def __init__(self, onReclaim: Callable[[Prefetching], object]) -> None:
+        super().__init__(capacity=2)
+        self.onReclaim = onReclaim
+
+    def batch(self, f: Callable[[], object]) -> object:
+        """Have tasks assigned after something."""
+        return f()
+
+    def reclaim(self) -> list[Any]:
+        """Tell that tasks were asked for."""
+        self.onReclaim(self)
+        return []
+
+
 class AssignmentTests(SynchronousTestCase):
     """Tests of L{Assignment}."""
 
@@ -314,6 +334,141 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.assertEqual(self.worker.accepted, jobs)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
 
+    def test_subclassAddsTasks(self) -> None:
+        """
+        What one that overrides C{request} adds there, of whatever series, is run
+        though nothing else happens after that.
+        """
+        jobs: list[Task] = []
+
+        class Adding(AssignmentFactory):
+            first: Any = None
+            last: Any = None
+
+            def request(self, worker: Any, series: Any) -> None:
+                self.add(self.first)
+                super().request(worker, series)
+                self.add(self.last)
+
+            def add(self, series: str | None) -> None:
+                if series is not None and not jobs:
+                    jobs.append(task(same, series=series))
+                    self.new(jobs[0])
+
+        for series in ("x", "y"):
+            for place in ("first", "last"):
+                for worker in (AsyncWorker(), MemoryWorker()):
+                    self.factory = Adding(reactor=self.clock)
+                    self.request(worker, ["x", "y"])
+                    setattr(self.factory, place, series)
+                    first = self.add(series="x")
+                    if isinstance(worker, MemoryWorker):
+                        worker.complete(first)
+                    self.assertTrue(jobs.pop().accepted, (series, place, worker))
+
+    def test_subclassLetsGo(self) -> None:
+        """
+        If one that overrides C{request} lets the worker go there, it's given no more
+        tasks, even if that raises.
+        """
+
+        class LettingGo(AssignmentFactory):
+            leaves = raises = False
+
+            def request(self, worker: Any, series: Any) -> None:
+                if not self.leaves:
+                    super().request(worker, series)
+                    return
+                self.leaves = False
+                self.cancelRequests(worker)
+                if self.raises:
+                    raise ZeroDivisionError
+
+        for raises in (False, True):
+            self.factory = factory = LettingGo(reactor=self.clock)
+            factory.raises = raises
+            worker = MemoryWorker()
+            self.request(worker, ["x", "y"])
+            first = self.add(series="x")
+            self.add(series="y")
+            second = self.add(series="x")
+            factory.leaves = True
+            worker.complete()
+            self.add(series="y")
+            self.assertFalse(second.accepted)
+            self.assertEqual(worker.accepted, [first])
+            self.assertEqual(self.inLine(worker), {})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_subclassLetsGoIdle(self) -> None:
+        """The same if nothing waits."""
+
+        class LettingGo(AssignmentFactory):
+            leaves = False
+
+            def request(self, worker: Any, series: Any) -> None:
+                if self.leaves:
+                    self.leaves = False
+                    self.cancelRequests(worker)
+                else:
+                    super().request(worker, series)
+
+        self.factory = factory = LettingGo(reactor=self.clock)
+        self.request(self.worker, ["x", "y"])
+        first = self.add(series="x")
+        factory.leaves = True
+        self.worker.complete()
+        self.add(series="x")
+        self.add(series="y")
+        self.assertEqual(self.worker.accepted, [first])
+
+    def test_subclassRefuses(self) -> None:
+        """
+        A task for which one that overrides C{request} makes none goes to a worker that
+        has become ready meanwhile.
+        """
+        other = MemoryWorker()
+
+        class Refusing(AssignmentFactory):
+            refuses = False
+
+            def request(self, worker: Any, series: Any) -> None:
+                if not self.refuses or worker is other:
+                    super().request(worker, series)
+                elif len(other.accepted) == 1 and other.busy:
+                    other.complete()
+
+        self.factory = factory = Refusing(reactor=self.clock)
+        for worker in (self.worker, other):
+            self.request(worker, ["x"])
+        jobs = [self.add(n, series="x") for n in range(3)]
+        factory.refuses = True
+        self.worker.complete()
+        self.assertEqual(other.accepted, jobs[1:])
+
+    def test_subclassFires(self) -> None:
+        """
+        One that overrides C{request} may fire another request of the worker there,
+        which is entered again.
+        """
+        worker = AsyncWorker()
+
+        class Firing(AssignmentFactory):
+            fires = False
+
+            def request(self, worker: Any, series: Any) -> None:
+                super().request(worker, series)
+                if self.fires:
+                    self.fires = False
+                    assignment = Assignment(task(same, series="x"))
+                    worker.assignments["x"][0].callback(assignment)
+
+        self.factory = factory = Firing(reactor=self.clock)
+        self.request(worker, ["x", "y"])
+        factory.fires = True
+        self.add(series="y")
+        self.assertEqual(set(self.inLine(worker)), {"x", "y"})
+
     def test_takeTurns(self) -> None:
         """Workers that are done at once take turns."""
         ran: list[int] = []
@@ -575,17 +730,7 @@ class AssignmentFactoryTests(SynchronousTestCase):
         longer.
         """
 
-        @implementer(IPrefetchingWorker)
-        class Prefetching(MemoryWorker):
-            backlogPerWorker = None
-
-            def batch(self, f: Callable[[], object]) -> object:
-                return f()
-
-            def reclaim(self) -> list[Any]:
-                return []
-
-        worker = Prefetching(capacity=2)
+        worker = Prefetching(lambda _: self.fail())
         self.factory.request(worker, None)
         for n in range(2):
             self.add(n)
@@ -593,6 +738,22 @@ class AssignmentFactoryTests(SynchronousTestCase):
         self.factory.cancelRequests(worker)
         worker.crash()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_prefetchingWorkerLetGo(self) -> None:
+        """One that is let go because of another's tasks isn't asked for any."""
+        asked: list[Any] = []
+
+        def ask(worker: Prefetching) -> None:
+            asked.append(worker)
+            self.factory.cancelRequests(second)
+
+        first, second = Prefetching(ask), Prefetching(ask)
+        for worker in (first, second):
+            self.factory.request(worker, None)
+        for n in range(4):
+            self.add(n)
+        self.clock.advance(0.1)
+        self.assertEqual(asked, [first])
 
     def test_stop(self) -> None:
         """Stopping leaves nothing in the reactor."""

@@ -21,6 +21,8 @@ from asynqueue._child.pickling import (
     _pack as packWith,
     _withViews as withViews,
     dumps,
+    dumpsPlain,
+    loads,
 )
 
 from ._large import Blob, Thing
@@ -90,6 +92,18 @@ class PackTests(SynchronousTestCase):
         self.assertEqual(found, value)
         self.assertIs(type(found), type(value))
         return found
+
+    def test_plain(self) -> None:
+        """What is large is in the pickle itself where it's to be plain, views too."""
+        store = bytearray(b"v" * LARGE)
+        for large in (bytes(store), store, memoryview(bytes(store)), memoryview(store)):
+            for other in (None, lambda: 1):  # which cloudpickle is needed for
+                pickled = dumpsPlain((large, other))
+                self.assertIs(type(pickled), bytes)
+                self.assertGreater(len(pickled), LARGE)
+                found, _ = loads(pickled)
+                self.assertIs(type(found), type(large))
+                self.assertEqual(found, large)
 
     def test_small(self) -> None:
         """What's small comes as one pickle, like any other."""

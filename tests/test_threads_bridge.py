@@ -190,6 +190,23 @@ class BridgeCase(ThreadCase):
         self.kw: dict[str, Any] = {"ownPool": self.pool, "reactor": self.reactor}
 
 
+class PoolTests(ThreadCase):
+    """Tests of what only L{ThreadPool} has to do with."""
+
+    def test_noThreadYet(self) -> None:
+        """
+        A thread that can't be started isn't counted, nor is its call kept, though it's
+        started with the first call if the reactor doesn't run yet.
+        """
+        self.threads.most = 0
+        pool = ThreadPool()
+        for method in (pool.defer, pool.deferToOwnThread):
+            with self.assertRaisesRegex(ThreadError, "can't start new thread"):
+                method(self.note)
+            self.assertEqual(pool.threads, 0)
+            self.successResultOf(pool.shutdown())
+
+
 class GetterTests(BridgeCase):
     """Tests of L{IterationGetter}."""
 

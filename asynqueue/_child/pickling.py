@@ -171,8 +171,9 @@ class _Packer:
         for i, chunk in enumerate(self.chunks):
             while self.kept and self.kept[0][0] <= i:
                 buffers.append(self.kept.popleft()[1])
-            isLarge = len(chunk) >= MIN_BUFFER and not self._plain
-            head = _head(chunk) if isLarge else None
+            # In a plain pickle it may be a PickleBuffer, which has no length.
+            isKept = not self._plain and len(chunk) >= MIN_BUFFER
+            head = _head(chunk) if isKept else None
             if head and pieces and pieces[-1].endswith(head):
                 pieces[-1] = pieces[-1][: -len(head)] + _NEXT_BUFFER
                 buffers.append(chunk)

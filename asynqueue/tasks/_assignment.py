@@ -116,8 +116,8 @@ class AssignmentFactory:
         self._lines = RequestLines(self._requestFired)
         self.requests = self._lines.lines
         self._states: dict[int, WorkerState] = {}
-        # The worker whose requests are being entered and fired. Nobody else need look
-        # at it: _assign does that.
+        # The worker whose request is being entered and fired. Nobody else need look at
+        # it: _assign does that.
         self._serving: WorkerState | None = None
         self._loop = DispatchLoop(self._serve, self.backlog, self._lines, reactor)
         self._rebalancing = Rebalancing(
@@ -276,6 +276,7 @@ class AssignmentFactory:
         """Fire a worker's request with an assignment, and look at the worker again."""
         self._serving = state
         state.requests[task.series].callback(Assignment(task))
+        self._serving = None
         if state.isFree:
             if self.backlog.size:
                 self._loop.note(state)
@@ -283,7 +284,6 @@ class AssignmentFactory:
                 self._enterRequests(state)
         elif state.inLine:
             self._lines.leaveAll(state)
-        self._serving = None
 
     def _requestFired(
         self, result: object, state: WorkerState, series: Hashable
@@ -351,28 +351,26 @@ class AssignmentFactory:
         Assign the first of all tasks of a worker's series to it, or, if there's none,
         enter its requests.
         """
-        if not state.isFree:
-            self._lines.leaveAll(state)
-            return
         series = state.series
-        while True:
+        while state.isFree:
             task = self.backlog.take(series) if self.backlog.size else None
             if task is None:
                 self._enterRequests(state)
                 return
+            if task.series not in state.inLine:
+                self._serving = state
+                self._requestFor(state, task.series)
+                self._serving = None
             if task.series in state.inLine:
-                break
-            self._serving = state
-            self._requestFor(state, task.series)
-            self._serving = None
-            if task.series in state.inLine:
-                break
-            # A subclass has refused.
+                self._assign(state, task)
+                if self.backlog.onShrink is not None:
+                    self.backlog.onShrink()
+                return
+            # A subclass has refused. Others may have come to stand in line meanwhile.
             self.backlog.put(task)
+            self._loop.matches[task.series] = None
             series = {each: None for each in series if each != task.series}
-        self._assign(state, task)
-        if self.backlog.onShrink is not None:
-            self.backlog.onShrink()
+        self._lines.leaveAll(state)
 
     def _requestFor(self, state: WorkerState, series: Hashable) -> None:
         """Make a worker's request."""
@@ -380,7 +378,8 @@ class AssignmentFactory:
             self.request(state.worker, series)
         except Exception:  # noqa: BLE001 - a subclass's may do anything
             log.failure("A request of {worker} failed", worker=state.worker)
-            AssignmentFactory.request(self, state.worker, series)
+            if state.isOpen:
+                AssignmentFactory.request(self, state.worker, series)
 
     def _enterRequests(self, state: WorkerState) -> None:
         """
@@ -391,9 +390,14 @@ class AssignmentFactory:
         for series in list(state.series):
             if series in state.inLine:
                 continue
+            if not state.isFree:  # A subclass has given it a task, or let it go.
+                break
             if series in state.requests:  # It has only been out of line.
                 self._lines.enter(state, series)
             else:
                 self._requestFor(state, series)
+        if self.backlog.size:  # A subclass may have made calls.
+            self._loop.matches.update(dict.fromkeys(state.inLine))
+            self._loop.run()
         if self._rebalancing.prefetching:
             self._rebalancing.later()

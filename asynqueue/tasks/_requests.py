@@ -198,9 +198,8 @@ class Rebalancing:
     def _look(self) -> None:
         self._call = None
         for state in list(self._states()):
-            worker = state.worker
-            if state.running > 1 and IPrefetchingWorker.providedBy(worker):
-                for task in worker.reclaim():
-                    self._takeBack(cast(Task, task))
+            if state.prefetches and state.running > 1:
+                for task in state.worker.reclaim():
+                    self._takeBack(task)
         if self.prefetching:
             self.later()

@@ -152,7 +152,7 @@ class JobThread:
         self._handover: Handover[Callable[[], object]] | None = None
         self._loop: _JobLoop | None = None
         if reactor is not None or (hasGlobalReactor() and self.reactor.running):
-            self._start()
+            self.start()
 
     @property
     def reactor(self) -> IReactorAll:
@@ -160,13 +160,18 @@ class JobThread:
         self._reactor = reactor = threadedReactor(self._reactor)
         return reactor
 
+    def start(self) -> None:
+        """Start the thread if there's to be one and isn't yet, or raise ThreadError."""
+        if self._loop is None and self.state is OPEN:
+            self._start()
+
     def put(self, job: Job, first: bool = False) -> None:
         """
         Have a job done: before those that wait if it's to be C{first}, or if there's
         nothing to do, so that no other gets before it.
         """
-        if self._loop is None and self.state is OPEN:
-            self._start()
+        if self._loop is None:
+            self.start()
         loop = self._loop
         if loop is not None and self.state is not ENDING:
             loop.waiting[job] = None

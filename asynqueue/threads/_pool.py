@@ -211,6 +211,7 @@ class ThreadPool:
 
     def _newThread(self) -> JobThread:
         thread = JobThread(self._reactor)
+        thread.start()  # Nothing is to be counted, nor taken out, if that fails.
         self.threads += 1
         return thread
 
