@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols import amp
@@ -450,6 +450,25 @@ class HandshakeTests(SynchronousTestCase):
                 end.dataReceived(data)
                 self.failureResultOf(end.opened, AuthenticationError)
                 self.assertTrue(end.transport.disconnecting)
+
+    def test_early(self) -> None:
+        """
+        A server without a key may ask for a sign of life before it knows the client,
+        or be about to go, which is no reason not to trust it.
+        """
+        client = makeClient(None)
+        sent(client)
+        client.dataReceived(box(_command=b"Ping", _ask=b"7"))
+        self.assertEqual(sent(client), box(_answer=b"7"))
+        client.dataReceived(box(_answer=b"1", version=b"2"))
+        self.successResultOf(client.opened)
+        client = makeClient(None)
+        client.dataReceived(
+            box(_command=b"Leaving", _ask=b"7") + box(_answer=b"1", version=b"2")
+        )
+        client.connectionLost(Failure(ConnectionAborted()))
+        error = self.failureResultOf(client.opened, ConnectionError).value
+        self.assertIn("about to go", str(error))
 
     def test_cancelled(self) -> None:
         """A client may give up at any time."""
