@@ -20,6 +20,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from asynqueue import TaskQueue
 from asynqueue.errors import AuthenticationError, WorkerStartError
 from asynqueue.wire import Key, WireServer
+from asynqueue.wire._authentication import ServerHandshake
 from asynqueue.wire._client import Client
 from asynqueue.wire._credentials import NONCE
 
@@ -62,6 +63,18 @@ class UnixTests(WireTestCase):
                 q.attachWorker(self.worker()), AuthenticationError
             )
         self.assertIn("isn't trusted: nobody's", str(failed))
+
+    async def test_ended(self) -> None:
+        """A server that hangs up isn't suspected of speaking TLS."""
+        await self.serve()
+
+        def begin(handshake: Any) -> None:
+            handshake._connection.abort()
+
+        self.patch(ServerHandshake, "begin", begin)
+        why = await self.refused(WorkerStartError)
+        self.assertIn("proved who they are", why)
+        self.assertNotIn("TLS", why)
 
     async def test_anotherUsersClient(self) -> None:
         """

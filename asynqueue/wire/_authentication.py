@@ -145,9 +145,11 @@ class ClientHandshake:
         if isinstance(reason, (AuthenticationError, TimeoutError, ServerLeaves)):
             return reason
         if isinstance(reason, (ConnectionClosed, ConnectionError)):
+            isUnix = self._required.address.kind == "unix"
+            hint = "" if isUnix else ": is TLS at one of them only?"
             return ConnectionError(
                 "The connection was ended before both ends had proved who they are"
-                f" ({reason}): is TLS at one of them only?"
+                f" ({reason}){hint}"
             )
         why = tlsErrorText(reason)
         return self._refused(why) if " alert " in why else self._untrusted(why)
