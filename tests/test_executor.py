@@ -780,9 +780,9 @@ class IterationTests(ExecutorTestCase):
             self.settle()
             self.successResultOf(d)
             self.assertEqual(len(self.ends), most)
-        d = self.q.shutdown()
+        shut = self.q.shutdown()
         self.reactor.settle()
-        self.successResultOf(d)
+        self.successResultOf(shut)
 
     def test_closeFails(self) -> None:
         """What closing raises is logged."""
