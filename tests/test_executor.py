@@ -764,6 +764,26 @@ class IterationTests(ExecutorTestCase):
         self.settle()
         self.assertEqual(self.ends, ["closed"])
 
+    def test_stopMeanwhile(self) -> None:
+        """So has one that is stopped while items come, however many have come."""
+
+        async def take(most: int) -> None:
+            stream = await self.q.call(self.count, 100)
+            count = 0
+            async for _ in stream:
+                count += 1
+                if count == most:
+                    stream.stop()
+
+        for most in range(1, 40):
+            d = Deferred.fromCoroutine(take(most))
+            self.settle()
+            self.successResultOf(d)
+            self.assertEqual(len(self.ends), most)
+        shut = self.q.shutdown()
+        self.reactor.settle()
+        self.successResultOf(shut)
+
     def test_closeFails(self) -> None:
         """What closing raises is logged."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols import amp
@@ -20,6 +20,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 from asynqueue import TaskQueue
 from asynqueue.errors import AuthenticationError, WorkerStartError
 from asynqueue.wire import Key, WireServer
+from asynqueue.wire._authentication import ServerHandshake
 from asynqueue.wire._client import Client
 from asynqueue.wire._credentials import NONCE
 
@@ -62,6 +63,18 @@ class UnixTests(WireTestCase):
                 q.attachWorker(self.worker()), AuthenticationError
             )
         self.assertIn("isn't trusted: nobody's", str(failed))
+
+    async def test_ended(self) -> None:
+        """A server that hangs up isn't suspected of speaking TLS."""
+        await self.serve()
+
+        def begin(handshake: Any) -> None:
+            handshake._connection.abort()
+
+        self.patch(ServerHandshake, "begin", begin)
+        why = await self.refused(WorkerStartError)
+        self.assertIn("proved who they are", why)
+        self.assertNotIn("TLS", why)
 
     async def test_anotherUsersClient(self) -> None:
         """
@@ -450,6 +463,25 @@ class HandshakeTests(SynchronousTestCase):
                 end.dataReceived(data)
                 self.failureResultOf(end.opened, AuthenticationError)
                 self.assertTrue(end.transport.disconnecting)
+
+    def test_early(self) -> None:
+        """
+        A server without a key may ask for a sign of life before it knows the client,
+        or be about to go, which is no reason not to trust it.
+        """
+        client = makeClient(None)
+        sent(client)
+        client.dataReceived(box(_command=b"Ping", _ask=b"7"))
+        self.assertEqual(sent(client), box(_answer=b"7"))
+        client.dataReceived(box(_answer=b"1", version=b"2"))
+        self.successResultOf(client.opened)
+        client = makeClient(None)
+        client.dataReceived(
+            box(_command=b"Leaving", _ask=b"7") + box(_answer=b"1", version=b"2")
+        )
+        client.connectionLost(Failure(ConnectionAborted()))
+        error = self.failureResultOf(client.opened, ConnectionError).value
+        self.assertIn("about to go", str(error))
 
     def test_cancelled(self) -> None:
         """A client may give up at any time."""

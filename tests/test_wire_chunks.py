@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.protocols import amp
 from twisted.trial.unittest import SynchronousTestCase
 
+from asynqueue.iteration import Deferator
+from asynqueue.iteration._sources import BufferedSource
 from asynqueue.wire import ChunkyString
-from asynqueue.wire._values import Payload
+from asynqueue.wire._iterations import ServedIteration
+from asynqueue.wire._values import Codec, Payload
 
 from ._wire import box
 from ._wirememory import LOCAL, clientOf
@@ -156,3 +160,20 @@ class ChunkTests(SynchronousTestCase):
         self.sender.dataReceived(credit)
         self.assertEqual(self.sender.transport.value(), b"")
         self.assertEqual((self.sender._outgoing, self.receiver._incoming), ({}, {}))
+
+    def test_iteration(self) -> None:
+        """No item of an iteration is sent any longer when it has been ended."""
+        items = [bytes([i]) * MB for i in range(3)]
+        buffered = BufferedSource()
+        buffered.push(items)
+        for source in (iter(items), buffered):
+            iteration = ServedIteration(
+                self.sender, Codec(), b"x", Deferator(source), lambda: None
+            )
+            asked = [Deferred.fromCoroutine(iteration.getNext(1)) for _ in range(3)]
+            self.assertIn(b"size", self.successResultOf(asked[0]))
+            self.assertIn(b"x", self.sender._outgoing)
+            iteration.stop()
+            for d in asked[1:]:
+                self.assertEqual(self.successResultOf(d)[b"moreLeft"], b"False")
+            self.assertEqual(self.sender._outgoing, {})

@@ -532,6 +532,25 @@ class AMPTests(FaultTestCase):
             self.universe.waiting[i].callback(i)
             self.assertEqual(loads((await d)["result"]), i)
 
+    async def test_manyHeld(self) -> None:
+        """However many tasks wait for their turn, each is run by itself."""
+        server = await self.serve(concurrent=1)
+        client = await self.connect(amp.AMP)
+        first = client.callRemote(RunTask, methodName=b"wait", args=dumps([0]))
+        calls = [
+            client.callRemote(RunTask, methodName=b"add", args=dumps([i]))
+            for i in range(1, 500)
+        ]
+        [session] = await self.sessions(server)
+        await self.until(lambda: len(session.tasks) == 500)
+        self.universe.waiting[0].callback(0)
+        for i, d in enumerate([first, *calls]):
+            answer = await d
+            self.assertEqual(answer["status"], b"r")
+            self.assertEqual(loads(answer["result"]), i)
+        slots: Any = server._shared.slots
+        self.assertEqual(slots.tokens, 1)
+
     async def test_unsendableItem(self) -> None:
         """
         An item that can't be sent ends the iteration, and the generator is closed.

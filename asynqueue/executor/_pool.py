@@ -279,7 +279,7 @@ class PoolIteration:
                 self._push()
                 if self._room > 0:
                     await pool.call(self.make, self._room)
-                else:
+                elif not source.stopped:  # by who takes items as they're pushed
                     self._waiting = Deferred()
                     await self._waiting
             self._push()

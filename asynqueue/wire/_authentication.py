@@ -33,6 +33,10 @@ _MAX_PENDING = 64
 _DELAY, _MAX_DELAY = 0.01, 0.5
 
 
+class ServerLeaves(ConnectionError):
+    """The server is about to go, and takes no more clients."""
+
+
 class ClientHandshake:
     """The client's end of a connection until both ends have proved who they are."""
 
@@ -52,6 +56,12 @@ class ClientHandshake:
         self.opened: Deferred[None] = Deferred(lambda _: connection.abort())
 
     def begin(self) -> None:
+        # Where there's no key, the server takes commands from the beginning, and may
+        # have some itself before it has heard of this end.
+        self._connection.responders |= {
+            b"Ping": lambda box: amp.Box(),
+            b"Leaving": self._leaving,
+        }
         Deferred.fromCoroutine(self._run()).addErrback(self._failed)
 
     def refuse(self, why: str) -> None:
@@ -126,14 +136,20 @@ class ClientHandshake:
             self.opened.errback(failure)
         self._connection.abort()
 
+    def _leaving(self, box: Any) -> Any:
+        self._connection.abort(ServerLeaves("The server is about to go"))
+        return amp.Box()
+
     def _closedEarly(self, reason: BaseException) -> Exception:
         """Say why the connection has ended before it was known who is there."""
-        if isinstance(reason, (AuthenticationError, TimeoutError)):
+        if isinstance(reason, (AuthenticationError, TimeoutError, ServerLeaves)):
             return reason
         if isinstance(reason, (ConnectionClosed, ConnectionError)):
+            isUnix = self._required.address.kind == "unix"
+            hint = "" if isUnix else ": is TLS at one of them only?"
             return ConnectionError(
                 "The connection was ended before both ends had proved who they are"
-                f" ({reason}): is TLS at one of them only?"
+                f" ({reason}){hint}"
             )
         why = tlsErrorText(reason)
         return self._refused(why) if " alert " in why else self._untrusted(why)

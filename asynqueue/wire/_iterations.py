@@ -180,6 +180,9 @@ class ServedIteration:
 
     def _atHand(self) -> Iterator[bytes | Payload]:
         rest, self._rest = self._rest, None
+        if self._isOver:
+            # Nobody would ever take one that is large.
+            return
         if rest is not None:
             yield rest
         for item in self._deferator.takeAtHand():

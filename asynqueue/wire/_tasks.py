@@ -15,6 +15,7 @@ from twisted.internet.defer import (
     DeferredSemaphore,
 )
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.protocols import amp
 
 from .._child.describe import callText
@@ -232,8 +233,12 @@ class ServedTask:
                 isHeld = True
                 # A plain client's answer is an error, which is all the same.
                 self.session.callRemote(Held, ID=self.ID).addErrback(lambda _: None)
+            waits = not d.called
             await d
             self.slots.append(slots)
+            if waits and not self.isNamed:
+                # Nobody is asked, so it's begun within the end of the one before.
+                await deferLater(self.session.reactor, 0)
         if isHeld:
             # A plain client doesn't know the question, and wants the task.
             with suppress(amp.UnhandledCommand):
