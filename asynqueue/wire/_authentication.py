@@ -136,7 +136,7 @@ class ClientHandshake:
             self.opened.errback(failure)
         self._connection.abort()
 
-    def _leaving(self, box: Any) -> Any:
+    def _leaving(self, box: object) -> amp.Box:
         self._connection.abort(ServerLeaves("The server is about to go"))
         return amp.Box()
 
