@@ -6,7 +6,10 @@ import array
 import mmap
 import pickle
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -402,9 +405,29 @@ class ViewTests(SynchronousTestCase):
             self.assertEqual(packed.size, 4 * LARGE)
             self.assertEqual(bytes(packed.buffers[0])[:3], b"map")
             for buffer in packed.buffers:
-                assert isinstance(buffer, pickle.PickleBuffer)
+                assert isinstance(buffer, memoryview)
                 buffer.release()
             del packed
+
+    def test_garbage(self) -> None:
+        """
+        A view and its pickle may be garbage together, as the arguments of a call and
+        what was sent of it are when the call has failed.
+        """
+        program = (
+            "import gc; from asynqueue._child.pickling import dumps\n"
+            f"view = memoryview(bytearray({LARGE})); cycle = [view, dumps(view)]\n"
+            "cycle.append(cycle); del view, cycle; gc.collect(); print('collected')"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.assertEqual(done.stdout, "collected\n")
 
     def test_kinds(self) -> None:
         """

@@ -27,7 +27,7 @@ from pickle import PickleBuffer
 from typing import Any
 
 from .memfd import PAGE, SLICE_BYTES, Allocator, punchHole, readByteArray, readBytes
-from .pickling import Buffer, Packed, loads
+from .pickling import Packed, flat, loads
 
 #: With fewer bytes than this, the pipe is as fast.
 THRESHOLD = 1 << 18
@@ -47,7 +47,7 @@ _NUMBER = struct.Struct("<I")
 # What a buffer is: something of an object that knows how to be pickled without its
 # contents, C{bytes}, or a C{bytearray}.
 _VIEW, _BYTES, _BYTEARRAY = 0, 1, 2
-_CODES = {PickleBuffer: _VIEW, bytes: _BYTES, bytearray: _BYTEARRAY}
+_CODES = {PickleBuffer: _VIEW, memoryview: _VIEW, bytes: _BYTES, bytearray: _BYTEARRAY}
 
 #: The offset of what isn't in the file.
 _INLINE = (1 << 64) - 1
@@ -76,7 +76,7 @@ class BufferWriter:
         views: list[memoryview] = []
         offsets: list[int] = []
         try:
-            views += map(_flat, packed.buffers)
+            views += map(flat, packed.buffers)
             isSmall = sum(view.nbytes for view in views) < THRESHOLD
             table, inline = [_COUNT.pack(len(views))], []
             for buffer, view in zip(packed.buffers, views, strict=True):
@@ -290,10 +290,6 @@ def _readTable(payload: memoryview) -> tuple[list[tuple[int, int, int]], memoryv
     [count] = _COUNT.unpack_from(payload)
     end = _COUNT.size + count * _ENTRY.size
     return list(_ENTRY.iter_unpack(payload[_COUNT.size : end])), payload[end:]
-
-
-def _flat(buffer: Buffer) -> memoryview:
-    return buffer.raw() if isinstance(buffer, PickleBuffer) else memoryview(buffer)
 
 
 def _popped(things: list[object]) -> Iterator[object]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .callserver import CallServer
 from .describe import describe
-from .pickling import Buffer, NotPicklable, Packed, dumps, loads
+from .pickling import Buffer, NotPicklable, Packed, dumps, flat, loads
 from .protocol import Kind
 
 
@@ -102,9 +102,9 @@ def _parcelOf(packed: bytes | Packed) -> bytes | Parcel:
 def _wrapped(buffer: Buffer, outOfBand: bool) -> Buffer:
     if outOfBand:
         return PickleBuffer(buffer)
-    if not isinstance(buffer, PickleBuffer):
+    if isinstance(buffer, (bytes, bytearray)):
         return buffer
-    with buffer.raw() as view:
+    with flat(buffer) as view:
         return bytes(view) if view.readonly else bytearray(view)
 
 

@@ -44,8 +44,8 @@ _MAIN_BYTES = b"__main__"
 _BYTES, _BYTES8, _BYTEARRAY8 = b"B", b"\x8e", b"\x96"
 _FRAME, _NEXT_BUFFER = 0x95, b"\x97"
 _LENGTH, _LENGTH8 = struct.Struct("<I"), struct.Struct("<Q")
-#: Something large.
-Buffer: TypeAlias = "bytes | bytearray | PickleBuffer"
+#: Something large. What a view has is a C{memoryview}, see L{_Packer}.
+Buffer: TypeAlias = "bytes | bytearray | memoryview | PickleBuffer"
 
 loads = pickle.loads
 
@@ -62,10 +62,12 @@ class Packed(NamedTuple):
 
     @property
     def size(self) -> int:
-        return sum(
-            buffer.raw().nbytes if isinstance(buffer, PickleBuffer) else len(buffer)
-            for buffer in self.buffers
-        )
+        return sum(memoryview(buffer).nbytes for buffer in self.buffers)
+
+
+def flat(buffer: Buffer) -> memoryview:
+    """View a buffer as bytes, in whatever order its array has them."""
+    return buffer.raw() if isinstance(buffer, PickleBuffer) else memoryview(buffer)
 
 
 def dumps(value: object, f: object = None, foreign: bool = False) -> bytes | Packed:
@@ -151,12 +153,16 @@ class _Packer:
 
     # chunks is what the pickler has written; kept has buffers, and how many chunks had
     # been written before each. The last chunk is written after all of them.
+    #
+    # A garbage collector that finds a view and a PickleBuffer of it, in Python before
+    # 3.12.7, releases the view first, and crashes (gh-77894). So what a view shows is
+    # kept by a view of its own, and nothing is left behind by a failure.
 
     def __init__(
         self, make: Callable[..., pickle.Pickler], plain: bool = False
     ) -> None:
         self.chunks: list[Any] = []
-        self.kept: deque[tuple[int, PickleBuffer]] = deque()
+        self.kept: deque[tuple[int, Buffer]] = deque()
         self.pickler = make(
             SimpleNamespace(write=self.chunks.append),
             PROTOCOL,
@@ -184,21 +190,22 @@ class _Packer:
         return Packed(pickled, buffers) if buffers else pickled
 
     def reset(self) -> None:
-        """
-        Let go of what a failure has left. Views among it must not be left to the
-        garbage collector: it releases them before what views them, and crashes.
-        """
+        """Let go of what a failure has left."""
         self.chunks.clear()
         self.kept.clear()
         self.pickler.clear_memo()
 
     def _keep(self, buffer: PickleBuffer) -> bool:
         # It's contiguous: picklers refuse others before they ask.
-        with buffer.raw() as view:
-            isSmall = view.nbytes < MIN_BUFFER
-        if not isSmall:
-            self.kept.append((len(self.chunks), buffer))
-        return isSmall
+        kept: Buffer = buffer
+        with memoryview(buffer) as view:
+            if view.nbytes < MIN_BUFFER:
+                return True
+            if isinstance(view.obj, memoryview):
+                with suppress(TypeError):  # of formats that can't be cast
+                    kept = view.obj.cast("B")
+        self.kept.append((len(self.chunks), kept))
+        return False
 
 
 #: Picklers that can be used again. A new one for each call takes longer than most

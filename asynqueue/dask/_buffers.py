@@ -14,7 +14,7 @@ from pickle import PickleBuffer
 from typing import Any
 
 from .._child.parcels import Parcel
-from .._child.pickling import Buffer
+from .._child.pickling import Buffer, flat
 
 #: What has fewer bytes is copied at once, which takes some 100 microseconds.
 _MAX_SYNC_COPY = 1 << 20
@@ -176,7 +176,7 @@ class Scattering:
 async def _copyInChunks(buffer: Buffer) -> bytes | bytearray:
     if isinstance(buffer, bytes):
         return buffer
-    with _view(buffer) as view:
+    with flat(buffer) as view:
         copy = bytearray()  # of full size, it would be filled with zeros first
         for start in range(0, view.nbytes, _CHUNK):
             copy += view[start : start + _CHUNK]
@@ -191,7 +191,7 @@ async def _isEqual(data: bytes | bytearray, buffer: Buffer) -> bool:
     """
     if data is buffer:
         return True
-    with memoryview(data) as whole, _view(buffer) as view:
+    with memoryview(data) as whole, flat(buffer) as view:
         for start in range(0, view.nbytes, _CHUNK):
             if bytearray(whole[start : start + _CHUNK]) != view[start : start + _CHUNK]:
                 return False
@@ -199,20 +199,15 @@ async def _isEqual(data: bytes | bytearray, buffer: Buffer) -> bool:
     return True
 
 
-def _view(buffer: Buffer) -> memoryview:
-    """View a buffer as bytes, in whatever order its array has them."""
-    return buffer.raw() if isinstance(buffer, PickleBuffer) else memoryview(buffer)
-
-
 def _identity(buffer: Buffer) -> int:
-    if not isinstance(buffer, PickleBuffer):
+    if isinstance(buffer, (bytes, bytearray)):
         return id(buffer)
-    with buffer.raw() as view:
+    with flat(buffer) as view:
         return id(view.obj)
 
 
 def _size(buffer: Buffer) -> int:
-    with _view(buffer) as view:
+    with flat(buffer) as view:
         return view.nbytes
 
 
@@ -221,5 +216,5 @@ def _copied(buffer: Buffer) -> Buffer:
         return buffer
     if isinstance(buffer, bytearray):
         return bytearray(buffer)
-    with buffer.raw() as view:
+    with flat(buffer) as view:
         return PickleBuffer(bytes(view) if view.readonly else bytearray(view))
