@@ -266,10 +266,7 @@ class AssignmentFactory:
             call.cancel()
 
     def _newState(self, worker: IWorker | WorkerLike) -> WorkerState:
-        employee = cast(IEmployee, worker)
-        state = self._states[id(worker)] = WorkerState(employee)
-        if getattr(worker, "assignments", None) is None:
-            employee.assignments = {}
+        state = self._states[id(worker)] = WorkerState(cast(IEmployee, worker))
         return state
 
     def _assign(self, state: WorkerState, task: Task) -> None:

@@ -44,6 +44,8 @@ class WorkerState:
 
     def __init__(self, worker: IEmployee) -> None:
         self.worker: Any = worker
+        if getattr(worker, "assignments", None) is None:
+            worker.assignments = {}
         self.canceller = (
             cast(Owner, worker) if ICancellingWorker.providedBy(worker) else None
         )
