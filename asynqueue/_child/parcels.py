@@ -11,7 +11,7 @@ from typing import Any
 
 from .callserver import CallServer
 from .describe import describe
-from .pickling import Buffer, NotPicklable, Packed, dumps, flat, loads
+from .pickling import Buffer, NotPicklable, Packed, copyOf, dumps, flat, loads
 from .protocol import Kind
 
 
@@ -105,7 +105,7 @@ def _wrapped(buffer: Buffer, outOfBand: bool) -> Buffer:
     if isinstance(buffer, (bytes, bytearray)):
         return buffer
     with flat(buffer) as view:
-        return bytes(view) if view.readonly else bytearray(view)
+        return copyOf(view)
 
 
 def _restore(pickle: bytes, kinds: list[type[Buffer] | None], *buffers: Any) -> Parcel:

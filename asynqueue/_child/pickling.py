@@ -70,6 +70,11 @@ def flat(buffer: Buffer) -> memoryview:
     return buffer.raw() if isinstance(buffer, PickleBuffer) else memoryview(buffer)
 
 
+def copyOf(view: memoryview) -> bytes | bytearray:
+    """Copy what a view shows, to what can be written to if the view can."""
+    return bytes(view) if view.readonly else bytearray(view)
+
+
 def dumps(value: object, f: object = None, foreign: bool = False) -> bytes | Packed:
     """
     Pickle something without copying what is large, with cloudpickle if that's installed
@@ -321,9 +326,7 @@ def _refuseConnections(
         return
 
 
-def restoreView(
-    buffer: Buffer | memoryview, form: str, shape: tuple[int, ...]
-) -> memoryview:
+def restoreView(buffer: Buffer, form: str, shape: tuple[int, ...]) -> memoryview:
     view = memoryview(buffer)
     if view.format != "B" or view.ndim != 1:
         view = view.cast("B")
@@ -336,11 +339,7 @@ def reduceView(view: memoryview) -> tuple[object, ...]:
     form = view.format.removeprefix("@")
     if len(form) != 1 or form not in "cbB?hHiIlLqQnNfdP":
         raise TypeError(f"cannot pickle a memoryview of elements {view.format!r}")
-    if view.c_contiguous:
-        contents = PickleBuffer(view)
-    else:
-        copied = view.tobytes()
-        contents = PickleBuffer(copied if view.readonly else bytearray(copied))
+    contents = PickleBuffer(view if view.c_contiguous else copyOf(view))
     return restoreView, (contents, form, view.shape)
 
 

@@ -14,7 +14,7 @@ from pickle import PickleBuffer
 from typing import Any
 
 from .._child.parcels import Parcel
-from .._child.pickling import Buffer, flat
+from .._child.pickling import Buffer, copyOf, flat
 
 #: What has fewer bytes is copied at once, which takes some 100 microseconds.
 _MAX_SYNC_COPY = 1 << 20
@@ -217,4 +217,4 @@ def _copied(buffer: Buffer) -> Buffer:
     if isinstance(buffer, bytearray):
         return bytearray(buffer)
     with flat(buffer) as view:
-        return PickleBuffer(bytes(view) if view.readonly else bytearray(view))
+        return PickleBuffer(copyOf(view))
