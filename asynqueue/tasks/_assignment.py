@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from time import perf_counter
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -36,7 +36,7 @@ class Assignment:
     def __init__(self, task: Task) -> None:
         """@param task: The task."""
         self.task = task
-        self.d: Deferred[IWorker | WorkerLike | None] = task.accepting or Deferred()
+        self.d: Deferred[Any] = task.accepting or Deferred()
 
     def accept(self, worker: IWorker | WorkerLike) -> Deferred[object]:
         """
@@ -128,7 +128,7 @@ class AssignmentFactory:
         self._renewal: IDelayedCall | None = None
         self._reactor = reactor
 
-    def new(self, task: Task) -> Deferred[IWorker | WorkerLike | None]:
+    def new(self, task: Task) -> Deferred[Any]:
         """
         Add a task, for which the oldest request of its series is fired as soon as it
         comes up.

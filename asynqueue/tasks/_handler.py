@@ -62,8 +62,8 @@ class TaskHandler:
         self.workers: dict[int, Any] = {}
         self.isRunning = True
         self._factory = AssignmentFactory(reactor=reactor)
-        self.onGone: Callable[[IEmployee], object] | None = None
-        self.onRefused: Callable[[IEmployee, Failure], object] | None = None
+        self.onGone: Callable[[Any], object] | None = None
+        self.onRefused: Callable[[Any, Failure], object] | None = None
         self.onEvent: Callable[..., object] | None = None
         self._updates = Updates(
             lambda worker, task: self._factory.runDirectly(worker, task)
@@ -100,7 +100,7 @@ class TaskHandler:
         factory.backlog.onShrink = backlog.onShrink
         self._factory = factory
 
-    def __call__(self, task: Task) -> Deferred[IWorker | WorkerLike | None]:
+    def __call__(self, task: Task) -> Deferred[Any]:
         """
         Give a task to whichever qualified worker is ready first.
 
@@ -226,7 +226,7 @@ class TaskHandler:
 
     def update(
         self, task: Task, ephemeral: bool = False, sequential: bool = False
-    ) -> Deferred[list[object]]:
+    ) -> Deferred[list[Any]]:
         """
         Run a copy of a task directly on each worker who is qualified for it. Those who
         are still being connected run theirs when they are, and nobody hears of that.
